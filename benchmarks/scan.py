@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import streamer
 from benchmarks.figures import Figure, best, growth
 from benchmarks.stand import Stand
-from flows.streamer.reconcile import reconciled
+from flows.streamer.maintenance import reconciled
 from lectern.states import Resolution
 from lectern.storage import cache_dir
 

@@ -26,9 +26,7 @@ ROWS = 500
 LOOK_S = 1.0
 """Seconds between two looks at how far the work is; work that ends before the first look gets no progress bar."""
 
-SHOW_S = 8.0
-"""Seconds that a Prefect server has to take a table: the checks of the classes wait for it."""
-
+SHOW_S = 8.0  # seconds that a Prefect server has to take a table: the checks of the classes wait for it
 LAST_S = 1.0
 """Seconds that work waits at its end for the last write of its progress bar; the write itself has SHOW_S."""
 

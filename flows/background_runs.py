@@ -12,9 +12,7 @@ from lectern.errors import Caught, TryAgain
 from lectern.timing import backoff_s
 
 log = logging.getLogger("lectern")
-WAITING = 1000
-"""Number of runs that may wait to be begun; the sweeper begins those beyond it."""
-
+WAITING = 1000  # number of runs that may wait to be begun; the sweeper begins those beyond it
 AT_ONCE = 4
 TRIES = 3
 PATIENCE_S = 3.0

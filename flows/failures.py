@@ -32,15 +32,9 @@ from lectern.wire.parser import fields_of
 # Logs the failure of a host's part, which is retried, and raises an alarm for it; what is on air goes on.
 
 
-AGAIN_AFTER_S = 600.0
-"""Seconds until an alarm is raised again for the same trouble."""
-
-ALARMS_KEPT = 200
-"""Number of alarms for ALARM_URLS that are kept in memory while the database takes none."""
-
-ALARM_S = 10.0
-"""Seconds that an alarm may take to be written down and sent."""
-
+AGAIN_AFTER_S = 600.0  # seconds until an alarm is raised again for the same trouble
+ALARMS_KEPT = 200  # number of alarms for ALARM_URLS that are kept in memory while the database takes none
+ALARM_S = 10.0  # seconds that an alarm may take to be written down and sent
 PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 """Expected errors: a service is away for a while."""
 
@@ -193,9 +187,7 @@ BATCH_SIZE_BY_FAILURES = (1000, 64, 8)
 A larger run would handle no message sooner, and the next host would have nothing to do until all are handled.
 """
 
-BACKOFF_S = (1.0, 3.0, 8.0, 20.0)
-"""Seconds until a message is retried after 1, 2, 3 and 4 failures."""
-
+BACKOFF_S = (1.0, 3.0, 8.0, 20.0)  # seconds until a message is retried after 1, 2, 3 and 4 failures
 AGAIN_S = 2.0
 AWAY_S = 5.0
 """Seconds until messages are retried after the database, Redis or Prefect was away (TryAgain, and other errors)."""

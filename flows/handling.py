@@ -39,11 +39,8 @@ S = TypeVar("S", TeacherHost, StreamerHost)
 BOUND = 20
 """Number of failed items after which the rest is left to a later run: more point to the database, not to the items."""
 
-GRACE_S = 5.0
-"""Seconds for which a sweep leaves something new to the run that began it."""
-
-SWEEP = "a sweep"
-"""The entry of `Host.in_progress` while a sweep is at work; no class has this name."""
+GRACE_S = 5.0  # seconds for which a sweep leaves something new to the run that began it
+SWEEP = "a sweep"  # the entry of `Host.in_progress` while a sweep is at work; no class has this name
 
 Decide = Callable[[Connection, C], None]
 """Reads the facts and adds its decisions to the changes; what it writes to the database itself, no dry run shows."""

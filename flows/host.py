@@ -372,8 +372,7 @@ def lost_tag(streamer: str, session: str | None = None) -> str:
     return f"lost:{streamer}" if session is None else f"lost:{streamer}:{session}"
 
 
-NOT_MOVED = "NotMoved"
-"""The name of the state of a move run that took no class from its streamer."""
+NOT_MOVED = "NotMoved"  # the name of the state of a move run that took no class from its streamer
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:

@@ -17,8 +17,7 @@ from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRe
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
 log = logging.getLogger("lectern")
-LINES = 200
-"""Number of log lines kept for the run that watches a class; older lines are dropped."""
+LINES = 200  # number of log lines kept for the run that watches a class; older lines are dropped
 
 ScheduledClass = Mapping[str, Any]
 """A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""

@@ -33,11 +33,8 @@ log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
 BLOCK_MS = 1000
 IDLE_S = 1.0
-HANGS_S = 2.0
-"""Seconds after which a batch no longer holds up the next ones."""
-
-AT_WORK = 8
-"""Number of batches of a flow that may be at work at the same time: more than one only if some hang."""
+HANGS_S = 2.0  # seconds after which a batch no longer holds up the next ones
+AT_WORK = 8  # number of batches of a flow that may be at work at the same time: more than one only if some hang
 
 
 class Handler:

@@ -19,9 +19,7 @@ FIRST_S = GRACE_S + 1.0
 """Seconds from the start to the first sweep, which then finds what was decided up to the start."""
 
 
-PAUSE_S = 0.05
-"""Seconds between two slices: others write meanwhile."""
-
+PAUSE_S = 0.05  # seconds between two slices: others write meanwhile
 PRUNING_S = 300.0
 """Seconds for which one of several teachers has the duty; deleting a slice takes well below one second."""
 

@@ -24,9 +24,7 @@ from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 log = logging.getLogger("lectern")
 LOOK_S = 1.0
-SEND_S = 40.0
-"""Seconds that all services together have to take an alarm."""
-
+SEND_S = 40.0  # seconds that all services together have to take an alarm
 TRIES = 8
 """Number of times that an alarm is tried, within some minutes; the channel and the log have it in any case."""
 
@@ -35,8 +33,7 @@ LEASE_S = 120.0
 
 FOLLOW_UP_S = 5.0
 PING_S, PING_AGAIN_S = 3.0, 2.0
-AWAY_S = 10.0
-"""Seconds without Redis after which an alarm is raised."""
+AWAY_S = 10.0  # seconds without Redis after which an alarm is raised
 
 
 class People:

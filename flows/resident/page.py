@@ -15,7 +15,7 @@ from starlette.routing import Route
 from flows import as_run_report
 from flows.as_run_report import Format
 from flows.host import TeacherHost
-from flows.stills import KEPT_S, Stills
+from flows.streamer.stills import KEPT_S, Stills
 from lectern import formatting as written
 from lectern import health
 from lectern.db import timetable, viewers
@@ -32,15 +32,9 @@ from lectern.timing import Rate
 from lectern.wire import schema
 
 COOKIE = "lectern_viewer"
-FRAGMENTS = "X-Fragments"
-"""The header by which the script of the page asks for what has changed."""
-
-BURST, A_SECOND = 30.0, 3.0
-"""Number of requests that a viewer may send at once, and then in a second."""
-
-TRIES = 20.0
-"""Number of wrong tokens that one address may try at once; after that, one a second."""
-
+FRAGMENTS = "X-Fragments"  # the header by which the script of the page asks for what has changed
+BURST, A_SECOND = 30.0, 3.0  # number of requests that a viewer may send at once, and then in a second
+TRIES = 20.0  # number of wrong tokens that one address may try at once; after that, one a second
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
     "script-src 'self'; connect-src 'self'; frame-ancestors 'none'",
@@ -49,18 +43,12 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 KEPT = {"Cache-Control": "max-age=300"}
-FRESH_S = 2.0
-"""Seconds for which the status of the streamers is reused, and within which Redis must answer."""
-
+FRESH_S = 2.0  # seconds for which the status of the streamers is reused, and within which Redis must answer
 STILLS_BURST, STILLS_A_SECOND = 200.0, 20.0
 """Number of stills that a viewer may ask for at once, and then in a second."""
 
-STILLS_AT_ONCE = 8
-"""Number of stills that are fetched from streamers at the same time."""
-
-STILL_S = 4.0
-"""Seconds that a streamer has to answer with a still."""
-
+STILLS_AT_ONCE = 8  # number of stills that are fetched from streamers at the same time
+STILL_S = 4.0  # seconds that a streamer has to answer with a still
 STILL_KEPT = {"Cache-Control": f"private, max-age={KEPT_S:.0f}"}
 AT_ONCE = 2
 """Number of pages that are read and rendered at the same time, so that the platform's messages get their turn."""
@@ -68,9 +56,7 @@ AT_ONCE = 2
 MOST_WAITING = 30
 """Number of requests that wait for their turn; a further one is refused with 503 until there is room."""
 
-LINES = 2_000
-"""Number of classes of a day that are shown; ``lectern report`` has them all."""
-
+LINES = 2_000  # number of classes of a day that are shown; ``lectern report`` has them all
 TYPES = {Format.csv: "text/csv; charset=utf-8", Format.json: "application/json"}
 STATES = tuple(BookingState)
 Handler = Callable[[Request, ViewerRow], Awaitable[Response]]

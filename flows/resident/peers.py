@@ -18,9 +18,7 @@ from lectern.errors import TryAgain
 from lectern.redis.connection import asking
 from lectern.timing import comes
 
-LOOK_S = 2.0
-"""Seconds between two rounds in which a teacher notes that it is there, and sees who else is."""
-
+LOOK_S = 2.0  # seconds between two rounds in which a teacher notes that it is there, and sees who else is
 SILENT = 4
 """Rounds of this teacher without a note of another one, after which that one counts as dead: it ended, stands still, or
 cannot reach the database. Rounds are counted, not seconds: a slow machine slows both teachers, and no silence grows
@@ -29,9 +27,7 @@ while the database is away. So what a dead teacher had claimed is free 6 to 10 s
 STANDS_S = 5.0
 """Seconds after which a dead teacher's transaction is ended if it blocks all writers; the teacher died even earlier."""
 
-ASKED_S = 5.0
-"""Seconds that Redis has to answer."""
-
+ASKED_S = 5.0  # seconds that Redis has to answer
 AGAIN_S = 30.0
 """Seconds between two looks at a dead teacher's claims: if it only stood still, it may have claimed more since."""
 

@@ -20,18 +20,18 @@ from flows.host import Host, StreamerHost, TeacherHost
 from flows.outbox_publisher import publish_outbox
 from flows.resident import http, maintenance, notifications, peers, routing
 from flows.resident.consumer import Consumer, Handler
+from flows.resident.http import Reload
 from flows.resident.instance_lock import QueueLock
 from flows.resident.page import Page
-from flows.resident.prefect import deployments, queries, recorder, worker
+from flows.resident.prefect import deployments, recorder, worker
 from flows.resident.prefect.recorder import Recorder
-from flows.resident.prefect.run_creation import host_tag
-from flows.resident.prefect.runs import ResidentRuns
-from flows.resident.reload import Reload
+from flows.resident.prefect.runs import ResidentRuns, about_moves, host_tag
 from flows.resident.supervisor import Service, Supervisor
-from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
+from flows.streamer import amend, broadcast, lease, playout_sync, recording_checks
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.bandwidth import Governor
 from flows.streamer.downloads import DownloadQueue
+from flows.streamer.maintenance import read_again, reconciled
 from flows.streamer.stills import StillServer
 from flows.teacher import api, membership, transcoding
 from flows.teacher import maintenance as teacher_sweep
@@ -202,12 +202,12 @@ class Resident:
         try:
             if isinstance(host, StreamerHost):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
-                keeper = lease.LeaseRenewer(host, queries.about_moves)
+                keeper = lease.LeaseRenewer(host, about_moves)
                 playout = playout_sync.PlayoutSync(host)
                 works.begin(
                     {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
                 )
-                await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
+                await works.once("reconcile", lambda: reconciled(host, reads=False))
             else:
                 await works.once("what the OSS refuses", lambda: transcoding.remember(host))
             works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run, "settings": reloads})
@@ -248,13 +248,13 @@ class Resident:
         }
         if isinstance(host, StreamerHost):
             return works | {
-                "timetable": lambda: schedule.cancels(host),
-                "plan": lambda: schedule.plan(host),
+                "timetable": lambda: broadcast.cancels(host),
+                "plan": lambda: broadcast.plan(host),
                 "changes": lambda: amend.keep_confirming(host),
                 "indexes": lambda: recording_checks.keep_indexes(host),
-                "files written to": lambda: reconcile.read_again(host),
+                "files written to": lambda: read_again(host),
                 "dead air": lambda: recording_checks.keep_dead_air(host),
-                "word": lambda: status.say(host),
+                "word": lambda: streamer_readiness.say(host),
                 "downloads": DownloadQueue(host).run,
                 "bandwidth": Governor(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,

@@ -12,11 +12,8 @@ from lectern.errors import Caught
 from lectern.timing import backoff_s
 
 Service = Callable[[], Coroutine[Any, Any, object]]
-STEADY_S = 60.0
-"""Seconds of success after which the pause before the next restart is the shortest again."""
-
-CANCEL_AGAIN_S = 0.5
-"""Seconds until a service that has swallowed its cancel is cancelled once more."""
+STEADY_S = 60.0  # seconds of success after which the pause before the next restart is the shortest again
+CANCEL_AGAIN_S = 0.5  # seconds until a service that has swallowed its cancel is cancelled once more
 
 
 class Supervisor:

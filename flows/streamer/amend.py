@@ -12,7 +12,7 @@ from flows.host import NOWHERE, StreamerHost, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import ScheduledClass
 from flows.prefect_api import best_effort
-from flows.streamer.playout_entry import AHEAD_S
+from flows.streamer.playout_sync import AHEAD_S
 from lectern import urls
 from lectern.db import airings
 from lectern.decide import change as decide

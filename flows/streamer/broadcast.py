@@ -1,24 +1,29 @@
-"""The run that watches a class: it hands it over, shows how it goes, and takes it off the air when it is cancelled."""
+"""The runs that watch classes: made for their times, they show how it goes, and a cancelled one ends its class."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
+from flows.background_runs import Begun, NewRun
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.playout_link import Watch
-from flows.streamer import playout_events
-from lectern.db import airings
+from flows.streamer import lease, playout_events
+from flows.streamer.amend import OTHER_TIME
+from lectern import errors, rendition_ids
+from lectern.db import airings, inbox
+from lectern.decide.airing import RUN_AHEAD_S, lead_time
+from lectern.errors import Caught, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Airing
 from lectern.states import AiringState
 from lectern.timing import comes
 
-LOOK_EVERY_S = 5.0
-"""Seconds after which the class is read from the database although no event came."""
-
+LOOK_EVERY_S = 5.0  # seconds after which the class is read from the database although no event came
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
@@ -75,3 +80,156 @@ async def _watched(host: StreamerHost, airing: Airing, watching: Watch, bar: art
 async def _cancelled(host: StreamerHost, airing: Airing) -> None:
     await playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, "cancelled in the UI")
     host.playout.wanted.set()
+
+
+EVERY_S = 3.0
+AT_ONCE_S = 2.0
+PLANNED = 20
+"""Number of new runs after which the timetable is read again: with 100,000 classes that takes longer than a run."""
+
+CALM_S = 5.0  # seconds after which a ready class that does not begin soon gets its run
+AGAIN_S = 15.0
+"""Seconds after which a class is retried whose run could not be made; until then the others have their turn."""
+
+PAGE = 200  # number of runs about which Prefect is asked at once, because it returns no more than that
+
+
+class RunScheduler:
+    """Gives ready classes their runs, the next class first.
+
+    A run for later costs more than all the rest of a booking. So it is not made while bookings wait for their answers,
+    and however many there are, making them takes a third of the server's time.
+    """
+
+    def __init__(self, host: StreamerHost) -> None:
+        self._host = host
+        self._aside: dict[str, float] = {}  # until when classes are passed over, epoch seconds
+        self._later: list[Airing] = []  # the next classes that do not begin soon
+        self._looked_at = -EVERY_S  # when no class was to begin soon, monotonic
+
+    async def step(self) -> float | None:
+        """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
+        now = time.time()
+        self._aside = {class_id: until for class_id, until in self._aside.items() if until > now}
+        classes = await self._next(now)
+        began = time.monotonic()
+        for airing in classes:
+            if not await self._made(airing):
+                return None
+        if not classes:
+            return None
+        return 0.0 if len(classes) > 1 else 2 * (time.monotonic() - began)
+
+    async def _next(self, now: float) -> list[Airing]:
+        host, aside = self._host, list(self._aside)
+        if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
+            host.unplanned.clear()
+            soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
+            classes = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
+            if at_once := [airing for airing in classes if airing.start_time < soon]:
+                return at_once
+            self._looked_at = time.monotonic()
+        if await host.read_tx(inbox.waits, host.journal, "prepare"):
+            return []
+        if not self._later:
+            self._later = await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
+        while self._later:
+            class_id = self._later.pop(0).class_id
+            airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
+            if airing is not None and airing.state is AiringState.READY and airing.run_id is None:
+                return [airing]
+        return []
+
+    async def _made(self, airing: Airing) -> bool:
+        """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
+        run_id = ""
+        with Caught() as failed:
+            run_id = str(await self._create(airing))
+        if isinstance(failed.error, TryAgain):
+            log.warning("%s: its broadcast cannot be scheduled, soon again: %s", airing.class_id, failed.error)
+            self._aside[airing.class_id] = time.time() + AGAIN_S
+            return False
+        if failed.error is not None:  # the others get their runs
+            log.error("%s: no run can be made for it; it is aired without one", airing.class_id, exc_info=failed.error)
+            self._aside[airing.class_id] = time.time() + AGAIN_S
+            return True
+        await self._host.write_tx(airings.scheduled, airing.class_id, run_id)
+        return True
+
+    async def _create(self, airing: Airing) -> Begun:
+        """Create the run of a class, for its time or at once."""
+        host = self._host
+        at = lead_time(airing.start_time, host.settings.broadcast_lead_s, time.time())
+        tags = [f"class:{airing.class_id}", f"record:{rendition_ids.folder(airing.stem)}"]
+        name = f"broadcast {airing.class_id} {airing.stem}"
+        key = f"broadcast:{host.settings.name}:{airing.class_id}:{airing.placement}:{airing.start_time:.0f}"
+        # A class may be moved to another time and back, to the time whose run was cancelled then; and if its file was
+        # lost when its run began, the run had nothing to do.
+        run = NewRun("broadcast", {"class_id": airing.class_id}, name, tags, key, OTHER_TIME)
+        is_late = at <= time.time() + AT_ONCE_S  # for the timetable: not even a poll is waited for
+        return await host.background.start(host.runs, run, None if is_late else at, needs_run=True)
+
+
+class CancelledRuns:
+    """Ends the classes whose runs somebody cancelled in the UI while no process was at them.
+
+    Each look asks about the runs of the next classes, and about one more page of those that come later.
+    """
+
+    def __init__(self, host: StreamerHost) -> None:
+        self._host = host
+        self._page = 0
+
+    async def look(self) -> None:
+        """Look once; raises what Prefect's client raises if Prefect is away."""
+        planned = await self._host.read_tx(airings.planned)
+        for page in self._pages(list(planned)):
+            for run_id in await self._host.runs.cancelled(page):
+                if run_id in planned:
+                    await self._cancelled(run_id, planned[run_id])
+
+    def _pages(self, run_ids: Sequence[str]) -> list[Sequence[str]]:
+        later = [run_ids[begin : begin + PAGE] for begin in range(PAGE, len(run_ids), PAGE)]
+        self._page += 1
+        return [run_ids[:PAGE], *later[self._page % len(later) :][:1]] if later else [run_ids] if run_ids else []
+
+    async def _cancelled(self, run_id: str, class_id: str) -> None:
+        host = self._host
+        try:
+            airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
+            if airing is None or airing.run_id != run_id or not _is_its_end(airing, host.playout.watches.get(class_id)):
+                return  # released, moved, or watched by a run that has a cancel of its own
+            log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
+            await playout_events.close_unfinished(
+                host, airing.class_id, AiringState.CANCELLED, Text("cancelled in the UI")
+            )
+            await lease.end_pushes(host, [airing])
+        except errors.LecternError as error:
+            log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
+
+
+def _is_its_end(airing: Airing, watching: Watch | None) -> bool:
+    if airing.state is AiringState.READY:
+        return watching is None or watching.run_id != airing.run_id
+    return airing.state is AiringState.ON_AIR and watching is None
+
+
+async def cancels(host: StreamerHost) -> None:
+    """End the classes whose runs were cancelled in the UI: they are not aired, and give their citations back."""
+    looking = CancelledRuns(host)
+    while True:
+        host.watchdog.beat("timetable")
+        try:
+            await looking.look()
+        except TryAgain as error:
+            log.warning("prefect: cannot ask for cancelled broadcasts: %s", error.message)
+        await asyncio.sleep(EVERY_S)
+
+
+async def plan(host: StreamerHost) -> None:
+    """Give ready classes their runs until cancelled, the next one first."""
+    planning = RunScheduler(host)
+    while True:
+        host.watchdog.beat("plan")
+        pause_s = await planning.step()
+        await (comes(host.unplanned, EVERY_S) if pause_s is None else asyncio.sleep(pause_s))

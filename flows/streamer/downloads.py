@@ -116,13 +116,9 @@ def alarm_on_air(connection: Connection, changes: StreamerChanges, stem: str, wh
     decide.alarm_on_air(changes, classes_on_air(connection, stem, changes.now), why)
 
 
-SYNC_BYTES = 64 * 1024**2
-"""Number of bytes that a download grows by until it is synced to the disk."""
-
+SYNC_BYTES = 64 * 1024**2  # number of bytes that a download grows by until it is synced to the disk
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
-ON_AIR_PAUSE_S = 60.0
-"""Longest pause between two tries while a class on air lacks the recording."""
-
+ON_AIR_PAUSE_S = 60.0  # longest pause between two tries while a class on air lacks the recording
 LOOKS_AGAIN = 3
 MAX_RUNS = 10
 """Number of runs that crashed or were killed after which a download is given up: it may be what kills its process."""
@@ -403,9 +399,7 @@ class PeriodicSync:
 # The queue of downloads, which are rows that wait; a download gets a run only when it gets a place.
 
 
-LOOK_S = 5.0
-"""Seconds between two looks at the rows if no event asks for an earlier one."""
-
+LOOK_S = 5.0  # seconds between two looks at the rows if no event asks for an earlier one
 AGAIN_S = 5.0
 """Seconds until a download that ended without its file is restarted. At the start of a process, also the time in
 which the run that the last process left may be resumed instead."""

@@ -45,27 +45,18 @@ from lectern.urls import plain
 from lectern.wire.messages import Grant, Release
 
 AGAIN_S = 1.0
-FULL_S = 30.0
-"""Seconds for which a disk counts as full after a failed write."""
-
+FULL_S = 30.0  # seconds for which a disk counts as full after a failed write
 STALE_S = 10.0
 """Seconds after which this process counts as hung if its loop hands over no new facts: then it gets no new class."""
 
-SUPERVISOR_S = 2.0
-"""Seconds that the playout's supervisor has to answer."""
-
-FOR_EVER_S = 10 * 365 * 86_400.0
-"""The end of a lease without end, because the supervisor takes only numbers."""
-
+SUPERVISOR_S = 2.0  # seconds that the playout's supervisor has to answer
+FOR_EVER_S = 10 * 365 * 86_400.0  # the end of a lease without end, because the supervisor takes only numbers
 SUPERVISOR_AGAIN_S = 0.2
-END_S = 2.0
-"""Seconds in which the thread must end."""
-
+END_S = 2.0  # seconds in which the thread must end
 ASK_S = 4.0
 """Seconds that Prefect has to answer before it counts as away; fewer if the lease is short, to ask again in time."""
 
-LOOK_S = 2.0
-"""Seconds that another streamer has to answer."""
+LOOK_S = 2.0  # seconds that another streamer has to answer
 
 IsTaken = Callable[[str, str], Awaitable[bool]]
 """Asks Prefect whether the classes of a streamer, by the session of its lease, are taken; raises TryAgain."""
@@ -465,12 +456,8 @@ async def _look(name: str, address: str) -> Peer:
 
 
 COMMANDS = frozenset({"release", "grant"})
-GRANT_AGAIN_S = 1.0
-"""Seconds until a grant that waits for a failed release, or for the playout, is retried."""
-
-OFF_AIR_S = 5.0
-"""Seconds in which the playout must confirm that it has left the released classes."""
-
+GRANT_AGAIN_S = 1.0  # seconds until a grant that waits for a failed release, or for the playout, is retried
+OFF_AIR_S = 5.0  # seconds in which the playout must confirm that it has left the released classes
 WHY = "the class was cancelled"
 
 

@@ -1,26 +1,36 @@
-"""Sends reports again, finishes evictions, and closes classes that no run looks after any more."""
+"""Makes the disk and the database agree at the start; later ends evictions, and classes that no run looks after."""
 
+import asyncio
 import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from sqlalchemy import Connection
 
+from flows import artifacts
 from flows.failures import isolated
-from flows.handling import Decide, Swept, changed, sweep_flow
-from flows.host import NOWHERE, StreamerHost, streamer
-from flows.streamer import playout_events
-from flows.streamer.prepare import remove_files
+from flows.handling import Decide, Swept, apart, changed, sweep_flow
+from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.streamer import downloads, playout_events
+from flows.streamer.prepare import follow, remove_files
+from lectern import formatting
 from lectern.db import airings, cache
-from lectern.errors import TryAgain
+from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful
+from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import Airing, Idle
+from lectern.media import integrity, probe
+from lectern.model.facts import Airing, Cached, Idle
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.states import AiringState
+from lectern.states import AiringState, FileState
+from lectern.storage import cache_dir
+from lectern.storage.cache_dir import FoundFile
+from lectern.storage.origin import RemoteFile
 
-UNKNOWN_S = 300.0
-"""Seconds after its end in which a class waits for the playout to say how it was aired."""
-
+UNKNOWN_S = 300.0  # seconds after its end in which a class waits for the playout to say how it was aired
 OVER_S = 30.0
 """Seconds after its end after which a class that is not aired is closed: its citation is taken back."""
 
@@ -76,3 +86,183 @@ def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:
 def due(connection: Connection) -> bool:
     """Whether a sweep of a streamer would find anything to do."""
     return any(_left(connection))
+
+
+@flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
+async def reconcile(dry_run: bool = False) -> State[None]:
+    """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
+    host = streamer()
+    table = await reconciled(host, dry_run=dry_run)
+    await artifacts.table("reconcile", table, "What the disk and the database disagreed about")
+    return Completed(message=f"{len(table)} differences")
+
+
+async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool = True) -> list[dict[str, object]]:
+    """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
+
+    Without *reads*, files that were written to are left to `read_again`.
+    """
+    root = host.settings.video_root
+    async with host.cache_lock:
+        files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
+        odd = differences(files, rows)
+        if dry_run:
+            return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
+        touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
+        now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
+        table = [await _mended(host, difference) for difference in now]
+        missing = [difference.row for difference in odd if difference.odd is Odd.MISSING and difference.row is not None]
+        missing = await asyncio.to_thread(_still_missing, root, missing)
+        table += await _fetch_again(host, missing)
+        await host.write_tx(_agree, host, [file for file in files if _is_new(file, rows)])
+        bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
+        for gone in await asyncio.to_thread(cache_dir.prune_quarantine, root, bound, time.time()):
+            log.warning(
+                "%s: deleted from the quarantine, which is too full or keeps it too long", formatting.path(gone.path)
+            )
+            table.append({"what": formatting.path(gone.path), "done": "deleted from the quarantine"})
+    here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
+    await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
+    return table + [await _mended(host, difference) for difference in touched] if reads else table
+
+
+async def read_again(host: StreamerHost) -> list[dict[str, object]]:
+    """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
+    files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
+    return [await _mended(host, difference) for difference in differences(files, rows) if difference.odd is Odd.TOUCHED]
+
+
+def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
+    """Those of *missing* whose files did not come while the disk was scanned."""
+    return [row for row in missing if not cache_dir.rendition_path(root, row.stem).exists()]
+
+
+def _is_new(file: FoundFile, rows: dict[str, Cached]) -> bool:
+    """Whether the row of a file lacks its size or its time of change."""
+    row = rows.get(file.stem or "") if file.kind == "rendition" else None
+    return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
+
+
+async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, object]:
+    """Repair one difference; returns a row that says what was done. A failure holds up none of the others."""
+    try:
+        return {"what": difference.words(), "done": await _mend(host, difference)}
+    except (OSError, LecternError) as error:
+        log.error("%s: the disk and the database still disagree: %s", difference.words(), error)
+        return {"what": difference.words(), "done": f"not mended: {error}"}
+
+
+async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
+    root = host.settings.video_root
+    match difference:
+        case CacheDifference(Odd.EVICTED, Cached() as row):
+            await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
+            await host.write_tx(cache.forget, [row.stem])
+            return "deleted"
+        case CacheDifference(Odd.LEFT, _, Path() as path) if integrity.is_at_work(path):
+            return "nothing: it is just being made"
+        case CacheDifference(Odd.LEFT, _, Path() as path):
+            await asyncio.to_thread(cache_dir.remove, path)
+            return "deleted"
+        case CacheDifference(Odd.ARRIVED, Cached() as row) if row.stem in host.in_progress:
+            return "nothing: its download is about to note it"
+        case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
+            return await _take(host, row, path)
+        case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
+            return await _replace(host, row, path, f"it has {difference.why}")
+        case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
+            return await _read(host, row, path)
+        case CacheDifference(Odd.UNKNOWN, _, Path() as path):
+            log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
+            await asyncio.to_thread(cache_dir.quarantine, root, path)
+            return "moved to quarantine"
+    raise AssertionError(f"{difference.odd}: no way to mend it")
+
+
+async def _read(host: StreamerHost, before: Cached, path: Path) -> str:
+    """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
+    try:
+        mtime = (await asyncio.to_thread(path.stat)).st_mtime
+        why = await integrity.trouble(path, before)
+        async with host.cache_lock:
+            row = (await host.read_tx(cache.by_stem, [before.stem])).get(before.stem)
+            is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
+            if row is not None and row.state is FileState.READY and is_same:
+                if why is not None:
+                    return await _replace(host, row, path, why)
+                await host.write_tx(cache.seen, [(row.stem, row.size_bytes, mtime)])
+                return "it is whole"
+    except FileNotFoundError:
+        pass  # while it was read
+    return "nothing: it was evicted, or replaced"
+
+
+async def _take(host: StreamerHost, row: Cached, path: Path) -> str:
+    """Take a file whose process died between putting it in its place and noting that; delete it if it is not whole."""
+    part = cache_dir.part_path(host.settings.video_root, row.stem)
+    remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
+    try:
+        probed = await probe.probe(path)
+        crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(cache_dir.crc64, path)
+        if probed.size_bytes == row.size_bytes and crc64 == remote.crc64 and probed.last_second_decodes:
+            await changed(host, downloads.arrived(row.stem, remote, probed))
+            return "taken: it is whole"
+    except LecternError as error:
+        log.warning("%s: %s", row.stem, error.message)
+    await asyncio.to_thread(cache_dir.remove, path)
+    return "deleted, and downloaded again: it is not whole"
+
+
+async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str:
+    """Put a damaged file aside, and download it again if a class needs it."""
+    await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
+    again = await downloads.fetch_again(host, row, why)
+    return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
+
+
+async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[dict[str, object]]:
+    """Download all missing files again, reserved in one transaction: a new disk lacks them all."""
+
+    def decide(rows: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
+        for row in rows:
+            downloads.lose_file(connection, changes, row, _why_missing(host.settings.video_root, row))
+
+    if not missing:
+        return []
+    result = await apart(missing, lambda rows: changed(host, partial(decide, rows)), lambda row: row.stem)
+    table: list[dict[str, object]] = []
+    for changes in result.done:
+        follow(host, changes)
+        for stem in changes.lost:
+            done = Text("it is downloaded again") if stem in changes.reserved else "nobody needs it"
+            table.append({"what": Text("{thing}: {what}", thing=stem, what=Odd.MISSING), "done": done})
+    return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in result.failed]
+
+
+def _why_missing(root: Path, row: Cached) -> str:
+    """Why a rendition is missing; names the former folder if VIDEO_ROOT is another one now."""
+    here = str(cache_dir.rendition_path(root, row.stem))
+    return (
+        Text("it is not on the disk")
+        if row.site in {None, here}
+        else Text("it is not on the disk, it was at {site}", site=row.site)
+    )
+
+
+def _agree(connection: Connection, host: StreamerHost, new: Sequence[FoundFile]) -> None:
+    cache.seen(connection, [(file.stem or "", file.size_bytes, file.mtime) for file in new])
+    cache.recount(connection, host.settings.video_root, airings.citations(connection))
+
+
+async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
+    """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
+    for stem in stems:
+        path = cache_dir.rendition_path(host.settings.video_root, stem)
+        if not await asyncio.to_thread(path.exists):
+            continue  # it was put aside or deleted a moment ago, and the log says so
+        try:
+            probed = await probe.probe(path)
+        except LecternError as error:
+            log.warning("%s: %s", stem, error.message)
+            continue
+        await host.write_tx(cache.measured, stem, probed.duration_s)

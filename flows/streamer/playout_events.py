@@ -92,9 +92,7 @@ def closing_of_late(connection: Connection, changes: StreamerChanges, class_id: 
     decide.close_late(changes, airings.by_id(connection, [class_id])[class_id], is_known=is_known)
 
 
-ALARM_EVERY_S = 60.0
-"""Seconds until the same alarm of a class may be raised again."""
-
+ALARM_EVERY_S = 60.0  # seconds until the same alarm of a class may be raised again
 _COMES_ON_AIR = frozenset({AiringState.READY, AiringState.BROKEN})
 _OFF_AIR = frozenset({"connecting", "trying", "no_lease"})
 

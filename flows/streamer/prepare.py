@@ -1,27 +1,29 @@
-"""Prepares classes in batches: origins are probed, each class cites a rendition, downloads one, or is refused."""
+"""Prepares classes: origins and push hosts are looked at, each class cites or downloads a rendition, or is refused."""
 
 import asyncio
 import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from flows.failures import words
 from flows.handling import Batch, BatchResult, Delivery, ended, handled, put_off, read
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
-from flows.streamer import push_hosts
-from lectern.allowlist import Allowlist
+from lectern import urls
+from lectern.allowlist import PUBLIC, Address, Allowlist
 from lectern.db import airings, cache, forecast
 from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
@@ -30,7 +32,7 @@ from lectern.decide.bandwidth import Download
 from lectern.decide.cache import Admission, Admit, Bound, Coming
 from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
-from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
 from lectern.model.streamer_plan import StreamerChanges
@@ -324,7 +326,7 @@ async def _take(
     host: StreamerHost, deliveries: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
 ) -> BatchResult[Asked, StreamerChanges]:
     """Cite, reserve or refuse these classes, report it, and begin their downloads."""
-    barred = await push_hosts.forbidden(host, {message.push_url for message in prepares(deliveries)})
+    barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
         deliveries, here = await host.read_tx(with_stems, deliveries)
@@ -376,3 +378,106 @@ def follow(host: StreamerHost, changes: StreamerChanges) -> None:
         host.playout.wanted.set()
     elif any(class_.state is AiringState.WAITING and class_.wanted.start_time < soon for class_ in changes.admitted):
         host.playout.wanted.set()  # it begins with the slate
+
+
+PUSH_SETTING = "ALLOWED_PUSH_HOSTS"
+LOOK_UP_S = 1.0
+"""Seconds that a class waits for a name server; if the server does not answer, the class is not refused."""
+
+_ADDRESSES_KEPT_S = 60.0
+_SERVERS_KEPT = 1_000
+_LOOK_UPS = 4
+
+Server = tuple[str, int]
+
+# Threads of their own: a name server that hangs is not to keep the threads that write the database.
+_lookups = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="push-hosts")
+_known_servers: dict[Server, tuple[float, list[Address]]] = {}
+_servers_before: WeakKeyDictionary[Engine, frozenset[Server]] = WeakKeyDictionary()
+_told_servers: set[Server] = set()
+
+
+async def push_allowlist(host: StreamerHost) -> Allowlist:
+    """The hosts that the setting lists. If it lists none, servers that classes were pushed to before stay allowed."""
+    listed = Allowlist.listed(host.settings.allowed_push_hosts, PUSH_SETTING)
+    return listed if host.settings.allowed_push_hosts else listed.and_also(await _taken_before(host))
+
+
+async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> dict[str, str]:
+    """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
+    listed = Allowlist.listed(host.settings.allowed_push_hosts, PUSH_SETTING)
+    servers = {url: _push_server(url) for url in push_urls}
+    addresses = await _server_addresses({server for server in servers.values() if server is not None})
+    bad = {
+        server: where
+        for server, where in ((server, listed.forbidden(*server, addresses[server])) for server in addresses)
+        if where
+    }
+    old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
+    for server in bad.keys() & old - _told_servers:
+        _told_servers.add(server)
+        text = f"{PUSH_SETTING}={_with_server(host, server)}"
+        log.warning(
+            "%s: is no public host, and taken because classes were pushed to it before: set %s", server[0], text
+        )
+    return {
+        url: Text(
+            "{host}: {address} is no allowed push host; to push there, set {setting}={value}",
+            host=server[0],
+            address=bad[server],
+            setting=PUSH_SETTING,
+            value=_with_server(host, server),
+        )
+        for url, server in servers.items()
+        if server in bad and server not in old
+    }
+
+
+def _with_server(host: StreamerHost, server: Server) -> str:
+    return f"{host.settings.allowed_push_hosts or PUBLIC},{server[0]}"
+
+
+def _push_server(push_url: str) -> Server | None:
+    try:
+        url = urls.push(push_url)
+    except ValueError:
+        return None  # refused elsewhere, in words of its own
+    return url.host, url.port
+
+
+async def _server_addresses(servers: Collection[Server]) -> dict[Server, list[Address]]:
+    """The addresses of those servers that could be looked up in time; each is remembered for a minute."""
+    now, loop = time.monotonic(), asyncio.get_running_loop()
+    fresh = {
+        server: known[1]
+        for server in servers
+        if (known := _known_servers.get(server)) is not None and now - known[0] < _ADDRESSES_KEPT_S
+    }
+    asked = {server: loop.run_in_executor(_lookups, _addresses, *server) for server in servers if server not in fresh}
+    if asked:
+        await asyncio.wait(asked.values(), timeout=LOOK_UP_S)
+    if len(_known_servers) > _SERVERS_KEPT:
+        _known_servers.clear()
+    for server, answer in asked.items():
+        if answer.done() and (addresses := answer.result()):
+            fresh[server] = addresses
+            _known_servers[server] = (now, addresses)
+    return fresh
+
+
+def _addresses(host: str, port: int) -> list[Address]:
+    """The addresses of a host; none if its name cannot be looked up, which the connection will report."""
+    try:
+        return origin.addresses(host, port)
+    except (origin.NoSuchHost, TryAgain):
+        return []
+
+
+async def _taken_before(host: StreamerHost) -> frozenset[Server]:
+    """The servers of the classes that were taken before this process began; read once."""
+    if host.engine not in _servers_before:
+        push_urls = await host.read_tx(airings.push_urls)
+        _servers_before[host.engine] = frozenset(
+            server for url in push_urls if (server := _push_server(url)) is not None
+        )
+    return _servers_before[host.engine]

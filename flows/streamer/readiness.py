@@ -1,10 +1,10 @@
-"""Classes are checked before their start, while there is time; the UI shows the day and the cache."""
+"""Classes are checked before their start, while there is time; the UI and the teacher get the status of all of them."""
 
 import asyncio
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import attrgetter
 
@@ -16,10 +16,14 @@ from flows.failures import isolated
 from flows.handling import apart
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
-from flows.streamer import downloads, push_hosts
+from flows.playout_link import NotTaken
+from flows.streamer import downloads, prepare
 from lectern import errors, formatting, health, metrics, urls
-from lectern.db import account, airings, cache, events, forecast, outbox
+from lectern.db import account, airings, cache, events, forecast, incidents, outbox
+from lectern.decide import account as decide_account
 from lectern.decide import readiness as decide
+from lectern.decide.airing import STORY
+from lectern.decide.bandwidth import in_words
 from lectern.decide.forecast import slowness, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
@@ -28,19 +32,19 @@ from lectern.i18n import Text, joined
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Event, Usage
 from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.streamer import journal
+from lectern.model.views import Sending, StreamerStatus
+from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.urls import redact
 
 REACH_S = 5.0
-AHEAD_S = 86_400.0
-"""Seconds ahead: the timetable shows the classes that begin within them."""
-
+AHEAD_S = 86_400.0  # seconds ahead: the timetable shows the classes that begin within them
 MOST_AHEAD = 200
 """Number of classes, those that begin first, for which each heartbeat says when their recordings will be there."""
 
-AT_ONCE = 20
-"""Number of push URLs that are tried at the same time."""
+AT_ONCE = 20  # number of push URLs that are tried at the same time
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Readiness:
 
     async def _unreachable(self, push_url: str) -> str | None:
         """Why the class could not be pushed; first checks that its host may be connected to at all."""
-        allowed = await push_hosts.allowed(self._host)
+        allowed = await prepare.push_allowlist(self._host)
         why = await health.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
         if why is not None:
             return why
@@ -316,3 +320,68 @@ def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]
         },
         {"what": oldest, "renditions": "", "size": ""},
     ]
+
+
+SOON_S = 3600.0
+ALARMS, CLASSES = 10, 20
+"""Number of its newest open alarms that a streamer sends, and number of classes of each."""
+
+AHEAD_EVERY_S = 60.0  # seconds between two looks at the next 24 hours, which may be thousands of classes
+
+
+async def say(host: StreamerHost) -> None:
+    """Send this streamer's status at each heartbeat, until cancelled."""
+    coming: Mapping[str, Sequence[float]] = {}
+    now_s, due = (0.0, 0.0), 0.0
+    while True:
+        host.watchdog.beat("word")
+        settings = host.settings
+        if time.monotonic() >= due:
+            coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
+            now_s = await host.read_tx(forecast.booked_now_s, settings, time.time(), slowness(host.checks))
+        own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
+        own = replace(own, booked_now_s=now_s)
+        own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air, ready_by=host.ready_by)
+        own = replace(own, bandwidth=in_words(host.shares), network=host.network)
+        await host.bus.say(settings.streamers_key, settings.name, own)
+        await asyncio.sleep(settings.heartbeat_interval_s)
+
+
+async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
+    """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
+    try:
+        answer = await host.playout.ask("status", active=True)
+    except (TryAgain, NotTaken) as error:
+        return {class_id: decide_account.without_playout(error.message) for class_id in rows}
+    now = time.time()
+    sendings = dict.fromkeys(rows, decide_account.NOT_IN_PLAYOUT)  # the last report in the rows may be long outdated
+    for status in answer["classes"]:
+        if (class_id := status["class_id"]) in rows:
+            sending = decide_account.of_playout(status, now)
+            if sending.gaps:
+                events = await host.read_tx(account.story_events, class_id, STORY)
+                sending = decide_account.of_playout(status, now, events)
+            sendings[class_id] = replace(sending, why_at=rows[class_id].why_at)
+    return sendings
+
+
+def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
+    """What classes need of the cache in each of the next 24 hours."""
+    return {decide_account.NEEDED: decide_account.cache_ahead(airings.needed(connection, now), now)}
+
+
+def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:
+    """The status of this streamer at *now* (epoch seconds)."""
+    soon = airings.live(connection, now + SOON_S)
+    due = [airing for airing in soon if airing.start_time <= now < airing.end_time]
+    alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda alarm: -alarm.last_at)
+    return StreamerStatus(
+        at=now,
+        sendings={airing.class_id: Sending(on_air=False) for airing in due} | account.sendings(connection, due),
+        checks=account.checks(connection, [airing.class_id for airing in soon]),
+        alarms=[incidents.shortened(alarm, CLASSES) for alarm in alarms[:ALARMS]],
+        alarms_number=len(alarms),
+        due=len(due),
+        used=cache.used(connection, settings.video_root),
+        bound=Usage(settings.max_bytes, settings.max_video_num),
+    )

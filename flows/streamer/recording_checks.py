@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
-from flows.streamer.playout_entry import AHEAD_S
+from flows.streamer.playout_sync import AHEAD_S
 from lectern import errors
 from lectern.db import airings, cache, events, outbox
 from lectern.db.airings import remade

@@ -2,7 +2,8 @@
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +13,13 @@ from starlette.routing import Route
 
 from flows.host import StreamerHost
 from flows.playout_link import NotTaken
-from flows.stills import Stills
 from lectern.db import leases
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
 
-AT_ONCE = 4
-"""Number of stills that one child decodes."""
-
-JOIN_S = 0.05
-"""Seconds that a child waits for further pictures to make."""
-
+AT_ONCE = 4  # number of stills that one child decodes
+JOIN_S = 0.05  # seconds that a child waits for further pictures to make
 EACH_S = 1.2
 """Seconds in which at most one still is made anew if many are looked at: 50 classes take less than 5 % of a core."""
 
@@ -95,3 +91,41 @@ class StillServer:
                 picture.set_result(made)
             else:
                 picture.set_exception(TryAgain(Text("no picture: {why}", why=made)))
+
+
+KEPT_S = 10.0  # seconds for which a still is kept, and also the reason why there is none
+MOST = 500  # number of stills that are kept or made at the same time
+
+
+class Stills:
+    """The stills that were asked for in the last KEPT_S seconds; *at_once* of them are made at the same time.
+
+    Of many, at most one in *each_s* seconds is made anew: they are kept longer.
+    """
+
+    def __init__(self, at_once: int, each_s: float = 0.0) -> None:
+        self._gate, self._each_s = asyncio.Semaphore(at_once), each_s
+        self._kept: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
+
+    async def of(self, class_id: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The still of a class, which *make* makes unless it is kept; raises LecternError if there is none."""
+        now = time.monotonic()
+        oldest = now - max(KEPT_S, self._each_s * len(self._kept))
+        self._kept = {name: one for name, one in self._kept.items() if _is_kept(*one, now - KEPT_S, oldest)}
+        if class_id not in self._kept:
+            if len(self._kept) >= MOST:
+                raise TryAgain(Text("too many pictures are asked for at once"))
+            self._kept[class_id] = now, asyncio.create_task(self._made(make))
+        made = self._kept[class_id][1]
+        await asyncio.wait({made})  # whoever gives up does not cancel it for the others
+        return made.result()
+
+    async def _made(self, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        async with self._gate:
+            return await make()
+
+
+def _is_kept(at: float, made: "asyncio.Task[bytes]", oldest_failure: float, oldest: float) -> bool:
+    if not made.done():
+        return True
+    return at > (oldest_failure if made.cancelled() or made.exception() else oldest)

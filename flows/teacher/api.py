@@ -49,22 +49,12 @@ from lectern.wire.parser import parse, read
 T = TypeVar("T")
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 10.0
-A_SECOND = 50.0
-"""Number of requests that a client may send in a second, and at once."""
-
-WRONG_TOKENS = 20.0
-"""Number of wrong tokens that one address may try at once; after that, one a second."""
-
-MOST_WAITING = 100
-"""Number of requests that wait for an answer at the same time."""
-
-MOST_KEPT = 20_000
-"""Number of unhandled messages in the inbox at which no further request is taken."""
-
+A_SECOND = 50.0  # number of requests that a client may send in a second, and at once
+WRONG_TOKENS = 20.0  # number of wrong tokens that one address may try at once; after that, one a second
+MOST_WAITING = 100  # number of requests that wait for an answer at the same time
+MOST_KEPT = 20_000  # number of unhandled messages in the inbox at which no further request is taken
 MOST_CHECKED = 1_000
-PAGE = 200
-"""Number of classes or events in one answer."""
-
+PAGE = 200  # number of classes or events in one answer
 LOOK_S = 0.5
 """Seconds after which a waiting request looks at the rows again: another teacher may have handled its message."""
 

@@ -1,4 +1,4 @@
-"""Decides bookings, cancels, and changes of booked classes, also of those on air."""
+"""Decides bookings, cancels, changes of booked classes, also of those on air, and what the streamers report of them."""
 
 import time
 from collections.abc import Sequence
@@ -16,17 +16,20 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import alive_streamers
-from lectern.db import bookings, events, forecast, inbox, transcodings
+from lectern.db import bookings, events, forecast, inbox, leases, transcodings
 from lectern.decide import booking as decide_booking
-from lectern.decide import change as decide
-from lectern.decide.placement import CancelFacts, secondary_id
+from lectern.decide import change as decide_change
+from lectern.decide import leases as decide_leases
+from lectern.decide import reports as decide_reports
+from lectern.decide.placement import CancelFacts, Choice, secondary_id
 from lectern.decide.transcoding import Limits
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.model.plan import Changes
+from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.teacher import journal
 from lectern.states import Backend
 from lectern.wire.fields import BACKUP
-from lectern.wire.messages import Booking, Cancel, Change
+from lectern.wire.messages import AiringReport, Booking, Cancel, Change, Report
 from lectern.wire.parser import in_words
 
 # Decides bookings: each waits, proceeds or is refused; cancels take bookings back.
@@ -156,14 +159,14 @@ def decided_changes(alive: Sequence[str], connection: Connection, changes: Chang
     for message in asked:
         if message.class_id in changed_before:  # with the change before it, it may name what nobody looked for yet
             more = facts(connection, changes, [message], alive)
-            known = decide.ChangeFacts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
+            known = decide_change.ChangeFacts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
         changed_before.add(message.class_id)
-        decide.decide(changes, [message], known, limits)
+        decide_change.decide(changes, [message], known, limits)
 
 
 def facts(
     connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]
-) -> decide.ChangeFacts:
+) -> decide_change.ChangeFacts:
     """What the database says of the classes that are to be changed, and of what they shall be."""
     ids = [message.class_id for message in asked]
     both = [*ids, *map(secondary_id, ids)]
@@ -171,7 +174,7 @@ def facts(
     changes.learn(bookings.revisions_of(connection, both))
     wanted = [booking for each in asked if (booking := _wanted(changes, each)) is not None]
     keys = {booking.key for booking in wanted if booking.key is not None}
-    return decide.ChangeFacts(
+    return decide_change.ChangeFacts(
         dict(transcodings.states(connection, keys)),
         bookings.taken(connection, wanted, changes.now),
         bookings.loads(connection, alive, changes.now),
@@ -180,6 +183,43 @@ def facts(
 
 def _wanted(changes: Changes, asked: Change) -> Booking | None:
     try:
-        return decide.wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)[1]
+        return decide_change.wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)[1]
     except Refuse:
         return None  # the decision refuses it, too
+
+
+@flow(name="report", persist_result=False, result_storage=NOWHERE)
+async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
+    """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
+    batch: Batch[Report | AiringReport] = await read(teacher(), inbox_ids, (Report, AiringReport), dry_run=dry_run)
+    go = partial(decided_reports, await alive_streamers(batch.host))
+    return await batch_flow("report", batch, go, lambda host, _: publish_outbox(host), "What the streamers reported")
+
+
+def decided_reports(
+    alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Report | AiringReport]
+) -> None:
+    """Decide what follows from reports; the streamers *alive* can take classes."""
+    facts = decide_reports.NO_FACTS
+    reports = [message for message in messages if isinstance(message, Report)]
+    if not decide_reports.are_plain(reports):
+        ids = [report.class_id for report in reports]
+        revised_ids = [order.revises for order in changes.orders.values() if order.revises is not None]
+        changes.learn(
+            bookings.by_id(connection, list({*revised_ids, *map(secondary_id, revised_ids), *map(secondary_id, ids)}))
+        )
+        changes.learn(bookings.revisions_of(connection, revised_ids))
+        loads = bookings.loads(connection, alive, changes.now)
+        no = leases.refused_by(connection, ids)
+        before = leases.moved_from(connection, list(no))
+        back = decide_leases.came_back(changes, before, leases.holders(connection) if before else {}, no)
+        choice = Choice(loads, no, back)
+        over = [report.class_id for report in reports if (report.cmd, report.result) != ("prepared", "success")]
+        parts = events.parts_of(connection, over)
+        moved = events.named(connection, teacher_tables.journal, "moved", over)
+        facts = decide_reports.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
+    for message in messages:
+        if isinstance(message, Report):
+            decide_reports.take(changes, message, facts)
+        else:
+            decide_reports.aired(changes, message)

@@ -193,9 +193,7 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
 
 
 POSTS, POSTS_AT_ONCE = 4, 16
-SAY_AGAIN_S = 60.0
-"""Seconds until the same alarm about the OSS may be raised again."""
-
+SAY_AGAIN_S = 60.0  # seconds until the same alarm about the OSS may be raised again
 LEASE_S = 60.0
 """Seconds for which a run owns its requests, renewed while it lives: another run takes over only after its end."""
 

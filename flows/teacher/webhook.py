@@ -26,24 +26,14 @@ from lectern.storage import origin
 from lectern.urls import redact_url
 from lectern.wire import outgoing
 
-AT_ONCE = 8
-"""Number of messages that are posted at the same time, each of another class."""
-
+AT_ONCE = 8  # number of messages that are posted at the same time, each of another class
 READ_AT_ONCE = 200
 """Number of messages that are read at once, each the oldest one of its class: all that are due are read for it."""
 
-POST_S = 10.0
-"""Seconds that the receiver has to take a message."""
-
-MOST_S = 600.0
-"""Most seconds until a message is posted again; the pause doubles from one second on."""
-
-GIVEN_UP_S = 86_400.0
-"""Seconds after which a message that was not taken becomes a dead letter."""
-
-MOST_BYTES = 1 << 16
-"""Number of bytes that are read of an answer; its connection is closed if more come."""
-
+POST_S = 10.0  # seconds that the receiver has to take a message
+MOST_S = 600.0  # most seconds until a message is posted again; the pause doubles from one second on
+GIVEN_UP_S = 86_400.0  # seconds after which a message that was not taken becomes a dead letter
+MOST_BYTES = 1 << 16  # number of bytes that are read of an answer; its connection is closed if more come
 LOOK_S = 1.0
 LEASE_S = 60.0
 DUTY = "webhook"

@@ -12,7 +12,7 @@ from benchmarks import streamer
 from flows.handling import change
 from flows.host import StreamerHost
 from flows.streamer import maintenance, prepare
-from flows.streamer.status import word
+from flows.streamer.readiness import word
 from lectern.db import airings, cache
 from lectern.db.engine import open_database, reading, transaction
 from lectern.model.streamer_plan import StreamerChanges

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from flows.streamer.status import ahead, word
+from flows.streamer.readiness import ahead, word
 from lectern.db import account, airings, events, incidents
 from lectern.db.engine import reading, transaction
 from lectern.decide.account import NEEDED

@@ -44,7 +44,7 @@ STEPS: Mapping[str, str] = {
     "the lock is renewed": "lectern.redis.client:Bus.hold",
     "alarms are followed up": "flows.resident.notifications:_follow_up",
     "messages are sent": "lectern.redis.client:Bus.send",
-    "cancels are looked for": "flows.resident.prefect.queries:in_state",
+    "cancels are looked for": "flows.resident.prefect.runs:runs_in_state",
     "heartbeats are sent": "flows.resident.prefect.deployments:_event",
     "runs are polled": "flows.resident.prefect.worker:ResidentWorker.get_and_submit_flow_runs",
     # the teacher
@@ -58,13 +58,13 @@ STEPS: Mapping[str, str] = {
     # a streamer
     "classes to be aired are looked at": "lectern.db.airings:due",
     "an event of the playout is taken": "flows.streamer.playout_events:PlayoutEvents.take",
-    "cancelled broadcasts are looked for": "flows.streamer.schedule:CancelledRuns.look",
+    "cancelled broadcasts are looked for": "flows.streamer.broadcast:CancelledRuns.look",
     "broadcasts are planned": "lectern.db.airings:unscheduled",
-    "a broadcast is scheduled": "flows.streamer.schedule:RunScheduler._create",
+    "a broadcast is scheduled": "flows.streamer.broadcast:RunScheduler._create",
     "live classes are looked at": "lectern.db.airings:live",
     "a push URL is tried": "lectern.health:unreachable",
     "the cache is shown": "flows.streamer.readiness:cache_lines",
-    "a streamer says how it stands": "flows.streamer.status:word",
+    "a streamer says how it stands": "flows.streamer.readiness:word",
     "a beat is sent": "lectern.redis.client:Bus.beat",
     "what a beat says is read": "flows.streamer.lease:LeaseRenewer._read",
     "classes are taken back": "lectern.decide.airing:release",
@@ -78,7 +78,7 @@ AT_START: Mapping[str, str] = {
     "deployments are read": "flows.resident.prefect.deployments:read",
     "orphans are adopted": "flows.resident.prefect.worker:adopt",
     "the playout is connected": "flows.playout_link:Playout.connect",
-    "the disk is looked through": "flows.streamer.reconcile:reconciled",
+    "the disk is looked through": "flows.streamer.maintenance:reconciled",
 }
 """What is done when a process begins, and once more only after a failure."""
 

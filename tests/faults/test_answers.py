@@ -30,8 +30,7 @@ from flows.handling import changed
 from flows.host import Host, StreamerHost
 from flows.playout_link import Playout as Link
 from flows.streamer import amend, maintenance, playout_events, playout_sync
-from flows.streamer.playout_entry import AHEAD_S
-from flows.streamer.playout_sync import PlayoutSync
+from flows.streamer.playout_sync import AHEAD_S, PlayoutSync
 from lectern.db import airings, cache
 from lectern.db.engine import reading
 from lectern.decide.gaps import LEAST_S

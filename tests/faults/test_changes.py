@@ -18,7 +18,7 @@ from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import ScheduledClass
 from flows.streamer import amend as amending
 from flows.streamer import downloads, lease, prepare
-from flows.teacher import bookings, failover, maintenance, reports, transcoding
+from flows.teacher import bookings, maintenance, membership, transcoding
 from lectern.db import airings, cache, inbox, leases
 from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
@@ -127,7 +127,7 @@ class World:
             ("booking", (Booking, Cancel), partial(bookings.decided_bookings, hosts.ALIVE)),
             ("change", (Change,), partial(bookings.decided_changes, hosts.ALIVE)),
             ("settle", (TranscodingResult,), partial(transcoding.decided_results, hosts.ALIVE, {})),
-            ("report", (Report,), partial(reports.decided, hosts.ALIVE)),
+            ("report", (Report,), partial(bookings.decided_reports, hosts.ALIVE)),
         ]
         self.chance.shuffle(flows)
         for flow, kinds, go in flows:
@@ -144,7 +144,7 @@ class World:
         def work(connection: Connection) -> None:
             holder = leases.holder(connection, name)
             assert isinstance(holder, StreamerRow)
-            handling.change(connection, self.teacher, failover.taken(name, holder, others, force=True))
+            handling.change(connection, self.teacher, membership.taken(name, holder, others, force=True))
 
         self.at(self.teacher, work)
 

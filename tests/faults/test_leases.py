@@ -14,7 +14,8 @@ from flows.background_runs import NewRun
 from flows.host import StreamerHost, TeacherHost
 from flows.streamer import lease
 from flows.streamer.lease import QuorumCheck
-from flows.teacher import failover, membership, reports
+from flows.teacher import membership
+from flows.teacher.bookings import decided_reports
 from lectern import errors
 from lectern.db import airings, bookings, inbox, leases
 from lectern.db.engine import reading, transaction
@@ -111,13 +112,13 @@ class Ear:
 @pytest.fixture
 def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
     monkeypatch.setattr(decide_leases, "NOTICE_S", 0.05)
-    monkeypatch.setattr(failover, "LOOK_S", 0.05)
+    monkeypatch.setattr(membership, "SILENT_LOOK_S", 0.05)
     return teacher
 
 
 def stays_silent(teacher: TeacherHost, bus: object, silent_s: float) -> bool:
     teacher.bus = cast("Any", bus)
-    return asyncio.run(failover._stays_silent(teacher, hosts.ALIVE[0], silent_s))
+    return asyncio.run(membership._stays_silent(teacher, hosts.ALIVE[0], silent_s))
 
 
 def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: TeacherHost) -> None:
@@ -151,7 +152,7 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     with transaction(teacher.engine) as connection:
         rows.granted(connection, Granted(name, "session", 12.0), hosts.now())
         before = leases.holder(connection, name)
-        handling.change(connection, teacher, failover.taken(name, before, [other], force=False))
+        handling.change(connection, teacher, membership.taken(name, before, [other], force=False))
         handling.change(connection, teacher, membership.lost(name, 1, [other], movable=True))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
@@ -213,7 +214,7 @@ def test_a_class_of_tomorrow_stays_with_its_lost_streamer(teacher: TeacherHost, 
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        handling.change(connection, teacher, failover.taken(name, before, [other], force=False))
+        handling.change(connection, teacher, membership.taken(name, before, [other], force=False))
         order = bookings.by_id(connection, ["c-1"])["c-1"]
         assert leases.holder(connection, name).session is None, "it airs nothing before it has a lease again"
         told = connection.execute(select(teacher.journal.outbox.c.kind, teacher.journal.outbox.c.body)).all()
@@ -245,7 +246,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
 
     def refused(connection: Connection, changes: Changes) -> None:
         changes.orders |= bookings.by_id(connection, ["c-1"])
-        reports.decided([other], connection, changes, [refusal])
+        decided_reports([other], connection, changes, [refusal])
 
     with transaction(teacher.engine) as connection:
         changes = Changes(teacher.settings, now)
@@ -254,7 +255,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        away = membership.drained(name, [other]) if drained else failover.taken(name, before, [other], force=False)
+        away = membership.drained(name, [other]) if drained else membership.taken(name, before, [other], force=False)
         handling.change(connection, teacher, away)
         assert bookings.by_id(connection, ["c-1"])["c-1"].streamer == other
         handling.change(connection, teacher, refused)

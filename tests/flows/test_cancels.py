@@ -15,7 +15,7 @@ from flows import handling
 from flows.host import Host, StreamerHost, TeacherHost
 from flows.streamer import lease, playout_events
 from flows.teacher import bookings as teacher_bookings
-from flows.teacher import maintenance, membership, reports
+from flows.teacher import maintenance, membership
 from lectern.db import airings, events, inbox
 from lectern.db import bookings as db_bookings
 from lectern.db.engine import open_database, transaction
@@ -94,7 +94,9 @@ class Pair:
             host, ids = self.teacher, _kept(connection, self.teacher.journal, bodies)
             came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
             handling.change(
-                connection, host, partial(handling.of_messages, host, came, partial(reports.decided, [STREAMER]))
+                connection,
+                host,
+                partial(handling.of_messages, host, came, partial(teacher_bookings.decided_reports, [STREAMER])),
             )
 
     def granted(self, session: str) -> list[dict[str, Any]]:

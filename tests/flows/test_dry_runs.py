@@ -11,11 +11,10 @@ from prefect.client.schemas.objects import State
 from redis.exceptions import ConnectionError as RedisAway
 from sqlalchemy import Engine, select, update
 
-from flows.teacher import failover, transcoding
-from flows.teacher.bookings import booking, change
-from flows.teacher.failover import move
+from flows.teacher import membership, transcoding
+from flows.teacher.bookings import booking, change, report
 from flows.teacher.maintenance import sweep_teacher
-from flows.teacher.reports import report
+from flows.teacher.membership import move
 from flows.teacher.transcoding import settle
 from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import transaction
@@ -193,7 +192,7 @@ def test_of_a_sweep(dry_run: Stage) -> None:
 
 def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "NOTICE_S", 0.05)
-    monkeypatch.setattr(failover, "LOOK_S", 0.05)
+    monkeypatch.setattr(membership, "SILENT_LOOK_S", 0.05)
     dry_run.host.bus = cast("Any", Silent())
     dry_run.host.last_heartbeat[OTHER] = time.monotonic()  # by the roll, which listens beside each run
     dry_run.placed("c-1", ready=True)

@@ -10,12 +10,11 @@ import pytest
 from prefect.client.schemas.objects import State
 from sqlalchemy import select, update
 
-from flows.streamer import push_hosts
+from flows.streamer import prepare as preparing
 from flows.streamer.broadcast import broadcast
 from flows.streamer.downloads import download
-from flows.streamer.maintenance import sweep_streamer
+from flows.streamer.maintenance import reconcile, sweep_streamer
 from flows.streamer.prepare import prepare
-from flows.streamer.reconcile import reconcile
 from lectern.db import airings, cache, inbox
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.inbox import ReceivedMessage
@@ -77,7 +76,7 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
         return {}
 
     monkeypatch.setattr(origin, "look", look)
-    monkeypatch.setattr(push_hosts, "forbidden", none)
+    monkeypatch.setattr(preparing, "forbidden_pushes", none)
     yield made
     engine.dispose()
 

@@ -15,8 +15,7 @@ from sqlalchemy import insert, select, update
 from flows import failures
 from flows.host import StreamerHost
 from flows.streamer import playout_events, playout_sync
-from flows.streamer.playout_entry import TimetableReader
-from flows.streamer.playout_sync import PlayoutSync
+from flows.streamer.playout_sync import PlayoutSync, TimetableReader
 from lectern.allowlist import Allowlist
 from lectern.db.engine import reading, transaction
 from lectern.decide import gaps

@@ -22,7 +22,7 @@ from flows.handling import came, handled
 from flows.host import TeacherHost
 from flows.teacher import api
 from flows.teacher import bookings as flow
-from flows.teacher.reports import decided as reported
+from flows.teacher.bookings import decided_reports as reported
 from lectern.db import inbox, viewers
 from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage

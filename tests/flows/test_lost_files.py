@@ -18,9 +18,9 @@ from flows import handling
 from flows.handling import Delivery
 from flows.host import StreamerHost, TeacherHost, current
 from flows.streamer import downloads as streamer_downloads
-from flows.streamer import lease, prepare, reconcile
+from flows.streamer import lease, maintenance, prepare
 from flows.streamer.prepare import ProbeResult
-from flows.teacher import reports
+from flows.teacher.bookings import decided_reports
 from lectern import subprocesses
 from lectern.db import account as db_account
 from lectern.db import airings, bookings, cache, inbox, metrics
@@ -85,7 +85,7 @@ def gone(host: StreamerHost, error: str = "403") -> None:
 async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: StreamerHost) -> None:
     """Its class waits for the second download; a person hears of it before that has failed."""
     cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert state(streamer) == "waiting"
     (alarm,) = sent(streamer)
     assert (alarm["code"], alarm["class_id"]) == (324, "class")
@@ -471,7 +471,7 @@ def hears(host: TeacherHost, alive: list[str], placement: int = 1) -> Order:
         inbox.keep(connection, host.journal, [ReceivedMessage("test", said.cmd, said.to_json())], time.time())
         ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
         came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
-        handling.change(connection, host, partial(handling.of_messages, host, came, partial(reports.decided, alive)))
+        handling.change(connection, host, partial(handling.of_messages, host, came, partial(decided_reports, alive)))
         return bookings.by_id(connection, ["class"])["class"]
 
 

@@ -19,10 +19,9 @@ from flows import failures, handling
 from flows.host import StreamerHost, TeacherHost
 from flows.playout_link import ScheduledClass
 from flows.resident.consumer import Consumer
-from flows.resident.prefect import queries, worker
-from flows.streamer import maintenance, playout_entry, playout_events, prepare, recording_checks, status
-from flows.streamer.playout_entry import Facts, lesson
-from flows.streamer.playout_sync import PlayoutSync
+from flows.resident.prefect import worker
+from flows.streamer import maintenance, playout_events, playout_sync, prepare, readiness, recording_checks
+from flows.streamer.playout_sync import Facts, PlayoutSync, lesson
 from flows.teacher import transcoding
 from flows.teacher.ecs import transcode as ecs
 from lectern.db import bookings, cache
@@ -152,16 +151,16 @@ async def test_classes_are_handed_over_beside_an_odd_one(
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
     monkeypatch.setattr(streamer.playout, "client", cast("Any", "there"))
-    monkeypatch.setattr(playout_entry, "lesson", odd)
+    monkeypatch.setattr(playout_sync, "lesson", odd)
     handing = PlayoutSync(streamer)
     await handing._bring_up_to_date()
     assert handed_over() == ["good"]
     assert streamer.playout.confirmed.keys() == {"good"}
-    monkeypatch.setattr(playout_entry, "lesson", lesson)
+    monkeypatch.setattr(playout_sync, "lesson", lesson)
     await handing.step()
     assert handed_over() == ["bad", "good"], "it is made again at the next beat"
     commit(streamer.engine, Connection.execute, update(tasks).values(push_url="rtmp://other.example/live/x"))
-    monkeypatch.setattr(playout_entry, "lesson", odd)
+    monkeypatch.setattr(playout_sync, "lesson", odd)
     await handing.step()
     urls = {one["class_id"]: one["push_urls"] for one in map(json.loads, path.read_text().splitlines()[1:])}
     assert urls["good"] == ["rtmp://other.example/live/x"]
@@ -259,7 +258,7 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
             raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(409, request=request))
         adopted.append(run_id)
 
-    monkeypatch.setattr(queries, "named", named)
+    monkeypatch.setattr(worker, "runs_named", named)
     client = SimpleNamespace(set_flow_run_state=set_state)
     runs = SimpleNamespace(client=client, alive=dict, shown=set[UUID]())
     assert await worker.adopt(cast("Any", runs), "pool", "teacher") == 3
@@ -275,7 +274,7 @@ async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
         return {"classes": []}
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
-    found = await status._sent(streamer, {"c-1": Sending(on_air=True)})
+    found = await readiness._sent(streamer, {"c-1": Sending(on_air=True)})
     assert not found["c-1"].on_air
     assert "does not have it" in (found["c-1"].why or "")
 

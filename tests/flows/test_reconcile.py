@@ -13,8 +13,8 @@ from sqlalchemy import insert, select, update
 
 from flows import handling
 from flows.host import StreamerHost
-from flows.streamer import downloads, reconcile
-from flows.streamer.playout_entry import lesson
+from flows.streamer import downloads, maintenance
+from flows.streamer.playout_sync import lesson
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, cache_check
 from lectern.db.cache_check import Odd, differences, doubtful
@@ -68,7 +68,7 @@ async def test_a_file_of_another_size_is_replaced(streamer: StreamerHost, master
     """It is not what was downloaded: its class would be aired to half."""
     site = put(streamer, "1", master)
     os.truncate(site, len(master) + change)
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     found = row(streamer)
     assert found is not None
     assert (found.state, found.num_cite, found.size_bytes) == (FileState.DOWNLOADING, 1, len(master))
@@ -80,7 +80,7 @@ async def test_a_file_of_another_size_is_replaced(streamer: StreamerHost, master
 async def test_a_size_is_adopted_where_the_row_has_none(streamer: StreamerHost, master: bytes) -> None:
     """A row of the old program."""
     put(streamer, "1", master, size_bytes=None, duration_s=None, mtime=None)
-    assert await reconcile.reconciled(streamer) == []
+    assert await maintenance.reconciled(streamer) == []
     found = row(streamer)
     assert found is not None
     assert found.size_bytes == len(master)
@@ -102,10 +102,10 @@ async def test_a_file_that_was_written_to_is_read_again(streamer: StreamerHost, 
     damaged.write_bytes(master[:5000] + bytes(100) + master[5100:])
     for path in (kept, ended, damaged):
         os.utime(path, (1, 1))
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
     assert aside(streamer) == ["2.flv", "3.flv"]
-    assert await reconcile.reconciled(streamer) == []
+    assert await maintenance.reconciled(streamer) == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(cache_dir, "crc64", unreadable)
-    (line,) = await reconcile.reconciled(streamer)
+    (line,) = await maintenance.reconciled(streamer)
     assert site.exists() == stays
     assert aside(streamer) == ([] if stays else ["1.flv"])
     assert state(streamer) == ("ready" if stays else "waiting")
@@ -145,11 +145,11 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
         return found
 
     monkeypatch.setattr(integrity, "trouble", trouble)
-    assert await reconcile.reconciled(streamer, reads=False) == []
+    assert await maintenance.reconciled(streamer, reads=False) == []
     found = row(streamer, "2")
     assert found is not None
     assert found.mtime != 1
-    table = await reconcile.read_again(streamer)
+    table = await maintenance.read_again(streamer)
     found = row(streamer, "2")
     assert found is not None
     assert (found.state, found.mtime == 1) == (FileState.READY, not evicted)
@@ -160,7 +160,7 @@ async def test_what_was_being_evicted_is_deleted(streamer: StreamerHost, master:
     """Its process died between the commit and the unlink; it was in no sum any more."""
     site = put(streamer, "1", master)
     commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("1", len(master))]))
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert row(streamer) is None
     assert not site.exists()
     assert aside(streamer) == []
@@ -173,7 +173,7 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     put(streamer, "3", master, FileState.DOWNLOADING)
     part = cache_dir.part_path(streamer.settings.video_root, "3")
     cache_dir.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     found = [row(streamer, stem) for stem in "123"]
     assert [one.state for one in found if one] == [FileState.READY, FileState.DOWNLOADING, FileState.DOWNLOADING]
     assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
@@ -189,7 +189,7 @@ async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer:
     """A person can reconcile at any time; a file that was made plain FLV is smaller than its row says until then."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
     streamer.in_progress.add("1")
-    (line,) = await reconcile.reconciled(streamer)
+    (line,) = await maintenance.reconciled(streamer)
     assert "nothing" in str(line["done"])
     assert site.exists()
     assert state(streamer) == "waiting"
@@ -198,7 +198,7 @@ async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer:
 async def test_a_download_that_is_noted_twice_is_counted_once(streamer: StreamerHost, master: bytes) -> None:
     """It came while the start of the streamer took what the process before had left in its place."""
     site = put(streamer, "1", master, FileState.DOWNLOADING)
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert state(streamer) == "ready"
     found = await probe.probe(site)
     remote = RemoteFile("http://origin.example/1.flv", len(master), None, None)
@@ -220,7 +220,7 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(
     for part in (here, left):
         part.parent.mkdir(exist_ok=True)
         part.write_bytes(b"x" * 5000)
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert here.exists()
     assert not left.parent.exists()
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
@@ -237,13 +237,13 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
 
     async def remux(_: Path, to: Path, why: str) -> None:
         to.write_bytes(master)
-        await reconcile.reconciled(streamer)
+        await maintenance.reconciled(streamer)
         there.extend([to.exists(), left.exists()])
 
     monkeypatch.setattr(integrity, "_remux", remux)
     await integrity.looked(site)
     assert there == [True, False]
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert [one.name for one in site.parent.iterdir()] == ["1.flv"]
 
 
@@ -261,7 +261,7 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
         return plain(where, path)
 
     monkeypatch.setattr(cache_dir, "quarantine", quarantine_of)
-    table = await reconcile.reconciled(streamer)
+    table = await maintenance.reconciled(streamer)
     assert aside(streamer) == ["b.txt"]
     assert [("not mended" in str(one["done"])) for one in table] == [True, False]
 
@@ -278,7 +278,7 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
         return found
 
     monkeypatch.setattr(cache_dir, "scan", scanned)
-    assert await reconcile.reconciled(streamer) == []
+    assert await maintenance.reconciled(streamer) == []
     assert state(streamer) == "ready"
 
 
@@ -292,7 +292,7 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     root = before.rename(before.with_name("larger")) if moved else before.with_name("larger")
     root.mkdir(exist_ok=True)
     streamer.settings = streamer.settings.model_copy(update={"video_root": root})
-    await reconcile.reconciled(streamer)
+    await maintenance.reconciled(streamer)
     assert state(streamer) == ("ready" if moved else "waiting")
     assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
     one = look(streamer.engine, airings.by_id, ["class-1"])["class-1"]
@@ -303,7 +303,7 @@ async def test_a_dry_run_changes_nothing(streamer: StreamerHost, master: bytes) 
     site = put(streamer, "1", master)
     os.truncate(site, 10)
     (streamer.settings.video_root / "a.txt").write_text("who put me here?")
-    assert len(await reconcile.reconciled(streamer, dry_run=True)) == 2
+    assert len(await maintenance.reconciled(streamer, dry_run=True)) == 2
     assert state(streamer) == "ready"
     assert site.exists()
     assert aside(streamer) == []
@@ -389,7 +389,7 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: 
     found = look(streamer.engine, cache_check.differences_in_words, streamer.settings.video_root)
     assert len("\n".join(found).encode().splitlines()) == 2
     assert "\\xbf\u03b3\\xcc.flv: no row knows it" in found[0]
-    table = await reconcile.reconciled(streamer)
+    table = await maintenance.reconciled(streamer)
     assert sorted(str(one["done"]) for one in table) == ["it is downloaded again", "moved to quarantine"]
     assert all(str(one["what"]).encode() for one in table)
 
@@ -401,7 +401,7 @@ async def test_a_rendition_in_state_that_nobody_knows_holds_up_no_start(streamer
     put(streamer, "3", master).write_bytes(b"x")
     with transaction(streamer.engine) as connection:
         connection.execute(update(files).where(files.c.id.in_(["2", "3"])).values(state="on the moon"))
-    table = await reconcile.reconciled(streamer)
+    table = await maintenance.reconciled(streamer)
     assert sorted(str(one["what"]).partition(":")[0] for one in table) == ["1", "3"]
     with reading(streamer.engine) as connection:
         states = dict(connection.execute(select(files.c.id, files.c.state)).all())

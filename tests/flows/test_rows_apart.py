@@ -19,7 +19,7 @@ from flows.background_runs import NewRun
 from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
-from flows.streamer import downloads, prepare, readiness, schedule
+from flows.streamer import broadcast, downloads, prepare, readiness
 from flows.streamer.prepare import ProbeResult
 from flows.streamer.readiness import Readiness
 from lectern import health
@@ -289,7 +289,7 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: St
         "odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
         "refused": TryAgain("409"),
     }
-    plan = schedule.RunScheduler(streamer)
+    plan = broadcast.RunScheduler(streamer)
     for _ in range(3):
         await plan.step()
     assert runs.made == ["good"]
@@ -304,7 +304,7 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To look through all of them before each run would take longer than the run."""
-    monkeypatch.setattr(schedule, "CALM_S", -1.0)
+    monkeypatch.setattr(broadcast, "CALM_S", -1.0)
     for number in range(4):
         add(streamer, f"c-{number}", starts_in_s=90_000 + number)
     looks: list[int] = []
@@ -315,7 +315,7 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
         return unscheduled(connection, before, limit, but)
 
     monkeypatch.setattr(airings, "unscheduled", counted)
-    plan = schedule.RunScheduler(streamer)
+    plan = broadcast.RunScheduler(streamer)
     await plan.step()
     with transaction(streamer.engine) as connection:
         connection.execute(update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.CANCELLED))
@@ -328,10 +328,10 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
 async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "CALM_S", -1.0)
+    monkeypatch.setattr(broadcast, "CALM_S", -1.0)
     for number in range(3):
         add(streamer, f"later-{number}", starts_in_s=90_000 + number)
-    plan = schedule.RunScheduler(streamer)
+    plan = broadcast.RunScheduler(streamer)
     await plan.step()
     add(streamer, "soon", starts_in_s=30)
     streamer.unplanned.set()
@@ -359,7 +359,7 @@ async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_cl
         planned(streamer, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
     streamer.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
     cast("Runs", streamer.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
-    await schedule.CancelledRuns(streamer).look()
+    await broadcast.CancelledRuns(streamer).look()
     assert states(streamer) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
 
 
@@ -367,13 +367,13 @@ async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect is asked about at most two pages at a time."""
-    monkeypatch.setattr(schedule, "PAGE", 20)
+    monkeypatch.setattr(broadcast, "PAGE", 20)
     for number in range(90):
         add(streamer, f"c-{number}", starts_in_s=1000 + number)
         planned(streamer, f"c-{number}")
     runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-c-3", "run-c-88"}
-    cancels = schedule.CancelledRuns(streamer)
+    cancels = broadcast.CancelledRuns(streamer)
     await cancels.look()
     assert states(streamer)["c-3"] == "cancelled"
     for _ in range(4):

@@ -12,7 +12,7 @@ from httpx import HTTPStatusError
 from prefect.client.orchestration import PrefectClient
 
 from flows.host import NOT_MOVED
-from flows.resident.prefect import queries
+from flows.resident.prefect import runs
 from flows.resident.prefect.deployments import PARAMETERS, STREAMER, TEACHER, UNUSED
 from lectern.run_records import TAGS
 from tests.stage import Stage, Town, wait_until
@@ -72,7 +72,7 @@ def test_the_queue_that_nobody_polls_is_paused(stage: Stage) -> None:
 
 def test_the_run_that_took_the_classes_is_found(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A streamer that is lost for moments leaves one of these each time: more than Prefect gives at once."""
-    monkeypatch.setattr(queries, "PAGE", 2)
+    monkeypatch.setattr(runs, "PAGE", 2)
     tag = f"lost-{uuid4()}"
     flow_id = town.api.post("/flows/", json={"name": "move"}).raise_for_status().json()["id"]
 
@@ -83,11 +83,11 @@ def test_the_run_that_took_the_classes_is_found(town: Town, monkeypatch: pytest.
 
     async def is_found() -> bool:
         async with PrefectClient(str(town.api.base_url)) as client:
-            return await queries.is_tagged(client, tag, but=NOT_MOVED)
+            return await runs.is_tagged(client, tag, but=NOT_MOVED)
 
     end(NOT_MOVED)
     assert not asyncio.run(is_found())
     end("Completed")
-    for _ in range(queries.PAGE + 1):
+    for _ in range(runs.PAGE + 1):
         end(NOT_MOVED)
     assert asyncio.run(is_found())

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from flows import stills
 from flows.host import StreamerHost
-from flows.streamer.stills import AT_ONCE, StillServer
+from flows.streamer import stills
+from flows.streamer.stills import AT_ONCE, Stills, StillServer
 from lectern.db import leases
 from lectern.errors import TryAgain
 from lectern.media import ffmpeg
@@ -20,7 +20,7 @@ from tests.rows import commit
 
 
 async def test_a_still_is_made_once_for_all_who_look_and_again_when_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, begun, go = stills.Stills(1), list[int](), asyncio.Event()
+    kept, begun, go = Stills(1), list[int](), asyncio.Event()
 
     async def make() -> bytes:
         begun.append(1)
@@ -35,7 +35,7 @@ async def test_a_still_is_made_once_for_all_who_look_and_again_when_it_is_old(mo
     assert await kept.of("c-1", make) == b"picture"
     assert len(begun) == 1
     monkeypatch.setattr(stills, "KEPT_S", -1.0)
-    old = stills.Stills(1)
+    old = Stills(1)
     for _ in range(2):
         await old.of("c-1", make)
     assert len(begun) == 3
@@ -43,7 +43,7 @@ async def test_a_still_is_made_once_for_all_who_look_and_again_when_it_is_old(mo
 
 async def test_no_more_stills_are_asked_for_at_once_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stills, "MOST", 2)
-    kept, never = stills.Stills(1), asyncio.Event()
+    kept, never = Stills(1), asyncio.Event()
 
     async def make() -> bytes:
         await never.wait()
@@ -136,7 +136,7 @@ async def test_what_is_asked_for_while_a_child_runs_is_made_by_the_next_one(
 async def test_of_many_that_are_looked_at_few_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is kept for as long as it takes to make all of them at the rate that they may be made."""
     monkeypatch.setattr(stills, "KEPT_S", -1.0)
-    kept, made = stills.Stills(1, 60.0), list[str]()
+    kept, made = Stills(1, 60.0), list[str]()
 
     async def make(name: str) -> bytes:
         made.append(name)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from flows.host import StreamerHost
-from flows.streamer import push_hosts
+from flows.streamer import prepare
 from lectern.allowlist import Address, Allowlist
 from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
@@ -38,8 +38,8 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise origin.NoSuchHost(host) from error
 
     monkeypatch.setattr(origin, "addresses", addresses)
-    push_hosts._known.clear()
-    push_hosts._told.clear()
+    prepare._known_servers.clear()
+    prepare._told_servers.clear()
     return asked
 
 
@@ -63,7 +63,7 @@ def take(host: StreamerHost, class_id: str, push_url: str, state: AiringState) -
 
 
 def why(host: StreamerHost, *urls: str) -> dict[str, str]:
-    return asyncio.run(push_hosts.forbidden(host, urls))
+    return asyncio.run(prepare.forbidden_pushes(host, urls))
 
 
 @pytest.mark.parametrize("url", [PRIVATE, "rtmps://inner.example/live/key", "rtmp://127.0.0.1/live/key"])
@@ -92,7 +92,7 @@ def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: p
     (said,) = [one.getMessage() for one in caplog.records]
     assert said.startswith("10.0.0.5: is no public host, and taken because classes were pushed to it before: ")
     assert said.endswith("set ALLOWED_PUSH_HOSTS=public,10.0.0.5")
-    assert asyncio.run(push_hosts.allowed(streamer)).forbidden("10.0.0.5", 1935, []) is None
+    assert asyncio.run(prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, []) is None
     assert list(why(streamer, "rtmp://10.0.0.5:22/live/x")) == ["rtmp://10.0.0.5:22/live/x"]
     assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
 
@@ -105,7 +105,7 @@ def test_a_class_that_was_refused_opens_no_door(streamer: StreamerHost) -> None:
 def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
-    monkeypatch.setattr(push_hosts, "LOOK_UP_S", 0.1)
+    monkeypatch.setattr(prepare, "LOOK_UP_S", 0.1)
     monkeypatch.setattr(origin, "addresses", lambda *_: go_on.wait(10) and [])
     assert why(streamer, "rtmp://slow.example/live/x") == {}
     go_on.set()

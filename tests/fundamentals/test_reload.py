@@ -13,9 +13,9 @@ import pytest
 from starlette.requests import Request
 
 from flows.host import StreamerHost, TeacherHost
-from flows.resident import http, reload
-from flows.resident.reload import Reload
-from flows.streamer.playout_entry import TimetableReader
+from flows.resident import http
+from flows.resident.http import Reload
+from flows.streamer.playout_sync import TimetableReader
 from lectern.allowlist import Allowlist
 from lectern.db import cache
 from lectern.db.engine import reading
@@ -63,7 +63,7 @@ async def said(host: TeacherHost | StreamerHost) -> list[str]:
 def test_no_other_part_keeps_a_copy_of_the_settings() -> None:
     """A copy would be what it was, although the reload says that the change is live."""
     kept = re.compile(r"^ +self\.[\w., ]+ = .*\bsettings\b", re.MULTILINE)
-    flows = Path(reload.__file__).parents[1]
+    flows = Path(http.__file__).parents[1]
     assert {path.name for path in flows.rglob("*.py") if kept.search(path.read_text())} == COPIES
     assert [f"{path.name}:{line}" for path in flows.rglob("*.py") for line in outdated(path)] == []
 

@@ -22,8 +22,8 @@ from flows import prefect_api
 from flows.background_runs import NewRun
 from flows.host import Host
 from flows.prefect_api import asking
-from flows.resident.prefect import deployments, queries, worker
-from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.prefect import deployments, worker
+from flows.resident.prefect.runs import PAGE, ResidentRuns
 from flows.resident.prefect.worker import ResidentWorker
 from lectern import timing
 from lectern.errors import TryAgain
@@ -135,7 +135,7 @@ def test_runs_not_heard_of_are_executed_though_their_list_has_overflowed(monkeyp
             mine.created.unheard.extend(f"k-{number}" for number in range(2, 2 + (mine.created.unheard.maxlen or 0)))
             return [there]
 
-        monkeypatch.setattr(queries, "begun", begun)
+        monkeypatch.setattr(worker, "runs_begun", begun)
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
         await worker.take_unheard(mine)
         assert taken == [there.id]
@@ -234,7 +234,7 @@ def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monkeypatc
 def test_all_orphans_are_adopted_however_many_there_are() -> None:
     async def scene() -> Prefect:
         server = Prefect()
-        server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for _ in range(2 * queries.PAGE + 50)]
+        server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for _ in range(2 * PAGE + 50)]
         assert await worker.adopt(runs(server), "pool", "teacher") == len(server.there)
         return server
 
@@ -255,7 +255,7 @@ def test_a_run_that_begins_while_prefect_is_asked_is_no_orphan(monkeypatch: pyte
             mine._active[run.id] = cast("Any", SimpleNamespace(name=run.name))
             return [run]
 
-        monkeypatch.setattr(queries, "named", named)
+        monkeypatch.setattr(worker, "runs_named", named)
         assert await worker.adopt(mine, "pool", "teacher") == 0
         return server
 

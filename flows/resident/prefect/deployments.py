@@ -22,13 +22,11 @@ from flows.prefect_api import asking, best_effort
 from flows.streamer.amend import amend
 from flows.streamer.broadcast import broadcast
 from flows.streamer.downloads import download
-from flows.streamer.maintenance import sweep_streamer
+from flows.streamer.maintenance import reconcile, sweep_streamer
 from flows.streamer.prepare import prepare
-from flows.streamer.reconcile import reconcile
-from flows.teacher.bookings import booking, change
-from flows.teacher.failover import move
+from flows.teacher.bookings import booking, change, report
 from flows.teacher.maintenance import sweep_teacher
-from flows.teacher.reports import report
+from flows.teacher.membership import move
 from flows.teacher.transcoding import request, settle, transcode
 from lectern import __version__
 from lectern.errors import Misuse, TryAgain
@@ -41,9 +39,7 @@ from lectern.settings import Settings, TeacherSettings
 
 _log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"
-SILENT = "Silent"
-"""The name of the state (type Crashed) of a run whose process sends no more heartbeats."""
-
+SILENT = "Silent"  # the name of the state (type Crashed) of a run whose process sends no more heartbeats
 NOT_AT_WORK = frozenset({"Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry", "Paused"})
 NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
 """States in which no run is at work. The server writes down each expected event singly: expecting also the events of
@@ -52,15 +48,12 @@ new runs kept it from taking them; so did the events of runs that the recorder c
 AUTOMATION = "lectern: silent runs"
 """The name of the automation by which the server sees that a run falls silent."""
 
-MESSAGE = "prefect.state-message"
-"""The label of an event that has the message of the run's state."""
-
+MESSAGE = "prefect.state-message"  # the label of an event that has the message of the run's state
 ASK_S = 10.0
 """Seconds that Prefect has to take a heartbeat: less than a heartbeat takes to be missed, so that the next one comes in
 time."""
 
-BEATS = 3
-"""Number of missing heartbeats in a row after which a run is shown as *Silent*."""
+BEATS = 3  # number of missing heartbeats in a row after which a run is shown as *Silent*
 
 
 async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], every_s: float) -> None:

@@ -20,8 +20,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from flows.host import Host, log
 from flows.prefect_api import asking
 from flows.resident import routing
-from flows.resident.prefect.run_creation import BULK, JSON, REFUSES
-from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.prefect.runs import BULK, JSON, REFUSES, ResidentRuns
 from lectern.db import events, inbox
 from lectern.db.inbox import HandledMessage
 from lectern.errors import Caught, TryAgain
@@ -30,19 +29,13 @@ from lectern.run_records import RunRecord, records_of
 from lectern.timing import backoff_s
 from lectern.wire.messages import TAKE_BACK
 
-ROUND_S = 1.0
-"""Seconds between two rounds: what was handled meanwhile is shown together."""
-
+ROUND_S = 1.0  # seconds between two rounds: what was handled meanwhile is shown together
 STORM, PATIENCE_S, CALM_S = 20, 30.0, 0.5
 """Number of messages that wait from which on answers come before showing, most seconds that showing waits for them,
 and seconds in which their number must change."""
 
-AT_ONCE = 2000
-"""Number of messages that are read at a time, the oldest first."""
-
-DETAILS_KEPT = 2000
-"""Number of runs whose log and table wait to be sent; those of the oldest beyond it are not."""
-
+AT_ONCE = 2000  # number of messages that are read at a time, the oldest first
+DETAILS_KEPT = 2000  # number of runs whose log and table wait to be sent; those of the oldest beyond it are not
 SAY_EVERY_S, KNOWN_S = 60.0, 10.0
 """Seconds between two log lines while Prefect is away, and from the start to the first one: until Prefect knows us."""
 

@@ -1,11 +1,13 @@
 """The runs of one host: created through Prefect's API, executed in this process, cancelled, taken up again."""
 
 import asyncio
+import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,33 +15,44 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 from prefect import runtime
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentFlowRunCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    FlowRunFilterWorkQueueName,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
-from prefect.states import Cancelled, Failed, Pending, Scheduled
+from prefect.states import Cancelled, Failed, Pending, Scheduled, to_state_create
 
 from flows import failures
 from flows.background_runs import NewRun
 from flows.handling import noted
-from flows.host import Host, claimed, current, run_name
+from flows.host import NOT_MOVED, Host, claimed, current, lost_tag, run_name
 from flows.prefect_api import STOPPED, asking, best_effort, to_go_on
 from flows.resident import routing
-from flows.resident.prefect import queries
-from flows.resident.prefect.run_creation import CREATE_S, Creation
 from lectern.db import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import UnrecordedWork
 from lectern.run_records import WITHOUT
+from lectern.timing import backoff_s
 from lectern.urls import redact
 
 log = logging.getLogger("lectern")
-WATCH_S = 2.0
-"""Seconds between two questions to the server whether one of our runs was cancelled."""
-
+WATCH_S = 2.0  # seconds between two questions to the server whether one of our runs was cancelled
 ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
 
@@ -212,7 +225,7 @@ class ResidentRuns:
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """The runs among *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
-        ending = await queries.in_state(self.client, [UUID(run_id) for run_id in run_ids], ENDING)
+        ending = await runs_in_state(self.client, [UUID(run_id) for run_id in run_ids], ENDING)
         return [str(run.id) for run in ending]
 
     def alive(self) -> dict[UUID, str]:
@@ -233,7 +246,7 @@ class ResidentRuns:
             if not ids:
                 continue
             async with best_effort("say which runs are cancelled", math.inf):
-                for run in await queries.in_state(self.client, ids, ENDING):
+                for run in await runs_in_state(self.client, ids, ENDING):
                     log.info("%s: cancelled in the UI", run.name)
                     self.end(str(run.id), "cancelled in the UI")
 
@@ -266,3 +279,197 @@ async def _unreadable(client: PrefectClient, run: FlowRun, error: Exception) -> 
     async with asking():
         await client.set_flow_run_state(run.id, state, force=True)
     return state
+
+
+JSON = {"content-type": "application/json"}
+BUSY_TRIES, BUSY_PAUSE_S, BUSY_MOST_S = 16, 0.05, 0.4
+"""Tries while Prefect's database is locked; with longer pauses Prefect idled for half of the time after a storm."""
+
+CREATE_S = 5.0  # seconds after which a Prefect server that has not taken a run counts as away
+BULK = 25
+"""Number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile."""
+
+HOST = "host:"  # the prefix of the tag by which a run of a shared queue names the host that executes it
+REFUSES = frozenset({400, 409, 413, 422, 500})  # the status codes with which the API refuses a request for good
+UNHEARD_KEPT = 200
+"""Number of runs that are looked for later because Prefect did not say whether it has created them."""
+
+
+def host_tag(name: str) -> str:
+    """The tag of the runs of the host *name*."""
+    return f"{HOST}{name}"
+
+
+class Creation:
+    """Knows the ids of the deployments, and creates their runs."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self.client = client
+        self.outdated = asyncio.Event()
+        """Set if Prefect does not know the deployments, whose ids must be read again."""
+
+        self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
+        """Keys of runs that Prefect may have created, and that no process executes."""
+
+        self.tags: tuple[str, ...] = ()
+        """The tags of each new run; set before the first run is created."""
+
+        self._ids: dict[str, UUID] = {}
+        self._flows: dict[UUID, str] = {}
+
+    def know(self, deployments: Mapping[str, UUID]) -> None:
+        """Take in the ids of our deployments, without which no run can begin."""
+        self.outdated.clear()
+        self._ids = dict(deployments)
+        self._flows = {id_: flow for flow, id_ in deployments.items()}
+
+    def deployment(self, flow: str) -> UUID:
+        """The id of a flow's deployment; raises TryAgain while none is known."""
+        if flow not in self._ids:
+            raise TryAgain(Text("{flow}: Prefect was not reached yet", flow=flow))
+        return self._ids[flow]
+
+    def flow(self, deployment: UUID) -> str | None:
+        """The flow of a deployment; None if it is not ours."""
+        return self._flows.get(deployment)
+
+    def failed(self, what: str, error: BaseException) -> TryAgain:
+        """The error to raise if the API failed with *error*; unknown deployments are read again from now on."""
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+        if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
+            return TryAgain(Text("{what}: Prefect does not take the run: {error}", what=what, error=repr(error)))
+        self._ids = {}
+        self.outdated.set()
+        return TryAgain(Text("{what}: Prefect does not know its deployment; all are read again", what=what))
+
+    async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
+        """Create *run* in *state*, or find the run that has its key already. Raises TryAgain if Prefect is away."""
+        made = await self._created(run, state)
+        while _is_outdated(run, made):  # each try finds the same runs, so two tries do not create two
+            run = replace(run, key=f"{run.key}+")
+            made = await self._created(run, state)
+        return made
+
+    async def _created(self, run: NewRun, state: State[Any]) -> FlowRun:
+        # Prefect's client would retry for more than a minute; our callers keep their work, and retry sooner.
+        try:
+            async with asking(CREATE_S):
+                (answer,) = await self.bulk(run.flow, [wanted(run, state)])
+                if isinstance(answer, str):
+                    raise TryAgain(Text("{what}: Prefect does not take the run: {error}", what=run.name, error=answer))
+                return await self.client.read_flow_run(answer)
+        except TryAgain as error:
+            cause = error.__cause__
+            if cause is None:  # its own
+                raise
+            is_unheard = run.key is not None and state.is_pending() and not isinstance(cause, httpx.HTTPStatusError)
+            if is_unheard and run.key not in self.unheard:  # each try has the same key
+                self.unheard.append(str(run.key))
+            raise self.failed(run.name, cause) from cause
+
+    async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
+        """Create runs of one flow in one request: the id of each, or why there is none. Raises what the client raises.
+
+        A server on SQLite creates nothing if two writers meet, and says so; it is asked again at once. A request
+        for a single run would be answered by 503, after which Prefect's client waits for seconds.
+        """
+        path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"
+        # Our own parameters fit; to see that, Prefect would check the schema itself, for each run again.
+        unchecked = {"enforce_parameter_schema": False}
+        tagged = [{**run, **unchecked, "tags": [*run.get("tags", ()), *self.tags]} for run in runs]
+        content = json.dumps(tagged, default=str).encode(errors="replace")
+        for tries in range(BUSY_TRIES):
+            response = await self.client.request("POST", path, content=content, headers=JSON)
+            results = response.raise_for_status().json()["results"]
+            failed = [str(result["error"])[:500] for result in results if result["status"] != "CREATED"]
+            if not any("locked" in result for result in failed):
+                return [
+                    UUID(result["flow_run_id"]) if result["status"] == "CREATED" else failed[0] for result in results
+                ]
+            await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S, BUSY_MOST_S, jitter=0.5))
+        raise TryAgain(Text("the database of the Prefect server is locked"))
+
+
+def _is_outdated(run: NewRun, made: FlowRun) -> bool:
+    """Whether the run that has the key of *run* has completed, or was cancelled because it was outdated."""
+    state = made.state
+    if run.outdated is None or state is None:
+        return False
+    return state.is_completed() or (state.is_cancelled() and state.message == run.outdated)
+
+
+def wanted(run: NewRun, state: State[Any]) -> dict[str, Any]:
+    """*run* in *state*, as `Creation.bulk` takes it."""
+    asked = DeploymentFlowRunCreate(
+        name=run.name,
+        parameters=dict(run.parameters),
+        tags=list(run.tags),
+        state=to_state_create(state),
+        idempotency_key=run.key,
+    )
+    return asked.model_dump(mode="json", exclude_unset=True)
+
+
+PAGE = 200  # number of runs that Prefect gives at a time
+
+
+async def runs_in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[StateType]) -> list[FlowRun]:
+    """The runs among *ids* that are in one of *states*."""
+    wanted = FlowRunFilter(
+        id=FlowRunFilterId(any_=list(ids)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+    )
+    async with asking():
+        return await client.read_flow_runs(flow_run_filter=wanted)
+
+
+async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
+    """Whether a run has this *tag*, of those whose state has another name than *but*, however many others there are."""
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[tag]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but])),
+    )
+    async with asking():
+        return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
+
+
+@asynccontextmanager
+async def about_moves() -> AsyncIterator[Callable[[str, str], Awaitable[bool]]]:
+    """Asks, by a client of its own, whether a run takes away, or has taken, what a streamer airs under a lease.
+
+    A run that ended without saying that it took nothing may have taken it. The lease is named by its session.
+    """
+    async with get_client() as client:
+
+        async def is_taken(streamer: str, session: str) -> bool:
+            return await is_tagged(client, lost_tag(streamer, session), but=NOT_MOVED)
+
+        yield is_taken
+
+
+async def runs_named(client: PrefectClient, pool: str, queue: str, states: Sequence[str]) -> list[FlowRun]:
+    """All runs of a *queue* whose state has one of these names, however many there are."""
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(states))),
+        work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
+    )
+    of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    runs: list[FlowRun] = []
+    while True:
+        async with asking():
+            page = await client.read_flow_runs(
+                flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(runs)
+            )
+        runs += page
+        if len(page) < PAGE:
+            return runs
+
+
+async def runs_begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
+    """The runs that were created with one of these *keys* and look as if they were about to begin."""
+    wanted = FlowRunFilter(
+        idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+    )
+    async with asking():
+        return await client.read_flow_runs(flow_run_filter=wanted)

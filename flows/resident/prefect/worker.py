@@ -20,10 +20,9 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from flows import failures
 from flows.host import Host, log
 from flows.prefect_api import DIED, asking, to_go_on
-from flows.resident.prefect import deployments, queries
+from flows.resident.prefect import deployments
 from flows.resident.prefect.deployments import SILENT
-from flows.resident.prefect.run_creation import HOST, host_tag
-from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.prefect.runs import HOST, ResidentRuns, host_tag, runs_begun, runs_named
 from lectern import errors
 from lectern.errors import TryAgain
 from lectern.i18n import Text
@@ -45,8 +44,7 @@ LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
 UNTAGGED_S = 60.0
 """Seconds after which a claimed run of a shared queue without a host's tag is abandoned: the host died claiming it."""
 
-NOBODY = ""
-"""In place of a host's name: adopt only runs that were abandoned without a host's tag."""
+NOBODY = ""  # in place of a host's name: adopt only runs that were abandoned without a host's tag
 
 
 class ResidentResult(BaseWorkerResult):
@@ -215,7 +213,7 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
     If hosts share the queue, only runs of *host* and runs abandoned untagged; None if the queue belongs to one host.
     """
     ours = set(runs.alive())
-    left = await queries.named(runs.client, pool, queue, LEFT)
+    left = await runs_named(runs.client, pool, queue, LEFT)
     ours |= runs.alive().keys()  # some have begun meanwhile
     orphans = [run for run in left if run.id not in ours]
     if host is not None:
@@ -253,7 +251,7 @@ async def take_unheard(runs: ResidentRuns) -> None:
     keys = list(runs.created.unheard)
     if not keys:
         return
-    begun_runs = await queries.begun(runs.client, keys)
+    begun_runs = await runs_begun(runs.client, keys)
     for key in keys:
         with suppress(ValueError):  # others that were not heard of meanwhile have taken its place
             runs.created.unheard.remove(key)

@@ -43,9 +43,7 @@ RENEW_S = LEASE_S / 4
 
 BEAT_S = 4.0
 CONNECT_S = 15.0
-RECONNECTS = 4
-"""Number of reconnects in a row, with doubling pauses, after which the host is given up."""
-
+RECONNECTS = 4  # number of reconnects in a row, with doubling pauses, after which the host is given up
 LASTING_S = 60.0
 SLACK_S = 60.0
 """Seconds after its limit after which the sweeper gives up an attempt, if the attempt's own process did not."""
