@@ -87,7 +87,7 @@ def _measured(stand: Stand, rows: int, number: int) -> dict[str, list[float]]:
                     if name == "ours":
                         _settle(host, rows + 1 + i)
         with transaction(host.engine) as connection:
-            assert cache.usage(connection, host.settings.video_root).num == rows, "the bound was not kept"
+            assert cache.used(connection, host.settings.video_root).num == rows, "the bound was not kept"
     medians = ", ".join(f"{name} {quantile(found, 0.5) * 1000:.2f} ms" for name, found in times.items())
     stand.say(f"cache of {rows:,}: {medians}")
     return times

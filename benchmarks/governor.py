@@ -170,7 +170,7 @@ class _Run:
         url = f"{_url(self._line)}/x.flv"
         remote = RemoteFile(url, self._size, '"1"', None)
         with host.engine.begin() as connection:
-            cache.usage(connection, host.settings.video_root)
+            cache.make_sums(connection, host.settings.video_root)
             for stem in (*stems, ON_AIR):
                 rows.reserve(connection, host.settings.video_root, stem, self._size, url, 0.0)
             for number, stem in enumerate(stems):

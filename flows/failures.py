@@ -333,7 +333,7 @@ def _answer(connection: Connection, host: Host[Any], one: InboxMessage, class_id
     code = errors.NOT_HANDLED.number
     if isinstance(host.settings, TeacherSettings):
         if one.command == "change":
-            changed = outgoing.change_answer(class_id, code, why)
+            changed = outgoing.answer(class_id, code, why, outgoing.ChangeResult)
             return Outgoing(host.settings.change_result_channel, OutgoingKind.CHANNEL, changed, class_id)
         if one.command == "cancel":
             cancelled = outgoing.cancel_answer(class_id, code, why)

@@ -14,8 +14,8 @@ from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
 from lectern.model.facts import Airing, Order
 from lectern.model.plan import NEW, Granted, new_row
-from lectern.model.streamer_plan import NEW_CLASS, NEW_TASK, Admitted, StreamerChanges, class_row, task_row
-from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.streamer import files, journal
 from lectern.model.tables.teacher import orders, streamers
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
@@ -47,9 +47,13 @@ def prepare(class_id: str, record: int, start: float, length_s: float = 600.0, *
 
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
     """A class that was taken."""
-    made = Admitted(wanted, state)
-    connection.execute(insert(tasks).values(dict(zip(NEW_TASK, task_row(made), strict=True))))
-    connection.execute(insert(classes).values(dict(zip(NEW_CLASS, class_row(made, site, now), strict=True))))
+    settings = StreamerSettings.load(_env_file=None, streamer_name="s1")
+    changes = StreamerChanges(settings, now)
+    changes.admit(wanted, state)
+    for table, names, rows in changes.new():
+        for row in rows:
+            values = dict(zip(names, row, strict=True))
+            connection.execute(insert(table).values(values | ({"site": site} if "site" in values else {})))
 
 
 def granted(connection: Connection, claim: Granted, now: float, lost_at: float | None = None) -> None:
@@ -114,7 +118,7 @@ def cached(
     now, root, stem = time.time(), host.settings.video_root, one.stem
     its = {"state": FileState.READY, "duration_s": 20.0} | dict(file)
     with transaction(host.engine) as connection:
-        cache.usage(connection, root)
+        cache.make_sums(connection, root)
         if stem not in cache.by_stem(connection, [stem]):
             reserve(connection, root, stem, site.stat().st_size, one.video_url, now)
             connection.execute(update(files).where(files.c.id == stem).values(**its))

@@ -65,7 +65,7 @@ def order(body: str) -> str | None:
         changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))
         states = transcodings.states(connection, [booking.key] if booking.key else [])
         plan = decide_booking.plan(
-            [booking], decide_booking.Before(decide_booking.already_answered(changes.orders), states), LIMITS, now
+            [booking], decide_booking.BookingFacts(decide_booking.already_answered(changes.orders), states), LIMITS, now
         )
         if not plan.verdicts:
             return None  # delivered again

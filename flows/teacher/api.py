@@ -204,14 +204,14 @@ class ClassesApi:
         if before.order is not None:
             _same(before.order, booking)
             if (known := answer_of(before.order)) is not None:
-                return _answer(outgoing.answer(class_id, *known, before.order.streamer).to_json())
+                return _answer(outgoing.answer(class_id, *known, streamer=before.order.streamer).to_json())
 
         def look(connection: Connection) -> str | None:
             order = db_account.booking(connection, class_id)
             if order is not None:
                 _same(order, booking)  # another booking of this class may have come first
                 if (known := answer_of(order)) is not None:
-                    return outgoing.answer(class_id, *known, order.streamer).to_json()
+                    return outgoing.answer(class_id, *known, streamer=order.streamer).to_json()
             return self._answered(connection, self._host.settings.order_result_channel, class_id, before)
 
         return await self._send(None if before.order else booking, class_id, wait, look)
@@ -402,7 +402,7 @@ class ClassesApi:
         states = transcodings.states(connection, {booking.key for booking in booked if booking.key})
         taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
         least_s = db_forecast.least_s(connection, settings) if decide_booking.may_begin(booked, states) else 0.0
-        before = decide_booking.Before(decide_booking.already_answered(orders), states, taken, least_s)
+        before = decide_booking.BookingFacts(decide_booking.already_answered(orders), states, taken, least_s)
         plan = decide_booking.plan(booked, before, Limits.of(settings), now)
         by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         for verdict in plan.verdicts:

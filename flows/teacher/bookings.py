@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from prefect import flow
@@ -159,14 +160,14 @@ def decided_changes(alive: Sequence[str], connection: Connection, changes: Chang
     for message in asked:
         if message.class_id in changed_before:  # with the change before it, it may name what nobody looked for yet
             more = facts(connection, changes, [message], alive)
-            known = decide_change.ChangeFacts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
+            known = replace(known, renditions=more.renditions | known.renditions, taken=more.taken | known.taken)
         changed_before.add(message.class_id)
         decide_change.decide(changes, [message], known, limits)
 
 
 def facts(
     connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]
-) -> decide_change.ChangeFacts:
+) -> decide_booking.BookingFacts:
     """What the database says of the classes that are to be changed, and of what they shall be."""
     ids = [message.class_id for message in asked]
     both = [*ids, *map(secondary_id, ids)]
@@ -174,10 +175,10 @@ def facts(
     changes.learn(bookings.revisions_of(connection, both))
     wanted = [booking for each in asked if (booking := _wanted(changes, each)) is not None]
     keys = {booking.key for booking in wanted if booking.key is not None}
-    return decide_change.ChangeFacts(
-        dict(transcodings.states(connection, keys)),
-        bookings.taken(connection, wanted, changes.now),
-        bookings.loads(connection, alive, changes.now),
+    return decide_booking.BookingFacts(
+        renditions=transcodings.states(connection, keys),
+        taken=bookings.taken(connection, wanted, changes.now),
+        loads=bookings.loads(connection, alive, changes.now),
     )
 
 

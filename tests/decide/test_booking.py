@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lectern import errors
 from lectern.decide import booking as decide
-from lectern.decide.booking import Before, Named, plan
+from lectern.decide.booking import BookingFacts, plan
 from lectern.decide.transcoding import Limits
 from lectern.decide.transcoding import source as chosen_source
 from lectern.model.facts import Rendition, RenditionKey, Slot
@@ -37,24 +37,25 @@ def test_the_table_is_the_documented_one_row_for_row() -> None:
     assert [(str(named), str(found), str(do)) for named, found, do in decide.TABLE] == WORDS
 
 
-@pytest.mark.parametrize("named", list(Named))
+@pytest.mark.parametrize("fields", [{"video_resolution": None}, {"video_url_list": {"720P": "http://a.example/"}}, {}])
 @pytest.mark.parametrize("found", [None, *RenditionState])
-def test_every_booking_and_every_status_have_an_action(named: Named, found: RenditionState | None) -> None:
-    assert decide.action(named, found) in decide.BookingAction
+def test_every_booking_and_every_status_have_an_action(fields: dict[str, Any], found: RenditionState | None) -> None:
+    rows = {(6666, Resolution.P720): Rendition(found)} if found else {}
+    assert decide.action(booking(**fields), rows) in decide.BookingAction
 
 
-def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0) -> Before:
+def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0) -> BookingFacts:
     """What is known before, if the rendition has a row."""
     its = Rendition(state, 9, attempts_today, since) if state else None
-    return Before({}, {(6666, Resolution.P720): its} if its else {})
+    return BookingFacts({}, {(6666, Resolution.P720): its} if its else {})
 
 
 LISTED = {"720P": "http://origin.example/720", "480P": "http://origin.example/480"}
 OVER: dict[str, Any] = {"start_time": NOW - 20, "end_time": NOW}
-TAKEN = Before(taken={booking(**OVER).stream: [Slot("c-2", NOW - 100, NOW + 100)]})
+TAKEN = BookingFacts(taken={booking(**OVER).stream: [Slot("c-2", NOW - 100, NOW + 100)]})
 NO_TRANSCODER = Limits(5, 120, 3600, oss=False, ecs=False)
 FAILED, TIMED_OUT = RenditionState.FAILED, RenditionState.TIMED_OUT
-LONE: dict[str, tuple[dict[str, Any], Before, str, int | None, bool]] = {
+LONE: dict[str, tuple[dict[str, Any], BookingFacts, str, int | None, bool]] = {
     "no resolution": ({"video_resolution": None}, of(FAILED), "placed", None, False),
     "listed": ({"video_url_list": LISTED}, of(TIMED_OUT), "placed", None, False),
     "no row": ({}, of(None), "waiting", None, False),
@@ -82,7 +83,7 @@ def test_a_lone_booking_follows_its_row(case: str) -> None:
 
 
 def test_without_a_transcoder_what_has_to_be_transcoded_is_refused_at_once() -> None:
-    planned = plan([booking()], Before(), NO_TRANSCODER, NOW)
+    planned = plan([booking()], BookingFacts(), NO_TRANSCODER, NOW)
     (verdict,) = planned.verdicts
     assert (verdict.code, verdict.alarm, planned.attempts) == (errors.NO_TRANSCODER, True, [])
 
@@ -96,25 +97,25 @@ def test_without_a_transcoder_what_has_to_be_transcoded_is_refused_at_once() -> 
     ids=["of the old kind", "listed"],
 )
 def test_a_booking_proceeds_with_the_url_of_its_resolution(fields: dict[str, Any], url: str, stem: str) -> None:
-    (verdict,) = plan([booking(**fields)], Before(), LIMITS, NOW).verdicts
+    (verdict,) = plan([booking(**fields)], BookingFacts(), LIMITS, NOW).verdicts
     assert (verdict.url, verdict.booking.stem) == (url, stem)
 
 
 def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
-    planned = plan([booking(f"c-{n}") for n in range(1_000)], Before(), LIMITS, NOW)
+    planned = plan([booking(f"c-{n}") for n in range(1_000)], BookingFacts(), LIMITS, NOW)
     assert len(planned.attempts) == 1
     assert {verdict.state for verdict in planned.verdicts} == {BookingState.WAITING}
     assert len(planned.verdicts) == 1_000
 
 
 def test_a_booking_that_comes_twice_is_answered_again_and_changes_nothing() -> None:
-    planned = plan([booking(), booking()], Before(), LIMITS, NOW)
+    planned = plan([booking(), booking()], BookingFacts(), LIMITS, NOW)
     assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
     assert not planned.again[0].differs
 
 
 def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
-    planned = plan([booking(), booking(record_id=7)], Before(), LIMITS, NOW)
+    planned = plan([booking(), booking(record_id=7)], BookingFacts(), LIMITS, NOW)
     assert len(planned.verdicts) == 1
     (again,) = planned.again
     assert again.differs == [f"record_id {booking().record_id} -> 7"]
@@ -122,14 +123,14 @@ def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
 
 
 def test_a_booking_that_is_kept_already_is_not_decided_again() -> None:
-    planned = plan([booking()], Before({"c-1": (booking().to_json(),)}, {}), LIMITS, NOW)
+    planned = plan([booking()], BookingFacts({"c-1": (booking().to_json(),)}, {}), LIMITS, NOW)
     assert planned.again == [decide.Again("c-1", [])]
     assert not planned.verdicts
 
 
 @pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])
 def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bool, ecs: bool, backend: str) -> None:
-    (attempt,) = plan([booking()], Before(), Limits(5, 120, 3600, oss, ecs), NOW).attempts
+    (attempt,) = plan([booking()], BookingFacts(), Limits(5, 120, 3600, oss, ecs), NOW).attempts
     assert attempt.backend == Backend(backend)
     assert attempt.deadline == NOW + (120 if oss else 3600), "the OSS's time-out does not bound our own server"
 
@@ -187,14 +188,14 @@ def test_a_class_is_refused_if_even_a_quick_transcoding_would_end_after_its_star
         booking("c-2", start_time=NOW + 900),
         booking("c-3", start_time=NOW + 300),
     )
-    planned = plan([soon, later, too], Before(least_s=least_s), LIMITS, NOW)
+    planned = plan([soon, later, too], BookingFacts(least_s=least_s), LIMITS, NOW)
     assert [one.code and one.code.number for one in planned.verdicts] == [code, None, None]
     assert len(planned.attempts) == 1
 
 
 def test_a_plan_reads_as_one_line_a_decision() -> None:
     batch = [booking("c-1"), booking("c-1"), booking("c-2", end_time=NOW, start_time=1)]
-    lines = plan(batch, Before(), LIMITS, NOW).lines()
+    lines = plan(batch, BookingFacts(), LIMITS, NOW).lines()
     assert lines == [
         "c-1: waiting 6666_720P",
         "c-2: refused 6666_720P 410",
@@ -213,7 +214,7 @@ def test_each_booking_gets_one_decision_with_what_it_needs(drawn: Batch) -> None
     batch, rows, limits = drawn
     known: dict[str, list[str]] = {}
     before = json.dumps([[one.to_json() for one in batch], str(rows)])
-    planned = plan(batch, Before(known, rows), limits, NOW)
+    planned = plan(batch, BookingFacts(known, rows), limits, NOW)
     assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
     decided = [verdict.booking.class_id for verdict in planned.verdicts]
     assert sorted(decided) == sorted({one.class_id for one in batch})
@@ -230,7 +231,9 @@ def test_each_booking_gets_one_decision_with_what_it_needs(drawn: Batch) -> None
 @given(batches)
 def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(drawn: Batch) -> None:
     batch, rows, limits = drawn
-    begun = Counter((one.record_id, one.resolution) for one in plan(batch, Before({}, rows), limits, NOW).attempts)
+    begun = Counter(
+        (one.record_id, one.resolution) for one in plan(batch, BookingFacts({}, rows), limits, NOW).attempts
+    )
     assert all(count == 1 for count in begun.values())
     assert not {key for key in begun if key in rows and rows[key].state is RenditionState.TRANSCODING}
 
@@ -238,12 +241,12 @@ def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second
 @given(batches)
 def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(drawn: Batch) -> None:
     batch, rows, limits = drawn
-    at_once = plan(batch, Before({}, rows), limits, NOW)
+    at_once = plan(batch, BookingFacts({}, rows), limits, NOW)
     known: dict[str, list[str]] = {}
     rows = dict(rows)
     singly = decide.Plan()
     for one in batch:
-        step = plan([one], Before(known, rows), limits, NOW)
+        step = plan([one], BookingFacts(known, rows), limits, NOW)
         singly.verdicts += step.verdicts
         singly.attempts += step.attempts
         singly.again += step.again
@@ -263,7 +266,7 @@ def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -
         ([first, second], {}),
         ([second], {first.stream: [Slot("c-1", first.start_time, first.end_time)]}),
     ):
-        found = plan(batch, Before({}, {}, taken), LIMITS, NOW).verdicts[-1]
+        found = plan(batch, BookingFacts({}, {}, taken), LIMITS, NOW).verdicts[-1]
         assert (found.booking.class_id, found.state, found.code) == ("c-2", BookingState.REFUSED, errors.CONFLICT)
         assert found.message == "c-1 is pushed to the same URL, and overlaps for 8 min"
         assert not found.alarm
@@ -273,7 +276,7 @@ def test_a_refused_class_begins_no_transcoding_and_takes_no_stream() -> None:
     ended = booking("c-0", push_url="rtmp://push.example/live/x", start_time=NOW - 900, end_time=NOW - 1)
     first = booking("c-1", push_url="rtmp://push.example/live/x")
     second = booking("c-2", push_url="rtmp://push.example/live/x", record_id=7)
-    found = plan([ended, first, second], Before(), LIMITS, NOW)
+    found = plan([ended, first, second], BookingFacts(), LIMITS, NOW)
     assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused"]
     assert [one.record_id for one in found.attempts] == [6666]
 
@@ -282,7 +285,7 @@ def test_a_class_may_begin_when_another_ends_and_may_come_twice() -> None:
     first = booking("c-1", push_url="rtmp://push.example/live/x")
     later = booking("c-2", push_url=first.push_url, start_time=first.end_time, end_time=first.end_time + 60)
     other = booking("c-3", push_url="rtmp://push.example/live/y")
-    found = plan([first, later, other, first], Before(), LIMITS, NOW)
+    found = plan([first, later, other, first], BookingFacts(), LIMITS, NOW)
     assert [one.state for one in found.verdicts] == ["waiting"] * 3
     assert [one.class_id for one in found.again] == ["c-1"]
 

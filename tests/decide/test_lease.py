@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lectern.decide import leases
-from lectern.decide.leases import PARTITION_TABLE, TABLE, Answer, Lease, Peer, Peers, PrefectAnswer
+from lectern.decide.leases import PARTITION_TABLE, Answer, Lease, Peer, Peers, PrefectAnswer
 
 
 def test_nobody_takes_a_class_before_its_lease_has_run_out() -> None:
@@ -80,17 +80,6 @@ def test_no_witness_counts_once_redis_has_renewed_the_lease() -> None:
     """Its answer is of the time before."""
     renewed = Lease(HELD).answered(Answer.OURS, 10.0, 10.0, 45.0)
     assert renewed.witnessed(60.0, 10.0, goes_on=True) == renewed
-
-
-def test_each_row_of_the_table_decides_some_case() -> None:
-    """A row that another one hides would say what is not done."""
-    decided = set()
-    for case in itertools.product(Answer, (True, False), (True, False, None)):
-        fits = [
-            all(wanted is None or wanted == found for wanted, found in zip(row, case, strict=False)) for row in TABLE
-        ]
-        decided.add(fits.index(True))
-    assert decided == set(range(len(TABLE)))
 
 
 def test_a_lease_that_another_session_has_was_taken_unless_that_session_is_ours() -> None:

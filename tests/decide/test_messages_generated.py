@@ -153,7 +153,7 @@ def test_another_booking_is_refused_now_and_the_first_one_gets_its_own_answers(s
     order = replace(Order.of(first), state=state, streamer="s1")
     changes = Changes(SETTINGS, NOW, orders={order.class_id: order})
     other = Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 600})
-    booking.decide_orders(changes, [other], [], booking.BookingFacts((), {}, {}, {}), LIMITS)
+    booking.decide_orders(changes, [other], [], booking.BookingFacts(), LIMITS)
     assert changes.orders == {order.class_id: order}
     (said,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
     assert (said.result, said.code) == ("fail", errors.CONFLICT.number)

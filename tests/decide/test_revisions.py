@@ -10,7 +10,8 @@ from lectern import errors
 from lectern.decide import booking as bookings
 from lectern.decide import change as decide_change
 from lectern.decide import reports, transcoding
-from lectern.decide.change import IN_FORCE, ChangeFacts
+from lectern.decide.booking import BookingFacts
+from lectern.decide.change import IN_FORCE
 from lectern.decide.placement import Choice, cancel, proceed, reassign
 from lectern.decide.transcoding import Waiters
 from lectern.model.facts import Order, Rendition, Slot
@@ -35,8 +36,8 @@ def changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changes:
     return Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), strategies.NOW)
 
 
-def facts(**more: Any) -> ChangeFacts:
-    return ChangeFacts(**{"renditions": {}, "taken": {}, "loads": {"s1": 0, "s2": 0}, **more})
+def facts(**more: Any) -> BookingFacts:
+    return BookingFacts(**{"renditions": {}, "taken": {}, "loads": {"s1": 0, "s2": 0}, **more})
 
 
 def ready(changes: Changes, **fields: Any) -> Order:
@@ -83,7 +84,7 @@ def take(
     reports.take(changes, said, reports.ReportFacts(Choice({"s1": 0, "s2": 0}, {}), {}))
 
 
-def change(changes: Changes, known: ChangeFacts | None = None, **fields: Any) -> None:
+def change(changes: Changes, known: BookingFacts | None = None, **fields: Any) -> None:
     decide_change.decide(changes, [Change(class_id="c-1", **fields)], known or facts(), LIMITS)
 
 
@@ -129,7 +130,7 @@ def test_a_change_is_in_force_once_its_streamer_confirms_it(changes: Changes, fi
     assert (after.state, after.streamer, after.placement) == (before.state, before.streamer, before.placement)
     assert [(one.code, one.message) for one in told(changes, ChangeResult)] == [(0, IN_FORCE)]
     assert told(changes, OrderResult) == []
-    assert "c-1" in changes.revised
+    assert changes.orders["c-1"].booked is not None
 
 
 def test_what_stays_is_not_named_and_the_recording_is_where_it_was(changes: Changes) -> None:
@@ -414,7 +415,7 @@ def test_a_class_that_waits_is_not_refused_because_of_a_change_that_no_streamer_
     change(changes, facts(loads={}), **OTHER)
     assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
     assert changes.orders["c-1"] == before
-    assert (told(changes, OrderResult), changes.leaves, list(changes.revised)) == ([], [], [])
+    assert (told(changes, OrderResult), changes.leaves, changes.orders["c-1"].booked) == ([], [], None)
 
 
 def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes: Changes) -> None:
@@ -504,7 +505,7 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
     ready(changes)
     change(changes, **OTHER)
     in_force(changes, FIRST)
-    before = bookings.Before(bookings.already_answered(changes.orders))
+    before = bookings.BookingFacts(bookings.already_answered(changes.orders))
     made = bookings.plan([strategies.booking("c-1")], before, LIMITS, strategies.NOW)
     assert [one.differs for one in made.again] == [[]]
 

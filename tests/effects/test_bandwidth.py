@@ -101,7 +101,7 @@ def governed(host: StreamerHost) -> Callable[[float], None]:
     """A streamer with a download that no class waits for; the function says how far a class on air is behind."""
 
     def reserve(connection: Any) -> None:
-        cache.usage(connection, host.settings.video_root)
+        cache.make_sums(connection, host.settings.video_root)
         rows.reserve(connection, host.settings.video_root, STEM, len(BODY), "http://h/6666.flv", 0.0)
 
     with host.engine.begin() as connection:
@@ -231,7 +231,7 @@ async def test_the_queue_begins_what_would_be_late_although_all_places_wait_for_
     windows = {"download_windows": f"{hour:02}:00-{hour:02}:30", "timezone": "UTC", "max_downloads": 2}
     streamer.settings = streamer.settings.model_copy(update=windows)
     with streamer.engine.begin() as connection:
-        cache.usage(connection, streamer.settings.video_root)
+        cache.make_sums(connection, streamer.settings.video_root)
         for record, starts_in_s in enumerate((100_000, 90_000, 95_000, 3600, 6000)):
             stem, url = str(record), f"http://h/{record}.flv"
             rows.reserve(connection, streamer.settings.video_root, stem, 1000, url, now)

@@ -60,7 +60,7 @@ def reserve(host: StreamerHost, origin: Origin, size_bytes: int) -> Path:
     final = cache_dir.rendition_path(root, STEM)
 
     def work(connection: Any) -> None:
-        cache.usage(connection, root)
+        cache.make_sums(connection, root)
         rows.reserve(connection, root, STEM, size_bytes, origin.url + PATH, 0.0)
 
     asyncio.run(host.write_tx(work))

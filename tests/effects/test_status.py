@@ -89,12 +89,12 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
     with reading(engine) as connection:
         timetable.due(connection, NOW)
         timetable.next_class(connection, NOW)
-        timetable.of_time(connection, day, 200)
+        timetable.classes(connection, timetable.begins_in(day), 200)
         timetable.outcomes(connection, day)
         bookings.unended(connection, NOW)
         bookings.unready(connection, NOW, NOW, NOW + 600)
         timetable.waiting(connection, NOW, None, 50)
-        timetable.waiting_number(connection, NOW, None)
+        timetable.number(connection, timetable.waits(NOW, None))
         wanted = [one for one in asked if one[0].startswith("SELECT")]
         plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all() for text, given in wanted]
     engine.dispose()
@@ -114,7 +114,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
             connection.execute(insert(orders).values(row))
     span = timetable.Span(0, 1000, None)
     with reading(teacher_engine) as connection:
-        assert [one.class_id for one in timetable.of_time(connection, span, 10)] == ["c-2"]
+        assert [one.class_id for one in timetable.classes(connection, timetable.begins_in(span), 10)] == ["c-2"]
         assert [one.class_id for one in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
         following = timetable.next_class(connection, 50)
         assert following is not None

@@ -301,7 +301,7 @@ def test_a_citation_is_taken_back_never_below_0(tmp_path: Path, classes: int) ->
     """Below 0, the next class that needs the file would not pin it, and it could be evicted under that class."""
     engine = laid.opened("streamer", tmp_path / "task_list.db")
     with transaction(engine) as connection:
-        cache.usage(connection, tmp_path)
+        cache.make_sums(connection, tmp_path)
         for stem in ("1", "2"):
             rows.reserve(connection, tmp_path, stem, 10, f"http://origin.example/{stem}.flv", NOW)
             rows.cite(connection, stem, classes, NOW)

@@ -386,7 +386,7 @@ class OneClass(RuleBasedStateMachine):
             more = {"playout_dir": folder / f"playout-{name}", "allowed_push_hosts": "push.example"}
             host.settings = host.settings.model_copy(update=more)
             host.settings.playout_dir.mkdir()
-            commit(engine, cache.usage, folder)
+            commit(engine, cache.make_sums, folder)
         self.day = Day(hosts.teacher(teacher), streamers)
         self.stack.callback(self.day.runner.close)
         self.in_force: Content | None = None  # from when on all was said, until the next message

@@ -74,7 +74,7 @@ class Cache(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        commit(self.engines[0], cache.usage, self.root)
+        commit(self.engines[0], cache.make_sums, self.root)
 
     def teardown(self) -> None:
         self.open.__exit__(None, None, None)

@@ -363,7 +363,7 @@ def test_no_interleaving_of_a_change_leaves_anything_inconsistent(
         for name, engine in zip(hosts.ALIVE, (first, second), strict=True):
             streamers[name] = hosts.streamer(engine, root, 10**6, 10**4, name=name)
             with transaction(engine) as connection:
-                cache.usage(connection, root)
+                cache.make_sums(connection, root)
         world = World(hosts.teacher(teacher), streamers, seed)
         class_ids = [f"c-{number}" for number in range(PORTION)]
         begins = {one: world.chance.randrange(4) for one in class_ids}

@@ -62,7 +62,7 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     made.watch(monkeypatch)
     made.host.partitioned_at = -1e9
     with transaction(engine) as connection:
-        cache.usage(connection, root)
+        cache.make_sums(connection, root)
         rows.reserve(connection, root, "1", 1000, "http://origin.example/1.flv", time.time())
         connection.execute(update(files).values(state=FileState.READY))
         cache.recount(connection, root, {})

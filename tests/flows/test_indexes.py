@@ -47,7 +47,7 @@ async def put(host: StreamerHost, url: str, container: str = "flv") -> Path:
     times = {"start_time": now + 1, "end_time": now + 6}
     one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
     with transaction(host.engine) as connection:
-        cache.usage(connection, root)
+        cache.make_sums(connection, root)
         rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, now)
         connection.execute(update(files).values(state=FileState.READY, duration_s=4.0))
         rows.add(connection, one, AiringState.READY, str(path), now)
@@ -71,7 +71,7 @@ async def test_file_of_earlier_release_that_is_no_flv_is_made_one_and_sums_are_r
     assert integrity.has_index(path)
     (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     with transaction(streamer.engine) as connection:
-        assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
+        assert cache.used(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
 
 
 async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_if_it_is_evicted(

@@ -427,7 +427,7 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
         handling.change(connection, streamer, streamer_downloads.arrived("1", remote, found))
         (row,) = cache.by_stem(connection, ["1"]).values()
         assert row.size_bytes == cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
-        assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes
+        assert cache.used(connection, streamer.settings.video_root).size_bytes == row.size_bytes
     assert state(streamer) == "ready"
 
 

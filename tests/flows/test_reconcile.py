@@ -204,7 +204,7 @@ async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer
     remote = RemoteFile("http://origin.example/1.flv", len(master), None, None)
     with transaction(streamer.engine) as connection:
         handling.change(connection, streamer, downloads.arrived("1", remote, found))
-        used = cache.usage(connection, streamer.settings.video_root)
+        used = cache.used(connection, streamer.settings.video_root)
         assert used == Usage(len(master), 1)
         assert connection.execute(select(dirs.c.size, dirs.c.reserved_num)).one() == (len(master), 0)
 

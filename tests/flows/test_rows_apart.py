@@ -417,7 +417,7 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     with reading(streamer.engine) as connection:
         one = airings.by_id(connection, ["class-1"])["class-1"]
         assert (one.code, one.message) == (411, "the download of 1 was cancelled in the UI")
-        assert cache.usage(connection, streamer.settings.video_root).num == 1
+        assert cache.used(connection, streamer.settings.video_root).num == 1
         assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
     await downloads.give_up(streamer, "1", downloads.cancelled("1"))  # twice is as good as once
     assert states(streamer)["class-1"] == "refused"

@@ -144,7 +144,7 @@ async def test_what_needs_a_restart_stays_and_is_told_until_there_is_one(streame
 
 async def test_a_lowered_bound_says_how_much_is_too_much_and_evicts_nothing(streamer: StreamerHost) -> None:
     with streamer.engine.begin() as connection:
-        cache.usage(connection, streamer.settings.video_root)
+        cache.make_sums(connection, streamer.settings.video_root)
         connection.execute(tables.dirs.update().values(num=3, size=3 << 30))
     write(MAX_VIDEO_NUM=1, MAX_VIDEO_SIZE=2)
     assert await said(streamer) == [

@@ -161,7 +161,7 @@ def _plan_of_booking(booking: Booking) -> list[str]:
         states = transcodings.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
         least_s = db_forecast.least_s(connection, place.settings)
-        before, limits = decide_booking.Before(known, states, taken, least_s), Limits.of(place.settings)
+        before, limits = decide_booking.BookingFacts(known, states, taken, least_s), Limits.of(place.settings)
         plan = decide_booking.plan([booking], before, limits, now)
         made_at = db_forecast.transcoded(connection, place.settings, now, plan.transcodings()).get(booking.stem)
     states_now = [verdict.state for verdict in plan.verdicts]

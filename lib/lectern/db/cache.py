@@ -56,22 +56,17 @@ def everything(connection: Connection) -> list[Cached]:
     return [_cached(row) for row in connection.execute(select(*_COLUMNS).order_by(files.c.update_time, files.c.id))]
 
 
-def usage(connection: Connection, root: Path) -> Usage:
-    """What the cache under *root* uses and has reserved, together; makes the row of the sums if there is none."""
-    row = connection.execute(_USAGE, {"of": str(root)}).one_or_none()
-    if row is None:
+def make_sums(connection: Connection, root: Path) -> None:
+    """Make the row of the sums of the cache under *root* if there is none."""
+    if connection.execute(_USAGE, {"of": str(root)}).one_or_none() is None:
         connection.execute(insert(dirs).values(dir=str(root), size=0, num=0, reserved_bytes=0, reserved_num=0))
-        return Usage(0, 0)
-    return _usage(row)
 
 
 def used(connection: Connection, root: Path) -> Usage:
-    """What the cache uses and has reserved, together, as `usage`, but it writes nothing."""
+    """What the cache under *root* uses and has reserved, together."""
     row = connection.execute(_USAGE, {"of": str(root)}).one_or_none()
-    return Usage(0, 0) if row is None else _usage(row)
-
-
-def _usage(row) -> Usage:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    if row is None:
+        return Usage(0, 0)
     return Usage(int(row.size) + (row.reserved_bytes or 0), row.num + (row.reserved_num or 0))
 
 
@@ -121,7 +116,7 @@ def measured(connection: Connection, stem: str, duration_s: float) -> None:
 
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:
     """Set the sums from the rows, and num_cite of each from *citations*; returns used and reserved."""
-    usage(connection, root)
+    make_sums(connection, root)
     unknown = files.c.state.not_in(list(FileState))
     connection.execute(update(files).where(unknown).values(state=None))  # as an old program's row: `FileState.read`
     wrong = func.coalesce(files.c.num_cite, 1) != 0

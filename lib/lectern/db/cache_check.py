@@ -118,17 +118,10 @@ def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
 
 def cached(connection: Connection) -> list[dict[str, Any]]:
     """The rows of the cache, least recently used first."""
-    rows = cache.everything(connection)
+    names = ("stem", "state", "size_bytes", "num_cite", "reason")
     return [
-        {
-            "stem": row.stem,
-            "state": row.state,
-            "size_bytes": row.size_bytes,
-            "num_cite": row.num_cite,
-            "last_used": formatting.moment(row.update_time),
-            "reason": row.reason,
-        }
-        for row in rows
+        {**{name: getattr(row, name) for name in names}, "last_used": formatting.moment(row.update_time)}
+        for row in cache.everything(connection)
     ]
 
 

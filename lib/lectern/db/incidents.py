@@ -78,8 +78,7 @@ def _count(
     connection: Connection, journal: MessageTables, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
 ) -> int:
     """Count alarms of *code* into the open incident, or a new one; returns the id of the incident's first alarm."""
-    table = journal.incidents
-    row = _open(connection, journal, code, alarms)
+    table, row = journal.incidents, _open(connection, journal, code, alarms)
     known = row.last_id if row is not None else 0
     new = [alarm for alarm in alarms if alarm[0] > known]  # the others were counted before a crash
     named = json.loads(row.classes) if row is not None else []
@@ -90,8 +89,7 @@ def _count(
         first_id, first = alarms[0]
         text = i18n.of_wire(first)
         values = {"first_at": now, "message": text, "sentence": i18n.to_json(text), "first_id": first_id}
-        values |= {"number": len(new)}
-        values |= {"told_classes": len(_classes(first))}
+        values |= {"number": len(new), "told_classes": len(_classes(first))}
         last = {"last_at": now, "last_id": new[-1][0], "classes": kept_classes}
         connection.execute(insert(table).values(code=code, **values, **last))
         return first_id
@@ -265,15 +263,8 @@ def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, A
 def alarms(connection: Connection, journal: MessageTables, host: str) -> list[OpenAlarm]:
     """The incidents that are not resolved, as the accounts of classes need them."""
     return [
-        OpenAlarm(
-            incident["code"],
-            host,
-            incident["count"],
-            incident["last_at"],
-            incident["message"],
-            tuple(incident["classes"]),
-        )
-        for incident in open_now(connection, journal)
+        OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
+        for one in open_now(connection, journal)
     ]
 
 

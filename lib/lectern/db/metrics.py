@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
@@ -19,6 +19,7 @@ from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.states import BookingState, FileState, InboxState, RenditionState
 
+_gauge = GaugeMetricFamily  # of one value, or of none if it is None
 NO_BOUND = Usage(0, 0)
 COUNTED = "Bookings by state and code: those that are not over, and those that came within a day."
 
@@ -40,7 +41,7 @@ def exposition(
     backups = _gauges("lectern_backup_age_seconds", what, "where", backup_ages_s or {})
     info = InfoMetricFamily("lectern", "Which version serves which role.")
     info.add_metric([], {"version": __version__, "role": role, "name": name})
-    return _text([info, *_of(role, connection, at, bound), backups]) + generate_latest(SEEN)
+    return generate_latest(_Read([info, *_of(role, connection, at, bound), backups])) + generate_latest(SEEN)
 
 
 def of_process(
@@ -55,24 +56,15 @@ def of_process(
         metrics.append(_gauge("lectern_lease_left_seconds", "Until the streamer has to stop pushing.", lease_left_s))
     if streamers is not None:
         metrics.append(_gauges("lectern_streamers", "Streamers by what their last heartbeats say.", "state", streamers))
-    return _text(metrics)
+    return generate_latest(_Read(metrics))
 
 
-class _Read(Collector):
-    """A collector of metrics that were read a moment ago."""
-
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
+class _Read(list[Metric], Collector):
+    """Metrics that were read a moment ago."""
 
     def collect(self) -> Iterable[Metric]:
         """The metrics."""
-        return self._metrics
-
-
-def _text(metrics: list[Metric]) -> bytes:
-    rows = CollectorRegistry()
-    rows.register(_Read(metrics))
-    return generate_latest(rows)
+        return self
 
 
 def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterator[Metric]:
@@ -84,14 +76,6 @@ def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterato
         yield from _cache(connection, bound)
         yield from _airings(connection, now)
         yield from _messages(connection, at_streamer.journal, now)
-
-
-def _gauge(name: str, what: str, value: float | None) -> Metric:
-    """A metric of one value; of none if it is None."""
-    metric = GaugeMetricFamily(name, what)
-    if value is not None:
-        metric.add_metric([], value)
-    return metric
 
 
 def _gauges(name: str, what: str, label: str, values: Mapping[Any, float]) -> Metric:
@@ -117,7 +101,9 @@ def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     yield _gauge("lectern_waiting_slack_seconds", "Until the first waiting class begins.", slack_s)
     unanswered = orders.c.answered_at.is_(None) & (orders.c.state == BookingState.PLACED)
     late = connection.execute(select(func.min(orders.c.updated_at)).where(unanswered)).scalar_one()
-    yield _gauge("lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now))
+    yield GaugeMetricFamily(
+        "lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now)
+    )
 
 
 def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
@@ -152,7 +138,9 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     # By the last event of each class: after a cut, the row of a class still says *on air*.
     pushed = sum(sending.on_air for sending in account.sendings(connection, due).values())
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
-    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
+    yield GaugeMetricFamily(
+        "lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed
+    )
     starts = [airing.start_time for airing in live if airing.start_time > now]
     next_s = min(starts) - now if starts else None
     yield _gauge("lectern_next_class_seconds", "Until the next class begins.", next_s)

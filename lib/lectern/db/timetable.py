@@ -56,7 +56,7 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
     wanted = (
         select(*_COLUMNS, *MAKING, streamers.c.lost_at)
         .select_from(orders.outerjoin(videos, rendition_of).outerjoin(streamers, streamers.c.name == orders.c.streamer))
-        .where(_wait(now, institution))
+        .where(waits(now, institution))
         .order_by(nearest, orders.c.class_id)
         .limit(limit)
     )
@@ -66,12 +66,8 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
     ]
 
 
-def waiting_number(connection: Connection, now: float, institution: str | None) -> int:
-    """The number of all classes of which `waiting` gives the first."""
-    return connection.execute(select(func.count()).where(_wait(now, institution))).scalar_one()
-
-
-def _wait(now: float, institution: str | None) -> ColumnElement[bool]:
+def waits(now: float, institution: str | None) -> ColumnElement[bool]:
+    """Selects the classes of *institution*, or of all, that are not ready and have not ended at *now*."""
     wait = orders.c.state.in_(_WAIT) & (orders.c.end_time > now) & IS_CLASS
     return wait if institution is None else wait & (orders.c.institution_id == institution)
 
@@ -85,9 +81,14 @@ class Span:
     institution: str | None
 
 
-def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> list[ClassView]:
-    """The classes of *span*, by their start."""
-    return _found(connection, _selected(begins_in(span)).limit(limit).offset(offset))
+def classes(connection: Connection, which: ColumnElement[bool], limit: int, offset: int = 0) -> list[ClassView]:
+    """The first *limit* of the classes that *which* selects, by their start."""
+    return _found(connection, _selected(which).limit(limit).offset(offset))
+
+
+def number(connection: Connection, which: ColumnElement[bool]) -> int:
+    """The number of all classes that *which* selects."""
+    return connection.execute(select(func.count()).where(which)).scalar_one()
 
 
 def page(
@@ -124,16 +125,12 @@ class Search:
 def found(connection: Connection, span: Span, wanted: Search, limit: int) -> list[ClassView]:
     """The first *limit* classes of *span* that *wanted* means; the class that has its text as name, at any time."""
     first = ORDERS.get(wanted.order, orders.c.start_time)
-    which = select(*_COLUMNS).where(_meant(span, wanted))
+    which = select(*_COLUMNS).where(meant(span, wanted))
     return _found(connection, which.order_by(first, orders.c.start_time, orders.c.class_id).limit(limit))
 
 
-def found_number(connection: Connection, span: Span, wanted: Search) -> int:
-    """The number of all classes of which `found` gives the first."""
-    return connection.execute(select(func.count()).where(_meant(span, wanted))).scalar_one()
-
-
-def _meant(span: Span, wanted: Search) -> ColumnElement[bool]:
+def meant(span: Span, wanted: Search) -> ColumnElement[bool]:
+    """Selects the classes that `found` gives."""
     which = begins_in(span)
     if wanted.text:
         named = [orders.c[name] for name in ("class_id", "institution_id", "streamer", "url_stem")]
@@ -150,34 +147,23 @@ def _meant(span: Span, wanted: Search) -> ColumnElement[bool]:
     return which & (orders.c.institution_id == wanted.institution) if wanted.institution else which
 
 
-def not_dropped(connection: Connection, span: Span, limit: int) -> list[ClassView]:
-    """The first *limit* classes of *span* that are neither refused nor cancelled, by their start."""
-    return _found(connection, _selected(begins_in(span) & orders.c.state.not_in(_DROPPED)).limit(limit))
-
-
-def not_dropped_number(connection: Connection, span: Span) -> int:
-    """The number of all classes of which `not_dropped` gives the first."""
-    wanted = select(func.count()).where(begins_in(span) & orders.c.state.not_in(_DROPPED))
-    return connection.execute(wanted).scalar_one()
-
-
-def overlapping(connection: Connection, span: Span, limit: int) -> list[ClassView]:
-    """The first *limit* classes that go on in *span*, by their start, without those refused and cancelled."""
-    return _found(connection, _selected(_goes_on_in(span)).limit(limit))
+def not_dropped(span: Span) -> ColumnElement[bool]:
+    """Selects the classes of *span* that are neither refused nor cancelled."""
+    return begins_in(span) & orders.c.state.not_in(_DROPPED)
 
 
 def by_streamer(connection: Connection, span: Span) -> dict[str | None, dict[str, int]]:
-    """The number of the classes that `overlapping` gives, by streamer and state."""
-    counted = select(orders.c.streamer, orders.c.state, func.count()).where(_goes_on_in(span))
+    """The number of the classes that `overlapping` selects, by streamer and state."""
+    counted = select(orders.c.streamer, orders.c.state, func.count()).where(overlapping(span))
     numbers: dict[str | None, dict[str, int]] = {}
     for streamer, state, number in connection.execute(counted.group_by(orders.c.streamer, orders.c.state)):
         numbers.setdefault(streamer, {})[str(state)] = int(number)
     return numbers
 
 
-def _goes_on_in(span: Span) -> ColumnElement[bool]:
-    begun = begins_in(replace(span, since=span.since - LONGEST_S))
-    return begun & (orders.c.end_time > span.since) & orders.c.state.not_in(_DROPPED)
+def overlapping(span: Span) -> ColumnElement[bool]:
+    """Selects the classes that go on in *span*, without those refused and cancelled."""
+    return not_dropped(replace(span, since=span.since - LONGEST_S)) & (orders.c.end_time > span.since)
 
 
 def pusher(connection: Connection, class_id: str, institution: str | None) -> tuple[str, str] | None:

@@ -27,7 +27,7 @@ def write(
 ) -> None:
     """Write *changes*, all rows of a kind together."""
     if isinstance(changes, StreamerChanges) and changes.reserved:
-        cache.usage(connection, changes.settings.video_root)  # makes the row of the sums if there is none
+        cache.make_sums(connection, changes.settings.video_root)
     for table, names, rows in changes.new():
         if table in _REPLACED and rows:  # rows of an earlier placement of these classes
             connection.execute(_REPLACED[table], bind_list(row[0] for row in rows))

@@ -1,7 +1,7 @@
 """What to do with a booking: the table of the design, row for row, its use on a batch, and the answers."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -137,11 +137,13 @@ def named_by(booking: Booking) -> Named:
     return Named.IN_LIST if booking.video_resolution in booking.urls else Named.NOT_IN_LIST
 
 
-def action(named: Named, state: RenditionState | None) -> BookingAction:
-    """The last column of the table; *state* is the state in the database, None if there is no row."""
+def action(booking: Booking, renditions: Mapping[RenditionKey, Rendition]) -> BookingAction:
+    """The last column of the table for *booking*."""
+    named = named_by(booking)
     if named is not Named.NOT_IN_LIST:
         return _ROWS[named, RenditionLookup.NOT_LOOKED_AT]
-    return _ROWS[named, RenditionLookup.NO_ROW if state is None else state]
+    row = renditions.get(booking.key) if booking.key else None
+    return _ROWS[named, RenditionLookup.NO_ROW if row is None else row.state]
 
 
 @dataclass(frozen=True)
@@ -207,16 +209,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Before:
-    """What the database says before a batch: payloads of bookings, renditions, and the live classes of each stream."""
+class BookingFacts:
+    """What the database says before a batch of bookings or changes."""
 
-    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    renditions: Mapping[RenditionKey, Rendition] = field(default_factory=dict)
-    taken: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
-    least_s: float = 0.0  # that a new transcoding will surely take
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the payloads of each class that is booked
+    renditions: dict[RenditionKey, Rendition] = field(default_factory=dict)
+    taken: dict[str, list[Slot]] = field(default_factory=dict)  # the live classes of each stream
+    least_s: float = 0.0  # seconds that a new transcoding will surely take
+    loads: Loads = field(default_factory=dict)
+    early: Collection[str] = ()  # classes whose cancel arrived before their booking
+    cancels: CancelFacts = NO_CANCEL_FACTS
 
 
-def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float) -> Plan:
+def plan(bookings: Iterable[Booking], before: BookingFacts, limits: Limits, now: float) -> Plan:
     """Decide a batch in its order; each booking is decided with what the bookings before it have begun."""
     result = Plan()
     now_taken = {stream: list(slots) for stream, slots in before.taken.items()}
@@ -229,11 +234,9 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
             continue
         # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
         slots = [live for stream in booking.streams for live in now_taken.get(stream, ())] if now_taken else []
-        verdict, attempt = _overlap(booking, slots, now), None
-        if verdict is None:
-            verdict, attempt = _decide(booking, now_renditions, limits, now)
-            if attempt is not None and (too_late := _too_late(booking, before.least_s, now)):
-                verdict, attempt = too_late, None
+        verdict, attempt = _decide(booking, slots, now_renditions, limits, now)
+        if attempt is not None and (too_late := _too_late(booking, before.least_s, now)):
+            verdict, attempt = too_late, None
         if verdict.state is not BookingState.REFUSED:
             slot = Slot(booking.class_id, booking.start_time, booking.end_time)
             for stream in booking.streams:
@@ -253,21 +256,18 @@ def contenders(
     now: float,
 ) -> list[Booking]:
     """The bookings that the table does not refuse: the streams of these must be compared with those already taken."""
-    admissible: list[Booking] = []
-    for booking in bookings:
-        row = renditions.get(booking.key) if booking.key else None
-        if booking.end_time > now and booking.class_id not in known:
-            do = action(named_by(booking), row.state if row else None)
-            if do not in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING}:
-                admissible.append(booking)
-    return admissible
+    refusals = {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING}
+    return [
+        booking
+        for booking in bookings
+        if booking.end_time > now and booking.class_id not in known and action(booking, renditions) not in refusals
+    ]
 
 
 def may_begin(bookings: Iterable[Booking], renditions: Mapping[RenditionKey, Rendition]) -> bool:
     """Whether a transcoding may have to begin for any of *bookings*."""
-    rows = ((booking, renditions.get(booking.key) if booking.key else None) for booking in bookings)
     begins = {BookingAction.INSERT_REQUEST_WAIT, BookingAction.SET_REQUEST_WAIT}
-    return any(action(named_by(booking), row.state if row else None) in begins for booking, row in rows)
+    return any(action(booking, renditions) in begins for booking in bookings)
 
 
 def _too_late(booking: Booking, least_s: float, now: float) -> BookingVerdict | None:
@@ -286,25 +286,23 @@ def _too_late(booking: Booking, least_s: float, now: float) -> BookingVerdict | 
     return _refusal(booking, errors.NOT_READY_FOR_START, why)
 
 
-def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> BookingVerdict | None:
-    """The refusal of a class if another class is pushed to its URL at the same time; None if no other class is."""
-    for slot in slots:
-        overlap_s = min(booking.end_time, slot.end_time) - max(booking.start_time, slot.start_time)
-        if overlap_s > 0 and booking.end_time > now:
-            text = msgid("{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}")
-            return _refusal(booking, errors.CONFLICT, Text(text, class_id=slot.class_id, overlap_s=overlap_s))
-    return None
-
-
 def _decide(
-    booking: Booking, renditions: Mapping[RenditionKey, Rendition], limits: Limits, now: float
+    booking: Booking,
+    slots: Iterable[Slot],
+    renditions: Mapping[RenditionKey, Rendition],
+    limits: Limits,
+    now: float,
 ) -> tuple[BookingVerdict, Attempt | None]:
     if booking.end_time <= now:
         return _refusal(booking, errors.ENDED, Text("it ended {ago_s:span} ago", ago_s=now - booking.end_time)), None
+    for slot in slots:
+        overlap_s = min(booking.end_time, slot.end_time) - max(booking.start_time, slot.start_time)
+        if overlap_s > 0:
+            text = msgid("{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}")
+            why = Text(text, class_id=slot.class_id, overlap_s=overlap_s)
+            return _refusal(booking, errors.CONFLICT, why), None
     resolution, key = booking.video_resolution, booking.key
-    row = renditions.get(key) if key else None
-    do = action(named_by(booking), row.state if row else None)
-    match do:
+    match action(booking, renditions):
         case BookingAction.PROCEED:
             url = booking.urls[resolution] if resolution else booking.video_url
             return BookingVerdict(booking, BookingState.PLACED, url=url), None
@@ -318,7 +316,7 @@ def _decide(
             return _refusal(booking, errors.URL_MISSING, text, alarm=True), None
         case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key
-            attempt = next_attempt(booking, key, row, limits, now)
+            attempt = next_attempt(booking, key, renditions.get(key), limits, now)
             if isinstance(attempt, Attempt):
                 return BookingVerdict(booking, BookingState.WAITING), attempt
             return _refusal(booking, attempt.code, attempt.message, alarm=True), None
@@ -328,30 +326,12 @@ def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = F
     return BookingVerdict(booking, BookingState.REFUSED, code=code, message=message, alarm=alarm)
 
 
-@dataclass(frozen=True)
-class BookingFacts:
-    """What the database says of the renditions, streams and streamers that the bookings are about."""
-
-    early: Collection[str]
-    """Classes whose cancel arrived before their booking."""
-
-    renditions: Mapping[RenditionKey, Rendition]
-    taken: Mapping[str, Sequence[Slot]]
-    """The live classes of each stream."""
-
-    loads: Loads
-    cancels: CancelFacts = NO_CANCEL_FACTS
-    least_s: float = 0.0
-    """Seconds that a new transcoding will surely take."""
-
-
 def decide_orders(
     changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: BookingFacts, limits: Limits
 ) -> None:
     """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
-    before = Before(already_answered(changes.orders), facts.renditions, facts.taken, facts.least_s)
-    decided = plan(others, before, limits, changes.now)
+    decided = plan(others, replace(facts, known=already_answered(changes.orders)), limits, changes.now)
     going: list[tuple[Order, str]] = []
     for verdict in decided.verdicts:
         order = changes.book(verdict.booking)

@@ -7,19 +7,19 @@ never aired by itself. So a change that cannot be kept leaves the class as it wa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lectern import errors
 from lectern.decide import placement
-from lectern.decide.booking import Before, BookingVerdict, changed_fields, is_same, plan
+from lectern.decide.booking import BookingFacts, BookingVerdict, changed_fields, is_same, plan
 from lectern.decide.placement import Loads, asked_by, cancel_second, proceed
 from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
 from lectern.i18n import Text, labelled
-from lectern.model.facts import Airing, Order, Rendition, RenditionKey, Slot
+from lectern.model.facts import Airing, Order, Rendition, Slot
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState
@@ -37,16 +37,7 @@ LAST_S = 5.0
 """Seconds before the end of a class in which it cannot be changed: its streamer may not do it in time."""
 
 
-@dataclass(frozen=True)
-class ChangeFacts:
-    """What the database says of the renditions, streams and streamers that the changes are about."""
-
-    renditions: dict[RenditionKey, Rendition]
-    taken: dict[str, list[Slot]]
-    loads: Loads
-
-
-def decide(changes: Changes, asked: Sequence[Change], facts: ChangeFacts, limits: Limits) -> None:
+def decide(changes: Changes, asked: Sequence[Change], facts: BookingFacts, limits: Limits) -> None:
     """Decide changes in their order; ``changes`` knows the classes, their second airings, and the revisions of both."""
     for change in asked:
         try:
@@ -76,7 +67,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
         raise Refuse(labelled(asked.class_id, in_words(error)), errors.MALFORMED) from error
 
 
-def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits) -> None:
+def _decide(changes: Changes, asked: Change, facts: BookingFacts, limits: Limits) -> None:
     latest, booking = wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)
     order = changes.orders[asked.class_id]
     if is_same(_plain(latest), booking):
@@ -139,14 +130,13 @@ def _again(changes: Changes, latest: Order) -> None:
     changes.row(class_id, "change delivered again")
 
 
-def _admitted(changes: Changes, latest: Order, booking: Booking, facts: ChangeFacts, limits: Limits) -> BookingVerdict:
+def _admitted(changes: Changes, latest: Order, booking: Booking, facts: BookingFacts, limits: Limits) -> BookingVerdict:
     """The booking table's verdict for the changed class, against all other classes. Raises Refuse if it is refused."""
     others = {
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
         for stream in booking.streams
     }
-    before = Before(renditions=facts.renditions, taken=others)
-    decided = plan([_where_it_lies(latest, booking)], before, limits, changes.now)
+    decided = plan([_where_it_lies(latest, booking)], replace(facts, taken=others), limits, changes.now)
     (verdict,) = decided.verdicts
     if verdict.code is not None:
         raise Refuse(verdict.message, verdict.code)

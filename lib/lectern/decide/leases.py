@@ -40,41 +40,15 @@ class Answer(StrEnum):
     NONE = "no answer"
 
 
-class LeaseAction(StrEnum):
-    """What a streamer does with its lease."""
-
-    RENEW = "it ends lease_s after the heartbeat was sent"
-    LENGTHEN = "it ends WITNESS_S after the witnesses were asked"
-    LEAVE = "its end stays"
-    GIVE_UP = "it ends now"
-
-
 ANY = None
-HELD, OVER = True, False
-GO_ON = True
-TABLE: Sequence[tuple[Answer | None, bool | None, bool | None, LeaseAction]] = (
-    # Redis' last answer | the lease | the witnesses | do
-    (Answer.OURS, ANY, ANY, LeaseAction.RENEW),
-    (Answer.TAKEN, ANY, ANY, LeaseAction.GIVE_UP),  # final: no witness can know better
-    (ANY, OVER, ANY, LeaseAction.LEAVE),  # another streamer may have the classes by now: only Redis gives a lease back
-    (ANY, HELD, GO_ON, LeaseAction.LENGTHEN),
-    (ANY, ANY, ANY, LeaseAction.LEAVE),
-)
-"""The first row that fits decides. The witnesses are Prefect and the other streamers (`partition_verdict`)."""
-
-
-def verdict(answer: Answer, *, held: bool, goes_on: bool | None) -> LeaseAction:
-    """What to do after Redis' last *answer*; *goes_on*: what the witnesses say, None if none was asked."""
-    for answered, lease, witnesses, do in TABLE:
-        given = ((answered, answer), (lease, held), (witnesses, goes_on))
-        if all(wanted is ANY or wanted == actual for wanted, actual in given):
-            return do
-    raise AssertionError((answer, held, goes_on))
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The lease as its streamer knows it; all times are of one clock, which no correction moves."""
+    """The lease as its streamer knows it; all times are of one clock, which no correction moves.
+
+    The witnesses are Prefect and the other streamers (`partition_verdict`).
+    """
 
     until: float = 0.0
     """When it ends."""
@@ -90,16 +64,13 @@ class Lease:
         """The lease after the witnesses' answer; once Redis has renewed the lease or taken it, nothing of it counts."""
         return self if self.answer is Answer.OURS else self._after(self.answer, goes_on, asked_at, now, 0.0)
 
-    def _after(self, answer: Answer, goes_on: bool | None, asked_at: float, now: float, lease_s: float) -> "Lease":  # noqa: FBT001 (a column of the table)
-        match verdict(answer, held=now < self.until, goes_on=goes_on):
-            case LeaseAction.RENEW:
-                return Lease(max(self.until, until(asked_at, lease_s)), answer)
-            case LeaseAction.LENGTHEN:
-                return Lease(max(self.until, asked_at + WITNESS_S), answer)
-            case LeaseAction.LEAVE:
-                return Lease(self.until, answer)
-            case LeaseAction.GIVE_UP:
-                return Lease(0.0, answer)
+    def _after(self, answer: Answer, goes_on: bool | None, asked_at: float, now: float, lease_s: float) -> "Lease":  # noqa: FBT001 (None if no witness was asked)
+        """Once a lease is over, another streamer may have the classes: only Redis gives it back."""
+        if answer is Answer.OURS:
+            return Lease(max(self.until, until(asked_at, lease_s)), answer)
+        if answer is Answer.TAKEN:  # final: no witness can know better
+            return Lease(0.0, answer)
+        return Lease(max(self.until, asked_at + WITNESS_S) if goes_on and now < self.until else self.until, answer)
 
 
 def answer(held_by: str | None, claim: str) -> Answer:

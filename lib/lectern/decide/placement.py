@@ -16,8 +16,10 @@ from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes, Increment
 from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.states import BOOKING_OVER, BookingState
+from lectern.wire import outgoing
 from lectern.wire.fields import BACKUP, PLATFORM
 from lectern.wire.messages import Booking, Cancel, Change
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 
 @lru_cache(maxsize=256)
@@ -370,7 +372,8 @@ def refuse_other(changes: Changes, order: Order, why: str) -> None:
     """Refuse another booking of a class that is booked; the first one stands, and its answer is still to come."""
     code = errors.CONFLICT
     text = Text("{reason}; the first booking stands, it is {state}", reason=why, state=Text(order.state))
-    changes.refuse_another(order.class_id, code.number, text)
+    answer = outgoing.answer(order.class_id, code.number, text)  # without the class: it is not that of the first one
+    changes.sends.append(Outgoing(changes.settings.order_result_channel, OutgoingKind.CHANNEL, answer))
     changes.alarm(code, labelled(order.class_id, text), class_id=order.class_id)
     changes.note("another booking refused", order, labelled(code.number, text))
     changes.row(order.class_id, "refuse another booking", code=code.number, detail=text)

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
 from lectern.i18n import Text, labelled, to_json
 from lectern.model.class_events import ClassEvent
-from lectern.model.facts import AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
+from lectern.model.facts import Airing, AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
 from lectern.model.views import EventView
@@ -19,22 +19,10 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
 from lectern.wire import outgoing
 from lectern.wire.fields import BACKUP, called
-from lectern.wire.messages import Booking, Message, Release
+from lectern.wire.messages import Booking, Message, Prepare, Release
 from lectern.wire.outgoing import About, Outgoing, OutgoingKind
 
 S = TypeVar("S", bound=TeacherSettings | StreamerSettings)
-
-
-class ClassOrMessage(Protocol):
-    """A class, or a message about it."""
-
-    @property
-    def class_id(self) -> str:
-        """Its id."""
-
-    @property
-    def stem(self) -> str:
-        """The id of its rendition."""
 
 
 class Increment(int):
@@ -118,20 +106,20 @@ class Decided(Generic[S]):
         made = outgoing.alarm(code, said, self.now, self.settings.name, **about)
         self.sends.append(Outgoing(self.settings.alarm_channel, OutgoingKind.CHANNEL, made))
 
-    def note(self, what: str, about: ClassOrMessage | None = None, detail: str = "", **named: str | None) -> None:
+    def note(
+        self, what: str, about: Order | Airing | Prepare | None = None, detail: str = "", **named: str | None
+    ) -> None:
         """Record an event, for ``lectern explain``."""
         if about is not None:
             named = {"class_id": about.class_id, "stem": about.stem}
         self.notes.append(Event(what, detail=detail, **named))
 
-    def to_dead_letters(self, kept: InboxMessage, error: str) -> None:
-        """Send a message that cannot be read to the dead letters, with the reason."""
-        self.dead.append((kept.id, error))
-        self.sends.append(outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error))
-
     def dead_letter(self, kept: InboxMessage, error: Malformed) -> None:
         """Send an unreadable message to the dead letters, and show it in the run's table."""
-        self.to_dead_letters(kept, error.message)
+        self.dead.append((kept.id, error.message))
+        self.sends.append(
+            outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error.message)
+        )
         self.table.append({"class": error.class_id or "?", "decision": "malformed", "detail": error.message})
 
 
@@ -160,9 +148,6 @@ class Changes(Decided[TeacherSettings]):
     drained: Sequence[str] = ()  # streamers that are there and take no classes, because they are drained
     orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
     booked: dict[str, Booking] = field(default_factory=dict)  # new bookings
-    before: dict[str, Order] = field(default_factory=dict)  # known bookings that change, as they were read
-    moved: set[str] = field(default_factory=set)  # classes that come to another state
-    revised: dict[str, Booking] = field(default_factory=dict)  # the new bookings of changed classes
     revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the known revisions, by class
     begun: list[Attempt] = field(default_factory=list)
     fell_back_to_ecs: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
@@ -206,8 +191,8 @@ class Changes(Decided[TeacherSettings]):
 
     def revise(self, order: Order, booking: Booking, url: str | None) -> Order:
         """Change a class to what *booking* says, with its recording at *url*; returns the class as it is then."""
-        self.revised[order.class_id] = booking
-        return self._as(order, order.as_booked(booking, url))
+        streams = {"stream": booking.stream, "backup_stream": booking.backup_stream}
+        return self._as(order, order.as_booked(booking, url), **streams, updated_at=self.now)
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
@@ -216,11 +201,15 @@ class Changes(Decided[TeacherSettings]):
         assert new.keys() <= vars(order).keys(), new
         after = object.__new__(Order)  # `dataclasses.replace` would take as long as the rest of a decision
         vars(after).update(vars(order), **new)
-        self.moved.add(order.class_id)
-        return self._as(order, after)
+        return self._as(order, after, updated_at=self.now)
 
-    def _as(self, order: Order, after: Order) -> Order:
-        self.before.setdefault(order.class_id, order)
+    def _as(self, order: Order, after: Order, **noted: object) -> Order:
+        """*order* becomes *after*; *noted* are columns that no decision reads."""
+        if order.class_id not in self.booked:
+            old, its = vars(order), vars(after)
+            before = {name: value for name, value in old.items() if its[name] is not value and its[name] != value}
+            new = {name: its[name] for name in before}
+            self.change(orders, {"class_id": order.class_id}, before, {**new, **noted})
         self.orders[order.class_id] = after
         return after
 
@@ -273,21 +262,6 @@ class Changes(Decided[TeacherSettings]):
         its = [new_row(booking, self.orders[class_id], self.now) for class_id, booking in self.booked.items()]
         return [(orders, NEW, its)]
 
-    def written(self) -> list[RowChange]:
-        """All rows that are changed, bookings first; see `new` for those that are new."""
-        return [self._changed(was) for id_, was in self.before.items() if id_ not in self.booked] + super().written()
-
-    def _changed(self, was: Order) -> RowChange:
-        class_id = was.class_id
-        old, its = vars(was), vars(self.orders[class_id])
-        before = {name: value for name, value in old.items() if its[name] is not value and its[name] != value}
-        after = {name: its[name] for name in before}
-        if (booking := self.revised.get(class_id)) is not None:
-            after |= {"stream": booking.stream, "backup_stream": booking.backup_stream}
-        if class_id in self.moved or booking is not None:
-            after["updated_at"] = self.now
-        return RowChange(orders, {"class_id": class_id}, before, after)
-
     def note_of(self, class_id: str, **after: object) -> None:
         """Change columns of a class that no decision reads."""
         self.change(orders, {"class_id": class_id}, {}, after)
@@ -331,18 +305,13 @@ class Changes(Decided[TeacherSettings]):
 
     def answer_class(self, class_id: str, code: int, why: str, streamer: str | None = None, times: int = 1) -> None:
         """Answer a booking, whether or not the class is known here."""
-        said = outgoing.answer(class_id, code, why, streamer)
+        said = outgoing.answer(class_id, code, why, streamer=streamer)
         self.sends += [Outgoing(self.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
-
-    def refuse_another(self, class_id: str, code: int, why: str) -> None:
-        """Refuse another booking of a booked class; this does not count as the answer to the first one."""
-        said = outgoing.answer(class_id, code, why)
-        self.sends.append(Outgoing(self.settings.order_result_channel, OutgoingKind.CHANNEL, said))
 
     def answer_change(self, class_id: str, code: int, why: str, times: int = 1) -> None:
         """Answer a change to the platform; a second airing changes with its class, and gets no answer of its own."""
         if not class_id.endswith(BACKUP):
-            said = outgoing.change_answer(class_id, code, why)
+            said = outgoing.answer(class_id, code, why, outgoing.ChangeResult)
             self.sends += [Outgoing(self.settings.change_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
 
     def announce(
@@ -394,6 +363,7 @@ class Changes(Decided[TeacherSettings]):
 
     def dead_letter(self, kept: InboxMessage, error: Malformed) -> None:
         """Send a malformed message to the dead letters, with an alarm; answer 400 if its class is readable and new."""
+        super().dead_letter(kept, error)
         class_id, code = error.class_id, errors.DEAD_LETTER
         if kept.command == "change" and class_id is not None:
             self.answer_change(class_id, errors.MALFORMED.number, error.message)
@@ -402,10 +372,9 @@ class Changes(Decided[TeacherSettings]):
         if class_id is not None and class_id not in self.orders and kept.command == "order":
             self.answer_class(class_id, errors.MALFORMED.number, error.message)
             code = errors.MALFORMED
-        self.to_dead_letters(kept, error.message)
         self.alarm(code, labelled(class_id, error.message) if class_id else error.message, class_id=class_id)
         self.note("malformed", detail=error.message, class_id=class_id)
-        self.row(class_id or "?", "malformed", code=code.number, detail=error.message)
+        self.table[-1] |= {"code": code.number, "where": ""}
 
     def waiting_key(self, order: Order) -> str:
         """The Redis list on which a class waits."""

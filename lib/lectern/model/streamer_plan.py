@@ -50,26 +50,6 @@ class Admitted:
     message: str | None = None
 
 
-def task_row(one: Admitted) -> tuple[object, ...]:
-    """The row of a class in the old program's table, in the order of `NEW_TASK`, filled as that filled it."""
-    return *_OF_TASK(one.wanted), one.state
-
-
-def class_row(one: Admitted, site: str, now: float) -> tuple[object, ...]:
-    """The row of a class, in the order of `NEW_CLASS`."""
-    wanted = one.wanted
-    released_at = None if one.state in LIVE_AIRINGS else now  # it never cited its rendition
-    whose = wanted.class_id, wanted.stem, site, wanted.record_id, wanted.placement
-    return *whose, one.state, one.code, one.message, to_json(one.message), now, released_at
-
-
-def _told(event: EventView) -> dict[str, Any]:
-    """An event as its teacher is told it."""
-    pair = event.detail.pair() if isinstance(event.detail, Text) and len(event.detail) <= DETAIL_TOLD else None
-    told = {"at": event.at, "what": event.what, "detail": event.detail[:DETAIL_TOLD]}
-    return told if pair is None else {**told, "sentence": pair}
-
-
 @dataclass
 class StreamerChanges(Decided[StreamerSettings]):
     """What a flow of a streamer has decided; nothing of it happens before it is committed."""
@@ -254,11 +234,19 @@ class StreamerChanges(Decided[StreamerSettings]):
     # -- the rows ------------------------------------------------------------------------------------------------------
 
     def new(self) -> list[New]:
-        """The rows of new classes, and of those that have come back."""
+        """The rows of new classes, and of those that have come back; the old program's table is filled as that did."""
         its_stems = {one.wanted.stem for one in self.admitted}
         sites = {stem: str(rendition_path(self.settings.video_root, stem)) for stem in its_stems}
-        its = [class_row(one, sites[one.wanted.stem], self.now) for one in self.admitted]
-        return [(tasks, NEW_TASK, [task_row(one) for one in self.admitted]), (classes, NEW_CLASS, its)]
+        of_tasks: list[tuple[object, ...]] = []
+        of_classes: list[tuple[object, ...]] = []
+        for one in self.admitted:
+            wanted = one.wanted
+            released_at = None if one.state in LIVE_AIRINGS else self.now  # it never cited its rendition
+            whose = wanted.class_id, wanted.stem, sites[wanted.stem], wanted.record_id, wanted.placement
+            how = one.state, one.code, one.message, to_json(one.message), self.now, released_at
+            of_tasks.append((*_OF_TASK(wanted), one.state))
+            of_classes.append((*whose, *how))
+        return [(tasks, NEW_TASK, of_tasks), (classes, NEW_CLASS, of_classes)]
 
     def written(self) -> list[RowChange]:
         """All rows that are changed, with the citations of renditions; one that is cited is used, too."""
@@ -285,7 +273,11 @@ class StreamerChanges(Decided[StreamerSettings]):
 
         *parts* are what was sent of it, *events* its story on this streamer.
         """
-        told = [_told(one) for one in events[-EVENTS_TOLD:]]
+        told: list[dict[str, Any]] = []
+        for event in events[-EVENTS_TOLD:]:
+            told.append({"at": event.at, "what": event.what, "detail": event.detail[:DETAIL_TOLD]})
+            if isinstance(event.detail, Text) and len(event.detail) <= DETAIL_TOLD:
+                told[-1]["sentence"] = event.detail.pair()
         sent = {"as_run": [vars(one) for one in parts] or None, "events": told or None}
         self._report(cmd, about.class_id, about.placement, (code, message), **sent)
 

@@ -160,10 +160,11 @@ def of_day(
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution_id
     span, coming = timetable.Span(begins, until, institution), timetable.Span(now, now + SOON_S, institution)
     outcomes = timetable.outcomes(connection, span)
-    found = timetable.of_time(connection, span, ROWS, page * ROWS)
+    found = timetable.classes(connection, timetable.begins_in(span), ROWS, page * ROWS)
     made_at = forecast.transcoded(connection, settings, now)
     due = [_stood(one, words, now, made_at) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
-    soon = [_stood(one, words, now, made_at) for one in timetable.not_dropped(connection, coming, LISTED)]
+    begin = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
+    soon = [_stood(one, words, now, made_at) for one in begin]
     day = Day(
         now,
         begins,
@@ -175,11 +176,11 @@ def of_day(
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
         [_waiting(one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
-        timetable.waiting_number(connection, now, institution),
+        timetable.number(connection, timetable.waits(now, institution)),
         Counter(standing for _, standing in due),
         strip=_strip(connection, words, now, institution) if begins <= now < until else None,
         soon=[_line(*one, now) for one in soon],
-        soon_number=timetable.not_dropped_number(connection, coming),
+        soon_number=timetable.number(connection, timetable.not_dropped(coming)),
         refusals=timetable.refusals(connection, span),
     )
     return day if institution is not None else _whole(connection, day, words, settings.name)
@@ -190,7 +191,7 @@ def _strip(
 ) -> Strip:
     """The strip around *now*; the streamers without a class are for viewers of all institutions."""
     span = timetable.Span(now - strips.BACK_S, now + strips.AHEAD_S, institution)
-    found = timetable.overlapping(connection, span, strips.MOST_BLOCKS + 1)
+    found = timetable.classes(connection, timetable.overlapping(span), strips.MOST_BLOCKS + 1)
     names = set(words or ()) if institution is None else set[str]()
     streamers = names | {one.booked.streamer for one in found if one.booked and one.booked.streamer}
     if len(found) > strips.MOST_BLOCKS or len(streamers) > strips.MOST_ROWS:
@@ -314,7 +315,7 @@ def of_search(
     span = timetable.Span(since, since + SEARCHED_S, viewer.institution_id)
     found = timetable.found(connection, span, wanted, ROWS)
     lines = [_line(*_stood(one, words, now), now) for one in found]
-    return {"lines": lines, "number": timetable.found_number(connection, span, wanted)}
+    return {"lines": lines, "number": timetable.number(connection, timetable.meant(span, wanted))}
 
 
 def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:
@@ -325,7 +326,8 @@ def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | N
     wanted = institution if viewer.institution_id is None else viewer.institution_id
     span = timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted)
     cancelled = timetable.page(connection, span, BookingState.CANCELLED, (0.0, ""), CALENDAR_ROWS)
-    found = [one.booked for one in timetable.not_dropped(connection, span, CALENDAR_ROWS) if one.booked is not None]
+    classes = timetable.classes(connection, timetable.not_dropped(span), CALENDAR_ROWS)
+    found = [one.booked for one in classes if one.booked is not None]
     return [one for one in (*found, *cancelled) if not one.class_id.endswith(BACKUP)]
 
 

@@ -31,14 +31,20 @@ class Outgoing:
     class_id: str | None = None
 
 
-class OrderResult(Message):
-    """Our answer to a booking."""
+class Answer(Message):
+    """What an answer of ours says of a class; code 0 is a success."""
 
-    cmd: Literal["order_result"] = "order_result"
+    cmd: str
     class_id: str
     result: Literal["success", "fail"]
     code: int
     message: str
+
+
+class OrderResult(Answer):
+    """Our answer to a booking."""
+
+    cmd: Literal["order_result"] = "order_result"
     streamer: str | None = None
 
 
@@ -63,24 +69,16 @@ class Alarm(Message):
     host: str | None = None
 
 
-class ChangeResult(Message):
+class ChangeResult(Answer):
     """Our answer to a change: it is in force, or the class stays as it was."""
 
     cmd: Literal["change_result"] = "change_result"
-    class_id: str
-    result: Literal["success", "fail"]
-    code: int
-    message: str
 
 
-class CancelResult(Message):
+class CancelResult(Answer):
     """Our answer to a cancel: its streamer has confirmed it, and *sent_s* seconds had been sent; or why it fails."""
 
     cmd: Literal["cancel_result"] = "cancel_result"
-    class_id: str
-    result: Literal["success", "fail"]
-    code: int
-    message: str
     message_id: str | None = None
     message_plural: str | None = None
     args: dict[str, Any] | None = None
@@ -150,23 +148,20 @@ class DeadLetter(Message):
 # building the message, the values are not checked again.
 
 
-def answer(class_id: str, code: int, message: str, streamer: str | None = None) -> OrderResult:
-    """Our answer to a booking: a success has code 0."""
-    result: Literal["success", "fail"] = "fail" if code else "success"
-    return OrderResult(class_id=class_id, result=result, code=code, message=message, streamer=streamer)
+def answer(
+    class_id: str,
+    code: int,
+    message: str,
+    kind: type[Answer] = OrderResult,
+    **more: Any,  # noqa: ANN401 (its fields)
+) -> Answer:
+    """Our answer to a message about a class, by default to its booking: a success has code 0."""
+    return kind(class_id=class_id, result="fail" if code else "success", code=code, message=message, **more)
 
 
-def change_answer(class_id: str, code: int, message: str) -> ChangeResult:
-    """Our answer to a change: a success has code 0."""
-    result: Literal["success", "fail"] = "fail" if code else "success"
-    return ChangeResult(class_id=class_id, result=result, code=code, message=message)
-
-
-def cancel_answer(class_id: str, code: int, message: str, sent_s: float = 0.0) -> CancelResult:
-    """Our answer to a cancel: a success has code 0."""
-    result: Literal["success", "fail"] = "fail" if code else "success"
-    its = {"class_id": class_id, "result": result, "code": code, "message": message, "sent_s": round(sent_s, 3)}
-    return CancelResult(**its, **i18n.wire(message))
+def cancel_answer(class_id: str, code: int, message: str, sent_s: float = 0.0) -> Answer:
+    """Our answer to a cancel."""
+    return answer(class_id, code, message, CancelResult, sent_s=round(sent_s, 3), **i18n.wire(message))
 
 
 def prepare(payload: str, url: str, placement: int) -> Prepare:

@@ -341,7 +341,7 @@ class OldLists:
             cases.begun.append(waiter.key)
         if isinstance(booking, str):
             adoption.named.append(_why_left(waiter, booking, state))
-        elif action(named_by(booking), state) in _WAIT_ON:
+        elif action(booking, {booking.key: row} if row and booking.key else {}) in _WAIT_ON:
             adoption.waiting += 1
             cases.waits.append(booking)
         elif not self._is_handed_over(booking):
