@@ -205,18 +205,26 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(found: Clas
 
 
 STORY = [
-    *(("waits", ""), ("placed", "on streamer1"), ("answered with success", "streamer1: prepared")),
+    ("waits", ""),
+    ("placed", "on streamer1"),
+    ("answered with success", "streamer1: prepared"),
     *(
         ("moved", "from streamer1 to streamer2: streamer1 is lost"),
         ("changed", "by change 1"),
         ("nothing to send", "why"),
     ),
-    *(("connected", "session 1 is ready to publish"), ("on air", "at 1.5 s, session 1"), ("refused", "316: disk full")),
-    *(("slate", "the recording is missing"), ("push refused", "no such stream (so far 10 times)")),
+    ("connected", "session 1 is ready to publish"),
+    ("on air", "at 1.5 s, session 1"),
+    ("refused", "316: disk full"),
+    ("slate", "the recording is missing"),
+    ("push refused", "no such stream (so far 10 times)"),
     ("recording again", "the recording is there; before, it is missing; it goes on at 5.0 s"),
-    *(("push broke off", "the server closed the connection"), ("broken", "321: not aired")),
-    *(("fell behind", "3.0 s late; it goes on at the clock's position"), ("checked: not ready", "its file is gone")),
-    *(("aired", "streamer1: aired whole; 1 session"), ("downloaded", "12.3 MB, 600.0 s")),
+    ("push broke off", "the server closed the connection"),
+    ("broken", "321: not aired"),
+    ("fell behind", "3.0 s late; it goes on at the clock's position"),
+    ("checked: not ready", "its file is gone"),
+    ("aired", "streamer1: aired whole; 1 session"),
+    ("downloaded", "12.3 MB, 600.0 s"),
     ("alarm", "c-1: its slate is sent: the recording is missing"),
     ("not sent", "until 19:00:12, 12 s: the push was refused: no such stream"),
 ]

@@ -113,7 +113,10 @@ async def test_a_size_in_a_range_is_bounded_too(total: str) -> None:
         ok("Content-Length: 1", "Content-Length: 2"),
         ok(f"X-Huge: {'x' * 200_000}"),
         ok(*[f"X-{number}: x" for number in range(20_000)]),
-        *(b"\xff\xfe\x00\x00", b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n", b"HTTP/1.1 99999 X\r\n\r\n", b""),
+        b"\xff\xfe\x00\x00",
+        b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n",
+        b"HTTP/1.1 99999 X\r\n\r\n",
+        b"",
     ],
     ids=["long", "negative", "no digit", "doubled", "huge", "many", "bytes", "no header", "status", "nothing"],
 )

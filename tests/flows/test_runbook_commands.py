@@ -146,7 +146,10 @@ def office(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off
         prefect = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
         playout = [
             sys.executable,
-            *("-c", "from lectern.cli import main; main()", "playout", "--dir"),
+            "-c",
+            "from lectern.cli import main; main()",
+            "playout",
+            "--dir",
             str(folder / "air"),
         ]
         redis = [programs.redis_server(), "--port", str(redis_port), "--bind", HOST, "--save", "", "--dir", str(folder)]

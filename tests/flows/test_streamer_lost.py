@@ -258,3 +258,54 @@ def test_classes_on_air_go_on_while_no_streamer_reaches_redis(
     assert two_streamers.airing(other, class_id) == {}
     two_streamers.cancel_on_stream(class_id)  # the teacher may not listen to its channels again yet
     two_streamers.off_air(class_id)
+
+
+def test_a_full_redis_cuts_no_class_and_moves_none(two_streamers: Stage, on_air: Begin) -> None:
+    """Leases are renewed in it, so no streamer seems lost; what was not sent meanwhile is sent afterwards."""
+    class_id, where, _ = on_air()
+    later = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))
+    assert two_streamers.answer(later)["streamer"] == two_streamers.name(where)
+    known = losses(two_streamers)
+    two_streamers.town.redis.config_set("maxmemory", "1")
+    try:
+        full_at = time.time()
+        wait_until(lambda: time.time() - full_at > LOST_S + 8, description="Redis is full for long")
+        beat = json.loads(
+            two_streamers.town.redis.hget(f"{two_streamers.prefix}:streamers", two_streamers.name(where)) or "{}"
+        )
+        assert beat["at"] > full_at + LOST_S, "it was heard after the time in which it would be lost"
+    finally:
+        two_streamers.town.redis.config_set("maxmemory", "0")
+    (push,) = two_streamers.pushes(class_id)
+    assert push.ended_at is None
+    assert two_streamers.order(later)["streamer"] == two_streamers.name(where)
+    assert losses(two_streamers) == known
+    for one in (class_id, later):
+        two_streamers.cancel(one)
+    two_streamers.off_air(class_id)
+
+
+def test_a_redis_that_takes_no_writes_cuts_no_class_and_refuses_no_booking(two_streamers: Stage, on_air: Begin) -> None:
+    """It became a copy, or its disk is full: what it has of the streamers grows old, and says nothing of them."""
+    class_id, *_ = on_air()
+    known = losses(two_streamers)
+    two_streamers.town.redis.config_set("min-replicas-to-write", "1")
+    try:
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="no heartbeat is new")
+        booked = two_streamers.book(two_streamers.booking(two_streamers.town.record()))
+        claimed = "SELECT not_before FROM inbox_list WHERE state = 'new' AND not_before > 0"
+        claims = wait_until(lambda: two_streamers.rows("teacher", claimed), description="it is handled")
+        wait_until(
+            lambda: two_streamers.rows("teacher", claimed) not in ([], claims), description="it is put off, again"
+        )
+        assert booked not in two_streamers.ear.answers
+    finally:
+        two_streamers.town.redis.config_set("min-replicas-to-write", "0")
+    assert two_streamers.answer(booked)["result"] == "success"
+    (push,) = two_streamers.pushes(class_id)
+    assert push.ended_at is None
+    assert losses(two_streamers) == known
+    two_streamers.cancel(booked)
+    two_streamers.cancel(class_id)
+    two_streamers.off_air(class_id)

@@ -16,12 +16,15 @@ from lectern.urls import plain, redact, redact_url
 ODD = [
     "[" * 1100,
     '{"class_id": ' + "[" * 1100 + "]" * 1100 + "}",
-    *(r'{"class_id": "\ud800"}', r'{"class_id": "a\u0000b"}'),
+    r'{"class_id": "\ud800"}',
+    r'{"class_id": "a\u0000b"}',
     r'{"class_id": ["\ud800"], "record_id": 7, "video_resolution": "\udfff"}',
     '{"class_id": "a b", "record_id": ' + "9" * 5000 + "}",
     '{"record_id": ' + "9" * 4000 + "}",
     '{"record_id": true, "video_resolution": {"a": 1}}',
-    *("\ud800", "null", ""),
+    "\ud800",
+    "null",
+    "",
 ]
 
 

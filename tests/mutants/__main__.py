@@ -152,7 +152,13 @@ def judged(ring: str, count: int, chance: random.Random) -> Judge:
     _say(f"{ring}: {len(drawn)} of {len(candidates)} mutants, {len(files)} files of tests")
     if files:
         quiet = [
-            *("-o", "addopts=--import-mode=importlib", "-p", "no:terminal", "-p", "no:xdist", "-p"),
+            "-o",
+            "addopts=--import-mode=importlib",
+            "-p",
+            "no:terminal",
+            "-p",
+            "no:xdist",
+            "-p",
             "no:cacheprovider",
         ]
         pytest.main([*files, "-x", *quiet], plugins=[judge])

@@ -202,7 +202,13 @@ def test_patterns_are_tried_in_order(host: OldStreamer) -> None:
     plan = host.planned()
     unnamed = rendition_ids.of_url("http://origin.example/x?v=7")
     assert [row["video_id"] for row in plan.changes.classes.values()] == [
-        *("1_720P", "2_480P", "3_1080P", "4", "5", "6", unnamed),
+        "1_720P",
+        "2_480P",
+        "3_1080P",
+        "4",
+        "5",
+        "6",
+        unnamed,
     ]
     assert not plan.refusals
 

@@ -64,8 +64,11 @@ NESTED = [
     "c-1: its recording 6666_720P is faulty: black from 0:10 to 0:31",
     "c-1: no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)",
     "resolved: occurred once, at 19:00:02; first message: streamer1: not heard of for 60 s",
-    *("aired whole; 1 session; its end has come", "not aired", "not aired; the slate was sent for 9 s"),
-    *("it ended 2 h 5 min ago", f"the message is not JSON: {SAID}"),
+    "aired whole; 1 session; its end has come",
+    "not aired",
+    "not aired; the slate was sent for 9 s",
+    "it ended 2 h 5 min ago",
+    f"the message is not JSON: {SAID}",
 ]
 
 
@@ -210,8 +213,11 @@ def test_an_alarm_is_told_in_chinese_with_the_words_of_the_program() -> None:
     title, text, resolved = notify.written(alarm(321), "https://t.example/runbook", "zh")
     assert (title, resolved) == ("lectern 321 严重: streamer1", False)
     assert text.splitlines() == [
-        *("课没有完整播出：c-1: it is not on air", f"报警时间: {formatting.moment(1.0)}", "课程: c-1"),
-        *("RUNBOOK.zh.md: 321: 课没有完整播出", "https://t.example/runbook#321"),
+        "课没有完整播出：c-1: it is not on air",
+        f"报警时间: {formatting.moment(1.0)}",
+        "课程: c-1",
+        "RUNBOOK.zh.md: 321: 课没有完整播出",
+        "https://t.example/runbook#321",
     ]
 
 
