@@ -127,14 +127,15 @@ def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> No
 def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent]) -> None:
     """Mark *alarms* to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
-        outbox.note_people_due(connection, host.journal, [one.id for one in alarms])
+        outbox.note_due(connection, host.journal, "people", [one.id for one in alarms])
 
 
 def _for_webhook(connection: Connection, host: Host[Any], some: Sequence[Unsent]) -> None:
     """Mark the answers and events among *some* to be posted to EVENT_WEBHOOK_URL, each once."""
     if isinstance(host, TeacherHost) and host.settings.event_webhook_url and not host.webhook_off:
         channels = host.settings.webhook_channels
-        outbox.note_webhook_due(connection, [one.id for one in some if one.target in channels])
+        told = [one.id for one in some if one.target in channels]
+        outbox.note_due(connection, host.journal, "webhook", told)
 
 
 def _told(

@@ -8,10 +8,9 @@ import pytest
 
 from lectern.decide import airing, reports
 from lectern.decide.placement import Choice, reassign
-from lectern.model.class_events import ClassEvent, numbered
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
-from lectern.model.views import EventView
+from lectern.model.views import ClassEvent, EventView, numbered
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.messages import AiringEvent, AiringReport, Report

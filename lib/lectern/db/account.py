@@ -154,7 +154,14 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
     alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
     return ClassView(
         class_id,
-        cited=_cited(airing),
+        cited=StreamerView(
+            **{name: getattr(airing, name) for name in _KNOWN},
+            lost=airing.lost,
+            institution=airing.institution_id,
+            source=redact_url(airing.video_url) if airing.video_url else None,
+            push=redact_url(airing.push_url) if airing.push_url else None,
+            placement=airing.placement,
+        ),
         streamer=host,
         sending=sendings(connection, [airing]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
@@ -193,17 +200,6 @@ def making(connection: Connection, order: Order) -> TranscodeView | None:
     mine = (videos.c.record_id == order.record_id) & (videos.c.resolution == order.resolution)
     row = connection.execute(select(*transcodings.MAKING).where(mine)).one_or_none()
     return None if row is None else transcodings.making(row)
-
-
-def _cited(airing: Airing) -> StreamerView:
-    return StreamerView(
-        **{name: getattr(airing, name) for name in _KNOWN},
-        lost=airing.lost,
-        institution=airing.institution_id,
-        source=redact_url(airing.video_url) if airing.video_url else None,
-        push=redact_url(airing.push_url) if airing.push_url else None,
-        placement=airing.placement,
-    )
 
 
 def kept_since(connection: Connection, role: Role, class_id: str) -> float | None:

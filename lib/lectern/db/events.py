@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, dele
 from lectern import i18n
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
 from lectern.i18n import Text, to_json
-from lectern.model.class_events import ClassEvent, numbered
 from lectern.model.facts import AsRun, Event
 from lectern.model.plan import Changes
 from lectern.model.tables import streamer as streamer_tables
@@ -20,7 +19,7 @@ from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import MessageTables, sentence
 from lectern.model.tables.teacher import ClassEventRow, class_events, orders
 from lectern.model.tables.teacher import journal as teacher_journal
-from lectern.model.views import EventView
+from lectern.model.views import EventView, numbered
 from lectern.urls import redact
 from lectern.wire.outgoing import OutgoingKind
 
@@ -141,17 +140,13 @@ def number(connection: Connection, changes: Changes) -> None:
     changes.class_events += numbered(heads, statements, whose)
 
 
-def put(connection: Connection, journal: MessageTables, channel: str, events: Sequence[ClassEvent], now: float) -> None:
-    """Add numbered events to the transaction, and the messages that tell the platform of them."""
-    bodies = [event.body for event in events]
+def put(connection: Connection, journal: MessageTables, changes: Changes) -> None:
+    """Add the numbered events of *changes* to the transaction, and the messages that tell the platform of them."""
     names = ("class_id", "institution_id", "seq", "at", "event", "body")
-    rows = [
-        (event.class_id, event.institution_id, event.seq, event.at, event.event, body)
-        for event, body in zip(events, bodies, strict=True)
-    ]
+    rows = [tuple(getattr(event, name) for name in names) for event in changes.class_events]
     insert_many(connection, class_events, names, rows)
-    kind = OutgoingKind.CHANNEL
-    messages = [(channel, kind, body, event.class_id, now) for event, body in zip(events, bodies, strict=True)]
+    target = changes.settings.class_event_channel, OutgoingKind.CHANNEL
+    messages = [(*target, body, class_id, changes.now) for class_id, *_, body in rows]
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), messages)
 
 

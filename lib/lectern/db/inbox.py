@@ -155,15 +155,10 @@ def _due(journal: MessageTables) -> Select[Any]:
 
 
 @cache
-def _among(journal: MessageTables) -> Select[Any]:
+def _new_among(journal: MessageTables) -> Select[Any]:
     inbox = journal.inbox
     columns = (inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-    return select(*columns).where(in_list(inbox.c.id)).order_by(inbox.c.id)
-
-
-@cache
-def _new_among(journal: MessageTables) -> Select[Any]:
-    return _among(journal).where(journal.inbox.c.state == InboxState.NEW)
+    return select(*columns).where(in_list(inbox.c.id), inbox.c.state == InboxState.NEW).order_by(inbox.c.id)
 
 
 def read(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> list[InboxMessage]:

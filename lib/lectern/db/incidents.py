@@ -138,7 +138,10 @@ def follow_up(
         if patience.shared and row.code in patience.goes_on and _s(now, row.last_at) >= patience.quiet_s / 2:
             connection.execute(update(table).where(table.c.id == row.id).values(last_at=now))
         stage = _stage(row, patience, now)
-        if stage is None or (stage is Stage.RESOLVED and _is_unsent(connection, journal, row.first_id)):
+        outbox = journal.outbox
+        first = select(outbox.c.rest).where(outbox.c.id == row.first_id, outbox.c.sent_at.is_(None))
+        rests = connection.execute(first).scalars().all() if stage is Stage.RESOLVED else []
+        if stage is None or None in rests or Rest.BOTH in rests:  # only people know of it yet
             continue
         classes = json.loads(row.classes)
         changed: dict[str, object] = {"told_at": now, "told_number": row.number, "told_classes": len(classes)}
@@ -223,13 +226,6 @@ def _often(row: Any, stage: Stage) -> Text:  # noqa: ANN401 (of SQLAlchemy)
                 n=n,
                 since=since,
             )
-
-
-def _is_unsent(connection: Connection, journal: MessageTables, id_: int) -> bool:
-    """Whether the first alarm of an incident, which only people know yet, is still to be sent."""
-    table = journal.outbox
-    wanted = select(table.c.rest).where(table.c.id == id_, table.c.sent_at.is_(None))
-    return any(rest in (None, Rest.BOTH) for rest in connection.execute(wanted).scalars())
 
 
 def _newest(connection: Connection, journal: MessageTables, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)

@@ -205,12 +205,12 @@ class Telling(StrEnum):
 _DUE: ColumnElement[str] = literal_column(f"'{Telling.DUE}'")
 
 
-def note_people_due(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> None:
-    """Mark these alarms to be passed on to people, unless they were marked before."""
+def note_due(connection: Connection, journal: MessageTables, column: str, ids: Sequence[int]) -> None:
+    """Mark these messages to be passed on, to *people* or the *webhook*, unless they were marked before."""
     outbox = journal.outbox
     if ids:
-        new = in_list(outbox.c.id) & outbox.c.people.is_(None)
-        connection.execute(update(outbox).where(new).values(people=Telling.DUE), bind_list(ids))
+        new = in_list(outbox.c.id) & outbox.c[column].is_(None)
+        connection.execute(update(outbox).where(new).values({column: Telling.DUE}), bind_list(ids))
 
 
 def people_due(connection: Connection, journal: MessageTables, limit: int) -> list[tuple[int, str]]:
@@ -248,13 +248,6 @@ class WebhookDue:
 
 _WEBHOOK_DUE: ColumnElement[bool] = teacher_outbox.c.webhook == literal_column(f"'{Telling.DUE}'")
 _OF_CLASS = func.coalesce(teacher_outbox.c.class_id, teacher_outbox.c.body)
-
-
-def note_webhook_due(connection: Connection, ids: Sequence[int]) -> None:
-    """Mark these messages to be posted, unless they were marked before."""
-    new = in_list(teacher_outbox.c.id) & teacher_outbox.c.webhook.is_(None)
-    if ids:
-        connection.execute(update(teacher_outbox).where(new).values(webhook=Telling.DUE), bind_list(ids))
 
 
 def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookDue]:

@@ -236,7 +236,7 @@ def _rehearsal(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def _damaged(words: str) -> str:
+def _damaged(words: str) -> Text:
     return Text(
         "the file is damaged, or is no SQLite database ({words}). Nothing was changed. See that the database URL "
         "names the right file; if it does, restore the last backup.",
@@ -252,34 +252,25 @@ def in_words(engine: Engine) -> Iterator[None]:
     except (TryAgain, CallAPerson, Misuse) as error:
         raise type(error)(labelled(_name(engine), error.message)) from error
     except (sqlite3.Error, DBAPIError) as error:
-        cause = getattr(error, "orig", None) or error
-        if getattr(cause, "sqlstate", None) == _NOT_THEIRS:
-            raise _not_theirs(engine, str(cause).partition("\n")[0]) from error
-        if getattr(cause, "sqlstate", None) == _LATE:
-            raise TryAgain(
-                Text(
-                    "{database}: others write to it ({cause}). Nothing was changed. Run this again.",
-                    database=_name(engine),
-                    cause=cause,
-                )
-            ) from error
-        raise _translated(_name(engine), str(cause)) from error
+        raise _translated(engine, getattr(error, "orig", None) or error) from error
 
 
-def _not_theirs(engine: Engine, words: str) -> Misuse:
-    quoted = engine.dialect.identifier_preparer.quote
-    user, database = quoted(engine.url.username or "lectern"), quoted(engine.url.database or "lectern")
-    what = Text(
-        "its user may not change it ({words}). Nothing was changed. As the server's superuser, type: ALTER DATABASE "
-        "{database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one TO {user};",
-        words=words,
-        database=database,
-        user=user,
-    )
-    return Misuse(labelled(_name(engine), what))
-
-
-def _translated(name: str, words: str) -> LecternError:
+def _translated(engine: Engine, cause: object) -> LecternError:
+    name, words, state = _name(engine), str(cause), getattr(cause, "sqlstate", None)
+    if state == _NOT_THEIRS:
+        quoted = engine.dialect.identifier_preparer.quote
+        what = Text(
+            "its user may not change it ({words}). Nothing was changed. As the server's superuser, type: ALTER "
+            "DATABASE {database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one "
+            "TO {user};",
+            words=words.partition("\n")[0],
+            database=quoted(engine.url.database or "lectern"),
+            user=quoted(engine.url.username or "lectern"),
+        )
+        return Misuse(labelled(name, what))
+    if state == _LATE:
+        what = Text("others write to it ({cause}). Nothing was changed. Run this again.", cause=words)
+        return TryAgain(labelled(name, what))
     if "locked" in words or "busy" in words:
         what = Text(
             "another program has been writing to it for {busy_s:g} s ({words}). Nothing was changed. "

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from sqlalchemy import Connection, delete
 
@@ -17,7 +16,7 @@ from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.streamer import classes, tasks
 from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.wire.outgoing import Alarm, Outgoing
+from lectern.wire.outgoing import Alarm
 
 _REPLACED = {table: delete(table).where(in_list(table.c.class_id)) for table in (tasks, classes)}
 
@@ -33,18 +32,15 @@ def write(
             connection.execute(_REPLACED[table], bind_list(row[0] for row in rows))
         insert_many(connection, table, names, rows)
     _rows(connection, changes.written())
+    now = changes.now
+    outbox.put(connection, journal, changes.sends, now)
     if isinstance(changes, Changes):
-        _renditions(connection, journal, changes)
+        _of_teacher(connection, journal, changes)
     elif isinstance(changes, StreamerChanges):
         for class_id, parts in changes.sent:
             events.keep_parts(connection, class_id, parts)
         if changes.session is not None:
-            leases.hold(connection, changes.settings.name, changes.session, changes.now)
-    now = changes.now
-    outbox.put(connection, journal, changes.sends, now)
-    if isinstance(changes, Changes):
-        events.number(connection, changes)
-        events.put(connection, journal, changes.settings.class_event_channel, changes.class_events, now)
+            leases.hold(connection, changes.settings.name, changes.session, now)
     events.note(connection, journal, changes.settings.name, changes.notes, now)
     handling = inbox.Handling(now, changes.said, changes.shown)
     inbox.done(connection, journal, changes.done, handling)
@@ -55,21 +51,15 @@ def write(
 def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
     """Write rows, one statement for all that change the same columns of a table in the same way."""
     alike: dict[tuple[object, ...], list[RowChange]] = defaultdict(list)
-    for change in map(_with_sentence, changes):
+    for change in changes:
         before, after = change.before, change.after
+        if after is not None and "message" in after:  # with its id and its values
+            message = after["message"]
+            after = {**after, "sentence": to_json(message) if isinstance(message, str) else None}
         how = None if before is None else (*before,), None if after is None else _names(after)
-        alike[change.table, (*change.key,), *how].append(change)
+        alike[change.table, (*change.key,), *how].append(RowChange(change.table, change.key, before, after))
     for row_changes in alike.values():
         _alike(connection, row_changes)
-
-
-def _with_sentence(change: RowChange) -> RowChange:
-    """*change*, which also writes the id and the values of the message that it writes."""
-    after = change.after
-    if after is None or "message" not in after:
-        return change
-    message = after["message"]
-    return replace(change, after={**after, "sentence": to_json(message) if isinstance(message, str) else None})
 
 
 def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
@@ -105,7 +95,7 @@ def _names(after: Mapping[str, object]) -> tuple[str, ...]:
     return tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
 
 
-def _renditions(connection: Connection, journal: MessageTables, changes: Changes) -> None:
+def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes) -> None:
     if changes.begun:
         transcodings.begin(connection, changes.begun, changes.now)
     for key, deadline in changes.fell_back_to_ecs:
@@ -114,17 +104,34 @@ def _renditions(connection: Connection, journal: MessageTables, changes: Changes
         events.keep_parts(connection, class_id, parts, streamer)
     for story in changes.stories:
         events.keep_of(connection, journal, story)
+    events.number(connection, changes)
+    events.put(connection, journal, changes)
 
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:
-    """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
+    """What a dry run prints, a line for each thing that *changes* would write; the text of a message may be secret."""
     new = [
-        _row_text(RowChange(table, {}, None, dict(zip(names, row, strict=True))))
+        RowChange(table, {}, None, dict(zip(names, row, strict=True)))
         for table, names, rows in changes.new()
         for row in rows
     ]
-    rest = _of_streamer(changes) if isinstance(changes, StreamerChanges) else _of_teacher(changes)
-    return [*new, *(_row_text(change) for change in changes.written()), *rest, *_messages(changes)]
+    found = [_in_a_line(change) for change in (*new, *changes.written())]
+    if isinstance(changes, Changes):
+        found += [f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events]
+        found += [f"{made.stem}: {made.backend} transcoding, attempt {made.attempt}" for made in changes.begun]
+        found += [f"{stem(*key)}: falls back to ECS" for key, _ in changes.fell_back_to_ecs]
+        found += [f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories]
+        found += [f"{class_id}: what {name} sent of it: {len(parts)} parts" for name, class_id, parts in changes.sent]
+    else:
+        found += [f"{class_id}: {len(parts)} parts were sent" for class_id, parts in changes.sent]
+        found += [f"{changes.settings.name}: holds its lease"] if changes.session else []
+    for queued in changes.sends:
+        message, code, about = queued.message, "", queued.class_id
+        if isinstance(message, Alarm):
+            code, about = f" {message.code}", message.class_id
+        found.append(f"to {queued.target}: {getattr(message, 'cmd', '')}{code}{f' {about}' if about else ''}")
+    found += [f"event: {event.what} {event.class_id or event.stem or ''}".rstrip() for event in changes.notes]
+    return [*found, *(f"inbox {id_}: done" for id_ in changes.done), *(f"inbox {id_}: dead" for id_, _ in changes.dead)]
 
 
 SECRET = frozenset(
@@ -133,21 +140,18 @@ SECRET = frozenset(
 """Columns that may hold the address or the key of a stream: their values are not printed."""
 
 
-def _row_text(change: RowChange) -> str:
+def _in_a_line(change: RowChange) -> str:
     """What is written of a row: each column with its value before, if that was read, and after."""
     name = f"{change.table.name} {' '.join(map(str, change.key.values()))}".rstrip()
     if change.after is None:
         return f"{name}: is deleted"
     old = change.before or {}
-    columns = [_column(column, old, value) for column, value in change.after.items() if change.key or value is not None]
+    columns: list[str] = []
+    for column, value in change.after.items():
+        before = f"{_shown(column, old[column])} -> " if column in old else ""
+        if change.key or value is not None:
+            columns.append(column if column in SECRET else f"{column}: {before}{_shown(column, value)}")
     return f"{name}: {'' if change.before is not None else 'new, '}{', '.join(columns)}"
-
-
-def _column(name: str, old: Mapping[str, object], value: object) -> str:
-    if name in SECRET:
-        return name
-    before = f"{_shown(name, old[name])} -> " if name in old else ""
-    return f"{name}: {before}{_shown(name, value)}"
 
 
 def _shown(name: str, value: object) -> str:
@@ -156,36 +160,3 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, float) and not name.endswith(("_s", "size")):
         return formatting.moment(value)
     return "none" if value is None else str(value)
-
-
-def _of_teacher(changes: Changes) -> list[str]:
-    return [
-        *(f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events),
-        *(f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}" for attempt in changes.begun),
-        *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fell_back_to_ecs),
-        *(f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories),
-        *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
-    ]
-
-
-def _of_streamer(changes: StreamerChanges) -> list[str]:
-    return [
-        *(f"{class_id}: {len(parts)} parts were sent" for class_id, parts in changes.sent),
-        *([f"{changes.settings.name}: holds its lease"] if changes.session else []),
-    ]
-
-
-def _messages(changes: Changes | StreamerChanges) -> list[str]:
-    return [
-        *(f"to {message.target}: {_message_text(message)}" for message in changes.sends),
-        *(f"event: {event.what} {event.class_id or event.stem or ''}".rstrip() for event in changes.notes),
-        *(f"inbox {id_}: done" for id_ in changes.done),
-        *(f"inbox {id_}: dead" for id_, _ in changes.dead),
-    ]
-
-
-def _message_text(queued: Outgoing) -> str:
-    message = queued.message
-    code = f" {message.code}" if isinstance(message, Alarm) else ""
-    about = message.class_id if isinstance(message, Alarm) else queued.class_id
-    return f"{getattr(message, 'cmd', '')}{code}{f' {about}' if about else ''}"

@@ -117,6 +117,9 @@ def account(view: ClassView, now: float) -> Account:
     return Account(known, header, tuple(_following(view, known, now)), tuple(_story(view, now)))
 
 
+_EVENT = ("at", "host", "what", "class_id", "detail")
+
+
 def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[str, Any]:
     """The account for programs: ``explain --json`` and ``GET /v1/classes/{class_id}``."""
     row: Any = view.booked or view.cited
@@ -129,15 +132,12 @@ def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[st
         "streamer": view.booked.streamer if view.booked else view.streamer,
         "by": view.booked.by if view.booked else None,
         "header": [{"what": what, "is": text} for what, text in known.header],
-        "events": [_event(event) for event in view.events],
+        "events": [
+            {**{name: getattr(event, name) for name in _EVENT}, "rendition": event.stem} for event in view.events
+        ],
         "as_run": [asdict(part) for part in view.as_run],
         "next": list(following),
     }
-
-
-def _event(event: EventView) -> dict[str, Any]:
-    named = {"at": event.at, "host": event.host, "what": event.what, "class_id": event.class_id}
-    return named | {"rendition": event.stem, "detail": event.detail}
 
 
 def _story(view: ClassView, now: float) -> list[timeline.TimelineLine]:

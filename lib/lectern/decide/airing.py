@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lectern import errors
 from lectern.decide import gaps
 from lectern.decide.cache import Admit
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
@@ -270,5 +270,6 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
             changes.note("released", known)
             is_sent = known.state in LIVE_AIRINGS and known.start_time <= changes.now < known.end_time
     if message.placement is None and not is_sent:
-        changes.report_released(message.class_id, known.placement if known else 1)
+        placement = known.placement if known else 1
+        changes.report_as("ended", message.class_id, placement, (errors.CANCELLED, msgid("released")))
     return after

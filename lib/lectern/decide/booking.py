@@ -40,7 +40,7 @@ def is_same(stored: str, booking: Booking) -> bool:
 
     A recording's URL with a new signature is another URL: the old signature may have expired.
     """
-    return stored == booking.payload or not _different(stored, booking, str)
+    return stored == booking.payload or not changed_fields(stored, booking, str)
 
 
 def differences(stored: Sequence[str], booking: Booking) -> list[str]:
@@ -51,18 +51,16 @@ def differences(stored: Sequence[str], booking: Booking) -> list[str]:
     """
     differing: list[str] = []
     for payload in stored:
-        if payload == booking.payload or not (differing := _different(payload, booking, source)):
+        if payload == booking.payload or not (differing := changed_fields(payload, booking)):
             return []
     return differing
 
 
-def changed_fields(payload: str, booking: Booking) -> list[str]:
-    """In what *booking* differs from the one that was kept as *payload*: the name of each field, and its new value."""
-    return _different(payload, booking, source)
+def changed_fields(payload: str, booking: Booking, identity: Callable[[str], str] = source) -> list[str]:
+    """In what *booking* differs from the one that was kept as *payload*: the name of each field, and its new value.
 
-
-def _different(payload: str, booking: Booking, identity: Callable[[str], str]) -> list[str]:
-    """The fields that differ; *identity* is what two URLs of one recording have in common."""
+    *identity* is what two URLs of one recording have in common.
+    """
     try:
         before = _said(Booking.model_validate_json(payload), identity)
     except ValidationError:  # an older version accepted what this one does not

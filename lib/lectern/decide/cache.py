@@ -10,7 +10,7 @@ from lectern.decide import readiness
 from lectern.decide.bandwidth import Download
 from lectern.decide.forecast import Ask, Forecast, will_be_there
 from lectern.decide.gaps import LOST_S
-from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
+from lectern.errors import DOWNLOAD_FAILED, LecternError
 from lectern.i18n import Text, msgid
 from lectern.model.facts import Airing, Idle, Needed, Usage
 from lectern.model.streamer_plan import StreamerChanges
@@ -76,28 +76,22 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
 
 def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> str:
     """Why *stem* does not fit even after all evictions: which bound it exceeds, and how full the cache would be."""
-    if size_bytes > bound.max_bytes:
-        why = Text("it is larger than the whole cache, {bytes:size} (MAX_VIDEO_SIZE)", bytes=bound.max_bytes)
-        if bound.by_disk:
-            why = Text("it is larger than the {bytes:size} that the disk has room for", bytes=bound.max_bytes)
-        return _no_room(stem, size_bytes, why)
     needed = Usage(usage.size_bytes - sum(rendition.size_bytes for rendition in idle), usage.num - len(idle))
-    if needed.num >= bound.max_num:
+    sizes = {"needed": needed.size_bytes, "bytes": bound.max_bytes}
+    why = Text("booked classes need {needed:size} of {bytes:size} (MAX_VIDEO_SIZE)", **sizes)
+    if size_bytes > bound.max_bytes and bound.by_disk:
+        why = Text("it is larger than the {bytes:size} that the disk has room for", bytes=bound.max_bytes)
+    elif size_bytes > bound.max_bytes:
+        why = Text("it is larger than the whole cache, {bytes:size} (MAX_VIDEO_SIZE)", bytes=bound.max_bytes)
+    elif needed.num >= bound.max_num:
         why = Text.many(
             "booked classes need {needed:,} of {n:,} rendition (MAX_VIDEO_NUM)",
             "booked classes need {needed:,} of {n:,} renditions (MAX_VIDEO_NUM)",
             needed=needed.num,
             n=bound.max_num,
         )
-        return _no_room(stem, size_bytes, why)
-    sizes = {"needed": needed.size_bytes, "bytes": bound.max_bytes}
-    why = Text("booked classes need {needed:size} of {bytes:size} (MAX_VIDEO_SIZE)", **sizes)
-    if bound.by_disk:
+    elif bound.by_disk:
         why = Text("booked classes need {needed:size} of {bytes:size} that the disk has room for", **sizes)
-    return _no_room(stem, size_bytes, why)
-
-
-def _no_room(stem: str, size_bytes: int, why: Text) -> Text:
     return Text("no room for {stem} ({size_bytes:size}): {why}", stem=stem, size_bytes=size_bytes, why=why)
 
 
@@ -124,11 +118,9 @@ def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float
 
 def with_next_place(why: str, at: float | None, now: float) -> str:
     """The reason *why* there is no room, followed by *at*, when there will be (epoch seconds), if that is known."""
-    return (
-        why
-        if at is None
-        else Text("{reason}; the next place for it is free at {when}", reason=why, when=formatting.when(at, now))
-    )
+    if at is None:
+        return why
+    return Text("{reason}; the next place for it is free at {when}", reason=why, when=formatting.when(at, now))
 
 
 def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Needed], now: float) -> list[Admission]:
@@ -136,14 +128,13 @@ def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Ne
 
     *needed* is what all booked classes need, including the classes just admitted.
     """
-    return [
-        replace(
-            admission, why=with_next_place(admission.why, next_place(admission.wanted.size_bytes, bound, needed), now)
-        )
-        if admission.admit is Admit.FULL
-        else admission
-        for admission in admissions
-    ]
+    told: list[Admission] = []
+    for admission in admissions:
+        if admission.admit is Admit.FULL:
+            at = next_place(admission.wanted.size_bytes, bound, needed)
+            admission = replace(admission, why=with_next_place(admission.why, at, now))  # noqa: PLW2901
+        told.append(admission)
+    return told
 
 
 def admit(
@@ -171,11 +162,8 @@ def admit(
             continue
         gone = evictions(rendition.size_bytes, now_usage, bound, now_idle)
         if gone is None:
-            decided.append(
-                Admission(
-                    rendition, Admit.FULL, why=no_room(rendition.stem, rendition.size_bytes, now_usage, bound, now_idle)
-                )
-            )
+            why = no_room(rendition.stem, rendition.size_bytes, now_usage, bound, now_idle)
+            decided.append(Admission(rendition, Admit.FULL, why=why))
             continue
         decided.append(Admission(rendition, Admit.RESERVE, gone))
         now_idle = now_idle[len(gone) :]
@@ -255,15 +243,11 @@ def wanted_renditions(
             renditions.append(WantedRendition(message.class_id, message.stem))
         elif isinstance(there, Coming):
             renditions.append(WantedRendition(message.class_id, message.stem, there.size_bytes))
+        elif there is None:
+            changes.refuse(message, DOWNLOAD_FAILED, Text("the origin does not say how large the recording is"))
         else:
-            changes.refuse(message, *_why_not(there))
+            changes.refuse(message, there.code or DOWNLOAD_FAILED, there.message)
     return renditions
-
-
-def _why_not(error: LecternError | None) -> tuple[ErrorCode, str]:
-    if error is None:
-        return DOWNLOAD_FAILED, Text("the origin does not say how large the recording is")
-    return error.code or DOWNLOAD_FAILED, error.message
 
 
 def asks(
@@ -320,20 +304,12 @@ def refuse_late(changes: StreamerChanges, new: Mapping[str, Prepare], asked: Seq
 
 
 def _takes(size_bytes: int, settings: StreamerSettings) -> str:
-    setting, rate, bytes_a_second = _rate(settings)
-    return Text(
-        "its download of {size_bytes:size} takes {took_s:span} at {setting} {rate}",
-        size_bytes=size_bytes,
-        took_s=size_bytes / bytes_a_second,
-        setting=setting,
-        rate=rate,
-    )
-
-
-def _rate(settings: StreamerSettings) -> tuple[str, str, float]:
-    """The setting that limits a download most, its value, and that in bytes a second."""
+    """How long a download takes at the setting that limits it most."""
     each = "DOWNLOAD_RATE", settings.download_rate, settings.download_rate_bytes
-    return min(each, ("HOST_RATE", settings.host_rate, settings.host_rate_bytes), key=itemgetter(2))
+    whole = "HOST_RATE", settings.host_rate, settings.host_rate_bytes
+    setting, rate, bytes_a_second = min(each, whole, key=itemgetter(2))
+    text = msgid("its download of {size_bytes:size} takes {took_s:span} at {setting} {rate}")
+    return Text(text, size_bytes=size_bytes, took_s=size_bytes / bytes_a_second, setting=setting, rate=rate)
 
 
 def cite_or_reserve(

@@ -86,7 +86,8 @@ def arrivals(downloads: Iterable[Download], capacity: Capacity, now: float, time
     sizes = {one.stem: one.size_bytes for one in order}
     left, ready, urgent = {one.stem: one.left_bytes * times for one in order}, dict[str, float](), set[str]()
     for begin, until, room, in_window in capacity.pieces(now):
-        turn, at = turns([_so_far(one, left.get(one.stem, 0) / times) for one in order], bounds, urgent, begin), begin
+        so_far = [replace(one, came_bytes=one.size_bytes - math.ceil(left.get(one.stem, 0) / times)) for one in order]
+        turn, at = turns(so_far, bounds, urgent, begin), begin
         urgent |= {stem for stem, its in turn.items() if its is Turn.URGENT}
         while at < until and left:
             order = [one for one in order if ready.get(one.stem, NEVER) > at] if ready else order
@@ -104,10 +105,6 @@ def arrivals(downloads: Iterable[Download], capacity: Capacity, now: float, time
         if not left:
             break
     return {stem: ready.get(stem, NEVER) for stem in sizes}
-
-
-def _so_far(one: Download, left_bytes: float) -> Download:
-    return replace(one, came_bytes=one.size_bytes - math.ceil(left_bytes))
 
 
 @dataclass(frozen=True)

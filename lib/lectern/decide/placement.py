@@ -228,12 +228,6 @@ def add_secondary(changes: Changes, order: Order, streamer: str, url: str, loads
     changes.row(second.class_id, "proceed", where=chosen, detail=second.stem)
 
 
-def loads_apart(changes: Changes, order: Order, loads: Mapping[str, int]) -> Mapping[str, int]:
-    """*loads* without the streamer that has the class's other airing, unless no other streamer is alive."""
-    twin = changes.orders.get(secondary_id(order.class_id))
-    return elsewhere(loads, twin.streamer if twin is not None and twin.state in ON_STREAMER else None)
-
-
 def elsewhere(loads: Mapping[str, int], streamer: str | None) -> Mapping[str, int]:
     """The *loads* of all streamers but *streamer*; *loads* itself if there is no other."""
     return {name: load for name, load in loads.items() if name != streamer} or loads
@@ -331,9 +325,11 @@ def reassign(changes: Changes, orders: Sequence[Order], choice: Choice, why: str
 
 
 def open_to(changes: Changes, order: Order, choice: Choice) -> Mapping[str, int]:
-    """The streamers to which a class can be moved, with their loads."""
+    """The streamers to which a class can be moved, with their loads: that of its other airing if there is no other."""
     barred = {*choice.no.get(order.class_id, ()), order.streamer}
-    return loads_apart(changes, order, {name: load for name, load in choice.loads.items() if name not in barred})
+    loads = {name: load for name, load in choice.loads.items() if name not in barred}
+    twin = changes.orders.get(secondary_id(order.class_id))
+    return elsewhere(loads, twin.streamer if twin is not None and twin.state in ON_STREAMER else None)
 
 
 def _nowhere(changes: Changes, order: Order, why: str) -> None:

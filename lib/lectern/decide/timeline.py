@@ -42,18 +42,13 @@ def next_of_booking(class_: Booked, making: TranscodeView | None, now: float) ->
     if class_.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
         sentences += _danger(class_.class_id, class_.start_time, now)
     if class_.code is not None and not class_.answered:
-        sentences.append(_unanswered(class_, now))
+        waits_s = ANSWERED_S if class_.decided_at is None else now - class_.decided_at
+        text = Text(
+            "Its answer has not left for {waits_s:span}: see whether Redis answers. It is sent as soon as it does.",
+            waits_s=waits_s,
+        )
+        sentences.append(Text("Its answer is being sent.") if waits_s < ANSWERED_S else text)
     return sentences
-
-
-def _unanswered(class_: Booked, now: float) -> str:
-    waits_s = ANSWERED_S if class_.decided_at is None else now - class_.decided_at
-    if waits_s < ANSWERED_S:
-        return Text("Its answer is being sent.")
-    return Text(
-        "Its answer has not left for {waits_s:span}: see whether Redis answers. It is sent as soon as it does.",
-        waits_s=waits_s,
-    )
 
 
 def nearest_deadline(class_: Booked, making: TranscodeView | None) -> tuple[float, bool]:

@@ -9,11 +9,10 @@ from typing import Any, Generic, TypeVar, Unpack
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
 from lectern.i18n import Text, labelled, to_json
-from lectern.model.class_events import ClassEvent
 from lectern.model.facts import Airing, AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
-from lectern.model.views import EventView
+from lectern.model.views import ClassEvent, EventView
 from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move

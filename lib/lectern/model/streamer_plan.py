@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lectern import errors, i18n
 from lectern.errors import ErrorCode
-from lectern.i18n import Text, labelled, msgid, to_json, wire
+from lectern.i18n import Text, labelled, to_json, wire
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, New, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
@@ -279,19 +279,15 @@ class StreamerChanges(Decided[StreamerSettings]):
             if isinstance(event.detail, Text) and len(event.detail) <= DETAIL_TOLD:
                 told[-1]["sentence"] = event.detail.pair()
         sent = {"as_run": [vars(one) for one in parts] or None, "events": told or None}
-        self._report(cmd, about.class_id, about.placement, (code, message), **sent)
+        self.report_as(cmd, about.class_id, about.placement, (code, message), **sent)
 
     def report_amended(
         self, revision: str, placement: int, of_placement: int, code: ErrorCode | None = None, message: str = ""
     ) -> None:
         """Report that a class is aired as its *revision* says, or why it is not; *of_placement* is the class's."""
-        self._report("amended", revision, placement, (code, message), of_placement=of_placement)
+        self.report_as("amended", revision, placement, (code, message), of_placement=of_placement)
 
-    def report_released(self, class_id: str, placement: int) -> None:
-        """Report that a class is released, also one that never came."""
-        self._report("ended", class_id, placement, (errors.CANCELLED, msgid("released")))
-
-    def _report(
+    def report_as(
         self,
         cmd: Literal["prepared", "amended", "ended"],
         class_id: str,
@@ -299,6 +295,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         why: tuple[ErrorCode | None, str],
         **more: Any,  # noqa: ANN401 (fields of a report)
     ) -> None:
+        """Report of a class by its id, also of one that never came."""
         code, message = why
         is_aired = code in {None, errors.AIRED_WITH_GAPS}
         said = {"result": "success" if is_aired else "fail", "code": code.number if code else 0, "message": message}
