@@ -19,8 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from playbooks.release.__main__ import built
-from playbooks.release.source import Target
+from playbooks.release import Target, built
 from tests.playbooks.hosts import engine
 from tests.playbooks.hosts.faults import Case, Ground, Kind, Playbook, listed, play
 from tests.playbooks.hosts.fleet import raised

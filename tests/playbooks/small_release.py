@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playbooks.release import tarball
-from playbooks.release.source import Source, Target
+from playbooks import release
+from playbooks.release import Source, Target
 
 SCRIPT = Path(__file__).parents[2] / "playbooks/roles/release/files/on_host.py"
 _GATE = """\
@@ -36,7 +36,7 @@ class Small:
     def manifest(self) -> dict[str, Any]:
         """As it is in the file."""
         with tarfile.open(self.file) as tar:
-            content = tar.extractfile(tarball.MANIFEST)
+            content = tar.extractfile(release.MANIFEST)
             assert content is not None
             found: dict[str, Any] = json.load(content)
             return found
@@ -46,7 +46,9 @@ class Small:
         told = {name: self.manifest[name] for name in ("version", "python", "platform", "glibc")}
         into = root / "releases" / self.version
         return (
-            {"root": str(root), "into": str(into), "digest": tarball.digest(self.file), "needs_bytes": 1} | told | more
+            {"root": str(root), "into": str(into), "digest": release.manifest_digest(self.file), "needs_bytes": 1}
+            | told
+            | more
         )
 
 
@@ -63,7 +65,7 @@ def small(folder: Path, version: str = "1.0.0", says: str = "small") -> Small:
     target = Target.parse(None, None)
     source = Source(version, commit=None, dirty=False, built_at=1_700_000_000)
     file = folder / f"lectern-{version}-{target.name}.tar.gz"
-    tarball.write(file, tree, tarball.manifest(tree, source, target), source.built_at)
+    release.pack(file, tree, release.manifest(tree, source, target), source.built_at)
     return Small(file, version)
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from playbooks.release import packages, source, tarball
-from playbooks.release.source import Target
+from playbooks import release
+from playbooks.release import Target
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -107,7 +107,7 @@ def test_builds_side_by_side_do_not_take_each_others_half_written_file(tmp_path:
     tree.mkdir()
     (tree / "one.py").write_bytes(b"x" * 1_000_000)
     with ThreadPoolExecutor(4) as builders:
-        checksums = list(builders.map(lambda _: tarball.write(file, tree, b"{}", 0), range(40)))
+        checksums = list(builders.map(lambda _: release.pack(file, tree, b"{}", 0), range(40)))
     assert checksums[0].read_text() == f"{_sha256(file)}  {file.name}\n"
     assert sorted(one.name for one in tmp_path.iterdir()) == [file.name, checksums[0].name, "tree"]
 
@@ -139,9 +139,9 @@ def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Pat
 
 def test_what_was_fetched_once_is_not_fetched_again(tmp_path: Path, index: Index) -> None:
     wanted = index.has("tiny-1.0-py3-none-any.whl")
-    packages.install(wanted, TARGET, tmp_path / "first")
+    release.install(wanted, TARGET, tmp_path / "first")
     index.close()
-    packages.install(wanted, TARGET, tmp_path / "second")
+    release.install(wanted, TARGET, tmp_path / "second")
     names = [
         sorted(str(one.relative_to(tmp_path / tree)) for one in (tmp_path / tree).rglob("*"))
         for tree in ("first", "second")
@@ -154,20 +154,20 @@ def test_what_was_fetched_once_is_not_fetched_again(tmp_path: Path, index: Index
 def test_a_wheel_that_comes_with_another_checksum_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
     index.has("tiny-1.0-py3-none-any.whl")
     with pytest.raises(CallAPerson, match=r"`tiny==1\.0`.*Hash mismatch.* find out what"):
-        packages.install(f"tiny==1.0 --hash=sha256:{'0' * 64}\n", TARGET, tmp_path / "tree")
+        release.install(f"tiny==1.0 --hash=sha256:{'0' * 64}\n", TARGET, tmp_path / "tree")
 
 
 def test_without_a_network_it_says_which_package_can_not_be_fetched(tmp_path: Path, index: Index) -> None:
     wanted = index.has("tiny-1.0-py3-none-any.whl")
     index.close()
     with pytest.raises(TryAgain, match=r"simple/tiny/.*See that this machine reaches the index"):
-        packages.install(wanted, TARGET, tmp_path / "tree")
+        release.install(wanted, TARGET, tmp_path / "tree")
 
 
 def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
     wanted = index.has("tiny-1.0-py3-none-any.whl") + index.has("big-1.0-cp313-cp313-win_amd64.whl")
     with pytest.raises(Misuse, match=r"big==1\.0 has no wheels with a matching .* Build cp313-linux-x86_64"):
-        packages.install(wanted, TARGET, tmp_path / "tree")
+        release.install(wanted, TARGET, tmp_path / "tree")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_of_several_wheels_the_best_one_that_runs_on_the_hosts_is_taken(
     tmp_path: Path, index: Index, wheels: list[str], chosen: str
 ) -> None:
     """Whatever Python and platform this machine has."""
-    packages.install(index.has(*wheels), TARGET, tmp_path / "tree")
+    release.install(index.has(*wheels), TARGET, tmp_path / "tree")
     assert chosen in (tmp_path / "tree/big.py").read_text()
 
 
@@ -190,7 +190,7 @@ def test_a_package_for_some_patch_versions_of_a_python_is_there_for_all_of_them(
     name, _, hashes = index.has("tiny-1.0-py3-none-any.whl").partition(" ")
     for number, python in enumerate([(3, 11), (3, 12)]):
         wanted = f"{name} ; python_full_version < '3.11.3' {hashes}"
-        packages.install(wanted, Target(python, "x86_64"), tmp_path / str(number))
+        release.install(wanted, Target(python, "x86_64"), tmp_path / str(number))
         assert (tmp_path / str(number) / "tiny.py").exists() is (python == (3, 11))
 
 
@@ -247,6 +247,6 @@ def test_a_person_whose_git_shows_signatures_builds_a_release_of_the_commit(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-S", "-m", "signed"]):
         subprocess.run(["git", "-C", str(project), *words], check=True, timeout=60)
-    found = source.look(project)
+    found = release.look(project)
     assert (found.version, found.dirty) == ("1.0.0", False)
     assert re.fullmatch("[0-9a-f]{40}", found.commit or "")

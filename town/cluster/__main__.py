@@ -12,9 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from playbooks.release import tarball
-from playbooks.release.__main__ import built
-from playbooks.release.source import Target
+from playbooks.release import Target, built, manifest_digest
 from tests.playbooks.hosts import engine
 
 HERE = Path(__file__).resolve().parent
@@ -71,7 +69,7 @@ def _context() -> None:
     (CONTEXT / "release").mkdir()
     for file in (release, ROOT / "playbooks/roles/release/files/on_host.py"):
         shutil.copy(file, CONTEXT / "release")
-    asked = {"tarball": f"/release/{release.name}", "into": "/opt/releases/now", "digest": tarball.digest(release)}
+    asked = {"tarball": f"/release/{release.name}", "into": "/opt/releases/now", "digest": manifest_digest(release)}
     (CONTEXT / "release/asked.json").write_text(json.dumps(asked))
     shutil.copytree(ROOT / "town", CONTEXT / "town", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Dockerfile", "haproxy.cfg", "postgres.sh"):

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -32,8 +33,6 @@ from lectern.storage import disk, origin
 from lectern.urls import redact_url
 
 ENV_FILE = Path(".env")
-
-
 GONE = {
     "ALARM_BLOCK": "alarms reach people by the channel and by ALARM_URLS",
     "PLAYOUT": "each class is aired by the playout, which must run",
@@ -51,31 +50,23 @@ def gone() -> list[str]:
     ]
 
 
-def origins(settings: Settings) -> dict[str, tuple[str, str]]:
-    """Each setting that is not its default: its value as people may see it, and its source."""
+def by_source(settings: Settings) -> dict[str, list[str]]:
+    """The settings that are not their defaults, by their source, as ``NAME=value`` that people may see."""
     places = _places().items()
     written = {place: {one.upper() for one, value in its.items() if value is not None} for place, its in places}
-    found: dict[str, tuple[str, str]] = {}
+    sources: dict[str, list[str]] = {}
     for field in sorted(settings.model_fields_set):
         name = field.upper()
         spelt = {name, RENAMED.get(field, field).upper()}
         source = next((place for place, names in written.items() if spelt & names), None)
         source = source or str(getattr(settings, "teacher_config", None) or "the command line")
-        found[name] = (shown(getattr(settings, field)), source)
-    return found
+        sources.setdefault(source, []).append(f"{name}={shown(getattr(settings, field))}")
+    return sources
 
 
 def _places() -> dict[str, Mapping[str, str | None]]:
     files = {str(one.absolute()): dotenv_values(one) for one in (own_file(), ENV_FILE)}
     return {"the environment": os.environ, **files}
-
-
-def by_source(found: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
-    """The settings of each source, as ``NAME=value``."""
-    sources: dict[str, list[str]] = {}
-    for name, (value, source) in found.items():
-        sources.setdefault(source, []).append(f"{name}={value}")
-    return sources
 
 
 LOOK_S = 5.0
@@ -91,10 +82,16 @@ class Finding:
     said: str
     to_type: str = ""
 
+    def lines(self) -> list[str]:
+        """The finding for people."""
+        sign = painted("✓", "green") if self.is_well else painted("✗", "bold red")
+        more = [f"    --> {self.to_type}"] if self.to_type and not self.is_well else []
+        return [f"{sign} {self.what}: {self.said}", *more]
+
 
 def of_settings(settings: Settings) -> Iterator[Finding]:
     """The settings by their sources."""
-    sources = by_source(origins(settings))
+    sources = by_source(settings)
     if not sources:
         said = f"all are the defaults; {ENV_FILE.absolute()} is not there or sets nothing"
         yield Finding("settings", is_well=False, said=said, to_type="cd to the folder of the host's .env, or set them")
@@ -132,14 +129,9 @@ def of_redis(settings: Common) -> Iterator[Finding]:
             return now, "" if isinstance(why, NoPermissionError) else str(why)  # it may have our keys one by one
         return now, ""
 
-    async def looked() -> tuple[float, str]:
-        async with asyncio.timeout(LOOK_S):
-            found: tuple[float, str] = await on_bus(settings, look)
-            return found
-
     before = time.time()
     try:
-        shared, refusal = asyncio.run(looked())
+        shared, refusal = asyncio.run(asyncio.wait_for(on_bus(settings, look), LOOK_S))
     except (LecternError, TimeoutError) as error:
         why = error.__cause__ or error.message if isinstance(error, LecternError) else "no answer in time"
         said = f"{where}: {why}"
@@ -251,11 +243,7 @@ def of_disk(settings: StreamerSettings) -> Finding:
     said = f"{root}: {size(free)} free; the cache has {size(used)} of {size(settings.max_bytes)}"
     if free >= wanted:
         return Finding("disk", is_well=True, said=said)
-    why = (
-        f"{said}: it is full {formatting.size(wanted - free)} before MAX_VIDEO_SIZE"
-        if free
-        else f"{root} takes nothing"
-    )
+    why = f"{said}: it is full {size(wanted - free)} before MAX_VIDEO_SIZE" if free else f"{root} takes nothing"
     return Finding("disk", is_well=False, said=why, to_type="df -h; then lower MAX_VIDEO_SIZE, or make room")
 
 
@@ -267,15 +255,6 @@ def of_playout(socket: Path) -> Finding:
         why = str(error) or "no answer in time"
         return Finding("playout", is_well=False, said=why, to_type="systemctl status lectern-playout")
     return Finding("playout", is_well=True, said=f"release {found.get('release')} answers at {socket}")
-
-
-def push_urls(settings: StreamerSettings) -> list[str]:
-    """The push URLs of the classes that are not over; empty if the database cannot be read."""
-    try:
-        with looking(open_to_look(settings.database_url, "streamer"), "streamer") as connection:
-            return [one.push_url for one in airings.live(connection)]
-    except LecternError:
-        return []  # the finding on the database reports that
 
 
 app = typer.Typer()
@@ -292,7 +271,7 @@ def doctor(
     """Look at all that this host needs; a line each, with what to type. Exit code 1 if something is not well."""
     found = [one for each in roles(role) for one in _of(each)]
     fields = {"well": all(one.is_well for one in found), "findings": [vars(one) for one in found]}
-    say(as_json, fields, [] if as_json else [line for one in found for line in _lines(one)])
+    say(as_json, fields, [line for one in found for line in one.lines()])
     raise typer.Exit(0 if fields["well"] else 1)
 
 
@@ -323,10 +302,6 @@ def _of(role: Role) -> Iterator[Finding]:
     yield from of_redis(settings)
     yield of_prefect(settings)
     yield of_process(settings)
-    yield from _own(settings)
-
-
-def _own(settings: Settings) -> Iterator[Finding]:
     if isinstance(settings, TeacherSettings):
         yield from of_oss(settings)
         yield from _ecs_hosts(settings)
@@ -371,24 +346,21 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
 def _push_hosts(settings: StreamerSettings) -> Iterator[Finding]:
     """Whether the servers answer that booked classes will be pushed to, up to MOST_HOSTS of them."""
     servers: dict[tuple[str, int], str] = {}
-    for text in push_urls(settings):
-        try:
+    texts: list[str] = []
+    try:
+        with looking(open_to_look(settings.database_url, "streamer"), "streamer") as connection:
+            texts = [one.push_url for one in airings.live(connection)]
+    except LecternError:
+        pass  # the finding on the database reports that
+    for text in texts:
+        with suppress(ValueError):  # it was refused, or its streamer's check says so
             url = urls.push(text)
-        except ValueError:
-            continue  # it was refused, or its streamer's check says so
-        servers.setdefault((url.host, url.port), text)
+            servers.setdefault((url.host, url.port), text)
     allowed = Allowlist.listed(settings.allowed_push_hosts, "ALLOWED_PUSH_HOSTS").and_also(servers)
     for (host, port), text in list(servers.items())[:MOST_HOSTS]:
         why = asyncio.run(health.unreachable(text, timeout_s=LOOK_S, allowed=allowed))
         said = f"{host}:{port} {'answers' if why is None else f'cannot be reached: {why}'}"
         yield Finding("push host", is_well=why is None, said=said, to_type=f"nc -vz {host} {port}")
-
-
-def _lines(one: Finding) -> Iterator[str]:
-    sign = painted("✓", "green") if one.is_well else painted("✗", "bold red")
-    yield f"{sign} {one.what}: {one.said}"
-    if not one.is_well and one.to_type:
-        yield f"    --> {one.to_type}"
 
 
 @alarm.command("test")

@@ -58,7 +58,18 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions."""
-    found = _upgraded(context.obj)
+    before = _asked(context.obj, "hello")
+    try:
+        asyncio.run(control_socket.asked(context.obj, "upgrade", timeout_s=UPGRADE_S))
+    except control_socket.RequestRefused as error:
+        raise LecternError("Not upgraded: {error}", error=error) from error
+    except control_socket.PlayoutUnreachable:
+        pass  # the old worker ended, as it should
+    found = _asked(context.obj, "status")
+    if found["pid"] == before["pid"]:
+        raise LecternError(
+            Text("Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout")
+        )
     taken = found["worker"]["taken_over"]
     kept = f"{formatting.counted(taken['kept'], 'session')} went on of {taken['sessions']}"
     line = f"Release {found['release']} is on air: {kept}; the longest gap was {taken['gap_s']:.2f} s."
@@ -74,22 +85,6 @@ def _asked(path: Path, do: str) -> dict[str, Any]:
         ) from error
     except control_socket.RequestRefused as error:
         raise LecternError(str(error)) from error
-
-
-def _upgraded(path: Path) -> dict[str, Any]:
-    before = _asked(path, "hello")
-    try:
-        asyncio.run(control_socket.asked(path, "upgrade", timeout_s=UPGRADE_S))
-    except control_socket.RequestRefused as error:
-        raise LecternError("Not upgraded: {error}", error=error) from error
-    except control_socket.PlayoutUnreachable:
-        pass  # the old worker ended, as it should
-    after = _asked(path, "status")
-    if after["pid"] == before["pid"]:
-        raise LecternError(
-            Text("Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout")
-        )
-    return after
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

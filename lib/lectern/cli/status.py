@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, cast
 
@@ -50,21 +50,16 @@ def _watch(place: Place[TeacherSettings]) -> None:
     from rich.text import Text as Lines  # noqa: PLC0415
 
     with Live(console=Console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
-        for said in _again(place):
+        while True:
+            at = formatting.clock(time.time())
+            try:
+                found, trouble = _standing(place)
+                said = [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found, place.settings.lectern_lang)]
+                said += [painted(trouble.message, "red")] if trouble else []
+            except LecternError as error:
+                said = [f"{at}  {error.message}"]
             live.update(Lines.from_ansi("\n".join(said)), refresh=True)
             time.sleep(WATCH_S)
-
-
-def _again(place: Place[TeacherSettings]) -> Iterator[list[str]]:
-    while True:
-        at = formatting.clock(time.time())
-        try:
-            found, trouble = _standing(place)
-        except LecternError as error:
-            yield [f"{at}  {error.message}"]
-            continue
-        more = [painted(trouble.message, "red")] if trouble else []
-        yield [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found, place.settings.lectern_lang), *more]
 
 
 def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
@@ -91,7 +86,9 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     found["streamers"] = {
         name: {
             **beats[name],
-            **_streamer((said or {}).get(name), found["booked"].get(name, 0), counted.on_air.get(name, 0)),
+            **_streamer((said or {}).get(name)),
+            "booked": found["booked"].get(name, 0),
+            "on_air": counted.on_air.get(name, 0),
             "state": state,
             "silent_s": round(silent_s, 1),
         }
@@ -112,12 +109,10 @@ def _count_apart(by_state: dict[str, int], due: Iterable[ClassView]) -> None:
         del by_state[BookingState.READY]
 
 
-def _streamer(word: StreamerStatus | None, booked: int, on_air: int) -> dict[str, Any]:
+def _streamer(word: StreamerStatus | None) -> dict[str, Any]:
     if word is None:
-        return {"booked": booked, "on_air": on_air}
+        return {}
     return {
-        "booked": booked,
-        "on_air": on_air,
         "due": word.due,
         "alarms": word.alarms_number,
         "used_bytes": word.used.size_bytes,
@@ -218,10 +213,9 @@ def _under_way(to: _Lines, found: Mapping[str, Any]) -> None:
         said = Text("{n:,} renditions, the nearest to their deadline:", n=number)
     to.add(msgid("under way"), said)
     for one in found["under_way"]:
-        if one["slack_s"] is None:
-            to.below(Text("{rendition}: {backend}, attempt {attempt}, no deadline", **one))
-        else:
-            to.below(Text("{rendition}: {backend}, attempt {attempt}, {slack_s:span} to its deadline", **one))
+        bounded = msgid("{rendition}: {backend}, attempt {attempt}, {slack_s:span} to its deadline")
+        endless = msgid("{rendition}: {backend}, attempt {attempt}, no deadline")
+        to.below(Text(endless if one["slack_s"] is None else bounded, **one))
 
 
 def _incidents(to: _Lines, found: Mapping[str, Any]) -> None:

@@ -50,36 +50,29 @@ def _sections(language: str) -> Sequence[Section]:
     anchors: dict[str, str] = {}
     for (heading, name), original in zip(list(_headings(tokens)), english, strict=True):
         heading.attrSet("id", anchor(original))
-        anchors[_slug(name)] = anchor(original)
+        slug = re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-")  # so code hosts name it in a link
+        anchors[slug] = anchor(original)
     for link in (child for token in tokens for child in token.children or () if child.type == "link_open"):
         target = str(link.attrGet("href"))
         if target.startswith("#"):
             link.attrSet("href", f"#{anchors.get(unquote(target[1:]), target[1:])}")
     begins = [at for at, token in enumerate(tokens) if token.type == "heading_open" and token.tag in _SECTIONS]
-    return [_section(parser, tokens[first:end]) for first, end in pairwise([*begins, len(tokens)])]
-
-
-def _section(parser: MarkdownIt, tokens: Sequence[Token]) -> Section:
-    html = Markup(parser.renderer.render(tokens, parser.options, {}))  # noqa: S704 (raw HTML is escaped)
-    text = "\n".join(token.content for token in tokens).lower()
-    return Section(int(tokens[0].tag[1]), str(tokens[0].attrGet("id")), tokens[1].content, html, text)
+    found = []
+    for part in (tokens[first:end] for first, end in pairwise([*begins, len(tokens)])):
+        html = Markup(parser.renderer.render(part, parser.options, {}))  # noqa: S704 (raw HTML is escaped)
+        text = "\n".join(token.content for token in part).lower()
+        found.append(Section(int(part[0].tag[1]), str(part[0].attrGet("id")), part[1].content, html, text))
+    return found
 
 
 def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, str]]:
     return ((token, inner.content) for token, inner in pairwise(tokens) if token.type == "heading_open")
 
 
-def _slug(heading: str) -> str:
-    """How a link in the Markdown file names a heading, as code hosts do."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
 def _books(suffix: str) -> str:
-    return f"{_text(f'RUNBOOK{suffix}')}\n{_text(f'docs/glossary{suffix}')}"
-
-
-def _text(name: str) -> str:
-    packed = files("lectern") / name
-    if packed.is_file():
-        return packed.read_text(encoding="utf-8")
-    return (Path(__file__).parents[3] / name).read_text(encoding="utf-8")  # not installed, but checked out
+    texts = []
+    for name in (f"RUNBOOK{suffix}", f"docs/glossary{suffix}"):
+        packed = files("lectern") / name
+        file = packed if packed.is_file() else Path(__file__).parents[3] / name  # not installed, but checked out
+        texts.append(file.read_text(encoding="utf-8"))
+    return "\n".join(texts)

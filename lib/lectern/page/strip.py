@@ -1,13 +1,13 @@
 """The strip: classes as blocks on a line of time, a row a streamer, or a row an RTMP session; a template draws it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lectern.decide import account
 from lectern.decide.account import Standing
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, ClassView, Gap, StreamerView
 
@@ -157,12 +157,9 @@ def of_day(
 
 def of_counts(counted: Mapping[str | None, Mapping[str, int]], now: float) -> Strip:
     """The strip of so many classes, or streamers, that only their number is shown, by streamer and state."""
-    rows = [
-        Row(name or WAITING, counts=its)
-        for name, its in sorted(counted.items(), key=lambda row: _natural(row[0] or "~"))
-    ]
+    by_name = sorted(counted.items(), key=lambda row: _natural(row[0] or "~"))
     at = drawn_at(now)
-    return Strip(at - BACK_S, at + AHEAD_S, at, rows)
+    return Strip(at - BACK_S, at + AHEAD_S, at, [Row(name or WAITING, counts=its) for name, its in by_name])
 
 
 def of_class(view: ClassView, standing: Standing, now: float) -> Strip | None:
@@ -176,8 +173,11 @@ def of_class(view: ClassView, standing: Standing, now: float) -> Strip | None:
         sessions.setdefault((part.url, part.session), []).append(_sent(part))
     ends = max([known.end_time, *(part.ends for part in view.as_run)])
     begins = min([known.start_time, *(part.begins for part in view.as_run)])
-    rows = [Row(_named(url, session), blocks) for (url, session), blocks in list(sessions.items())[:MOST_ROWS]]
-    return Strip(begins - MARGIN_S, ends + MARGIN_S, drawn_at(now), [Row(Text("booked"), [planned]), *rows])
+    rows = [Row(Text("booked"), [planned])]
+    for (url, session), blocks in list(sessions.items())[:MOST_ROWS]:
+        name = msgid("session {n} of the second push URL") if url else msgid("session {n}")
+        rows.append(Row(Text(name, n=session), blocks))
+    return Strip(begins - MARGIN_S, ends + MARGIN_S, drawn_at(now), rows)
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
@@ -196,10 +196,6 @@ def _booked(view: ClassView, known: Booked | StreamerView, standing: Standing) -
     return Block(known.start_time, known.end_time, standing.name.lower(), view.class_id, what)
 
 
-def _named(url: int, session: int) -> Text:
-    return Text("session {n} of the second push URL", n=session) if url else Text("session {n}", n=session)
-
-
 def _sent(part: AsRun) -> Block:
     is_slate = part.source == "slate"
     what = Text(
@@ -214,25 +210,23 @@ def _sent(part: AsRun) -> Block:
 
 def _holes(view: ClassView, standing: Standing, now: float) -> tuple[Stretch, ...]:
     """What was not sent of the class until *now*, by what its streamer says; afterwards, by the as-run."""
+    gaps: Iterable[Gap] = account.what_was_sent(view, now).gaps if view.as_run else ()
     if standing is Standing.ON_AIR and view.sending is not None:
-        return tuple(map(_stretch, view.sending.gaps))
-    return tuple(map(_stretch, account.what_was_sent(view, now).gaps)) if view.as_run else ()
-
-
-def _stretch(gap: Gap) -> Stretch:
-    what = Text("slate") if gap.is_slate else Text("not sent")
-    text = Text("{what} {begins:clock}-{ends:clock}", what=what, begins=gap.begins, ends=gap.ends)
-    return Stretch(gap.begins, gap.ends, "slate" if gap.is_slate else "hole", text)
+        gaps = view.sending.gaps
+    holes = []
+    for gap in gaps:
+        what = Text("slate") if gap.is_slate else Text("not sent")
+        text = Text("{what} {begins:clock}-{ends:clock}", what=what, begins=gap.begins, ends=gap.ends)
+        holes.append(Stretch(gap.begins, gap.ends, "slate" if gap.is_slate else "hole", text))
+    return tuple(holes)
 
 
 def _in_lanes(blocks: Iterable[Block]) -> list[Block]:
     """The *blocks*, those that overlap in lanes of their own."""
-    return list(_laid(sorted(blocks, key=lambda block: (block.begins, block.name))))
-
-
-def _laid(blocks: Iterable[Block]) -> Iterator[Block]:
     ends: list[float] = []
-    for block in blocks:
+    laid = []
+    for block in sorted(blocks, key=lambda block: (block.begins, block.name)):
         lane = next((at for at, end in enumerate(ends) if end <= block.begins), len(ends))
         ends[lane : lane + 1] = [block.ends]
-        yield replace(block, lane=lane)
+        laid.append(replace(block, lane=lane))
+    return laid

@@ -162,7 +162,11 @@ def of_day(
     outcomes = timetable.outcomes(connection, span)
     found = timetable.classes(connection, timetable.begins_in(span), ROWS, page * ROWS)
     made_at = forecast.transcoded(connection, settings, now)
-    due = [_stood(one, words, now, made_at) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
+    due = [
+        _stood(one, words, now, made_at)
+        for one in timetable.due(connection, now)
+        if institution is None or (one.booked is not None and one.booked.institution == institution)
+    ]
     begin = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
     soon = [_stood(one, words, now, made_at) for one in begin]
     day = Day(
@@ -208,10 +212,6 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus]
     alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
     number = len(alarms)
     return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=words or {}, is_deaf=words is None)
-
-
-def _is_theirs(one: ClassView, institution: str | None) -> bool:
-    return institution is None or (one.booked is not None and one.booked.institution == institution)
 
 
 def _stood(
@@ -366,15 +366,11 @@ def calendar(booked: Iterable[Booked], now: float, name: str, base: str) -> str:
             f"DTSTART:{_utc(one.start_time)}",
             f"DTEND:{_utc(one.end_time)}",
             f"SUMMARY:{_text(f'{one.class_id} {one.stem}')}",
-            f"DESCRIPTION:{_text(_where(one))}",
+            f"DESCRIPTION:{_text(one.state + ', ' + (one.streamer or 'no streamer yet'))}",
             f"URL:{base}/class/{quote(one.class_id, safe='')}",
             "END:VEVENT",
         ]
     return "".join(f"{folded}\r\n" for line in [*lines, "END:VCALENDAR"] for folded in _folded(line))
-
-
-def _where(one: Booked) -> str:
-    return f"{one.state}, {one.streamer or 'no streamer yet'}"
 
 
 def _text(text: str) -> str:
@@ -418,24 +414,15 @@ def fragments(text: str) -> dict[str, str]:
     return {hashlib.sha256(one[0].encode()).hexdigest()[:12]: one[0] for one in _FRAGMENT.finditer(text)}
 
 
-def _tenths(at: float) -> str:
-    return f"{formatting.clock(at)}.{int(round(at, 1) * 10) % 10}"
-
-
-def _day(at: float) -> str:
-    return formatting.moment(at)[:10]
-
-
-def _local(at: float) -> str:
-    return formatting.moment(at)[5:16]
-
-
 _TEMPLATES = Environment(loader=PackageLoader("lectern.page"), autoescape=True, trim_blocks=True)
 _TEMPLATES.filters |= {
     "moment": formatting.moment,
     "clock": formatting.clock,
     "span": formatting.span,
     "when": formatting.when,
-    "tenths": _tenths,
+    "tenths": lambda at: f"{formatting.clock(at)}.{int(round(at, 1) * 10) % 10}",
+    "size": formatting.size,
+    "place": formatting.position,
+    "day": lambda at: formatting.moment(at)[:10],
+    "local": lambda at: formatting.moment(at)[5:16],
 }
-_TEMPLATES.filters |= {"size": formatting.size, "place": formatting.position, "day": _day, "local": _local}
