@@ -122,10 +122,6 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
         return _not_there(module, step, lectern)
     if step in SILENT and module.check_mode:
         return {"changed": step in CHANGERS, "said": [f"{step}: what `open` has said cannot be foreseen here."]}
-    return _called(module, step, lectern, wanted)
-
-
-def _called(module: AnsibleModule, step: str, lectern: str, wanted: dict[str, Any]) -> dict[str, Any]:
     command, folder, environment, given = _call(step, lectern, wanted, module.params["wanted"])
     command += ["--standing"] if module.params["standing"] else []
     command += ["--by-hand"] if step == "open" and module.params["by_hand"] else []

@@ -289,11 +289,10 @@ def set_aside(folder: Path, why: str) -> Path:
 def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back."""
     history, folder = journal.history(), wanted.backups_dir
-    dated = sorted(
-        ((backup.made_at, path) for path in folder.iterdir() if (backup := read(path)) is not None), reverse=True
-    )
+    dated = [(backup.made_at, path) for path in folder.iterdir() if (backup := read(path)) is not None]
     needed = {wanted.id, history.half, *history.standing}
-    return nightly.prune(folder, wanted.role, [path for _, path in dated], wanted.keep, needed)
+    newest = [path for _, path in sorted(dated, reverse=True)]
+    return nightly.prune(folder, wanted.role, newest, wanted.keep, needed)
 
 
 def restorable(wanted: Spec) -> SqliteFile:

@@ -27,11 +27,16 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
 
 def adopt(wanted: Spec) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
-    if wanted.role == "teacher":
-        return _adopt_of_teacher(wanted)
     with store.opened(store.of(wanted)) as engine:
-        done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
-    return [f"{sentence}." for sentence in done]
+        if wanted.role == "streamer":
+            done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
+            return [f"{sentence}." for sentence in done]
+        names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
+        with redis_keys.opened(wanted) as client, transaction(engine) as connection:
+            # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
+            config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
+            time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
+            return OldLists(connection, client, names, time.time()).adopt(wanted.name, time_out_s)
 
 
 def undo(wanted: Spec) -> list[str]:
@@ -39,19 +44,6 @@ def undo(wanted: Spec) -> list[str]:
     if wanted.role == "teacher":
         return []
     return [f"{sentence}." for sentence in old_files.undo_moves(_sources(wanted).moves_journal)]
-
-
-def _adopt_of_teacher(wanted: Spec) -> list[str]:
-    names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
-    with (
-        store.opened(store.of(wanted)) as engine,
-        redis_keys.opened(wanted) as client,
-        transaction(engine) as connection,
-    ):
-        # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
-        config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
-        time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
-        return OldLists(connection, client, names, time.time()).adopt(wanted.name, time_out_s)
 
 
 def _sources(wanted: Spec) -> Sources:

@@ -1,4 +1,4 @@
-"""The old program's tables, and which of its classes are still to be aired."""
+"""The tables of a streamer, as any program has left them, and which of their classes are still to be aired."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,12 +17,10 @@ from lectern.db.airings import BEYOND, epoch
 from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.rendition_ids import HeldStem, stem
+from lectern.rollout.backup import quoted
 from lectern.rollout.result import at, shown
 from lectern.states import LIVE_AIRINGS, AiringState, FileState, Resolution
 from lectern.wire.fields import HttpUrl, RtmpUrl, is_name
-
-# Reads the streamer's tables as any program has left them: every value as text, a missing column as NULL.
-
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -110,15 +108,13 @@ def database_file(connection: Connection) -> Path | None:
 
 
 def _rows(connection: Connection, table: str, names: tuple[str, ...]) -> Iterator[tuple[str | None, ...]]:
-    """The columns *names* of a table; empty if there is no such table yet."""
-    columns = shape(connection, table)
-    if columns is None:
+    """The columns *names* of a table, each as text or None; empty if there is no such table yet."""
+    found = shape(connection, table)
+    if found is None:
         return
-    quoted = [
-        '"' + columns.columns[name].replace('"', '""') + '"' if name in columns.columns else "NULL" for name in names
-    ]
+    columns = [quoted(found.columns[name]) if name in found.columns else "NULL" for name in names]
     # As bytes, because an old text need not be valid UTF-8. S608: the statement is built of quoted names only.
-    wanted = f"SELECT {', '.join(f'CAST({name} AS BLOB)' for name in quoted)} FROM {table}"  # noqa: S608
+    wanted = f"SELECT {', '.join(f'CAST({name} AS BLOB)' for name in columns)} FROM {table}"  # noqa: S608
     for row in connection.exec_driver_sql(wanted):
         yield tuple(None if value is None else value.decode("utf-8", "surrogateescape") for value in row)
 
@@ -174,11 +170,6 @@ class Judged:
     refusals: list[str] = field(default_factory=list)
 
 
-def is_stem(text: str) -> bool:
-    """Whether *text* is the id of a record's rendition, as this program writes it."""
-    return rendition_ids.record_of(text) is not None
-
-
 def rendition(patterns: Iterable[str], path: str) -> str | None:
     """The stem of the rendition in *path*, by the first of the *patterns* that finds a record; None if none does."""
     for pattern in patterns:
@@ -228,34 +219,32 @@ class _Judge:
         elif end is not None and end < self._now:
             self.found.ended.add(row.class_id)
         elif start is None or end is None:
-            self._unreadable(row)
+            text = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
+            if _may_come(row.start, self._now) or _may_come(row.end, self._now):
+                why = msgid(
+                    "class {text}: its times cannot be read, and it may be to come; correct them in the old program "
+                    "(epoch seconds), or cancel the class there"
+                )
+                self.found.refusals.append(Text(why, text=text))
+            else:
+                self.found.unreadable[row.class_id] = text
         elif fault := _fault(row, found, start, end):
-            text = msgid("class {class_id} at {start}: {why}")
-            self.found.refusals.append(Text(text, class_id=shown(row.class_id), start=at(start), why=fault))
+            refusal = Text(
+                "class {class_id} at {start}: {why}", class_id=shown(row.class_id), start=at(start), why=fault
+            )
+            self.found.refusals.append(refusal)
         elif found:
             self.found.going.append(Going(row.class_id, found, start))
 
     def _stem(self, row: OldTaskRow, path: str, known: str, *, is_url: bool) -> str | None:
         """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
-        found = known if is_stem(known) else self._by_pattern(path)
+        found = known if rendition_ids.record_of(known) is not None else self._by_pattern(path)
         if found is not None or not is_url:
             return found
         is_named = known in {rendition_ids.of_url(row.video_url), rendition_ids.hashed(row.video_url)}
         named = known if is_named else rendition_ids.chosen(None, None, row.video_url, self._held)
         self._held.setdefault(named, HeldStem(rendition_ids.source(row.video_url)))
         return named
-
-    def _unreadable(self, row: OldTaskRow) -> None:
-        text = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
-        if _may_come(row.start, self._now) or _may_come(row.end, self._now):
-            why = Text(
-                "class {text}: its times cannot be read, and it may be to come; correct them in the old program (epoch "
-                "seconds), or cancel the class there",
-                text=text,
-            )
-            self.found.refusals.append(why)
-        else:
-            self.found.unreadable[row.class_id] = text
 
 
 def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str | None:

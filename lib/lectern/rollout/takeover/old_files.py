@@ -23,7 +23,7 @@ from lectern.playout.keyframe_index import path_of
 from lectern.rollout import files
 from lectern.rollout.files import Owner
 from lectern.rollout.result import shown, some
-from lectern.rollout.takeover.old_database import Task, is_stem, rendition
+from lectern.rollout.takeover.old_database import Task, rendition
 from lectern.storage import cache_dir
 from lectern.storage.cache_dir import QUARANTINE
 
@@ -284,20 +284,20 @@ def undo_moves(journal: Path) -> list[str]:
         os.sync()
         files.remove(journal)
     by_fate = {Text("moved back"): back, **left} if back else left
-    return [
-        Text("{files} {what}: {names}", files=_files(len(those)), what=what, names=some(those))
-        for what, those in by_fate.items()
-    ] + failed
-
-
-def _files(number: int) -> str:
-    return Text.many("{n:,} file", "{n:,} files", n=number)
+    sentences: list[str] = []
+    for what, those in by_fate.items():
+        number = Text.many("{n:,} file", "{n:,} files", n=len(those))
+        sentences.append(Text("{files} {what}: {names}", files=number, what=what, names=some(those)))
+    return sentences + failed
 
 
 def _move_back(move: FileMove) -> str | None:
     """Move a file back; returns why that is impossible, empty if it was done, None if there was nothing to do."""
     there, old = _look(move.new), _look(move.old)
-    if not _is_same(there, move):
+    is_same = there is not None and there.st_ino == move.inode
+    if there is not None and stat.S_ISREG(there.st_mode):
+        is_same = is_same and (there.st_size, there.st_mtime_ns) == (move.size_bytes, move.mtime_ns)
+    if not is_same:
         if old is not None and old.st_ino == move.inode:
             return None  # the crash came before the move, or after the move back
         evicted = Text("this program has evicted or moved them")
@@ -315,12 +315,6 @@ def _look(path: str) -> os.stat_result | None:
     with suppress(FileNotFoundError, NotADirectoryError):
         return os.lstat(path)
     return None
-
-
-def _is_same(status: os.stat_result | None, move: FileMove) -> bool:
-    if status is None or status.st_ino != move.inode:
-        return False
-    return not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) == (move.size_bytes, move.mtime_ns)
 
 
 _UNKNOWN = ""
@@ -379,7 +373,7 @@ class Claims:
     def renditions(self, recording: FoundRecording, *, is_alone: bool) -> set[str]:
         """The renditions that *recording* may be; several count as none. *is_alone*: no other file has its name."""
         own = recording.name.removesuffix(".flv") if recording.name.endswith(".flv") else ""
-        own = own if is_stem(own) else ""
+        own = own if rendition_ids.record_of(own) is not None else ""
         if recording.folder is None:
             return self._names.get(recording.name) or self._itself(recording, own)
         if own and recording.folder == rendition_ids.folder(own):
@@ -403,18 +397,16 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
     strange: list[Strange] = []
     for recording in scanned:
         if recording.kind != "file":
-            part = Text("a download that was not finished")
-            why = part if recording.kind == "part" else Text("no plain file")
-            strange.append(Strange(recording, why))
+            why = msgid("a download that was not finished") if recording.kind == "part" else msgid("no plain file")
+            strange.append(Strange(recording, Text(why)))
             continue
         stems = claims.renditions(recording, is_alone=names[recording.name] == 1)
         stem = next(iter(stems)) if len(stems) == 1 else _UNKNOWN
         looked = ends(recording.path, recording.size_bytes) if stem else None
         if looked is None:
-            named = sorted(stems - {_UNKNOWN})
-            either = joined(named, msgid("{first} or {second}"))
-            why = Text("may be {either}", either=either) if named else Text("no class and no record has it")
-            strange.append(Strange(recording, why))
+            either = joined(sorted(stems - {_UNKNOWN}), msgid("{first} or {second}"))
+            why = msgid("may be {either}") if either else msgid("no class and no record has it")
+            strange.append(Strange(recording, Text(why, either=either)))
         elif looked.is_cut_off:
             strange.append(Strange(recording, Text("is {stem}, but cut off", stem=stem)))
         else:
@@ -435,9 +427,9 @@ def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
 
     def free(path: str, *, is_folder: bool) -> str:
         """The first path that is free on the disk and in this plan; a folder may exist already."""
-        for number in count():
-            candidate = f"{path}.{number}" if number else path
-            there = planned.get(candidate, _is_folder(candidate))
+        for candidate in (f"{path}.{number}" if number else path for number in count()):
+            status = _look(candidate)
+            there = planned.get(candidate, None if status is None else stat.S_ISDIR(status.st_mode))
             if there is None or (is_folder and there):
                 planned[candidate] = is_folder
                 return candidate
@@ -452,18 +444,7 @@ def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
     return tuple(replace(file, place=place(file)) for file in matched.strange)
 
 
-def _is_folder(path: str) -> bool | None:
-    """Whether *path* is a folder; None if nothing is there."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
 def moves(things: Sequence[Recording | Strange]) -> list[FileMove]:
     """The moves of *things* to their places; give strange files first, so that they leave the places of recordings."""
-    places = [(thing.found, thing.place) for thing in things]
-    return [
-        FileMove(recording.path, place, recording.inode, recording.size_bytes, recording.mtime_ns)
-        for recording, place in places
-    ]
+    pairs = [(thing.found, thing.place) for thing in things]
+    return [FileMove(it.path, place, it.inode, it.size_bytes, it.mtime_ns) for it, place in pairs]

@@ -56,7 +56,15 @@ def planned_rows(
         if recording is not None:
             files[stem] = _ready(before, recording, url)
         elif stem in cited:
-            files[stem] = _to_download(before, str(cache_dir.rendition_path(video_root, stem)), url)
+            files[stem] = {  # the sweeper has it downloaded
+                "state": FileState.DOWNLOADING,
+                "site": str(cache_dir.rendition_path(video_root, stem)),
+                "size_bytes": before.size_bytes or 0,
+                "update_time": 0.0,  # the oldest possible time: nobody is downloading it
+                "url": before.url or url,
+                "tries": 0,
+                **dict.fromkeys(("etag", "crc64", "duration_s", "reason")),
+            }
         elif before.state not in {FileState.BAD, FileState.EVICTING}:  # these take no room, and can be downloaded again
             files[stem] = {"state": FileState.BAD, "reason": "its file was not there at the rollout"}
     classes: dict[str, Values] = {}
@@ -98,19 +106,6 @@ def _ready(before: OldFileRow, recording: Recording, url: str | None) -> Values:
         "tries": 0,
         "reason": None,
         **({} if is_same else {"etag": None, "crc64": None}),
-    }
-
-
-def _to_download(before: OldFileRow, site: str, url: str | None) -> Values:
-    """The columns of a rendition that a class needs and that is missing: the sweeper has it downloaded."""
-    return {
-        "state": FileState.DOWNLOADING,
-        "site": site,
-        "size_bytes": before.size_bytes or 0,
-        "update_time": 0.0,  # the oldest possible time: nobody is downloading it
-        "url": before.url or url,
-        "tries": 0,
-        **dict.fromkeys(("etag", "crc64", "duration_s", "reason")),
     }
 
 
@@ -316,7 +311,6 @@ def _said(plan: StreamerAdoption, judged: Judged, video_root: Path) -> Iterator[
 
 def _told(names: Iterable[str], what: str, thing: str) -> Iterator[str]:
     """A sentence with the number of *names*, and some of them; none if there are no names."""
-    known = list(names)
-    if known:
+    if known := list(names):
         what = what if isinstance(what, Text) else Text(what)
         yield Text("{things} {what}: {names}", things=_COUNTED[thing](len(known)), what=what, names=some(known))

@@ -124,17 +124,15 @@ def booked_waiters(
         return [Text("no order_key says where its booking is")] * len(slice_)
     real = [waiter.class_id for waiter in slice_ if is_name(waiter.class_id)]
     by_class = dict(zip(real, read_bookings(client, names.orders, real), strict=True))
-    return [_for_list(by_class.get(waiter.class_id, Text("that is no class_id")), waiter, now) for waiter in slice_]
-
-
-def _for_list(booking: Booking | str, waiter: Waiter, now: float) -> Booking | str:
-    if isinstance(booking, str):
-        return booking
-    if booking.stem != waiter.stem:
-        return Text("its booking is for {stem}", stem=booking.stem)
-    if booking.end_time > now:
-        return booking
-    return Text("it ended {ago_s:.0f} s ago", ago_s=now - booking.end_time)
+    booked: list[Booking | str] = []
+    for waiter in slice_:
+        booking = by_class.get(waiter.class_id, Text("that is no class_id"))
+        if not isinstance(booking, str) and booking.stem != waiter.stem:
+            booking = Text("its booking is for {stem}", stem=booking.stem)
+        elif not isinstance(booking, str) and booking.end_time <= now:
+            booking = Text("it ended {ago_s:.0f} s ago", ago_s=now - booking.end_time)
+        booked.append(booking)
+    return booked
 
 
 def read_bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> list[Booking | str]:
@@ -165,9 +163,7 @@ def _booking(class_id: str, name: str, kind: bytes, value: Any) -> Booking | str
         return Text("{name} is a {kind}, no booking", name=name, kind=kind.decode())
     try:
         booking = parse(_wire(value), (Booking,))
-    except Malformed as error:
-        return Text("{name} is no booking: {error}", name=name, error=error)
-    except ValueError as error:
+    except (Malformed, ValueError) as error:
         return Text("{name} is no booking: {error}", name=name, error=error)
     if booking.class_id == class_id:
         return booking
@@ -346,12 +342,9 @@ class OldLists:
             cases.waits.append(booking)
         elif not self._is_handed_over(booking):
             cases.decided.append(booking)
-            in_list = named_by(booking) is Named.IN_LIST
-            text = (
-                msgid("{class_id}: its booking has the URL of {stem}; the booking flow decides it at the start.")
-                if in_list
-                else msgid("{class_id}: already {state} is {stem}; the booking flow decides it at the start.")
-            )
+            text = msgid("{class_id}: already {state} is {stem}; the booking flow decides it at the start.")
+            if named_by(booking) is Named.IN_LIST:
+                text = msgid("{class_id}: its booking has the URL of {stem}; the booking flow decides it at the start.")
             adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
     def _is_handed_over(self, booking: Booking) -> bool:

@@ -47,8 +47,7 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
     """Say whether the release is staged already, and in words why it cannot be; changes nothing."""
     release = Path(asked["root"], "releases", asked["version"])
     staged = _digest(release) == asked["digest"]
-    refusals = [] if staged else [*_unfit(asked), *_clash(release), *_no_room(asked)]
-    return {"staged": staged, "refusals": refusals}
+    return {"staged": staged, "refusals": [] if staged else [*_unfit(asked), *_not_placed(asked, release)]}
 
 
 def stage(asked: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +68,10 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
             except BaseException:  # whatever ends it, also a signal: half a release is none
                 _remove(into)
                 raise
-            _finish(into, asked["digest"])
+            part = into / f"{_COMPLETE}.part"
+            part.write_text(f"{asked['digest']}\n")
+            os.sync()  # after a power loss, a complete release must not have empty files
+            part.rename(into / _COMPLETE)
         tarball.unlink(missing_ok=True)
     return {"staged": not staged}
 
@@ -106,18 +108,15 @@ def _unfit(asked: dict[str, Any]) -> Iterator[str]:
             yield f"{sys.executable} has no module {module}. Type: apt-get install python3 python3-venv"
 
 
-def _clash(release: Path) -> Iterator[str]:
-    if release.resolve() in _in_use(release.parent.parent):
-        why = "two releases bear the same version. Raise the version in pyproject.toml, and type: make release"
-        yield f"{release} is in use, and is not what this release file holds: {why}"
-
-
 def _in_use(root: Path) -> set[Path]:
     """The releases that a link in the root points to, above all `current`, which points to one through an instance."""
     return {(one / "venv").resolve().parent for one in root.iterdir() if one.is_symlink()} if root.is_dir() else set()
 
 
-def _no_room(asked: dict[str, Any]) -> Iterator[str]:
+def _not_placed(asked: dict[str, Any], release: Path) -> Iterator[str]:
+    if release.resolve() in _in_use(release.parent.parent):
+        why = "two releases bear the same version. Raise the version in pyproject.toml, and type: make release"
+        yield f"{release} is in use, and is not what this release file holds: {why}"
     where = next(one for one in Path(asked["root"], "releases").parents if one.exists())
     free, needs = shutil.disk_usage(where).free, asked["needs_bytes"] + _SLACK_BYTES
     if free < needs:
@@ -181,27 +180,15 @@ def _install(release: Path, lock: int) -> None:
     for one in importlib.metadata.distributions(path=[str(packages)]):
         for point in one.entry_points:
             if point.group == "console_scripts":
-                _write_program(environment / "bin", point)
+                program, begins = environment / "bin" / point.name, point.attr.partition(".")[0]
+                text = f"from {point.module} import {begins}\nsys.exit({point.attr}())\n"
+                program.write_text(f"#!{program.parent}/python\nimport sys\n{text}")
+                program.chmod(0o755)
     # It inherits the lock: if this process is killed, the lock is held until it has ended. Files that are no Python of
     # this version, such as templates, are none of our business.
     python = str(environment / "bin" / "python")
     argv = [python, "-m", "compileall", "-qq", "-j", "0", str(packages)]
     subprocess.run(argv, pass_fds=[lock], capture_output=True, timeout=_INSTALL_S, check=False)
-
-
-def _write_program(folder: Path, point: importlib.metadata.EntryPoint) -> None:
-    begins, called = point.attr.partition(".")[0], point.attr
-    program = folder / point.name
-    program.write_text(f"#!{folder}/python\nimport sys\nfrom {point.module} import {begins}\nsys.exit({called}())\n")
-    program.chmod(0o755)
-
-
-def _finish(release: Path, digest: str) -> None:
-    """Mark the release complete."""
-    part = release / f"{_COMPLETE}.part"
-    part.write_text(f"{digest}\n")
-    os.sync()  # after a power loss, a complete release must not have empty files
-    part.rename(release / _COMPLETE)
 
 
 def _superfluous(releases: Path, wanted: str, keep: int) -> list[Path]:
