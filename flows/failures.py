@@ -31,17 +31,14 @@ from lectern.wire.parser import fields_of
 
 # Logs the failure of a host's part, which is retried, and raises an alarm for it; what is on air goes on.
 
-
 AGAIN_AFTER_S = 600.0  # seconds until an alarm is raised again for the same trouble
 ALARMS_KEPT = 200  # number of alarms for ALARM_URLS that are kept in memory while the database takes none
 ALARM_S = 10.0  # seconds that an alarm may take to be written down and sent
 PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 """Expected errors: a service is away for a while."""
 
-
 LASTING = (ResponseError, AuthenticationError)
 """Causes of a TryAgain by which Redis refuses a request: if they last, waiting does not help."""
-
 
 BATCH_WAITS = (TryAgain, DBAPIError)
 """Errors that are no item's own: they would take one item of a batch after the other."""

@@ -57,8 +57,6 @@ def decision(decide: Callable[Concatenate[Connection, C, P], None]) -> Callable[
 
 
 # -- one transaction ---------------------------------------------------------------------------------------------------
-
-
 async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write what is decided, in one transaction; a dry run reads and decides only."""
     if dry_run:
@@ -89,8 +87,6 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
 
 
 # -- one by one, if need be --------------------------------------------------------------------------------------------
-
-
 @dataclass
 class BatchResult(Generic[I, T]):
     """The results of the smaller batches that a batch became, and the items that failed, each with its reason."""
@@ -123,8 +119,6 @@ async def apart(
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Delivery(Generic[M]):
     """A message of the inbox, or what is wrong with it."""
@@ -234,8 +228,6 @@ def of_messages(
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
-
-
 async def ended(name: str, batch: Batch[M], found: BatchResult[Delivery[M], C], title: str) -> State[None]:
     """The end of a batch: its state, and what became of each message, in a table of this *title*; or its dry run.
 

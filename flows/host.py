@@ -45,14 +45,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 
-
 _WRITING = ThreadPoolExecutor(4, thread_name_prefix="writing")
 _READING = ThreadPoolExecutor(4, thread_name_prefix="reading")
 """Threads for transactions only, because asyncio's own may hang while a disk is slow or a name is looked up.
 
 Writers wait for each other. Readers have threads of their own, so that they do not wait for the writers before them.
 """
-
 
 ALONE_AFTER_S = 0.5
 """Seconds after which a note is written in a transaction of its own, if no other transaction has written it."""

@@ -37,13 +37,7 @@ SEEN_S = 60.0
 WATCHED_S = 15.0
 WATCHED = frozenset(
     one.number
-    for one in (
-        errors.AIRING_BROKEN,
-        errors.STREAMER_LOST,
-        errors.NO_RECORDING,
-        errors.PLAYOUT_AWAY,
-        errors.REDIS_AWAY,
-    )
+    for one in (errors.AIRING_BROKEN, errors.STREAMER_LOST, errors.NO_RECORDING, errors.PLAYOUT_AWAY, errors.REDIS_AWAY)
 )
 """Trouble that is looked for every few seconds: once seen so, it is resolved WATCHED_S after it was last seen."""
 

@@ -34,7 +34,6 @@ from lectern.storage import disk
 
 START_S = 10.0
 
-
 LATE_S = 60.0  # seconds without a round after which a loop counts as standing still
 AWAY_S = 3.0  # seconds that the playout may be away: an upgrade takes less
 OLD_S = 120.0
@@ -53,10 +52,7 @@ class HealthReport:
         self._new_until = time.monotonic() + LATE_S
         self._host: Host[Any] | None = None
         self._ending: str | None = None
-        self._found: tuple[float, list[str]] = (
-            0.0,
-            [],
-        )  # until when it is reused, monotonic, and what is wrong
+        self._found: tuple[float, list[str]] = (0.0, [])  # until when it is reused, monotonic, and what is wrong
         self._has_held = self._has_aired = False
 
     def begins(self, host: Host[Any]) -> None:

@@ -18,7 +18,6 @@ from lectern.settings import TeacherSettings
 FIRST_S = GRACE_S + 1.0
 """Seconds from the start to the first sweep, which then finds what was decided up to the start."""
 
-
 PAUSE_S = 0.05  # seconds between two slices: others write meanwhile
 PRUNING_S = 300.0
 """Seconds for which one of several teachers has the duty; deleting a slice takes well below one second."""
@@ -72,8 +71,6 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
 
 
 # -- old rows ----------------------------------------------------------------------------------------------------------
-
-
 async def forget(host: Host[Any]) -> None:
     """Forget what is old, again and again until cancelled."""
     while True:

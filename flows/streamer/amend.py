@@ -73,8 +73,6 @@ async def _follow(host: StreamerHost, airing: Airing, revision: Airing) -> None:
 
 
 # -- what is in force --------------------------------------------------------------------------------------------------
-
-
 async def keep_confirming(host: StreamerHost) -> None:
     """Tell the teacher of each change when it is in force, or cannot be any more, until cancelled."""
     while True:

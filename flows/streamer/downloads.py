@@ -398,7 +398,6 @@ class PeriodicSync:
 
 # The queue of downloads, which are rows that wait; a download gets a run only when it gets a place.
 
-
 LOOK_S = 5.0  # seconds between two looks at the rows if no event asks for an earlier one
 AGAIN_S = 5.0
 """Seconds until a download that ended without its file is restarted. At the start of a process, also the time in

@@ -372,8 +372,6 @@ async def _soon(event: asyncio.Event, within_s: float) -> None:
 
 
 # -- whom else it asks -------------------------------------------------------------------------------------------------
-
-
 class QuorumCheck:
     """Knows the other streamers by their last beats, and asks them.
 
@@ -383,10 +381,7 @@ class QuorumCheck:
     """
 
     def __init__(
-        self,
-        host: StreamerHost,
-        known: dict[str, str] | None,
-        note: Callable[[Mapping[str, str]], Awaitable[None]],
+        self, host: StreamerHost, known: dict[str, str] | None, note: Callable[[Mapping[str, str]], Awaitable[None]]
     ) -> None:
         self._host, self._known, self._note = host, known, note
         self._say: list[str] | None = None  # the names that the next beat reports
@@ -453,7 +448,6 @@ async def _look(name: str, address: str) -> Peer:
 
 
 # Releases cancelled and moved classes, then holds the lease that the teacher grants.
-
 
 COMMANDS = frozenset({"release", "grant"})
 GRANT_AGAIN_S = 1.0  # seconds until a grant that waits for a failed release, or for the playout, is retried

@@ -33,7 +33,6 @@ from lectern.timing import backoff_s, comes
 AHEAD_S = 2 * 3600.0
 """Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
 
-
 KEPT_S = 60.0
 """Seconds after its end until a class is taken out of the timetable, if the playout has not told its end before.
 
@@ -235,10 +234,7 @@ class PlayoutSync:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
         ours = {
             asyncio.create_task(work, name=name)
-            for name, work in (
-                ("events", self._events(client)),
-                ("look around", self._keep_looking_around()),
-            )
+            for name, work in (("events", self._events(client)), ("look around", self._keep_looking_around()))
         }
         try:
             await self._bring_up_to_date()

@@ -102,7 +102,6 @@ def _seen(path: Path) -> IndexSeen | None:
 # Each recording is looked through once before its class; a warning names what is black, frozen or silent in it. The
 # look delays nothing: a class is ready before it, and is aired whatever it finds.
 
-
 DEAD_AIR_EVERY_S = 5.0
 WARN_EVERY_S = 30.0
 """Seconds between two comparisons of all classes with their recordings, besides those after a look."""

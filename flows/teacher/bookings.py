@@ -35,7 +35,6 @@ from lectern.wire.parser import in_words
 
 # Decides bookings: each waits, proceeds or is refused; cancels take bookings back.
 
-
 Asked = Booking | Cancel
 """The messages that this flow handles."""
 

@@ -113,8 +113,6 @@ def due(connection: Connection, host: TeacherHost) -> bool:
 
 
 # -- classes that begin soon -------------------------------------------------------------------------------------------
-
-
 async def teacher_checks(host: TeacherHost) -> None:
     """Check, until cancelled, the classes that no streamer has yet; of several teachers, only one does so."""
     done: dict[Begins, float] = {}

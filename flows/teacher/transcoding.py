@@ -79,7 +79,6 @@ def rendition_words(key: RenditionKey) -> str:
 
 # Settles transcoding results: waiting classes proceed or are refused, or the rendition falls back to ECS.
 
-
 Lists = Mapping[RenditionKey, list[str]]
 """The class_ids on the Redis waiting lists; the old program's are among them."""
 
@@ -190,7 +189,6 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
 
 
 # -- the request -------------------------------------------------------------------------------------------------------
-
 
 POSTS, POSTS_AT_ONCE = 4, 16
 SAY_AGAIN_S = 60.0  # seconds until the same alarm about the OSS may be raised again
@@ -359,8 +357,6 @@ async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
 
 
 # -- the fallback ------------------------------------------------------------------------------------------------------
-
-
 @flow(name="transcode", persist_result=False, result_storage=NOWHERE)
 async def transcode(record_id: int, resolutions: list[str], dry_run: bool = False) -> State[None]:
     """Make renditions of one record on an ECS host, and publish each result."""
@@ -374,7 +370,6 @@ async def transcode(record_id: int, resolutions: list[str], dry_run: bool = Fals
 
 
 # Settles transcodings whose deadline has passed: their output is there after all, they fall back, or time out.
-
 
 RESULTS_FIRST_S = 60.0
 """Seconds after its deadline after which a transcoding is timed out even while unread results wait."""

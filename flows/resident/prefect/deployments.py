@@ -36,7 +36,6 @@ from lectern.settings import Settings, TeacherSettings
 
 # Heartbeats of runs: this process reports which of its runs are alive; the server marks a run that falls silent.
 
-
 _log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"
 SILENT = "Silent"  # the name of the state (type Crashed) of a run whose process sends no more heartbeats
@@ -146,7 +145,6 @@ STREAMER: Mapping[str, Flow[..., Any]] = {
     "reconcile": reconcile,
     "sweep": sweep_streamer,
 }
-
 
 PARAMETERS: Mapping[str, str] = {
     "inbox_ids": "Numbers of messages in the inbox, as a run of the same flow shows them: 17,20-25. "

@@ -187,8 +187,6 @@ class Recorder:
 
 
 # -- the log of a run in the UI ----------------------------------------------------------------------------------------
-
-
 def _of_a_run(_record: logging.LogRecord) -> bool:
     return FlowRunContext.get() is not None
 

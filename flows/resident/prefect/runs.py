@@ -416,8 +416,7 @@ PAGE = 200  # number of runs that Prefect gives at a time
 async def runs_in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[StateType]) -> list[FlowRun]:
     """The runs among *ids* that are in one of *states*."""
     wanted = FlowRunFilter(
-        id=FlowRunFilterId(any_=list(ids)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        id=FlowRunFilterId(any_=list(ids)), state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
     )
     async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
@@ -426,8 +425,7 @@ async def runs_in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequ
 async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
     """Whether a run has this *tag*, of those whose state has another name than *but*, however many others there are."""
     wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[tag]),
-        state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but])),
+        tags=FlowRunFilterTags(all_=[tag]), state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but]))
     )
     async with asking():
         return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))

@@ -37,9 +37,7 @@ UNHEARD_EVERY_S = 5.0
 ANSWERS_S = 10.0
 """Seconds that Prefect has to answer the question whether it is there, before it counts as away."""
 
-
 LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
-
 
 UNTAGGED_S = 60.0
 """Seconds after which a claimed run of a shared queue without a host's tag is abandoned: the host died claiming it."""
@@ -205,8 +203,6 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
 
 
 # -- runs that no process executes -------------------------------------------------------------------------------------
-
-
 async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = None) -> int:
     """Set the runs that a crashed process left to AwaitingRetry or Cancelled; returns their number.
 

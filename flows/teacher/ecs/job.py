@@ -426,8 +426,6 @@ def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterabl
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------
-
-
 class HostQueue:
     """The jobs of this process that wait for a host; a task serves them while there are any."""
 
