@@ -5,7 +5,7 @@ import json
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
@@ -108,16 +108,12 @@ async def raised(
         return
     with Caught() as failed:
         async with asyncio.timeout(ALARM_S):
-            await host.write_tx(_put, host, code, said)
+            now = time.time()
+            await host.write_tx(outbox.put, host.journal, [host.alarm(code, said, now)], now)
             host.alarmed_at.passes(what)
             await pass_on(host)
     if failed.error is not None:
         log.error("%s: its alarm is not sent yet: %s", what, words(failed.error))
-
-
-def _put(connection: Connection, host: Host[Any], code: ErrorCode, said: str) -> None:
-    now = time.time()
-    outbox.put(connection, host.journal, [host.alarm(code, said, now)], now)
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
@@ -128,23 +124,18 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
         return
     said = Text("{host}: the disk cannot be written: {why}", host=host.settings.name, why=why)
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
-    if host.alarmed_at.take("disk, people", AGAIN_AFTER_S):  # people need no Redis
-        _to_people(host, made)
+    if host.settings.alarm_services and host.alarmed_at.take("disk, people", AGAIN_AFTER_S):  # people need no Redis
+        host.to_people.append(made)  # in memory, because the database takes nothing
+        if len(host.to_people) > ALARMS_KEPT:
+            log.error(
+                "alarms: too many wait for ALARM_URLS in memory, this one is dropped: %s", host.to_people.popleft()
+            )
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made)
     except TryAgain as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return
     host.alarmed_at.passes("disk")
-
-
-def _to_people(host: Host[Any], made: str) -> None:
-    """Keep an alarm for ALARM_URLS in memory, because the database takes nothing; the newest ones are kept."""
-    if not host.settings.alarm_services:
-        return
-    host.to_people.append(made)
-    if len(host.to_people) > ALARMS_KEPT:
-        log.error("alarms: too many wait for ALARM_URLS in memory, this one is dropped: %s", host.to_people.popleft())
 
 
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
@@ -191,8 +182,6 @@ AWAY_S = 5.0
 
 RELEASE_ATTEMPTS = 7
 """Number of retries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
-
-AWAY = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 
 
 def batches(kept: Sequence[InboxMessage]) -> list[list[InboxMessage]]:
@@ -252,7 +241,7 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
     if disk.takes_nothing(error):
         return True
     if not isinstance(error, OperationalError):
-        return isinstance(error, AWAY)
+        return isinstance(error, PASSING)
     if error.connection_invalidated or any(one in str(error.orig).lower() for one in PASSES):
         return True
     try:
@@ -295,13 +284,10 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
 
 def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage], flow: str, why: str) -> None:
     """Keep a failed try of *flow* for the recorder: a Retry of its run handles these messages."""
-    labels, ids, now = (
-        [label_of(one.body) for one in some],
-        inbox.format_id_ranges([one.id for one in some]),
-        time.time(),
-    )
-    names = [label.class_id or f"inbox {one.id}" for label, one in zip(labels, some, strict=True)]
-    said = json.dumps([{"class": name, "decision": FAILED, "detail": why} for name in names])
+    labels, now = [label_of(one.body) for one in some], time.time()
+    ids, names = inbox.format_id_ranges([one.id for one in some]), zip(labels, some, strict=True)
+    table = [{"class": label.class_id or f"inbox {one.id}", "decision": FAILED, "detail": why} for label, one in names]
+    said = json.dumps(table)
     work = UnrecordedWork(
         flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why, said
     )
@@ -339,8 +325,11 @@ def _answer(connection: Connection, host: Host[Any], one: InboxMessage, class_id
             return None
         said = outgoing.answer(class_id, code, why)
         return Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)
-    if one.command != "prepare" or _is_here(connection, class_id):
+    if one.command != "prepare":
         return None
+    with suppress(CallAPerson, ValueError):  # whose row cannot be read is never aired here, so another may get it
+        if class_id in airings.by_id(connection, [class_id]):
+            return None
     placement = fields_of(one.body).get("placement", 1)
     report = Report(
         cmd="prepared",
@@ -352,11 +341,3 @@ def _answer(connection: Connection, host: Host[Any], one: InboxMessage, class_id
         placement=placement if type(placement) is int else 1,
     )
     return Outgoing(host.settings.report_stream, OutgoingKind.STREAM, report, class_id)
-
-
-def _is_here(connection: Connection, class_id: str) -> bool:
-    """Whether this streamer has the class; one whose row cannot be read is never aired here, so another may get it."""
-    try:
-        return class_id in airings.by_id(connection, [class_id])
-    except (CallAPerson, ValueError):
-        return False

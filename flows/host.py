@@ -103,10 +103,10 @@ class SentAcks:
                 raise AckNotWritten from failed.error
         return some
 
-    def flush(self, connection: Connection) -> Sequence[SentAck]:
-        """Write all notes in a transaction that does nothing else, and return them for `acknowledge`."""
+    def flush_odd(self, connection: Connection) -> Sequence[SentAck]:
+        """Write those that could not be written beside other work, and return them for `acknowledge`."""
         with self._lock:
-            some = [*self._odd, *self._waiting]
+            some = list(self._odd)
         for note in some:
             note.write(connection)
         return some
@@ -228,14 +228,8 @@ class Host(Generic[S]):
 
     async def note(self) -> None:
         """Write the notes that no commit has written."""
-
-        def go() -> None:
-            with transaction(self.engine) as connection:
-                noted = self.acks.flush(connection)
-            self.acks.acknowledge(noted)
-
         if self.acks.ids():
-            await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
+            self.acks.acknowledge(await self.write_tx(self.acks.flush_odd))
 
     async def keep_noting(self) -> None:
         """Write, until cancelled, the notes that no commit has written for ALONE_AFTER_S."""
@@ -371,8 +365,3 @@ def lost_tag(streamer: str, session: str | None = None) -> str:
 
 
 NOT_MOVED = "NotMoved"  # the name of the state of a move run that took no class from its streamer
-
-
-async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:
-    """Wait for all of *work*; a failure is returned as its exception."""
-    return await asyncio.gather(*work, return_exceptions=True)

@@ -62,7 +62,10 @@ async def publish_outbox(host: Host[Any]) -> bool:
             host.waiters.wake(one.class_id for one in sending)
             done = await _send(host, sending, batch.until)
             now = time.time()
-            if _can_wait(host, batch, done):
+            # The note of what was sent may wait for the next commit, but not for alarms.
+            can_wait = not (host.settings.shared or done.broke is not None or done.refused)
+            can_wait = can_wait and len(batch.messages) < SEND_BATCH > len(host.acks.ids())
+            if can_wait and not _alarms(host, batch.messages):
                 write = partial(_sent, host=host, batch=batch, done=done, now=now)
                 host.acks.add((one.id for one in sending), write)
             elif done.number or not sending:
@@ -111,17 +114,10 @@ async def tell_people(host: Host[Any]) -> None:
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:
     """While Redis is away, pass alarms on to people, who need no Redis, and leave the messages to another teacher."""
     alarms = [one for one in _alarms(host, left) if not one.is_told]
-    _for_people(connection, host, alarms)
     _told(connection, host, alarms, (), time.time())
     _for_webhook(connection, host, left)
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
-
-
-def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent]) -> None:
-    """Mark *alarms* to be passed on to ALARM_URLS, each once."""
-    if host.settings.alarm_services:
-        outbox.note_due(connection, host.journal, "people", [one.id for one in alarms])
 
 
 def _for_webhook(connection: Connection, host: Host[Any], some: Sequence[Unsent]) -> None:
@@ -135,8 +131,10 @@ def _for_webhook(connection: Connection, host: Host[Any], some: Sequence[Unsent]
 def _told(
     connection: Connection, host: Host[Any], alarms: Sequence[Unsent], told: Sequence[Unsent], now: float
 ) -> None:
-    """Note that the incidents that began with one of *alarms* are known: the channel was *told*, or people are."""
+    """Note which incidents that began with one of *alarms* are known: the channel was *told*, or people are, now."""
     known = alarms if host.settings.alarm_services else _alarms(host, told)
+    if host.settings.alarm_services:  # also what Redis refused: people need it all the more
+        outbox.note_due(connection, host.journal, "people", [one.id for one in alarms])
     incidents.told(connection, host.journal, [one.id for one in known], now)
 
 
@@ -146,13 +144,6 @@ def _log(body: str) -> None:
         log.info("alarm: %s", body)
     else:
         log.error("alarm: %s", body)
-
-
-def _can_wait(host: Host[Any], batch: "_Batch", done: Sent) -> bool:
-    """Whether the note that a batch was sent may wait for the next commit; not if it has alarms."""
-    if host.settings.shared or done.broke is not None or done.refused or len(batch.messages) >= SEND_BATCH:
-        return False
-    return not _alarms(host, batch.messages) and len(host.acks.ids()) < SEND_BATCH
 
 
 def _alarms(host: Host[Any], some: Sequence[Unsent]) -> list[Unsent]:
@@ -233,7 +224,6 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     _for_webhook(connection, host, reached)
     if alarms := _alarms(host, reached):
         _told(connection, host, alarms, told, now)
-        _for_people(connection, host, alarms)  # also what Redis refused: people need it all the more
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]

@@ -97,7 +97,7 @@ class Playout:
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
         """Send a request, and return the playout's answer; raises TryAgain if it is away, NotTaken if it refuses."""
         if self.client is None:
-            raise TryAgain(Text("the playout is not there: {reason}", reason=self.why))
+            raise TryAgain("the playout is not there: {reason}", reason=self.why)
         try:
             answer = await self.client.ask(do, **fields)
         except PlayoutUnreachable as error:

@@ -17,7 +17,6 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry
 
 from lectern.errors import TryAgain
-from lectern.i18n import Text
 
 log = logging.getLogger("lectern")
 ASK_S = 30.0
@@ -40,7 +39,7 @@ async def asking(within_s: float | None = None) -> AsyncIterator[None]:
     except AWAY as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else repr(error)
         raise TryAgain(
-            Text("Prefect does not answer at {value}: {reason}", value=PREFECT_API_URL.value(), reason=why)
+            "Prefect does not answer at {value}: {reason}", value=PREFECT_API_URL.value(), reason=why
         ) from error
 
 

@@ -51,10 +51,14 @@ class Handler:
         claimed.set(kept)
         # What can be neither handled nor put back is retried when its lease ends.
         async with failures.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
-            if flow == TAKE_BACK:
-                await self._take_back(kept)
-            else:
+            if flow != TAKE_BACK:
                 await self._handle(flow, [message.id for message in kept])
+                return
+            assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
+            stops = await lease.take_back(self._host, kept)
+            ending = asyncio.create_task(lease.end_runs(self._host, stops))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def _handle(self, flow: str, ids: Sequence[int]) -> None:
         state: State[Any] | None = None
@@ -85,13 +89,6 @@ class Handler:
             if failed.error is not None and not await self._said("sweep", failed.error):
                 name = f"sweep {self._host.settings.name}"
                 await noted(self._host, UnrecordedWork("sweep", name, began, error=failures.words(failed.error)))
-
-    async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
-        assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
-        stops = await lease.take_back(self._host, kept)
-        ending = asyncio.create_task(lease.end_runs(self._host, stops))
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
 
 
 class Consumer:

@@ -65,7 +65,10 @@ class HealthReport:
 
     async def answer(self, _request: Request) -> Response:
         """200 if messages are taken and handled, and classes may be aired; else 503, and in words what is wrong."""
-        wrong = await self._wrong()
+        wrong, host = await self._wrong(), self._host
+        settings, read_at, waits = self._settings, self._since, list[str]()
+        if host is not None:
+            settings, read_at, waits = host.settings, host.settings_read_at, list(host.settings_wait)
         body = {
             "version": __version__,
             "role": self._settings.role,
@@ -73,16 +76,10 @@ class HealthReport:
             "ready": not wrong,
             "wrong": wrong,
             "since": self._since,
-            "settings": self._of_settings(),
+            "settings": {"digest": settings.digest, "read_at": read_at, "wait": waits},
             **self._lease(),
         }
         return JSONResponse(body, 503 if wrong else 200)
-
-    def _of_settings(self) -> dict[str, object]:
-        """Which settings it goes by, when it read them, and which ones wait for a restart."""
-        host = self._host
-        settings, at = (host.settings, host.settings_read_at) if host is not None else (self._settings, self._since)
-        return {"digest": settings.digest, "read_at": at, "wait": list(host.settings_wait) if host is not None else []}
 
     def _lease(self) -> dict[str, object]:
         """A streamer's lease, and whether it hears the control host; streamers that do not hear that host ask for this.
@@ -156,16 +153,14 @@ class Metrics:
         host, settings = self._host, self._host.settings
         left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
         text = await host.read_tx(self._text, settings)
-        states = self._states(host) if isinstance(host, TeacherHost) else None
+        states: Mapping[str, int] | None = None
+        if isinstance(host, TeacherHost):
+            known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
+            states = dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
         text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
         if isinstance(host, StreamerHost):
             text += lectern_metrics.playout_exposition(await self._playout(host))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @staticmethod
-    def _states(host: TeacherHost) -> Mapping[str, int]:
-        known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
-        return dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
 
     @staticmethod
     async def _playout(host: StreamerHost) -> Mapping[str, Any] | None:

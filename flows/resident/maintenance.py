@@ -85,13 +85,8 @@ async def forget(host: Host[Any]) -> None:
 
 async def _forget(host: Host[Any]) -> None:
     settings, now = host.settings, time.time()
-    kept_s = (
-        settings.message_retention_s,
-        settings.event_retention_s,
-        settings.class_retention_s,
-        settings.as_run_retention_s,
-    )
-    before = RowsBefore(*(now - seconds for seconds in kept_s))
+    kept_s = settings.message_retention_s, settings.event_retention_s, settings.class_retention_s
+    before = RowsBefore(*(now - seconds for seconds in (*kept_s, settings.as_run_retention_s)))
     rules = retention.of_teacher(before) if isinstance(settings, TeacherSettings) else retention.of_streamer(before)
     for rule in rules:
         number = 0
@@ -104,11 +99,6 @@ async def _forget(host: Host[Any]) -> None:
             await asyncio.sleep(PAUSE_S)
         if number:
             log.info("retention: %d rows of %s are forgotten", number, rule.table.name)
-    if isinstance(host.settings, TeacherSettings):
-        await host.write_tx(_forget_small, time.time(), host.settings.message_retention_s)
-
-
-def _forget_small(connection: Connection, now: float, keep_s: float) -> None:
-    """Forget old rows of the small tables, which need no slices."""
-    bookings.prune_cancels(connection, now)
-    leases.forget_teachers(connection, now - keep_s)
+    if isinstance(host.settings, TeacherSettings):  # small tables, which need no slices
+        await host.write_tx(bookings.prune_cancels, time.time())
+        await host.write_tx(leases.forget_teachers, time.time() - host.settings.message_retention_s)

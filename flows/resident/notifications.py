@@ -49,43 +49,35 @@ class People:
 
     async def tell(self) -> None:
         """Pass alarms on until cancelled; without ALARM_URLS there is nothing to do until they are set."""
-        notify.services(self._urls)  # raises Misuse, which is alarmed on the channel
+        host = self._host
+        notify.services(host.settings.alarm_services)  # raises Misuse, which is alarmed on the channel
         while True:
-            self._host.watchdog.beat("people")
-            if not self._urls:
+            host.watchdog.beat("people")
+            if host.settings.alarm_services and host.to_people:
+                await self._pass_on(host.to_people.popleft())
+            elif not host.settings.alarm_services or not await self._pass_on_due():
                 await asyncio.sleep(LOOK_S)
-            elif self._host.to_people:
-                await self._pass_on(self._host.to_people.popleft())
-            elif not await self._pass_on_due():
-                await asyncio.sleep(LOOK_S)
-
-    @property
-    def _urls(self) -> str:
-        return str(self._host.settings.alarm_services)
 
     async def _pass_on_due(self) -> bool:
         """Pass on the oldest alarm that is due. False if there is none, or another teacher passes them on."""
         host = self._host
         # Read again when the duty is ours: another teacher may have passed it on before.
-        if await self._due() and await self._is_ours():
+        if await self._due() and await is_ours(host, TELLING, LEASE_S):
             for id_, body in await self._due():
                 how = await self._pass_on(body, is_due=True)
                 if how is None:
                     return False
                 self._unnoted[id_] = how
-        noted = dict(self._unnoted)
-        if noted:
-            await host.write_tx(outbox.note_people, host.journal, noted)
-            self._unnoted.clear()
-        return bool(noted)
+        if not self._unnoted:
+            return False
+        await host.write_tx(outbox.note_people, host.journal, dict(self._unnoted))
+        self._unnoted.clear()
+        return True
 
     async def _due(self) -> list[tuple[int, str]]:
         """The oldest alarm that is due, or none."""
         due = await self._host.read_tx(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
         return [row for row in due if row[0] not in self._unnoted][:1]
-
-    async def _is_ours(self) -> bool:
-        return await is_ours(self._host, TELLING, LEASE_S)
 
     async def _pass_on(self, alarm: str, *, is_due: bool = False) -> Telling | None:
         """Send *alarm* to all services, with retries; None if it *is_due*, and another teacher passes alarms on now."""
@@ -99,7 +91,7 @@ class People:
         names, took = [name for name, _ in notify.services(urls)], set[str]()
         for number in range(TRIES):
             self._host.watchdog.note("people")
-            if is_due and not await self._is_ours():
+            if is_due and not await is_ours(self._host, TELLING, LEASE_S):
                 return None
             left = [name for name in names if name not in took]
             if not left:  # the last one took it after its time
@@ -152,10 +144,6 @@ async def watch(host: Host[Any]) -> None:
 def _follow_up(connection: Connection, host: Host[Any]) -> int:
     now = time.time()
     due = incidents.follow_up(connection, host.journal, host.settings.name, patience(host), now)
-    outbox.put(
-        connection,
-        host.journal,
-        [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, alarm) for alarm in due],
-        now,
-    )
+    alarms = [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, alarm) for alarm in due]
+    outbox.put(connection, host.journal, alarms, now)
     return len(due)

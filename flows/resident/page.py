@@ -170,7 +170,7 @@ class Page:
             url = f"http://{address}/still/{quote(class_id, safe='')}.jpg"
             answer = await health.fetched(url, STILL_S, ffmpeg.MOST_STILL_BYTES, headers)
         if answer is None:
-            raise TryAgain(Text("{streamer} does not answer", streamer=streamer))
+            raise TryAgain("{streamer} does not answer", streamer=streamer)
         if answer.status_code != 200:
             raise TryAgain(answer.text[:200] or Text("{streamer} does not answer", streamer=streamer))
         return answer.content

@@ -231,7 +231,7 @@ class Resident:
             await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
             await works.end(["recorder"], END_S / 2)
             await recorder.close(END_S / 2)
-            await works.end_all(END_S / 2)
+            await works.end(None, END_S / 2)
         if works.why is not None:
             raise works.why
 

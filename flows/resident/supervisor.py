@@ -37,8 +37,9 @@ class Supervisor:
         async with failures.isolated(self._host, name, through=()):
             await work()
 
-    async def end(self, names: Collection[str], within_s: float) -> None:
-        """Cancel the services of these *names* until they have ended, for at most *within_s* seconds."""
+    async def end(self, names: Collection[str] | None, within_s: float) -> None:
+        """Cancel the services of these *names*, or all, until they have ended, for at most *within_s* seconds."""
+        names = self._tasks.keys() if names is None else names
         self._ending |= set(names)
         left = {self._tasks[name] for name in names if name in self._tasks}
         until = time.monotonic() + within_s
@@ -48,10 +49,6 @@ class Supervisor:
             _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
         for task in left:
             log.error("%s: does not end", task.get_name())
-
-    async def end_all(self, within_s: float) -> None:
-        """Cancel all services, as `end` does."""
-        await self.end(list(self._tasks), within_s)
 
     async def _keep(self, name: str, work: Service) -> object:
         tries, since = 0, 0.0
@@ -69,7 +66,10 @@ class Supervisor:
             except asyncio.CancelledError:
                 if name in self._ending:
                     raise
-                self._uncancelled(name)
+                task = asyncio.current_task()
+                while task is not None and task.cancelling():  # a library's leftover cancel
+                    task.uncancel()
+                log.error("%s: was cancelled by nobody; it begins again", name)
             else:
                 now = time.monotonic()
                 tries = 0 if now - began > STEADY_S else tries + 1
@@ -83,11 +83,3 @@ class Supervisor:
             if name in self._ending:  # it swallowed its cancel, and failed then
                 return None
             await asyncio.sleep(pause_s)
-
-    @staticmethod
-    def _uncancelled(name: str) -> None:
-        """Log that a library's leftover cancel has ended *name*, and take it back."""
-        task = asyncio.current_task()
-        while task is not None and task.cancelling():
-            task.uncancel()
-        log.error("%s: was cancelled by nobody; it begins again", name)

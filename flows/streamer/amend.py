@@ -47,7 +47,11 @@ async def after(host: StreamerHost, all_changes: Sequence[StreamerChanges]) -> N
     host.amended.set()
     host.playout.wanted.set()
     for airing, revision in [pair for changes in all_changes for pair in changes.amended]:
-        await _follow(host, airing, revision)
+        # Its run was planned for the old time; the playout gets the rest by the timetable.
+        is_moved = revision.start_time != airing.start_time
+        if is_moved and airing.run_id is not None and airing.class_id not in host.playout.watches:
+            async with best_effort(f"cancel the run of {airing.class_id}"):
+                await host.runs.cancel(airing.run_id, OTHER_TIME)
     host.unplanned.set()
     await publish_outbox(host)
 
@@ -61,15 +65,6 @@ def decided(connection: Connection, changes: StreamerChanges, messages: Sequence
         known |= decide.amend(
             changes, message, *pair, [it for it in waiting if called(it.class_id) == message.class_id], AHEAD_S
         )
-
-
-async def _follow(host: StreamerHost, airing: Airing, revision: Airing) -> None:
-    """Take back the run that was planned for the old time of a class; the playout gets the rest by the timetable."""
-    if revision.start_time == airing.start_time:
-        return
-    if airing.run_id is not None and airing.class_id not in host.playout.watches:
-        async with best_effort(f"cancel the run of {airing.class_id}"):
-            await host.runs.cancel(airing.run_id, OTHER_TIME)
 
 
 # -- what is in force --------------------------------------------------------------------------------------------------
@@ -88,9 +83,10 @@ async def confirm(host: StreamerHost) -> None:
     if not waiting:
         return
     is_known = await host.playout.in_force(CONFIRMS_S)
-    is_aired = as_aired(host.playout.confirmed) if is_known else _nobody_knows
-    if not is_known and host.playout.is_written() and host.playout.away_s() > NO_WORKER_S:
-        is_aired = _as_written
+    # If no worker is there, the next one goes by the timetable on the disk, which has the earlier rows.
+    is_written = host.playout.is_written() and host.playout.away_s() > NO_WORKER_S
+    unknown: IsAired = lambda changes, airing: is_written and airing.end_time > changes.now  # noqa: E731 (as `as_aired`)
+    is_aired = as_aired(host.playout.confirmed) if is_known else unknown
     if (await changed(host, partial(confirmed, waiting, is_aired))).sends:
         await publish_outbox(host)
 
@@ -123,12 +119,3 @@ def as_aired(lessons: Mapping[str, ScheduledClass]) -> IsAired:
         )
 
     return is_aired
-
-
-def _as_written(changes: StreamerChanges, airing: Airing) -> bool:
-    """No worker is there, and the next one goes by the timetable on the disk, which has the earlier rows."""
-    return airing.end_time > changes.now
-
-
-def _nobody_knows(_changes: StreamerChanges, _one: Airing) -> bool:
-    return False

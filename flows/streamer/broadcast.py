@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -24,6 +23,7 @@ from lectern.states import AiringState
 from lectern.timing import comes
 
 LOOK_EVERY_S = 5.0  # seconds after which the class is read from the database although no event came
+CANCELLED = Text("cancelled in the UI")
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
@@ -59,7 +59,9 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
     except asyncio.CancelledError:
         # A class that the teacher took back is closed already; a process that ends leaves it to the playout.
         if watching.run_id and host.runs.was_cancelled(watching.run_id):
-            await asyncio.shield(_cancelled(host, airing))
+            ending = playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, CANCELLED)
+            await asyncio.shield(ending)
+            host.playout.wanted.set()
         raise
     finally:
         host.playout.watches.pop(airing.class_id, None)
@@ -75,11 +77,6 @@ async def _watched(host: StreamerHost, airing: Airing, watching: Watch, bar: art
         if now is None or now.state not in OPEN | {AiringState.WAITING}:
             return now or airing
         bar.set(100 * (time.time() - now.start_time) / max(now.end_time - now.start_time, 1.0))
-
-
-async def _cancelled(host: StreamerHost, airing: Airing) -> None:
-    await playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, "cancelled in the UI")
-    host.playout.wanted.set()
 
 
 EVERY_S = 3.0
@@ -183,35 +180,28 @@ class CancelledRuns:
     async def look(self) -> None:
         """Look once; raises what Prefect's client raises if Prefect is away."""
         planned = await self._host.read_tx(airings.planned)
-        for page in self._pages(list(planned)):
-            for run_id in await self._host.runs.cancelled(page):
-                if run_id in planned:
-                    await self._cancelled(run_id, planned[run_id])
-
-    def _pages(self, run_ids: Sequence[str]) -> list[Sequence[str]]:
+        run_ids = list(planned)
         later = [run_ids[begin : begin + PAGE] for begin in range(PAGE, len(run_ids), PAGE)]
         self._page += 1
-        return [run_ids[:PAGE], *later[self._page % len(later) :][:1]] if later else [run_ids] if run_ids else []
+        for page in (run_ids[:PAGE], *(later[self._page % len(later) :][:1] if later else ())):
+            for run_id in await self._host.runs.cancelled(page) if page else ():
+                if run_id in planned:
+                    await self._cancelled(run_id, planned[run_id])
 
     async def _cancelled(self, run_id: str, class_id: str) -> None:
         host = self._host
         try:
             airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
-            if airing is None or airing.run_id != run_id or not _is_its_end(airing, host.playout.watches.get(class_id)):
+            watch = host.playout.watches.get(class_id)
+            is_watched = watch is not None and (airing is None or airing.state is AiringState.ON_AIR)
+            is_watched = is_watched or (watch is not None and watch.run_id == run_id)
+            if airing is None or airing.run_id != run_id or airing.state not in OPEN or is_watched:
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
-            await playout_events.close_unfinished(
-                host, airing.class_id, AiringState.CANCELLED, Text("cancelled in the UI")
-            )
+            await playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, CANCELLED)
             await lease.end_pushes(host, [airing])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
-
-
-def _is_its_end(airing: Airing, watching: Watch | None) -> bool:
-    if airing.state is AiringState.READY:
-        return watching is None or watching.run_id != airing.run_id
-    return airing.state is AiringState.ON_AIR and watching is None
 
 
 async def cancels(host: StreamerHost) -> None:

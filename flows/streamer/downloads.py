@@ -56,7 +56,7 @@ async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float 
         pushed = await host.read_tx(airings.citing, stem, {AiringState.ON_AIR})
         if row is None or row.state is not FileState.READY or (pushed and seen_at is None):
             return False
-        if await (_is_well(path, row) if seen_at is None else asyncio.to_thread(_was_put_since, path, seen_at)):
+        if await _is_well(path, row, seen_at):
             log.info("%s: is well by now, it stays", stem)
             return False
         try:
@@ -69,14 +69,11 @@ async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float 
     return True
 
 
-def _was_put_since(path: Path, at: float) -> bool:
-    try:
-        return path.stat().st_ctime > at  # the time of its renaming: wget gives it the origin's modification time
-    except OSError:
+async def _is_well(path: Path, row: Cached, seen_at: float | None) -> bool:
+    if seen_at is not None:
+        with suppress(OSError):  # by the time of its renaming: wget gives it the origin's modification time
+            return (await asyncio.to_thread(path.stat)).st_ctime > seen_at
         return False
-
-
-async def _is_well(path: Path, row: Cached) -> bool:
     size, unreadable = await asyncio.to_thread(cache_dir.readable, path)
     if size != row.size_bytes or unreadable is not None:
         return False
@@ -140,8 +137,10 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
             return Completed(message="nothing to do: no class needs it any more, and its room went to another")
         if runs > MAX_RUNS:
             raise Refuse(
-                Text("{stem}: given up after {max_runs} runs; see their logs", stem=stem, max_runs=MAX_RUNS),
+                "{stem}: given up after {max_runs} runs; see their logs",
                 errors.DOWNLOAD_FAILED,
+                stem=stem,
+                max_runs=MAX_RUNS,
             )
         remote, probed = await _come(host, stem) or await _fetched(host, stem)
         host.fetched[stem] = remote, probed
@@ -164,7 +163,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
 
 def cancelled(stem: str) -> Refuse:
     """The error that refuses the classes of a download whose run a person cancelled."""
-    return Refuse(Text("the download of {stem} was cancelled in the UI", stem=stem), errors.CANCELLED)
+    return Refuse("the download of {stem} was cancelled in the UI", errors.CANCELLED, stem=stem)
 
 
 async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
@@ -230,8 +229,9 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         await _resize(host, row, remote.size_bytes)
         row = (await host.read_tx(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
-        raise Refuse(Text("{stem}: the origin does not say its length any more", stem=stem), errors.DOWNLOAD_FAILED)
-    goes_on = await asyncio.to_thread(_begin, part, remote)
+        raise Refuse("{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED, stem=stem)
+    with disk.writing(str(part)):
+        goes_on = await asyncio.to_thread(cache_dir.resume, part, remote)
     async with artifacts.ProgressBar(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         periodic_sync = PeriodicSync(part, remote)
 
@@ -248,7 +248,11 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)
         probed = await _check(stem, part, remote)
-        look, plain = await _airable(part)
+        try:
+            look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
+        except Refuse:
+            part.unlink()
+            raise
         if plain != part:  # from here on its size and its sum are not the origin's
             probed, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
             if probed.size_bytes > row.size_bytes:
@@ -259,25 +263,10 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     return remote, probed
 
 
-async def _airable(part: Path) -> tuple[Look, Path]:
-    """The playout's view of the recording, and a file that it can air; raises Refuse if there is none."""
-    try:
-        return await integrity.looked(part)
-    except Refuse:
-        part.unlink()
-        raise
-
-
 async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
     """Make room for a download, or its plain FLV file, of *size_bytes*; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
         await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
-
-
-def _begin(part: Path, remote: RemoteFile) -> bool:
-    """Prepare the part file; returns whether the download goes on with the bytes of an earlier try."""
-    with disk.writing(str(part)):
-        return cache_dir.resume(part, remote)
 
 
 async def _of_one_recording(host: StreamerHost, stem: str, part: Path, remote: RemoteFile) -> None:
@@ -292,9 +281,7 @@ async def _of_one_recording(host: StreamerHost, stem: str, part: Path, remote: R
         if again.promise == remote.promise:
             return
     await asyncio.to_thread(cache_dir.remove, part)
-    raise TryAgain(
-        Text("{stem}: was replaced at its origin while it was downloaded", stem=stem), errors.DOWNLOAD_FAILED
-    )
+    raise TryAgain("{stem}: was replaced at its origin while it was downloaded", errors.DOWNLOAD_FAILED, stem=stem)
 
 
 async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
@@ -302,21 +289,22 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
     size = await asyncio.to_thread(lambda: part.stat().st_size)
     if size != remote.size_bytes:
         raise TryAgain(
-            Text("{stem}: {size} bytes came of {size_bytes}", stem=stem, size=size, size_bytes=remote.size_bytes),
+            "{stem}: {size} bytes came of {size_bytes}",
             errors.DOWNLOAD_FAILED,
+            stem=stem,
+            size=size,
+            size_bytes=remote.size_bytes,
         )
     if remote.crc64 is not None:
         crc64 = await asyncio.to_thread(cache_dir.crc64, part)
         if crc64 != remote.crc64:
             part.unlink()
             raise TryAgain(
-                Text(
-                    "{stem}: CRC-64 is {crc64}, the origin says {other_crc64}",
-                    stem=stem,
-                    crc64=crc64,
-                    other_crc64=remote.crc64,
-                ),
+                "{stem}: CRC-64 is {crc64}, the origin says {other_crc64}",
                 errors.BAD_RECORDING,
+                stem=stem,
+                crc64=crc64,
+                other_crc64=remote.crc64,
             )
     try:
         probed = await probe.probe(part)
@@ -325,7 +313,7 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
         raise
     if not probed.last_second_decodes:
         part.unlink()
-        raise Refuse(Text("{stem}: its end cannot be decoded", stem=stem), errors.BAD_RECORDING)
+        raise Refuse("{stem}: its end cannot be decoded", errors.BAD_RECORDING, stem=stem)
     return probed
 
 
@@ -443,9 +431,10 @@ class DownloadQueue:
         for stem in [stem for stem, begun in self._begun.items() if self._is_over(stem, begun)]:
             del self._begun[stem]
             self._aside[stem] = now + AGAIN_S
-        for stem in [stem for stem, begun in self._begun.items() if self._is_stuck(begun, now)]:
-            why = "Prefect does not let its run begin"  # if it begins at last, all is done
-            self._begun[stem] = _Begun(self._host.background.without(self._host.runs, _run(stem), why))
+        for stem, begun in list(self._begun.items()):
+            if isinstance(begun.run, str) and not begun.was_busy and now - begun.at > BEGINS_S:
+                why = "Prefect does not let its run begin"  # if it begins at last, all is done
+                self._begun[stem] = _Begun(self._host.background.without(self._host.runs, _run(stem), why))
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
         self._awaited &= self._aside.keys()
         # A run that is resumed, or that a person began, was not begun here and downloads all the same.
@@ -470,10 +459,6 @@ class DownloadQueue:
         if isinstance(begun.run, asyncio.Task):
             return begun.run.done()
         return begun.was_busy or not self._host.runs.is_at_work(begun.run)
-
-    @staticmethod
-    def _is_stuck(begun: _Begun, now: float) -> bool:
-        return isinstance(begun.run, str) and not begun.was_busy and now - begun.at > BEGINS_S
 
     async def _take_up(self, stem: str, run_id: str | None) -> None:
         """Begin a download; an earlier run of it first gets time to resume; if that was cancelled, give it up."""

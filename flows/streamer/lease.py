@@ -214,7 +214,12 @@ class HeartbeatThread:
     async def _keep_beating(self, bus: Bus) -> None:
         while True:
             pause_s = await self._beat(bus)
-            self._say_whether_held()
+            held = boot_now() < self._lease.until
+            if held and not self._was_held:
+                log.info("lease: held")
+            elif self._was_held and not held:
+                log.error("lease: has run out; nothing is pushed until it is held again")
+            self._was_held = held
             await _soon(self._wakes, pause_s)
 
     async def _beat(self, bus: Bus) -> float:
@@ -275,14 +280,6 @@ class HeartbeatThread:
         self._lease = lease
         self._host.playout.until = lease.until
         self._host.control_connected = lease.answer is Answer.OURS
-
-    def _say_whether_held(self) -> None:
-        held = boot_now() < self._lease.until
-        if held and not self._was_held:
-            log.info("lease: held")
-        elif self._was_held and not held:
-            log.error("lease: has run out; nothing is pushed until it is held again")
-        self._was_held = held
 
     # -- the witnesses -------------------------------------------------------------------------------------------------
 
@@ -417,8 +414,7 @@ class QuorumCheck:
     async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> PartitionVerdict:
         """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
         policy = self._host.settings.partition_policy
-        peers = self._peers() if policy == "ask peers" else _nobody()
-        word, others = await asyncio.gather(self._prefect(is_taken, session, claim), peers)
+        word, others = await asyncio.gather(self._prefect(is_taken, session, claim), self._peers(policy))
         return decide_leases.partition_verdict(policy, word, others)
 
     async def _prefect(self, is_taken: IsTaken, *sessions: str) -> PrefectAnswer:
@@ -430,17 +426,13 @@ class QuorumCheck:
             return PrefectAnswer.AWAY
         return PrefectAnswer.TAKEN if any(taken) else PrefectAnswer.FREE
 
-    async def _peers(self) -> Peers:
-        if self._known is None:
-            return Peers.SILENT  # no heartbeat has told yet who the others are
+    async def _peers(self, policy: str) -> Peers:
+        if policy != "ask peers" or self._known is None:
+            return Peers.SILENT  # not asked, or no heartbeat has told yet who the others are
         looks = await asyncio.gather(*(_look(*peer) for peer in self._known.items()))
         for name, look in zip(self._known, looks, strict=True):
             log.debug("%s: %s", name, look)
         return decide_leases.together(looks)
-
-
-async def _nobody() -> Peers:
-    return Peers.SILENT
 
 
 async def _look(name: str, address: str) -> Peer:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -111,10 +111,11 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool =
         touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
         table = [await _mended(host, difference) for difference in now]
-        missing = [difference.row for difference in odd if difference.odd is Odd.MISSING and difference.row is not None]
-        missing = await asyncio.to_thread(_still_missing, root, missing)
-        table += await _fetch_again(host, missing)
-        await host.write_tx(_agree, host, [file for file in files if _is_new(file, rows)])
+        lacking = [difference.row for difference in odd if difference.odd is Odd.MISSING and difference.row is not None]
+        there = [cache_dir.rendition_path(root, row.stem) for row in lacking]  # some came while the disk was scanned
+        exist = await asyncio.to_thread(lambda: [path.exists() for path in there])
+        table += await _fetch_again(host, [row for row, exists in zip(lacking, exist, strict=True) if not exists])
+        await host.write_tx(_agree, host, files, rows)
         bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
         for gone in await asyncio.to_thread(cache_dir.prune_quarantine, root, bound, time.time()):
             log.warning(
@@ -130,17 +131,6 @@ async def read_again(host: StreamerHost) -> list[dict[str, object]]:
     """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
     files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
     return [await _mended(host, difference) for difference in differences(files, rows) if difference.odd is Odd.TOUCHED]
-
-
-def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
-    """Those of *missing* whose files did not come while the disk was scanned."""
-    return [row for row in missing if not cache_dir.rendition_path(root, row.stem).exists()]
-
-
-def _is_new(file: FoundFile, rows: dict[str, Cached]) -> bool:
-    """Whether the row of a file lacks its size or its time of change."""
-    row = rows.get(file.stem or "") if file.kind == "rendition" else None
-    return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
 
 
 async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, object]:
@@ -225,7 +215,10 @@ async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[di
 
     def decide(rows: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
         for row in rows:
-            downloads.lose_file(connection, changes, row, _why_missing(host.settings.video_root, row))
+            why = Text("it is not on the disk")
+            if row.site not in {None, str(cache_dir.rendition_path(host.settings.video_root, row.stem))}:  # former root
+                why = Text("it is not on the disk, it was at {site}", site=row.site)
+            downloads.lose_file(connection, changes, row, why)
 
     if not missing:
         return []
@@ -239,18 +232,14 @@ async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[di
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in result.failed]
 
 
-def _why_missing(root: Path, row: Cached) -> str:
-    """Why a rendition is missing; names the former folder if VIDEO_ROOT is another one now."""
-    here = str(cache_dir.rendition_path(root, row.stem))
-    return (
-        Text("it is not on the disk")
-        if row.site in {None, here}
-        else Text("it is not on the disk, it was at {site}", site=row.site)
-    )
-
-
-def _agree(connection: Connection, host: StreamerHost, new: Sequence[FoundFile]) -> None:
-    cache.seen(connection, [(file.stem or "", file.size_bytes, file.mtime) for file in new])
+def _agree(connection: Connection, host: StreamerHost, files: Sequence[FoundFile], rows: Mapping[str, Cached]) -> None:
+    """Note the size and time of the files whose rows lack one, and count the citations anew."""
+    new: list[tuple[str, int, float]] = []
+    for file in files:
+        row = rows.get(file.stem or "") if file.kind == "rendition" else None
+        if row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes):
+            new.append((row.stem, file.size_bytes, file.mtime))
+    cache.seen(connection, new)
     cache.recount(connection, host.settings.video_root, airings.citations(connection))
 
 

@@ -270,7 +270,9 @@ class PlayoutEvents:
             self._why[class_id] = event["why"]
             airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
             if airing is not None:
-                self._off_since.setdefault(class_id, _off_at(airing, event))
+                # Since the start of the class if its first try failed soon after that.
+                is_its_start = not event["was_on_air"] and event["at"] - airing.start_time < decide.NO_ANSWER_S
+                self._off_since.setdefault(class_id, airing.start_time if is_its_start else float(event["at"]))
                 await self._off(airing, event["at"])
         elif kind == "behind":
             text = Text(
@@ -333,13 +335,6 @@ class PlayoutEvents:
         if (await changed(self._host, _alarm(class_id, code, why))).sends:
             self._alarmed.passes(what)
             await publish_outbox(self._host)
-
-
-def _off_at(airing: Airing, event: Mapping[str, Any]) -> float:
-    """Since when its receiver takes nothing: since the start of the class if its first try failed soon after that."""
-    at = float(event["at"])
-    is_its_start = not event["was_on_air"] and at - airing.start_time < decide.NO_ANSWER_S
-    return airing.start_time if is_its_start else at
 
 
 @decision

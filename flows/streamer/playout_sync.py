@@ -104,7 +104,10 @@ class TimetableReader:
     def _make(self, of: Facts, known: _Made | None) -> _Made:
         entry = lesson(of, self._host)
         if known is not None and known.lesson["push_urls"] == entry["push_urls"]:
-            entry = _still_reached(entry, known.lesson)
+            # It keeps all networks that it might reach before: a shorter list ends no push.
+            old, new = known.lesson.get("networks"), entry.get("networks")
+            if new is not None and (old is None or not set(old) <= set(new)):
+                entry = {**entry, "networks": old and [*new, *sorted(set(old) - set(new))]}
         return _Made(of, entry, json.dumps(entry))
 
     def _keep(self, entries: dict[str, _Made], odd: set[str], before: Path | None) -> None:
@@ -135,14 +138,6 @@ def lesson(facts: Facts, host: StreamerHost) -> ScheduledClass:
         url = urls.push(airing.push_url)
         fields |= {"push_urls": [url.text], "networks": allowed.of_server(url.host, url.port)}
     return fields
-
-
-def _still_reached(entry: ScheduledClass, before: ScheduledClass) -> ScheduledClass:
-    """A class of the timetable with all networks that it might reach *before*: a shorter list ends no push."""
-    old, new = before.get("networks"), entry.get("networks")
-    if new is None or (old is not None and set(old) <= set(new)):
-        return entry
-    return {**entry, "networks": old and [*new, *sorted(set(old) - set(new))]}
 
 
 def live(connection: Connection) -> set[str]:
@@ -189,8 +184,19 @@ class PlayoutSync:
     async def run(self) -> None:
         """Connect, follow, and connect again when the worker has ended, until cancelled."""
         making = asyncio.create_task(self._make_slate())
+        tries = 0
         try:
-            await self._keep_connected()
+            while True:  # not left to `Supervisor`: a worker that was restarted is there after a fraction of its pauses
+                self._host.watchdog.beat("playout")
+                try:
+                    client = await self._host.playout.connect(self._host.settings.playout_socket_path)
+                    tries = 0
+                    await self._followed(client)
+                except TryAgain as error:
+                    self._host.playout.is_away(error.message)
+                await self._say_away()
+                await asyncio.sleep(backoff_s(tries, _FIRST_S, _MOST_S))
+                tries += 1
         finally:
             making.cancel()
             await asyncio.gather(making, return_exceptions=True)  # what it has started ends before this process
@@ -216,26 +222,9 @@ class PlayoutSync:
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
-    async def _keep_connected(self) -> None:
-        tries = 0
-        while True:  # not left to `Supervisor`: a worker that was restarted is there after a fraction of its pauses
-            self._host.watchdog.beat("playout")
-            try:
-                client = await self._host.playout.connect(self._host.settings.playout_socket_path)
-                tries = 0
-                await self._followed(client)
-            except TryAgain as error:
-                self._host.playout.is_away(error.message)
-            await self._say_away()
-            await asyncio.sleep(backoff_s(tries, _FIRST_S, _MOST_S))
-            tries += 1
-
     async def _followed(self, client: Client) -> None:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
-        ours = {
-            asyncio.create_task(work, name=name)
-            for name, work in (("events", self._events(client)), ("look around", self._keep_looking_around()))
-        }
+        ours = {asyncio.create_task(work) for work in (self._events(client), self._keep_looking_around())}
         try:
             await self._bring_up_to_date()
             done, _ = await asyncio.wait(ours, return_when=asyncio.FIRST_COMPLETED)
@@ -258,10 +247,8 @@ class PlayoutSync:
         hello = await playout.ask("hello", events=True)
         if hello["protocol"] != PROTOCOL:
             raise TryAgain(
-                Text(
-                    "it is of release {release}, which takes no timetable: lectern playout upgrade",
-                    release=hello["release"],
-                )
+                "it is of release {release}, which takes no timetable: lectern playout upgrade",
+                release=hello["release"],
             )
         is_back, away_at = self._holder_pid != 0, time.time() - playout.away_s()
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]

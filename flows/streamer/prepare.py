@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection, Engine
 
 from flows.failures import words
-from flows.handling import Batch, BatchResult, Delivery, ended, handled, put_off, read
+from flows.handling import BatchResult, Delivery, ended, handled, put_off, read
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
@@ -165,7 +165,7 @@ def _looks(
         assert failed.error is not None
         why = words(failed.error)
         log.error("%s: cannot be looked at: %s", redact_url(url), why)
-        return Refuse(Text("{url}: cannot be looked at: {reason}", url=redact_url(url), reason=why), DOWNLOAD_FAILED)
+        return Refuse("{url}: cannot be looked at: {reason}", DOWNLOAD_FAILED, url=redact_url(url), reason=why)
 
     async def first(urls: Collection[str]) -> ProbeResult:
         failed: list[ProbeResult] = []
@@ -279,27 +279,27 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
 
 
 def _bound(connection: Connection, changes: StreamerChanges, usage: Usage) -> Bound:
+    """What the cache may have in all: on the disk it may take what it has, and what is free and not reserved."""
     settings = changes.settings
-    room_bytes = _room_bytes(connection, changes, usage)
-    by_disk = room_bytes < settings.max_bytes
-    return Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
-
-
-def _room_bytes(connection: Connection, changes: StreamerChanges, usage: Usage) -> int:
-    """Bytes that the cache may have in all: those it has, and those that are free and not reserved for downloads."""
-    root = changes.settings.video_root
     promised = sum(
-        row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(root, row.stem))
+        row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(settings.video_root, row.stem))
         for row in cache.downloading(connection, math.inf)
     )
-    return max(0, usage.size_bytes + disk.free_bytes(root) - promised)
+    room_bytes = max(0, usage.size_bytes + disk.free_bytes(settings.video_root) - promised)
+    by_disk = room_bytes < settings.max_bytes
+    return Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
 
 
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
 async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
     host = streamer()
-    batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
+    batch = await read(host, inbox_ids, (Prepare,), dry_run=dry_run)
+    # The streamer that had a moved class may rely for WITNESS_S on our answer that we are cut off, and go on airing it.
+    if (wait_s := host.partitioned_at + WITNESS_S - boot_now()) > 0:
+        moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
+        why = "their classes were moved, and may still be aired where they were"
+        batch = await put_off(batch, moved, wait_s, why)
     result = BatchResult[Asked, StreamerChanges]()
     async with aclosing(as_probed(host, *await host.read_tx(with_stems, batch.came))) as batches:
         async for deliveries, looked in batches:
@@ -307,18 +307,6 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
             result.done += portion.done
             result.failed += portion.failed
     return await ended("prepare", batch, result, "What became of each class")
-
-
-async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
-    """The messages that may be handled now; moved classes wait if this streamer has lately said that it is cut off.
-
-    The streamer that had such a class may rely on that answer for WITNESS_S, and go on airing the class.
-    """
-    wait_s = batch.host.partitioned_at + WITNESS_S - boot_now()
-    if wait_s <= 0:
-        return batch
-    moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
-    return await put_off(batch, moved, wait_s, "their classes were moved, and may still be aired where they were")
 
 
 async def _take(

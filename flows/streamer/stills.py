@@ -90,7 +90,7 @@ class StillServer:
             if isinstance(made, bytes):
                 picture.set_result(made)
             else:
-                picture.set_exception(TryAgain(Text("no picture: {why}", why=made)))
+                picture.set_exception(TryAgain("no picture: {why}", why=made))
 
 
 KEPT_S = 10.0  # seconds for which a still is kept, and also the reason why there is none

@@ -59,25 +59,20 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
         for booking in booked
         if booking.key and decide_booking.named_by(booking) is decide_booking.Named.NOT_IN_LIST
     }
-    states = transcodings.states(connection, unlisted) if unlisted else {}
+    states, cancels = transcodings.states(connection, unlisted) if unlisted else {}, CancelFacts()
+    if class_ids := [cancel.class_id for cancel in cancelled]:
+        ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)
+        cancels = CancelFacts(ends, {class_id for class_id, _ in bookings.unconfirmed_cancels(connection, class_ids)})
     may_go = decide_booking.contenders(booked, changes.orders, states, changes.now)
     facts = decide_booking.BookingFacts(
         early=bookings.cancelled_before(connection, [booking.class_id for booking in booked], changes.now),
         renditions=states,
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
-        cancels=_cancel_facts(connection, changes, [cancel.class_id for cancel in cancelled]),
+        cancels=cancels,
         least_s=forecast.least_s(connection, changes.settings) if decide_booking.may_begin(booked, states) else 0.0,
     )
     decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
-
-
-def _cancel_facts(connection: Connection, changes: Changes, class_ids: Sequence[str]) -> CancelFacts:
-    if not class_ids:
-        return CancelFacts()
-    unconfirmed = bookings.unconfirmed_cancels(connection, class_ids)
-    ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)
-    return CancelFacts(ends, {class_id for class_id, _ in unconfirmed})
 
 
 async def after(host: TeacherHost, plans: Sequence[Changes]) -> None:
@@ -115,7 +110,12 @@ async def change(
     Push URLs and recordings are changed by ``lectern change``: a parameter of a run is no place for a secret.
     """
     host = teacher()
-    by_hand = [_by_hand(class_id, start_time, end_time)] if class_id else []
+    by_hand: list[Change] = []
+    if class_id:
+        try:
+            by_hand = [Change(class_id=class_id, start_time=start_time, end_time=end_time, by=_author())]
+        except ValidationError as error:
+            raise Misuse(in_words(error)) from error
     batch = await read(host, inbox_ids, (Change,), dry_run=dry_run)
     go = partial(decided_changes, await alive_streamers(host))
     why = "the bookings of their classes are not here, or not handled yet"
@@ -143,13 +143,6 @@ def _author() -> str:
     context = FlowRunContext.get()
     creator = context.flow_run.created_by if context is not None and context.flow_run is not None else None
     return (creator.display_value if creator is not None else None) or "Prefect"
-
-
-def _by_hand(class_id: str, start_time: float | None, end_time: float | None) -> Change:
-    try:
-        return Change(class_id=class_id, start_time=start_time, end_time=end_time, by=_author())
-    except ValidationError as error:
-        raise Misuse(in_words(error)) from error
 
 
 def decided_changes(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:

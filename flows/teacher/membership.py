@@ -66,7 +66,7 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
     Raises TryAgain if that cannot be known: while Redis is away or takes no writes, in the first seconds after it came
     back, while the last streamer is being started again, and for some minutes if there was never a streamer yet.
     """
-    settings, now = host.settings, time.monotonic()
+    settings, now, lost_s = host.settings, time.monotonic(), host.settings.streamer_lost_after_s
     seen_at, seen = host.membership_cache
     if not seen or now - seen_at > SEEN_S:
         try:
@@ -75,35 +75,28 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
         except TryAgain as error:
             host.redis_away = True
             raise TryAgain(
-                Text("the streamers' heartbeats cannot be read: {error}", error=error.message)
+                "the streamers' heartbeats cannot be read: {error}", error=error.message
             ) from error.__cause__
         host.membership_cache = now, seen
     # A Redis that was restarted has forgotten the beats; we have not.
-    alive = sorted({*seen, *host.living_now()})
+    if alive := sorted({*seen, *host.living_now()}):
+        return alive
     listened_s = now - host.listens_since
-    if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
+    if listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain(Text("no streamer was heard of yet"))
-    since = time.monotonic() - settings.streamer_lost_after_s
-    if not alive and (leaving := sorted(name for name, at in host.departed_at.items() if at > since)):
-        raise TryAgain(
-            Text("{leaving} has just been stopped, and may be about to be started again", leaving=", ".join(leaving))
-        )
-    if not alive and host.redis_away:
+    since = time.monotonic() - lost_s
+    if leaving := sorted(name for name, at in host.departed_at.items() if at > since):
+        names = ", ".join(leaving)
+        raise TryAgain("{leaving} has just been stopped, and may be about to be started again", leaving=names)
+    if host.redis_away:
         raise TryAgain(Text("Redis takes no heartbeats, so no streamer can be heard of"))
-    if not alive:
-        await _refuse_to_know(host, listened_s)
-    return alive
-
-
-async def _refuse_to_know(host: TeacherHost, listened_s: float) -> None:
-    """Raise TryAgain while a streamer is about to be heard of for the first time."""
     holders = await host.read_tx(leases.holders)
     if not holders and listened_s < FIRST_STREAMER_S:
         raise TryAgain(Text("no streamer of this release has ever been leased here; is one about to be rolled out?"))
-    now, lately_s = time.time(), host.settings.streamer_lost_after_s
-    leased = [row for row in holders.values() if row.session is not None]
-    if new := sorted(row.name for row in leased if row.granted_s_ago(now) < lately_s):
-        raise TryAgain(Text("{new} has just been given its lease, and was not heard of yet", new=", ".join(new)))
+    granted = [row for row in holders.values() if row.session is not None and row.granted_s_ago(time.time()) < lost_s]
+    if new := ", ".join(sorted(row.name for row in granted)):
+        raise TryAgain("{new} has just been given its lease, and was not heard of yet", new=new)
+    return alive
 
 
 @dataclass
@@ -197,6 +190,7 @@ class Membership:
         holders, having = await self.host.read_tx(_facts)
         failed: list[tuple[str, Exception]] = []
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
+        left = {name for name, holder in holders.items() if holder.withdrawn_at is not None}  # the old program has it
         # Missed until it is heard again.
         lost = {name for name, holder in holders.items() if holder.lost_at is not None}
         for name in sorted(claims.keys() | having.keys() | withdrawn | lost):
@@ -205,7 +199,7 @@ class Membership:
                     await self.leaving.withdraw(name)
                 if name in claims:
                     await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
-                if name in having.keys() | lost and name not in withdrawn and not _is_withdrawn(holders.get(name)):
+                if name in having.keys() | lost and name not in withdrawn | left:
                     await self.leaving.drain(name, beats.get(name, {}))
                     silent_s = self._silent_s(name, now, beats, heard)
                     is_heard = (
@@ -282,11 +276,6 @@ class Membership:
         self.announced_at[name] = now
         run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
         self.host.background.begin(self.host.runs, run, needs_run=True)
-
-
-def _is_withdrawn(holder: StreamerRow | None) -> bool:
-    """Whether the old program has the streamer and its classes; its silence then means nothing."""
-    return holder is not None and holder.withdrawn_at is not None
 
 
 def failover_candidates(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -47,29 +48,25 @@ async def start_requests(host: TeacherHost, keys: Sequence[RenditionKey]) -> Non
     if keys:
         name = f"request {rendition_words(keys[0])}" if len(keys) == 1 else f"request {len(keys)} renditions"
         wanted = [[record_id, str(resolution)] for record_id, resolution in keys]
-        _start(host, "request", {"renditions": wanted}, name, [record_id for record_id, _ in keys])
+        tags = [f"record:{record_id}" for record_id, _ in keys[:20]]
+        host.background.begin(host.runs, NewRun("request", {"renditions": wanted}, name, tags))
 
 
 async def start_ecs(host: TeacherHost, keys: Sequence[RenditionKey]) -> None:
     """Begin a run for each record of *keys*: its renditions are made together."""
     for record_id, resolutions in by_record(keys).items():
-        name = f"transcode {record_id} {'+'.join(resolutions)}"
-        parameters = {"record_id": record_id, "resolutions": [str(resolution) for resolution in resolutions]}
-        _start(host, "transcode", parameters, name, [record_id])
+        host.background.begin(host.runs, _ecs_run(record_id, resolutions))
 
 
 async def ecs_run(host: TeacherHost, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
     """The id of the run that makes this attempt, begun now or by an earlier request."""
-    wanted = [str(resolution) for resolution in resolutions]
-    name = f"transcode {record_id} {'+'.join(wanted)}"
-    parameters = {"record_id": record_id, "resolutions": wanted}
-    key = f"{host.settings.name} {name} attempt {attempt}"
-    return await host.runs.start(NewRun("transcode", parameters, name, [f"record:{record_id}"], key))
+    run = _ecs_run(record_id, resolutions)
+    return await host.runs.start(replace(run, key=f"{host.settings.name} {run.name} attempt {attempt}"))
 
 
-def _start(host: TeacherHost, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
-    tags = [f"record:{record_id}" for record_id in records[:20]]
-    host.background.begin(host.runs, NewRun(which, parameters, name, tags))
+def _ecs_run(record_id: int, resolutions: Sequence[Resolution]) -> NewRun:
+    parameters = {"record_id": record_id, "resolutions": [str(resolution) for resolution in resolutions]}
+    return NewRun("transcode", parameters, f"transcode {record_id} {'+'.join(resolutions)}", [f"record:{record_id}"])
 
 
 def rendition_words(key: RenditionKey) -> str:
@@ -98,9 +95,7 @@ async def settle_now(host: TeacherHost, result: TranscodingResult) -> Changes:
     """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
     alive = await alive_streamers(host)
     lists = await old_waiters(host, {_key(result)})
-    changes = await changed(
-        host, lambda connection, changes: decided_results(alive, lists, connection, changes, [result])
-    )
+    changes = await changed(host, lambda c, changes: decided_results(alive, lists, c, changes, [result]))
     await follow(host, [changes], lists)
     return changes
 
@@ -116,13 +111,8 @@ def decided_results(
     loads = bookings.loads(connection, alive, changes.now) if ending else {}
     for settlement in settled:
         waiting = waiters.get(settlement.key) or Waiters(listed=_readable(settlement.key, lists))
-        transcoding.apply(
-            changes,
-            settlement,
-            rows.get(settlement.key),
-            waiting,
-            transcoding.Ahead(loads, changes.now + ecs.DEADLINE_S),
-        )
+        ahead = transcoding.Ahead(loads, changes.now + ecs.DEADLINE_S)
+        transcoding.apply(changes, settlement, rows.get(settlement.key), waiting, ahead)
         if settlement.outcome is transcoding.Outcome.IGNORE:
             log.info("%s: a late, doubled or older result changes nothing", settlement.stem)
 
@@ -141,10 +131,8 @@ def waiters_of(
     """Who waits for each of *keys*, in the database and on the lists; the classes of revisions are then known."""
     waiters: dict[RenditionKey, Waiters] = {}
     for key in keys:
-        listed = _readable(key, lists)
-        waiters[key] = Waiters(
-            bookings.waiting_for(connection, *key), listed, bookings.booked_among(connection, listed)
-        )
+        listed, orders = _readable(key, lists), bookings.waiting_for(connection, *key)
+        waiters[key] = Waiters(orders, listed, bookings.booked_among(connection, listed))
         revised = [order.revises for order in waiters[key].orders if order.revises is not None]
         changes.learn(bookings.by_id(connection, revised))
     return waiters
@@ -177,11 +165,8 @@ async def old_waiters(host: TeacherHost, keys: set[RenditionKey]) -> dict[Rendit
 
 async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lists) -> None:
     """Delete the entries that were read from the waiting lists; classes that joined since stay."""
-    counts = {
-        host.settings.waiting_key.format(record_id=key[0], resolution=key[1]): len(lists[key])
-        for key in keys
-        if lists.get(key)
-    }
+    name = host.settings.waiting_key.format
+    counts = {name(record_id=key[0], resolution=key[1]): len(lists[key]) for key in keys if lists.get(key)}
     try:
         await host.bus.drop_waiting(counts)
     except TryAgain as error:
@@ -247,7 +232,7 @@ async def _ask(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -
 async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
     if host.settings.oss_transcode_url is None:  # it was set when the request was decided
-        raise FallBack(Text("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key)))
+        raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key))
     async with _door.at_once:
         if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
@@ -398,12 +383,25 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     gate = asyncio.Semaphore(LOOKS)
 
     async def output(row: RenditionRow) -> str | None:
-        async with gate:
-            return await _output(host, row)
+        with Caught() as failed:
+            async with gate:
+                return await ecs.output_there(host, row)
+        assert failed.error is not None  # it counts as absence, and stops no other rendition
+        log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
+        return None
 
     there = await asyncio.gather(*map(output, due))
     lists = await old_waiters(host, {row.key for row in due})
-    late = [Late(row.key, row.backend, _what(host, row, url), url) for row, url in zip(due, there, strict=True)]
+    policy, ecs_there = host.settings.on_transcode_timeout, bool(host.settings.ecs_hosts)
+    late = [
+        Late(
+            row.key,
+            row.backend,
+            transcoding.overdue(output_there=url is not None, backend=row.backend, on_timeout=policy, ecs=ecs_there),
+            url,
+        )
+        for row, url in zip(due, there, strict=True)
+    ]
     result = await apart(
         late,
         lambda batch: changed(host, expired(batch, alive, lists), dry_run=dry_run),
@@ -412,24 +410,6 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     if not dry_run:
         await follow(host, result.done, lists)
     return result.done
-
-
-async def _output(host: TeacherHost, row: RenditionRow) -> str | None:
-    """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
-    with Caught() as failed:
-        return await ecs.output_there(host, row)
-    assert failed.error is not None
-    log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
-    return None
-
-
-def _what(host: TeacherHost, row: RenditionRow, url: str | None) -> transcoding.Overdue:
-    return transcoding.overdue(
-        output_there=url is not None,
-        backend=row.backend,
-        on_timeout=host.settings.on_transcode_timeout,
-        ecs=bool(host.settings.ecs_hosts),
-    )
 
 
 @decision

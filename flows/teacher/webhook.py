@@ -189,7 +189,7 @@ def _addresses(url: str, allowed_origins: str) -> list[str]:
     allowed = Allowlist.listed(allowed_origins)
     addresses = [str(address) for address in origin.checked(url, allowed)]
     if not addresses:
-        raise TryAgain(Text("{url}: its host has no address", url=redact_url(url)))
+        raise TryAgain("{url}: its host has no address", url=redact_url(url))
     if url.startswith("http:") and any(may_reach(address, [PUBLIC]) for address in addresses):
-        raise Refuse(Text("{url}: http is for private hosts; use https", url=redact_url(url)), errors.FORBIDDEN_ORIGIN)
+        raise Refuse("{url}: http is for private hosts; use https", errors.FORBIDDEN_ORIGIN, url=redact_url(url))
     return addresses

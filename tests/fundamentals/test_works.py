@@ -49,7 +49,7 @@ def play(host: Host[Any], works: dict[str, Service], *until: Callable[[], object
         at_work.begin(works)
         for number, condition in enumerate(until, 1):
             await async_wait_until(condition, description=f"condition {number} of {[*works]} is true")
-        await at_work.end_all(end_s)
+        await at_work.end(None, end_s)
 
     asyncio.run(asyncio.wait_for(scene(), 120))
 
@@ -186,9 +186,9 @@ def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[
         works = Supervisor(host)
         works.begin({"stubborn": stubborn})
         await asyncio.sleep(0)
-        await works.end_all(1)
+        await works.end(None, 1)
         over = True
-        await works.end_all(5)
+        await works.end(None, 5)
 
     asyncio.run(asyncio.wait_for(scene(), 120))
 
@@ -219,7 +219,7 @@ def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
         async with asyncio.timeout(10):
             await works.must_end.wait()
         assert str(works.why) == "another process serves teacher now"
-        await works.end_all(5)
+        await works.end(None, 5)
 
     asyncio.run(asyncio.wait_for(scene(), 120))
 

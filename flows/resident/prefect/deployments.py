@@ -273,7 +273,7 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
             if not isinstance(error.__cause__, ObjectNotFound):
                 raise
             raise Misuse(
-                Text("Prefect knows no deployment {name!r}. Type: lectern init {role}", name=name, role=settings.role)
+                "Prefect knows no deployment {name!r}. Type: lectern init {role}", name=name, role=settings.role
             ) from error
         ids[key] = there.id
     return ids

@@ -187,31 +187,22 @@ class Recorder:
 
 
 # -- the log of a run in the UI ----------------------------------------------------------------------------------------
-def _of_a_run(_record: logging.LogRecord) -> bool:
-    return FlowRunContext.get() is not None
-
-
-def _no_crash(record: logging.LogRecord) -> bool:
-    """A filter that drops the engine's report of a crash: we end such runs ourselves, for a cancel or at the end."""
-    return "Execution was cancelled by the runtime environment" not in record.getMessage()
-
-
-def _tried_again(details: RetryDetails) -> None:
-    """Log a retry with its subject and its reason, both of which the library's own line lacks."""
-    log.warning("%s; it is tried again in %.1f s", details.caused_by, details.wait_for)
-
-
 def set_up() -> None:
     """Pass the lines of runs on to Prefect, whose thread sends them in batches."""
     all_alike()
-    set_on_retry_hooks([_tried_again])
-    logging.getLogger("prefect.flow_runs").addFilter(_no_crash)
+
+    def say_retry(details: RetryDetails) -> None:  # the library's own line lacks subject and reason
+        log.warning("%s; it is tried again in %.1f s", details.caused_by, details.wait_for)
+
+    set_on_retry_hooks([say_retry])
+    crash = "Execution was cancelled by the runtime environment"  # we end such runs ourselves
+    logging.getLogger("prefect.flow_runs").addFilter(lambda record: crash not in record.getMessage())
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_secrets)
     logger = logging.getLogger("lectern")
     if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
         return
     handler = APILogHandler()
-    handler.addFilter(_of_a_run)
+    handler.addFilter(lambda _: FlowRunContext.get() is not None)
     handler.addFilter(without_secrets)
     logger.addHandler(handler)

@@ -93,7 +93,7 @@ class ResidentRuns:
     async def start(self, run: NewRun) -> str:
         """Create a run and execute it here, at once; returns its id. Raises TryAgain if Prefect is away."""
         if self._draining:
-            raise TryAgain(Text("{run}: the process is shutting down", run=run.name))
+            raise TryAgain("{run}: the process is shutting down", run=run.name)
         created = await self.created.create(run, Pending())
         self.take(created)
         return str(created.id)
@@ -326,7 +326,7 @@ class Creation:
     def deployment(self, flow: str) -> UUID:
         """The id of a flow's deployment; raises TryAgain while none is known."""
         if flow not in self._ids:
-            raise TryAgain(Text("{flow}: Prefect was not reached yet", flow=flow))
+            raise TryAgain("{flow}: Prefect was not reached yet", flow=flow)
         return self._ids[flow]
 
     def flow(self, deployment: UUID) -> str | None:
@@ -337,10 +337,10 @@ class Creation:
         """The error to raise if the API failed with *error*; unknown deployments are read again from now on."""
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
-            return TryAgain(Text("{what}: Prefect does not take the run: {error}", what=what, error=repr(error)))
+            return TryAgain("{what}: Prefect does not take the run: {error}", what=what, error=repr(error))
         self._ids = {}
         self.outdated.set()
-        return TryAgain(Text("{what}: Prefect does not know its deployment; all are read again", what=what))
+        return TryAgain("{what}: Prefect does not know its deployment; all are read again", what=what)
 
     async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
         """Create *run* in *state*, or find the run that has its key already. Raises TryAgain if Prefect is away."""
@@ -356,7 +356,7 @@ class Creation:
             async with asking(CREATE_S):
                 (answer,) = await self.bulk(run.flow, [wanted(run, state)])
                 if isinstance(answer, str):
-                    raise TryAgain(Text("{what}: Prefect does not take the run: {error}", what=run.name, error=answer))
+                    raise TryAgain("{what}: Prefect does not take the run: {error}", what=run.name, error=answer)
                 return await self.client.read_flow_run(answer)
         except TryAgain as error:
             cause = error.__cause__

@@ -439,7 +439,7 @@ class HostQueue:
         job.settings = job.host.settings
         known, first = hosts(job.settings), job.due[0]
         if not known:
-            raise FallBack(Text("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem))
+            raise FallBack("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem)
         if first.begun_at is not None and first.ecs_host in known and not job.avoid:
             before = BegunJob(first.ecs_host, remote_job(job.settings, job.due).name, first.begun_at)
             if first.ecs_job == before.job:

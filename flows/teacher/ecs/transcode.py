@@ -1,5 +1,6 @@
 """Transcodes on our own ffmpeg servers, host after host, under a lease; publishes a result for each rendition."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
-from flows.host import TeacherHost, all_of, log
+from flows.host import TeacherHost, log
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
 from lectern.allowlist import PUBLIC, Allowlist
 from lectern.db import events, transcodings
@@ -55,7 +56,9 @@ async def work(
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
         jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
-    outcomes = await all_of([TranscodeJob(host, together, owner).run() for together in jobs.values()])
+    outcomes = await asyncio.gather(
+        *(TranscodeJob(host, together, owner).run() for together in jobs.values()), return_exceptions=True
+    )
     for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
         if where in hosts(host.settings):
             await leave(host, host.settings, where, name)
