@@ -88,8 +88,8 @@ class Page:
             Route("/timetable.ics", self._let_in(self.calendar)),
             Route("/runbook", self.runbook),
             Route("/messages.schema.json", self.schema),
-            Route("/page.css", self.css),
-            Route("/page.js", self.js),
+            Route("/page.css", partial(self.part, "page.css", "text/css")),
+            Route("/page.js", partial(self.part, "page.js", "text/javascript")),
             Route("/icon.svg", self.icon),
         ]
 
@@ -132,14 +132,12 @@ class Page:
         page = min(_number(request.query_params.get("page")), 999)
         words, settings = await self.heard(), self._host.settings
         day_view = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, settings, begins, page)
-        apart = {} if viewer.institution_id is not None else self._apart()
+        apart: Mapping[str, tuple[Presence, float]] = {}  # streamers that take no classes, why, seconds since heard of
+        if viewer.institution_id is None:
+            streamers = listed(self._host.beats, time.time(), settings.streamer_lost_after_s)
+            apart = {name: presence for name, presence in streamers.items() if presence[0] is not Presence.ALIVE}
         fields = view.fields_of(day_view) | {"rates": self.bit_rates}
         return self._shown(request, "day.html", viewer=viewer, apart=apart, **fields)
-
-    def _apart(self) -> Mapping[str, tuple[Presence, float]]:
-        """The streamers that take no classes, why, and the seconds since they were heard."""
-        streamers = listed(self._host.beats, time.time(), self._host.settings.streamer_lost_after_s)
-        return {name: presence for name, presence in streamers.items() if presence[0] is not Presence.ALIVE}
 
     async def one_class(self, request: Request, viewer: ViewerRow) -> Response:
         """The account of one class, as ``lectern explain`` gives it."""
@@ -224,13 +222,10 @@ class Page:
         """The JSON Schema of all messages of this release; needs no token."""
         return Response(schema.text(), media_type="application/schema+json", headers=HEADERS)
 
-    async def css(self, _request: Request) -> Response:
-        """The style sheet of the page."""
-        return Response(view.rendered("page.css"), media_type="text/css", headers=HEADERS | KEPT)
-
-    async def js(self, _request: Request) -> Response:
-        """The script that keeps an open page up to date."""
-        return Response(view.rendered("page.js"), media_type="text/javascript", headers=HEADERS | KEPT)
+    @staticmethod
+    async def part(template: str, kind: str, _request: Request) -> Response:
+        """The style sheet of the page, and the script that keeps an open one up to date."""
+        return Response(view.rendered(template), media_type=kind, headers=HEADERS | KEPT)
 
     async def icon(self, request: Request) -> Response:
         """The icon of the page's window, red if a class is not on air."""

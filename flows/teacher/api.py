@@ -218,19 +218,21 @@ class ClassesApi:
 
     async def patch(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Change a class, also while it is on air; fields that are absent stay."""
-        client = await self._client(request, Right.BOOK)
-        message = self._parsed(client, Change, await self._fields(request), class_id)
-        before = await self._before(client, class_id, booked=True)
-        to = self._host.settings.change_result_channel
-        return await self._send(message, class_id, wait, lambda c: self._answered(c, to, class_id, before))
+        client, fields = await self._client(request, Right.BOOK), await self._fields(request)
+        message = self._parsed(client, Change, fields, class_id)
+        return await self._follow_up(client, message, class_id, wait, self._host.settings.change_result_channel)
 
     async def delete(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Cancel a class; one that is on air ends at once."""
         client = await self._client(request, Right.BOOK)
         message = self._parsed(client, Cancel, {}, class_id)
+        return await self._follow_up(client, message, class_id, wait, self._host.settings.cancel_result_channel)
+
+    async def _follow_up(
+        self, client: ViewerRow, message: Message, class_id: str, wait: float, answers: str
+    ) -> JSONResponse:
         before = await self._before(client, class_id, booked=True)
-        to = self._host.settings.cancel_result_channel
-        return await self._send(message, class_id, wait, lambda c: self._answered(c, to, class_id, before))
+        return await self._send(message, class_id, wait, lambda c: self._answered(c, answers, class_id, before))
 
     def _parsed(self, client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (as above)
         try:

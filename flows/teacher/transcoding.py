@@ -383,12 +383,8 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     gate = asyncio.Semaphore(LOOKS)
 
     async def output(row: RenditionRow) -> str | None:
-        with Caught() as failed:
-            async with gate:
-                return await ecs.output_there(host, row)
-        assert failed.error is not None  # it counts as absence, and stops no other rendition
-        log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
-        return None
+        async with gate:
+            return await _output(host, row)
 
     there = await asyncio.gather(*map(output, due))
     lists = await old_waiters(host, {row.key for row in due})
@@ -410,6 +406,15 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     if not dry_run:
         await follow(host, result.done, lists)
     return result.done
+
+
+async def _output(host: TeacherHost, row: RenditionRow) -> str | None:
+    """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
+    with Caught() as failed:
+        return await ecs.output_there(host, row)
+    assert failed.error is not None
+    log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
+    return None
 
 
 @decision

@@ -81,20 +81,16 @@ class Webhook:
             try:
                 while True:
                     self._host.watchdog.beat("webhook")
-                    if not await self._is_on() or not await self._begin(client):
+                    url = self._settings.event_webhook_url
+                    if (receiver := _digest(url)) != self._receiver:  # another one than before is asked anew
+                        self._host.webhook_off = await self._host.write_tx(outbox.webhook_is_gone, receiver)
+                        self._due.clear()
+                        self._receiver = receiver
+                    if not url or self._host.webhook_off or not await self._begin(client):
                         await asyncio.sleep(LOOK_S)
             finally:
                 for task in self._at_work.values():
                     task.cancel()
-
-    async def _is_on(self) -> bool:
-        """Whether there is a receiver that has not answered 410; another URL than before is asked anew."""
-        url = self._settings.event_webhook_url
-        if (receiver := _digest(url)) != self._receiver:
-            self._host.webhook_off = await self._host.write_tx(outbox.webhook_is_gone, receiver)
-            self._due.clear()
-            self._receiver = receiver
-        return bool(url) and not self._host.webhook_off
 
     @property
     def _settings(self) -> TeacherSettings:
@@ -139,7 +135,10 @@ class Webhook:
                 where, names, more = origin.pinned(httpx.URL(url), address)
                 own = headers | names
                 async with client.stream("POST", where, content=message.body, headers=own, extensions=more) as answer:
-                    await _drained(answer)
+                    number = 0
+                    async for part in answer.aiter_raw():  # so that its connection can be used again
+                        if (number := number + len(part)) > MOST_BYTES:
+                            break
         except TimeoutError:
             return f"no answer within {POST_S:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, Refuse, TryAgain, OSError) as error:
@@ -173,15 +172,6 @@ class Webhook:
 def _digest(url: str | None) -> str:
     """How a receiver is kept: its URL may have a secret."""
     return hashlib.sha256((url or "").encode()).hexdigest()[:32]
-
-
-async def _drained(answer: httpx.Response) -> None:
-    """Read what comes with an answer, so that its connection can be used again; not more of it than MOST_BYTES."""
-    number = 0
-    async for part in answer.aiter_raw():
-        number += len(part)
-        if number > MOST_BYTES:
-            return
 
 
 def _addresses(url: str, allowed_origins: str) -> list[str]:
