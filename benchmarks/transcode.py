@@ -12,7 +12,7 @@ from benchmarks.figures import Figure, best
 from benchmarks.recording import run
 from benchmarks.stand import Stand
 from lectern.allowlist import Allowlist
-from lectern.ecs import ssh, transcode
+from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.transcode import Job, JobReport
 from lectern.media import ffmpeg
 from lectern.states import Resolution
@@ -77,7 +77,7 @@ class Bench:
         async with ssh.connect(host, self.server.client_key, self.server.known_hosts, timeout_s=60) as connection:
             outcome = await transcode.transcode(connection, job, JobReport())
             assert not outcome.missed, outcome.missed
-            await transcode.leave(connection, job.work_root, job.name)
+            await detached.leave(connection, job.work_root, job.name)
 
     async def two_jobs(self) -> None:
         """One after the other."""

@@ -7,10 +7,9 @@ from lectern.i18n import ENGLISH, Text, labelled, msgid, translated
 from lectern.playout.kernel import Isolated
 from lectern.urls import redact
 
+
 # The error codes of the wire: one table that holds the words of each. A new code is a row here, its
 # Chinese in the catalogue, and a heading in RUNBOOK.md and RUNBOOK.zh.md.
-
-
 class Severity(StrEnum):
     """How urgent a code is for the operations team."""
 

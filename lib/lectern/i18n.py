@@ -247,8 +247,6 @@ def translated(text: str, language: str, deep: int = 0) -> str:
 
 
 # Finds the id of a sentence that came without one: the playout and rows have English alone.
-
-
 class _Form(NamedTuple):
     """An id with gaps, as it is looked for: *longest* are the words by which most texts are passed over."""
 

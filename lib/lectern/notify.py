@@ -14,8 +14,6 @@ from lectern.errors import CODES, Misuse, Severity, alarm_in
 from lectern.i18n import Text, msgid, of_wire, translator
 
 # Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
-
-
 log = logging.getLogger("lectern")
 PLUGINS: tuple[Any, ...] = (dingtalk, feishu, lark, wecombot)
 REFUSALS = {"errcode": "errmsg", "code": "msg"}

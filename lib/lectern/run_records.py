@@ -48,8 +48,6 @@ _NO = ("refuse", "malformed")
 
 
 # -- names and tags ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Label:
     """What a message is about, as far as that can be read and is valid."""
@@ -92,8 +90,6 @@ def tags_of(labels: Sequence[Label]) -> list[str]:
 
 
 # -- what a row says ---------------------------------------------------------------------------------------------------
-
-
 def summary(table: Sequence[Mapping[str, object]]) -> str:
     """How often a batch made each decision, for people; failed messages are counted elsewhere."""
     counted = Counter(str(row["decision"]) for row in table if row["decision"] != FAILED)
@@ -167,8 +163,6 @@ def _entries(row: HandledMessage, label: Label) -> list[_Entry]:
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(eq=False)
 class RunRecord:
     """One run that shows what was done."""

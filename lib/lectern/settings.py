@@ -32,9 +32,8 @@ from lectern.states import Role
 from lectern.windows import Windows
 from lectern.wire.fields import a_name
 
+
 # Settings of both roles. Sources, later wins: defaults, the teacher's old JSON, .env, their own file, environment.
-
-
 class Cost(StrEnum):
     """What a changed setting waits for, once the process has read it anew."""
 

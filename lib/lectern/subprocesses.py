@@ -23,10 +23,9 @@ from lectern.i18n import Text, msgid
 from lectern.playout.sentences import cleaned
 from lectern.urls import redact
 
+
 # Starts programs in threads of their own, because the start waits for the child's first turn on a processor. On a
 # busy machine each start takes a tenth of a second and more, in which an event loop would pass on no lease.
-
-
 class Started:
     """A program and what it prints, for the loop in which it was started.
 
@@ -154,8 +153,6 @@ def _kill(popen: "subprocess.Popen[bytes]") -> None:
 
 
 # Reads what programs print: keeps the end of it, and hands lines on.
-
-
 KEPT_BYTES = 8192
 """Number of bytes that are kept of the end of each output."""
 
@@ -224,8 +221,6 @@ async def drain(stream: asyncio.StreamReader, tail: Tail, lines: OutputLines | N
 
 
 # Runs in a child between fork and exec; imports nothing there, because another thread could hold the import lock.
-
-
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 

@@ -144,8 +144,6 @@ def _port(netloc: str) -> int | None:
 
 
 # How URLs are written for people: without their secrets, which are user, password, query and stream key.
-
-
 _UNTIL_PATH = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,19})://(?P<place>[^\s/?#\\]*)"
 _SHOWN_ALREADY = r"[?]…(?=[.,:;!)\]}'`\"]*(?:\s|$))"
 _URL = re.compile(_UNTIL_PATH + rf"(?P<path>[^\s?#]*)(?P<rest>{_SHOWN_ALREADY}|[?#]\S*)?")

@@ -23,7 +23,7 @@ from lectern.db import bookings, events, outbox, transcodings
 from lectern.db.transcodings import BegunJob
 from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
-from lectern.ecs import ssh, transcode
+from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
@@ -121,7 +121,7 @@ async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: 
     for number in range(1, tries + 1):
         try:
             async with connect(settings, where) as connection:
-                await transcode.leave(connection, settings.ecs_work_root, name)
+                await detached.leave(connection, settings.ecs_work_root, name)
         except LecternError as error:  # what really happened must not be hidden by this
             log.warning("%s: may be left on %s: %s", name, where, error.message)
         else:

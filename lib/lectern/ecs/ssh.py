@@ -22,8 +22,6 @@ from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
 
 # Begins and ends a program on another host: its id is known before it begins, and its process group is its own.
-
-
 GO = b"go\n"
 # A session of its own, so that its group can be ended. It waits for GO, which we send when we know its id: a start
 # during which we are cut off or cancelled leaves nothing there. Later, timeout ends it if we are cut off.

@@ -99,8 +99,6 @@ def _even(size: float) -> int:
 
 
 # Loudness (EBU R128): loudnorm measures the whole recording in a first run, and moves it by one gain in the second one.
-
-
 AAC = "aac"
 PEAK_DBTP = -1.5
 NEAR_LU = 0.5
@@ -160,8 +158,6 @@ class Loudness:
 
 
 # The slate: what viewers see while a recording is missing or broken. If the settings name no file, one is made.
-
-
 SLATE_S = 10
 MAKE_S = 60.0
 

@@ -19,8 +19,6 @@ from lectern.playout.sentences import sentence
 # batch is written into the slot that does not hold the last batch, its body first, then its mark; only then it is
 # sent. The kernel knows how many bytes of the session were ever sent, and so how many of the batch: the worker may
 # die at any instruction. Notes hold what changes seldom, in two slots of their own.
-
-
 VERSION = 1
 """Version of the format; a worker that finds another version begins a new session."""
 

@@ -12,8 +12,6 @@ from lectern.playout.rtmp import NotRtmp, target
 from lectern.playout.sentences import sentence
 
 # Which addresses a push may connect to: a host's name may by now lead elsewhere than when it was checked.
-
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 PUBLIC = "public"

@@ -27,8 +27,6 @@ from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
 
 # Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in.
-
-
 BUFFER_BYTES = 64 * 1024
 
 

@@ -19,8 +19,6 @@ from lectern.playout.kernel import say
 from lectern.playout.sentences import sentence
 
 # Messages between supervisor and worker: one JSON object a line, with open files beside it; never blocks.
-
-
 _RECEIVE_BYTES = 64 * 1024
 _MAX_FILES = 16
 

@@ -119,8 +119,6 @@ MOST_BYTES = 512 * 1024
 
 
 # Reports, in place of a heartbeat, that a streamer is back at the old program, until its teacher has read that.
-
-
 WITHDRAWN = "withdrawn"
 _FORGET = """
 local beat = redis.call('hget', KEYS[1], ARGV[1])

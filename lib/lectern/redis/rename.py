@@ -22,8 +22,6 @@ from lectern.redis import connection
 from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 
 # The journal of renamed keys: a file of old and new names, written while the server renames.
-
-
 FSYNC_EVERY_S = 0.1
 
 

@@ -22,8 +22,6 @@ from lectern.states import Resolution
 from lectern.urls import redact_url
 
 # Tells what is wrong with a file from what this process or machine lacks to read it.
-
-
 OURS = frozenset({errno.EMFILE, errno.ENFILE})
 """The numbers of the errors that say only that too many other files are open, and nothing of this one."""
 
@@ -215,8 +213,6 @@ def _sync(path: Path) -> None:
 
 
 # Lists the streamer's folder of renditions, and tells renditions from unknown files, with one stat per file.
-
-
 _KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
 _DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
 _FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
@@ -339,8 +335,6 @@ def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -
 
 
 # The quarantine of a streamer's cache, bounded by bytes and age: files that are no rendition, or damaged.
-
-
 _log = logging.getLogger("lectern")
 QUARANTINE_KEEP_S = 30 * 86_400.0
 """Seconds after which a file in quarantine is deleted."""

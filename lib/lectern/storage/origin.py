@@ -21,9 +21,8 @@ from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked
 from lectern.playout.sentences import cleaned
 from lectern.urls import redact_url
 
+
 # Looks up the addresses of a host.
-
-
 class NoSuchHost(ValueError):
     """No address belongs to the name, or it is no name at all."""
 
@@ -54,8 +53,6 @@ def addresses(host: str, port: int) -> list[Address]:
 
 
 # The certificate authorities by which HTTPS servers are verified.
-
-
 _log = logging.getLogger("lectern")
 _OF_SYSTEMS = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
 """Where Debian and Red Hat keep the authorities that a host trusts; a Python built elsewhere looks in other places."""

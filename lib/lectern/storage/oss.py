@@ -164,8 +164,6 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
 
 
 # Asks the OSS transcoder for a rendition by a signed POST, and checks such signatures.
-
-
 _TOLD_CHARACTERS = 200
 _TOLD_BYTES = 4 * _TOLD_CHARACTERS
 _ERROR_CHARACTERS = 400

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lectern.ecs import ssh
+from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
 from lectern.ecs.transcode import Job, JobReport, MadeRendition
 from tests.effects.conftest import running_with
@@ -19,7 +19,7 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport |
             raise error
         return list(outcome.made)
     finally:
-        await ecs.leave(connection, job.work_root, job.name)
+        await detached.leave(connection, job.work_root, job.name)
         root = Path(job.work_root)
         assert not root.exists() or list(root.iterdir()) == []
         assert running_with(job.work_root) == []

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from lectern.allowlist import Allowlist
 from lectern.decide import transcoding as decide
-from lectern.ecs import ssh
+from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs_transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
@@ -251,7 +251,7 @@ async def test_a_rendition_is_uploaded_by_a_signed_url(connection: ssh.SshConnec
         assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
         assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
     finally:
-        await ecs_transcode.leave(connection, job.work_root, job.name)
+        await detached.leave(connection, job.work_root, job.name)
     assert made.url == f"{store.url}/{BUCKET}/lessons%20of%202026/6666/6666_240P.flv"
     (name, body), *others = store.objects.items()
     assert (name, len(body), others) == (urlsplit(made.url).path, made.size_bytes, [])

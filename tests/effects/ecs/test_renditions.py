@@ -11,8 +11,8 @@ import av
 import pytest
 
 from lectern import subprocesses
+from lectern.ecs import detached, ssh
 from lectern.ecs import probe as ecs_probe
-from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
@@ -86,7 +86,7 @@ async def test_what_it_makes_can_be_pushed(
 async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.SshConnection, job: Job) -> None:
     job = replace(job, work_root=f"~/.lectern-test-{connection.host.port}")
     await ecs.transcode(connection, job, JobReport())
-    await ecs.leave(connection, job.work_root, job.name)
+    await detached.leave(connection, job.work_root, job.name)
     home = (await connection.run(["sh", "-c", 'echo "$HOME"'], timeout_s=10)).output.strip()
     left = Path(home) / job.work_root.removeprefix("~/")
     assert list(left.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 
 from lectern.allowlist import Allowlist
 from lectern.decide import transcoding as decide
-from lectern.ecs import ssh
+from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs_transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
@@ -257,7 +257,7 @@ async def test_what_befalls_one_rendition_spares_the_other(
     else:
         origin.statuses[UP] = [403]
     outcome = await ecs_transcode.transcode(connection, both, JobReport())
-    await ecs_transcode.leave(connection, both.work_root, both.name)
+    await detached.leave(connection, both.work_root, both.name)
     assert [one.resolution for one in outcome.made] == [Resolution.P480]
     assert list(outcome.missed) == [Resolution.P240]
     assert outcome.missed[Resolution.P240].code is (TRANSCODE_FAILED if what == "a bad output" else UPLOAD_FAILED)
