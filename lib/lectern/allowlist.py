@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lectern.errors import Misuse
+from lectern.i18n import msgid
 from lectern.playout.timetable import PUBLIC as PUBLIC  # noqa: PLC0414 (asked for here)
 from lectern.playout.timetable import Address as Address  # noqa: PLC0414
 from lectern.playout.timetable import may_reach as may_reach  # noqa: PLC0414
@@ -33,11 +34,8 @@ class Allowlist:
             try:
                 networks.append(PUBLIC if entry == PUBLIC else str(ipaddress.ip_network(entry, strict=False)))
             except ValueError as error:
-                raise Misuse(
-                    "{setting}: {entry!r} cannot be read; write host, host:port, 10.0.0.0/8 or public",
-                    setting=setting,
-                    entry=entry,
-                ) from error
+                text = msgid("{setting}: {entry!r} cannot be read; write host, host:port, 10.0.0.0/8 or public")
+                raise Misuse(text, setting=setting, entry=entry) from error
         return cls(frozenset(hosts), tuple(networks))
 
     def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Allowlist":

@@ -12,7 +12,7 @@ import httpx
 from lectern import urls
 from lectern.allowlist import Address, Allowlist
 from lectern.errors import Misuse, TryAgain
-from lectern.i18n import Text, unpacked
+from lectern.i18n import Text, msgid, unpacked
 from lectern.storage import origin
 from lectern.urls import plain
 
@@ -113,11 +113,8 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
             addresses = await asyncio.to_thread(origin.addresses, url.host, url.port)
             forbidden = allowed.forbidden(url.host, url.port, addresses)
             if forbidden is not None:
-                return Text(
-                    "{host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS",
-                    host=url.host,
-                    forbidden=forbidden,
-                )
+                text = msgid("{host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS")
+                return Text(text, host=url.host, forbidden=forbidden)
             writer = await _connected(addresses, url.port)
     except TimeoutError:
         return Text(

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_settings import PydanticBaseSettingsSource
 
 from lectern.errors import Misuse
+from lectern.i18n import msgid
 
 _MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
 
@@ -44,12 +45,8 @@ def old_times(path: str | Path, text: str) -> dict[str, float]:
 
 def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
-        raise Misuse(
-            "TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.",
-            path=path,
-            name=name,
-            milliseconds=milliseconds,
-        )
+        text = msgid("TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.")
+        raise Misuse(text, path=path, name=name, milliseconds=milliseconds)
     return milliseconds / 1000
 
 

@@ -369,12 +369,8 @@ async def _start(
                 "{argv}: cannot be started in {cwd}: there is no such folder", argv=argv[0], cwd=cwd
             ) from error
         name = Path(argv[0]).name
-        raise Misuse(
-            "{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path",
-            argv=argv[0],
-            strerror=error.strerror,
-            name=name,
-        ) from error
+        text = msgid("{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path")
+        raise Misuse(text, argv=argv[0], strerror=error.strerror, name=name) from error
     except OSError as error:  # no process or memory to be had just now
         raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror) from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lectern import subprocesses
 from lectern.ecs import ssh
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
+from lectern.i18n import msgid
 from lectern.subprocesses import OnLine, last_line
 
 LEFT_MINUTES = 10
@@ -155,19 +156,11 @@ async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep,
         raise type(error)(ssh.on_host(step.argv[0], connection.host), error.seconds, last_line(words.output)) from error
     output, found, ended = seen.output.rpartition(f"\n{_OUTPUT}\n")[2].rpartition(f"\n{_ENDED} ")
     if seen.returncode == _GONE:
-        raise TryAgain(
-            "{host}: {path} is gone: {step} was ended by another",
-            host=connection.host,
-            path=folder.path,
-            step=step.name,
-        )
+        text = msgid("{host}: {path} is gone: {step} was ended by another")
+        raise TryAgain(text, host=connection.host, path=folder.path, step=step.name)
     if not found:
-        raise CallAPerson(
-            "{host}: {path} cannot be used: {why}",
-            host=connection.host,
-            path=folder.path,
-            why=seen.last_words or seen.returncode,
-        )
+        text = msgid("{host}: {path} cannot be used: {why}")
+        raise CallAPerson(text, host=connection.host, path=folder.path, why=seen.last_words or seen.returncode)
     code, *free_kib = ended.split()
     free_bytes = int(free_kib[0]) * 1024 if free_kib else None
     return Ended(None if code == "gone" else int(code), output, seen.errors, free_bytes)

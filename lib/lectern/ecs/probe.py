@@ -19,7 +19,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from lectern.i18n import Text, joined, labelled
+from lectern.i18n import Text, joined, labelled, msgid
 from lectern.media import ffmpeg
 
 LOOK_S = 60.0
@@ -77,12 +77,8 @@ class Measured:
 
 def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAPerson:
     """The error to raise if the host lacks *program*, which *package* has."""
-    return CallAPerson(
-        "{host}: {program} cannot be run; type there: apt-get install {package}",
-        host=connection.host,
-        program=program,
-        package=package,
-    )
+    text = msgid("{host}: {program} cannot be run; type there: apt-get install {package}")
+    return CallAPerson(text, host=connection.host, program=program, package=package)
 
 
 async def look(
@@ -108,11 +104,8 @@ def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) 
     if returncode in MISSING:
         raise missing(connection, ffprobe, "ffmpeg")
     if returncode not in _BY_ITSELF:
-        raise TryAgain(
-            "{host}: ffprobe was killed ({returncode}); has it too little memory?",
-            host=connection.host,
-            returncode=returncode,
-        )
+        text = msgid("{host}: ffprobe was killed ({returncode}); has it too little memory?")
+        raise TryAgain(text, host=connection.host, returncode=returncode)
 
 
 def _probe_argv(ffprobe: str, path: str) -> list[str]:
@@ -181,12 +174,8 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
     try:
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
-        raise TryAgain(
-            "{host}: {path} cannot be read: {last_words}",
-            host=connection.host,
-            path=path,
-            last_words=finished.last_words,
-        ) from error
+        text = msgid("{host}: {path} cannot be read: {last_words}")
+        raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
     _ended_itself(connection, programs.ffprobe, int(looked))
     made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, TRANSCODE_FAILED)
     found = Measured(int(size), md5)

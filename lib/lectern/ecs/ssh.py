@@ -191,14 +191,8 @@ class SshConnection:
         if running.pid is None:
             said = subprocesses.last_line(running.err.text) or Text("no word")
             needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
-            raise CallAPerson(
-                "{host}: {program} could not be started ({returncode}): {reason}; {needs}",
-                host=self.host,
-                program=program,
-                returncode=returncode,
-                reason=said,
-                needs=needs,
-            )
+            text = msgid("{host}: {program} could not be started ({returncode}): {reason}; {needs}")
+            raise CallAPerson(text, host=self.host, program=program, returncode=returncode, reason=said, needs=needs)
         return returncode
 
     async def _open(self, running: Running, command: str, timeout_s: float) -> None:
@@ -315,17 +309,11 @@ def _log_in(
     client: paramiko.SSHClient, host: SshHost, key_path: Path, known_hosts_path: Path, timeout_s: float
 ) -> None:
     if not key_path.is_file():
-        raise Misuse(
-            "{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}",
-            key_path=key_path,
-            host=host,
-        )
+        text = msgid("{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}")
+        raise Misuse(text, key_path=key_path, host=host)
     if not known_hosts_path.is_file():
-        raise Misuse(
-            "{known_hosts_path}: there is no such file; type: {keyscan}",
-            known_hosts_path=known_hosts_path,
-            keyscan=host.keyscan(known_hosts_path),
-        )
+        text = msgid("{known_hosts_path}: there is no such file; type: {keyscan}")
+        raise Misuse(text, known_hosts_path=known_hosts_path, keyscan=host.keyscan(known_hosts_path))
     look = Text("look who it is, then: {keyscan}; see RUNBOOK.md", keyscan=host.keyscan(known_hosts_path))
     try:
         _know(client.get_host_keys(), known_hosts_path)
@@ -342,29 +330,15 @@ def _log_in(
         )
         client.get_transport().set_keepalive(_KEEPALIVE_S)
     except _UnknownKey as error:
-        raise CallAPerson(
-            "{host}: its key is not in {known_hosts_path}; {look}",
-            host=host,
-            known_hosts_path=known_hosts_path,
-            look=look,
-        ) from error
+        text = msgid("{host}: its key is not in {known_hosts_path}; {look}")
+        raise CallAPerson(text, host=host, known_hosts_path=known_hosts_path, look=look) from error
     except paramiko.BadHostKeyException as error:
-        raise CallAPerson(
-            "{host}: its key is another than in {known_hosts_path} ({error}); {look}",
-            host=host,
-            known_hosts_path=known_hosts_path,
-            error=error,
-            look=look,
-        ) from error
+        text = msgid("{host}: its key is another than in {known_hosts_path} ({error}); {look}")
+        raise CallAPerson(text, host=host, known_hosts_path=known_hosts_path, error=error, look=look) from error
     except paramiko.AuthenticationException as error:
         add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
-        raise CallAPerson(
-            "{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md",
-            host=host,
-            key_path=key_path,
-            error=error,
-            add=add,
-        ) from error
+        text = msgid("{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md")
+        raise CallAPerson(text, host=host, key_path=key_path, error=error, add=add) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise Lost("{host}: cannot be reached: {reason}", host=host, reason=why) from error
@@ -378,12 +352,8 @@ def _own_key(path: Path) -> paramiko.PKey:
         make = Text(
             "make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {path}", path=shlex.quote(str(path))
         )
-        raise Misuse(
-            "{path}: cannot be read as an SSH key ({error}); {make}",
-            path=path,
-            error=error or type(error).__name__,
-            make=make,
-        ) from error
+        text = msgid("{path}: cannot be read as an SSH key ({error}); {make}")
+        raise Misuse(text, path=path, error=error or type(error).__name__, make=make) from error
 
 
 def _know(hosts: paramiko.HostKeys, path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.media import ffmpeg, probe
 from lectern.model.facts import Cached
 from lectern.playout import keyframe_index
@@ -87,13 +87,8 @@ async def _remux(path: Path, to: Path, why: str) -> None:
             raise TryAgain(
                 "{path}: cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?", path=path
             )
-        raise Refuse(
-            "{path}: cannot be aired ({reason}), nor made a plain FLV file: {last_words}",
-            BAD_RECORDING,
-            path=path,
-            reason=why,
-            last_words=finished.last_words,
-        )
+        text = msgid("{path}: cannot be aired ({reason}), nor made a plain FLV file: {last_words}")
+        raise Refuse(text, BAD_RECORDING, path=path, reason=why, last_words=finished.last_words)
 
 
 SHORT_S = 2.0
@@ -147,11 +142,8 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
     except OSError as error:
         return cache_dir.read_fault(path, error)
     if found.duration_s < row.duration_s - SHORT_S:
-        return Text(
-            "it ends after {duration_s:.0f} s, not {source_s:.0f} s",
-            duration_s=found.duration_s,
-            source_s=row.duration_s,
-        )
+        text = msgid("it ends after {duration_s:.0f} s, not {source_s:.0f} s")
+        return Text(text, duration_s=found.duration_s, source_s=row.duration_s)
     return None if found.last_second_decodes else Text("its end cannot be decoded")
 
 

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.storage import cache_dir
 
 TIMEOUT_S = 60.0
@@ -82,11 +82,8 @@ async def probe(path: Path) -> Probe:
         raise Refuse(said, BAD_RECORDING) if what == "refused" else TryAgain(said)
     if -done.returncode in _CRASHES:
         raise Refuse("{path}: cannot be opened as a recording: the decoder crashes on it", BAD_RECORDING, path=path)
-    raise TryAgain(
-        "{path}: cannot be probed: {last_words}",
-        path=path,
-        last_words=done.last_words or Text("exit code {code}", code=done.returncode),
-    )
+    text = msgid("{path}: cannot be probed: {last_words}")
+    raise TryAgain(text, path=path, last_words=done.last_words or Text("exit code {code}", code=done.returncode))
 
 
 def main(path: str) -> None:

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 
 from lectern import subprocesses
 from lectern.errors import TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.media.probe import HOW
 from lectern.model.facts import Samples
 from lectern.playout import keyframe_index
@@ -65,11 +65,8 @@ async def samples(path: Path, duration_s: float) -> Samples:
     argv = [sys.executable, "-I", "-m", __name__, str(path.absolute()), str(int(CPU_S + duration_s * CPU_SHARE))]
     done = await subprocesses.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take, nice=NICE)
     if done.returncode != 0:
-        raise TryAgain(
-            "{path}: cannot be looked through: {last_words}",
-            path=path,
-            last_words=done.last_words or Text("exit code {code}", code=done.returncode),
-        )
+        text = msgid("{path}: cannot be looked through: {last_words}")
+        raise TryAgain(text, path=path, last_words=done.last_words or Text("exit code {code}", code=done.returncode))
     holes: tuple[tuple[float, float], ...] = ()
     with suppress(NotAirable):  # it is no plain FLV, and nobody airs it
         found = await asyncio.to_thread(keyframe_index.look, path)

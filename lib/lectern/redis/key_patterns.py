@@ -8,7 +8,7 @@ from itertools import combinations
 from types import MappingProxyType
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.redis.client import Bus
 from lectern.settings import Settings, StreamerSettings
 from lectern.states import Resolution
@@ -71,11 +71,8 @@ class Pattern:
             )
         doubled = {name for name in made.fields if made.fields.count(name) > 1}
         if doubled or len(made.fields) > MAX_FIELDS:
-            raise Misuse(
-                "{text}: each field may be named once, and at most {most} of them. Write it anew.",
-                text=text,
-                most=MAX_FIELDS,
-            )
+            text = msgid("{text}: each field may be named once, and at most {most} of them. Write it anew.")
+            raise Misuse(text, text=text, most=MAX_FIELDS)
         if _meet(made.steps, made.steps, apart=True):
             raise Misuse(
                 "{text}: a name could be taken apart in two ways. Put a character between its fields that neither "

@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.redis import connection
 from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 
@@ -53,11 +53,8 @@ class RenameJournal:
             try:
                 file = path.open("a+b")
             except OSError as error:
-                raise Misuse(
-                    "{path}: the journal cannot be written: {strerror}. Name another file.",
-                    path=path,
-                    strerror=error.strerror,
-                ) from error
+                text = msgid("{path}: the journal cannot be written: {strerror}. Name another file.")
+                raise Misuse(text, path=path, strerror=error.strerror) from error
             with file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))

@@ -108,12 +108,8 @@ def checked(url: str, allowed: Allowlist) -> list[Address]:
     forbidden = allowed.forbidden(host, port, found)
     if forbidden is not None:
         where = f"{parts.scheme}://{parts.netloc}"
-        raise Refuse(
-            "{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS",
-            FORBIDDEN_ORIGIN,
-            where=where,
-            forbidden=forbidden,
-        )
+        text = msgid("{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS")
+        raise Refuse(text, FORBIDDEN_ORIGIN, where=where, forbidden=forbidden)
     return found
 
 
@@ -129,12 +125,8 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
     if parts.scheme not in _PORTS:
         raise Refuse("{url}: only http and https are allowed", FORBIDDEN_ORIGIN, url=said)
     if "@" in parts.netloc:
-        raise Refuse(
-            "{scheme}://{host}: a URL with a user or password is not allowed",
-            FORBIDDEN_ORIGIN,
-            scheme=parts.scheme,
-            host=host,
-        )
+        text = msgid("{scheme}://{host}: a URL with a user or password is not allowed")
+        raise Refuse(text, FORBIDDEN_ORIGIN, scheme=parts.scheme, host=host)
     if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
         raise Refuse("{url}: has control characters or a backslash", FORBIDDEN_ORIGIN, url=said)
     if not _HOST.fullmatch(host) and ":" not in host:
@@ -188,13 +180,8 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: 
                     "{here}: its answer cannot be read: {reason}", DOWNLOAD_FAILED, here=redact_url(here), reason=said
                 ) from error
     last = redact_url(here)
-    raise Refuse(
-        "{url}: more than {redirects} redirects, the last one to {last}",
-        DOWNLOAD_FAILED,
-        url=redact_url(url),
-        redirects=_REDIRECTS,
-        last=last,
-    )
+    text = msgid("{url}: more than {redirects} redirects, the last one to {last}")
+    raise Refuse(text, DOWNLOAD_FAILED, url=redact_url(url), redirects=_REDIRECTS, last=last)
 
 
 async def _ask(
@@ -272,13 +259,8 @@ def _only(url: str, answer: httpx.Response, header: str) -> str:
     """The value of a header; empty if it is missing. Raises Refuse if it occurs with different values."""
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
-        raise Refuse(
-            "{url}: has {number} different {header}",
-            DOWNLOAD_FAILED,
-            url=redact_url(url),
-            number=len(found),
-            header=header,
-        )
+        text = msgid("{url}: has {number} different {header}")
+        raise Refuse(text, DOWNLOAD_FAILED, url=redact_url(url), number=len(found), header=header)
     return str(found.pop()) if found else ""
 
 

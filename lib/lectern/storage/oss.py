@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.errors import UPLOAD_FAILED, CallAPerson, FallBack, Misuse, Refuse, TryAgain
-from lectern.i18n import Text, labelled
+from lectern.i18n import Text, labelled, msgid
 from lectern.playout.sentences import cleaned
 from lectern.states import Resolution
 from lectern.storage import origin
@@ -154,13 +154,8 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
         )
         raise TryAgain(labelled(redact_url(url), found), UPLOAD_FAILED)
     if None not in (crc64, there.crc64) and there.crc64 != crc64:
-        raise TryAgain(
-            "{url}: its CRC-64 is {crc64}, but {other_crc64} was uploaded",
-            UPLOAD_FAILED,
-            url=redact_url(url),
-            crc64=there.crc64,
-            other_crc64=crc64,
-        )
+        text = msgid("{url}: its CRC-64 is {crc64}, but {other_crc64} was uploaded")
+        raise TryAgain(text, UPLOAD_FAILED, url=redact_url(url), crc64=there.crc64, other_crc64=crc64)
 
 
 # Asks the OSS transcoder for a rendition by a signed POST, and checks such signatures.
