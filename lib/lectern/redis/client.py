@@ -79,7 +79,7 @@ return 1
 """Grants the lease of a streamer to a session, unless it was taken from just that one since the session was claimed."""
 
 
-def readable(
+def _readable(
     what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
     """The JSON objects in *told*; an unreadable text is left out, and logged when it is new."""
@@ -97,13 +97,11 @@ def readable(
     return found
 
 
-def is_beat(fields: Mapping[str, Any]) -> bool:
-    """Whether a heartbeat has the time at which it was sent."""
+def _is_beat(fields: Mapping[str, Any]) -> bool:
     return _is_number(fields.get("at"))
 
 
-def is_claim(fields: Mapping[str, Any]) -> bool:
-    """Whether a claim names a session, and the length of its lease."""
+def _is_claim(fields: Mapping[str, Any]) -> bool:
     session, lease_s = fields.get("session"), fields.get("lease_s")
     return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
 
@@ -171,15 +169,16 @@ class Bus:
     @classmethod
     def open(cls, url: str, *, timeout_s: float = 10) -> "Bus":
         """A bus at *url*, a server or sentinels; raises Misuse if it is neither. Connects at the first call."""
-        options = {
+        options: dict[str, Any] = {
             "decode_responses": True,
             "encoding_errors": "replace",
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": timeout_s,
+            **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_s),
             "health_check_interval": 15,
-            **_keepalive(url),
             "protocol": 2,  # an older server knows no other, and the client reads it in two thirds of the time
         }
+        if not url.startswith("unix:"):
+            known = {getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)}
+            options |= {"socket_keepalive": True, "socket_keepalive_options": known}
         return cls(connection.opened(url, options))
 
     @asking()
@@ -284,7 +283,7 @@ class Bus:
         if not isinstance(found, list):
             return None if found is None else str(found)
         told = dict(zip(found[::2], found[1::2], strict=True))
-        return readable("heartbeat", told, is_beat, self._unreadable["beats"])
+        return _readable("heartbeat", told, _is_beat, self._unreadable["beats"])
 
     @asking()
     async def part(self, key: str, name: str) -> None:
@@ -304,8 +303,8 @@ class Bus:
             pipe.hgetall(key)
             pipe.hgetall(f"{key}:claims")
             (seconds, micros), told, claims = await pipe.execute()
-        said = readable("heartbeat", told, is_beat, self._unreadable["beats"])
-        asked = readable("claim", claims, is_claim, self._unreadable["claims"])
+        said = _readable("heartbeat", told, _is_beat, self._unreadable["beats"])
+        asked = _readable("claim", claims, _is_claim, self._unreadable["claims"])
         return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
@@ -401,10 +400,3 @@ class Bus:
     async def ping(self) -> None:
         """Raise TryAgain if Redis does not answer."""
         await self._client.ping()
-
-
-def _keepalive(url: str) -> dict[str, Any]:
-    if url.startswith("unix:"):
-        return {}
-    options = {getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)}
-    return {"socket_keepalive": True, "socket_keepalive_options": options}

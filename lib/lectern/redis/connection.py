@@ -52,19 +52,9 @@ def away(error: Exception) -> TryAgain:
     return TryAgain("Redis: {error}", error=plain(error))
 
 
-def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
-    """A client with *options*, not connected yet; raises Misuse if *url* names no Redis."""
-    client: redis.Redis = _opened(url, options, redis.Redis, Sentinel)
-    return client
-
-
-def opened_blocking(url: str, options: Mapping[str, Any]) -> blocking.Redis:
-    """A blocking client with *options*, for programs without an event loop; raises Misuse as `opened` does."""
-    client: blocking.Redis = _opened(url, options, blocking.Redis, blocking_sentinel.Sentinel)
-    return client
-
-
-def _opened(url: str, options: Mapping[str, Any], server: Any, sentinel: Any) -> Any:  # noqa: ANN401 (of either kind)
+def opened(url: str, options: Mapping[str, Any], *, is_blocking: bool = False) -> Any:  # noqa: ANN401 (of either kind)
+    """A client with *options*, not connected yet, for asyncio or blocking; raises Misuse if *url* names no Redis."""
+    server, sentinel = (blocking.Redis, blocking_sentinel.Sentinel) if is_blocking else (redis.Redis, Sentinel)
     scheme = url.partition(":")[0]
     if scheme in SENTINELS:
         return _of_sentinels(urlsplit(url), options, sentinel)
@@ -76,7 +66,7 @@ def _opened(url: str, options: Mapping[str, Any], server: Any, sentinel: Any) ->
         raise Misuse(Text("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0")) from error
 
 
-def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> Any:  # noqa: ANN401 (of either kind)
+def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> Any:  # noqa: ANN401 (as above)
     login, _, places = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdecimal():
@@ -94,12 +84,8 @@ def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> 
     waits |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SENTINEL_S)
     own_options = {**waits, "retry": None, **secure, **own}
     found = kind(sentinels, sentinel_kwargs=own_options, **{**options, **asked, **secure})
-    return found.master_for(
-        service,
-        db=int(database or 0),
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-    )
+    login_as = {"username": unquote(user) or None, "password": unquote(password) or None}
+    return found.master_for(service, db=int(database or 0), **login_as)
 
 
 def command(url: str, words: str) -> str:

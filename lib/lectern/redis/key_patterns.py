@@ -249,8 +249,8 @@ def check(rules: Sequence[Rule]) -> None:
                     )
 
 
-def expected_types(settings: Settings) -> Mapping[str, str]:
-    """The keys that a host of these *settings* uses, and the type of each."""
+async def type_faults(bus: Bus, settings: Settings) -> list[str]:
+    """A sentence for each key of a host of these *settings* that has a wrong type: Redis would refuse what is sent."""
     hashes = [settings.streamers_key, f"{settings.streamers_key}:lease", f"{settings.streamers_key}:claims"]
     streams = [settings.alarm_channel, settings.report_stream, settings.dead_letter_stream]
     if isinstance(settings, StreamerSettings):
@@ -259,12 +259,7 @@ def expected_types(settings: Settings) -> Mapping[str, str]:
         streams += [settings.order_result_channel, settings.change_result_channel]
         streams += [settings.cancel_result_channel, settings.class_event_channel]
         streams += [getattr(settings, one.comes_by) for one in PUBLISHED.values()]
-    return dict.fromkeys(hashes, "hash") | dict.fromkeys(streams, "stream")
-
-
-async def type_faults(bus: Bus, settings: Settings) -> list[str]:
-    """A sentence for each key of a wrong type, because Redis would refuse what is sent to it."""
-    keys = expected_types(settings)
+    keys = dict.fromkeys(hashes, "hash") | dict.fromkeys(streams, "stream")
     found = await bus.types(list(keys))
     return [
         f"Redis: the key {name} is a {found[name]}, but must be a {kind}: 505 in RUNBOOK.md. Rename it "

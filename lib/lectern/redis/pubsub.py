@@ -131,11 +131,8 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
 
 
 async def _evaluated(client: "redis.Redis", keys: Sequence[str], given: Sequence[str | int]) -> Sequence[Any]:
-    """What the script returns; before it runs, Redis refuses all of it for one key that the user may not use.
-
-    Keys that are not declared are judged one by one, when the script comes to them. So they are only declared as long
-    as all of them are allowed: a proxy before Redis may want that.
-    """
+    # Before the script runs, Redis refuses all of it for one declared key that the user may not use. Keys that are not
+    # declared are judged one by one, when the script comes to them: a proxy before Redis may want them declared.
     try:
         found: Sequence[Any] = await client.eval(_SEND, len(keys), *keys, *given)
     except NoPermissionError:
@@ -196,22 +193,20 @@ class Subscription:
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
         async with AsyncExitStack() as failed:
             failed.push_async_callback(_closed, pubsub)
-            is_beating = await self._may_use(own)
+            if self._is_allowed is None:
+                try:
+                    await self.client.publish(own, "")
+                    self._is_allowed = True
+                except NoPermissionError as error:
+                    self._is_allowed = False
+                    why = "redis: a subscription that goes deaf is not noticed, give the user lectern:*: %s"
+                    log.warning(why, error)
+            is_beating = self._is_allowed
             await pubsub.subscribe(*channels, *([own] if is_beating else []))
             failed.pop_all()
         self.heard_at = time.monotonic()
         beating = asyncio.create_task(self._beat(own)) if is_beating else None
         return _Subscription(pubsub, own, beating, sent_since=began if is_beating else None)
-
-    async def _may_use(self, own: str) -> bool:
-        if self._is_allowed is None:
-            try:
-                await self.client.publish(own, "")
-                self._is_allowed = True
-            except NoPermissionError as error:
-                self._is_allowed = False
-                log.warning("redis: a subscription that goes deaf is not noticed, give the user lectern:*: %s", error)
-        return self._is_allowed
 
     async def _beat(self, own: str) -> None:
         while True:
@@ -261,11 +256,9 @@ class _Subscription:
         return None
 
     def is_deaf(self, after_s: float) -> bool:
-        """Whether it has heard nothing for *after_s*, not even its own beat."""
         return self.beating is not None and self.quiet_s >= after_s
 
     async def close(self) -> None:
-        """End it."""
         if self.beating is not None:
             self.beating.cancel()
             await asyncio.wait([self.beating], timeout=1.0)
@@ -297,7 +290,10 @@ class _Pair:
                     continue  # its connection has just ended
                 found, taken = await self._next(one, 1.0 if is_alone else BESIDE_S), 1
                 while found is not None:
-                    if is_alone or self._is_first(one, found):
+                    if not is_alone:  # the k-th hearings of both are one message
+                        one.heard[found] += 1
+                    if is_alone or one.heard[found] > self._passed[found]:
+                        self._passed[found] += not is_alone
                         self._hearing.sent_since = one.sent_since
                         yield found
                     found, taken = await self._next(one, 0.0) if taken < AT_ONCE else None, taken + 1
@@ -321,7 +317,7 @@ class _Pair:
         except (RedisError, OSError) as error:
             if self._new is None:
                 raise away(error) from error
-            await (self._switch() if one is self._old else self._drop_new())
+            await self._end(one)
             return None
         if found is not None or one.beats > beats:
             self._hearing.heard_at = time.monotonic()
@@ -330,26 +326,18 @@ class _Pair:
             metrics.HEARD_AT.set_to_current_time()
         return found
 
-    def _is_first(self, one: _Subscription, found: Message) -> bool:
-        """Whether the other subscription has not heard *found* before: the k-th hearings of both are one message."""
-        one.heard[found] += 1
-        if one.heard[found] <= self._passed[found]:
-            return False
-        self._passed[found] += 1
-        return True
-
     async def _renew(self) -> None:
         """Subscribe again if the subscription is deaf, and end the old one when the new one hears all."""
         if self._new is not None:
             now = time.monotonic()
             if self._new.is_deaf(self._hearing.deaf_after_s):
-                await self._drop_new()
+                await self._end(self._new)
             elif self._new.beats and self._proved is None:
                 self._proved = now, self._old.beats
             elif self._proved and (
                 self._old.beats > self._proved[1] or now - self._proved[0] > 2 * self._hearing.beat_s
             ):
-                await self._switch()  # the old one has read all that only it heard, or it hears nothing any more
+                await self._end(self._old)  # the old one has read all that only it heard, or it hears nothing any more
         elif self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             try:
@@ -364,15 +352,11 @@ class _Pair:
             self._old.heard, self._passed, self._proved = Counter(), Counter(), None
             self._opening = asyncio.create_task(self._hearing.opened(self._channels))
 
-    async def _switch(self) -> None:
+    async def _end(self, one: _Subscription) -> None:
+        """End one of the two; the other one stays."""
         assert self._new is not None
-        old, self._old, self._new = self._old, self._new, None
-        await old.close()
-
-    async def _drop_new(self) -> None:
-        assert self._new is not None
-        new, self._new = self._new, None
-        await new.close()
+        self._old, self._new = (self._new if one is self._old else self._old), None
+        await one.close()
 
 
 def check_cancelled() -> None:

@@ -141,8 +141,7 @@ def _script(rule: Rule, *, dry_run: bool) -> str:
     )
 
 
-def _quoted(text: str) -> str:
-    """*text* as a Lua string literal, whatever characters it has."""
+def _quoted(text: str) -> str:  # as a Lua string literal, whatever characters it has
     return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
 
 
@@ -180,7 +179,8 @@ def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
     Raises Misuse if *url* is neither.
     """
     waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    return connection.opened_blocking(url, {**waits, "retry": Retry(NoBackoff(), 0)})
+    client: redis.Redis = connection.opened(url, {**waits, "retry": Retry(NoBackoff(), 0)}, is_blocking=True)
+    return client
 
 
 def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:
@@ -209,7 +209,14 @@ def renamed(
     run = _Run(client, on_slice or (lambda _: None), dry_run=dry_run)
     began = time.monotonic()
     with in_words(run.progress), RenameJournal.opened(None if dry_run else journal) as file:
-        _refuse_cluster(client)
+        if client.info("cluster").get("cluster_enabled"):
+            raise Misuse(
+                Text(
+                    "This is a Redis Cluster: a key's new name can belong to another node, and no rename goes there. "
+                    "Nothing was changed. Copy the keys with a tool for clusters, or name a Redis that is none in "
+                    "REDIS_URL."
+                )
+            )
         for rule in rules:
             run.through(rule, file, FIRST_COUNT)
     return Renamed(
@@ -257,23 +264,18 @@ class _Run:
             cursor, took_us, matched, free, names, clashes, fault = cast(_Slice, found)
             took_s = took_us / 1e6 if took_us >= 0 else max(waited_s - way_s, 0)
             journal.write(names)
-            self._count(matched, free, clashes, took_s)
+            self.matched, self.free, self.slices = self.matched + matched, self.free + free, self.slices + 1
+            self.longest_s = max(self.longest_s, took_s)
+            self.clash_count += clashes.count(b"\n")
+            for line in clashes.decode().split("\n")[:-1][: CLASHES_KEPT - len(self.clashes)]:
+                old, _, new = line.partition("\t")
+                self.clashes.append((old, new))
             if fault:
                 raise RedisError(fault.decode(errors="replace"))
             self.on_slice(count)
             if int(cursor) == 0:
                 return
             count = next_count(count, took_s)
-
-    def _count(self, matched: int, free: int, clashes: bytes, took_s: float) -> None:
-        self.matched += matched
-        self.free += free
-        self.slices += 1
-        self.longest_s = max(self.longest_s, took_s)
-        self.clash_count += clashes.count(b"\n")
-        for line in clashes.decode().split("\n")[:-1][: CLASHES_KEPT - len(self.clashes)]:
-            old, _, new = line.partition("\t")
-            self.clashes.append((old, new))
 
     @staticmethod
     def _timed(call: Callable[..., Any], **given: object) -> tuple[Any, float]:
@@ -284,17 +286,6 @@ class _Run:
 def next_count(count: int, took_s: float) -> int:
     """Number of keys for the next slice, at most twice *count*; *took_s* is the time that *count* keys took."""
     return int(min(max(count * min(TARGET_S / max(took_s, 1e-6), 2), LEAST_COUNT), MOST_COUNT))
-
-
-def _refuse_cluster(client: redis.Redis) -> None:
-    if client.info("cluster").get("cluster_enabled"):
-        raise Misuse(
-            Text(
-                "This is a Redis Cluster: a key's new name can belong to another node, and no rename goes there. "
-                "Nothing was changed. Copy the keys with a tool for clusters, or name a Redis that is none in "
-                "REDIS_URL."
-            )
-        )
 
 
 @contextmanager
@@ -309,8 +300,13 @@ def in_words(progress: Callable[[], str]) -> Iterator[None]:
     except (Unreachable, Silent) as error:
         raise TryAgain("Redis does not answer: {error}. {progress}", error=error, progress=progress()) from error
     except RedisError as error:
+        advice = "Ask whoever runs the server."
+        if "read only replica" in str(error):
+            advice = "It is a replica: name its master in REDIS_URL."
+        elif "permission" in str(error):
+            advice = "The user of REDIS_URL needs INFO, SCAN, EXISTS, RENAMENX and scripts on all these keys."
         raise CallAPerson(
-            "Redis refused: {error}. {advice} {progress}", error=error, advice=_advice(str(error)), progress=progress()
+            "Redis refused: {error}. {advice} {progress}", error=error, advice=advice, progress=progress()
         ) from error
     except OSError as error:
         raise CallAPerson(
@@ -319,11 +315,3 @@ def in_words(progress: Callable[[], str]) -> Iterator[None]:
             strerror=error.strerror,
             progress=progress(),
         ) from error
-
-
-def _advice(said: str) -> str:
-    if "read only replica" in said:
-        return "It is a replica: name its master in REDIS_URL."
-    if "permission" in said:
-        return "The user of REDIS_URL needs INFO, SCAN, EXISTS, RENAMENX and scripts on all these keys."
-    return "Ask whoever runs the server."

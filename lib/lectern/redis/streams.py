@@ -93,25 +93,18 @@ class Streams:
         self._trimmed_at = time.monotonic()
         trimmed = 0
         for name in sorted(self._open):
-            if (first := await self._first_needed(name)) is not None:
+            needed: list[str] = []  # the first entry that each group has not acknowledged; none has read nothing
+            for group in await self.client.xinfo_groups(name):
+                pending: Any = await self.client.xpending(name, str(group["name"]))
+                needed.append(str(pending["min"]) if pending["pending"] else str(group["last-delivered-id"]))
+            if (first := min(needed, key=_order, default=None)) is not None:
                 trimmed += int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
                 check_cancelled()
-            await self._forget_consumers(name)
+            for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
+                if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
+                    await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
+                    check_cancelled()
         return trimmed
-
-    async def _forget_consumers(self, name: str) -> None:
-        for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
-            if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
-                await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
-                check_cancelled()
-
-    async def _first_needed(self, name: str) -> str | None:
-        """The id of the first entry of *name* that a group has not acknowledged; None if a group has read nothing."""
-        needed: list[str] = []
-        for group in await self.client.xinfo_groups(name):
-            pending: Any = await self.client.xpending(name, str(group["name"]))
-            needed.append(str(pending["min"]) if pending["pending"] else str(group["last-delivered-id"]))
-        return min(needed, key=_order, default=None)
 
     async def _left(self, count: int) -> list[StreamEntry]:
         """Take over entries that other consumers read and never acknowledged."""
