@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,14 +139,13 @@ def test_file_that_goes_while_store_is_scanned_is_not_listed(tmp_path: Path, mon
     for name in ("1/1.flv", "2/2.flv.part", "2/2_720P.flv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    is_hidden = cache_dir._is_hidden
+    found = cache_dir._found
 
-    def going(name: str) -> bool:
-        if "." in name:  # a file: its folder was listed
-            (tmp_path / "2" / "2.flv.part").unlink(missing_ok=True)
-        return is_hidden(name)
+    def going(entry: os.DirEntry[str], record: str | None) -> Iterator[cache_dir.FoundFile]:
+        (tmp_path / "2" / "2.flv.part").unlink(missing_ok=True)  # its folder was listed
+        return found(entry, record)
 
-    monkeypatch.setattr(cache_dir, "_is_hidden", going)
+    monkeypatch.setattr(cache_dir, "_found", going)
     assert [one.site for one in cache_dir.scan(tmp_path)] == [f"{tmp_path}/1/1.flv", f"{tmp_path}/2/2_720P.flv"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastcrc import crc64 as _crc64
 
@@ -162,17 +162,16 @@ def resume(part: Path, remote: RemoteFile) -> bool:
 def write_origin(part: Path, remote: RemoteFile) -> None:
     """Sync what the download has so far to the disk, then note what its origin promised, and how much is synced."""
     target = origin_path(part)
-    _make_folder(target.parent)
+    if not target.parent.is_dir():  # it, too, survives a power cut
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(target.parent.parent)
     synced_bytes = 0
     if part.exists():
         synced_bytes = part.stat().st_size  # read before the sync, which may miss bytes that come during it
         _sync(part)
     draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
-        promised = {
-            **asdict(remote),
-            "url": redact_url(remote.url),
-        }  # no secret: this file is as readable as the recordings
+        promised = {**asdict(remote), "url": redact_url(remote.url)}  # this file is as readable as the recordings
         json.dump({**promised, "boot": boot_id(), "synced_bytes": synced_bytes}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -197,13 +196,6 @@ def _noted(part: Path) -> dict[str, Any]:
     return noted if isinstance(noted, dict) else {}
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a record's folder so that it survives a power cut."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        _sync(folder.parent)
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -218,17 +210,18 @@ _DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
 _FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
 _ENDINGS = (".flv", *(f"_{one}.flv" for one in Resolution))
 
-Kind = Literal["rendition", "part", "unknown"]
-
 
 @dataclass(slots=True)
 class FoundFile:
-    """An entry of the store, at the path *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder."""
+    """An entry of the store, at the path *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder.
+
+    Its *kind* is "rendition", "part" or "unknown".
+    """
 
     site: str
     stem: str | None
     size_bytes: int
-    kind: Kind
+    kind: str
     mtime: float = 0.0
 
     @property
@@ -245,11 +238,14 @@ def scan(root: Path) -> list[FoundFile]:
 def _entries(root: Path) -> Iterator[FoundFile]:
     with os.scandir(root) as top:
         for entry in top:
-            if entry.name in _KEPT_ALONE or _is_not_ours(entry):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if entry.name in _KEPT_ALONE or entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False) and _is_folder_of_ours(entry):
+            if not is_folder and _DATABASE.fullmatch(entry.name) and not entry.is_symlink():
+                continue  # it may be ours
+            if is_folder and _is_folder_of_ours(entry):
                 yield from _of_folder(entry)
-            else:
+            elif not is_folder or not _is_bare(entry.path):
                 yield from _found(entry, None)
 
 
@@ -272,15 +268,8 @@ def _of_folder(entry: os.DirEntry[str]) -> Iterator[FoundFile]:
     for name, inner in inside.items():
         its, _, kind = name.rpartition(".")
         is_beside = kind in {"origin", "index"} and its in names and is_sidecar(name)
-        if not _is_hidden(name) and not is_beside:
+        if not name.startswith(".") and not is_beside:
             yield from _found(inner, entry.name)
-
-
-def _is_not_ours(entry: os.DirEntry[str]) -> bool:
-    """Whether it cannot be a recording: a hidden entry, a database (it may be ours), or a folder without files."""
-    if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
-        return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
-    return not _is_folder_of_ours(entry) and _is_bare(entry.path)
 
 
 def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
@@ -294,17 +283,13 @@ def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
 
 
 def _is_bare(folder: str) -> bool:
+    """Whether no file is in it that is not hidden."""
     try:
         with os.scandir(folder) as entries:
-            return all(
-                _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
-            )
+            shown = [one for one in entries if not one.name.startswith(".")]
+            return all(one.is_dir(follow_symlinks=False) and _is_bare(one.path) for one in shown)
     except OSError:  # nobody knows what is in it
         return False
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -318,20 +303,11 @@ def _found(entry: os.DirEntry[str], record: str | None) -> Iterator[FoundFile]:
     if not entry.is_file(follow_symlinks=False):
         yield FoundFile(entry.path, None, 0, "unknown")
     elif (looked := _stat(entry)) is not None:
-        yield _file(entry, looked, record)
-
-
-def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -> FoundFile:
-    matched = _FILE.fullmatch(entry.name)
-    is_ours = (
-        matched is not None
-        and rendition_ids.is_stem(matched["stem"])
-        and record == rendition_ids.folder(matched["stem"])
-    )
-    if matched is None or not is_ours:
-        return FoundFile(entry.path, None, looked.st_size, "unknown", looked.st_mtime)
-    kind: Kind = "part" if matched["part"] else "rendition"
-    return FoundFile(entry.path, matched["stem"], looked.st_size, kind, looked.st_mtime)
+        stem, kind = None, "unknown"
+        matched = _FILE.fullmatch(entry.name)
+        if matched and rendition_ids.is_stem(matched["stem"]) and record == rendition_ids.folder(matched["stem"]):
+            stem, kind = matched["stem"], "part" if matched["part"] else "rendition"
+        yield FoundFile(entry.path, stem, looked.st_size, kind, looked.st_mtime)
 
 
 # The quarantine of a streamer's cache, bounded by bytes and age: files that are no rendition, or damaged.
@@ -354,7 +330,13 @@ class Aside:
 
 def quarantined(root: Path) -> list[Aside]:
     """The files in quarantine, the newest first."""
-    return sorted(_files(root / QUARANTINE), key=lambda one: (-one.since, str(one.path)))
+    found: list[Aside] = []
+    for inside, _, names in os.walk(root / QUARANTINE):
+        for path in (Path(inside) / name for name in names):
+            with suppress(FileNotFoundError):  # a person has just deleted it
+                state = path.lstat()
+                found.append(Aside(path, state.st_size, state.st_ctime))  # the time of its rename into the quarantine
+    return sorted(found, key=lambda one: (-one.since, str(one.path)))
 
 
 def prune_quarantine(root: Path, max_bytes: float, now: float) -> list[Aside]:
@@ -374,23 +356,8 @@ def prune_quarantine(root: Path, max_bytes: float, now: float) -> list[Aside]:
                 _log.warning("%s: cannot be deleted from the quarantine: %s", formatting.path(one.path), why)
             else:
                 gone.append(one)
-    _drop_empty(root / QUARANTINE)
-    return gone
-
-
-def _files(folder: Path) -> Iterator[Aside]:
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            path = Path(inside) / name
-            try:
-                found = path.lstat()
-            except FileNotFoundError:  # a person has just deleted it
-                continue
-            yield Aside(path, found.st_size, found.st_ctime)  # the time of its rename into the quarantine
-
-
-def _drop_empty(folder: Path) -> None:
-    for inside, folders, names in os.walk(folder, topdown=False):
-        if not folders and not names and Path(inside) != folder:
+    for inside, folders, names in os.walk(root / QUARANTINE, topdown=False):
+        if not folders and not names and Path(inside) != root / QUARANTINE:
             with suppress(OSError):  # another file has come, or it is as little to be deleted as some files
                 Path(inside).rmdir()
+    return gone

@@ -171,14 +171,12 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: 
                         await _refuse_text(client, here, address)
                     return promised
                 here = str(httpx.URL(here).join(answer.headers["location"]))
-            except httpx.TransportError as error:
-                said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise TryAgain("{here}: no answer: {reason}", here=redact_url(here), reason=said) from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise Refuse(
-                    "{here}: its answer cannot be read: {reason}", DOWNLOAD_FAILED, here=redact_url(here), reason=said
-                ) from error
+                if not isinstance(error, httpx.TransportError):
+                    text = msgid("{here}: its answer cannot be read: {reason}")
+                    raise Refuse(text, DOWNLOAD_FAILED, here=redact_url(here), reason=said) from error
+                raise TryAgain("{here}: no answer: {reason}", here=redact_url(here), reason=said) from error
     last = redact_url(here)
     text = msgid("{url}: more than {redirects} redirects, the last one to {last}")
     raise Refuse(text, DOWNLOAD_FAILED, url=redact_url(url), redirects=_REDIRECTS, last=last)

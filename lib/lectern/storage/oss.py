@@ -198,7 +198,12 @@ async def request_transcoding(
         ):
             if answer.is_success:
                 return
-            said = await _beginning(answer)
+            raw = b""
+            async for chunk in answer.aiter_raw():  # it may be of any length, and wrongly encoded
+                raw += chunk
+                if len(raw) >= _TOLD_BYTES:
+                    break
+            said = cleaned(raw[:_TOLD_BYTES])[:_TOLD_CHARACTERS]
     except TimeoutError as error:
         raise TryAgain("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s) from error
     except httpx.TransportError as error:
@@ -215,13 +220,3 @@ async def request_transcoding(
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
-
-
-async def _beginning(answer: httpx.Response) -> str:
-    """The first characters of an answer, however long or wrongly encoded it is."""
-    raw = b""
-    async for chunk in answer.aiter_raw():
-        raw += chunk
-        if len(raw) >= _TOLD_BYTES:
-            break
-    return cleaned(raw[:_TOLD_BYTES])[:_TOLD_CHARACTERS]
