@@ -76,7 +76,7 @@ class Started:
             pipe.close()
 
 
-async def start(
+async def _start(
     argv: Sequence[str],
     cwd: Path | None,
     env: Mapping[str, str] | None,
@@ -88,22 +88,31 @@ async def start(
     coming: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
     ended = asyncio.Event()
 
+    def came(popen: "subprocess.Popen[bytes] | None", error: Exception | None) -> None:
+        if popen is not None and coming.done():  # whoever wanted it was cancelled
+            _kill(popen)
+        elif popen is not None:
+            coming.set_result(popen)
+        elif error is not None and not coming.done():
+            coming.set_exception(error)
+
     def live() -> None:
-        with Caught() as failed:
+        popen = None
+        with Caught() as failed:  # what is raised is raised to whoever starts the program
             popen = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=cwd,
-                env=env,
+                env=None if env is None else {**os.environ, **env},
                 process_group=0,
                 preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
             )
-        if failed.error is not None:  # it is raised to whoever starts the program
-            _tell(loop, _failed, coming, failed.error)
+        is_told = _tell(loop, came, popen, failed.error)
+        if popen is None:
             return
-        if not _tell(loop, _came, coming, popen):
+        if not is_told:
             popen.kill()
         if popen.stdin is not None:
             with suppress(BrokenPipeError, ConnectionResetError), popen.stdin:  # it may end without reading
@@ -131,18 +140,6 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: o
         loop.call_soon_threadsafe(call, *args)
         return True
     return False
-
-
-def _came(coming: "asyncio.Future[subprocess.Popen[bytes]]", popen: "subprocess.Popen[bytes]") -> None:
-    if coming.done():  # whoever wanted it was cancelled
-        _kill(popen)
-    else:
-        coming.set_result(popen)
-
-
-def _failed(coming: "asyncio.Future[subprocess.Popen[bytes]]", error: Exception) -> None:
-    if not coming.done():
-        coming.set_exception(error)
 
 
 def _kill(popen: "subprocess.Popen[bytes]") -> None:
@@ -326,7 +323,18 @@ async def run(
     """
     started_at = time.monotonic()
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
-    child = await _start(argv, cwd, env, before_exec, stdin)
+    try:
+        child = await _start(argv, cwd, env, before_exec, stdin)
+    except (FileNotFoundError, PermissionError) as error:
+        if cwd is not None and str(error.filename) == str(cwd):
+            raise Misuse(
+                "{argv}: cannot be started in {cwd}: there is no such folder", argv=argv[0], cwd=cwd
+            ) from error
+        name = Path(argv[0]).name
+        text = msgid("{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path")
+        raise Misuse(text, argv=argv[0], strerror=error.strerror, name=name) from error
+    except OSError as error:  # no process or memory to be had just now
+        raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror) from error
     child.read(on_line)
     try:
         cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
@@ -352,27 +360,6 @@ async def shielded(work: Coroutine[object, object, T]) -> T:
     if cancelled is not None:
         raise cancelled from task.exception()
     return task.result()
-
-
-async def _start(
-    argv: Sequence[str],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    before_exec: Callable[[], None] | None,
-    stdin: bytes | None,
-) -> Started:
-    try:
-        return await start(argv, cwd, None if env is None else {**os.environ, **env}, before_exec, stdin)
-    except (FileNotFoundError, PermissionError) as error:
-        if cwd is not None and str(error.filename) == str(cwd):
-            raise Misuse(
-                "{argv}: cannot be started in {cwd}: there is no such folder", argv=argv[0], cwd=cwd
-            ) from error
-        name = Path(argv[0]).name
-        text = msgid("{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path")
-        raise Misuse(text, argv=argv[0], strerror=error.strerror, name=name) from error
-    except OSError as error:  # no process or memory to be had just now
-        raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror) from error
 
 
 async def _watch(
