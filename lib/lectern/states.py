@@ -123,74 +123,53 @@ class InboxState(StrEnum):
     DEAD = "dead"
 
 
-RENDITION_MOVES: Mapping[RenditionState, frozenset[RenditionState]] = MappingProxyType(
+S = TypeVar("S", bound=StrEnum)
+
+
+def _table(moves: Mapping[S, set[S]]) -> Mapping[S, frozenset[S]]:
+    return MappingProxyType({old: frozenset(new) for old, new in moves.items()})
+
+
+_R, _B, _A, _F = RenditionState, BookingState, AiringState, FileState
+RENDITION_MOVES = _table(
     {
-        RenditionState.TRANSCODING: frozenset(
-            {RenditionState.SUCCESS, RenditionState.FAILED, RenditionState.TIMED_OUT}
-        ),
-        RenditionState.FAILED: frozenset({RenditionState.TRANSCODING}),
-        RenditionState.TIMED_OUT: frozenset({RenditionState.SUCCESS, RenditionState.TRANSCODING}),
-        RenditionState.SUCCESS: frozenset({RenditionState.TRANSCODING}),  # asked for again, because its file is gone
+        _R.TRANSCODING: {_R.SUCCESS, _R.FAILED, _R.TIMED_OUT},
+        _R.FAILED: {_R.TRANSCODING},
+        _R.TIMED_OUT: {_R.SUCCESS, _R.TRANSCODING},
+        _R.SUCCESS: {_R.TRANSCODING},  # asked for again, because its file is gone
     }
 )
-
-BOOKING_MOVES: Mapping[BookingState, frozenset[BookingState]] = MappingProxyType(
+BOOKING_MOVES = _table(
     {
-        BookingState.RECEIVED: frozenset(
-            {BookingState.WAITING, BookingState.PLACED, BookingState.REFUSED, BookingState.CANCELLED}
-        ),
-        BookingState.WAITING: frozenset({BookingState.PLACED, BookingState.REFUSED, BookingState.CANCELLED}),
-        BookingState.PLACED: frozenset(
-            {BookingState.READY, BookingState.REFUSED, BookingState.CANCELLED, BookingState.BROKEN}
-        ),
-        BookingState.READY: frozenset(
-            {
-                BookingState.AIRED,
-                BookingState.AIRED_WITH_GAPS,
-                BookingState.CANCELLED,
-                BookingState.BROKEN,
-                BookingState.PLACED,  # moved to another
-            }
-        ),
-        BookingState.REFUSED: frozenset(),
-        BookingState.CANCELLED: frozenset(),
-        BookingState.AIRED: frozenset(),
-        BookingState.AIRED_WITH_GAPS: frozenset({BookingState.AIRED}),  # another streamer reported its part late
-        BookingState.BROKEN: frozenset(  # a person retried in the UI
-            {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.CANCELLED}
-        ),
+        _B.RECEIVED: {_B.WAITING, _B.PLACED, _B.REFUSED, _B.CANCELLED},
+        _B.WAITING: {_B.PLACED, _B.REFUSED, _B.CANCELLED},
+        _B.PLACED: {_B.READY, _B.REFUSED, _B.CANCELLED, _B.BROKEN},
+        _B.READY: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED, _B.BROKEN, _B.PLACED},  # the last: moved to another
+        _B.REFUSED: set(),
+        _B.CANCELLED: set(),
+        _B.AIRED: set(),
+        _B.AIRED_WITH_GAPS: {_B.AIRED},  # another streamer reported its part late
+        _B.BROKEN: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED},  # a person retried in the UI
     }
 )
-
-AIRING_MOVES: Mapping[AiringState, frozenset[AiringState]] = MappingProxyType(
+AIRING_MOVES = _table(
     {
-        AiringState.WAITING: frozenset({AiringState.READY, AiringState.REFUSED, AiringState.CANCELLED}),
-        AiringState.READY: frozenset(
-            {AiringState.ON_AIR, AiringState.CANCELLED, AiringState.BROKEN, AiringState.WAITING}  # its file is lost
-        ),
-        AiringState.ON_AIR: frozenset(
-            {
-                AiringState.AIRED,
-                AiringState.AIRED_WITH_GAPS,
-                AiringState.CANCELLED,
-                AiringState.BROKEN,
-                AiringState.WAITING,  # its file is lost
-            }
-        ),
-        AiringState.AIRED: frozenset(),
-        AiringState.AIRED_WITH_GAPS: frozenset(),
-        AiringState.REFUSED: frozenset(),
-        AiringState.CANCELLED: frozenset(),
-        AiringState.BROKEN: frozenset({AiringState.ON_AIR, AiringState.CANCELLED}),
+        _A.WAITING: {_A.READY, _A.REFUSED, _A.CANCELLED},
+        _A.READY: {_A.ON_AIR, _A.CANCELLED, _A.BROKEN, _A.WAITING},  # the last: its file is lost
+        _A.ON_AIR: {_A.AIRED, _A.AIRED_WITH_GAPS, _A.CANCELLED, _A.BROKEN, _A.WAITING},  # as above
+        _A.AIRED: set(),
+        _A.AIRED_WITH_GAPS: set(),
+        _A.REFUSED: set(),
+        _A.CANCELLED: set(),
+        _A.BROKEN: {_A.ON_AIR, _A.CANCELLED},
     }
 )
-
-FILE_MOVES: Mapping[FileState, frozenset[FileState]] = MappingProxyType(
+FILE_MOVES = _table(
     {
-        FileState.DOWNLOADING: frozenset({FileState.READY, FileState.BAD}),
-        FileState.READY: frozenset({FileState.EVICTING}),
-        FileState.EVICTING: frozenset(),
-        FileState.BAD: frozenset(),  # the row is deleted before the next download
+        _F.DOWNLOADING: {_F.READY, _F.BAD},
+        _F.READY: {_F.EVICTING},
+        _F.EVICTING: set(),
+        _F.BAD: set(),  # the row is deleted before the next download
     }
 )
 
@@ -201,9 +180,6 @@ BOOKING_OVER = frozenset(
 
 LIVE_AIRINGS = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
 """States in which a class cites its rendition (``num_cite``)."""
-
-
-S = TypeVar("S", bound=StrEnum)
 
 
 def check_move(moves: Mapping[S, frozenset[S]], thing: str, old: S, new: S) -> None:

@@ -18,56 +18,6 @@ class Item(NamedTuple):
     body: bytes
 
 
-class SequenceHeaders:
-    """Messages that wait to be sent, and the last of each kind that the session got."""
-
-    def __init__(self) -> None:
-        self._queue: deque[Item] = deque()
-        self._sent: dict[int, bytes] = {}
-
-    def __bool__(self) -> bool:
-        """Whether messages wait; these must be sent together."""
-        return bool(self._queue)
-
-    @property
-    def first(self) -> Item:
-        """The message that has waited longest."""
-        return self._queue[0]
-
-    def forget(self) -> None:
-        """Forget what was sent, and what waits: a new session has had nothing yet."""
-        self._sent.clear()
-        self._queue.clear()
-
-    def clear(self) -> None:
-        """Drop what waits: its file is not sent any more."""
-        self._queue.clear()
-
-    def announce(self, demuxer: Demuxer, at_ms: int) -> None:
-        """Queue the metadata and headers of *demuxer*, except those that are in force in the session."""
-        needed = {kind: body for kind, (_, body) in demuxer.headers.items()}
-        if demuxer.metadata is not None:
-            needed = {flv.SCRIPT: demuxer.metadata, **needed}
-        for kind, body in needed.items():
-            if not self.had(kind, body):
-                self._queue.append(Item(kind, at_ms, body))
-
-    def had(self, kind: int, body: bytes) -> bool:
-        """Whether this message is in force in the session: the last of its *kind* that was sent."""
-        return self._sent.get(kind) == body
-
-    def sent(self, item: Item) -> bool:
-        """Note that an item is in the batch; returns whether it is metadata or a header."""
-        is_head = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
-        if is_head:
-            self._sent[item.kind] = item.body
-        return is_head
-
-    def next(self) -> None:
-        """Remove the message that has waited longest, which is now in the batch."""
-        self._queue.popleft()
-
-
 RECORDING, SLATE = 0, 1
 NAMES = "recording", "slate"
 """The names of the sources in an as-run."""
@@ -94,19 +44,20 @@ class Muxer:
         self.tags_left = TAGS
         """Number of tags that may still be taken in this turn."""
         self._from_ms, self._awaits_key = 0, False
-        self._headers = SequenceHeaders()
+        self._queue: deque[Item] = deque()  # messages that wait, and must be sent together
+        self._sent: dict[int, bytes] = {}  # the last header or metadata of each kind that the session got
         self._resumed: tuple[Place, dict[str, Any]] | None = None
         """The place and notes of the worker before: all that is known until the file is open again."""
 
     @property
     def queued(self) -> bool:
         """Whether messages wait that belong together."""
-        return bool(self._headers)
+        return bool(self._queue)
 
     def peek(self, position_ms: float) -> Item | None:
         """The next message to send if it is due, else None."""
-        if self._headers:
-            return self._headers.first
+        if self._queue:
+            return self._queue[0]
         demuxer = self.demuxer
         if position_ms >= self.before_ms:
             position_ms = self.before_ms - 1
@@ -114,7 +65,12 @@ class Muxer:
             at_ms = tag.time_ms + self.shift_ms
             if at_ms > position_ms or demuxer.is_elsewhere:  # the place to begin in another file is not known yet
                 return None
-            if self._is_wanted(tag.kind, at_ms, tag.body):
+            if flv.is_header(tag.kind, tag.body):
+                is_wanted = self._sent.get(tag.kind) != tag.body
+            else:
+                is_awaited = tag.kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(tag.kind, tag.body)
+                is_wanted = at_ms >= self._from_ms and is_awaited
+            if is_wanted:
                 return Item(tag.kind, at_ms, tag.body)
             demuxer.advance()
             self.tags_left -= 1
@@ -122,9 +78,11 @@ class Muxer:
 
     def advance(self, item: Item) -> bool:
         """The item that was seen last is in the batch; returns whether it changes what `save` gives."""
-        is_header = self._headers.sent(item)
-        if self._headers:
-            self._headers.next()
+        is_header = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
+        if is_header:
+            self._sent[item.kind] = item.body
+        if self._queue:
+            self._queue.popleft()
             return True
         assert self.demuxer is not None
         self.demuxer.advance()
@@ -145,14 +103,14 @@ class Muxer:
             self.demuxer.close()
         self.demuxer, self.source, self.shift_ms = demuxer, source, shift_ms
         self._from_ms, self._awaits_key = 0, False
-        self._headers.clear()
+        self._queue.clear()
 
     def drop(self) -> None:
         """Send no tags for now."""
         if self.demuxer is not None:
             self.demuxer.close()
             self.demuxer = None
-        self._headers.clear()
+        self._queue.clear()
 
     def skip_to(self, position_ms: int) -> None:
         """Send nothing before *position_ms*, then no picture before the next keyframe."""
@@ -160,12 +118,16 @@ class Muxer:
 
     def forget(self) -> None:
         """Forget the headers that were sent: a new session begins."""
-        self._headers.forget()
+        self._sent.clear()
+        self._queue.clear()
 
     def announce(self, position_ms: float) -> None:
         """Queue the demuxer's metadata and headers before its tags, unless the session has them."""
         if self.demuxer is not None:
-            self._headers.announce(self.demuxer, int(position_ms))
+            metadata = {} if self.demuxer.metadata is None else {flv.SCRIPT: self.demuxer.metadata}
+            needed = {**metadata, **{kind: body for kind, (_, body) in self.demuxer.headers.items()}}
+            missing = [kind for kind, body in needed.items() if self._sent.get(kind) != body]
+            self._queue += [Item(kind, int(position_ms), needed[kind]) for kind in missing]
 
     def resume(self, demuxer: Demuxer, mark: Mark, saved: dict[str, Any]) -> None:
         """Go on after the batch of *mark*."""
@@ -192,13 +154,6 @@ class Muxer:
             return self._resumed[1]
         headers = {kind: begins for kind, (begins, _) in demuxer.headers.items()} if demuxer else {}
         return {"file": demuxer.fingerprint if demuxer else 0, "headers": headers}
-
-    def _is_wanted(self, kind: int, at_ms: int, body: bytes) -> bool:
-        if flv.is_header(kind, body):
-            return not self._headers.had(kind, body)
-        if at_ms < self._from_ms:
-            return False
-        return kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(kind, body)
 
 
 BATCH_BYTES = 128 * 1024
