@@ -41,7 +41,7 @@ from lectern.playout.as_run import AsRunRows
 from lectern.playout.context import Now, WorkerContext
 from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.playout.schedule import AiredFile, Schedule
-from lectern.playout.worker import RequestHandlers, Worker
+from lectern.playout.worker import Worker
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState
 from lectern.wire.messages import Cancel
 from tests import marks, strategies
@@ -142,7 +142,7 @@ class Playout:
         worker.pipe = SimpleNamespace(flush=int)  # type: ignore[assignment]
         worker.terms = SimpleNamespace(holder=1)  # type: ignore[assignment]
         worker._control = SimpleNamespace(tell=self.events.append)  # type: ignore[assignment]
-        worker._was_held, worker.upgrading, worker.taken_over = False, None, None
+        worker._was_held, worker.upgrading, worker.taken_over, worker._taking = False, None, None, None
         worker.since, worker.lateness = time.time(), {}
         for _ in worker._begin(set())():
             pass
@@ -179,7 +179,6 @@ class Client:
 
     def __init__(self, playout: Playout) -> None:
         self._playout, self.worker = playout, playout.worker
-        self._desk = RequestHandlers(playout.worker) if playout.worker is not None else None
         playout.events.clear()
 
     @property
@@ -187,9 +186,9 @@ class Client:
         return self.worker is None or self._playout.worker is not self.worker or self._playout.is_deaf
 
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:
-        if self._desk is None or self.is_over:
+        if self.worker is None or self.is_over:
             raise PlayoutUnreachable("the playout's worker ended")
-        found = await self._desk.does[do](fields)
+        found = await self.worker.does[do](fields)
         if "classes" in found:
             found["classes"] = [json.loads(one) for one in found["classes"]]
         return found

@@ -4,7 +4,6 @@ import fcntl
 import json
 import math
 import os
-import resource
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +16,6 @@ from lectern.playout.worker_process import Shared
 
 class Misuse(Exception):
     """The playout cannot be started like this; the text says what to do."""
-
-
-def allow_files() -> None:
-    """Raise the limit of open files: each session takes two descriptors here, and two in the worker."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def made(path: Path) -> None:
@@ -67,15 +60,6 @@ def listening(path: Path, option: str) -> socket.socket:
     return listener
 
 
-def kept_lease(path: Path) -> float:
-    """The end of the lease on disk, by kernel.boot_now; 0 if there is none, or the machine was restarted since."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        lease = json.loads(path.read_text(encoding="utf-8"))
-        if lease["boot"] == kernel.boot_id():
-            return float(lease["until"])
-    return 0.0
-
-
 MAX_LINE_BYTES = 4096
 MAX_CLIENTS = 16
 LINES_AT_ONCE = 32
@@ -90,7 +74,11 @@ class LeaseSocket:
         self._path = folder / "lease.sock"
         # Not synced: the lease outlives the supervisor, but not the machine's restart.
         self._file = StateFile("the lease", folder / "lease.json", self._text, is_synced=False)
-        shared.lease_until = kept_lease(self._file.path)
+        shared.lease_until = 0.0  # unless one is on disk, and the machine was not restarted since
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            lease = json.loads(self._file.path.read_text(encoding="utf-8"))
+            if lease["boot"] == kernel.boot_id():
+                shared.lease_until = float(lease["until"])
         self._listener = listening(self._path, "--dir")
         self._clients: dict[socket.socket, bytes] = {}  # the beginning of a request, by its client
 

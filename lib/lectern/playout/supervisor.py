@@ -1,6 +1,7 @@
 """The supervisor: keeps sockets, journals and the lease, and starts workers; small, and hardly ever changed."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from lectern.playout import kernel, worker_process
 from lectern.playout.kernel import say
-from lectern.playout.lease import LeaseSocket, allow_files, listening, locked, made
+from lectern.playout.lease import LeaseSocket, listening, locked, made
 from lectern.playout.worker_process import Child, Shared
 
 LOOK_S = 0.1
@@ -52,7 +53,8 @@ class PlayoutSupervisor:
 
     def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
         self.folder, self.address, self.ca_file = folder, address, ca_file
-        allow_files()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each session takes two here, and two in the worker
         made(folder)
         self._lock = locked(folder / "playout.lock")
         self.shared = Shared()
@@ -105,7 +107,7 @@ class PlayoutSupervisor:
         if self.worker is not None:
             if self.worker.is_over:
                 self._lost("died", self.worker.end)
-            elif self._is_hung(self.worker, now) and not was_away:
+            elif not was_away and self._is_hung(self.worker, now):
                 self.worker.kill()
                 self._lost("hung", "hung, and was killed")
             elif was_away and self.worker.on_air_at is not None:
@@ -174,27 +176,20 @@ class PlayoutSupervisor:
         say(f"the worker {words}")
         worker.pipe.close()
         self._why, self._why_at = why, time.monotonic()
-        if why == "hung":
-            self._hung_over(self.shared.handled)
-        self._deaths = [at for at in self._deaths if at > self._why_at - DEATHS_S] + [self._why_at]
-        if self._why_at - self._good_at > GOOD_S:
-            self._good = None
-        if len(self._deaths) >= DEATHS and self._good is not None and self._good != worker.program:
-            say(f"{DEATHS} workers of {worker.program} died within {DEATHS_S:g} s: back to {self._good}")
-            self._program, self._deaths = self._good, []
-            if self.standby is not None:
-                self.standby.close()
-                self.standby = None
-
-    def _hung_over(self, session: int) -> None:
-        """Note over which session a worker hung; end the session if it is not the first."""
-        for key in [key for key in self.sessions if key.startswith(f"{session}\n")]:
+        for key in [key for key in self.sessions if why == "hung" and key.startswith(f"{self.shared.handled}\n")]:
             held = self.sessions[key]
             held.hangs += 1
             if held.hangs >= HANGS:
                 say(f"{key.split(chr(10))[1]}: {held.hangs} workers hung over its session, which is reset")
                 held.close(is_reset=True)
                 del self.sessions[key]
+        self._deaths = [at for at in self._deaths if at > self._why_at - DEATHS_S] + [self._why_at]
+        if self._why_at - self._good_at > GOOD_S:
+            self._good = None
+        if len(self._deaths) >= DEATHS and self._good is not None and self._good != worker.program:
+            say(f"{DEATHS} workers of {worker.program} died within {DEATHS_S:g} s: back to {self._good}")
+            self._program, self._deaths = self._good, []
+            self._drop_standby()
 
     def _look_at_next(self) -> None:
         """Replace the worker, as an upgrade asks, once the new worker is loaded."""
@@ -209,9 +204,7 @@ class PlayoutSupervisor:
                 self._take(self.worker)
                 self.worker.pipe.close()
                 self.worker = None
-            if self.standby is not None:
-                self.standby.close()
-                self.standby = None
+            self._drop_standby()
             self._program = worker_process.program()
             self._why, self._why_at = "upgrade", time.monotonic()
             self._on_air(new)
@@ -219,6 +212,11 @@ class PlayoutSupervisor:
             self.next = None
             new.close()
             self._upgrade_failed(new.end)
+
+    def _drop_standby(self) -> None:
+        if self.standby is not None:
+            self.standby.close()
+            self.standby = None
 
     def _upgrade_failed(self, why: str) -> None:
         text = f"the new worker {why}; the old one goes on"

@@ -20,7 +20,7 @@ from lectern.playout.control_socket import PROTOCOL, Control, Do, Lines
 from lectern.playout.kernel import Isolated, say
 from lectern.playout.rtmp import NotRtmp, Target, target
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, LoginWanted, PublisherProtocol
-from lectern.playout.schedule import AiredFile, ClassPlayer, Schedule
+from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.sentences import sentence
 from lectern.playout.session import PORTION_BYTES, Broken, Journal, ReceiveBudget, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
@@ -70,6 +70,9 @@ async def _connected(publisher: PublisherProtocol, connection: socket.socket) ->
 
 
 TICK_S = 0.02
+TAKE_S = 5.0
+"""Seconds in which a timetable is taken over, or the answer names the one before; a client gives up after 10 s."""
+TRY_S = 5.0
 THREADS = 256
 """Number of files that a hanging disk may hold up at once; a thread is made when it is needed."""
 
@@ -108,6 +111,7 @@ class Worker:
         self.lateness: dict[int, float] = {}
         self.taken_over: dict[str, Any] | None = None
         self.upgrading: asyncio.Future[str] | None = None
+        self._taking: asyncio.Task[None] | None = None
         self._control: Control | None = None
         self._was_held = False
         self._gone = asyncio.Event()
@@ -121,8 +125,16 @@ class Worker:
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
         self._adopt(sessions, why, began_at)
         loop.add_reader(self.pipe.connection, self._hear)
-        going_on = loop.create_task(self._go_on(rest, RequestHandlers(self)))
-        await self._tick_for_ever()
+        going_on = loop.create_task(self._go_on(rest))
+        due = time.monotonic()
+        while not self._gone.is_set():
+            now = Now.read()
+            minute = int(now.mono / 60)
+            self.lateness = {at: late for at, late in self.lateness.items() if at >= minute - 1}
+            self.lateness[minute] = max(self.lateness.get(minute, 0.0), now.mono - due)
+            self.tick(now)
+            due = max(due + TICK_S, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
         going_on.cancel()
 
     async def take_over(self, path: Path) -> None:
@@ -139,17 +151,6 @@ class Worker:
         self._was_held = is_held
         self.shared.tick()
         self.pipe.flush()
-
-    async def _tick_for_ever(self) -> None:
-        due = time.monotonic()
-        while not self._gone.is_set():
-            now = Now.read()
-            minute = int(now.mono / 60)
-            self.lateness = {at: late for at, late in self.lateness.items() if at >= minute - 1}
-            self.lateness[minute] = max(self.lateness.get(minute, 0.0), now.mono - due)
-            self.tick(now)
-            due = max(due + TICK_S, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
 
     # -- the supervisor ------------------------------------------------------------------------------------------------
 
@@ -179,13 +180,13 @@ class Worker:
 
         return rest
 
-    async def _go_on(self, rest: Callable[[], Iterator[None]], answers: "RequestHandlers") -> None:
+    async def _go_on(self, rest: Callable[[], Iterator[None]]) -> None:
         """Take in the rest of what the worker before left, then answer requests, and save what is aired."""
         with Isolated() as isolated:  # whatever the files hold, this worker must answer, and go on airing
             await in_slices(rest())
         if isolated.fault:
             say(f"not all that the worker before left is known: {isolated.fault}")
-        self._control = Control(socket.socket(fileno=self.terms.listener), answers.does)
+        self._control = Control(socket.socket(fileno=self.terms.listener), self.does)
         await self._control.start()
         await self.aired.save_for_ever()
 
@@ -210,8 +211,16 @@ class Worker:
         """Go on with as many sessions as possible; end the others, which are then replaced by new ones."""
         now, kept, gap_s = Now.read(), 0, 0.0
         for key, connection, kept_journal in sessions:
+            class_id, url = key.split("\n")[1:3]
+            airing = self.schedule.airings.get(class_id)
             with Isolated() as isolated:  # another release's journal may be odd in any way
-                gap_s = max(gap_s, self._adopt_one(key, connection, kept_journal, now))
+                push = airing.pushes.get(url) if airing is not None else None
+                last = kept_journal.last()
+                if airing is None or push is None or last is None or not self.shared.held():
+                    raise Broken(sentence("its class is not aired any more"))
+                push.adopt(key, connection, kept_journal, now)
+                airing.reopen(push)
+                gap_s = max(gap_s, time.monotonic() - last[0].sent_at)
                 kept += 1
             if isolated.error is not None:
                 if not isinstance(isolated.error, Broken):
@@ -223,18 +232,6 @@ class Worker:
         if why != "start":
             self.taken_over = {"why": why, "at": now.wall, "sessions": len(sessions), "kept": kept}
             self.taken_over |= {"gap_s": round(gap_s, 3), "took_s": round(time.monotonic() - began_at, 3)}
-
-    def _adopt_one(self, key: str, connection: socket.socket, kept_journal: Journal, now: Now) -> float:
-        """Go on with one session; returns the seconds in which nothing was sent on it. Raises Broken."""
-        class_id, url = key.split("\n")[1:3]
-        airing = self.schedule.airings.get(class_id)
-        push = airing.pushes.get(url) if airing is not None else None
-        last = kept_journal.last()
-        if airing is None or push is None or last is None or not self.shared.held():
-            raise Broken(sentence("its class is not aired any more"))
-        push.adopt(key, connection, kept_journal, now)
-        airing.reopen(push)
-        return max(0.0, time.monotonic() - last[0].sent_at)
 
     def _keep(self, key: str, session: Session) -> None:
         journals = (session.journal.file,) if session.journal is not None else ()
@@ -253,6 +250,96 @@ class Worker:
     def _tell(self, event: dict[str, Any]) -> None:
         if self._control is not None:
             self._control.tell(event)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    @property
+    def does(self) -> dict[str, Do]:
+        """What is done for each request."""
+        return {
+            "hello": self._hello,
+            "timetable": self._timetable,
+            "status": self._status,
+            "try": self._try,
+            "upgrade": self._upgrade,
+        }
+
+    async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "release": context.release_name(),
+            "protocol": PROTOCOL,
+            "journal": session.VERSION,
+            "pid": os.getpid(),
+            "holder_pid": self.terms.holder,
+            "hand_over": kernel.HAND_OVER,
+            "lease_until": self.shared.lease_until,
+            "boot_now": kernel.boot_now(),
+            "timetable": {"path": str(self.path), "version": self.schedule.version},
+        }
+
+    async def _timetable(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take over the timetable on the disk, unless the wanted version is in force; answers which one is by then."""
+        schedule = self.schedule
+        wanted, path = request.get("version"), request.get("path")
+        for _ in range(2):  # it may be taken over already, as it was before the wanted version was written
+            if wanted == schedule.version:
+                break
+            if self._taking is None or self._taking.done():
+                file = self.path if path is None else Path(str(path))
+                self._taking = asyncio.create_task(self.take_over(file))
+            done, _ = await asyncio.wait({self._taking}, timeout=TAKE_S / 2)
+            for task in done:
+                task.result()
+        problem = self.aired.saved.problem
+        answer = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
+        return {**answer, "durable": problem is None, **({"why": problem} if problem else {})}
+
+    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        schedule = self.schedule
+        known = schedule.active if request.get("active") else schedule.airings
+        wanted = [known.get(str(request["class_id"]))] if "class_id" in request else list(known.values())
+        classes = Lines()
+
+        def shown() -> Iterator[None]:
+            for player in filter(None, wanted):
+                classes.append(json.dumps(player.status(Now.read())))
+                yield
+
+        await in_slices(shown())
+        totals, now = self.context.totals, Now.read()
+        known_slate_s = sum(player.slate_s(now) for player in (*schedule.active.values(), *schedule.over.values()))
+        status = {
+            "since": self.since,
+            "lateness_s": round(max(self.lateness.values(), default=0.0), 4),
+            "bytes": totals.bytes,
+            "reconnects": totals.reconnects,
+            "slate_s": round(known_slate_s, 3),
+            "classes_on_air": sum(player.state == "on_air" for player in schedule.active.values()),
+            "taken_over": self.taken_over,
+        }
+        return {**await self._hello(request), "worker": status, "classes": classes}
+
+    async def _try(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            where = target(str(request.get("url")))
+        except NotRtmp as error:
+            raise BadRequest(f"url: {error}") from error
+        allowed = networks(request)
+        try:
+            trusted = self.context.trusted if where.secure else None
+            return {"refused": await asyncio.wait_for(connect_refusal(where, trusted, allowed), TRY_S)}
+        except TimeoutError:
+            return {"refused": sentence("the server does not answer within {try_s:g} s", try_s=TRY_S)}
+        except OSError as error:
+            return {"refused": str(error)}
+
+    async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
+        if self.upgrading is not None and not self.upgrading.done():
+            raise BadRequest("an upgrade is under way")
+        self.upgrading = asyncio.get_running_loop().create_future()
+        await self.aired.save(everything=True)
+        self.pipe.say("upgrade")
+        raise BadRequest(await self.upgrading)
 
 
 def main(terms: Terms) -> None:
@@ -275,103 +362,3 @@ def check(folder: Path) -> None:
     read_aired(folder / AIRED)
     if (folder / timetable.NAME).exists():
         timetable.difference(folder / timetable.NAME, ())
-
-
-TAKE_S = 5.0
-"""Seconds in which a timetable is taken over, or the answer names the one before; a client gives up after 10 s."""
-TRY_S = 5.0
-
-
-class RequestHandlers:
-    """Answers requests for a worker."""
-
-    def __init__(self, worker: "Worker") -> None:
-        self._worker = worker
-        self._taking: asyncio.Task[None] | None = None
-        self.does: dict[str, Do] = {
-            "hello": self._hello,
-            "timetable": self._timetable,
-            "status": self._status,
-            "try": self._try,
-            "upgrade": self._upgrade,
-        }
-
-    async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
-        until = self._worker.shared.lease_until
-        return {
-            "release": context.release_name(),
-            "protocol": PROTOCOL,
-            "journal": session.VERSION,
-            "pid": os.getpid(),
-            "holder_pid": self._worker.terms.holder,
-            "hand_over": kernel.HAND_OVER,
-            "lease_until": until,
-            "boot_now": kernel.boot_now(),
-            "timetable": {"path": str(self._worker.path), "version": self._worker.schedule.version},
-        }
-
-    async def _timetable(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take over the timetable on the disk, unless the wanted version is in force; answers which one is by then."""
-        worker, schedule = self._worker, self._worker.schedule
-        wanted, path = request.get("version"), request.get("path")
-        for _ in range(2):  # it may be taken over already, as it was before the wanted version was written
-            if wanted == schedule.version:
-                break
-            if self._taking is None or self._taking.done():
-                file = worker.path if path is None else Path(str(path))
-                self._taking = asyncio.create_task(worker.take_over(file))
-            done, _ = await asyncio.wait({self._taking}, timeout=TAKE_S / 2)
-            for task in done:
-                task.result()
-        problem = worker.aired.saved.problem
-        answer = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
-        return {**answer, "durable": problem is None, **({"why": problem} if problem else {})}
-
-    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        worker, schedule = self._worker, self._worker.schedule
-        known = schedule.active if request.get("active") else schedule.airings
-        wanted = [known.get(str(request["class_id"]))] if "class_id" in request else list(known.values())
-        classes = Lines()
-        await in_slices(_shown([player for player in wanted if player is not None], classes))
-        totals, now = worker.context.totals, Now.read()
-        known_slate_s = sum(player.slate_s(now) for player in (*schedule.active.values(), *schedule.over.values()))
-        status = {
-            "since": worker.since,
-            "lateness_s": round(max(worker.lateness.values(), default=0.0), 4),
-            "bytes": totals.bytes,
-            "reconnects": totals.reconnects,
-            "slate_s": round(known_slate_s, 3),
-            "classes_on_air": sum(player.state == "on_air" for player in schedule.active.values()),
-            "taken_over": worker.taken_over,
-        }
-        return {**await self._hello(request), "worker": status, "classes": classes}
-
-    async def _try(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            where = target(str(request.get("url")))
-        except NotRtmp as error:
-            raise BadRequest(f"url: {error}") from error
-        allowed = networks(request)
-        try:
-            trusted = self._worker.context.trusted if where.secure else None
-            return {"refused": await asyncio.wait_for(connect_refusal(where, trusted, allowed), TRY_S)}
-        except TimeoutError:
-            return {"refused": sentence("the server does not answer within {try_s:g} s", try_s=TRY_S)}
-        except OSError as error:
-            return {"refused": str(error)}
-
-    async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
-        worker = self._worker
-        if worker.upgrading is not None and not worker.upgrading.done():
-            raise BadRequest("an upgrade is under way")
-        worker.upgrading = asyncio.get_running_loop().create_future()
-        await worker.aired.save(everything=True)
-        worker.pipe.say("upgrade")
-        raise BadRequest(await worker.upgrading)
-
-
-def _shown(airings: list[ClassPlayer], classes: Lines) -> Iterator[None]:
-    """Add the status of *airings* to *classes*, a class at each step."""
-    for player in airings:
-        classes.append(json.dumps(player.status(Now.read())))
-        yield
