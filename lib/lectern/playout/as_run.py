@@ -36,9 +36,9 @@ class AsRunRows:
         self.sessions += 1
         self._media_at = None
 
-    def media_s(self, now: float) -> float:
-        """Seconds since the session got its first media; *now* is by time.monotonic."""
-        return now - self._media_at if self._media_at is not None else 0.0
+    def is_good(self, now: float) -> bool:
+        """Whether the session has taken media for GOOD_S; *now* is by time.monotonic."""
+        return self._media_at is not None and now - self._media_at >= GOOD_S
 
     def note(self, row: Row, last_s: float, offset: int) -> bool:
         """Note that media were sent, up to *last_s* of the class and to *offset* of the session's bytes.
@@ -121,7 +121,9 @@ def entry(line: bytes) -> AiredClass | None:
     try:
         row = json.loads(line)
         known, ended = timetable.lesson(row["lesson"]), row["ended"]
-        sent = [part for part in row["as_run"] if _is_whole(part)]
+        numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")  # which sums need
+        rows = [part for part in row["as_run"] if isinstance(part, dict) and isinstance(part.get("source"), str)]
+        sent = [part for part in rows if all(type(part.get(name)) in (int, float) for name in numbers)]
         began = row.get("first_byte_at")
     except (BadRequest, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
@@ -140,10 +142,3 @@ def read_aired(path: Path) -> tuple[dict[str, AiredClass], list[bytes]]:
         raise BadRequest(f"{path}: it cannot be read: {error}") from error
     on_air = [aired for line in lines[:number] if (aired := entry(line)) is not None]
     return {aired.lesson.class_id: aired for aired in on_air}, lines[number:]
-
-
-def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)
-    """Whether a row of the as-run has all the numbers that sums need."""
-    numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")
-    known = isinstance(row, dict) and isinstance(row.get("source"), str)
-    return known and all(type(row.get(name)) in (int, float) for name in numbers)

@@ -174,27 +174,19 @@ class _Scan:
                 return at
             if at + flv.TAG_HEAD_BYTES + head.size > self._size:
                 return None  # the last tag is cut off
-            self._bound(at)
+            self._count += 1
+            if self._last - self._count_from >= TAGS_OVER_MS:
+                self._count, self._count_from = 0, self._last
+            elif self._count > MAX_TAGS_A_SECOND * TAGS_OVER_MS // 1000:  # sending them would hold up other classes
+                raise NotAirable(
+                    sentence("it has more than {most} tags a second, at byte {at}", most=MAX_TAGS_A_SECOND, at=at)
+                )
+            if len(self._headers) + len(self._keyframes) > MAX_RECORDS:
+                raise NotAirable(sentence("it has more than {most} keyframes and headers", most=MAX_RECORDS))
             if head.size and head.kind != SCRIPT:
                 self._note(head, data[flv.TAIL_BYTES + flv.TAG_HEAD_BYTES :][: head.size], at)
             at, before = at + head.whole, head.whole - flv.TAIL_BYTES
         return None
-
-    def _bound(self, at: int) -> None:
-        """Raise NotAirable if the tags are so many that sending them would hold up the classes beside this one."""
-        self._count += 1
-        if self._last - self._count_from >= TAGS_OVER_MS:
-            self._count, self._count_from = 0, self._last
-        elif self._count > MAX_TAGS_A_SECOND * TAGS_OVER_MS // 1000:
-            raise NotAirable(
-                sentence(
-                    "it has more than {most} tags a second, at byte {at}",
-                    most=MAX_TAGS_A_SECOND,
-                    at=at,
-                )
-            )
-        if len(self._headers) + len(self._keyframes) > MAX_RECORDS:
-            raise NotAirable(sentence("it has more than {most} keyframes and headers", most=MAX_RECORDS))
 
     def _note(self, head: flv.TagHead, body: bytes, at: int) -> None:
         kind = head.kind

@@ -43,7 +43,11 @@ async def connect(
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(0)
-            _set_up(connection, buffer_bytes)
+            queue_bytes = max(MIN_BUFFER_BYTES, min(buffer_bytes, MAX_BUFFER_BYTES))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, queue_bytes)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
             async with asyncio.timeout(TRY_S):
                 await loop.sock_connect(connection, address)
                 return await _secured(connection, target, trusted) if trusted is not None else connection
@@ -90,14 +94,6 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     return str(error) or type(error).__name__
-
-
-def _set_up(connection: socket.socket, buffer_bytes: int) -> None:
-    size = max(MIN_BUFFER_BYTES, min(buffer_bytes, MAX_BUFFER_BYTES))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
 
 
 async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLContext) -> ssl.SSLSocket:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from lectern.playout import net
-from lectern.playout.as_run import GOOD_S, AsRunRows
+from lectern.playout.as_run import AsRunRows
 from lectern.playout.context import Now, WorkerContext
 from lectern.playout.kernel import Isolated
 from lectern.playout.muxer import BATCH_BYTES, NAMES, WriteBatches
@@ -19,8 +19,6 @@ from lectern.playout.sentences import sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 from lectern.playout.timetable import ScheduledClass
-
-_Wanted = tuple[ScheduledClass, int, Callable[[], dict[str, Any]]]
 
 
 class Connection:
@@ -34,7 +32,7 @@ class Connection:
         self._context, self._went, self._broke = context, went, broke
         self._key, self._login = "", ""
         self._connecting: asyncio.Task[None] | None = None
-        self._wanted: _Wanted
+        self._wanted: tuple[ScheduledClass, int, Callable[[], dict[str, Any]]]
 
     @property
     def number(self) -> int:
@@ -55,12 +53,12 @@ class Connection:
         *notes* returns what the session's journal must keep besides the session's own state.
         """
         self._login, self._wanted = "", (lesson, buffer_bytes, notes)
-        self._begin()
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     def adopt(self, key: str, session: Session) -> None:
-        """Go on with the session of a worker that died."""
+        """Go on with a session: a new one, or that of a worker that died."""
         self._key, self.session = key, session
-        self._listen(session)
+        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
 
     def end(self, *, politely: bool) -> None:
         """Give up the attempt to connect, or the session; *politely* says goodbye to the server first."""
@@ -73,10 +71,8 @@ class Connection:
             session.close(politely=politely)
             self._context.drop(self._key)
 
-    def _begin(self) -> None:
-        self._connecting = asyncio.get_running_loop().create_task(self._connect(*self._wanted))
-
-    async def _connect(self, lesson: ScheduledClass, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+    async def _connect(self) -> None:
+        lesson, buffer_bytes, notes = self._wanted
         try:
             trusted = self._context.trusted if self._target.secure else None
             connection = await net.connect(self._target, buffer_bytes, trusted, lesson.networks)
@@ -85,15 +81,11 @@ class Connection:
             self._broke(net.words(error), Now.read())
             return
         self._connecting = None
-        self._key = f"{time.monotonic_ns()}\n{lesson.class_id}\n{self._url}"
-        self.session = session = Session(self._target, connection, notes, self._login)
+        session = Session(self._target, connection, notes, self._login)
+        self.adopt(f"{time.monotonic_ns()}\n{lesson.class_id}\n{self._url}", session)
         self._context.keep(self._key, session)
-        self._listen(session)
         with suppress(Broken):  # the next tick finds the session broken, too
             self._went(session, Now.read())
-
-    def _listen(self, session: Session) -> None:
-        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
 
     def _readable(self, session: Session) -> None:
         if session is not self.session:
@@ -116,7 +108,7 @@ class Connection:
             else:  # the next connection carries it; all of them are one try
                 self.end(politely=True)
                 self._login = error.login
-                self._begin()
+                self._connecting = asyncio.get_running_loop().create_task(self._connect())
         finally:
             self._context.handle(0)
 
@@ -180,11 +172,6 @@ class ClassPublisher:
         self._lead_s = LEAD_S * (1 - context.chance.random() * 2 / 3)
 
     @property
-    def is_good(self) -> bool:
-        """Whether the receiver takes media."""
-        return self.state == "on_air"
-
-    @property
     def is_begun(self) -> bool:
         """Whether a session publishes the class, or asks to."""
         return self._zero is not None
@@ -222,7 +209,7 @@ class ClassPublisher:
 
     def broke_off(self, why: str, now: Now) -> None:
         """Record that the session ended, or could not be made; another is tried after the backoff."""
-        was_on_air = self.is_good
+        was_on_air = self.state == "on_air"
         pause_s = self.backoff.failed(now.mono)
         self._context.totals.reconnects += 1
         self.why, self.state = why, "trying"
@@ -311,9 +298,15 @@ class ClassPublisher:
             self._publish(session, now)
 
     def _pump(self, session: Session, now: Now, position_ms: float) -> None:
-        """Send what is due, a batch after another as long as the kernel takes them."""
+        """Send what is due, a batch after another as long as the kernel takes them; skip what is too late."""
         session.flush()
-        self._look_behind(now, position_ms)
+        late_ms = self.feed.muxer.behind_ms(position_ms)
+        self.behind_s = late_ms / 1000
+        if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:  # go on at the clock's position
+            self._skipped_at = now.mono
+            self.as_run.close()
+            self.say("behind", now, behind_s=round(self.behind_s, 3))
+            self.feed.skip(position_ms)
         for _ in range(BATCHES):
             if not session.is_clear:
                 return
@@ -325,25 +318,14 @@ class ClassPublisher:
                 self._rests_until = now.mono + SPACING_S if size and session.is_clear else 0.0
                 return
 
-    def _look_behind(self, now: Now, position_ms: float) -> None:
-        """Skip what is too late, and go on at the clock's position."""
-        late_ms = self.feed.muxer.behind_ms(position_ms)
-        self.behind_s = late_ms / 1000
-        if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:
-            self._skipped_at = now.mono
-            self.as_run.close()
-            self.say("behind", now, behind_s=round(self.behind_s, 3))
-            self.feed.skip(position_ms)
-
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
         self._context.totals.bytes += size
-        name, position_s = NAMES[source], round(self.position_ms(now) / 1000, 3)
-        row = {"url": self.number, "session": self.as_run.sessions, "source": name, "from": now.wall, "to": now.wall}
-        row |= {"position_s": position_s, "bytes": size}
+        row = {"url": self.number, "session": self.as_run.sessions, "source": NAMES[source]}
+        row |= {"from": now.wall, "to": now.wall, "position_s": round(self.position_ms(now) / 1000, 3), "bytes": size}
         last_s = self.feed.muxer.last_ms / 1000
         if self.as_run.note(row, last_s, session.offset):
             session.note()
-        if not self.is_good and self.as_run.media_s(now.mono) >= GOOD_S:
+        if self.state != "on_air" and self.as_run.is_good(now.mono):
             self.state = "on_air"
             self.backoff.reset()
             session.note()

@@ -270,7 +270,11 @@ class Schedule:
                     self._lines[line] = ""
             yield
         for line in difference.gone:
-            self._drop_line(line)
+            class_id = self._lines.pop(line, None)
+            if class_id is not None and self._line_of.get(class_id) == line:
+                del self._line_of[class_id]
+                self.refused.pop(class_id, None)
+                self._drop(class_id)
             yield
         self.version, self.left_out = difference.version or None, difference.left_out
         if len(self._coming) > 2 * len(self.airings) + 100:
@@ -305,13 +309,6 @@ class Schedule:
             self.over.pop(class_id, None)
         if airing.entry.ended is None and class_id not in self.active:
             heapq.heappush(self._coming, (wanted.start - LEAD_S, class_id))
-
-    def _drop_line(self, line: bytes) -> None:
-        class_id = self._lines.pop(line, None)
-        if class_id is not None and self._line_of.get(class_id) == line:
-            del self._line_of[class_id]
-            self.refused.pop(class_id, None)
-            self._drop(class_id)
 
     def _drop(self, class_id: str) -> None:
         """Take a class off the air; what was aired of a class that is over stays known."""

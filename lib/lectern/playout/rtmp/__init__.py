@@ -41,14 +41,6 @@ def target(url: str) -> Target:
     place, path = rest[:cut], rest[cut:].partition(" ")[0]
     login, _, place = place.rpartition("@")
     user, _, password = login.partition(":")
-    host, port = _host_and_port(place, PORTS[scheme])
-    app, stream = _app_and_stream(path)
-    shown_host = f"[{host}]" if ":" in host else host
-    tc_url = f"{scheme}://{shown_host}:{port}/{app}"
-    return Target(host, port, scheme == "rtmps", app, _named(stream), tc_url, user, password)
-
-
-def _host_and_port(place: str, default: int) -> tuple[str, int]:
     if place.startswith("["):  # an IPv6 address
         host, _, after = place[1:].partition("]")
         digits = after.removeprefix(":")
@@ -58,7 +50,13 @@ def _host_and_port(place: str, default: int) -> tuple[str, int]:
     is_port = not digits or (digits.isdecimal() and len(digits) <= 5 and 1 <= int(digits) <= 65_535)
     if not host or not is_port:
         raise NotRtmp(sentence("the push URL has no host, or a port that is none"))
-    return host, int(digits or default)
+    port = int(digits or PORTS[scheme])
+    app, stream = _app_and_stream(path)
+    is_file = ":" not in stream and stream.endswith((".f4v", ".mp4"))
+    stream = f"mp4:{stream}" if is_file else stream.removesuffix(".flv")
+    shown_host = f"[{host}]" if ":" in host else host
+    tc_url = f"{scheme}://{shown_host}:{port}/{app}"
+    return Target(host, port, scheme == "rtmps", app, stream, tc_url, user, password)
 
 
 def _app_and_stream(path: str) -> tuple[str, str]:
@@ -75,9 +73,3 @@ def _app_and_stream(path: str) -> tuple[str, str]:
     if second < 0 or 0 <= colon < second:
         return path[1:first], path[first + 1 :]
     return path[1:second], path[second + 1 :]
-
-
-def _named(stream: str) -> str:
-    if ":" not in stream and stream.endswith((".f4v", ".mp4")):
-        return f"mp4:{stream}"
-    return stream.removesuffix(".flv")

@@ -24,11 +24,6 @@ class LoginWanted(NotRtmp):
         self.query = query
 
 
-def is_asked(refusal: str) -> bool:
-    """Whether the words of a refusal are about a login that we know."""
-    return ADOBE in refusal or LIMELIGHT in refusal
-
-
 def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
     """What the connection after a *refusal* of the one with *query* must carry; *nonce* is random.
 
@@ -42,26 +37,20 @@ def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
     _, is_challenge, rest = refusal.partition("?reason=needauth")
     if is_challenge:
         asked = dict(field.partition("=")[::2] for field in rest.partition(" ")[0].split("&"))
-        answer = _adobe(target, asked, nonce) if method == ADOBE else _limelight(target, asked, nonce)
+        theirs, opaque = asked.get("nonce", ""), asked.get("opaque", "")
+        if method == ADOBE:
+            secret = _base64(target.user + asked.get("salt", "") + target.password)
+            response = _base64(secret + (opaque or asked.get("challenge", "")) + nonce)
+            answer = f"&challenge={nonce}&response={response}" + (f"&opaque={opaque}" if opaque else "")
+        else:
+            place = target.app if "/" in target.app else f"{target.app}/_definst_"
+            user, publish = _hex(f"{target.user}:live:{target.password}"), _hex(f"publish:/{place}")
+            response = _hex(f"{user}:{theirs}:{_COUNT}:{nonce}:auth:{publish}")
+            answer = f"&nonce={theirs}&cnonce={nonce}&nc={_COUNT}&response={response}"
         return LoginWanted(f"?{method}&user={target.user}{answer}")
     if query:
         raise NotRtmp(sentence("the server asks for a login again, and gives nothing to answer"))
     return LoginWanted(f"?{method}&user={target.user}")
-
-
-def _adobe(target: Target, asked: dict[str, str], nonce: str) -> str:
-    secret = _base64(target.user + asked.get("salt", "") + target.password)
-    opaque = asked.get("opaque", "")
-    response = _base64(secret + (opaque or asked.get("challenge", "")) + nonce)
-    return f"&challenge={nonce}&response={response}" + (f"&opaque={opaque}" if opaque else "")
-
-
-def _limelight(target: Target, asked: dict[str, str], nonce: str) -> str:
-    theirs = asked.get("nonce", "")
-    place = target.app if "/" in target.app else f"{target.app}/_definst_"
-    user, publish = _hex(f"{target.user}:live:{target.password}"), _hex(f"publish:/{place}")
-    response = _hex(f"{user}:{theirs}:{_COUNT}:{nonce}:auth:{publish}")
-    return f"&nonce={theirs}&cnonce={nonce}&nc={_COUNT}&response={response}"
 
 
 def _md5(text: str) -> "hashlib._Hash":
@@ -222,7 +211,7 @@ class PublisherProtocol:
             self._stream, self.step = int(stream), Step.READY
         elif name == "_error" and number in (_CONNECT, _CREATE, _PUBLISH):
             refusal = str(_fields(values).get("description"))[:1000]
-            if number == _CONNECT and is_asked(refusal):
+            if number == _CONNECT and (ADOBE in refusal or LIMELIGHT in refusal):
                 raise wanted(self._target, refusal, self._query, secrets.token_hex(4))
             raise NotRtmp(self._words(values))
         elif name == "onStatus":
