@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,12 +40,6 @@ class _Heeding:
         return answer
 
 
-def heed_refusals() -> None:
-    """Let apprise's plugins for these chats take a refused message for refused; called once."""
-    for plugin in PLUGINS:
-        plugin.requests = _Heeding(plugin.requests)
-
-
 def _refusal(answer: Any) -> str | None:  # noqa: ANN401 (of the plugin's library)
     """Code and reason of a refusal; None if the message was taken, or if nobody knows what the answer says."""
     try:
@@ -65,7 +59,8 @@ MOST_BYTES = {"wecombot": 2048 - len("\r\n")}
 """Most bytes of a message with its title, for services that refuse longer ones."""
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
-heed_refusals()
+for _plugin in PLUGINS:  # they take a refused message for refused from now on
+    _plugin.requests = _Heeding(_plugin.requests)
 _APPRISE = "https://github.com/caronc/apprise"
 
 
@@ -100,18 +95,14 @@ def send(
     for name, service in services(urls):
         if only and name not in only:
             continue
-        if service.notify(body=_fitting(name, title, body), title=title, notify_type=kind):
+        most = MOST_BYTES.get(name.partition("://")[0])
+        room = None if most is None else max(0, most - len(title.encode(errors="replace")))
+        fitting = body[:LONGEST].encode(errors="replace")[:room].decode(errors="ignore")
+        if service.notify(body=fitting, title=title, notify_type=kind):
             on_taken(name)
         else:
             refused.append(name)
     return refused
-
-
-def _fitting(name: str, title: str, body: str) -> str:
-    """As much of *body* as the service *name* takes."""
-    most = MOST_BYTES.get(name.partition("://")[0])
-    room = None if most is None else max(0, most - len(title.encode(errors="replace")))
-    return body[:LONGEST].encode(errors="replace")[:room].decode(errors="ignore")
 
 
 def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[str, str, bool]:
@@ -124,12 +115,8 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     heading = known.runbook_in(language) if known else fields.get("runbook")
     lines = [alarm_in(language, code, message)]
     lines += [f"{t('raised at')}: {formatting.moment(float(fields['at']))}"] if "at" in fields else []
-    lines += [f"{t('classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
+    classes = [fields["class_id"]] if fields.get("class_id") else fields.get("classes") or []
+    lines += [f"{t('classes')}: {', '.join(map(str, classes[:20]))}"] if classes else []
     lines += [f"{t('RUNBOOK.md')}: {heading}"] if heading else []
     lines += [f"{runbook_url.partition('#')[0]}#{code}"] if runbook_url else []
     return f"lectern {code} {t(how)}: {fields.get('host') or ''}".strip(": "), "\n".join(lines), resolved
-
-
-def _classes(fields: dict[str, Any]) -> Sequence[str]:
-    found = [fields["class_id"]] if fields.get("class_id") else fields.get("classes") or []
-    return [str(one) for one in found[:20]]

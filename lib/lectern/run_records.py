@@ -222,7 +222,9 @@ class RunRecord:
 
     def _what(self) -> str:
         if self.kind is RecordKind.REFUSED:
-            return _refusals(self.lines)
+            counted = Counter(f"{line['decision']} {line.get('code', '')}".strip() for line in self.lines)
+            refused = ", ".join(f"{number} {what}" for what, number in counted.items())
+            return f"{refused}: {self.lines[0].get('detail', '')}" if len(self.lines) == 1 else refused
         if self.kind is RecordKind.FAILED:
             return next(one.row.error for one in self.entries if one.row.error is not None)
         return self.work.message if self.work else summary(self.lines) if self.lines else "done"
@@ -278,13 +280,6 @@ def _cut(entries: Sequence[_Entry], most: int) -> list[list[_Entry]]:
                 parts.append([])
             parts[-1].append(entry)
     return parts
-
-
-def _refusals(lines: Sequence[Mapping[str, Any]]) -> str:
-    """How many were refused with which code; with the reason if it is only one."""
-    counted = Counter(f"{line['decision']} {line.get('code', '')}".strip() for line in lines)
-    said = ", ".join(f"{number} {what}" for what, number in counted.items())
-    return f"{said}: {lines[0].get('detail', '')}" if len(lines) == 1 else said
 
 
 def clock(at: float) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -99,26 +100,19 @@ def _also(name: str) -> AliasChoices:
     return AliasChoices(name, RENAMED[name])
 
 
-def _known_language(language: str) -> str:
+def _known_language(language: str) -> None:
     if language not in languages():
         raise ValueError(Text("must be one of {languages}", languages=", ".join(languages())))
-    return language
 
 
-def _known_zone(name: str) -> str:
-    windows.time_zone(name)
-    return name
+def _checked(check: Callable[[str], object]) -> AfterValidator:
+    return AfterValidator(lambda text: (check(text), text)[1])
 
 
-def _some_windows(text: str) -> str:
-    Windows.parsed(text)
-    return text
-
-
-def _no_rates(text: str) -> str:
+def _no_rates(text: str) -> None:
     if "=" in text:
         raise ValueError("must be windows without rates, such as 00:00-06:30, 22:00-24:00")
-    return _some_windows(text)
+    Windows.parsed(text)
 
 
 exported: dict[str, str] = {}
@@ -138,7 +132,7 @@ class Common(BaseSettings):
     prefect_api_url: AtRestart[str] = "http://127.0.0.1:4200/api"
     prefect_api_auth_string: AtRestart[SecretStr | None] = None
     work_pool: AtRestart[str] = "resident"
-    lectern_lang: Live[Annotated[str, AfterValidator(_known_language)]] = "en"
+    lectern_lang: Live[Annotated[str, _checked(_known_language)]] = "en"
     log_format: Live[Literal["text", "json"]] = "text"
     log_level: Live[Literal["DEBUG", "INFO", "WARNING", "ERROR"]] = "INFO"
 
@@ -178,7 +172,7 @@ class Common(BaseSettings):
     prune_interval_s: Live[float] = Field(600, gt=0)
     backup_dir: Live[Path] = BACKUP_DIR
     http_timeout_s: Live[float] = Field(10, gt=0)
-    timezone: Live[Annotated[str, AfterValidator(_known_zone)]] = ""
+    timezone: Live[Annotated[str, _checked(windows.time_zone)]] = ""
     ready_before_s: Live[float] = Field(7200, ge=0)
 
     @field_validator("*", mode="before")
@@ -214,6 +208,11 @@ class Common(BaseSettings):
     def queue(self) -> str:
         """The host's work queue in Prefect."""
         return self.name
+
+    @property
+    def bind(self) -> str:
+        """The ``host:port`` on which the host answers HTTP; empty if it does not."""
+        return str(getattr(self, "api_bind" if self.role == "teacher" else "health_bind"))
 
     @property
     def alarm_services(self) -> str:
@@ -364,7 +363,7 @@ class TeacherSettings(Common):
     event_webhook_secret: Live[SecretStr | None] = None  # whsec_ and base64
     streamer_lost_after_s: Live[float] = Field(60, gt=0)
     streamer_load_slack: Live[float] = Field(1.25, ge=1)
-    transcode_windows: Live[Annotated[str, AfterValidator(_no_rates)]] = ""
+    transcode_windows: Live[Annotated[str, _checked(_no_rates)]] = ""
     on_late: Live[Literal["refuse", "slate"]] = "refuse"
 
     @classmethod
@@ -411,11 +410,6 @@ class TeacherSettings(Common):
         """When recordings are transcoded by ECS that need not be ready at once."""
         return Windows.parsed(self.transcode_windows, self.timezone)
 
-    @property
-    def bind(self) -> str:
-        """The ``host:port`` on which the teacher answers HTTP; empty if it does not."""
-        return self.api_bind
-
 
 _LEAST_HOST_RATE = 64 * 1024
 """Least HOST_RATE, in bytes a second: no class is sent in less, and nothing would ever be downloaded."""
@@ -434,11 +428,9 @@ class StreamerSettings(Common):
     max_video_num: Live[int] = Field(1000, ge=1)
     max_video_size: Live[float] = Field(1000, gt=0, allow_inf_nan=False)
     max_downloads: Live[int] = Field(4, ge=1)
-    download_windows: Live[Annotated[str, AfterValidator(_some_windows)]] = ""
+    download_windows: Live[Annotated[str, _checked(Windows.parsed)]] = ""
     on_late: Live[Literal["refuse", "slate"]] = "refuse"
-    download_tries: NextDownload[int] = Field(
-        4, ge=1, le=10
-    )  # the backoff doubles: the tenth try comes after 17 minutes
+    download_tries: NextDownload[int] = Field(4, ge=1, le=10)  # the backoff doubles: the tenth comes after 17 minutes
     download_timeout_s: NextDownload[float] = Field(6 * 3600, gt=0)
     allowed_origins: Live[str] = ""
     allowed_push_hosts: NextClass[str] = ""
@@ -459,11 +451,6 @@ class StreamerSettings(Common):
         if windows.rate_bytes(rate) < _LEAST_HOST_RATE:
             raise ValueError(msgid("is in bytes a second, such as 12m, and must carry at least one class: 64k"))
         return rate
-
-    @property
-    def bind(self) -> str:
-        """The ``host:port`` on which the streamer answers HTTP; empty if it does not."""
-        return self.health_bind
 
     @property
     def playout_socket_path(self) -> Path:

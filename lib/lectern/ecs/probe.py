@@ -166,8 +166,10 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
     """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
     path = wanted.output.path
     probe = shlex.join(_probe_argv(programs.ffprobe, path))
-    tail_argv = shlex.join(_tail_argv(programs.ffmpeg, path, wanted.source.duration_s))
-    script = _CHECK.format(look=probe, tail=tail_argv, file=shlex.quote(path))
+    argv = [programs.ffmpeg, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
+    argv += ["-sseof", f"-{_TAIL_S}"] if wanted.source.duration_s > _WHOLE_S else []
+    argv += ["-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
+    script = _CHECK.format(look=probe, tail=shlex.join(argv), file=shlex.quote(path))
     finished = await _look(connection, ["sh", "-c", script])
     json_text, _, rest = finished.output.partition("\nlectern-look ")
     measured, _, tail = rest.partition("\nlectern-tail ")
@@ -181,13 +183,6 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
     found = Measured(int(size), md5)
     check(wanted, made, found, _end_of(tail))
     return found
-
-
-def _tail_argv(program: str, path: str, duration_s: float) -> list[str]:
-    """The command that decodes the picture of the last seconds."""
-    tail = ["-sseof", f"-{_TAIL_S}"] if duration_s > _WHOLE_S else []
-    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
-    return [*argv, *tail, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
 
 
 def _end_of(tail: str) -> str:

@@ -8,7 +8,7 @@ import shlex
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -296,13 +296,8 @@ async def connect(
         yield SshConnection(host, client, threads)
     finally:
         # If we are cancelled, the login goes on in its thread; it is closed afterwards, and leaves no connection.
-        threads.submit(_close, client, logging_in)
+        threads.submit(lambda: (wait([logging_in]), client.close()))
         threads.shutdown(wait=False)
-
-
-def _close(client: paramiko.SSHClient, logging_in: Future[None]) -> None:
-    wait([logging_in])
-    client.close()
 
 
 def _log_in(
@@ -317,12 +312,17 @@ def _log_in(
     look = Text("look who it is, then: {keyscan}; see RUNBOOK.md", keyscan=host.keyscan(known_hosts_path))
     try:
         _know(client.get_host_keys(), known_hosts_path)
+        key = _own_key(key_path)
+        wire = socket.create_connection((host.name, host.port), timeout=timeout_s)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # otherwise a host that vanished is waited for a quarter of an hour
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
         client.connect(
             host.name,
             host.port,
             host.user,
-            pkey=_own_key(key_path),
-            sock=_wire(host, timeout_s),
+            pkey=key,
+            sock=wire,
             allow_agent=False,
             look_for_keys=False,
             banner_timeout=timeout_s,
@@ -374,11 +374,3 @@ def _know(hosts: paramiko.HostKeys, path: Path) -> None:
             entry = HostKeyEntry.from_line(line, number)
             for name in entry.hostnames if entry is not None else ():
                 hosts.add(name, entry.key.get_name(), entry.key)
-
-
-def _wire(host: SshHost, timeout_s: float) -> socket.socket:
-    wire = socket.create_connection((host.name, host.port), timeout=timeout_s)
-    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # otherwise a host that vanished is waited for a quarter of an hour
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
-    return wire

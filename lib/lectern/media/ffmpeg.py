@@ -17,11 +17,9 @@ from lectern.i18n import Text
 from lectern.playout import flv, keyframe_index
 from lectern.states import Resolution
 
-LOCAL = (
-    *("-protocol_whitelist", "file"),
-    # A playlist that is called .flv would read other files.
-    *("-format_whitelist", "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg"),
-)
+FORMATS = "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg"
+"""The formats of a recording: a playlist that is called .flv would read other files."""
+LOCAL = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 """Options before an input file that came from elsewhere: they keep ffmpeg from reading any other file."""
 
 _REPORTS = ("-progress", "pipe:1", "-nostats")
@@ -217,8 +215,14 @@ async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:
         folder = Path(name)
         for at, one in enumerate(excerpts):
             await asyncio.to_thread((folder / f"{at}.flv").write_bytes, one)
+        argv = [executable(), "-hide_banner", "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
+        for at in range(len(excerpts)):
+            argv += ["-threads", "1", "-f", "flv", "-i", f"file:{folder / str(at)}.flv"]
+        for at in range(len(excerpts)):
+            argv += ["-map", f"{at}:v:0", "-frames:v", "1", "-vf", f"scale={WIDTH}:-2", "-q:v", "4"]
+            argv += ["-f", "mjpeg", f"file:{folder / str(at)}.jpg"]
         finished = await subprocesses.run(
-            _argv(folder, len(excerpts)),
+            argv,
             timeout_s=STILL_S,
             nice=subprocesses.GIVES_WAY,
             file_limit_bytes=MOST_STILL_BYTES,
@@ -230,16 +234,6 @@ async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:
     if len(excerpts) == 1:
         return [finished.last_words]
     return [picture for one in excerpts for picture in await jpegs([one])]  # one that is broken harms no other
-
-
-def _argv(folder: Path, number: int) -> list[str]:
-    argv = [executable(), "-hide_banner", "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
-    for at in range(number):
-        argv += ["-threads", "1", "-f", "flv", "-i", f"file:{folder / str(at)}.flv"]
-    for at in range(number):
-        argv += ["-map", f"{at}:v:0", "-frames:v", "1", "-vf", f"scale={WIDTH}:-2", "-q:v", "4"]
-        argv += ["-f", "mjpeg", f"file:{folder / str(at)}.jpg"]
-    return argv
 
 
 def _excerpt(recording: Path, at_ms: float) -> bytes:
@@ -255,13 +249,12 @@ def _excerpt(recording: Path, at_ms: float) -> bytes:
     file = os.open(recording, os.O_RDONLY)
     try:
         header = keyframe_index.headers(records, key.offset).get(flv.PICTURE)
-        return _FLV_HEAD + b"".join(_tag(file, at) for at in (header, key.offset) if at is not None)
+        picture = _FLV_HEAD
+        for at in (header, key.offset) if header is not None else (key.offset,):
+            head = flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, at).ljust(flv.TAG_HEAD_BYTES, b"\0"), 0)
+            if head is None or head.kind != flv.PICTURE:
+                raise TryAgain(Text("its recording has no picture here"))
+            picture += os.pread(file, head.whole, at)
+        return picture
     finally:
         os.close(file)
-
-
-def _tag(file: int, at: int) -> bytes:
-    head = flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, at).ljust(flv.TAG_HEAD_BYTES, b"\0"), 0)
-    if head is None or head.kind != flv.PICTURE:
-        raise TryAgain(Text("its recording has no picture here"))
-    return os.pread(file, head.whole, at)

@@ -9,7 +9,6 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from av.video.stream import VideoStream
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.i18n import Text, msgid
+from lectern.media.ffmpeg import FORMATS
 from lectern.storage import cache_dir
 
 TIMEOUT_S = 60.0
@@ -33,12 +33,7 @@ _TAIL_BYTES = 8 * 1024 * 1024
 _MOST_TAIL_BYTES = 64 * 1024 * 1024
 _TAIL_S = 15
 _TAG = re.compile(rb"(?=[\x08\x09\x12](.{3}).{4}\x00\x00\x00)", re.DOTALL)
-OPTIONS = {
-    "protocol_whitelist": "file",
-    # A playlist that is called .flv would read other files.
-    "format_whitelist": "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg",
-}
-HOW: dict[str, Any] = {"options": OPTIONS}
+HOW: dict[str, Any] = {"options": {"protocol_whitelist": "file", "format_whitelist": FORMATS}}
 """How a file that came from elsewhere is opened."""
 
 if int(av.__version__.partition(".")[0]) < 19:  # from 19 on, PyAV takes a title in GBK by itself, and has no such word
@@ -153,26 +148,19 @@ def _tail(path: Path, container: InputContainer, stream: VideoStream, size_bytes
     most_bytes = min(size_bytes, _MOST_TAIL_BYTES) if "flv" in container.format.name else _MOST_TAIL_BYTES
     while True:
         from_start = not _seek_near_end(path, container, size_bytes, reach_bytes)
-        packets = list(_packets(container))
+        packets: list[Packet[Any]] = []
+        try:
+            for packet in container.demux():
+                packets += [packet] if packet.size and _time_s(packet) is not None else []
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, IndexError):
+            pass  # damage that the demuxer takes for another stream: it counts as the end
         early = packets[: len(packets) // 2 + 1]
         keyed = any(packet.is_keyframe for packet in early if packet.stream.index == stream.index)
         if keyed or from_start or reach_bytes >= most_bytes:
             return packets
         reach_bytes *= 2
-
-
-def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
-    """The packets from here on, up to the end or to damage that the demuxer takes for another stream."""
-    demuxed = container.demux()
-    while True:
-        try:
-            packet = next(demuxed)
-        except MemoryError:
-            raise
-        except (StopIteration, av.error.FFmpegError, IndexError):
-            return
-        if packet.size and _time_s(packet) is not None:
-            yield packet
 
 
 def _seek_near_end(path: Path, container: InputContainer, size_bytes: int, reach_bytes: int) -> bool:
@@ -183,27 +171,19 @@ def _seek_near_end(path: Path, container: InputContainer, size_bytes: int, reach
     by_bytes = "flv" in container.format.name
     reach_s = _TAIL_S * (reach_bytes // _TAIL_BYTES)
     if by_bytes and size_bytes > reach_bytes:
-        begin_bytes = _tag_bytes(path, size_bytes - reach_bytes)
-        if begin_bytes is not None:
-            container.seek(begin_bytes, unsupported_byte_offset=True)
-            return True
+        with path.open("rb") as file:
+            file.seek(size_bytes - reach_bytes)
+            data = file.read(_TAIL_BYTES)
+        for matched in _TAG.finditer(data):  # a tag's size is repeated behind it (FLV 10.1, E.4)
+            behind = matched.start() + 11 + int.from_bytes(matched[1])
+            if data[behind : behind + 4] == (behind - matched.start()).to_bytes(4):
+                container.seek(size_bytes - reach_bytes + matched.start(), unsupported_byte_offset=True)
+                return True
     if not by_bytes and container.duration and container.duration > reach_s * av.time_base:
         container.seek((container.start_time or 0) + container.duration - reach_s * av.time_base)
         return True
     container.seek(container.start_time or 0)
     return False
-
-
-def _tag_bytes(path: Path, from_bytes: int) -> int | None:
-    """The offset of the first FLV tag at or after *from_bytes*; its size is repeated behind it (FLV 10.1, E.4)."""
-    with path.open("rb") as file:
-        file.seek(from_bytes)
-        data = file.read(_TAIL_BYTES)
-    for matched in _TAG.finditer(data):
-        behind = matched.start() + 11 + int.from_bytes(matched[1])
-        if data[behind : behind + 4] == (behind - matched.start()).to_bytes(4):
-            return from_bytes + matched.start()
-    return None
 
 
 def _decodes(stream: VideoStream, packets: "list[Packet[Any]]") -> bool:

@@ -102,35 +102,31 @@ class _Sounds:
         self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
         self._graph: Graph | None = None
         self._second: int | None = None
-        self._loudest = self.whole = _NOTHING
+        self._loudest = self._whole = _NOTHING
 
     def lines(self, frame: AudioFrame) -> Iterator[str]:
         for part in self._resampler.resample(frame):
             if self._graph is None:
                 self._graph = _loudness_graph(part)
             self._graph.push(part)
-            yield from self._pulled(self._graph)
+            with suppress(av.error.BlockingIOError, av.error.EOFError):
+                while True:
+                    metered = self._graph.pull()
+                    second = int(metered.time or 0.0)
+                    if second != self._second:
+                        yield from self._line()
+                        self._second, self._loudest = second, _NOTHING
+                    self._loudest = max(self._loudest, _number(metered.metadata.get("lavfi.r128.M")))
+                    self._whole = _number(metered.metadata.get("lavfi.r128.I"))
 
-    def _pulled(self, graph: Graph) -> Iterator[str]:
-        with suppress(av.error.BlockingIOError, av.error.EOFError):
-            while True:
-                told = graph.pull()
-                second = int(told.time or 0.0)
-                if self._second is not None and second != self._second:
-                    yield self.line()
-                if second != self._second:
-                    self._second, self._loudest = second, _NOTHING
-                said = told.metadata
-                self._loudest = max(self._loudest, _number(said.get("lavfi.r128.M")))
-                self.whole = _number(said.get("lavfi.r128.I"))
-
-    def line(self) -> str:
-        return f"sound {self._second} {self._loudest:.1f}"
+    def _line(self) -> Iterator[str]:
+        if self._second is not None:
+            yield f"sound {self._second} {self._loudest:.1f}"
 
     def end(self) -> Iterator[str]:
+        yield from self._line()
         if self._second is not None:
-            yield self.line()
-            yield f"loudness {self.whole:.1f}"
+            yield f"loudness {self._whole:.1f}"
 
 
 def _loudness_graph(part: AudioFrame) -> Graph:
