@@ -1,13 +1,12 @@
 """What a session is sent of one recording: its sequence headers first, then its tags by the class's clock."""
 
 import math
-import time
 from collections import deque
 from typing import Any, NamedTuple
 
 from lectern.playout import flv
 from lectern.playout.demuxer import Demuxer
-from lectern.playout.session import Mark, Session
+from lectern.playout.session import Mark
 
 
 class Item(NamedTuple):
@@ -158,31 +157,3 @@ class Muxer:
 
 BATCH_BYTES = 128 * 1024
 """Size from which a batch is full: no further message is added."""
-
-
-class WriteBatches:
-    """Batches of one *muxer*; `base_ms` is the position in the class at which the session's own time begins."""
-
-    def __init__(self, muxer: Muxer) -> None:
-        self.base_ms = 0
-        self._muxer = muxer
-
-    def send(self, session: Session, position_ms: float) -> int:
-        """Send one batch, with what is owed to the server; returns the size of its media in bytes. Raises Broken."""
-        media: list[bytes] = []
-        size, has_header = 0, False
-        while size < BATCH_BYTES or self._muxer.queued:
-            item = self._muxer.peek(position_ms)
-            if item is None:
-                break
-            media.append(session.publisher.media(item.kind, max(0, item.at_ms - self.base_ms), item.body))
-            size += len(media[-1])
-            has_header = self._muxer.advance(item) or has_header
-        if has_header:
-            session.note()
-        if media or session.publisher.owed:
-            session.batch(media, self._mark)
-        return size
-
-    def _mark(self, offset: int, size: int, paid: int) -> Mark:
-        return Mark(offset, size, *self._muxer.place(), self._muxer.last_ms, paid, time.monotonic())

@@ -12,11 +12,11 @@ from lectern.playout import net
 from lectern.playout.as_run import AsRunRows
 from lectern.playout.context import Now, WorkerContext
 from lectern.playout.kernel import Isolated
-from lectern.playout.muxer import BATCH_BYTES, NAMES, WriteBatches
+from lectern.playout.muxer import BATCH_BYTES, NAMES
 from lectern.playout.rtmp import target
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.sentences import sentence
-from lectern.playout.session import Broken, Journal, Session
+from lectern.playout.session import Broken, Journal, Mark, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 from lectern.playout.timetable import ScheduledClass
 
@@ -167,7 +167,7 @@ class ClassPublisher:
         self._line = Connection(self.url, context, self._went, self.broke_off)
         self._opened = False
         self._zero: float | None = None
-        self._batches = WriteBatches(self.feed.muxer)
+        self._base_ms = 0  # the position in the class at which the session's own time begins
         self._watched_at = self._skipped_at = self._rests_until = 0.0
         self._lead_s = LEAD_S * (1 - context.chance.random() * 2 / 3)
 
@@ -243,7 +243,7 @@ class ClassPublisher:
         session.flush()
         self.feed.resume(mark, saved["feed"], (now.mono - zero) * 1000)
         # Whatever raised an error until here, this push is as before, and makes a session of its own.
-        self._zero, self._batches.base_ms, self.as_run = zero, base_ms, as_run
+        self._zero, self._base_ms, self.as_run = zero, base_ms, as_run
         self._opened, self.state = True, "on_air"
         self._line.adopt(key, session)
 
@@ -283,7 +283,7 @@ class ClassPublisher:
         """Do what follows when a session is new or has advanced. Raises Broken."""
         if session.step is Step.LIVE:
             position_ms = self.position_ms(now)
-            self._batches.base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
+            self._base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
             self.feed.begin(position_ms)
             session.went_live()
             self._pump(session, now, position_ms)
@@ -311,12 +311,30 @@ class ClassPublisher:
             if not session.is_clear:
                 return
             source = self.feed.muxer.source
-            size = self._batches.send(session, position_ms)
+            size = self._send(session, position_ms)
             if size:
                 self._sent(session, now, size, source)
             if size < BATCH_BYTES:
                 self._rests_until = now.mono + SPACING_S if size and session.is_clear else 0.0
                 return
+
+    def _send(self, session: Session, position_ms: float) -> int:
+        """Send one batch, with what is owed to the server; returns the size of its media in bytes. Raises Broken."""
+        muxer, media = self.feed.muxer, list[bytes]()
+        size, has_header = 0, False
+        while size < BATCH_BYTES or muxer.queued:
+            item = muxer.peek(position_ms)
+            if item is None:
+                break
+            media.append(session.publisher.media(item.kind, max(0, item.at_ms - self._base_ms), item.body))
+            size += len(media[-1])
+            has_header = muxer.advance(item) or has_header
+        if has_header:
+            session.note()
+        if media or session.publisher.owed:
+            rest = (*muxer.place(), muxer.last_ms)
+            session.batch(media, lambda offset, size, paid: Mark(offset, size, *rest, paid, time.monotonic()))
+        return size
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
         self._context.totals.bytes += size
@@ -362,7 +380,7 @@ class ClassPublisher:
         """What the next worker needs besides the session's own."""
         return {
             "zero": self._zero,
-            "base_ms": self._batches.base_ms,
+            "base_ms": self._base_ms,
             "feed": self.feed.muxer.save(),
             **self.as_run.save(),
         }

@@ -60,14 +60,16 @@ class Journal:
 
     def write(self, mark: Mark, body: bytes) -> None:
         """Write down a batch that is about to be sent."""
-        slot = self._next(0)
+        self._numbers[0] += 1
+        slot = self._numbers[0] % 2
         os.pwrite(self.file, body, (2 + slot) * _REGION)
         self._head(slot * _REGION, 0, _MARK.pack(*mark))
 
     def note(self, notes: dict[str, Any]) -> None:
         """Record what changes seldom; `taken` is the number of the server's bytes that the notes take into account."""
         text = json.dumps({**notes, "version": VERSION}).encode()
-        self._head((4 + self._next(1)) * _REGION, 1, text)
+        self._numbers[1] += 1
+        self._head((4 + self._numbers[1] % 2) * _REGION, 1, text)
 
     def last(self) -> tuple[Mark, bytes] | None:
         """The last batch that was written whole, with its mark; None if there is none."""
@@ -92,10 +94,6 @@ class Journal:
     def close(self) -> None:
         """Close the file; its memory is freed once no other process has it open."""
         os.close(self.file)
-
-    def _next(self, kind: int) -> int:
-        self._numbers[kind] += 1
-        return self._numbers[kind] % 2
 
     def _head(self, at: int, kind: int, data: bytes) -> None:
         rest = _HEAD.pack(0, self._numbers[kind], len(data))[4:] + data
@@ -224,19 +222,14 @@ class Session:
         return not self._rest
 
     def receive(self) -> bool:
-        """Take what has arrived, within the bounds of a turn; returns whether more waits unseen by the kernel.
-
-        Raises Broken.
-        """
+        """Take what has arrived, in a turn's bounds; returns whether more waits unseen by the kernel. Raises Broken."""
         left = TURN_BYTES
         try:
             while left > 0 and (taken := self._receive()):
                 left -= taken
             return isinstance(self.connection, ssl.SSLSocket) and self.connection.pending() > 0
-        except LoginWanted as error:
-            raise Broken(str(error), error.query) from error
         except NotRtmp as error:
-            raise Broken(str(error)) from error
+            raise Broken(str(error), error.query if isinstance(error, LoginWanted) else None) from error
         except OSError as error:
             raise Broken(net.words(error)) from error
 

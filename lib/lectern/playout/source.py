@@ -89,7 +89,12 @@ class Source:
         muxer.forget()
         demuxer = muxer.demuxer
         if demuxer is not None and muxer.source == RECORDING:
-            if self._is_elsewhere(demuxer, position_ms):
+            if position_ms < FROM_THE_START_MS:
+                is_elsewhere = demuxer.has_begun or demuxer.begins_ms > position_ms
+            else:
+                apart_ms = position_ms - max(muxer.last_ms, demuxer.begins_ms)  # below 0 if the clock was set back
+                is_elsewhere = abs(apart_ms) > NEAR_MS or not demuxer.knows_headers
+            if is_elsewhere:  # the session cannot go on where the demuxer is
                 muxer.drop()
                 self._drop_coming()
                 self.open(position_ms)
@@ -157,13 +162,6 @@ class Source:
         self.muxer.drop()
         self._drop_coming()
         self._drop_slate()
-
-    def _is_elsewhere(self, demuxer: Demuxer, position_ms: float) -> bool:
-        """Whether a new session at *position_ms* cannot go on with the recording where *demuxer* is."""
-        if position_ms < FROM_THE_START_MS:
-            return demuxer.has_begun or demuxer.begins_ms > position_ms
-        apart_ms = position_ms - max(self.muxer.last_ms, demuxer.begins_ms)  # below 0 if the clock was set back
-        return abs(apart_ms) > NEAR_MS or not demuxer.knows_headers
 
     def _hole(self, demuxer: Demuxer, position_ms: float) -> int:
         """Milliseconds until the next sound or picture, if the position lies in a hole that ends no time soon; else 0.
