@@ -75,9 +75,8 @@ def careful(text: str, schemes: tuple[str, ...]) -> Url:
     Raises ValueError with a text that does not repeat the URL, because it can hold secrets.
     """
     if len(text) > MAX_LENGTH or " " in text or not text.isprintable():  # the space is the only printable blank
-        raise ValueError(
-            Text("must have no blanks or control characters and at most {most} characters", most=MAX_LENGTH)
-        )
+        reason = Text("must have no blanks or control characters and at most {most} characters", most=MAX_LENGTH)
+        raise ValueError(reason)
     wanted = Text("must be a URL that begins with {first}:// or {second}://", first=schemes[0], second=schemes[1])
     try:
         parts = urlsplit(text, allow_fragments=False)
@@ -119,9 +118,8 @@ def _host(name: str, *, in_brackets: bool) -> str:
         raise ValueError(Text("must have a host that DNS can write")) from None
     labels = plain.removesuffix(".").split(".")
     if len(plain) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(
-            Text("must have a host of at most 253 letters, digits, hyphens and dots, 1 to 63 between dots")
-        )
+        reason = Text("must have a host of at most 253 letters, digits, hyphens and dots, 1 to 63 between dots")
+        raise ValueError(reason)
     return _address(plain) if labels[-1].isdigit() else plain
 
 

@@ -56,9 +56,8 @@ def executable() -> str:
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
-        raise Misuse(
-            Text("ffmpeg: not found; install it: apt-get install ffmpeg, or pip install imageio-ffmpeg")
-        ) from error
+        reason = Text("ffmpeg: not found; install it: apt-get install ffmpeg, or pip install imageio-ffmpeg")
+        raise Misuse(reason) from error
 
 
 def fitted_size(width: int, height: int, resolution: Resolution) -> tuple[int, int]:

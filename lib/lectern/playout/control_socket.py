@@ -218,9 +218,8 @@ class Client:
                     answer = await coming
             except (OSError, TimeoutError) as error:
                 await self.close()
-                raise PlayoutUnreachable(
-                    sentence("the playout did not answer within {timeout_s:g} s", timeout_s=timeout_s)
-                ) from error
+                reason = sentence("the playout did not answer within {timeout_s:g} s", timeout_s=timeout_s)
+                raise PlayoutUnreachable(reason) from error
         if answer is None:
             raise PlayoutUnreachable(sentence("the playout's worker ended before it answered"))
         if not answer.get("ok"):

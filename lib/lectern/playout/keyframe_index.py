@@ -178,9 +178,8 @@ class _Scan:
             if self._last - self._count_from >= TAGS_OVER_MS:
                 self._count, self._count_from = 0, self._last
             elif self._count > MAX_TAGS_A_SECOND * TAGS_OVER_MS // 1000:  # sending them would hold up other classes
-                raise NotAirable(
-                    sentence("it has more than {most} tags a second, at byte {at}", most=MAX_TAGS_A_SECOND, at=at)
-                )
+                reason = sentence("it has more than {most} tags a second, at byte {at}", most=MAX_TAGS_A_SECOND, at=at)
+                raise NotAirable(reason)
             if len(self._headers) + len(self._keyframes) > MAX_RECORDS:
                 raise NotAirable(sentence("it has more than {most} keyframes and headers", most=MAX_RECORDS))
             if head.size and head.kind != SCRIPT:

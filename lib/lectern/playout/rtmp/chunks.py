@@ -144,13 +144,8 @@ class Parser:
         known = self._streams.get(head.number, _Chunks())
         size = int.from_bytes(head.fields[3:6], "big") if head.form < 2 else known.size
         if size > MAX_MESSAGE_BYTES:
-            raise NotRtmp(
-                sentence(
-                    "a message of {size} bytes, which is more than {most}",
-                    size=size,
-                    most=MAX_MESSAGE_BYTES,
-                )
-            )
+            reason = sentence("a message of {size} bytes, which is more than {most}", size=size, most=MAX_MESSAGE_BYTES)
+            raise NotRtmp(reason)
         end = head.end + min(self._chunk_bytes, size - (len(known.body) if head.form == 3 else 0))
         if len(self._rest) < end:
             return at, None
