@@ -17,7 +17,7 @@ from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
 from lectern.errors import TryAgain
 from lectern.model.facts import Cached, Needed
 from lectern.model.views import Network
-from lectern.storage import cache_dir, wget
+from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
 from lectern.timing import comes
 
@@ -147,8 +147,8 @@ async def download(
             continue
         begun, at = begun + 1, time.monotonic()
         text = settings.download_rate if now == settings.download_rate_bytes else f"{now if now < math.inf else 0:.0f}"
-        limits = wget.WgetLimits(text, max(left_s, 1.0), size_bytes)
-        download = asyncio.ensure_future(wget.download(settings.wget_path, remote, part, limits, progressed))
+        limits = origin.WgetLimits(text, max(left_s, 1.0), size_bytes)
+        download = asyncio.ensure_future(origin.download(settings.wget_path, remote, part, limits, progressed))
         try:
             while not download.done() and not decide.takes(now, rate(host, stem), time.monotonic() - at):
                 await asyncio.wait({download}, timeout=LOOK_S)

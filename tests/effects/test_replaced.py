@@ -17,7 +17,8 @@ from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.model.facts import Cached, InboxMessage, Usage
 from lectern.states import FileState
-from lectern.storage import cache_dir, wget
+from lectern.storage import cache_dir
+from lectern.storage import origin as storage_origin
 from lectern.wire.messages import Prepare
 from tests import rows
 from tests.effects.conftest import Origin, make_recording
@@ -134,14 +135,14 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
     with pytest.raises(TryAgain):
         fetch(streamer)
     origin.cut_at.clear()
-    real = wget.download
+    real = storage_origin.download
 
     async def late(*arguments: Any, **options: Any) -> None:
         origin.files[PATH] = new
         await real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(wget, "download", late)
+        patch.setattr(storage_origin, "download", late)
         with pytest.raises(TryAgain, match="was replaced at its origin"):
             fetch(streamer)
     assert not final.exists()

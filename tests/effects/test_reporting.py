@@ -27,8 +27,8 @@ from lectern.errors import Misuse
 from lectern.model.facts import AsRun, Order, Planned
 from lectern.model.tables.teacher import videos
 from lectern.playout.as_run import AsRunRows as Sending
-from lectern.playout.context import Now, WorkerContext
-from lectern.playout.publisher import ClassPublisher
+from lectern.playout.kernel import Now
+from lectern.playout.publisher import ClassPublisher, WorkerContext
 from lectern.playout.timetable import lesson
 from lectern.states import BookingState
 from tests import rows, strategies

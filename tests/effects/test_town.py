@@ -15,7 +15,7 @@ import av
 import httpx
 import pytest
 
-from lectern.storage import wget as effects_wget
+from lectern.storage import origin as storage_origin
 from tests.waiting import async_wait_until
 from town import doubles, recordings, waits
 from town.__main__ import stands_s
@@ -119,8 +119,8 @@ async def test_the_stand_in_for_wget_resumes_and_exits_like_wget(origin: Origin,
     file, url = tmp_path / "6666.flv.part", origin.url_for("6666/6666.flv")
 
     async def wget(url: str) -> int:
-        options, line = effects_wget.asked(url, None)
-        argv, pipe = effects_wget.argv(program, str(file), "100m", options), subprocess.PIPE
+        options, line = storage_origin.wget_input(url, None)
+        argv, pipe = storage_origin.wget_argv(program, str(file), "100m", options), subprocess.PIPE
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         process = await asyncio.create_subprocess_exec(*argv, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
         await process.communicate(line)

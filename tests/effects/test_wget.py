@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
-from lectern.storage import wget
+from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
 from tests.effects.conftest import Origin, running_with
 from tests.effects.test_origin import answering
@@ -28,11 +28,11 @@ async def fetch(
     limit_bytes: int = 10**9,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    await wget.download(
+    await origin.download(
         "/usr/bin/wget",
         RemoteFile(url, None, None, None, address),
         part,
-        wget.WgetLimits(rate, timeout_s, limit_bytes),
+        origin.WgetLimits(rate, timeout_s, limit_bytes),
         lambda size_bytes: (on_progress(size_bytes), None)[1],
     )
 
@@ -219,14 +219,14 @@ async def test_the_host_is_asked_at_the_address_that_was_checked(origin: Origin,
 
 def test_by_https_the_name_stays_in_the_url() -> None:
     """The certificate is verified for it."""
-    assert wget.asked("https://h/a?b", "127.0.0.1") == ([], b"https://h/a?b\n")
-    assert wget.asked("http://h:81/a?b", "::1") == (["--header=Host: h:81"], b"http://[::1]:81/a?b\n")
+    assert origin.wget_input("https://h/a?b", "127.0.0.1") == ([], b"https://h/a?b\n")
+    assert origin.wget_input("http://h:81/a?b", "::1") == (["--header=Host: h:81"], b"http://[::1]:81/a?b\n")
 
 
 @pytest.mark.parametrize("url", ["http://h/a\nhttp://evil/", "http://h/a\r", "http://h/\x85"])
 def test_a_url_is_one_line(url: str) -> None:
     with pytest.raises(Refuse, match="control characters"):
-        wget.asked(url, None)
+        origin.wget_input(url, None)
 
 
 async def test_what_wget_says_of_a_url_shows_no_query(origin: Origin, part: Path) -> None:

@@ -69,7 +69,7 @@ STEPS: Mapping[str, str] = {
     "what a beat says is read": "flows.streamer.lease:LeaseRenewer._read",
     "classes are taken back": "lectern.decide.airing:release",
     "an origin is looked at": "flows.streamer.prepare:probe_origins",
-    "a recording is downloaded": "lectern.storage.wget:download",
+    "a recording is downloaded": "lectern.storage.origin:download",
 }
 """What is done again and again, and the function that does it: ``module:function`` or ``module:Class.method``."""
 

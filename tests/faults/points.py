@@ -75,7 +75,7 @@ STREAMER: Mapping[str, Point] = {
     "cited, not committed": Point("lectern.model.streamer_plan:StreamerChanges.admit", "after"),
     "out of the sums, still on the disk": Point("lectern.storage.cache_dir:remove", "before"),
     "off the disk, still a row": Point("lectern.db.cache:forget", "before"),
-    "before the first byte": Point("lectern.storage.wget:download", "before"),
+    "before the first byte": Point("lectern.storage.origin:download", "before"),
     "downloaded, not in place": Point("lectern.storage.cache_dir:finish", "before"),
     "in place, not noted": Point("lectern.storage.cache_dir:finish", "after"),
     "noted, not committed": Point("lectern.model.streamer_plan:StreamerChanges.arrive", "after"),

@@ -38,8 +38,9 @@ from lectern.errors import TryAgain
 from lectern.model.tables.teacher import orders
 from lectern.playout import as_run, schedule, timetable
 from lectern.playout.as_run import AsRunRows
-from lectern.playout.context import Now, WorkerContext
 from lectern.playout.control_socket import PlayoutUnreachable
+from lectern.playout.kernel import Now
+from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState

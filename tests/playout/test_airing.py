@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lectern.playout.as_run import AiredClass
-from lectern.playout.context import Now, WorkerContext
+from lectern.playout.kernel import Now
+from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import ClassPlayer
 from lectern.playout.timetable import ScheduledClass
 from tests.playout import flvs

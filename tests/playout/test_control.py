@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lectern.playout import as_run, control_socket, timetable, worker_process
 from lectern.playout.as_run import AiredClass
-from lectern.playout.context import Now
+from lectern.playout.kernel import Now
 from lectern.playout.schedule import Schedule
 from lectern.playout.timetable import BadRequest, lesson
 from tests.playout import flvs

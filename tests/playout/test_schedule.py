@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from lectern.playout import schedule, timetable
-from lectern.playout.context import Now, WorkerContext
 from lectern.playout.control_socket import write_timetable
+from lectern.playout.kernel import Now
+from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import Schedule
 from tests.playout import flvs
 from tests.playout.receiver import Receiver

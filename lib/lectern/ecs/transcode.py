@@ -19,7 +19,7 @@ from lectern.i18n import Text, labelled, msgid
 from lectern.media import ffmpeg
 from lectern.rendition_ids import stem
 from lectern.states import Resolution
-from lectern.storage import origin, oss, wget
+from lectern.storage import origin, oss
 from lectern.storage.origin import RemoteFile
 from lectern.storage.oss import UploadTarget
 from lectern.timing import backoff_s
@@ -265,17 +265,17 @@ class _Work:
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
         url, file = redact_url(remote.url), f"{self._source}-{mark}"
         # By an IPv4 address, to which every host can connect; this host need not have IPv6.
-        options, line = wget.asked(remote.url, remote.address if ":" not in (remote.address or "") else None)
+        options, line = origin.wget_input(remote.url, remote.address if ":" not in (remote.address or "") else None)
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
         argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
-        argv += wget.argv(self._programs.wget, file, options=options)
+        argv += origin.wget_argv(self._programs.wget, file, options=options)
         step = DetachedStep(f"fetch-{mark}-{number}", argv, line)
         code, ended = await self._run(step, self._programs.wget, "wget")
         if code == _TOO_LARGE:
             text = msgid("{url}: is larger than the {limit_bytes} bytes that it may be")
             raise Refuse(text, errors.DOWNLOAD_FAILED, url=url, limit_bytes=limit_bytes)
         try:
-            wget.judge(subprocesses.Finished(tuple(argv), code, ended.output, ended.errors, 0.0), remote.url)
+            origin.judge_wget(subprocesses.Finished(tuple(argv), code, ended.output, ended.errors, 0.0), remote.url)
         except Refuse as error:
             if error.code is errors.DISK_FULL:
                 raise FallBack(labelled(self._connection.host, error.message), errors.NO_ECS_ROOM) from error

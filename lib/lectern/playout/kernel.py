@@ -44,6 +44,18 @@ class Counts(NamedTuple):
     waits: bool
 
 
+class Now(NamedTuple):
+    """The time of a tick by two clocks: *mono* is by time.monotonic, *wall* is epoch seconds."""
+
+    mono: float
+    wall: float
+
+    @classmethod
+    def read(cls) -> "Now":
+        """The time now."""
+        return cls(time.monotonic(), time.time())
+
+
 def boot_now() -> float:
     """Seconds since the machine started: the same for all its processes, and not moved by setting a clock."""
     return time.clock_gettime(_BOOT_CLOCK)

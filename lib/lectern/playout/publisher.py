@@ -3,15 +3,17 @@
 import asyncio
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from lectern.playout import net
 from lectern.playout.as_run import AsRunRows
-from lectern.playout.context import Now, WorkerContext
-from lectern.playout.kernel import Isolated
+from lectern.playout.kernel import Isolated, Now
 from lectern.playout.muxer import BATCH_BYTES, NAMES
 from lectern.playout.rtmp import target
 from lectern.playout.rtmp.publish import Step
@@ -19,6 +21,52 @@ from lectern.playout.sentences import sentence
 from lectern.playout.session import Broken, Journal, Mark, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 from lectern.playout.timetable import ScheduledClass
+
+
+@dataclass
+class Totals:
+    """Counts since the worker began."""
+
+    bytes: int = 0
+    reconnects: int = 0
+
+
+@dataclass
+class WorkerContext:
+    """What a worker gives to its classes: threads for files, the lease, and what to call for events and connections."""
+
+    pool: Executor
+    tell: Callable[[dict[str, Any]], None]
+    keep: Callable[[str, Session], None]
+    drop: Callable[[str], None]
+    handle: Callable[[int], None] = lambda _session: None
+    """Called with the number of the session that is handled next."""
+    ca_file: str | None = None
+    is_held: bool = False
+    """Whether the lease allows sending in this tick."""
+    totals: Totals = field(default_factory=Totals)
+    chance: random.Random = field(default_factory=random.Random)
+    _trusted: ssl.SSLContext | None = None
+
+    @property
+    def trusted(self) -> ssl.SSLContext:
+        """Which certificates are trusted: those of the CA file if there is one, else those that the machine trusts.
+
+        Raises OSError, in words, if the file cannot be read.
+        """
+        if self._trusted is None:
+            try:
+                self._trusted = ssl.create_default_context(cafile=self.ca_file)
+            except OSError as error:
+                why = sentence("it holds none") if isinstance(error, ssl.SSLError) else error.strerror
+                raise OSError(
+                    sentence(
+                        "{ca_file}: the certificates to trust cannot be read: {why}",
+                        ca_file=self.ca_file,
+                        why=why,
+                    )
+                ) from error
+        return self._trusted
 
 
 class Connection:

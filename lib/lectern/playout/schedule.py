@@ -4,15 +4,14 @@ import asyncio
 import heapq
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lectern.playout import timetable
 from lectern.playout.as_run import AiredClass, covered, entry
-from lectern.playout.context import Now, WorkerContext, in_slices
-from lectern.playout.kernel import SLOW_S, Isolated, StateFile, say
-from lectern.playout.publisher import LEAD_S, ClassPublisher
+from lectern.playout.kernel import SLOW_S, Isolated, Now, StateFile, say
+from lectern.playout.publisher import LEAD_S, ClassPublisher, WorkerContext
 from lectern.playout.rtmp import target
 from lectern.playout.sentences import sentence
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, ScheduledClass, TimetableDifference
@@ -208,6 +207,19 @@ MAX_WHY = 300
 SAVE_EVERY_S = 2.0
 """Seconds after which the rows of a class on air are written again."""
 _CHECK_S, _LOOK_S = 1.0, 0.001
+
+
+SLICE_S = 0.002
+"""Seconds for which such work holds the sending loop at once."""
+
+
+async def in_slices(work: Iterable[object]) -> None:
+    """Do *work*, which gets on by a step with each item that it gives."""
+    until = time.perf_counter() + SLICE_S
+    for _ in work:
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + SLICE_S
 
 
 class Schedule:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.playout import context, kernel, net, session, timetable
+from lectern.playout import kernel, net, session, timetable
 from lectern.playout.as_run import AIRED, AiredClass, read_aired
-from lectern.playout.context import Now, WorkerContext, in_slices
 from lectern.playout.control_socket import PROTOCOL, Control, Do, Lines
-from lectern.playout.kernel import Isolated, say
+from lectern.playout.kernel import Isolated, Now, say
+from lectern.playout.publisher import WorkerContext
 from lectern.playout.rtmp import NotRtmp, Target, target
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, LoginWanted, PublisherProtocol
-from lectern.playout.schedule import AiredFile, Schedule
+from lectern.playout.schedule import AiredFile, Schedule, in_slices
 from lectern.playout.sentences import sentence
 from lectern.playout.session import PORTION_BYTES, Broken, Journal, ReceiveBudget, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
@@ -67,6 +67,15 @@ async def _connected(publisher: PublisherProtocol, connection: socket.socket) ->
             raise NotRtmp(sentence("the server closes the connection"))
         intake.take(publisher, data)
         await asyncio.sleep(0)  # the classes on air have their turn
+
+
+LIBRARY = Path(__file__).resolve().parents[2]
+
+
+def release_name() -> str:
+    """The version of the installed package beside this one; `development` in a working tree."""
+    paths = sorted(LIBRARY.glob("lectern-*.dist-info"))
+    return paths[-1].name.removeprefix("lectern-").removesuffix(".dist-info") if paths else "development"
 
 
 TICK_S = 0.02
@@ -120,7 +129,7 @@ class Worker:
         """Report "loaded", wait until the supervisor says "go", then tick until the supervisor ends."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.context.pool)
-        self.pipe.say("loaded", release=context.release_name(), journal=session.VERSION, pid=os.getpid())
+        self.pipe.say("loaded", release=release_name(), journal=session.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
         self._adopt(sessions, why, began_at)
@@ -266,7 +275,7 @@ class Worker:
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         return {
-            "release": context.release_name(),
+            "release": release_name(),
             "protocol": PROTOCOL,
             "journal": session.VERSION,
             "pid": os.getpid(),
