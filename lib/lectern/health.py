@@ -21,10 +21,7 @@ RELOAD_S = 30.0
 
 
 async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
-    """The health report of the host at *address* (``host:port``); None if it does not answer in time, or not in JSON.
-
-    A host that is not ready answers, too.
-    """
+    """The health report of the host at *address* (``host:port``), ready or not; None if no JSON comes in time."""
     try:
         answer = await fetched(f"http://{address}/health", timeout_s, MOST_BYTES)
         found = None if answer is None else answer.json()
@@ -83,20 +80,15 @@ def own_address(url: str) -> str | None:
 
     If *url* names several sentinels, the first that has an address decides.
     """
-    places = url.partition("://")[2].partition("/")[0].rpartition("@")[2].split(",")
-    return next((found for one in places if (found := _towards(one)) is not None), None)
-
-
-def _towards(place: str) -> str | None:
-    try:
-        parts = urlsplit(f"//{place}")
-        family, _, _, _, there = socket.getaddrinfo(parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect(there)
-            found = str(way.getsockname()[0])
-    except (OSError, ValueError):
-        return None
-    return f"[{found}]" if ":" in found else found
+    for place in url.partition("://")[2].partition("/")[0].rpartition("@")[2].split(","):
+        with suppress(OSError, ValueError):
+            parts = urlsplit(f"//{place}")
+            family, _, _, _, there = socket.getaddrinfo(parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, socket.SOCK_DGRAM) as way:
+                way.connect(there)
+                found = str(way.getsockname()[0])
+            return f"[{found}]" if ":" in found else found
+    return None
 
 
 async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) -> str | None:
@@ -133,7 +125,6 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
 
 
 async def _connected(addresses: list[Address], port: int) -> asyncio.StreamWriter:
-    """A connection to the first of *addresses* that takes one."""
     refused = OSError(Text("its host has no address"))
     for address in addresses:
         try:

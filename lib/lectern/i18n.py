@@ -72,7 +72,6 @@ class Text(str):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled as id and values."""
         return _again, (self.id, self.plural, dict(self.args))
 
     def __str__(self) -> str:
@@ -273,10 +272,7 @@ _LEAST = 5
 
 @lru_cache(maxsize=4096)
 def _recognized(english: str, language: str, deep: int) -> str:
-    """The sentence of the catalogue of *language* whose English is *english*; plain words if there is none.
-
-    *deep* counts the sentences around it.
-    """
+    """The sentence of the catalogue of *language* whose English is *english*; plain words if there is none."""
     whole = _whole(english, language, deep)
     if whole is not None or "; " not in english:
         return english if whole is None else whole
@@ -323,19 +319,14 @@ def _forms(language: str) -> tuple[frozenset[str], Sequence[_Form]]:
     """The ids of the catalogue of *language*: those without gaps, and the others, those of the most words first."""
     exact, forms = set[str](), []
     for path in LOCALE.glob(f"{language}/LC_MESSAGES/lectern.mo"):
-        for one in _ids(path.read_bytes()):
-            id_, _, plural = one.partition("\0")
+        compiled = path.read_bytes()
+        number, at = unpack_from("<2I", compiled, 8)
+        for length, begins in iter_unpack("<2I", compiled[at : at + 8 * number]):
+            id_, _, plural = compiled[begins : begins + length].decode().partition("\0")
             forms += [_form(id_, plural or None, each) for each in {id_, plural or id_} if "{" in each]
             exact |= set() if plural or "{" in id_ else {id_}
     forms = [form for form in forms if len(re.findall("[A-Za-z]", form.longest)) >= _LEAST]
     return frozenset(exact), sorted(forms, key=lambda form: -len(re.sub(r"{[^}]*}", "", form.id)))
-
-
-def _ids(compiled: bytes) -> Iterable[str]:
-    """The ids of a compiled catalogue, each with its plural behind a NUL."""
-    number, at = unpack_from("<2I", compiled, 8)
-    for length, begins in iter_unpack("<2I", compiled[at : at + 8 * number]):
-        yield compiled[begins : begins + length].decode()
 
 
 def _form(id_: str, plural: str | None, pattern: str) -> _Form:

@@ -289,5 +289,4 @@ def clock(at: float) -> str:
 
 
 def _utc(at: float) -> str:
-    """*at* (epoch seconds) as a label's value: ISO 8601 in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat()

@@ -315,22 +315,17 @@ def _is_shared(given: dict[str, Any]) -> bool:
     return "teacher_database_url" in given and given["teacher_database_url"].get_secret_value().startswith("postgres")
 
 
-def _teacher_name(given: dict[str, Any]) -> str:
-    """The default name: the host's if teachers can share the database, else always ``teacher``."""
-    return socket.gethostname() if _is_shared(given) else "teacher"
-
-
-def _teacher_queue(given: dict[str, Any]) -> str:
-    return "teacher" if _is_shared(given) else str(given.get("teacher_name", "teacher"))
-
-
 class TeacherSettings(Common):
     """Settings of the teacher, the control host."""
 
     role: ClassVar[Role] = "teacher"
     teacher_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///teacher.db")  # can hold a password
-    teacher_name: AtRestart[str] = Field(default_factory=_teacher_name)
-    teacher_queue: AtRestart[str] = Field(default_factory=_teacher_queue)
+    teacher_name: AtRestart[str] = Field(
+        default_factory=lambda given: socket.gethostname() if _is_shared(given) else "teacher"
+    )
+    teacher_queue: AtRestart[str] = Field(
+        default_factory=lambda given: "teacher" if _is_shared(given) else str(given.get("teacher_name", "teacher"))
+    )
     teacher_config: Live[Path | None] = None
     oss_transcode_url: Live[str | None] = None
     transcode_sign_key: Live[SecretStr]

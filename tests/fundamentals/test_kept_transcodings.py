@@ -22,7 +22,7 @@ from lectern.db import bookings, events, transcodings
 from lectern.db.account import events_of
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.transcodings import BegunJob
-from lectern.ecs import ssh, transcode
+from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.transcode import JobOutcome, JobReport, MadeRendition
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, videos
@@ -194,7 +194,7 @@ def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.Monke
     monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
     monkeypatch.setattr(work, "publish_outbox", told)
     monkeypatch.setattr(transcode, "transcode", made)
-    monkeypatch.setattr(transcode, "leave", ended)
+    monkeypatch.setattr(detached, "leave", ended)
     assert asyncio.run(at_work(job, monkeypatch)) == {}
     assert (failed, left) == (3, [job.place.job])
 
@@ -234,7 +234,7 @@ def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
     monkeypatch.setattr(work, "connect", connect)
     monkeypatch.setattr(work, "pause", at_once)
     monkeypatch.setattr(transcode, "transcode", cut_off)
-    monkeypatch.setattr(transcode, "leave", ended)
+    monkeypatch.setattr(detached, "leave", ended)
     asyncio.run(cancelled())
     assert len(left) == (0 if drains else 1)
 

@@ -2,14 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lectern.playout import flv
+from lectern.playout.demuxer import Demuxer, Position
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
 from lectern.playout.rtmp import amf0
 from lectern.playout.source import Source
@@ -244,3 +246,36 @@ def test_of_very_many_tags_a_turn_takes_a_few_whether_they_are_sent_or_passed_ov
 def _looked(feed: Source, position_ms: float) -> bool:
     feed.look(time.monotonic(), position_ms)
     return True
+
+
+class _Held(Executor):
+    """Opens files at once; reads when the test says so."""
+
+    def __init__(self) -> None:
+        self.reads: list[Callable[[], None]] = []
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+
+        def go() -> None:
+            done.set_result(work(*given, **named))
+
+        if work is os.pread:
+            self.reads.append(go)
+        else:
+            go()
+        return done
+
+
+def test_a_file_that_is_closed_while_it_is_read_is_closed_after_the_read(tmp_path: Path) -> None:
+    """A disk that hangs holds it open until the read returns, and no longer: a worker lives for weeks."""
+    path, pool = flvs.write(tmp_path / "1.flv", flvs.lesson(60)), _Held()
+    demuxer = Demuxer(path, path.with_suffix(".index"), pool, Position())
+    while demuxer.peek() is not None and not pool.reads:
+        demuxer.advance()
+    (read,) = pool.reads
+    opened = [one for one in Path("/proc/self/fd").iterdir() if one.is_symlink() and one.readlink() == path]
+    demuxer.close()
+    assert [one for one in opened if one.is_symlink()] == opened, "its read is under way"
+    read()
+    assert not any(one.is_symlink() and one.readlink() == path for one in opened)

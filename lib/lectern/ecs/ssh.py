@@ -107,7 +107,6 @@ class SshHost:
         return f"ssh-keyscan -p {self.port} {self.name} >> {shlex.quote(str(known_hosts_path))}"
 
     def __str__(self) -> str:
-        """As it was written."""
         return f"ssh://{self.user}@{f'[{self.name}]' if ':' in self.name else self.name}:{self.port}"
 
 

@@ -297,14 +297,12 @@ class _Work:
         return await self._look(file)
 
     async def _look(self, file: str | None = None) -> Media:
-        """Look at the source; if *file* is given, it is first renamed to the source."""
         self._report.step = "look"
         return await probe.look(self._connection, self._source, self._programs, self._thing, was=file)
 
     # -- ffmpeg --------------------------------------------------------------------------------------------------------
 
     async def _loudness(self) -> ffmpeg.Loudness | None:
-        """The loudness of the source, if it is to be corrected."""
         if (lufs := self._job.lufs) is None:
             return None
         self._report.step = "measure"

@@ -194,10 +194,7 @@ _FLV_HEAD = b"FLV\x01\x01" + (flv.HEAD_BYTES - flv.TAIL_BYTES).to_bytes(4, "big"
 
 
 async def excerpt(recording: Path, at_s: float) -> bytes:
-    """A recording of one picture: the last keyframe of *recording* at or before *at_s*, else its first.
-
-    Raises TryAgain if there is none.
-    """
+    """The last keyframe of *recording* at or before *at_s*, else its first, as a recording; raises TryAgain."""
     try:
         return await asyncio.to_thread(_excerpt, recording, 1000 * at_s)
     except (OSError, flv.NotAirable) as error:
@@ -236,7 +233,6 @@ async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:
 
 
 def _excerpt(recording: Path, at_ms: float) -> bytes:
-    """A recording of one picture: the header that it needs, and the keyframe."""
     size_bytes = recording.stat().st_size
     records = keyframe_index.read(keyframe_index.path_of(recording), size_bytes)
     if records is None and size_bytes <= SCANNED_BYTES:

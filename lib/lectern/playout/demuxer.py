@@ -238,11 +238,19 @@ class Demuxer:
 
     def close(self) -> None:
         """Close the file, after a read that is under way."""
-        last = self._opening or self._reading
+        last, file = self._opening or self._reading, self._file
+
+        def close(done: "Future[Opened] | Future[bytes] | None" = None) -> None:
+            is_open = done is not None and not done.cancelled() and done.exception() is None
+            opened = done.result() if done is not None and is_open else None
+            descriptor = opened.file if isinstance(opened, Opened) else file
+            if descriptor >= 0:
+                os.close(descriptor)
+
         if last is None:
-            _close(self._file)
+            close()
         else:
-            last.add_done_callback(lambda done: _close(self._file if self._file >= 0 else _file_of(done)))
+            last.add_done_callback(close)
         self._file, self.fault = -1, self.fault or "closed"
 
     def _take(self, head: flv.TagHead, begins: int) -> None:
@@ -297,13 +305,3 @@ def _words(error: Exception) -> str:
     if isinstance(error, NotAirable):
         return sentence("cannot be aired: {why}", why=error)
     return sentence("cannot be read: {why}", why=getattr(error, "strerror", None) or error)
-
-
-def _file_of(done: "Future[Opened] | Future[bytes]") -> int:
-    opened = done.result() if not done.cancelled() and done.exception() is None else None
-    return opened.file if isinstance(opened, Opened) else -1
-
-
-def _close(file: int) -> None:
-    if file >= 0:
-        os.close(file)

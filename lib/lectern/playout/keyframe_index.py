@@ -132,8 +132,6 @@ def headers(records: tuple[Record, ...], offset: int) -> dict[int, int]:
 
 
 class _Scan:
-    """Walks over the tags of an open file."""
-
     def __init__(self, file: int) -> None:
         self._file = file
         self._size = os.fstat(file).st_size

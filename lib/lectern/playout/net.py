@@ -97,7 +97,6 @@ def _words(error: Exception) -> str:
 
 
 async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLContext) -> ssl.SSLSocket:
-    """Do the TLS handshake, and verify the server's certificate and name."""
     secured = trusted.wrap_socket(connection, server_hostname=target.host, do_handshake_on_connect=False)
     with ExitStack() as failed:
         failed.callback(secured.close)

@@ -425,7 +425,6 @@ class ClassPublisher:
             self._line.session.note()
 
     def _notes(self) -> dict[str, Any]:
-        """What the next worker needs besides the session's own."""
         return {
             "zero": self._zero,
             "base_ms": self._base_ms,

@@ -183,7 +183,6 @@ class ClassPlayer:
         }
 
     def _make(self) -> None:
-        """Make the pushes that are missing, once the time of the class has come."""
         lesson = self.entry.lesson
         if self._is_made or self.entry.ended is not None:
             return
@@ -441,7 +440,6 @@ class AiredFile:
             yield
 
     def _text(self) -> str:
-        """The text of the file; a thread makes it."""
         lines = list(self._lines.items())
         ended = [line for class_id, line in lines if class_id in self._over]
         on_air = [line for class_id, line in lines if class_id not in self._over]

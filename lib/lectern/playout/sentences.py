@@ -17,10 +17,7 @@ _NO_CHARACTER = re.compile(r"[\ud800-\udfff]+")
 
 
 def cleaned(text: str | bytes) -> str:
-    """*text* on one line, without escape sequences and control characters, and with a mark for what is no UTF-8.
-
-    It is cut after MAX_CHARACTERS.
-    """
+    """*text* on one line of MAX_CHARACTERS at most, without control characters, with a mark for what is no UTF-8."""
     text = text if isinstance(text, str) else text.decode("utf-8", "replace")
     text = _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", _ESCAPE.sub(" ", text[: 8 * MAX_CHARACTERS]))
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -100,7 +100,6 @@ class Journal:
         os.pwrite(self.file, struct.pack("=I", zlib.crc32(rest)) + rest, at)
 
     def _read(self, at: int) -> tuple[int, bytes]:
-        """Number and data of the slot at *at*; number 0 if it holds nothing whole."""
         head = os.pread(self.file, _HEAD.size, at)
         if len(head) < _HEAD.size:
             return 0, b""
@@ -222,7 +221,7 @@ class Session:
         return not self._rest
 
     def receive(self) -> bool:
-        """Take what has arrived, in a turn's bounds; returns whether more waits unseen by the kernel. Raises Broken."""
+        """Take what has come, in a turn's bounds; returns whether more waits unseen by the kernel. Raises Broken."""
         left = TURN_BYTES
         try:
             while left > 0 and (taken := self._receive()):
@@ -319,10 +318,7 @@ class Session:
                 self.journal.close()
 
     def _receive(self) -> int:
-        """Take one portion of what has arrived; returns what it counts for, 0 if nothing is left.
-
-        Raises Broken, NotRtmp, OSError.
-        """
+        """Take one portion; returns what it counts for, 0 if nothing is left. Raises Broken, NotRtmp, OSError."""
         is_kept = self.journal is not None and self.step is Step.LIVE
         data = net.receive(self.connection, PORTION_BYTES, socket.MSG_PEEK if is_kept else 0)
         if data is None:

@@ -247,7 +247,6 @@ class Source:
         self._tell("slate", sentence("the recording {fault}", fault=fault))
 
     def _send_recording(self, demuxer: Demuxer, position_ms: float) -> None:
-        """Send the tags of *demuxer*, which is open, from now on."""
         self._drop_slate()
         muxer, here = self.muxer, int(position_ms)
         muxer.put(demuxer, RECORDING)

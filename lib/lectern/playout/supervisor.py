@@ -252,7 +252,6 @@ class PlayoutSupervisor:
         return Child(program.resolve(), self.folder, files, self.ca_file)
 
     def _on_air(self, worker: Child) -> None:
-        """Hand all sessions to a worker, and let it go on air."""
         for key, held in list(self.sessions.items()):
             if held.journal is None:
                 held.close(is_reset=True)

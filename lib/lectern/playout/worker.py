@@ -217,7 +217,6 @@ class Worker:
                     return sessions, message["why"], message["at"]
 
     def _adopt(self, sessions: list[tuple[str, socket.socket, Journal]], why: str, began_at: float) -> None:
-        """Go on with as many sessions as possible; end the others, which are then replaced by new ones."""
         now, kept, gap_s = Now.read(), 0, 0.0
         for key, connection, kept_journal in sessions:
             class_id, url = key.split("\n")[1:3]

@@ -195,10 +195,7 @@ class Bus:
     # -- messages ---------------------------------------------------------------------------------------------
 
     def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
-        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
-
-        Raises TryAgain, also while it is read.
-        """
+        """Subscribe; yields (channel, body), and None each second without one. Raises TryAgain, also while read."""
         return self.hearing.subscribed(channels)
 
     def streams(self, names: Sequence[str], consumer: str, *, shared: bool = False) -> Streams:

@@ -141,7 +141,6 @@ class Pattern:
         return _meet(self.steps, other.steps, apart=False)
 
     def _pairs(self) -> Iterator[tuple[str, KeyKind | None]]:
-        """Each literal with the kind of the field that follows it."""
         kinds = [KINDS.get(field, NAME) for field in self.fields]
         yield from zip(self.parts[::2], [*kinds, None], strict=True)
 

@@ -82,7 +82,6 @@ class RenameJournal:
             self._synced_at = time.monotonic()
 
     def _settle(self) -> None:
-        """Wait for the sync under way; raises its error."""
         if self._syncing is not None:
             self._syncing.result()
 
@@ -174,10 +173,7 @@ class Renamed:
 
 
 def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
-    """A client for *url*, a server or sentinels, which returns bytes, has timeouts, and retries no call.
-
-    Raises Misuse if *url* is neither.
-    """
+    """A client for *url* that returns bytes, has timeouts, and retries no call. Raises Misuse if *url* is no Redis."""
     waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     client: redis.Redis = connection.opened(url, {**waits, "retry": Retry(NoBackoff(), 0)}, is_blocking=True)
     return client
@@ -236,8 +232,6 @@ _Slice = tuple[bytes, int, int, int, bytes, bytes, bytes]
 
 @dataclass
 class _Run:
-    """The state of one call of `renamed`."""
-
     client: redis.Redis
     on_slice: Callable[[int], None]
     dry_run: bool

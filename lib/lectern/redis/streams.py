@@ -54,10 +54,7 @@ class Streams:
 
     @asking()
     async def next(self, *, count: int, block_ms: int) -> list[StreamEntry]:
-        """The next messages; first those that *consumer* read before its start and never acknowledged.
-
-        Raises TryAgain if Redis is away, or is only a copy.
-        """
+        """The next messages, first those never acknowledged. Raises TryAgain if Redis is away, or is only a copy."""
         await self._make_groups()
         try:
             return await self._left(count) or await self._read(count, block_ms)

@@ -55,10 +55,7 @@ MANIFEST = "manifest.json"
 
 
 def backups(folder: Path, name: str) -> dict[Path, dict[str, object]]:
-    """The finished backups of *name* in *folder*, the newest first, without `damaged_backups`.
-
-    Raises OSError if the folder cannot be read.
-    """
+    """The finished backups of *name*, the newest first, without damaged ones; raises OSError as `damaged_backups`."""
     found = {one: told for one, told in _told(folder, name).items() if told is not None and told.get("name") == name}
     return dict(sorted(found.items(), key=lambda item: _seconds(item[1], "made_at"), reverse=True))
 

@@ -164,7 +164,6 @@ class Parser:
         return end, ChunkMessage(known.kind, known.timestamp, known.stream, body)
 
     def _head(self, at: int) -> _Head | None:
-        """The chunk's header at *at*; None if it is not complete."""
         data = self._rest
         if len(data) <= at:
             return None
@@ -184,7 +183,6 @@ class Parser:
         return _Head(number, form, fields, int.from_bytes(time, "big"), extended, end)
 
     def _note(self, head: _Head, known: _Chunks) -> None:
-        """Record what a chunk's header says of its stream."""
         if head.number not in self._streams and len(self._streams) >= _MAX_CHUNK_STREAMS:
             raise NotRtmp(sentence("more than {most} chunk streams", most=_MAX_CHUNK_STREAMS))
         self._streams[head.number] = known
