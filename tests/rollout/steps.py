@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from tests.stage.forked import PROCESSES
 
@@ -123,7 +123,7 @@ def _window(wanted: Any) -> Any:
         if journal.state(wanted.id) == "finished":
             return StepAnswer(said=["finished already"])
         window.make_ready(wanted, journal)
-        found = window.Window(wanted, journal, interruption, _AtOnce())
+        found = window.Window(wanted, journal, interruption, cast("Any", _AtOnce()))
         window.through(found)
         return found.answer
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout import agent
-from lectern.rollout.agent import SOCKET, address
+from lectern.rollout import window
 from lectern.rollout.spec import Installed
 from lectern.rollout.steps import TASKS
+from lectern.rollout.window import SOCKET, address
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
-PATIENCE = "from lectern.rollout import agent\nagent.{name} = {seconds}\n"
+PATIENCE = "from lectern.rollout import window\nwindow.{name} = {seconds}\n"
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def ask(host: Host, task: str) -> dict[str, Any]:
                 told = file.readline()
     except OSError:
         told = ""
-    found = json.loads(told) if told else agent.ended(Installed(role="streamer", root=host.root), task).to_dict()
+    found = json.loads(told) if told else window.ended(Installed(role="streamer", root=host.root), task).to_dict()
     assert isinstance(found, dict)
     return found
 

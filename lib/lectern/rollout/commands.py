@@ -56,9 +56,9 @@ def open_(
     by_hand: Annotated[bool, typer.Option("--by-hand", help="A person confirms each task: wait for them.")] = False,
 ) -> None:
     """Leave a process on this host that does the tasks of the window as they are asked for, and goes on by itself."""
-    from lectern.rollout import agent
+    from lectern.rollout import window
 
-    _answer(_planned if check else lambda wanted: agent.open_(wanted, _failure, by_hand=by_hand))
+    _answer(_planned if check else lambda wanted: window.open_(wanted, _failure, by_hand=by_hand))
 
 
 @app.command()
@@ -72,9 +72,9 @@ def playout(check: Check = False) -> None:
 @app.command()
 def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
     """Say what became of a TASK of the window when the process that did it is no longer there."""
-    from lectern.rollout import agent
+    from lectern.rollout import window
 
-    _answer_standing(lambda asked: agent.ended(asked, task))
+    _answer_standing(lambda asked: window.ended(asked, task))
 
 
 def _planned(wanted: "Spec") -> "StepAnswer":
