@@ -77,9 +77,7 @@ def backup(
         failure = None
         try:
             if target is not None:
-                nightly.sweep_away(called, target)
-                nightly.copy_away(made.path, target)
-                made = nightly.noted(made, str(target))
+                made = nightly.copy_away(made, target)
                 pruned += [f"{one} at {target}" for one in nightly.prune_away(called, target, keep)]
         except LecternError as error:
             failure = error

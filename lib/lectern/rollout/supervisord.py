@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import httpx
@@ -232,22 +232,13 @@ class Health:
     supervisor: Supervisord
     state: str = "unknown"
     answer: str = "nothing"
-    began: float = field(default_factory=time.monotonic)
-    looked_at: float = 0.0
 
     def is_well(self) -> bool:
         """Look once: the program answers with this version and host, and "ready", and supervisord says that it runs."""
-        return self.answers(ready=True) and self._state() == "RUNNING"
+        return self.answers(ready=True) and self.current_state() == "RUNNING"
 
-    def is_dead(self) -> bool:
-        """Whether supervisord has given it up; asked once a second, as each question starts a program."""
-        now = time.monotonic()
-        if now - self.looked_at < _LOOK_S:
-            return False
-        self.looked_at = now
-        return self._state() in _DEAD and now - self.began > DEAD_AFTER_S
-
-    def _state(self) -> str:
+    def current_state(self) -> str:
+        """What supervisord says of the program now."""
         states = self.supervisor.states_or_none()
         self.state = "unknown" if states is None else states.get(self.wanted.program, "gone")
         return self.state
@@ -271,7 +262,7 @@ class Health:
     def fault(self) -> str:
         """What is wrong with the program, in one sentence, with its own last words."""
         program = self.wanted.program
-        words = self.supervisor.last_words(program) if self._state() not in {"gone", "unknown"} else ""
+        words = self.supervisor.last_words(program) if self.current_state() not in {"gone", "unknown"} else ""
         return Text(
             "{program} is {state} and {url} answers {answer}, where version {version} of {role} {name}, ready, is "
             "wanted; it said last: {words}. See supervisorctl tail {program} stderr.",
@@ -288,13 +279,17 @@ class Health:
 
 def wait_until_well(wanted: Spec, supervisor: Supervisord, beat: Beat = no_beat) -> None:
     """Wait until the new program is well; raises CallAPerson when it is dead, or after `health_timeout_s`."""
-    health = Health(wanted, supervisor)
+    health, began = Health(wanted, supervisor), time.monotonic()
+    look_at = began + DEAD_AFTER_S
 
     def look() -> bool | None:
+        nonlocal look_at
         if health.is_well():
             return True
-        if health.is_dead():
-            raise CallAPerson(health.fault())
+        if (now := time.monotonic()) >= look_at:
+            look_at = now + _LOOK_S  # not at each look, as each question starts a program
+            if health.current_state() in _DEAD:  # supervisord has given it up
+                raise CallAPerson(health.fault())
         return None
 
     def late() -> str:

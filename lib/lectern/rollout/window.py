@@ -140,12 +140,6 @@ class Window:
             self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
         self.pace.tell(task, self.answer.since(already, changed=changed))
 
-    def is_almost_done(self) -> bool:
-        """Whether a crash came after the reload and the host is as wanted, so that nothing must be stopped again."""
-        notes = self.journal.round(self.wanted.id)
-        reloaded = any((note.step, note.state) == ("reload", "done") for note in notes)
-        return reloaded and self.journal.state(self.wanted.id) == "half" and not any(verify.faults_of_new(self.wanted))
-
     def begin(self) -> None:
         """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
         if self.journal.state(self.wanted.id) == "half":
@@ -201,9 +195,12 @@ def through(window: Window) -> None:
     Raises TryAgain, before any change, if it may not begin, Failed if it failed and the host is as before, CallAPerson
     if even the rollback failed.
     """
+    wanted, journal, left = window.wanted, window.journal, window.work.steps
+    is_reloaded = any((note.step, note.state) == ("reload", "done") for note in journal.round(wanted.id))
+    if is_reloaded and journal.state(wanted.id) == "half" and not any(verify.faults_of_new(wanted)):
+        left = []  # a crash came after the reload, and the host is as wanted: nothing must be stopped again
     # The playbook asks for all tasks, also for those that have nothing to do.
-    steps_left = [] if window.is_almost_done() else window.work.steps
-    tasks = [(task, [step for step in steps_left if step.task == task]) for task in TASKS[window.wanted.role][:-1]]
+    tasks = [(task, [step for step in left if step.task == task]) for task in TASKS[wanted.role][:-1]]
     window.pace.wait(tasks[0][0])
     window.begin()
     window.answer.changed = True
@@ -220,9 +217,8 @@ def through(window: Window) -> None:
 
 def _undone(window: Window, error: BaseException) -> LecternError:
     """Undo what was done, whatever *error* is; returns the error to raise."""
-    cause = words(error)
     failed_in = window.answer.steps[-1][0] if window.answer.steps else Text("the beginning")
-    why = Text("The window failed in step {step}: {cause}", step=failed_in, cause=cause)
+    why = Text("The window failed in step {step}: {cause}", step=failed_in, cause=words(error))
     with Caught() as second:
         window.journal.note(window.wanted.id, "failed", "done", {"why": why})
         rollback.take_back(window.wanted, window.journal, window.answer)

@@ -102,13 +102,6 @@ def finished(manifest: M, part: Path) -> M:
     return manifest
 
 
-def noted(manifest: NightlyBackup, where: str) -> NightlyBackup:
-    """Record in the manifest that a copy of the backup is also at *where*."""
-    copied = manifest.model_copy(update={"copied_to": where, "copied_at": time.time()})
-    files.write_json(manifest.path / disk.MANIFEST, copied.model_dump(mode="json"))
-    return copied
-
-
 def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
     """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
 
@@ -228,14 +221,20 @@ class CopyTarget:
         return f"sftp://{self.user}@{self.host}:{self.port}{self.folder}"
 
 
-def copy_away(folder: Path, target: CopyTarget) -> None:
-    """Copy the backup in *folder*; it gets its name there only when all of it has arrived, in full size.
+def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
+    """Copy a backup, and record that in its manifest, which is returned.
 
-    Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not everything has arrived.
+    It gets its name there only when all of it has arrived, in full size; copies that were broken off, which can fill a
+    disk, are deleted first. Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not
+    everything has arrived.
     """
+    folder = made.path
+    _sftp(target, f"-mkdir {target.folder}")
+    for half in _named(made.name, target, r"\.part"):
+        _sftp(target, f"-rm {target.folder}/{half}/*", f"rmdir {target.folder}/{half}")
     there = f"{target.folder}/{folder.name}"
     here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
-    _sftp(target, f"-mkdir {target.folder}", f'put -pR "{here}" {there}.part')
+    _sftp(target, f'put -pR "{here}" {there}.part')
     listed = _sftp(target, f"ls -ln {there}.part").splitlines()
     words = [line.split() for line in listed if not line.startswith("sftp>")]
     come = {of[-1].rpartition("/")[2]: int(of[4]) for of in words if len(of) >= 9 and of[0][0] == "-"}
@@ -249,13 +248,9 @@ def copy_away(folder: Path, target: CopyTarget) -> None:
             sent=sent,
         )
     _sftp(target, f"rename {there}.part {there}")
-
-
-def sweep_away(name: str, target: CopyTarget) -> None:
-    """Delete what copies of *name* that were broken off have left there: they can fill a disk. Raises TryAgain."""
-    _sftp(target, f"-mkdir {target.folder}")
-    for folder_name in _named(name, target, r"\.part"):
-        _sftp(target, f"-rm {target.folder}/{folder_name}/*", f"rmdir {target.folder}/{folder_name}")
+    copied = made.model_copy(update={"copied_to": str(target), "copied_at": time.time()})
+    files.write_json(folder / disk.MANIFEST, copied.model_dump(mode="json"))
+    return copied
 
 
 def prune_away(name: str, target: CopyTarget, keep: int) -> list[str]:
