@@ -157,14 +157,12 @@ def _is_on_air(here: Sequence[Place[Any]], class_id: str, *, must_be: bool) -> b
 
 def _push_url(here: Sequence[Place[Any]], class_id: str) -> str | None:
     """Where the class is pushed to, with its secrets; None if that is not known."""
+    url: str | None = None
     for place in here:
         with place.looking() as connection:
             if isinstance(place.settings, StreamerSettings):
                 airing = airings.by_id(connection, [class_id]).get(class_id)
-                url = airing.push_url if airing is not None else None
-            else:
-                order = db_account.booking(connection, class_id)
-                url = json.loads(order.payload).get("push_url") if order is not None else None
-        if url:
-            return str(url)
-    return None
+                url = url or (airing.push_url if airing is not None else None)
+            elif (order := db_account.booking(connection, class_id)) is not None:
+                url = url or json.loads(order.payload).get("push_url")
+    return url

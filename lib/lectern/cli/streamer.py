@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,18 +48,16 @@ class Left:
         """What is left, as a line for people."""
         if self.is_empty:
             return "Nothing waits here, and nothing is on air."
-        said = [f"{number} on air{_named(self.on_air)}"] if (number := len(self.on_air)) else []
-        said += [f"{number} waiting{_named(self.waiting)}"] if (number := len(self.waiting)) else []
+        kinds = [("on air", self.on_air), ("waiting", self.waiting)]
+        said = [f"{len(ids)} {kind} {_named(ids)}" for kind, ids in kinds if ids]
         assert self.last_end is not None  # something is left, so a class has an end
+        why = ""
+        if self.waiting and self.others is None:
+            why = " Redis does not answer, so nothing is moved."
+        elif self.waiting and not self.others:
+            why = " No other streamer is alive, so what waits stays here."
         told = f"{formatting.counted(len(self.on_air) + len(self.waiting), 'class', 'classes')} left: {', '.join(said)}"
-        return f"{told}; the last one ends at {formatting.when(self.last_end, time.time())}.{self._why()}"
-
-    def _why(self) -> str:
-        if not self.waiting or self.others:
-            return ""
-        if self.others is None:
-            return " Redis does not answer, so nothing is moved."
-        return " No other streamer is alive, so what waits stays here."
+        return f"{told}; the last one ends at {formatting.when(self.last_end, time.time())}.{why}"
 
 
 @app.command()
@@ -133,7 +131,7 @@ def _left(place: readers.Place[StreamerSettings]) -> Left:
 
 def _named(class_ids: list[str]) -> str:
     more = f" and {len(class_ids) - NAMED:,} more" if len(class_ids) > NAMED else ""
-    return f" ({', '.join(class_ids[:NAMED])}{more})"
+    return f"({', '.join(class_ids[:NAMED])}{more})"
 
 
 @cached.command("ls")
@@ -147,7 +145,14 @@ def cache_ls(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    _table(rows)
+    from rich.console import Console  # noqa: PLC0415 (it takes long to load)
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("rendition", "state", "size", "needed by", "last used")
+    for row in rows:
+        needed = formatting.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
+        table.add_row(row["stem"], str(row["state"]), formatting.size(row["size_bytes"]), needed, row["last_used"])
+    Console().print(table)
     pinned = sum(one["num_cite"] > 0 for one in rows if one["state"] in {"ready", "downloading"})
     print(
         f"{used.num:,} of {formatting.counted(settings.max_video_num, 'rendition')} (MAX_VIDEO_NUM), "
@@ -159,17 +164,6 @@ def cache_ls(as_json: Json = False) -> None:
         size = formatting.size(sum(one.size_bytes for one in aside))
         number = formatting.counted(len(aside), "file")
         print(f"quarantine: {number}, {size}, beside the cache, in {settings.video_root}")
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415 (it takes long to load)
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table("rendition", "state", "size", "needed by", "last used")
-    for row in rows:
-        needed = formatting.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
-        table.add_row(row["stem"], str(row["state"]), formatting.size(row["size_bytes"]), needed, row["last_used"])
-    Console().print(table)
 
 
 @cached.command("evict")

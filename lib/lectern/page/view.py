@@ -125,10 +125,10 @@ class BitRates:
         """Keep what the streamers say now; a heartbeat that was heard before counts once."""
         said = [(word.at, word.sendings) for word in words.values() if word.silent_s is None]
         now = {class_id: (at, one.sent_bytes) for at, sent in said for class_id, one in sent.items() if one.on_air}
-        self._sent = {class_id: [*self._before(class_id, at), (at, size)] for class_id, (at, size) in now.items()}
-
-    def _before(self, class_id: str, at: float) -> list[tuple[float, int]]:
-        return [one for one in self._sent.get(class_id, ()) if at - RATES_S < one[0] < at]
+        self._sent = {
+            class_id: [*(one for one in self._sent.get(class_id, ()) if at - RATES_S < one[0] < at), (at, size)]
+            for class_id, (at, size) in now.items()
+        }
 
     def of(self, class_id: str) -> list[float]:
         """The bits a second of a class from one heartbeat to the next, the newest last."""

@@ -64,7 +64,10 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
     old = values(before)
     for name, value in wanted.items():
         if values(text).get(name) == _raw(value) != old.get(name):
-            was, without = _line(before, name), _without(text, name)
+            was, line = _line(before, name), _line(text, name)
+            without = (
+                text if line is None else text[: line.start("head")] + _NEWLINE.sub("", text[line.end() :], count=1)
+            )
             is_whole = was is not None and values(was[0]).get(name) == old.get(name)  # it does not span several lines
             tried = (_in_place(text, name, was["value"]), without) if was and is_whole else (without,)
             text = _first(tried, text, name, old.get(name))
@@ -134,11 +137,6 @@ def _in_place(text: str, name: str, written: str) -> str:
     """*text* with another value in the line of the name; spaces, ``export`` and the comment stay."""
     match = _line(text, name)
     return text if match is None else text[: match.start("value")] + written + text[match.end("value") :]
-
-
-def _without(text: str, name: str) -> str:
-    match = _line(text, name)
-    return text if match is None else text[: match.start("head")] + _NEWLINE.sub("", text[match.end() :], count=1)
 
 
 def _appended(text: str, line: str) -> str:

@@ -25,7 +25,7 @@ def run(wanted: Spec) -> StepAnswer:
     journal = RolloutJournal.of(wanted)
     state = journal.state(wanted.id)
     answer = StepAnswer(more={"state": state})
-    faults = list(_FAULTS[state](wanted, journal))
+    faults = list(_FAULTS.get(state, _of_unfinished)(wanted, journal))
     if faults:
         answer.say(*faults)
         told = Text("{id} ({state}): {faults}", id=wanted.id, state=state, faults=joined(faults, BESIDE))
@@ -34,7 +34,7 @@ def run(wanted: Spec) -> StepAnswer:
     return answer
 
 
-def _of_finished(wanted: Spec, _journal: RolloutJournal) -> Iterator[str]:
+def _of_finished(wanted: Spec, _: RolloutJournal) -> Iterator[str]:
     yield from faults_of_new(wanted)
     silent = host.silent(wanted)
     if silent is None:
@@ -103,23 +103,18 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     yield from (Text(text, program=name, state=states.get(name) or Text("gone")) for name in lost)
 
 
-def _of_half(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
-    what = Text("rolled back") if journal.history().taking_back else Text("done")
-    yield Text("it is half {what}. Run the rollout again, or {command}.", what=what, command=rollback.TYPE)
-
-
-def _of_untouched(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
-    last = journal.history().last
-    other = Text(", {last} was", last=last) if last else ""
+def _of_unfinished(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
+    history = journal.history()
+    if history.half == wanted.id:
+        what = Text("rolled back") if history.taking_back else Text("done")
+        yield Text("it is half {what}. Run the rollout again, or {command}.", what=what, command=rollback.TYPE)
+        return
+    other = Text(", {last} was", last=history.last) if history.last else ""
     yield Text("it was not rolled out on this host{other}. Run ansible-playbook playbooks/rollout.yml.", other=other)
 
 
-_FAULTS: dict[str, Callable[[Spec, RolloutJournal], Iterator[str]]] = {
-    "finished": _of_finished,
-    "rolledback": _of_rolledback,
-    "half": _of_half,
-    "untouched": _of_untouched,
-}
+_FAULTS = {"finished": _of_finished, "rolledback": _of_rolledback}
+"""What is looked at, by the state of a rollout that has ended."""
 
 
 def status(root: str) -> dict[str, Any]:

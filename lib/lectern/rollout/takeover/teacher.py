@@ -272,8 +272,7 @@ class OldLists:
         without a booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call
         changes nothing.
         """
-        adoption, noted = TeacherAdoption(), list[Event]()
-        sources: dict[RenditionKey, str] = {}
+        adoption, noted, sources = TeacherAdoption(), list[Event](), dict[RenditionKey, str]()
         with in_words(lambda: Text("Nothing was adopted.")):
             for cases in self._sorted(adoption):
                 sources |= {key: "" for key in cases.begun if key not in sources}
@@ -348,9 +347,9 @@ class OldLists:
             adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
     def _is_handed_over(self, booking: Booking) -> bool:
-        if not self._has_tables:
-            return False
-        past = events.of_thing(self.connection, journal, class_id=booking.class_id, stems=[])
+        past = (
+            events.of_thing(self.connection, journal, class_id=booking.class_id, stems=[]) if self._has_tables else ()
+        )
         return any(event.what == ADOPTED for event in past)
 
 
