@@ -67,7 +67,7 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
 
     Returns also which of the renditions are there, or being downloaded.
     """
-    asked = {prepared.beside({}) for prepared in prepares(deliveries)}
+    asked = {prepared.named({}).stem for prepared in prepares(deliveries)}
     held = _held(connection, asked)
     here = set(held)
     resolved: list[Asked] = []

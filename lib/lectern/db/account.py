@@ -8,7 +8,6 @@ from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, bookings, events, incidents, transcodings
 from lectern.errors import LecternError
-from lectern.i18n import Text
 from lectern.model.facts import Airing, Order
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
@@ -121,12 +120,10 @@ def _in_words(class_id: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise LecternError(
-            Text(
-                "{class_id}: its row cannot be read: {error}. Perhaps a newer release has written it, and was rolled "
-                "back; that release can explain it. Other classes are as they were.",
-                class_id=class_id,
-                error=error,
-            )
+            "{class_id}: its row cannot be read: {error}. Perhaps a newer release has written it, and was rolled "
+            "back; that release can explain it. Other classes are as they were.",
+            class_id=class_id,
+            error=error,
         ) from error
 
 

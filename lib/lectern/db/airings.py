@@ -43,21 +43,12 @@ def epoch(value: object) -> float | None:
 
 
 _COLUMNS = (
-    classes.c.class_id,
-    classes.c.video_id,
-    classes.c.state,
-    tasks.c.push_url,
-    tasks.c.start_time,
-    tasks.c.end_time,
-    classes.c.record_id,
-    classes.c.run_id,
-    classes.c.code,
+    *(classes.c[name] for name in ("class_id", "video_id", "state")),
+    *(tasks.c[name] for name in ("push_url", "start_time", "end_time")),
+    *(classes.c[name] for name in ("record_id", "run_id", "code")),
     sentence(classes, "message"),
-    classes.c.placement,
-    classes.c.lost_at,
-    classes.c.released_at,
-    tasks.c.video_url,
-    tasks.c.institution_id,
+    *(classes.c[name] for name in ("placement", "lost_at", "released_at")),
+    *(tasks.c[name] for name in ("video_url", "institution_id")),
 )
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
@@ -87,11 +78,9 @@ def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # no
     seconds = epoch(value)
     if seconds is None and row.state in LIVE_AIRINGS:
         raise CallAPerson(
-            Text(
-                "{class_id}: task_list has {value:.60} for a time. Write epoch seconds there.",
-                class_id=row.class_id,
-                value=repr(value),
-            )
+            "{class_id}: task_list has {value:.60} for a time. Write epoch seconds there.",
+            class_id=row.class_id,
+            value=repr(value),
         )
     return seconds or 0.0
 
@@ -250,19 +239,9 @@ def unscheduled(connection: Connection, before: float, limit: int = 1000, but: C
 
     Leaves out the classes of *but*.
     """
-    wanted = (
-        selected()
-        .where(
-            classes.c.state == AiringState.READY,
-            classes.c.run_id.is_(None),
-            NO_REVISION,
-            classes.c.class_id.not_in(list(but)),
-            func.coalesce(classes.c.updated_at, 0) <= before,
-        )
-        .order_by(tasks.c.start_time)
-        .limit(limit)
-    )
-    return readable(connection.execute(wanted))
+    such = (classes.c.state == AiringState.READY) & classes.c.run_id.is_(None) & NO_REVISION
+    such &= classes.c.class_id.not_in(list(but)) & (func.coalesce(classes.c.updated_at, 0) <= before)
+    return readable(connection.execute(selected().where(such).order_by(tasks.c.start_time).limit(limit)))
 
 
 def planned(connection: Connection) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from lectern.db.engine import bind_list, in_list
+from lectern.db.engine import bind_list, in_list, update_many
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import FileState
@@ -103,10 +103,8 @@ def downloading(connection: Connection, before: float) -> list[Cached]:
 
 def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:
     """Note the size in bytes and the mtime of files that were found whole: (stem, size, mtime)."""
-    if whole:
-        statement = update(files).where(files.c.id == bindparam("of"))
-        rows = [{"of": stem, "its_size": size, "its_mtime": mtime} for stem, size, mtime in whole]
-        connection.execute(statement.values(size_bytes=bindparam("its_size"), mtime=bindparam("its_mtime")), rows)
+    rows = [(size_bytes, mtime, stem) for stem, size_bytes, mtime in whole]
+    update_many(connection, files, (("id",), ()), ("size_bytes", "mtime"), rows)
 
 
 def measured(connection: Connection, stem: str, duration_s: float) -> None:

@@ -130,7 +130,7 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
     with transaction(engine) as connection:
         row = cache.by_stem(connection, [stem]).get(stem)
         if row is None or row.state is not FileState.READY:
-            raise Misuse(Text("{stem}: is not in the cache. See: lectern cache ls", stem=stem))
+            raise Misuse("{stem}: is not in the cache. See: lectern cache ls", stem=stem)
         if row.num_cite > 0:
             raise Misuse(
                 Text.many(

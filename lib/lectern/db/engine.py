@@ -36,7 +36,7 @@ from sqlmodel import Session
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import Text, msgid
+from lectern.i18n import msgid
 from lectern.model.tables.shared import Whole
 
 # Opens a PostgreSQL database: which URLs are accepted, the limits of its sessions, and which errors pass.
@@ -85,22 +85,16 @@ def open_server(url: URL, host: str) -> Engine:
     """
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Misuse(
-            Text(
-                "{kind}: lectern keeps no rows there. Write sqlite:///teacher.db or {form}",
-                kind=url.get_backend_name(),
-                form=FORM,
-            )
+            "{kind}: lectern keeps no rows there. Write sqlite:///teacher.db or {form}",
+            kind=url.get_backend_name(),
+            form=FORM,
         )
     if url.drivername not in {"postgresql", "postgres", DRIVER}:
         raise Misuse(
-            Text(
-                "{driver}: lectern does not use this driver of PostgreSQL. Write {form}",
-                driver=url.drivername,
-                form=FORM,
-            )
+            "{driver}: lectern does not use this driver of PostgreSQL. Write {form}", driver=url.drivername, form=FORM
         )
     if not url.database:
-        raise Misuse(Text("The database URL names no database. Write {form}", form=FORM))
+        raise Misuse("The database URL names no database. Write {form}", form=FORM)
     theirs = url.query.get("options", "")
     options = [f"-c {name}={value}" for name, value in LIMITS.items()]
     options += [theirs] if isinstance(theirs, str) else theirs  # the last option wins
@@ -115,10 +109,7 @@ def open_server(url: URL, host: str) -> Engine:
         )
     except ImportError as error:
         raise Misuse(
-            Text(
-                'The driver of PostgreSQL is not installed ({error}). Type: pip install "lectern[postgresql]"',
-                error=error,
-            )
+            'The driver of PostgreSQL is not installed ({error}). Type: pip install "lectern[postgresql]"', error=error
         ) from error
     event.listen(engine, "connect", _spare_odd_texts)
     event.listen(engine, "handle_error", _pass)
@@ -166,14 +157,12 @@ def open_database(url: str, host: str = "") -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the latter for a port that is no number
-        raise Misuse(
-            Text("The database URL is none. Write for example sqlite:///teacher.db or {form}", form=FORM)
-        ) from None
+        raise Misuse("The database URL is none. Write for example sqlite:///teacher.db or {form}", form=FORM) from None
     if parsed.get_backend_name() != "sqlite":
         return open_server(parsed, host)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise Misuse(
-            Text("{database}: its folder does not exist. Make it, or set the database URL.", database=parsed.database)
+            "{database}: its folder does not exist. Make it, or set the database URL.", database=parsed.database
         )
     # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     engine = create_engine(
@@ -283,7 +272,7 @@ def open_to_look(url: str, role: str) -> Engine:
     if file is None:
         return engine
     if not file.is_file():
-        raise Misuse(Text("{file}: the {role}'s database is not there. {init}", file=file, role=role, init=INIT))
+        raise Misuse("{file}: the {role}'s database is not there. {init}", file=file, role=role, init=INIT)
     looks = create_engine("sqlite://", creator=lambda: _connected(file), poolclass=NullPool, hide_parameters=True)
     event.listen(looks, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return looks
@@ -346,12 +335,10 @@ def _in_words(role: str, done: str) -> Iterator[None]:
         words, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
         if words.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
             raise Misuse(
-                Text(
-                    "this is no {role}'s database of this release ({words}). {init}", role=role, words=words, init=INIT
-                )
+                "this is no {role}'s database of this release ({words}). {init}", role=role, words=words, init=INIT
             ) from error
         raise LecternError(
-            Text("the {role}'s database cannot be {done}: {words}", role=role, done=done, words=words)
+            "the {role}'s database cannot be {done}: {words}", role=role, done=done, words=words
         ) from error
 
 

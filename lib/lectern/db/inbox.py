@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindpa
 
 from lectern.db.engine import bind_list, in_list, insert_many, update_many
 from lectern.errors import Misuse
-from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal
@@ -83,12 +82,10 @@ def parse_id_ranges(text: str) -> list[int]:
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)) or int(first) > int(last or first):
-            raise Misuse(Text("{part!r:.60} is no id of the inbox. Write for example 3-7,9", part=part.strip()))
+            raise Misuse("{part!r:.60} is no id of the inbox. Write for example 3-7,9", part=part.strip())
         begin, end = int(first), int(last or first)
         if end - begin + len(ids) >= MAX_IDS:
-            raise Misuse(
-                Text("{text!r:.60} are more than {most} ids. Name fewer, as in 3-7,9", text=text, most=MAX_IDS)
-            )
+            raise Misuse("{text!r:.60} are more than {most} ids. Name fewer, as in 3-7,9", text=text, most=MAX_IDS)
         ids.extend(range(begin, end + 1))
     return list(dict.fromkeys(ids))
 

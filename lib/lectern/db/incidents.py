@@ -189,20 +189,10 @@ def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:
     parts.append(Text("first message: {message}", message=first))
     parts += [Text("the newest: {message}", message=newest)] if newest and newest != first else []
     message = i18n.joined(parts)
-    return Alarm(
-        code=row.code,
-        message=message,
-        **i18n.wire(message),
-        at=now,
-        runbook=CODES[row.code].runbook if row.code in CODES else "",
-        host=host,
-        incident=row.id,
-        stage=stage,
-        count=row.number,
-        first_at=row.first_at,
-        last_at=row.last_at,
-        classes=classes,
-    )
+    its = {"incident": row.id, "stage": stage, "count": row.number, "first_at": row.first_at, "last_at": row.last_at}
+    runbook = CODES[row.code].runbook if row.code in CODES else ""
+    said = {"code": row.code, "message": message, **i18n.wire(message), "at": now, "runbook": runbook, "host": host}
+    return Alarm(**said, **its, classes=classes)
 
 
 def _often(row: Any, stage: Stage) -> Text:  # noqa: ANN401 (of SQLAlchemy)

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from lectern import metrics
-from lectern.db.engine import bind_list, in_list, insert_many
+from lectern.db.engine import bind_list, in_list, insert_many, update_many
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
@@ -167,20 +167,11 @@ def refused(
     connection: Connection, journal: MessageTables, refusals: Sequence[tuple[Unsent, Rest, str]], now: float
 ) -> None:
     """Note what Redis refused of each message, and why; the pause before the next try doubles up to a minute."""
-    outbox = journal.outbox
-    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("tries", "not_before", "rest", "error")}
     rows = [
-        {
-            "of": message.id,
-            "new_tries": message.tries + 1,
-            "new_not_before": now + min(2.0 ** min(message.tries, 10), AGAIN_WITHIN_S),
-            "new_rest": rest,
-            "new_error": why,
-        }
+        (message.tries + 1, now + min(2.0 ** min(message.tries, 10), AGAIN_WITHIN_S), rest, why, message.id)
         for message, rest, why in refusals
     ]
-    if rows:
-        connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
+    update_many(connection, journal.outbox, (("id",), ()), ("tries", "not_before", "rest", "error"), rows)
 
 
 def oldest_unsent(connection: Connection, journal: MessageTables, now: float | None = None) -> float | None:

@@ -46,12 +46,8 @@ class RowsBefore:
 
 def of_teacher(before: RowsBefore) -> list[RetentionRule]:
     """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest."""
-    orders, moves, as_runs, class_events = (
-        at_teacher.orders,
-        at_teacher.moves,
-        at_teacher.as_runs,
-        at_teacher.class_events,
-    )
+    orders, moves, as_runs = at_teacher.orders, at_teacher.moves, at_teacher.as_runs
+    class_events = at_teacher.class_events
     # An expression: SQLite would search by the index of states, and sort all classes that are over.
     is_over = func.coalesce(orders.c.state, "").in_(OVER)
     is_old = (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)

@@ -114,12 +114,10 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
     unknown = set(current) - known
     if len(current) > 1 or any(not revision_id.startswith(f"{role}_") for revision_id in unknown):
         raise CallAPerson(
-            Text(
-                "its revision {revision} is none of the {role}'s: it is another role's database. Nothing was changed. "
-                "Set the right database URL.",
-                revision=", ".join(sorted(current)),
-                role=role,
-            )
+            "its revision {revision} is none of the {role}'s: it is another role's database. Nothing was changed. "
+            "Set the right database URL.",
+            revision=", ".join(sorted(current)),
+            role=role,
         )
     if not unknown:
         return list(current) != heads
@@ -127,14 +125,12 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
     obstacles += [Text("there is no {missing}", missing=missing) for missing in _missing(connection, role)]
     if obstacles:
         raise CallAPerson(
-            Text(
-                "a newer release wrote it (revision {revision}; this program knows revisions up to {known}), and "
-                "{obstacles}. Nothing was changed. Install the newer release, or restore the backup that was made "
-                "before it.",
-                revision=current[0],
-                known=heads[0],
-                obstacles=joined(obstacles),
-            )
+            "a newer release wrote it (revision {revision}; this program knows revisions up to {known}), and "
+            "{obstacles}. Nothing was changed. Install the newer release, or restore the backup that was made "
+            "before it.",
+            revision=current[0],
+            known=heads[0],
+            obstacles=joined(obstacles),
         )
     return False
 
@@ -167,11 +163,9 @@ def _needed(connection: Connection, table: str) -> set[str]:
 def _refuse_missing(connection: Connection, role: Role) -> None:
     if missing := _missing(connection, role):
         raise CallAPerson(
-            Text(
-                "all was there once, but there is no {missing}: somebody took it away. Restore the backup; or, to have "
-                "it made anew, type `drop table alembic_version;` into the database and run `lectern init`.",
-                missing=", no ".join(missing),
-            )
+            "all was there once, but there is no {missing}: somebody took it away. Restore the backup; or, to have "
+            "it made anew, type `drop table alembic_version;` into the database and run `lectern init`.",
+            missing=", no ".join(missing),
         )
 
 

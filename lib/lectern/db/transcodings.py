@@ -35,29 +35,17 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
     """Insert rows in state *transcoding* for *attempts*, or set existing rows to it."""
     there = states(connection, [(attempt.record_id, attempt.resolution) for attempt in attempts])
+    names = ("backend", "attempt", "attempts_today", "attempts_since", "deadline", "source_url")
     for attempt in attempts:
-        values = {
-            "status": RenditionState.TRANSCODING,
-            "backend": attempt.backend,
-            "attempt": attempt.attempt,
-            "attempts_today": attempt.attempts_today,
-            "attempts_since": attempt.attempts_since,
-            "deadline": attempt.deadline,
-            "source_url": attempt.source_url,
-            "requested_at": None,
-            **_NOT_BEGUN,
-            "url": None,
-            "reason": None,
-            "updated_at": now,
-        }
-        before = there.get((attempt.record_id, attempt.resolution))
-        if before is not None:
+        key = attempt.record_id, attempt.resolution
+        anew = {**_NOT_BEGUN, "status": RenditionState.TRANSCODING, "updated_at": now}
+        anew |= dict.fromkeys(("requested_at", "url", "reason"))
+        values = {**anew, **{name: getattr(attempt, name) for name in names}}
+        if (before := there.get(key)) is not None:
             check_move(RENDITION_MOVES, attempt.stem, before.state, RenditionState.TRANSCODING)
-            _set(connection, (attempt.record_id, attempt.resolution), **values)
+            _set(connection, key, **values)
         else:
-            connection.execute(
-                insert(videos).values(record_id=attempt.record_id, resolution=attempt.resolution, **values)
-            )
+            connection.execute(insert(videos).values(record_id=key[0], resolution=key[1], **values))
 
 
 def move(
@@ -91,18 +79,9 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
     for old in those:
         check_move(RENDITION_MOVES, "a rendition", old, RenditionState.TRANSCODING)
     failed = renditions_among(keys) & videos.c.status.in_(those)
-    connection.execute(
-        update(videos)
-        .where(failed)
-        .values(
-            status=RenditionState.TRANSCODING,
-            backend=Backend.ECS,
-            attempt=videos.c.attempt + 1,
-            deadline=deadline,
-            updated_at=now,
-            **_NOT_BEGUN,
-        )
-    )
+    values = {"status": RenditionState.TRANSCODING, "backend": Backend.ECS, "attempt": videos.c.attempt + 1}
+    anew = {**values, **_NOT_BEGUN, "deadline": deadline, "updated_at": now}
+    connection.execute(update(videos).where(failed).values(**anew))
 
 
 def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:

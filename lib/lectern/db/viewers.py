@@ -9,7 +9,6 @@ from sqlalchemy import Connection, delete, insert, select
 
 from lectern.db.engine import rows_of
 from lectern.errors import Misuse
-from lectern.i18n import Text
 from lectern.model.tables.teacher import ViewerRow, viewers
 from lectern.states import Right
 
@@ -19,11 +18,9 @@ def make(connection: Connection, name: str, institution: str | None, now: float,
     taken = connection.execute(select(viewers.c.may).where(viewers.c.name == name)).scalar_one_or_none()
     if taken is not None:
         raise Misuse(
-            Text(
-                "{name}: has a token already. Revoke it first: lectern {command} revoke {name}",
-                name=name,
-                command=_command(taken),
-            )
+            "{name}: has a token already. Revoke it first: lectern {command} revoke {name}",
+            name=name,
+            command=_command(taken),
         )
     token = secrets.token_urlsafe(24)
     values = {"name": name, "institution_id": institution, "digest": _digest(token), "made_at": now, "may": may}
@@ -36,7 +33,7 @@ def revoke(connection: Connection, name: str, *, looks: bool = True) -> None:
     mine = (viewers.c.name == name) & ((viewers.c.may == Right.LOOK) == looks)
     if not connection.execute(delete(viewers).where(mine)).rowcount:
         command = _command(Right.LOOK if looks else "")
-        raise Misuse(Text("{name}: is no {command}. See: lectern {command} ls", name=name, command=command))
+        raise Misuse("{name}: is no {command}. See: lectern {command} ls", name=name, command=command)
 
 
 def everybody(connection: Connection, *, looks: bool = True) -> Sequence[ViewerRow]:

@@ -34,8 +34,8 @@ def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView
         since = teacher.kept_since if teacher.kept_since is not None else streamer.kept_since
         return replace(teacher, events=events, kept_since=since)
     alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
-    known = replace(teacher, cited=cited, streamer=streamer.streamer, sending=streamer.sending, check=streamer.check)
-    known = replace(known, dead_air=streamer.dead_air, ready_by=streamer.ready_by)
+    theirs = ("cited", "streamer", "sending", "check", "dead_air", "ready_by")
+    known = replace(teacher, **{name: getattr(streamer, name) for name in theirs})
     return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 

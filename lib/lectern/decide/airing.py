@@ -40,19 +40,12 @@ Event = Mapping[str, Any]
 
 def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
     """The as-run parts of a class, from *rows* of the playout."""
-    return [
-        AsRun(
-            url=int(row["url"]),
-            session=int(row["session"]),
-            source=str(row["source"]),
-            begins=float(row["from"]),
-            ends=float(row["to"]),
-            position_s=float(row["position_s"]),
-            sent_s=float(row["sent_s"]),
-            sent_bytes=row.get("bytes"),
-        )
-        for row in rows
-    ]
+    parts: list[AsRun] = []
+    for row in rows:
+        whose = int(row["url"]), int(row["session"]), str(row["source"])
+        begins, ends, position_s, sent_s = (float(row[name]) for name in ("from", "to", "position_s", "sent_s"))
+        parts.append(AsRun(*whose, begins, ends, position_s, sent_s, row.get("bytes")))
+    return parts
 
 
 TAKEN_WITHIN_S = 2.0

@@ -55,10 +55,10 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     """
     order = orders.get(asked.class_id)
     if order is None:
-        raise Refuse(Text("{class_id}: nobody has booked it here", class_id=asked.class_id), errors.NOT_BOOKED)
+        raise Refuse("{class_id}: nobody has booked it here", errors.NOT_BOOKED, class_id=asked.class_id)
     if order.state not in WAITS:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
-        raise Refuse(Text("{class_id}: the class is {state}", class_id=asked.class_id, state=order.state), code)
+        raise Refuse("{class_id}: the class is {state}", code, class_id=asked.class_id, state=order.state)
     waiting = [orders[id_] for id_ in revisions if orders[id_].state in WAITS]
     latest = max(waiting, key=lambda revision: _number(revision.class_id), default=order)
     try:
@@ -75,8 +75,9 @@ def _decide(changes: Changes, asked: Change, facts: BookingFacts, limits: Limits
         return
     if order.start_time <= changes.now < booking.start_time:
         raise Refuse(
-            Text("{class_id}: it has begun, so its start_time cannot be later than now", class_id=order.class_id),
+            "{class_id}: it has begun, so its start_time cannot be later than now",
             errors.MALFORMED,
+            class_id=order.class_id,
         )
     _refuse_late(changes, order, min(order.end_time, booking.end_time))
     twin = changes.orders.get(placement.secondary_id(order.class_id))
@@ -86,13 +87,11 @@ def _decide(changes: Changes, asked: Change, facts: BookingFacts, limits: Limits
         if twin.message:
             why = Text("its second airing is {state} ({message})", state=twin.state, message=twin.message)
         raise Refuse(
-            Text(
-                "{class_id}: {reason}, so its {backup_field} cannot be changed",
-                class_id=order.class_id,
-                reason=why,
-                backup_field=placement.BACKUP_FIELD,
-            ),
+            "{class_id}: {reason}, so its {backup_field} cannot be changed",
             errors.ENDED,
+            class_id=order.class_id,
+            reason=why,
+            backup_field=placement.BACKUP_FIELD,
         )
     verdict = _admitted(changes, latest, booking, facts, limits)
     if order.state is BookingState.WAITING:
@@ -111,8 +110,10 @@ def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
     if left_s < LAST_S and order.state is not BookingState.WAITING:
         reason = Text("it ends in {left_s:span}", left_s=left_s) if left_s > 0 else Text("its end has passed")
         raise Refuse(
-            Text("{class_id}: {reason}, so it cannot be changed any more", class_id=order.class_id, reason=reason),
+            "{class_id}: {reason}, so it cannot be changed any more",
             errors.ENDED,
+            class_id=order.class_id,
+            reason=reason,
         )
 
 
@@ -123,7 +124,7 @@ def _again(changes: Changes, latest: Order) -> None:
         changes.count_delivery(latest)
     elif latest.end_time <= changes.now:
         raise Refuse(
-            Text("{class_id}: its end has passed, so it cannot be changed any more", class_id=class_id), errors.ENDED
+            "{class_id}: its end has passed, so it cannot be changed any more", errors.ENDED, class_id=class_id
         )
     else:
         changes.answer_change(class_id, 0, IN_FORCE)

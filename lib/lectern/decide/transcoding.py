@@ -347,7 +347,7 @@ def next_attempt(
     same_day = row is not None and abs(now - row.attempts_since) < DAY_S  # in the future if the clock was set back
     spent = row.attempts_today if row and same_day else 0
     if spent >= limits.max_attempts_a_day:
-        return Refuse(Text("{thing} failed {spent} times today", thing=thing, spent=spent), errors.ATTEMPTS_SPENT)
+        return Refuse("{thing} failed {spent} times today", errors.ATTEMPTS_SPENT, thing=thing, spent=spent)
     backend = Backend.OSS if limits.oss else Backend.ECS
     return Attempt(
         record_id=record_id,

@@ -89,7 +89,7 @@ def need(table: str, columns: Sequence[str]) -> bool:
         return False
     missing = found.lacks(columns)
     if missing:
-        message = Text(
+        raise Misuse(
             "{table}: the old program's table has no column {missing}; it has {columns}. Nothing was changed. See that "
             "the database URL names the right file; if it does, add what is missing: {sql}",
             table=table,
@@ -97,7 +97,6 @@ def need(table: str, columns: Sequence[str]) -> bool:
             columns=", ".join(found.columns.values()),
             sql=" ".join(f"alter table {table} add column {name} VARCHAR(250);" for name in missing),
         )
-        raise Misuse(message)
     return True
 
 
@@ -122,13 +121,12 @@ def complete(table: Table) -> None:
 
 def _add(table: Table, column: Column[object]) -> None:
     if column.primary_key or (not column.nullable and column.server_default is None):
-        message = Text(
+        raise Misuse(
             "{table}: it is there, but has no column {column}, and no value for its old rows can be known. "
             "Nothing was changed. Rename the table, and run this again: it is then made anew.",
             table=table.name,
             column=column.name,
         )
-        raise Misuse(message)
     op.add_column(
         table.name,
         Column(column.name, column.type, nullable=column.nullable, server_default=column.server_default),
@@ -144,13 +142,12 @@ def _ensure_key(table: Table, found: Shape) -> None:
     doubles = select(*key).where(*(part.is_not(None) for part in key)).group_by(*key).having(func.count() > 1)
     doubled = op.get_bind().execute(doubles.limit(1)).first()
     if doubled is not None:
-        message = Text(
+        raise CallAPerson(
             "{table}: {key} must be unique, but {doubled} is there more than once. Nothing was changed. "
             "Decide which row is right, take the others out, and run this again.",
             table=table.name,
             key=", ".join(names),
             doubled=", ".join(map(repr, doubled)),
         )
-        raise CallAPerson(message)
     op.create_index(f"ux_{table.name}_{'_'.join(names)}", table.name, names, unique=True)
     say(Text("{table}: new unique index on {columns}", table=table.name, columns=", ".join(names)))

@@ -267,15 +267,8 @@ class Changes(Decided[TeacherSettings]):
 
     def await_cancel(self, class_id: str, streamer: str | None, until: float) -> None:
         """Tell *streamer* to release a class until it confirms; without one, the cancel waits for its booking."""
-        after = {
-            "class_id": class_id,
-            "streamer": streamer,
-            "cancelled_at": self.now,
-            "told_at": self.now,
-            "until": until,
-            "deliveries": 1,
-        }
-        self.change(cancels, {"class_id": class_id}, None, after)
+        after = {"class_id": class_id, "streamer": streamer, "until": until, "deliveries": 1}
+        self.change(cancels, {"class_id": class_id}, None, {**after, "cancelled_at": self.now, "told_at": self.now})
 
     def cancel_told_again(self, class_id: str) -> None:
         """Note that a streamer was told again to release a class."""

@@ -199,7 +199,7 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
     @cached_property
     def stem(self) -> str:
         """The rendition's id on this streamer; until `named` sets it, the id in an empty cache."""
-        return self.beside({})
+        return rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, {})
 
     @property
     def source(self) -> str | None:
@@ -208,14 +208,10 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
 
     def named(self, held: Mapping[str, rendition_ids.HeldStem]) -> "Prepare":
         """The same message with the stem that it gets beside what the cache has *held*."""
-        wanted = self.beside(held)
+        wanted = rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, held)
         found = self if self.stem == wanted else self.model_copy()
         vars(found)["stem"] = wanted
         return found
-
-    def beside(self, held: Mapping[str, rendition_ids.HeldStem]) -> str:
-        """The stem that the rendition gets beside what the cache has *held*."""
-        return rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, held)
 
 
 class Release(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
