@@ -1,6 +1,8 @@
 """What a person types where the terminal has another encoding than this host is known to nobody: no traceback."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -23,7 +25,7 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_viewer_whose_name_was_typed_in_another_encoding_is_none() -> None:
     with pytest.raises(Misuse, match="is no viewer"):
-        viewer.revoke_viewer(GBK)
+        viewer.revoke(cast("Any", SimpleNamespace(command_path="lectern viewer revoke")), GBK)
 
 
 @pytest.mark.parametrize("form", Format)

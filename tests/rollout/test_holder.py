@@ -77,7 +77,7 @@ def test_under_systemd_it_lives_in_a_unit_of_its_own(host: Host, tmp_path: Path)
     (tmp_path / "busctl").chmod(0o755)
     fault = PATIENCE.format(name="FIRST_WORD_S", seconds=1)
     fault += (
-        f"import os, pathlib\nagent._SYSTEMD = pathlib.Path('/')\nos.environ['PATH'] = '{tmp_path}:/usr/bin:/bin'\n"
+        f"import os, pathlib\nwindow._SYSTEMD = pathlib.Path('/')\nos.environ['PATH'] = '{tmp_path}:/usr/bin:/bin'\n"
     )
     said = opened(host, fault=fault)["said"][0]
     wait_until(asked.exists, description="systemd is asked")

@@ -1,7 +1,6 @@
 """``lectern viewer`` and ``client``: who may look at the teacher's page, and who may use its HTTP API."""
 
 import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,6 @@ from lectern.cli.options import Json, say, typed
 from lectern.db import viewers
 from lectern.db.engine import open_database, writing
 from lectern.errors import Misuse
-from lectern.model.tables.teacher import ViewerRow
 from lectern.states import Right
 from lectern.wire.fields import is_name
 
@@ -61,46 +59,30 @@ def _of(institution: str | None) -> str:
     return f"the classes of {institution}" if institution is not None else "everything"
 
 
-@viewer.command("revoke")
-def revoke_viewer(name: str) -> None:
-    """Let a viewer look no longer."""
-    _revoke(name, looks=True)
-    print(f"{name}: may look no longer")
+def _looks(context: typer.Context) -> bool:
+    """Whether the command is one of `lectern viewer`, not of `lectern client`."""
+    return context.command_path.split()[-2] == "viewer"
 
 
-@client.command("revoke")
-def revoke_client(name: str) -> None:
-    """Let a client use the API no longer."""
-    _revoke(name, looks=False)
-    print(f"{name}: may use the API no longer")
-
-
-def _revoke(name: str, *, looks: bool) -> None:
+@viewer.command("revoke", help="Let a viewer look no longer.")
+@client.command("revoke", help="Let a client use the API no longer.")
+def revoke(context: typer.Context, name: str) -> None:
+    """Take away a token."""
     with writing(open_database(readers.teacher().settings.database_url), "teacher") as connection:
-        viewers.revoke(connection, typed(name), looks=looks)
+        viewers.revoke(connection, typed(name), looks=_looks(context))
+    print(f"{name}: may {'look' if _looks(context) else 'use the API'} no longer")
 
 
-@viewer.command("ls")
-def list_viewers(as_json: Json = False) -> None:
-    """Who may look, and at what."""
-    _list("viewer", lambda _: "", as_json)
-
-
-@client.command("ls")
-def list_clients(as_json: Json = False) -> None:
-    """Which programs may use the API, and for what."""
-    _list("client", lambda one: f"may {one.may}  ", as_json)
-
-
-def _list(command: str, rights: Callable[[ViewerRow], str], as_json: bool) -> None:
+@viewer.command("ls", help="Who may look, and at what.")
+@client.command("ls", help="Which programs may use the API, and for what.")
+def list_tokens(context: typer.Context, as_json: Json = False) -> None:
+    """List who has a token."""
+    looks, command = _looks(context), "viewer" if _looks(context) else "client"
     with readers.teacher().looking() as connection:
-        found = viewers.everybody(connection, looks=command == "viewer")
-    lines = [
-        f"{one.name}  {one.institution_id or 'everything'}  {rights(one)}since {formatting.moment(one.made_at)}"
-        for one in found
-    ]
-    say(
-        as_json,
-        {f"{command}s": [vars(one) for one in found]},
-        lines or [f"Nobody; make a token: lectern {command} add NAME"],
-    )
+        found = viewers.everybody(connection, looks=looks)
+    lines = []
+    for one in found:
+        sees = f"{one.institution_id or 'everything'}{'' if looks else f'  may {one.may}'}"
+        lines.append(f"{one.name}  {sees}  since {formatting.moment(one.made_at)}")
+    nobody = [f"Nobody; make a token: lectern {command} add NAME"]
+    say(as_json, {f"{command}s": [vars(one) for one in found]}, lines or nobody)

@@ -28,10 +28,8 @@ app = typer.Typer(
 )
 
 Check = Annotated[bool, typer.Option("--check", help="Say what would be done, change nothing.")]
-Stands = Annotated[
-    bool,
-    typer.Option("--standing", help="What was rolled out here last: only role, root and version are read."),
-]
+_STANDS = "What was rolled out here last: only role, root and version are read."
+Stands = Annotated[bool, typer.Option("--standing", help=_STANDS)]
 
 
 @app.command()
