@@ -91,9 +91,7 @@ class RolloutJournal:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(descriptor).st_size
-            if (
-                size and os.pread(descriptor, 1, size - 1) != b"\n"
-            ):  # a crash has torn the last line: it was never begun
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # torn by a crash: it was never begun
                 data = self.path.read_bytes().rpartition(b"\n")[0]
                 os.ftruncate(descriptor, len(data) + 1 if data else 0)
             left = memoryview(json.dumps(fields).encode() + b"\n")

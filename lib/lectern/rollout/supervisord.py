@@ -124,10 +124,8 @@ class Supervisord:
         answer = self._call("reload") if is_reload else asyncio.run(self._call_and_ask("update"))
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
-        if not is_reload:
-            self._call(
-                "start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S
-            )  # a missing one is reported
+        if not is_reload:  # a missing one is reported
+            self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)
 
     def start(self, name: str) -> None:
         """Start one program; `states` says afterwards whether it runs."""
