@@ -72,7 +72,7 @@ class Text(str):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.id, self.plural, dict(self.args))
+        return type(self)._made, (self.id, self.plural, dict(self.args))
 
     def __str__(self) -> str:
         """The sentence itself, with its id."""
@@ -92,10 +92,6 @@ class Text(str):
         """The id and the values, for JSON."""
         args = {name: one.pair() if isinstance(one, Text) else one for name, one in self.args.items()}
         return {"id": self.id, "args": args} | ({} if self.plural is None else {"plural": self.plural})
-
-
-def _again(id_: str, plural: str | None, args: Mapping[str, Any]) -> Text:
-    return Text._made(id_, plural, args)
 
 
 def _value(one: object) -> Any:  # noqa: ANN401 (a number or a text)

@@ -1,7 +1,7 @@
 """Counts and times of a process's own work, for Prometheus; metrics of its rows are in `db.metrics`."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -13,8 +13,6 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
 SEEN = CollectorRegistry()
@@ -65,37 +63,30 @@ MISSING = Histogram(
 )
 
 
-class Said(Collector):
-    """The metrics of a playout's *status*, which is None if the playout does not answer."""
-
-    def __init__(self, status: Mapping[str, Any] | None) -> None:
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        """The metrics; the counters begin at 0 with each worker."""
-        yield GaugeMetricFamily("lectern_playout_up", "Whether the playout answers.", value=self._status is not None)
-        if self._status is None:
-            return
-        worker, classes = self._status["worker"], self._status["classes"]
-        left_s = self._status["lease_until"] - self._status["boot_now"]
-        sessions = sum(one["state"] == "on_air" for each in classes for one in each["pushes"])
-        behind_s = max((each["behind_s"] for each in classes), default=0.0)
-        for name, what, value in (
-            ("lease_left_seconds", "Until the lease ends, without which nothing is sent.", max(left_s, 0.0)),
-            ("classes_on_air", "Classes of which a receiver takes media.", worker["classes_on_air"]),
-            ("sessions", "RTMP sessions of which a receiver takes media.", sessions),
-            ("lateness_seconds", "How late the playout itself was at worst, in the last minute.", worker["lateness_s"]),
-            ("behind_seconds", "How far the class that is furthest behind is behind the clock.", behind_s),
-            ("slate_seconds", "Seconds of slate that the known classes have had.", worker["slate_s"]),
-        ):
-            yield GaugeMetricFamily(f"lectern_playout_{name}", what, value=value if math.isfinite(value) else 0.0)
-        yield CounterMetricFamily("lectern_playout_bytes", "Bytes of media that were sent.", value=worker["bytes"])
-        broke = "Sessions that broke off, or could not be made."
-        yield CounterMetricFamily("lectern_playout_reconnects", broke, value=worker["reconnects"])
-
-
 def playout_exposition(status: Mapping[str, Any] | None) -> bytes:
-    """The metrics of a *status* in Prometheus' text format."""
+    """The metrics of a playout's *status* in Prometheus' text format; None if the playout does not answer.
+
+    Its counters begin at 0 with each worker.
+    """
     registry = CollectorRegistry()
-    registry.register(Said(status))
+    Gauge("lectern_playout_up", "Whether the playout answers.", registry=registry).set(status is not None)
+    if status is None:
+        return generate_latest(registry)
+    worker, classes = status["worker"], status["classes"]
+    left_s = status["lease_until"] - status["boot_now"]
+    sessions = sum(one["state"] == "on_air" for each in classes for one in each["pushes"])
+    behind_s = max((each["behind_s"] for each in classes), default=0.0)
+    for name, what, value in (
+        ("lease_left_seconds", "Until the lease ends, without which nothing is sent.", max(left_s, 0.0)),
+        ("classes_on_air", "Classes of which a receiver takes media.", worker["classes_on_air"]),
+        ("sessions", "RTMP sessions of which a receiver takes media.", sessions),
+        ("lateness_seconds", "How late the playout itself was at worst, in the last minute.", worker["lateness_s"]),
+        ("behind_seconds", "How far the class that is furthest behind is behind the clock.", behind_s),
+        ("slate_seconds", "Seconds of slate that the known classes have had.", worker["slate_s"]),
+    ):
+        gauge = Gauge(f"lectern_playout_{name}", what, registry=registry)
+        gauge.set(value if math.isfinite(value) else 0.0)
+    broke = "Sessions that broke off, or could not be made."
+    Counter("lectern_playout_bytes", "Bytes of media that were sent.", registry=registry).inc(worker["bytes"])
+    Counter("lectern_playout_reconnects", broke, registry=registry).inc(worker["reconnects"])
     return generate_latest(registry)

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import redis
 from redis.backoff import NoBackoff
@@ -144,20 +144,20 @@ def _quoted(text: str) -> str:  # as a Lua string literal, whatever characters i
     return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Renamed:
     """The result of a renaming; of a dry run, the result that it would have."""
 
-    matched: int
-    renamed: int
-    clashes: tuple[tuple[str, str], ...]
-    """Old and new names of the first thousand keys that stay because the new name is taken."""
-    clash_count: int
-    slices: int
-    seconds: float
-    longest_slice_s: float
-    """The server's own measurement; for an old server, the time that we waited."""
     dry_run: bool = False
+    matched: int = 0
+    renamed: int = 0
+    clashes: list[tuple[str, str]] = field(default_factory=list)
+    """Old and new names of the first thousand keys that stay because the new name is taken."""
+    clash_count: int = 0
+    slices: int = 0
+    seconds: float = 0.0
+    longest_slice_s: float = 0.0
+    """The server's own measurement; for an old server, the time that we waited."""
 
     def lines(self) -> list[str]:
         """The result as lines for people."""
@@ -202,9 +202,13 @@ def renamed(
     Raises Misuse, TryAgain and CallAPerson in words.
     """
     check(rules)
-    run = _Run(client, on_slice or (lambda _: None), dry_run=dry_run)
-    began = time.monotonic()
-    with in_words(run.progress), RenameJournal.opened(None if dry_run else journal) as file:
+    done, began = Renamed(dry_run=dry_run), time.monotonic()
+
+    def progress() -> str:
+        far = f"{done.renamed} keys, or a slice more, were renamed so far."
+        return "Nothing was changed." if dry_run else f"{far} Mend that, and type the same again: it goes on."
+
+    with in_words(progress), RenameJournal.opened(None if dry_run else journal) as file:
         if client.info("cluster").get("cluster_enabled"):
             raise Misuse(
                 Text(
@@ -214,67 +218,41 @@ def renamed(
                 )
             )
         for rule in rules:
-            run.through(rule, file, FIRST_COUNT)
-    return Renamed(
-        matched=run.matched,
-        renamed=0 if dry_run else run.free,
-        clashes=tuple(run.clashes),
-        clash_count=run.clash_count,
-        slices=run.slices,
-        seconds=time.monotonic() - began,
-        longest_slice_s=run.longest_s,
-        dry_run=dry_run,
-    )
+            for count in _through(client, rule, file, done):
+                if on_slice is not None:
+                    on_slice(count)
+    done.seconds = time.monotonic() - began
+    return done
 
 
-_Slice = tuple[bytes, int, int, int, bytes, bytes, bytes]
+def _through(client: redis.Redis, rule: Rule, journal: RenameJournal, done: Renamed) -> Iterator[int]:
+    """Rename the keys of *rule*, slice after slice, and count them in *done*; gives how many each slice looked at."""
+    script = client.register_script(_script(rule, dry_run=done.dry_run))
+    way_s = min(_timed(client.ping)[1] for _ in range(3))
+    cursor, count = b"0", FIRST_COUNT
+    while True:
+        found, waited_s = _timed(script, args=[cursor, count, int(journal.wanted)])
+        cursor, took_us, matched, free, names, clashes, fault = found
+        took_s = took_us / 1e6 if took_us >= 0 else max(waited_s - way_s, 0)
+        journal.write(names)
+        done.matched, done.slices = done.matched + matched, done.slices + 1
+        done.renamed += 0 if done.dry_run else free
+        done.longest_slice_s = max(done.longest_slice_s, took_s)
+        done.clash_count += clashes.count(b"\n")
+        for line in clashes.decode().split("\n")[:-1][: CLASHES_KEPT - len(done.clashes)]:
+            old, _, new = line.partition("\t")
+            done.clashes.append((old, new))
+        if fault:
+            raise RedisError(fault.decode(errors="replace"))
+        yield count
+        if int(cursor) == 0:
+            return
+        count = next_count(count, took_s)
 
 
-@dataclass
-class _Run:
-    client: redis.Redis
-    on_slice: Callable[[int], None]
-    dry_run: bool
-    matched: int = 0
-    free: int = 0
-    slices: int = 0
-    clash_count: int = 0
-    longest_s: float = 0.0
-    clashes: list[tuple[str, str]] = field(default_factory=list)
-
-    def progress(self) -> str:
-        if self.dry_run:
-            return "Nothing was changed."
-        return (
-            f"{self.free} keys, or a slice more, were renamed so far. Mend that, and type the same again: it goes on."
-        )
-
-    def through(self, rule: Rule, journal: "RenameJournal", count: int) -> None:
-        script = self.client.register_script(_script(rule, dry_run=self.dry_run))
-        way_s = min(self._timed(self.client.ping)[1] for _ in range(3))
-        cursor = b"0"
-        while True:
-            found, waited_s = self._timed(script, args=[cursor, count, int(journal.wanted)])
-            cursor, took_us, matched, free, names, clashes, fault = cast(_Slice, found)
-            took_s = took_us / 1e6 if took_us >= 0 else max(waited_s - way_s, 0)
-            journal.write(names)
-            self.matched, self.free, self.slices = self.matched + matched, self.free + free, self.slices + 1
-            self.longest_s = max(self.longest_s, took_s)
-            self.clash_count += clashes.count(b"\n")
-            for line in clashes.decode().split("\n")[:-1][: CLASHES_KEPT - len(self.clashes)]:
-                old, _, new = line.partition("\t")
-                self.clashes.append((old, new))
-            if fault:
-                raise RedisError(fault.decode(errors="replace"))
-            self.on_slice(count)
-            if int(cursor) == 0:
-                return
-            count = next_count(count, took_s)
-
-    @staticmethod
-    def _timed(call: Callable[..., Any], **given: object) -> tuple[Any, float]:
-        began = time.perf_counter()
-        return call(**given), time.perf_counter() - began
+def _timed(call: Callable[..., Any], **given: object) -> tuple[Any, float]:
+    began = time.perf_counter()
+    return call(**given), time.perf_counter() - began
 
 
 def next_count(count: int, took_s: float) -> int:
