@@ -19,10 +19,9 @@ from lectern.playout.control_socket import PROTOCOL, Control, Do, Lines
 from lectern.playout.kernel import Isolated, Now, say
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.rtmp import NotRtmp, Target, target
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, LoginWanted, PublisherProtocol
 from lectern.playout.schedule import AiredFile, Schedule, in_slices
 from lectern.playout.sentences import sentence
-from lectern.playout.session import PORTION_BYTES, Broken, Journal, ReceiveBudget, Session
+from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
 
@@ -34,39 +33,29 @@ async def connect_refusal(
     target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
 ) -> str | None:
     """Why the server refuses a connection to the application of *target*; None if it accepts."""
-    query = ""
+    login = ""
     while True:
         try:
             connection = await net.connect(target, BUFFER_BYTES, trusted, networks)
         except (OSError, ValueError) as error:
             return net.words(error)
+        session = Session(target, connection, dict, login)
         try:
-            await _connected(PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8), query), connection)
-        except LoginWanted as error:
-            query = error.query  # of which a server can want two, and no more
-        except (OSError, NotRtmp) as error:
-            return net.words(error)
+            while not session.publisher.is_connected:
+                session.flush()
+                if not session.receive():
+                    await net.until_ready(connection, writable=not session.is_clear)
+                await asyncio.sleep(0)  # the classes on air have their turn
+        except Broken as error:
+            if error.login is None:
+                return str(error)
+            login = error.login  # of which a server can want two, and no more
         else:
             return None
         finally:
             connection.close()
-
-
-async def _connected(publisher: PublisherProtocol, connection: socket.socket) -> None:
-    intake = ReceiveBudget()
-    while not publisher.is_connected:
-        owed = memoryview(publisher.take())
-        while owed:
-            await net.until_ready(connection, writable=True)
-            owed = owed[net.send(connection, owed) :]
-        data = net.receive(connection, PORTION_BYTES)
-        if data is None:
-            await net.until_ready(connection)
-            continue
-        if not data:
-            raise NotRtmp(sentence("the server closes the connection"))
-        intake.take(publisher, data)
-        await asyncio.sleep(0)  # the classes on air have their turn
+            if session.journal is not None:
+                session.journal.close()
 
 
 LIBRARY = Path(__file__).resolve().parents[2]
