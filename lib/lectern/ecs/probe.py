@@ -8,17 +8,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lectern import subprocesses
+from lectern import errors, subprocesses
 from lectern.ecs import ssh
-from lectern.errors import (
-    BAD_RECORDING,
-    HALF_A_RECORDING,
-    TRANSCODE_FAILED,
-    CallAPerson,
-    ErrorCode,
-    Refuse,
-    TryAgain,
-)
+from lectern.errors import CallAPerson, Refuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.media import ffmpeg
 
@@ -96,7 +88,7 @@ async def look(
     if moving and finished.returncode == _NOT_MOVED:
         raise TryAgain(labelled(connection.host, finished.last_words))
     _ended_itself(connection, programs.ffprobe, finished.returncode)
-    return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
+    return _recording(_media_of_json(finished.output), finished.last_words, thing, errors.BAD_RECORDING)
 
 
 def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) -> None:
@@ -114,7 +106,7 @@ def _probe_argv(ffprobe: str, path: str) -> list[str]:
     return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
 
 
-def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> Media:
+def _recording(found: Media | None, said: str, thing: str, code: errors.ErrorCode) -> Media:
     if found is None:
         raise Refuse(
             "{thing}: is not playable: {reason}", code, thing=thing, reason=said or Text("no stream, or no duration")
@@ -125,10 +117,14 @@ def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> M
 def check_streams(source: Media, thing: str) -> None:
     """Raise Refuse(HALF_A_RECORDING) if picture or sound is missing: a class needs both, and no other host helps."""
     if source.video is None:
-        raise Refuse("{thing}: has sound ({audio}), but no picture", HALF_A_RECORDING, thing=thing, audio=source.audio)
+        raise Refuse(
+            "{thing}: has sound ({audio}), but no picture", errors.HALF_A_RECORDING, thing=thing, audio=source.audio
+        )
     if source.audio is None:
         picture = f"{source.video}, {source.width}x{source.height}"
-        raise Refuse("{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING, thing=thing, picture=picture)
+        raise Refuse(
+            "{thing}: has a picture ({picture}), but no sound", errors.HALF_A_RECORDING, thing=thing, picture=picture
+        )
 
 
 async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subprocesses.Finished:
@@ -179,7 +175,7 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
         text = msgid("{host}: {path} cannot be read: {last_words}")
         raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
     _ended_itself(connection, programs.ffprobe, int(looked))
-    made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, TRANSCODE_FAILED)
+    made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, errors.TRANSCODE_FAILED)
     found = Measured(int(size), md5)
     check(wanted, made, found, _end_of(tail))
     return found
@@ -209,7 +205,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
             duration_s=source.duration_s,
         )
         raise Refuse(
-            "{thing}: {found}; it is truncated, or was never finished", BAD_RECORDING, thing=thing, found=found
+            "{thing}: {found}; it is truncated, or was never finished", errors.BAD_RECORDING, thing=thing, found=found
         )
     wrong: list[str] = []
     if (made.width, made.height) != (output.width, output.height):
@@ -243,7 +239,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
     if tail:
         wrong.append(Text("does not decode at its end ({tail})", tail=tail))
     if wrong:
-        raise TryAgain(labelled(thing, joined(wrong)), TRANSCODE_FAILED)
+        raise TryAgain(labelled(thing, joined(wrong)), errors.TRANSCODE_FAILED)
 
 
 def _media_of_json(text: str) -> Media | None:

@@ -168,9 +168,7 @@ class SshConnection:
         try:
             # If we are cancelled while the channel opens, we wait for that, so that the channel can be closed.
             await subprocesses.shielded(self._open(running, command, timeout_s))
-            cause = await self._begin(running, stdin or b"", started_at + timeout_s)
-            if cause is None:
-                cause = await self._watch(running, started_at + timeout_s, stall_s)
+            cause = await self._watch(running, stdin or b"", started_at + timeout_s, stall_s)
             ended = cause is None
         finally:
             await subprocesses.shielded(self._close(running, argv[0], ended=ended))
@@ -206,27 +204,14 @@ class SshConnection:
         channel.exec_command(command)
         return channel
 
-    async def _begin(self, running: Running, stdin: bytes, deadline: float) -> _Cause:
-        """Tell a program whose id is known to begin, and send what it reads."""
-        over = False
-        while running.pid is None and not over:
-            if time.monotonic() >= deadline:
-                return subprocesses.TimedOut
-            out, err, over = await self._threaded(running.read)
-            running.add(out, err)
+    async def _watch(self, running: Running, stdin: bytes, deadline: float, stall_s: float | None) -> _Cause:
+        """Tell a program to begin when its id is known, send what it reads, and read it to its end."""
 
         def give() -> None:
-            assert running.channel is not None  # it was opened
             with suppress(OSError):  # it has ended without reading all: the exit code is read next
                 running.channel.sendall(GO + stdin)
                 running.channel.shutdown_write()
 
-        if not over:
-            running.told = True
-            await subprocesses.shielded(self._threaded(give))
-        return None
-
-    async def _watch(self, running: Running, deadline: float, stall_s: float | None) -> _Cause:
         while True:
             out, err, ended = await self._threaded(running.read)
             running.add(out, err)
@@ -236,7 +221,10 @@ class SshConnection:
             now = time.monotonic()
             if now >= deadline:
                 return subprocesses.TimedOut
-            if stall_s is not None and now >= running.lines.progressed_at + stall_s:
+            if running.pid is not None and not running.told:
+                running.told = True
+                await subprocesses.shielded(self._threaded(give))
+            elif running.told and stall_s is not None and now >= running.lines.progressed_at + stall_s:
                 return subprocesses.Stalled
 
     async def _close(self, running: Running, program: str, *, ended: bool) -> None:

@@ -10,7 +10,8 @@ if __package__ in (None, ""):
     sys.path.append(str(Path(__file__).parents[2]))
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> None:
+    """Be a supervisor, a worker, or look whether a worker could start."""
     parser = argparse.ArgumentParser(prog="lectern playout", description="Air classes until SIGTERM.")
     parts = parser.add_subparsers(dest="part", required=True)
     for name in ("holder", "worker", "check"):
@@ -23,12 +24,7 @@ def _arguments() -> argparse.Namespace:
                 part.add_argument(f"--{number}", type=int, required=True)
         if name != "check":
             part.add_argument("--ca-file")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Be a supervisor, a worker, or look whether a worker could start."""
-    arguments = _arguments()
+    arguments = parser.parse_args()
     folder = arguments.dir.absolute()
     if arguments.part == "holder":
         from lectern.playout.lease import Misuse  # noqa: PLC0415 (the supervisor stays small)

@@ -18,16 +18,15 @@ class Misuse(Exception):
     """The playout cannot be started like this; the text says what to do."""
 
 
-def made(path: Path) -> None:
-    """Make the folder at *path* if it is not there; raises Misuse if that is impossible."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misuse(f"{path}: cannot be made: {error.strerror}. Name another folder with --dir") from error
-
-
 def locked(path: Path) -> int:
-    """Hold the lock at *path* while this process lives; raises Misuse if another process holds it."""
+    """Hold the lock at *path* while this process lives; raises Misuse if another process holds it.
+
+    Its folder is made if it is not there.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"{path.parent}: cannot be made: {error.strerror}. Name another folder with --dir") from error
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

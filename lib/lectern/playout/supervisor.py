@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lectern.playout import kernel, worker_process
 from lectern.playout.kernel import say
-from lectern.playout.lease import LeaseSocket, listening, locked, made
+from lectern.playout.lease import LeaseSocket, listening, locked
 from lectern.playout.worker_process import Child, Shared
 
 LOOK_S = 0.1
@@ -55,7 +55,6 @@ class PlayoutSupervisor:
         self.folder, self.address, self.ca_file = folder, address, ca_file
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each session takes two here, and two in the worker
-        made(folder)
         self._lock = locked(folder / "playout.lock")
         self.shared = Shared()
         self.lease = LeaseSocket(folder, self.shared)

@@ -17,18 +17,9 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import httpx
 import stamina
 
-from lectern import subprocesses
+from lectern import errors, subprocesses
 from lectern.allowlist import Address, Allowlist
-from lectern.errors import (
-    BAD_RECORDING,
-    DISK_FULL,
-    DOWNLOAD_FAILED,
-    FORBIDDEN_ORIGIN,
-    CallAPerson,
-    Misuse,
-    Refuse,
-    TryAgain,
-)
+from lectern.errors import CallAPerson, Misuse, Refuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sentences import cleaned
@@ -118,12 +109,12 @@ def checked(url: str, allowed: Allowlist) -> list[Address]:
     try:
         found = addresses(host, port)
     except NoSuchHost as error:
-        raise Refuse(str(error), DOWNLOAD_FAILED) from error
+        raise Refuse(str(error), errors.DOWNLOAD_FAILED) from error
     forbidden = allowed.forbidden(host, port, found)
     if forbidden is not None:
         where = f"{parts.scheme}://{parts.netloc}"
         text = msgid("{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS")
-        raise Refuse(text, FORBIDDEN_ORIGIN, where=where, forbidden=forbidden)
+        raise Refuse(text, errors.FORBIDDEN_ORIGIN, where=where, forbidden=forbidden)
     return found
 
 
@@ -134,17 +125,17 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Refuse("{url}: is no URL", FORBIDDEN_ORIGIN, url=said) from error
+        raise Refuse("{url}: is no URL", errors.FORBIDDEN_ORIGIN, url=said) from error
     host = parts.hostname or ""
     if parts.scheme not in _PORTS:
-        raise Refuse("{url}: only http and https are allowed", FORBIDDEN_ORIGIN, url=said)
+        raise Refuse("{url}: only http and https are allowed", errors.FORBIDDEN_ORIGIN, url=said)
     if "@" in parts.netloc:
         text = msgid("{scheme}://{host}: a URL with a user or password is not allowed")
-        raise Refuse(text, FORBIDDEN_ORIGIN, scheme=parts.scheme, host=host)
+        raise Refuse(text, errors.FORBIDDEN_ORIGIN, scheme=parts.scheme, host=host)
     if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
-        raise Refuse("{url}: has control characters or a backslash", FORBIDDEN_ORIGIN, url=said)
+        raise Refuse("{url}: has control characters or a backslash", errors.FORBIDDEN_ORIGIN, url=said)
     if not _HOST.fullmatch(host) and ":" not in host:
-        raise Refuse("{url}: its host cannot be read", FORBIDDEN_ORIGIN, url=said)
+        raise Refuse("{url}: its host cannot be read", errors.FORBIDDEN_ORIGIN, url=said)
     return parts, host, port or _PORTS[parts.scheme]
 
 
@@ -189,11 +180,11 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: 
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
                 if not isinstance(error, httpx.TransportError):
                     text = msgid("{here}: its answer cannot be read: {reason}")
-                    raise Refuse(text, DOWNLOAD_FAILED, here=redact_url(here), reason=said) from error
+                    raise Refuse(text, errors.DOWNLOAD_FAILED, here=redact_url(here), reason=said) from error
                 raise TryAgain("{here}: no answer: {reason}", here=redact_url(here), reason=said) from error
     last = redact_url(here)
     text = msgid("{url}: more than {redirects} redirects, the last one to {last}")
-    raise Refuse(text, DOWNLOAD_FAILED, url=redact_url(url), redirects=_REDIRECTS, last=last)
+    raise Refuse(text, errors.DOWNLOAD_FAILED, url=redact_url(url), redirects=_REDIRECTS, last=last)
 
 
 async def _ask(
@@ -234,7 +225,9 @@ async def _refuse_text(client: httpx.AsyncClient, url: str, address: str) -> Non
         start = b"" if answer.is_error else await anext(answer.aiter_bytes(), b"")
     if start.lstrip()[:1] in (b"<", b"{"):
         said = cleaned(start[:16].decode("utf-8", "replace"))
-        raise Refuse("{url}: is no recording, it begins with {start!r}", BAD_RECORDING, url=redact_url(url), start=said)
+        raise Refuse(
+            "{url}: is no recording, it begins with {start!r}", errors.BAD_RECORDING, url=redact_url(url), start=said
+        )
 
 
 def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
@@ -244,14 +237,14 @@ def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dic
 
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # it has no first byte
-        raise Absent("{url}: the recording is empty", DOWNLOAD_FAILED, url=redact_url(url))
+        raise Absent("{url}: the recording is empty", errors.DOWNLOAD_FAILED, url=redact_url(url))
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
         raise TryAgain("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code)
     if not answer.is_success:
         kind = Absent if answer.status_code in _ABSENT else Refuse
         raise kind(
             Text("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code),
-            DOWNLOAD_FAILED,
+            errors.DOWNLOAD_FAILED,
         )
     length = _only(url, answer, "content-length")
     if answer.status_code == httpx.codes.PARTIAL_CONTENT:
@@ -259,10 +252,12 @@ def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
         length = "" if total == "*" else total
     etag = answer.headers.get("etag")
     if etag is not None and len(etag) > _ETAG_CHARACTERS:
-        raise Refuse("{url}: its ETag has {length} characters", DOWNLOAD_FAILED, url=redact_url(url), length=len(etag))
+        raise Refuse(
+            "{url}: its ETag has {length} characters", errors.DOWNLOAD_FAILED, url=redact_url(url), length=len(etag)
+        )
     size_bytes = _number(url, msgid("length"), length, _MOST_BYTES)
     if size_bytes == 0:
-        raise Absent("{url}: the recording is empty", DOWNLOAD_FAILED, url=redact_url(url))
+        raise Absent("{url}: the recording is empty", errors.DOWNLOAD_FAILED, url=redact_url(url))
     crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
     return RemoteFile(url, size_bytes, etag, crc64, address)
 
@@ -272,7 +267,7 @@ def _only(url: str, answer: httpx.Response, header: str) -> str:
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
         text = msgid("{url}: has {number} different {header}")
-        raise Refuse(text, DOWNLOAD_FAILED, url=redact_url(url), number=len(found), header=header)
+        raise Refuse(text, errors.DOWNLOAD_FAILED, url=redact_url(url), number=len(found), header=header)
     return str(found.pop()) if found else ""
 
 
@@ -285,7 +280,7 @@ def _number(url: str, name: str, text: str, most: int) -> int | None:
         said = Text("{url}: no file has the {name} {value!r}", **about)
         if len(text) > 30:
             said = Text("{url}: no file has the {name} {value!r}… ({n} characters)", n=len(text), **about)
-        raise Refuse(said, DOWNLOAD_FAILED)
+        raise Refuse(said, errors.DOWNLOAD_FAILED)
     return int(text)
 
 
@@ -309,7 +304,7 @@ def wget_input(url: str, address: str | None) -> tuple[list[str], bytes]:
     proved by its certificate that it is the host. Raises Refuse for a URL of more than one line.
     """
     if not url.isprintable():
-        raise Refuse("{url}: has control characters", DOWNLOAD_FAILED, url=redact_url(url))
+        raise Refuse("{url}: has control characters", errors.DOWNLOAD_FAILED, url=redact_url(url))
     parts = urlsplit(url)
     if address is None or parts.scheme != "http":
         return [], f"{url}\n".encode()
@@ -356,7 +351,7 @@ async def download(
         url=redact_url(url),
         limit_bytes=limit_bytes,
     )
-    too_large = Refuse(larger, DOWNLOAD_FAILED)
+    too_large = Refuse(larger, errors.DOWNLOAD_FAILED)
     if cache_dir.size_bytes(part) > limit_bytes:
         raise too_large
 
@@ -389,13 +384,13 @@ def judge_wget(finished: subprocesses.Finished, url: str) -> None:
     found = Text("{url}: wget ended with {code}: {why}", url=redact_url(url), code=finished.returncode, why=why)
     status = _STATUS.search(finished.errors)
     if any(words in finished.errors for words in _NO_ROOM):
-        raise Refuse(found, DISK_FULL)
+        raise Refuse(found, errors.DISK_FULL)
     if finished.returncode in _OURS:
         raise CallAPerson(found)
     if finished.returncode == _SERVER_ERROR and status is not None:
         code = int(status[1])
         if 400 <= code < 500 and code not in _PASSING_STATUS:
-            raise Refuse(found, DOWNLOAD_FAILED)
+            raise Refuse(found, errors.DOWNLOAD_FAILED)
     raise TryAgain(found)
 
 
