@@ -115,6 +115,14 @@ def _no_rates(text: str) -> None:
     Windows.parsed(text)
 
 
+def _an_address(bind: str) -> None:
+    host, _, port = bind.rpartition(":")
+    if bind and not (host and port.isdecimal() and int(port) <= 65535):
+        raise ValueError(msgid("must be host:port, or empty for none"))
+
+
+Name = Annotated[str, AfterValidator(a_name)]
+Bind = Annotated[str, _checked(_an_address)]
 exported: dict[str, str] = {}
 """What this process has put into its environment for Prefect, by setting; it is no source of settings."""
 
@@ -180,24 +188,11 @@ class Common(BaseSettings):
     def _empty_is_not_set(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 (what the field will hold)
         return None if value == "" and cls.model_fields[str(info.field_name)].default is None else value
 
-    @field_validator("teacher_name", "teacher_queue", "streamer_name", check_fields=False)
-    @classmethod
-    def _nameable(cls, name: str) -> str:
-        return a_name(name)
-
     @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)
     @classmethod
     def _places(cls, text: str, info: ValidationInfo) -> str:
         Allowlist.listed(text, str(info.field_name).upper())
         return text
-
-    @field_validator("api_bind", "health_bind", "health_address", check_fields=False)
-    @classmethod
-    def _an_address(cls, bind: str) -> str:
-        host, _, port = bind.rpartition(":")
-        if bind and not (host and port.isdecimal() and int(port) <= 65535):
-            raise ValueError(msgid("must be host:port, or empty for none"))
-        return bind
 
     @property
     def name(self) -> str:
@@ -320,10 +315,10 @@ class TeacherSettings(Common):
 
     role: ClassVar[Role] = "teacher"
     teacher_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///teacher.db")  # can hold a password
-    teacher_name: AtRestart[str] = Field(
+    teacher_name: AtRestart[Name] = Field(
         default_factory=lambda given: socket.gethostname() if _is_shared(given) else "teacher"
     )
-    teacher_queue: AtRestart[str] = Field(
+    teacher_queue: AtRestart[Name] = Field(
         default_factory=lambda given: "teacher" if _is_shared(given) else str(given.get("teacher_name", "teacher"))
     )
     teacher_config: Live[Path | None] = None
@@ -352,7 +347,7 @@ class TeacherSettings(Common):
     oss_access_key_id: Live[SecretStr | None] = None
     oss_access_key_secret: Live[SecretStr | None] = None
     allowed_origins: Live[str] = ""
-    api_bind: AtRestart[str] = "127.0.0.1:8800"
+    api_bind: AtRestart[Bind] = "127.0.0.1:8800"
     site_name: Live[str] = Field("lectern", min_length=1, max_length=60)
     event_webhook_url: Live[str | None] = None
     event_webhook_secret: Live[SecretStr | None] = None  # whsec_ and base64
@@ -410,16 +405,21 @@ _LEAST_HOST_RATE = 64 * 1024
 """Least HOST_RATE, in bytes a second: no class is sent in less, and nothing would ever be downloaded."""
 
 
+def _carries_a_class(rate: str) -> None:
+    if windows.rate_bytes(rate) < _LEAST_HOST_RATE:
+        raise ValueError(msgid("is in bytes a second, such as 12m, and must carry at least one class: 64k"))
+
+
 class StreamerSettings(Common):
     """Settings of a streamer, a push host; the documented names of the old program are kept."""
 
     role: ClassVar[Role] = "streamer"
-    streamer_name: AtRestart[str] = Field(default_factory=socket.gethostname)
+    streamer_name: AtRestart[Name] = Field(default_factory=socket.gethostname)
     streamer_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///task_list.db")
     video_root: AtRestart[Path] = Path("/home/video")
     wget_path: NextDownload[str] = "/usr/bin/wget"
     download_rate: Live[str] = Field("1000k", pattern=windows.RATE)
-    host_rate: Live[str] = Field("0", pattern=windows.RATE)
+    host_rate: Live[Annotated[str, _checked(_carries_a_class)]] = Field("0", pattern=windows.RATE)
     max_video_num: Live[int] = Field(1000, ge=1)
     max_video_size: Live[float] = Field(1000, gt=0, allow_inf_nan=False)
     max_downloads: Live[int] = Field(4, ge=1)
@@ -437,15 +437,8 @@ class StreamerSettings(Common):
     partition_policy: Live[Literal["ask peers", "stop", "push"]] = Field(
         "ask peers", validation_alias=_also("partition_policy")
     )
-    health_bind: AtRestart[str] = "127.0.0.1:8801"
-    health_address: Live[str] = ""  # host:port at which other streamers reach it; empty: determined automatically
-
-    @field_validator("host_rate")
-    @classmethod
-    def _carries_a_class(cls, rate: str) -> str:
-        if windows.rate_bytes(rate) < _LEAST_HOST_RATE:
-            raise ValueError(msgid("is in bytes a second, such as 12m, and must carry at least one class: 64k"))
-        return rate
+    health_bind: AtRestart[Bind] = "127.0.0.1:8801"
+    health_address: Live[Bind] = ""  # host:port at which other streamers reach it; empty: determined automatically
 
     @property
     def playout_socket_path(self) -> Path:
