@@ -1,8 +1,8 @@
 """Reads facts and events for the account of a class, and from a streamer's events what is being sent."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, func, select
 
@@ -19,6 +19,7 @@ from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
 
+T = TypeVar("T")
 ON_AIR = "on air"
 BROKE_OFF = ("push broke off", "push refused", "nothing to send")
 SLATE, RECORDING = "slate", "recording again"
@@ -94,7 +95,7 @@ def journal_of(role: Role) -> MessageTables:
 def events_of(connection: Connection, role: Role, thing: str) -> list[EventView]:
     """The events of a class and its rendition, or of a record's renditions, in time order."""
     journal = journal_of(role)
-    class_ = booking(connection, thing) if role == "teacher" else _airing(connection, thing)
+    class_ = booking(connection, thing) if role == "teacher" else _known(airings.by_id, connection, thing)
     stems = {class_.stem} if class_ is not None else set()
     story = events.of_thing(connection, journal, class_id=thing, stems=stems)
     if not stems:
@@ -104,20 +105,14 @@ def events_of(connection: Connection, role: Role, thing: str) -> list[EventView]
 
 def booking(connection: Connection, class_id: str) -> Order | None:
     """A class at its teacher; None if it is not known. Raises LecternError if its row cannot be read."""
-    with _in_words(class_id):
-        return bookings.by_id(connection, [class_id]).get(class_id)
+    return _known(bookings.by_id, connection, class_id)
 
 
-def _airing(connection: Connection, class_id: str) -> Airing | None:
-    with _in_words(class_id):
-        return airings.by_id(connection, [class_id]).get(class_id)
-
-
-@contextmanager
-def _in_words(class_id: str) -> Iterator[None]:
-    """Turn what is raised for an unreadable row into a LecternError."""
+def _known(
+    by_id: Callable[[Connection, Sequence[str]], Mapping[str, T]], connection: Connection, class_id: str
+) -> T | None:
     try:
-        yield
+        return by_id(connection, [class_id]).get(class_id)
     except ValueError as error:
         raise LecternError(
             "{class_id}: its row cannot be read: {error}. Perhaps a newer release has written it, and was rolled "
@@ -144,7 +139,7 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
 
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> ClassView:
     """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
-    airing = _airing(connection, class_id)
+    airing = _known(airings.by_id, connection, class_id)
     story = tuple(events_of(connection, "streamer", class_id))
     if airing is None:
         return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=story)

@@ -7,7 +7,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, case, exists, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from lectern.db import cache
 from lectern.db.cache import HERE
@@ -110,10 +122,14 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]
     return {row.class_id: _airing(row) for row in connection.execute(_BY_ID, bind_list(class_ids))}
 
 
+def where(connection: Connection, such: ColumnElement[bool], limit: int | None = None) -> list[Airing]:
+    """The first *limit* classes that fulfil *such*, ordered by their start; without those that cannot be read."""
+    return readable(connection.execute(selected().where(such).order_by(tasks.c.start_time).limit(limit)))
+
+
 def citing(connection: Connection, stem: str, states: Collection[AiringState]) -> list[Airing]:
     """The classes in one of *states* that cite the rendition *stem*, ordered by their start."""
-    wanted = selected().where(classes.c.video_id == stem, classes.c.state.in_(states))
-    return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
+    return where(connection, (classes.c.video_id == stem) & classes.c.state.in_(states))
 
 
 _PROMISED = (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None)
@@ -126,26 +142,24 @@ A class that was refused because its file was lost counts until its teacher take
 
 def live(connection: Connection, begins_before: float = math.inf) -> list[Airing]:
     """The classes that are not over and begin before then (epoch seconds), by their start."""
-    wanted = selected().where(LIVE, NO_REVISION).order_by(tasks.c.start_time)
+    such = LIVE & NO_REVISION
     if begins_before < math.inf:
-        wanted = wanted.where(or_(tasks.c.start_time < begins_before, func.typeof(tasks.c.start_time) == "text"))
-    return [airing for airing in readable(connection.execute(wanted)) if airing.start_time < begins_before]
+        such &= or_(tasks.c.start_time < begins_before, func.typeof(tasks.c.start_time) == "text")
+    return [airing for airing in where(connection, such) if airing.start_time < begins_before]
 
 
 def waiting(connection: Connection) -> list[Airing]:
     """The classes that wait for their recording, by their start."""
-    wanted = selected().where(classes.c.state == AiringState.WAITING, NO_REVISION)
-    return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
+    return where(connection, (classes.c.state == AiringState.WAITING) & NO_REVISION)
 
 
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
     """The classes to be aired that begin before *started_before* and end after *ends_after* (epoch seconds)."""
     coming = [AiringState.WAITING, AiringState.READY, AiringState.ON_AIR]  # the recording of one that waits may be late
     wanted_state = or_(classes.c.state.in_(coming), _PROMISED)
-    wanted = selected()
     began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
     goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
-    airings = readable(connection.execute(wanted.where(wanted_state, began, goes_on, NO_REVISION)))
+    airings = where(connection, wanted_state & began & goes_on & NO_REVISION)
     # An old program's times can be texts, which SQL does not compare with numbers.
     return [airing for airing in airings if airing.start_time <= started_before and airing.end_time > ends_after]
 
@@ -182,8 +196,7 @@ def over(connection: Connection, before: float) -> list[Airing]:
     """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
     live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
     ended = or_(tasks.c.end_time < before, func.typeof(tasks.c.end_time) == "text")
-    airings = readable(connection.execute(selected().where(live, ended)))
-    return [airing for airing in airings if airing.end_time < before][:1000]
+    return [airing for airing in where(connection, live & ended) if airing.end_time < before][:1000]
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:
@@ -219,7 +232,7 @@ def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[st
 
 def unconfirmed(connection: Connection) -> list[Airing]:
     """The revisions whose classes have their content, and whose teacher still waits to hear that they are aired so."""
-    return readable(connection.execute(selected().where(classes.c.unconfirmed_since.is_not(None))))
+    return where(connection, classes.c.unconfirmed_since.is_not(None))
 
 
 def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:
@@ -241,7 +254,7 @@ def unscheduled(connection: Connection, before: float, limit: int = 1000, but: C
     """
     such = (classes.c.state == AiringState.READY) & classes.c.run_id.is_(None) & NO_REVISION
     such &= classes.c.class_id.not_in(list(but)) & (func.coalesce(classes.c.updated_at, 0) <= before)
-    return readable(connection.execute(selected().where(such).order_by(tasks.c.start_time).limit(limit)))
+    return where(connection, such, limit)
 
 
 def planned(connection: Connection) -> dict[str, str]:

@@ -25,8 +25,10 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     event,
+    insert,
     make_url,
     text,
+    update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -389,6 +391,13 @@ def insert_many(
     if rows:
         text, defaults = _made(table, names, _MARKS[connection.dialect.paramstyle])
         connection.exec_driver_sql(text, [row + defaults for row in rows])
+
+
+def put_row(connection: Connection, table: Table, key: Mapping[str, object], **values: object) -> None:
+    """Write *values* into the row *key* of *table*; insert it if there is none."""
+    mine = update(table).where(*(table.c[name] == value for name, value in key.items()))
+    if not connection.execute(mine.values(**values)).rowcount:
+        connection.execute(insert(table).values(**key, **values))
 
 
 def update_many(

@@ -7,7 +7,7 @@ import sqlmodel
 from sqlalchemy import Connection, delete, insert, or_, select, text, union, update
 
 from lectern.db import transcodings
-from lectern.db.engine import WRITERS, program_of, rows_of
+from lectern.db.engine import WRITERS, program_of, put_row, rows_of
 from lectern.db.inbox import unshown
 from lectern.model.tables.streamer import drains, leases
 from lectern.model.tables.teacher import StreamerRow, duties, journal, moves, teachers
@@ -62,11 +62,7 @@ def session(connection: Connection, streamer: str) -> str | None:
 
 def hold(connection: Connection, streamer: str, session: str, now: float) -> None:
     """Note that this streamer was given *session*, and has read all that was sent before."""
-    known = peers(connection, streamer)
-    connection.execute(delete(leases).where(leases.c.streamer == streamer))
-    connection.execute(insert(leases).values(streamer=streamer, session=session, granted_at=now))
-    if known is not None:
-        note_peers(connection, streamer, known)
+    put_row(connection, leases, {"streamer": streamer}, session=session, granted_at=now)
 
 
 def peers(connection: Connection, streamer: str) -> dict[str, str] | None:
@@ -111,9 +107,7 @@ _CUT_OFF = text("""
 
 def note_teacher(connection: Connection, name: str, now: float) -> None:
     """Note that the teacher *name* is there."""
-    seen = update(teachers).where(teachers.c.name == name).values(seen_at=now)
-    if not connection.execute(seen).rowcount:
-        connection.execute(insert(teachers).values(name=name, seen_at=now))
+    put_row(connection, teachers, {"name": name}, seen_at=now)
 
 
 def noted_teachers(connection: Connection, name: str) -> dict[str, float]:

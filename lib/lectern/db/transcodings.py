@@ -9,7 +9,7 @@ import sqlmodel
 from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from lectern.db.engine import rows_of
+from lectern.db.engine import put_row, rows_of
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
 from lectern.model.views import TranscodeView
@@ -315,9 +315,7 @@ def host_facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
 def remember_host(connection: Connection, host: EcsHost, reason: str | None, now: float) -> None:
     """Write down the host's failures, and the reason for the last of them."""
     values = {"failures": host.failures, "aside_until": host.aside_until, "reason": reason, "updated_at": now}
-    known = connection.execute(update(ecs_hosts).where(ecs_hosts.c.host == host.name).values(**values))
-    if known.rowcount == 0:
-        connection.execute(insert(ecs_hosts).values(host=host.name, **values))
+    put_row(connection, ecs_hosts, {"host": host.name}, **values)
 
 
 def ours(connection: Connection, due: Sequence[RenditionRow], owner: str) -> list[RenditionRow]:

@@ -11,7 +11,7 @@ from lectern.decide.placement import Choice, open_to, reassign
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Order
 from lectern.model.plan import Changes, Granted
-from lectern.model.tables.teacher import CancelRow, StreamerRow, streamers
+from lectern.model.tables.teacher import CancelRow, StreamerRow, cancels, streamers
 from lectern.wire.messages import Grant
 
 MARGIN_S = 5.0
@@ -215,7 +215,7 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
         changes.release(name, class_id, placement)
     for cancel in cancelled:
         changes.release(name, cancel.class_id)
-        changes.cancel_told_again(cancel.class_id)
+        changes.change(cancels, {"class_id": cancel.class_id}, {}, {"told_at": changes.now})
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
     number = Text.many("{n:,} class", "{n:,} classes", n=len(taken))
     changes.note("lease granted", detail=Text("to {name}; taken from it before: {number}", name=name, number=number))

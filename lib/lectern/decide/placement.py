@@ -193,7 +193,7 @@ def resend_cancels(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
     for row in unconfirmed:
         changes.release(row.streamer or "", row.class_id)
         changes.note("cancel told again", class_id=row.class_id, detail=Text("to {streamer}", streamer=row.streamer))
-        changes.cancel_told_again(row.class_id)
+        changes.change(cancels, {"class_id": row.class_id}, {}, {"told_at": changes.now})
 
 
 # The second airing of a class that has a push_url_backup: a class of its own, on another streamer if possible. Its id

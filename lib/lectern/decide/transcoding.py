@@ -32,16 +32,11 @@ from lectern.wire.fields import class_of
 from lectern.wire.messages import Booking, TranscodingResult
 
 
-class Any_(StrEnum):  # noqa: N801 (typing has the name without the underscore)
-    """A column that may hold anything."""
+class Cell(StrEnum):
+    """What a column of the table may hold beside values."""
 
     ANY = "any"
-
-
-class Row(StrEnum):
-    """The rendition's row, if it has no state."""
-
-    NONE = "none"
+    NO_ROW = "none"
 
 
 class Outcome(StrEnum):
@@ -56,14 +51,14 @@ class Outcome(StrEnum):
     IGNORE = msgid("counted, logged, changes nothing")
 
 
-TABLE: tuple[tuple[bool | Any_, Backend | Any_, RenditionState | Row | Any_, Outcome], ...] = (
+TABLE: tuple[tuple[bool | Cell, Backend | Cell, RenditionState | Cell, Outcome], ...] = (
     # success?, type, the rendition's row
-    (Any_.ANY, Any_.ANY, Row.NONE, Outcome.ALARM),
-    (True, Any_.ANY, RenditionState.TRANSCODING, Outcome.SUCCEED),
+    (Cell.ANY, Cell.ANY, Cell.NO_ROW, Outcome.ALARM),
+    (True, Cell.ANY, RenditionState.TRANSCODING, Outcome.SUCCEED),
     (False, Backend.OSS, RenditionState.TRANSCODING, Outcome.FALL_BACK),
     (False, Backend.ECS, RenditionState.TRANSCODING, Outcome.FAIL),
-    (True, Any_.ANY, RenditionState.TIMED_OUT, Outcome.CORRECT),
-    (Any_.ANY, Any_.ANY, Any_.ANY, Outcome.IGNORE),
+    (True, Cell.ANY, RenditionState.TIMED_OUT, Outcome.CORRECT),
+    (Cell.ANY, Cell.ANY, Cell.ANY, Outcome.IGNORE),
 )
 """The first row that fits, from the top, decides. Results of older attempts are ignored before: see :func:`stale`."""
 
@@ -84,9 +79,9 @@ def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
     """The last column of the table for *result*; our own attempt that took longer than it may is timed out."""
     if row is not None and stale(result, row):
         return Outcome.IGNORE
-    known = Row.NONE if row is None else row.state
+    known = Cell.NO_ROW if row is None else row.state
     for success, type_, state, what in TABLE:
-        if success in (Any_.ANY, result.success) and type_ in (Any_.ANY, result.type) and state in (Any_.ANY, known):
+        if success in (Cell.ANY, result.success) and type_ in (Cell.ANY, result.type) and state in (Cell.ANY, known):
             late = what is Outcome.FAIL and result.code == TRANSCODE_TIMED_OUT.number
             return Outcome.TIME_OUT if late else what
     raise AssertionError("the table ends with a row that fits everything")

@@ -270,10 +270,6 @@ class Changes(Decided[TeacherSettings]):
         after = {"class_id": class_id, "streamer": streamer, "until": until, "deliveries": 1}
         self.change(cancels, {"class_id": class_id}, None, {**after, "cancelled_at": self.now, "told_at": self.now})
 
-    def cancel_told_again(self, class_id: str) -> None:
-        """Note that a streamer was told again to release a class."""
-        self.change(cancels, {"class_id": class_id}, {}, {"told_at": self.now})
-
     def take(self, class_id: str, streamer: str, placement: int, *, refused: bool) -> None:
         """Note that a class is taken from its streamer, which is lost or drained, or has *refused* it."""
         self.taken.append(class_id)
