@@ -146,8 +146,11 @@ class Board:
         slug, said = _slug(key), f"{description}; as of {formatting.moment(time.time())}"
         try:
             async with asking(SHOW_S):
-                if key not in self._ids and (before := await self._of_before(slug)) is not None:
-                    self._ids[key] = before
+                if key not in self._ids:  # a process before this one may have made it
+                    of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[slug]))
+                    newest = ArtifactSort.UPDATED_DESC
+                    for before in await self._client.read_artifacts(artifact_filter=of_key, sort=newest, limit=1):
+                        self._ids[key] = before.id
                 if key in self._ids:
                     # Not by the client's own method: it sends all the data once more, as an event.
                     more = {"data": data, "description": said}
@@ -163,9 +166,3 @@ class Board:
             log.warning("prefect: cannot %s: %s", f"show artifact {slug}", error.message)
             return False
         return True
-
-    async def _of_before(self, slug: str) -> UUID | None:
-        """The artifact that a process before this one has made under *slug*."""
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[slug]))
-        found = await self._client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC, limit=1)
-        return found[0].id if found else None

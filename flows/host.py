@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.background_runs import BackgroundRuns, Runs
 from flows.playout_link import Playout, boot_now
+from flows.prefect_api import BackgroundRuns, Runs
 from lectern.db import leases
 from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage

@@ -41,16 +41,10 @@ class Playout:
     """The playout as this process knows it, and the requests to it."""
 
     client: Client | None = None
-    socket: Path | None = None
-    """The control socket that was last tried."""
-
-    why: str | None = Text("it was not reached yet")
-    """Why the playout does not answer; None while it does."""
-
+    socket: Path | None = None  # the control socket that was last tried
+    why: str | None = Text("it was not reached yet")  # why the playout does not answer; None while it does
     away_since: float = field(default_factory=time.monotonic)
-    until: float = 0.0
-    """The end of the lease, as `boot_now` counts."""
-
+    until: float = 0.0  # the end of the lease, as `boot_now` counts
     cleared: tuple[str, int] | None = None
     """The session of the lease, and the holder, for which the playout has left the classes that are not ours."""
 
@@ -64,9 +58,7 @@ class Playout:
     for the rows of this moment after `in_force` returned True, and is replaced as a whole, so it may be kept.
     """
 
-    watches: dict[str, Watch] = field(default_factory=dict)
-    """The runs that watch classes, by class_id."""
-
+    watches: dict[str, Watch] = field(default_factory=dict)  # the runs that watch classes, by class_id
     unkept: set[str] = field(default_factory=set)
     """The kinds of requests whose last one the playout took, but could not write down."""
 

@@ -75,7 +75,6 @@ class People:
         return True
 
     async def _due(self) -> list[tuple[int, str]]:
-        """The oldest alarm that is due, or none."""
         due = await self._host.read_tx(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
         return [row for row in due if row[0] not in self._unnoted][:1]
 

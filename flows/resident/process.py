@@ -111,9 +111,7 @@ class Resident:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.exit_code = 1
-        self.ending = threading.Event()
-        """Set when the process has begun to end, for whatever reason."""
-
+        self.ending = threading.Event()  # set when the process has begun to end, for whatever reason
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._hung_up = asyncio.Event()
@@ -236,7 +234,6 @@ class Resident:
             raise works.why
 
     def _beside(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
-        """The services that run beside the runs and the messages, by name."""
         works: dict[str, Service] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),

@@ -24,8 +24,7 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[object]] = {}
         self._ending: set[str] = set()
         self.must_end = asyncio.Event()
-        self.why: FatalError | None = None
-        """Why this process cannot go on, if a service has raised FatalError."""
+        self.why: FatalError | None = None  # why this process cannot go on, if a service has raised FatalError
 
     def begin(self, works: Mapping[str, Service]) -> None:
         """Run the services *works*, by their names, until `end`."""

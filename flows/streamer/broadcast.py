@@ -8,9 +8,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
-from flows.background_runs import Begun, NewRun
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.playout_link import Watch
+from flows.prefect_api import Begun, NewRun
 from flows.streamer import lease, playout_events
 from flows.streamer.amend import OTHER_TIME
 from lectern import errors, rendition_ids
@@ -154,7 +154,6 @@ class RunScheduler:
         return True
 
     async def _create(self, airing: Airing) -> Begun:
-        """Create the run of a class, for its time or at once."""
         host = self._host
         at = lead_time(airing.start_time, host.settings.broadcast_lead_s, time.time())
         tags = [f"class:{airing.class_id}", f"record:{rendition_ids.folder(airing.stem)}"]

@@ -15,10 +15,10 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
 from flows import artifacts, failures
-from flows.background_runs import Begun, NewRun
 from flows.handling import SWEEP, changed, decision
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
+from flows.prefect_api import Begun, NewRun
 from flows.streamer import bandwidth, prepare
 from flows.streamer.prepare import follow
 from lectern import errors, rendition_ids, subprocesses
@@ -207,7 +207,6 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
 
 
 async def _tried(host: StreamerHost, stem: str, longest_pause_s: float) -> tuple[RemoteFile, Probe]:
-    """Download until the file is there; the pauses between the tries double."""
     tries = host.settings.download_tries
     async for attempt in stamina.retry_context(
         on=TryAgain, attempts=tries, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=longest_pause_s

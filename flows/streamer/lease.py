@@ -284,7 +284,6 @@ class HeartbeatThread:
     # -- the witnesses -------------------------------------------------------------------------------------------------
 
     async def _keep_asking(self) -> None:
-        """Ask Prefect and the other streamers while Redis confirms nothing."""
         while True:
             await self._doubt.wait()
             async with self._ask_prefect() as is_taken:
@@ -326,17 +325,14 @@ class HeartbeatThread:
         self._is_adopted = True
         while True:
             self._moved.clear()
-            until = min(self._lease.until, FOR_EVER_S)
-            answer = await ask({"until": until} if self._may_have(until, answer) else {})
+            until, now = min(self._lease.until, FOR_EVER_S), boot_now()
+            # A lease that was over airs all classes that the playout knows.
+            is_cleared = self._host.playout.cleared == (self._session, answer["holder_pid"])
+            answer = await ask({"until": until} if until <= now or answer["lease_until"] > now or is_cleared else {})
             if (why := answer.get("why")) is not None and why != self._no_supervisor:
                 log.warning("playout: %s; if it ends now, it forgets that", why)
             self._no_supervisor = why
             await _soon(self._moved, AGAIN_S)
-
-    def _may_have(self, until: float, answer: Mapping[str, Any]) -> bool:
-        """Whether the supervisor may be told *until*: a lease that was over airs all classes that the playout knows."""
-        now, cleared = boot_now(), self._host.playout.cleared
-        return until <= now or answer["lease_until"] > now or cleared == (self._session, answer["holder_pid"])
 
 
 AskHolder = Callable[[dict[str, float]], Coroutine[Any, Any, dict[str, Any]]]
@@ -363,7 +359,6 @@ async def _holder(path: Path) -> AsyncIterator[AskHolder]:
 
 
 async def _soon(event: asyncio.Event, within_s: float) -> None:
-    """Wait for *event* for at most *within_s*, and clear it."""
     await comes(event, within_s)
     event.clear()
 

@@ -204,7 +204,6 @@ async def _take(host: StreamerHost, row: Cached, path: Path) -> str:
 
 
 async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str:
-    """Put a damaged file aside, and download it again if a class needs it."""
     await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
     again = await downloads.fetch_again(host, row, why)
     return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"

@@ -110,8 +110,7 @@ class PlayoutEvents:
             tuple[str, bool], decide.Statement
         ] = {}  # the last ones of each class, of its push or source
         self._alarmed = Throttle()
-        self.news = asyncio.Event()
-        """Set when the statuses are worth a look."""
+        self.news = asyncio.Event()  # set when the statuses are worth a look
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for each loss of a class
 
     async def take(self, event: Mapping[str, Any]) -> None:
@@ -258,7 +257,6 @@ class PlayoutEvents:
         return self._said[class_id, what, why]
 
     async def _look(self, class_id: str, event: Mapping[str, Any]) -> None:
-        """Do what follows from an event."""
         kind = event["event"]
         if kind in {"on_air", "slate", "back"}:
             self.news.set()

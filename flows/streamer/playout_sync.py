@@ -59,9 +59,7 @@ class DesiredTimetable:
     rows: dict[str, Airing] = field(default_factory=dict)
     lessons: dict[str, ScheduledClass] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
-    session: str = ""
-    """The session of the lease for which these are our classes."""
-
+    session: str = ""  # the session of the lease for which these are our classes
     odd: dict[str, Exception] = field(default_factory=dict)
     """Classes of which no line can be made, which are aired as before."""
 
@@ -111,7 +109,6 @@ class TimetableReader:
         return _Made(of, entry, json.dumps(entry))
 
     def _keep(self, entries: dict[str, _Made], odd: set[str], before: Path | None) -> None:
-        """Add to *entries* the classes of *odd* as they were."""
         entries |= {class_id: self._made[class_id] for class_id in odd & self._made.keys()}
         if odd - entries.keys() and before is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):

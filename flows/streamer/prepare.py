@@ -29,7 +29,7 @@ from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.bandwidth import Download
-from lectern.decide.cache import Admission, Admit, Bound, Coming
+from lectern.decide.cache import Admit, Bound, Coming
 from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
@@ -225,22 +225,18 @@ def admit(
     )
     admissions = decide_cache.admit(wanted, states, usage, bound, idle)
     if any(admission.admit is Admit.FULL for admission in admissions):
-        needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
+        sizes = {stem: row.size_bytes for stem, row in rows.items()} | {
+            it.wanted.stem: it.wanted.size_bytes for it in admissions if it.admit is Admit.RESERVE
+        }
+        mine = {it.wanted.class_id for it in admissions if it.admit is not Admit.FULL}
+        needed = list(airings.needed(connection, changes.now))
+        needed += [Needed(it.stem, sizes[it.stem], it.end_time) for it in new if it.class_id in mine]
         admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
     urls = {stem: remote.url for stem, remote in looked.items() if isinstance(remote, RemoteFile)}
     decide_cache.cite_or_reserve(changes, by_id, admissions, urls, predicted.ready_at)
     # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
     if changes.reserved:
         changes.cited.update(airings.citations(connection, changes.reserved))
-
-
-def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:
-    """What the classes *new* that are admitted need; *rows* are the renditions that are here, by stem."""
-    sizes = {stem: row.size_bytes for stem, row in rows.items()}
-    reserved = [admission.wanted for admission in admissions if admission.admit is Admit.RESERVE]
-    sizes |= {rendition.stem: rendition.size_bytes for rendition in reserved}
-    mine = {admission.wanted.class_id for admission in admissions if admission.admit is not Admit.FULL}
-    return [Needed(message.stem, sizes[message.stem], message.end_time) for message in new if message.class_id in mine]
 
 
 def _coming(
@@ -312,7 +308,6 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
 async def _take(
     host: StreamerHost, deliveries: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
 ) -> BatchResult[Asked, StreamerChanges]:
-    """Cite, reserve or refuse these classes, report it, and begin their downloads."""
     barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
@@ -337,7 +332,6 @@ async def remove_files(host: StreamerHost, gone: Sequence[Idle]) -> None:
 
 
 def _unlinked(paths: Mapping[str, Path]) -> list[str]:
-    """Unlink the files of these stems; returns the stems of those that are gone."""
     done = []
     for stem, path in paths.items():
         try:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import attrgetter
@@ -49,8 +50,6 @@ AT_ONCE = 20  # number of push URLs that are tried at the same time
 
 @dataclass(frozen=True)
 class _Red:
-    """An alarm to be raised for a class, and its text."""
-
     class_id: str
     record_id: int | None
     said: str
@@ -148,7 +147,11 @@ class Readiness:
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
         """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
         rows = await self._host.read_tx(cache.by_stem, {airing.stem for airing in due})
-        skew_s = await self._skew()
+        skew_s: float | None = None
+        with suppress(TryAgain):
+            before = time.time()
+            shared = await self._host.bus.now()
+            skew_s = (before + time.time()) / 2 - shared
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def look(airing: Airing) -> list[str]:
@@ -182,6 +185,11 @@ class Readiness:
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
         size, unreadable, damaged = await self._file(airing.stem, row)
+        allowed = await prepare.push_allowlist(self._host)  # first whether its host may be connected to at all
+        unreachable = await health.unreachable(airing.push_url, timeout_s=REACH_S, allowed=allowed)
+        if unreachable is None:
+            url = urls.push(airing.push_url)
+            unreachable = await self._host.playout.refusal(airing.push_url, allowed.of_server(url.host, url.port))
         return decide.Seen(
             state_ready=airing.state is not AiringState.WAITING and row is not None and row.state is FileState.READY,
             num_cite=row.num_cite if row else 0,
@@ -189,7 +197,7 @@ class Readiness:
             found_bytes=size,
             unreadable=unreadable,
             damaged=damaged,
-            unreachable=await self._unreachable(airing.push_url),
+            unreachable=unreachable,
             skew_s=skew_s,
             lease=self._host.playout.held(),
         )
@@ -203,23 +211,6 @@ class Readiness:
             return size, unreadable, await integrity.quick_trouble(path, row) if row is not None and is_whole else None
         except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
             return row.size_bytes if row is not None else None, error.message, None
-
-    async def _unreachable(self, push_url: str) -> str | None:
-        """Why the class could not be pushed; first checks that its host may be connected to at all."""
-        allowed = await prepare.push_allowlist(self._host)
-        why = await health.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
-        if why is not None:
-            return why
-        url = urls.push(push_url)
-        return await self._host.playout.refusal(push_url, allowed.of_server(url.host, url.port))
-
-    async def _skew(self) -> float | None:
-        try:
-            before = time.time()
-            shared = await self._host.bus.now()
-            return (before + time.time()) / 2 - shared
-        except TryAgain:
-            return None
 
     # -- what the UI shows -----------------------------------------------------------------------------------------
 

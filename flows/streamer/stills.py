@@ -77,20 +77,17 @@ class StillServer:
             if not picture.done():
                 await asyncio.sleep(JOIN_S)
                 asked, self._asked = self._asked, []
-                await self._decode(asked)
+                pictures: Sequence[bytes | str]
+                try:
+                    pictures = await ffmpeg.jpegs([excerpt for excerpt, _ in asked])
+                except (LecternError, OSError) as error:
+                    pictures = [str(error)] * len(asked)
+                for (_, waits), made in zip(asked, pictures, strict=True):
+                    if isinstance(made, bytes):
+                        waits.set_result(made)
+                    else:
+                        waits.set_exception(TryAgain("no picture: {why}", why=made))
         return await picture
-
-    async def _decode(self, asked: Sequence[tuple[bytes, "asyncio.Future[bytes]"]]) -> None:
-        pictures: Sequence[bytes | str]
-        try:
-            pictures = await ffmpeg.jpegs([excerpt for excerpt, _ in asked])
-        except (LecternError, OSError) as error:
-            pictures = [str(error)] * len(asked)
-        for (_, picture), made in zip(asked, pictures, strict=True):
-            if isinstance(made, bytes):
-                picture.set_result(made)
-            else:
-                picture.set_exception(TryAgain("no picture: {why}", why=made))
 
 
 KEPT_S = 10.0  # seconds for which a still is kept, and also the reason why there is none

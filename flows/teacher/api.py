@@ -110,8 +110,6 @@ def _bodies() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Before:
-    """What the rows say of a class when a request about it comes."""
-
     order: Order | None
     institution: str | None
     sent: int  # the last message in the outbox
@@ -496,6 +494,5 @@ def _described(summary: str, body: str, answer: str) -> dict[str, Any]:
 
 
 def _looks(summary: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """How a route that changes nothing is described."""
     responses = refusals(401, 403, 404, 408, 413, 422, 429, 503)
     return {"summary": summary, "responses": responses, "openapi_extra": _body(body) if body else _TOKEN}

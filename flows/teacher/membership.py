@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +13,10 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
 from flows import artifacts, failures
-from flows.background_runs import NewRun
 from flows.handling import Decide, changed, decision, printed
 from flows.host import NOT_MOVED, NOWHERE, TeacherHost, log, lost_tag, teacher
 from flows.outbox_publisher import publish_outbox
+from flows.prefect_api import NewRun
 from lectern import errors
 from lectern.db import bookings, leases
 from lectern.decide import leases as decide_leases
@@ -99,35 +98,6 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
     return alive
 
 
-@dataclass
-class DrainTracker:
-    """The streamers that leave, as one teacher hears of them."""
-
-    host: TeacherHost
-    drained_at: Throttle = field(default_factory=Throttle)  # when each was looked at last
-
-    @staticmethod
-    def is_withdrawn(beat: Mapping[str, Any]) -> bool:
-        """Whether *beat* says that the old program has the streamer again."""
-        return bool(beat.get(WITHDRAWN, False))
-
-    async def withdraw(self, name: str) -> None:
-        """Leave the classes of *name* to the old program."""
-        await changed(self.host, withdrawn(name))
-        await self.host.bus.forget_withdrawn(self.host.settings.streamers_key, name)
-        self.host.beats.pop(name, None)
-
-    async def drain(self, name: str, beat: Mapping[str, Any]) -> None:
-        """Move the later classes of *name* to other streamers, if its *beat* says that it is being drained."""
-        if not beat.get(DRAINS, False) or not self.drained_at.take(name, DRAIN_AGAIN_S):
-            return
-        alive = [other for other in self.host.living_now() if other != name]
-        plan = await changed(self.host, drained(name, alive, beat[DRAINS]))
-        if plan.taken:
-            log.info("%s: is drained; %d classes were moved to others", name, len(plan.taken))
-            await publish_outbox(self.host)
-
-
 @decision
 def withdrawn(connection: Connection, changes: Changes, name: str) -> None:
     """Leave the classes of the streamer *name* to the old program, once."""
@@ -152,9 +122,7 @@ class Membership:
 
     host: TeacherHost
     announced_at: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.leaving = DrainTracker(self.host)
+    drained_at: Throttle = field(default_factory=Throttle)  # when each drained streamer was looked at last
 
     async def run(self) -> None:
         """Look at the heartbeats until cancelled."""
@@ -165,9 +133,8 @@ class Membership:
 
     async def look(self) -> None:
         """Take in what Redis has. While it is away, or takes no writes, no streamer counts as silent."""
-        settings = self.host.settings
-        with ExitStack() as failed:
-            failed.callback(self._is_deaf)
+        settings, is_deaf = self.host.settings, True
+        try:
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
             newest = max((float(beat["at"]) for beat in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
@@ -175,12 +142,11 @@ class Membership:
             if self.host.listens_since == math.inf:
                 self.host.listens_since = time.monotonic()
             await self._take_in(now, beats, claims)
-            failed.pop_all()
-
-    def _is_deaf(self) -> None:
-        """Note that this teacher hears nothing itself: no streamer's silence grows until a look succeeds."""
-        self.host.listens_since = math.inf
-        self.host.missing_since.clear()
+            is_deaf = False
+        finally:
+            if is_deaf:  # it hears nothing itself: no streamer's silence grows until a look succeeds
+                self.host.listens_since = math.inf
+                self.host.missing_since.clear()
 
     async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
         heard = time.monotonic()
@@ -189,18 +155,20 @@ class Membership:
             self._hear(name, beat, heard - (now - float(beat["at"])))
         holders, having = await self.host.read_tx(_facts)
         failed: list[tuple[str, Exception]] = []
-        withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
+        going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
         left = {name for name, holder in holders.items() if holder.withdrawn_at is not None}  # the old program has it
         # Missed until it is heard again.
         lost = {name for name, holder in holders.items() if holder.lost_at is not None}
-        for name in sorted(claims.keys() | having.keys() | withdrawn | lost):
+        for name in sorted(claims.keys() | having.keys() | going | lost):
             with Caught(*failures.PASSING) as caught:
-                if name in withdrawn:
-                    await self.leaving.withdraw(name)
+                if name in going:
+                    await changed(self.host, withdrawn(name))
+                    await self.host.bus.forget_withdrawn(self.host.settings.streamers_key, name)
+                    self.host.beats.pop(name, None)
                 if name in claims:
                     await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
-                if name in having.keys() | lost and name not in withdrawn | left:
-                    await self.leaving.drain(name, beats.get(name, {}))
+                if name in having.keys() | lost and name not in going | left:
+                    await self._drain(name, beats.get(name, {}).get(DRAINS))
                     silent_s = self._silent_s(name, now, beats, heard)
                     is_heard = (
                         name in beats and now - float(beats[name]["at"]) <= self.host.settings.streamer_lost_after_s
@@ -210,6 +178,16 @@ class Membership:
                 failed.append((name, caught.error))
         for name, why in failed:
             await failures.report(self.host, Text("the lease of {name}", name=name), why, LOOK_S)
+
+    async def _drain(self, name: str, by: object) -> None:
+        """Move the later classes of *name* to other streamers, if its heartbeat says *by* whom it is drained."""
+        if not by or not self.drained_at.take(name, DRAIN_AGAIN_S):
+            return
+        alive = [other for other in self.host.living_now() if other != name]
+        plan = await changed(self.host, drained(name, alive, by))
+        if plan.taken:
+            log.info("%s: is drained; %d classes were moved to others", name, len(plan.taken))
+            await publish_outbox(self.host)
 
     def _hear(self, name: str, beat: Mapping[str, Any], said_at: float) -> None:
         """Note whether a streamer is there: one that goes, or whose disk is full, gets no more classes."""
@@ -236,13 +214,17 @@ class Membership:
             again_s = TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S
             self._announce(name, silent_s, again_s)
         if silent_s > settings.streamer_lost_after_s:
-            await self._miss(name, number, holder, silent_s, movable=limit_s < math.inf)
+            self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
+            if holder is None or holder.lost_at is None:
+                others = failover_candidates(self.host, name, silent_s)
+                await changed(self.host, lost(name, number, others, movable=limit_s < math.inf))
+                await publish_outbox(self.host)
         elif holder is not None and holder.lost_at is not None:
             if is_heard:
                 back = {"lost_at": None}
                 await changed(self.host, lambda _, changes: changes.change(streamers, {"name": name}, {}, back))
             else:
-                self._goes_on()
+                self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
 
     def _silent_s(self, name: str, now: float, beats: Said, heard: float) -> float:
         if name in beats:
@@ -250,18 +232,6 @@ class Membership:
         missing_s = heard - self.host.missing_since.setdefault(name, heard) if name not in beats else 0.0
         age_s = now - float(beats[name]["at"]) if name in beats else None
         return decide_leases.silence(age_s, missing_s, heard - self.host.listens_since)
-
-    async def _miss(
-        self, name: str, number: int, holder: StreamerRow | None, silent_s: float, *, movable: bool
-    ) -> None:
-        self._goes_on()
-        if holder is None or holder.lost_at is None:
-            others = failover_candidates(self.host, name, silent_s)
-            await changed(self.host, lost(name, number, others, movable=movable))
-            await publish_outbox(self.host)
-
-    def _goes_on(self) -> None:
-        self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
 
     def _announce(self, name: str, silent_s: float, again_s: float) -> None:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
@@ -374,7 +344,6 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
 
 
 async def _takers(host: TeacherHost, streamer: str, silent_s: float, *, force: bool) -> list[str]:
-    """The streamers that may take the classes; raises TryAgain if that cannot be known."""
     alive = [name for name in await alive_streamers(host) if name != streamer]
     return alive if force else failover_candidates(host, streamer, silent_s)
 

@@ -16,12 +16,11 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.background_runs import NewRun
 from flows.failures import words
 from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
-from flows.prefect_api import is_retried
+from flows.prefect_api import NewRun, is_retried
 from flows.teacher.ecs import transcode as ecs
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
@@ -186,8 +185,7 @@ class _Door:
 
     def __init__(self) -> None:
         self.breaker = Breaker()
-        self.why = ""
-        """What went wrong with the last request."""
+        self.why = ""  # what went wrong with the last request
         self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
 
     @asynccontextmanager

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, select
 
 from flows import handling
-from flows.background_runs import NewRun
 from flows.host import StreamerHost, TeacherHost
+from flows.prefect_api import NewRun
 from flows.streamer import lease
 from flows.streamer.lease import QuorumCheck
 from flows.teacher import membership

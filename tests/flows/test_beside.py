@@ -5,8 +5,8 @@ from typing import cast
 
 import pytest
 
-from flows import background_runs
-from flows.background_runs import BackgroundRuns, NewRun
+from flows import prefect_api
+from flows.prefect_api import BackgroundRuns, NewRun
 from flows.resident.prefect.runs import ResidentRuns
 from lectern.errors import TryAgain
 
@@ -49,17 +49,17 @@ async def _begin(mine: BackgroundRuns, prefect: Prefect, number: int, *, needs_r
 
 def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those at the front of the line find it out; the others begin at once, without a run."""
-    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     prefect = Prefect()
     asyncio.run(_begin(BackgroundRuns(), prefect, DOWNLOADS))
     assert sorted(prefect.done) == sorted(map(str, range(DOWNLOADS)))
-    assert prefect.asked <= background_runs.AT_ONCE
+    assert prefect.asked <= prefect_api.AT_ONCE
 
 
 def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is back, runs are shown again."""
-    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(background_runs, "CIRCUIT_OPEN_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "CIRCUIT_OPEN_S", 0.0)
     prefect, mine = Prefect(), BackgroundRuns()
 
     async def scene() -> None:
@@ -73,8 +73,8 @@ def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -
 
 def test_work_that_needs_a_run_asks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it can be done without, so it waits for its own answer."""
-    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     prefect = Prefect()
-    asyncio.run(_begin(BackgroundRuns(), prefect, 2 * background_runs.AT_ONCE, needs_run=True))
-    assert prefect.asked == 2 * background_runs.AT_ONCE
+    asyncio.run(_begin(BackgroundRuns(), prefect, 2 * prefect_api.AT_ONCE, needs_run=True))
+    assert prefect.asked == 2 * prefect_api.AT_ONCE
     assert prefect.done == []

@@ -15,9 +15,9 @@ import redis
 from sqlalchemy import Engine, select, update
 
 from flows import host as hall
-from flows.background_runs import NewRun
 from flows.host import TeacherHost
 from flows.outbox_publisher import patience
+from flows.prefect_api import NewRun
 from flows.teacher import maintenance, transcoding
 from lectern.db import incidents, transcodings
 from lectern.db.engine import open_database, transaction

@@ -14,11 +14,11 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows import background_runs
-from flows.background_runs import NewRun
+from flows import prefect_api
 from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
+from flows.prefect_api import NewRun
 from flows.streamer import broadcast, downloads, prepare, readiness
 from flows.streamer.prepare import ProbeResult
 from flows.streamer.readiness import Readiness
@@ -480,7 +480,7 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
         return await start(run)
 
     monkeypatch.setattr(runs, "start", counted)
-    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     line = downloads.DownloadQueue(streamer)
     line._known.extend(["run-1", "run-2"])  # of this process
     for _ in range(2):

@@ -21,8 +21,8 @@ from schemathesis import Case
 from schemathesis.generation import GenerationMode
 from starlette.applications import Starlette
 
-from flows.background_runs import NewRun
 from flows.host import TeacherHost
+from flows.prefect_api import NewRun
 from flows.teacher import api as teacher_api
 from flows.teacher.ecs import api
 from lectern.db import bookings, transcodings

@@ -20,9 +20,9 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection, func, select
 
 from flows import handling
-from flows.background_runs import NewRun
 from flows.handling import swept
 from flows.host import TeacherHost
+from flows.prefect_api import NewRun
 from flows.resident.consumer import Handler
 from flows.resident.prefect import recorder
 from flows.resident.prefect.recorder import Recorder

@@ -19,9 +19,8 @@ from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows import prefect_api
-from flows.background_runs import NewRun
 from flows.host import Host
-from flows.prefect_api import asking
+from flows.prefect_api import NewRun, asking
 from flows.resident.prefect import deployments, worker
 from flows.resident.prefect.runs import PAGE, ResidentRuns
 from flows.resident.prefect.worker import ResidentWorker

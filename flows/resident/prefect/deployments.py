@@ -208,7 +208,8 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
         if pool.type != "resident":
             wrong = msgid("The work pool {pool!r} is of type {type!r}, not 'resident'. Set WORK_POOL to another name.")
             raise Misuse(Text(wrong, pool=pool.name, type=pool.type))
-        if pool.base_job_template != NO_JOB or not await _is_paused(client, pool.name):
+        unused = await client.read_work_queue_by_name(UNUSED, work_pool_name=pool.name)
+        if pool.base_job_template != NO_JOB or not unused.is_paused:  # no worker polls it: the UI shows it as unhealthy
             missing.append(f"work pool {settings.work_pool}")
     for flow in of(settings).values():
         name = f"{flow.name}/{settings.queue}"
@@ -222,12 +223,6 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
     if await lacks_automation(client, settings.run_heartbeat_s):
         missing.append(f"automation {AUTOMATION!r}")
     return missing
-
-
-async def _is_paused(client: PrefectClient, pool: str) -> bool:
-    """Whether the pool's default queue, which no worker polls, is paused: otherwise the UI shows it as unhealthy."""
-    queue = await client.read_work_queue_by_name(UNUSED, work_pool_name=pool)
-    return queue.is_paused
 
 
 async def _make_pool(client: PrefectClient, name: str) -> None:

@@ -164,7 +164,6 @@ class Recorder:
             log.error("%s: its run cannot be shown: %s", records[0].name, answers[0])
 
     async def _detail(self, record: RunRecord) -> None:
-        """Send the log and the table of a run."""
         past = await self._host.read_tx(events.between, self._host.journal, record.classes, record.began, record.ended)
         if lines := record.log(past):
             await self._ask("POST", "/logs/", lines, f"the log of {record.name}")

@@ -38,10 +38,9 @@ from prefect.flows import Flow
 from prefect.states import Cancelled, Failed, Pending, Scheduled, to_state_create
 
 from flows import failures
-from flows.background_runs import NewRun
 from flows.handling import noted
 from flows.host import NOT_MOVED, Host, claimed, current, lost_tag, run_name
-from flows.prefect_api import STOPPED, asking, best_effort, to_go_on
+from flows.prefect_api import STOPPED, NewRun, asking, best_effort, to_go_on
 from flows.resident import routing
 from lectern.db import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
@@ -311,9 +310,7 @@ class Creation:
         self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
         """Keys of runs that Prefect may have created, and that no process executes."""
 
-        self.tags: tuple[str, ...] = ()
-        """The tags of each new run; set before the first run is created."""
-
+        self.tags: tuple[str, ...] = ()  # the tags of each new run; set before the first run is created
         self._ids: dict[str, UUID] = {}
         self._flows: dict[UUID, str] = {}
 

@@ -159,7 +159,6 @@ class TranscodeApi:
         return JSONResponse(body, 202, headers={"Location": f"/transcode/{run_id}"})
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
-        """The attempt that made the rendition, if its file is not there any more."""
         made = await self._host.read_tx(transcodings.made, key)
         return made[0] if made is not None and await ecs.gone(self._host, made[1]) else None
 

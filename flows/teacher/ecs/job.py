@@ -179,7 +179,6 @@ class TranscodeJob:
         return self._failures
 
     async def _climb(self) -> None:
-        """Try host after host, while another try is worth it."""
         self.wanted = await self.host.read_tx(is_wanted, self.due)
         for tries in count(1):
             self.place = None
@@ -354,7 +353,6 @@ class TranscodeJob:
                 self._results(connection, [rendition], {}, error)
 
     async def _publish(self, made: Urls, error: LecternError | None = None) -> None:
-        """Publish the URLs of what was *made*, or that nothing was because of *error*."""
         due = self.due if error else [rendition for rendition in self.due if rendition.resolution in made]
         await self.host.write_tx(self._results, due, made, error)
         await publish_outbox(self.host)
