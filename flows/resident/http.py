@@ -310,7 +310,19 @@ async def served(
     app.router.routes += [Route("/health", health.answer), Route("/metrics", Metrics(host).answer)]
     if reload is not None:
         app.router.routes.append(Route("/reload", reload.answer, methods=["POST"]))
-    server = _server(settings, app)
+    address, _, port = settings.bind.rpartition(":")
+    config = uvicorn.Config(
+        app,
+        host=address.strip("[]"),
+        port=int(port),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        limit_concurrency=300,  # of which the teacher's API lets 100 wait
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
     serving = asyncio.create_task(_serve(server, settings))
     try:
         async with asyncio.timeout(START_S):
@@ -324,23 +336,6 @@ async def served(
     finally:
         server.should_exit = True
         await asyncio.wait([serving], timeout=START_S)
-
-
-def _server(settings: Settings, app: Starlette) -> uvicorn.Server:
-    host, _, port = settings.bind.rpartition(":")
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=host.strip("[]"),
-            port=int(port),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            limit_concurrency=300,  # of which the teacher's API lets 100 wait
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=2,
-        )
-    )
 
 
 def _address(settings: Settings, server: uvicorn.Server) -> str:

@@ -108,6 +108,7 @@ def classes_on_air(connection: Connection, stem: str, now: float) -> list[Airing
     return [class_ for class_ in promised if class_.start_time <= now < class_.end_time]
 
 
+@decision
 def alarm_on_air(connection: Connection, changes: StreamerChanges, stem: str, why: str) -> None:
     """Raise an alarm for the classes that are on air without their recording, which cannot be had now."""
     decide.alarm_on_air(changes, classes_on_air(connection, stem, changes.now), why)
@@ -200,7 +201,7 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             pause_s = backoff_s(tries, FIRST_PAUSE_S, ON_AIR_PAUSE_S)
             log.warning("%s: a class on air lacks it, again in %.0f s: %s", stem, pause_s, error.message)
             if tries == 0:
-                await changed(host, partial(alarm_on_air, stem=stem, why=error.message))
+                await changed(host, alarm_on_air(stem, error.message))
                 await publish_outbox(host)
         await asyncio.sleep(pause_s)
         tries += 1
@@ -468,7 +469,13 @@ class DownloadQueue:
         elif run_id is not None and await self._was_cancelled(run_id):
             await give_up(self._host, stem, cancelled(stem))
         else:
-            await self._begin(stem)
+            host = self._host
+            with suppress(TryAgain):  # the process goes down
+                begun = await host.background.start(host.runs, _run(stem))
+                self._begun[stem] = _Begun(begun)
+                if isinstance(begun, str):
+                    self._known.append(begun)
+                    await host.write_tx(airings.begun_by, stem, begun)
 
     async def _was_cancelled(self, run_id: str) -> bool:
         """Whether a person cancelled the run while no process was at it; False if Prefect cannot be asked."""
@@ -478,17 +485,6 @@ class DownloadQueue:
         except (TryAgain, TimeoutError) as error:
             log.warning("prefect: cannot ask for cancelled downloads: %s", error)
             return False
-
-    async def _begin(self, stem: str) -> None:
-        host = self._host
-        try:
-            begun = await host.background.start(host.runs, _run(stem))
-        except TryAgain:  # the process goes down
-            return
-        self._begun[stem] = _Begun(begun)
-        if isinstance(begun, str):
-            self._known.append(begun)
-            await host.write_tx(airings.begun_by, stem, begun)
 
 
 def _run(stem: str) -> NewRun:

@@ -90,22 +90,19 @@ def application(host: TeacherHost, read_run: ReadRun, heard: Heard) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         document = described()  # FastAPI keeps it, and returns the same value each time
+        # The schemas of the bodies that FastAPI does not read itself: our parser does, or a signature comes first.
+        at = "#/components/schemas/"
+        asked = TranscodeRequest.model_json_schema(ref_template=at + "{model}")
+        bodies: dict[str, Any] = json.loads(schema.text().replace("#/$defs/", at))["$defs"]
+        bodies |= {**asked.pop("$defs"), "Transcode": asked, "Problem": Problem.model_json_schema()}
         document["components"] = {
-            "schemas": document.get("components", {}).get("schemas", {}) | _bodies(),
+            "schemas": document.get("components", {}).get("schemas", {}) | bodies,
             "securitySchemes": {"client": {"type": "http", "scheme": "bearer"}},
         }
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual says
     return app
-
-
-def _bodies() -> dict[str, Any]:
-    """The schemas of the bodies that FastAPI does not read itself: our parser does, or a signature comes first."""
-    at = "#/components/schemas/"
-    asked = TranscodeRequest.model_json_schema(ref_template=at + "{model}")
-    messages: dict[str, Any] = json.loads(schema.text().replace("#/$defs/", at))["$defs"]
-    return {**messages, **asked.pop("$defs"), "Transcode": asked, "Problem": Problem.model_json_schema()}
 
 
 @dataclass(frozen=True)

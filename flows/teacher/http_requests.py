@@ -79,9 +79,9 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
         app.add_exception_handler(kind, refused)
 
 
-def refusals(*statuses: int, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The description of refusals with *statuses*, for ``/openapi.json``."""
-    schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM: schema}} for status in statuses}
 
 
