@@ -47,6 +47,7 @@ class Small:
         into = root / "releases" / self.version
         return (
             {"root": str(root), "into": str(into), "digest": release.manifest_digest(self.file), "needs_bytes": 1}
+            | {"keep": 5}
             | told
             | more
         )

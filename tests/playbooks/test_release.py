@@ -167,7 +167,7 @@ def test_staging_that_was_killed_anywhere_is_begun_anew_by_the_next_run(root: Pa
         process.kill()
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert answer("look", asked) == {"staged": False, "refusals": []}
+    assert answer("look", asked) == {"staged": False, "refusals": [], "superfluous": []}
     gate.unlink()
     assert answer("stage", asked) == {"staged": True}
     assert subprocess.run([release / "venv/bin/lectern"], capture_output=True, check=True).stdout == b"small\n"
@@ -183,7 +183,7 @@ def test_the_live_release_is_never_replaced_by_another_of_the_same_version(
     [refusal] = answer("look", other.asked(root))["refusals"]
     assert "is in use, and is not what this release file holds" in refusal
     (root / "current").unlink()
-    assert answer("look", other.asked(root)) == {"staged": False, "refusals": []}
+    assert answer("look", other.asked(root)) == {"staged": False, "refusals": [], "superfluous": []}
     program = _staged(other, root)
     assert subprocess.run([program], capture_output=True, check=True).stdout == b"other\n"
 

@@ -44,10 +44,11 @@ def name(_: dict[str, Any]) -> dict[str, Any]:
 
 
 def look(asked: dict[str, Any]) -> dict[str, Any]:
-    """Say whether the release is staged already, and in words why it cannot be; changes nothing."""
+    """Say whether the release is staged already, in words why it cannot be, and what to prune; changes nothing."""
     release = Path(asked["root"], "releases", asked["version"])
     staged = _digest(release) == asked["digest"]
-    return {"staged": staged, "refusals": [] if staged else [*_unfit(asked), *_not_placed(asked, release)]}
+    refusals = [] if staged else [*_unfit(asked), *_not_placed(asked, release)]
+    return {"staged": staged, "refusals": refusals, "superfluous": [one.name for one in _superfluous(asked)]}
 
 
 def stage(asked: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +83,9 @@ def prune(asked: dict[str, Any]) -> dict[str, Any]:
     In use are the releases that a link in the root points to, above all `current`; the one before it is the release
     staged before it. *check* only says what would be removed. Folders that are no releases of ours are left alone.
     """
-    releases = Path(asked["root"], "releases").resolve()
-    if not releases.is_dir():
-        return {"pruned": []}
-    with contextlib.nullcontext() if asked["check"] else _alone(releases):
-        goes = _superfluous(releases, asked["version"], int(asked["keep"]))
+    releases = Path(asked["root"], "releases")
+    with contextlib.nullcontext() if asked["check"] or not releases.is_dir() else _alone(releases):
+        goes = _superfluous(asked)
         for release in goes if not asked["check"] else ():
             _remove(release)
     return {"pruned": sorted(release.name for release in goes)}
@@ -191,7 +190,10 @@ def _install(release: Path, lock: int) -> None:
     subprocess.run(argv, pass_fds=[lock], capture_output=True, timeout=_INSTALL_S, check=False)
 
 
-def _superfluous(releases: Path, wanted: str, keep: int) -> list[Path]:
+def _superfluous(asked: dict[str, Any]) -> list[Path]:
+    releases, wanted, keep = Path(asked["root"], "releases").resolve(), asked["version"], int(asked["keep"])
+    if not releases.is_dir():
+        return []
     ours = [release for release in releases.iterdir() if (release / _MANIFEST).is_file()]
     staged_at = {one: (one / _COMPLETE).stat().st_mtime_ns for one in ours if _digest(one) is not None}
     newest_first = sorted(staged_at, key=lambda one: staged_at[one], reverse=True)
