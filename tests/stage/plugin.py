@@ -158,12 +158,15 @@ def needs(items: list[pytest.Item]) -> dict[Path, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The ordinary day first, then stages of modules, then what needs no town; the longest of each begin first.
+    """The ordinary day first, then the longest files, then stages of modules, then what needs no town.
 
-    A worker that has begun the last long file works on while the others have nothing left to do.
+    A worker that has begun the last long file works on while the others have nothing left to do. Long is a file whose
+    tests may take longer than others, as their mark `timeout` says, or that has many of them.
     """
     needed, live = needs(items), Counter(one.path for one in items if marks.is_live(one))
-    items.sort(key=lambda one: (needed[one.path], "playbooks" not in one.path.parts, -live[one.path]))
+    may_last = {one.path: one.get_closest_marker("timeout") for one in items}
+    long = {path: mark.args[0] if mark is not None else 0 for path, mark in may_last.items()}
+    items.sort(key=lambda one: (needed[one.path] != DAY, -long[one.path], needed[one.path], -live[one.path]))
 
 
 @pytest.hookimpl(tryfirst=True)
