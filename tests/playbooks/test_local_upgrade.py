@@ -1,4 +1,4 @@
-"""Old program, a release, the next one whose databases differ, and all the way back; a class on air notices nothing."""
+"""What a class on air does not notice: values that change at work, the next release with other databases, and back."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from lectern.db import schema
@@ -25,6 +26,11 @@ pytestmark = [
     pytest.mark.timeout(2400),
 ]  # two releases are staged on two hosts, and ten playbooks played
 NEWER = "2.1.0"
+CHANGED: dict[str, dict[str, Any]] = {
+    "teacher1": {"teacher_transcoding_time_out": 90_000, "teacher_on_transcode_timeout": "ecs"},
+    "streamer1": {"streamer_max_video_num": 900, "streamer_download_rate": "2000k"},
+}
+LENGTH_S = 2400
 LEFT_OUT = (".git", ".venv", "dist", ".demo", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests")
 REVISION = '''"""A column and a table that the release before does not know."""
 
@@ -69,21 +75,57 @@ def newer_file(tmp_path_factory: pytest.TempPathFactory, release_file: Path) -> 
 @pytest.fixture(scope="module")
 def scene(town: Town, release_file: Path) -> Iterator[Scene]:
     with opened(town, release_file, "teacher1", "streamer1") as found:
+        found.vary(
+            streamer1={"streamer_download_rate": "40000k"}
+        )  # a recording that lasts for all tests is there at once
         yield found
 
 
-def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
-    scene: Scene, release_file: Path, newer_file: Path, figure: Figure
-) -> None:
+@pytest.fixture
+def class_id(scene: Scene) -> str:
+    """A class on air, out of the release; what leaves both as they were leaves them to the next test."""
+    aired = [one for one, pushes in scene.town.receiver.publishes.items() if pushes[-1].ended_at is None]
+    long = [one for one in aired if one.startswith("long-")]
+    if long and [host.answer() for host in scene.hosts.values()] == ["2.0.0", "2.0.0"]:
+        return long[-1]
     scene.reset()
-    streamer, receiver = scene.host("streamer1"), scene.town.receiver
-    first = ("-e", f"release_file={release_file}")
-    newer = ("-e", f"release={NEWER}", "-e", f"release_file={newer_file}")
-    scene.run("rollout", *first).assert_ok()
-    streamer.air_from_the_release()
+    scene.run("rollout").assert_ok()
+    scene.host("streamer1").air_from_the_release()
+    return put_on_air(scene)
 
-    class_id = booked(scene, 1800)
-    wait_until(lambda: receiver.publishes.get(class_id), timeout_s=240, description="the class is on air")
+
+def test_changed_values_are_taken_at_work_and_go_back_and_a_wrong_one_changes_nothing(
+    scene: Scene, class_id: str
+) -> None:
+    streamer, before = scene.host("streamer1"), seen(scene)
+    text, pids = streamer.read(streamer.places.code_dir / ".env"), processes(scene)
+
+    with scene.meanwhile(streamer1={"streamer_download_rate": "fast"}):
+        refused = scene.run("rollout").assert_failed()
+    assert "DOWNLOAD_RATE" in refused.output
+    with scene.meanwhile(**CHANGED):
+        checked = scene.run("rollout", "--check", "--diff").assert_ok()
+        assert "MAX_VIDEO_NUM 1000 -> 900: live" in checked.output
+        assert "+MAX_VIDEO_NUM=900" in checked.output
+        assert seen(scene) == before, "neither the refused one nor the check has changed anything"
+        played = scene.run("rollout").assert_ok()
+        assert "TRANSCODING_TIME_OUT_S 3600" not in checked.output, "the setting wins over the old config"
+        assert "ON_TRANSCODE_TIMEOUT refuse -> ecs: live" in played.output
+        assert all(now != then for now, then in zip(seen(scene), before, strict=True))
+        assert scene.run("rollout").assert_ok().changed == dict.fromkeys(CHANGED, 0)
+        assert scene.run("verify").assert_ok().changed == dict.fromkeys(CHANGED, 0)
+
+    scene.run("rollback", "-e", "release=2.0.0").assert_ok()
+    assert (seen(scene), streamer.read(streamer.places.code_dir / ".env")) == (before, text)
+    assert processes(scene) == pids
+    goes_on(scene, class_id)
+
+
+def test_up_and_back_and_back_again_and_a_class_on_air_notices_nothing(
+    scene: Scene, class_id: str, newer_file: Path, figure: Figure
+) -> None:
+    """From a release to the next one, back to it, and back to the old program."""
+    streamer, newer = scene.host("streamer1"), ("-e", f"release={NEWER}", "-e", f"release_file={newer_file}")
     scene.run("rollout", *newer, "--tags", "prepare").assert_ok()
     assert "mood" in scene.run("rollout", *newer, "--check", "--diff").assert_ok().output
     out = scene.run("rollout", *newer).assert_ok()
@@ -91,7 +133,6 @@ def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
     assert [host.answer() for host in scene.hosts.values()] == [NEWER, NEWER]
     assert streamer.airs_with() == NEWER
     assert _columns(streamer) == 1
-    assert scene.run("rollout", *newer).assert_ok().changed == {"teacher1": 0, "streamer1": 0}
     goes_on(scene, class_id)
 
     with scene.without_vault():
@@ -128,10 +169,10 @@ def _steps(tasks: list[dict[str, Any]]) -> list[str]:
     return [f"{one['step']}: {one['seconds']:.2f}" for task in tasks for one in task.get("steps", [])]
 
 
-def booked(scene: Scene, length_s: int) -> str:
+def put_on_air(scene: Scene) -> str:
     """A class that begins as soon as it may."""
     record_id, class_id = scene.town.record("480P"), f"long-{time.time_ns()}"
-    _lengthen(scene, scene.town.origin.root / f"{record_id}/{record_id}_480P.flv", length_s)
+    _lengthen(scene, scene.town.origin.root / f"{record_id}/{record_id}_480P.flv", LENGTH_S)
     url_for, now = scene.town.origin.url_for, time.time()
     booking = {
         "cmd": "order",
@@ -141,8 +182,8 @@ def booked(scene: Scene, length_s: int) -> str:
         "video_url": url_for(f"{record_id}/{record_id}.flv"),
         "video_resolution": "480P",
         "video_url_list": {"480P": url_for(f"{record_id}/{record_id}_480P.flv")},
-        "start_time": now + 10 + length_s / 15,  # by then, its recording is there at DOWNLOAD_RATE
-        "end_time": now + length_s,
+        "start_time": now + 20,
+        "end_time": now + LENGTH_S,
         "push_url": scene.town.receiver.url(class_id),
     }
     ear = Ear(scene.redis_url, "order_result", "alarm")
@@ -152,6 +193,7 @@ def booked(scene: Scene, length_s: int) -> str:
         assert ear.answers[class_id][0]["result"] == "success", ear.answers[class_id]
     finally:
         ear.close()
+    wait_until(lambda: scene.town.receiver.publishes.get(class_id), timeout_s=240, description="the class is on air")
     return class_id
 
 
@@ -174,3 +216,17 @@ def goes_on(scene: Scene, class_id: str) -> None:
 def _columns(host: LocalHost) -> int:
     (found,) = host.rows("SELECT count(*) FROM pragma_table_xinfo('class_list') WHERE name = 'mood'")
     return int(found[0])
+
+
+def seen(scene: Scene) -> list[str]:
+    """By which settings each host goes."""
+    return [str(health(host)["settings"]["digest"]) for host in scene.hosts.values()]
+
+
+def health(host: LocalHost) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{host.places.port}/health", trust_env=False).json()
+    return found
+
+
+def processes(scene: Scene) -> list[str]:
+    return [host.ctl("pid", host.places.program).strip() for host in scene.hosts.values()]
