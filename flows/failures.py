@@ -29,8 +29,6 @@ from lectern.wire.messages import Report
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import fields_of
 
-# Logs the failure of a host's part, which is retried, and raises an alarm for it; what is on air goes on.
-
 AGAIN_AFTER_S = 600.0  # seconds until an alarm is raised again for the same trouble
 ALARMS_KEPT = 200  # number of alarms for ALARM_URLS that are kept in memory while the database takes none
 ALARM_S = 10.0  # seconds that an alarm may take to be written down and sent

@@ -40,8 +40,6 @@ from lectern.storage.origin import RemoteFile
 from lectern.timing import backoff_s, comes
 from lectern.urls import redact_url
 
-# A rendition whose file is lost, or damaged, is put aside and downloaded again if classes need it.
-
 
 async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float | None = None) -> bool:
     """Put what there is of a rendition aside and download it again; returns whether it did.

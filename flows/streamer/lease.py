@@ -434,9 +434,6 @@ async def _look(name: str, address: str) -> Peer:
     return decide_leases.look(await health.of(address, LOOK_S) if address else None, name)
 
 
-# Releases cancelled and moved classes, then holds the lease that the teacher grants.
-
-COMMANDS = frozenset({"release", "grant"})
 GRANT_AGAIN_S = 1.0  # seconds until a grant that waits for a failed release, or for the playout, is retried
 OFF_AIR_S = 5.0  # seconds in which the playout must confirm that it has left the released classes
 WHY = "the class was cancelled"

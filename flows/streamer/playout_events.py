@@ -32,8 +32,6 @@ from lectern.storage import cache_dir
 from lectern.timing import Throttle
 from lectern.wire.fields import called
 
-# Ends classes: takes the citation back, and reports once to the teacher how much of the class was aired.
-
 
 async def complete(host: StreamerHost, class_id: str, ending: Mapping[str, Any]) -> None:
     """Close a class as the playout reports its end: *ending* is the event `ended`, or the `status` of the class."""

@@ -43,8 +43,6 @@ from lectern.urls import redact_url
 from lectern.wire.messages import Prepare
 from lectern.wire.outgoing import Alarm
 
-# Asks the origins how large the recordings to be downloaded are, before their classes are taken.
-
 Asked = Delivery[Prepare]
 ProbeResult = RemoteFile | LecternError
 PROBES, PROBES_AT_HOST = 128, 16

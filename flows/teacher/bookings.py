@@ -33,8 +33,6 @@ from lectern.wire.fields import BACKUP
 from lectern.wire.messages import AiringReport, Booking, Cancel, Change, Report
 from lectern.wire.parser import in_words
 
-# Decides bookings: each waits, proceeds or is refused; cancels take bookings back.
-
 Asked = Booking | Cancel
 """The messages that this flow handles."""
 

@@ -39,8 +39,6 @@ from lectern.storage import oss
 from lectern.wire.fields import class_of, is_name
 from lectern.wire.messages import TranscodingResult
 
-# Begins the runs that make renditions, beside the work that asks for them.
-
 
 async def start_requests(host: TeacherHost, keys: Sequence[RenditionKey]) -> None:
     """Begin a run that asks the OSS for each of *keys*; if it cannot begin, the sweeper does it."""
@@ -72,8 +70,6 @@ def rendition_words(key: RenditionKey) -> str:
     """A rendition for people."""
     return f"{key[0]} {key[1]}"
 
-
-# Settles transcoding results: waiting classes proceed or are refused, or the rendition falls back to ECS.
 
 Lists = Mapping[RenditionKey, list[str]]
 """The class_ids on the Redis waiting lists; the old program's are among them."""
@@ -351,8 +347,6 @@ async def transcode(record_id: int, resolutions: list[str], dry_run: bool = Fals
     again = int(runtime.flow_run.run_count or 1) > 1 and await is_retried(UUID(owner))
     return await ecs.work(host, record_id, wanted, owner, again=again)
 
-
-# Settles transcodings whose deadline has passed: their output is there after all, they fall back, or time out.
 
 RESULTS_FIRST_S = 60.0
 """Seconds after its deadline after which a transcoding is timed out even while unread results wait."""

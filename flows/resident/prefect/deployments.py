@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import logging
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -36,7 +35,6 @@ from lectern.settings import Settings, TeacherSettings
 
 # Heartbeats of runs: this process reports which of its runs are alive; the server marks a run that falls silent.
 
-_log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"
 SILENT = "Silent"  # the name of the state (type Crashed) of a run whose process sends no more heartbeats
 NOT_AT_WORK = frozenset({"Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry", "Paused"})
