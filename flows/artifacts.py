@@ -27,8 +27,7 @@ LOOK_S = 1.0
 """Seconds between two looks at how far the work is; work that ends before the first look gets no progress bar."""
 
 SHOW_S = 8.0  # seconds that a Prefect server has to take a table: the checks of the classes wait for it
-LAST_S = 1.0
-"""Seconds that work waits at its end for the last write of its progress bar; the write itself has SHOW_S."""
+LAST_S = 1.0  # seconds that work waits at its end for the last write of its progress bar; the write itself has SHOW_S
 
 
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:

@@ -32,9 +32,7 @@ from lectern.wire.parser import fields_of
 AGAIN_AFTER_S = 600.0  # seconds until an alarm is raised again for the same trouble
 ALARMS_KEPT = 200  # number of alarms for ALARM_URLS that are kept in memory while the database takes none
 ALARM_S = 10.0  # seconds that an alarm may take to be written down and sent
-PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)
-"""Expected errors: a service is away for a while."""
-
+PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)  # expected errors: a service is away for a while
 LASTING = (ResponseError, AuthenticationError)
 """Causes of a TryAgain by which Redis refuses a request: if they last, waiting does not help."""
 

@@ -25,15 +25,12 @@ from lectern.wire import outgoing
 
 SEND_BATCH = 5000
 ANSWERS_S = 3.0
-LATE_S = 1.0
-"""Seconds after which an answer has waited for Redis, or for this process: its class may be over meanwhile."""
+LATE_S = 1.0  # seconds after which an answer has waited for Redis, or for this process: its class may be over meanwhile
 STANDS_STILL_S = 5.0
 """Seconds for which a process that is about to send may stand still and still send: others begin to take over what it
 had claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
 
-SEEN_S = 60.0
-"""Seconds for which trouble counts as going on after it was last seen; every check for it repeats sooner."""
-
+SEEN_S = 60.0  # seconds for which trouble counts as going on after it was last seen; every check for it repeats sooner
 WATCHED_S = 15.0
 WATCHED = frozenset(
     one.number

@@ -15,9 +15,7 @@ from lectern.db import bookings, leases, outbox, retention, transcodings
 from lectern.db.retention import RowsBefore
 from lectern.settings import TeacherSettings
 
-FIRST_S = GRACE_S + 1.0
-"""Seconds from the start to the first sweep, which then finds what was decided up to the start."""
-
+FIRST_S = GRACE_S + 1.0  # seconds from the start to the first sweep, which then finds what was decided up to the start
 PAUSE_S = 0.05  # seconds between two slices: others write meanwhile
 PRUNING_S = 300.0
 """Seconds for which one of several teachers has the duty; deleting a slice takes well below one second."""

@@ -25,9 +25,7 @@ from lectern.wire.outgoing import Outgoing, OutgoingKind
 log = logging.getLogger("lectern")
 LOOK_S = 1.0
 SEND_S = 40.0  # seconds that all services together have to take an alarm
-TRIES = 8
-"""Number of times that an alarm is tried, within some minutes; the channel and the log have it in any case."""
-
+TRIES = 8  # number of times that an alarm is tried, within some minutes; the channel and the log have it in any case
 LEASE_S = 120.0
 """Seconds for which one teacher of several passes alarms on; a try and the pause after it take less than half."""
 

@@ -44,18 +44,14 @@ HEADERS = {
 }
 KEPT = {"Cache-Control": "max-age=300"}
 FRESH_S = 2.0  # seconds for which the status of the streamers is reused, and within which Redis must answer
-STILLS_BURST, STILLS_A_SECOND = 200.0, 20.0
-"""Number of stills that a viewer may ask for at once, and then in a second."""
-
+STILLS_BURST, STILLS_A_SECOND = 200.0, 20.0  # number of stills that a viewer may ask for at once, and then in a second
 STILLS_AT_ONCE = 8  # number of stills that are fetched from streamers at the same time
 STILL_S = 4.0  # seconds that a streamer has to answer with a still
 STILL_KEPT = {"Cache-Control": f"private, max-age={KEPT_S:.0f}"}
 AT_ONCE = 2
 """Number of pages that are read and rendered at the same time, so that the platform's messages get their turn."""
 
-MOST_WAITING = 30
-"""Number of requests that wait for their turn; a further one is refused with 503 until there is room."""
-
+MOST_WAITING = 30  # number of requests that wait for their turn; a further one is refused with 503 until there is room
 LINES = 2_000  # number of classes of a day that are shown; ``lectern report`` has them all
 TYPES = {Format.csv: "text/csv; charset=utf-8", Format.json: "application/json"}
 STATES = tuple(BookingState)

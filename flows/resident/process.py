@@ -48,9 +48,7 @@ from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
 
-END_S = 5.0
-"""Seconds after the drain in which the remaining runs and works must end and the last messages reach Redis."""
-
+END_S = 5.0  # seconds after the drain in which the remaining runs and works must end and the last messages reach Redis
 SURELY_S = 3.0
 """Seconds after END_S until the process ends by force; with the default drain, before supervisord sends KILL."""
 

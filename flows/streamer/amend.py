@@ -25,14 +25,11 @@ from lectern.wire.messages import Amend
 
 OTHER_TIME = "the class was changed, and begins at another time"
 
-LOOK_EVERY_S = 3.0
-"""Seconds between two looks at the changes that wait to be confirmed, if no new one is announced."""
-
+LOOK_EVERY_S = 3.0  # seconds between two looks at the changes that wait to be confirmed, if no new one is announced
 CONFIRMS_S = 5.0
 """Seconds in which the playout mostly confirms; a change that it does not confirm by then is looked at again."""
 
-NO_WORKER_S = 10.0
-"""Seconds without a connection after which the playout has no worker: one that hangs is ended sooner."""
+NO_WORKER_S = 10.0  # seconds without a connection after which the playout has no worker: one that hangs is ended sooner
 
 
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)

@@ -23,9 +23,7 @@ from lectern.timing import comes
 
 EVERY_S = 2.0  # seconds between two looks
 READ_S = 30.0  # seconds between two looks at the rows of the classes that are on air, or soon will be
-OLD_S = 30.0
-"""Seconds after which a rate counts no more: DOWNLOAD_RATE is the only limit if there is no governor."""
-
+OLD_S = 30.0  # seconds after which a rate counts no more: DOWNLOAD_RATE is the only limit if there is no governor
 LOOK_S, FIRST_S = 0.5, 0.05  # seconds between two looks of a download at its rate, and until it has one
 ASK_S = 2.0
 

@@ -31,8 +31,7 @@ from lectern.storage.cache_dir import FoundFile
 from lectern.storage.origin import RemoteFile
 
 UNKNOWN_S = 300.0  # seconds after its end in which a class waits for the playout to say how it was aired
-OVER_S = 30.0
-"""Seconds after its end after which a class that is not aired is closed: its citation is taken back."""
+OVER_S = 30.0  # seconds after its end after which a class that is not aired is closed: its citation is taken back
 
 
 @flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)

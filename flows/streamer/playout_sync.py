@@ -150,15 +150,11 @@ LOOK_EVERY_S = 3.0
 WRITE_EVERY_S = 1.0  # least number of seconds between two beats, however much changes
 WRITE_S = 5.0  # seconds that the disk has to take a timetable
 LATE_S = 3.0  # seconds after the start of a class from which it is an alarm that the playout does not know it
-ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
-"""Seconds without a playout after which an alarm is raised, and raised again."""
-
+ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0  # seconds without a playout after which an alarm is raised, and raised again
 NO_DISK = Path("/dev/shm")  # noqa: S108 (its file gets a name of its own, and is our owner's only)
 """Where the timetable is written if the disk takes nothing: the playout reads it there, but not after a restart."""
 
-_FIRST_S, _MOST_S = 0.05, 1.0
-"""Seconds between the first tries to reach the playout, and between those long after."""
-
+_FIRST_S, _MOST_S = 0.05, 1.0  # seconds between the first tries to reach the playout, and between those long after
 _FILE = ThreadPoolExecutor(1, thread_name_prefix="timetable")
 
 

@@ -48,9 +48,7 @@ ProbeResult = RemoteFile | LecternError
 PROBES, PROBES_AT_HOST = 128, 16
 """Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
 
-URLS = 3
-"""Number of URLs of one recording that are tried, the youngest first: each booking brings a newly signed one."""
-
+URLS = 3  # number of URLs of one recording that are tried, the youngest first: each booking brings a newly signed one
 PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
 
@@ -360,9 +358,7 @@ def follow(host: StreamerHost, changes: StreamerChanges) -> None:
 
 
 PUSH_SETTING = "ALLOWED_PUSH_HOSTS"
-LOOK_UP_S = 1.0
-"""Seconds that a class waits for a name server; if the server does not answer, the class is not refused."""
-
+LOOK_UP_S = 1.0  # seconds that a class waits for a name server; if the server does not answer, the class is not refused
 _ADDRESSES_KEPT_S = 60.0
 _SERVERS_KEPT = 1_000
 _LOOK_UPS = 4

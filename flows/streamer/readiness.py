@@ -169,10 +169,8 @@ class Readiness:
     async def _tell_unreadable(self, now: float) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
         unreadable = await self._host.read_tx(airings.unreadable)
-        new = [
-            _Red(class_id, None, f"{why} Until then the class is not aired.") for class_id, why in unreadable.items()
-        ]
-        await self._alarm([alarm for alarm in new if alarm.class_id not in self._unreadable], now)
+        new = [item for item in unreadable.items() if item[0] not in self._unreadable]
+        await self._alarm([_Red(id_, None, f"{why} Until then the class is not aired.") for id_, why in new], now)
         self._unreadable = unreadable
 
     async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
@@ -314,9 +312,7 @@ def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]
 
 
 SOON_S = 3600.0
-ALARMS, CLASSES = 10, 20
-"""Number of its newest open alarms that a streamer sends, and number of classes of each."""
-
+ALARMS, CLASSES = 10, 20  # number of its newest open alarms that a streamer sends, and number of classes of each
 AHEAD_EVERY_S = 60.0  # seconds between two looks at the next 24 hours, which may be thousands of classes
 
 

@@ -103,9 +103,7 @@ def _seen(path: Path) -> IndexSeen | None:
 # look delays nothing: a class is ready before it, and is aired whatever it finds.
 
 DEAD_AIR_EVERY_S = 5.0
-WARN_EVERY_S = 30.0
-"""Seconds between two comparisons of all classes with their recordings, besides those after a look."""
-
+WARN_EVERY_S = 30.0  # seconds between two comparisons of all classes with their recordings, besides those after a look
 REPORTED = 200
 """Number of classes whose faulty recordings a streamer reports to its teacher, the earliest classes first."""
 

@@ -17,8 +17,7 @@ from lectern.i18n import Text, accepted, translated
 from lectern.timing import Rate
 
 PROBLEM = "application/problem+json"
-AGAIN_S = 5
-"""Seconds after which a request may be sent again that found the database or the inbox unable to take it."""
+AGAIN_S = 5  # seconds after which a request may be sent again that found the database or the inbox unable to take it
 
 
 class Problem(BaseModel):

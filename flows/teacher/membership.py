@@ -31,9 +31,7 @@ from lectern.run_records import summary
 from lectern.timing import Throttle
 
 LOOK_S = 1.0
-ANNOUNCE_AGAIN_S = 3.0
-"""Seconds after which a move is announced again if its run has not begun, or could do nothing."""
-
+ANNOUNCE_AGAIN_S = 3.0  # seconds after which a move is announced again if its run has not begun, or could do nothing
 TAKEN_AGAIN_S = 300.0
 """Seconds after which a move is announced again for a lost streamer whose classes no other streamer could take."""
 
@@ -50,11 +48,8 @@ ASKED_S = 5.0
 FIRST_STREAMER_S = 300.0
 """Seconds for which a teacher that never had a streamer keeps bookings: a rollout starts streamers after it."""
 
-BEATS = 2
-"""Number of heartbeat intervals after which every living streamer has been heard, once Redis is there (again)."""
-
-SEEN_S = 1.0
-"""Seconds for which the list of living streamers is reused; their heartbeats are farther apart than that."""
+BEATS = 2  # number of heartbeat intervals after which every living streamer has been heard, once Redis is there (again)
+SEEN_S = 1.0  # seconds for which the list of living streamers is reused; their heartbeats are farther apart than that
 
 Said = Mapping[str, Mapping[str, Any]]
 

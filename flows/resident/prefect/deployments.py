@@ -42,9 +42,7 @@ NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
 """States in which no run is at work. The server writes down each expected event singly: expecting also the events of
 new runs kept it from taking them; so did the events of runs that the recorder creates in their final state."""
 
-AUTOMATION = "lectern: silent runs"
-"""The name of the automation by which the server sees that a run falls silent."""
-
+AUTOMATION = "lectern: silent runs"  # the name of the automation by which the server sees that a run falls silent
 MESSAGE = "prefect.state-message"  # the label of an event that has the message of the run's state
 ASK_S = 10.0
 """Seconds that Prefect has to take a heartbeat: less than a heartbeat takes to be missed, so that the next one comes in
@@ -160,9 +158,7 @@ PARAMETERS: Mapping[str, str] = {
 }
 """What the form of a quick run says of each parameter."""
 
-UNUSED = "default"
-"""The default queue that Prefect creates in each pool; our hosts have queues of their own instead."""
-
+UNUSED = "default"  # the default queue that Prefect creates in each pool; our hosts have queues of their own instead
 NO_JOB: dict[str, Any] = {"job_configuration": {"env": {}}, "variables": {"type": "object"}}
 """A job template without variables: our runs need no infrastructure. In the transaction of each new run, the server
 checks the schema of the pool's variables: the usual one takes longer than all the rest, and other writers get in."""

@@ -34,9 +34,7 @@ ALARM_AFTER_S = 60.0
 """Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
 UNHEARD_EVERY_S = 5.0
-ANSWERS_S = 10.0
-"""Seconds that Prefect has to answer the question whether it is there, before it counts as away."""
-
+ANSWERS_S = 10.0  # seconds that Prefect has to answer the question whether it is there, before it counts as away
 LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
 
 UNTAGGED_S = 60.0

@@ -38,9 +38,7 @@ from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 LEASE_S = 60.0
-RENEW_S = LEASE_S / 4
-"""Seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it."""
-
+RENEW_S = LEASE_S / 4  # seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it
 BEAT_S = 4.0
 CONNECT_S = 15.0
 RECONNECTS = 4  # number of reconnects in a row, with doubling pauses, after which the host is given up
@@ -48,9 +46,7 @@ LASTING_S = 60.0
 SLACK_S = 60.0
 """Seconds after its limit after which the sweeper gives up an attempt, if the attempt's own process did not."""
 
-LOOK_S = 2.0
-"""Seconds until a place is seen that another teacher, or a crash, has left free; our own is seen at once."""
-
+LOOK_S = 2.0  # seconds until a place is seen that another teacher, or a crash, has left free; our own is seen at once
 YIELD_S = 2 * LOOK_S
 """Seconds for which a free place is left to another teacher whose class begins earlier, and that looks meanwhile."""
 
