@@ -37,15 +37,20 @@ def kept(*bodies: str) -> list[InboxMessage]:
     return [InboxMessage(number, "order", body, 0) for number, body in enumerate(bodies, 1)]
 
 
-def test_a_run_is_called_after_its_only_class() -> None:
-    booking = json.dumps({"class_id": "c-1", "record_id": 6666, "video_resolution": "720p"})
-    assert labels("booking", kept(booking)) == ("booking c-1", ["class:c-1", "record:6666"])
-    assert labels("booking", kept(booking, booking)) == ("booking 2 messages", ["class:c-1", "record:6666"])
+C_1 = {"class_id": "c-1", "record_id": 6666, "video_resolution": "720p"}
 
 
-def test_a_result_is_called_after_its_rendition() -> None:
-    result = json.dumps({"record_id": 6666, "video_resolution": "240"})
-    assert labels("settle", kept(result)) == ("settle 6666 240P", ["record:6666"])
+@pytest.mark.parametrize(
+    ("flow", "bodies", "called"),
+    [
+        ("booking", [C_1], ("booking c-1", ["class:c-1", "record:6666"])),
+        ("booking", [C_1, C_1], ("booking 2 messages", ["class:c-1", "record:6666"])),
+        ("settle", [{"record_id": 6666, "video_resolution": "240"}], ("settle 6666 240P", ["record:6666"])),
+    ],
+    ids=["its only class", "several messages", "a rendition"],
+)
+def test_a_run_is_called_after_what_it_is_about(flow: str, bodies: list[object], called: tuple[str, list[str]]) -> None:
+    assert labels(flow, kept(*map(json.dumps, bodies))) == called
 
 
 @pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))

@@ -2,6 +2,7 @@
 
 import re
 import string
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -78,21 +79,26 @@ def test_what_cannot_be_pushed_to_is_refused_in_words_that_do_not_repeat_it(text
     assert not text or text not in str(caught.value)
 
 
-def test_the_scheme_and_the_host_are_written_in_small_letters_and_the_rest_as_it_came() -> None:
-    assert urls.push("RTMP://User@Push.EXAMPLE:01935/Live/X?K=V#F").text == "rtmp://User@push.example:1935/Live/X?K=V#F"
+@pytest.mark.parametrize(
+    ("read", "text", "written"),
+    [
+        (urls.push, "RTMP://User@Push.EXAMPLE:01935/Live/X?K=V#F", "rtmp://User@push.example:1935/Live/X?K=V#F"),
+        (urls.push, "rtmp://课堂.example/live/x", "rtmp://xn--cksr32j.example/live/x"),
+        (urls.http, "HTTP://O.example:80/6666.flv?Signature=A%2Fb", "http://o.example:80/6666.flv?Signature=A%2Fb"),
+    ],
+)
+def test_the_scheme_and_the_host_are_written_as_dns_writes_them_and_the_rest_as_it_came(
+    read: Callable[[str], urls.Url], text: str, written: str
+) -> None:
+    assert read(text).text == written
 
 
-def test_a_host_of_other_letters_is_written_as_dns_writes_it() -> None:
-    assert urls.push("rtmp://课堂.example/live/x").text == "rtmp://xn--cksr32j.example/live/x"
-
-
-def test_the_url_of_a_recording_is_checked_in_the_same_way() -> None:
-    assert (
-        urls.http("HTTP://O.example:80/6666.flv?Signature=A%2Fb").text == "http://o.example:80/6666.flv?Signature=A%2Fb"
-    )
-    for faulty in ("http://o.example:99999/x", "http://a..b/x", "rtmp://o.example/x", "http://[", "http:o.example/x"):
-        with pytest.raises(ValueError, match=r"^must "):
-            urls.http(faulty)
+@pytest.mark.parametrize(
+    "faulty", ["http://o.example:99999/x", "http://a..b/x", "rtmp://o.example/x", "http://[", "http:o.example/x"]
+)
+def test_the_url_of_a_recording_is_checked_in_the_same_way(faulty: str) -> None:
+    with pytest.raises(ValueError, match=r"^must "):
+        urls.http(faulty)
 
 
 def test_two_spellings_of_a_push_url_name_the_same_stream() -> None:
@@ -203,39 +209,38 @@ def test_any_other_name_is_replaced_by_one_that_no_other_recording_can_have(name
 
 
 def test_a_new_signature_is_the_same_recording_and_another_query_is_not() -> None:
-    assert rendition_ids.source(f"{ORIGIN}/a.flv?Expires=1&Signature=x") == rendition_ids.source(
-        f"{ORIGIN}/a.flv?Signature=y&Expires=2"
-    )
-    assert rendition_ids.source(f"{ORIGIN}/a.flv?id=1&Expires=1") == rendition_ids.source(
-        f"{ORIGIN}/a.flv?id=1&Expires=2"
-    )
+    signed = [
+        rendition_ids.source(f"{ORIGIN}/a.flv?{one}") for one in ("Expires=1&Signature=x", "Signature=y&Expires=2")
+    ]
+    assert signed[0] == signed[1]
+    assert len({rendition_ids.source(f"{ORIGIN}/a.flv?id=1&Expires={one}") for one in (1, 2)}) == 1
     assert rendition_ids.of_url(f"{ORIGIN}/get?id=1") != rendition_ids.of_url(f"{ORIGIN}/get?id=2")
 
 
-def test_a_name_that_another_recording_has_is_not_taken() -> None:
-    one, other = "http://a.example/6666.flv", "http://b.example/6666.flv"
-    held = {"6666": HeldStem(rendition_ids.source(one), one)}
-    assert rendition_ids.chosen(None, None, one, held) == "6666"
-    assert rendition_ids.chosen(None, None, "HTTP://A.example:80/6666.flv?Signature=new", held) == "6666"
-    assert rendition_ids.chosen(None, None, other, held) == rendition_ids.hashed(other)
+ONE, OTHER = "http://a.example/6666.flv", "http://b.example/6666.flv"
+BY_URL = {url: HeldStem(rendition_ids.source(url), url) for url in (ONE, OTHER)}
+CHOSEN: dict[str, tuple[int | None, str, HeldStem | None, bool]] = {
+    "it has the file": (None, ONE, BY_URL[ONE], True),
+    "signed anew": (None, "HTTP://A.example:80/6666.flv?Signature=new", BY_URL[ONE], True),
+    "another recording has it": (None, OTHER, BY_URL[ONE], False),
+    "of a record": (6666, "http://a.example/x.flv", None, True),
+    "a record has it": (6666, ONE, HeldStem(None, OTHER), True),
+    "a record, by the URL of its file": (6666, OTHER, BY_URL[OTHER], True),
+    "another recording has that of a record": (6666, ONE, BY_URL[OTHER], False),
+    "a record named the file, with its URL": (None, ONE, HeldStem(None, ONE), True),
+    "a record named the file, with another": (None, OTHER, HeldStem(None, ONE), False),
+    "a record named the file, with none": (None, OTHER, HeldStem(None, None), False),
+}
 
 
-def test_a_record_keeps_its_name_whatever_its_urls_unless_another_recording_has_it() -> None:
-    one, other = "http://a.example/x.flv", "http://b.example/6666.flv"
-    assert rendition_ids.chosen(6666, None, one, {}) == "6666"
-    assert rendition_ids.chosen(6666, None, one, {"6666": HeldStem(None, other)}) == "6666"
-    assert rendition_ids.chosen(6666, None, other, {"6666": HeldStem(rendition_ids.source(other), other)}) == "6666"
-    assert rendition_ids.chosen(
-        6666, None, one, {"6666": HeldStem(rendition_ids.source(other), other)}
-    ) == rendition_ids.hashed(one)
-    assert rendition_ids.chosen(6666, Resolution.P720, one, {"6666_720P": HeldStem("x", "x")}) == "6666_720P"
-
-
-def test_a_file_that_a_record_named_is_shared_only_with_its_own_url() -> None:
-    one, other = "http://a.example/6666.flv", "http://b.example/6666.flv"
-    assert rendition_ids.chosen(None, None, one, {"6666": HeldStem(None, one)}) == "6666"
-    assert rendition_ids.chosen(None, None, other, {"6666": HeldStem(None, one)}) == rendition_ids.hashed(other)
-    assert rendition_ids.chosen(None, None, other, {"6666": HeldStem(None, None)}) == rendition_ids.hashed(other)
+@pytest.mark.parametrize("case", CHOSEN)
+def test_a_name_that_another_recording_has_is_not_taken(case: str) -> None:
+    """A record keeps its name whatever its URLs; a file that it named is shared with its own URL alone."""
+    record, url, held, is_kept = CHOSEN[case]
+    found = rendition_ids.chosen(record, None, url, {"6666": held} if held else {})
+    assert found == ("6666" if is_kept else rendition_ids.hashed(url))
+    rendition = rendition_ids.chosen(6666, Resolution.P720, url, {"6666_720P": HeldStem("x", "x")})
+    assert rendition == "6666_720P"
 
 
 recordings = st.builds(
