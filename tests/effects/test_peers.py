@@ -1,14 +1,21 @@
 """Teachers that share their rows: what each has claimed is its own until it is done, over, or its owner dead."""
 
-from sqlalchemy import Engine
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, delete, select
 
 from lectern.db import inbox, leases, outbox, transcodings
-from lectern.db.engine import transaction
+from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal
 from lectern.states import Backend, Resolution
 from lectern.wire.outgoing import OrderResult, Outgoing, OutgoingKind
+from tests.marks import share
 from tests.rows import commit
 
 NOW = 1_764_010_800.0
@@ -105,3 +112,109 @@ def test_each_knows_the_others_until_they_are_long_gone(either_engine: Engine) -
         assert leases.noted_teachers(connection, "a") == {"b": NOW + 1}
         leases.forget_teachers(connection, NOW + 5)
         assert leases.noted_teachers(connection, "a") == {}
+
+
+# What several teachers hear is as many rows as messages were sent, whoever hears what, when, and in which order.
+
+
+BODIES = ("order 1", "order 2", "order 3")
+
+
+def said(*bodies: str, at: float = NOW, since: float | None = None) -> list[ReceivedMessage]:
+    return [ReceivedMessage("channel:order", "order", body, at=at, since=since) for body in bodies]
+
+
+def read(id_: str, body: str) -> ReceivedMessage:
+    return ReceivedMessage("stream:order", "order", body, entry=id_)
+
+
+def keep(engine: Engine, me: str, arrived: list[ReceivedMessage], now: float = NOW) -> int:
+    """Returns how many of *arrived* were new."""
+    return len(commit(engine, inbox.keep_paired, arrived, me, now))
+
+
+def rows(engine: Engine) -> list[str]:
+    with reading(engine) as connection:
+        return list(connection.execute(select(journal.inbox.c.body).order_by(journal.inbox.c.id)).scalars())
+
+
+def test_what_two_hear_is_one_row(either_engine: Engine) -> None:
+    assert keep(either_engine, "a", said("order 1", "order 2")) == 2
+    assert keep(either_engine, "b", said("order 2", "order 1")) == 0
+    assert rows(either_engine) == ["order 1", "order 2"]
+
+
+def test_what_the_platform_sends_twice_is_two_rows_however_many_hear_it(either_engine: Engine) -> None:
+    for me in ("a", "b", "c"):
+        keep(either_engine, me, said("order 1", "order 1"))
+    assert rows(either_engine) == ["order 1", "order 1"]
+
+
+def test_a_teacher_that_was_cut_off_from_the_database_pairs_what_it_heard_meanwhile(either_engine: Engine) -> None:
+    """It writes a minute later what it heard at the same time as the others."""
+    keep(either_engine, "a", said("order 1"))
+    assert keep(either_engine, "b", said("order 1"), now=NOW + 60) == 0
+
+
+def test_what_comes_again_later_was_sent_again(either_engine: Engine) -> None:
+    keep(either_engine, "a", said("order 1"))
+    assert keep(either_engine, "b", said("order 1", at=NOW + 31), now=NOW + 31) == 1
+
+
+def test_who_stood_still_pairs_what_was_sent_meanwhile_however_late_it_reads_it(either_engine: Engine) -> None:
+    """The others have answered it long ago: a second row would be a second answer."""
+    keep(either_engine, "a", said("order 1"))
+    keep(either_engine, "a", said("order 2", at=NOW + 500))
+    late = NOW + 600
+    assert keep(either_engine, "b", said("order 1", "order 2", at=late, since=NOW - 5), now=late) == 0
+    assert keep(either_engine, "b", said("order 2", at=late + 1, since=late), now=late + 1) == 1
+
+
+def test_one_name_is_no_part_of_another(either_engine: Engine) -> None:
+    """A name may hold what is a wildcard to SQL."""
+    keep(either_engine, "t_1", said("order 1"))
+    assert keep(either_engine, "tx1", said("order 1")) == 0
+    assert keep(either_engine, "t_1", said("order 1")) == 1
+
+
+def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(either_engine: Engine) -> None:
+    """The database was cut off while it committed: the batch is tried again, and is no second hearing."""
+    keep(either_engine, "b", said("order 1"))
+    for _ in range(2):
+        commit(either_engine, inbox.keep_paired, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
+    assert rows(either_engine) == ["order 1", "order 2"]
+    commit(either_engine, inbox.keep_paired, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
+    assert rows(either_engine) == ["order 1", "order 2"] * 2
+
+
+def test_an_entry_of_a_stream_that_is_read_again_is_one_row(either_engine: Engine) -> None:
+    """Its first reader was stopped between its commit and its acknowledgement."""
+    assert keep(either_engine, "a", [read("1-0", "order 1"), read("2-0", "order 1")]) == 2
+    assert keep(either_engine, "b", [read("1-0", "order 1"), read("2-0", "order 1"), read("3-0", "order 1")]) == 1
+    assert len(rows(either_engine)) == 3
+
+
+@settings(max_examples=share(0.2), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.sampled_from(BODIES), max_size=6), min_size=1, max_size=4), st.randoms(use_true_random=False)
+)
+def test_there_are_as_many_rows_of_a_message_as_the_best_ear_heard(
+    either_engine: Engine, heard: list[list[str]], chance: random.Random
+) -> None:
+    """Whatever each of the teachers hears and misses, and in whatever order they write it down."""
+    commit(either_engine, Connection.execute, delete(journal.inbox))
+    waiting = {f"teacher{number}": list(bodies) for number, bodies in enumerate(heard)}
+    while any(waiting.values()):
+        me = chance.choice([name for name, bodies in waiting.items() if bodies])
+        number = chance.randint(1, len(waiting[me]))
+        keep(either_engine, me, said(*waiting[me][:number]))
+        del waiting[me][:number]
+    best = {body: max(bodies.count(body) for bodies in heard) for body in BODIES}
+    assert Counter(rows(either_engine)) == Counter(best)
+
+
+@pytest.mark.parametrize("number", [5000])
+def test_a_whole_batch_pairs(either_engine: Engine, number: int) -> None:
+    bodies = [f"order {one}" for one in range(number)]
+    assert keep(either_engine, "a", said(*bodies)) == number
+    assert keep(either_engine, "b", said(*reversed(bodies))) == 0

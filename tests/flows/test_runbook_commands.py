@@ -237,20 +237,6 @@ def test_the_command_is_understood_and_shows_what_it_is_for(office: Office, comm
     assert office.words.get(word, word) in done.stdout + done.stderr
 
 
-def test_a_cancelled_class_lets_its_rendition_go_and_it_can_be_evicted(office: Office) -> None:
-    stage, record = office.stage, office.stage.town.record()
-    class_id = stage.book_on_stream(stage.booking(record))
-    assert stage.answer(class_id)["result"] == "success"
-    mine = Office(stage, {**office.words, "CLASS_ID": class_id, "STEM": str(record)}, office.folder)
-    refused = mine.type("lectern cache evict STEM")
-    assert refused.returncode == 2
-    assert "1 class needs it" in refused.stderr
-    assert mine.type("lectern cancel CLASS_ID").returncode == 0
-    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
-    assert mine.type("lectern cache evict STEM").returncode == 0
-    assert str(record) not in mine.type("lectern cache ls").stdout
-
-
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="no redis-cli here")
 def test_a_key_of_a_wrong_type_is_put_aside_and_a_waiting_list_is_read_and_deleted(office: Office) -> None:
     def said(command: str) -> list[str]:

@@ -6,17 +6,23 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from flows.handling import Delivery
 from flows.host import StreamerHost
-from flows.streamer import prepare
+from flows.streamer import prepare as streamer_prepare
+from flows.streamer.prepare import Asked
 from lectern.allowlist import Address, Allowlist
+from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.model.facts import InboxMessage
 from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.storage import origin
+from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
 from tests import laid, rows
 from tests.rows import commit
@@ -38,8 +44,8 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise origin.NoSuchHost(host) from error
 
     monkeypatch.setattr(origin, "addresses", addresses)
-    prepare._known_servers.clear()
-    prepare._told_servers.clear()
+    streamer_prepare._known_servers.clear()
+    streamer_prepare._told_servers.clear()
     return asked
 
 
@@ -63,7 +69,7 @@ def take(host: StreamerHost, class_id: str, push_url: str, state: AiringState) -
 
 
 def why(host: StreamerHost, *urls: str) -> dict[str, str]:
-    return asyncio.run(prepare.forbidden_pushes(host, urls))
+    return asyncio.run(streamer_prepare.forbidden_pushes(host, urls))
 
 
 @pytest.mark.parametrize("url", [PRIVATE, "rtmps://inner.example/live/key", "rtmp://127.0.0.1/live/key"])
@@ -92,7 +98,7 @@ def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: p
     (said,) = [one.getMessage() for one in caplog.records]
     assert said.startswith("10.0.0.5: is no public host, and taken because classes were pushed to it before: ")
     assert said.endswith("set ALLOWED_PUSH_HOSTS=public,10.0.0.5")
-    assert asyncio.run(prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, []) is None
+    assert asyncio.run(streamer_prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, []) is None
     assert list(why(streamer, "rtmp://10.0.0.5:22/live/x")) == ["rtmp://10.0.0.5:22/live/x"]
     assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
 
@@ -105,7 +111,7 @@ def test_a_class_that_was_refused_opens_no_door(streamer: StreamerHost) -> None:
 def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
-    monkeypatch.setattr(prepare, "LOOK_UP_S", 0.1)
+    monkeypatch.setattr(streamer_prepare, "LOOK_UP_S", 0.1)
     monkeypatch.setattr(origin, "addresses", lambda *_: go_on.wait(10) and [])
     assert why(streamer, "rtmp://slow.example/live/x") == {}
     go_on.set()
@@ -128,3 +134,69 @@ def test_an_address_is_listed_however_it_is_written(listed: str, host: str) -> N
     assert places.forbidden(host, 1935, LOCAL) is None
     assert places.of_server(host, 1935) is None
     assert places.forbidden("fd00::2", 1935, [ipaddress.ip_address("fd00::2")]) is not None
+
+
+# What an origin answers for one recording is that recording's error, and holds up no other class.
+
+
+ALWAYS = SimpleNamespace(are_always=True)
+GOOD = "http://127.0.0.1/good.flv"
+ODD = "http://127.0.0.1/odd.flv?Signature=planted"
+
+
+def prepare(class_id: str, record_id: int, url: str) -> Prepare:
+    return rows.prepare(class_id, record_id, 2e9, video_url=url)
+
+
+def asked(id_: int, message: Prepare) -> Asked:
+    return Delivery(InboxMessage(id_, "prepare", "", 0), message)
+
+
+def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
+    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * streamer_prepare.PROBES_AT_HOST)}
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if url in slow:
+            await asyncio.sleep(2 * streamer_prepare.PORTION_S)
+        return RemoteFile(url, 3, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    classes = [prepare("c-good", 1, GOOD), *(prepare(f"c-{url[-7:-4]}", 2, url) for url in sorted(slow))]
+    named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
+    came = [asked(1, prepare("c-cached", 3, GOOD)), *(asked(*one) for one in reversed(named))]
+    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
+
+    async def portions() -> list[set[str]]:
+        return [
+            {one.class_id for one in streamer_prepare.prepares(some)}
+            async for some, _ in streamer_prepare.as_probed(host, came, {"3"})
+        ]
+
+    found = asyncio.run(portions())
+    assert found[0] == {"c-cached"}
+    assert "c-good" in found[1]
+    assert set().union(*found) == {one.class_id for one in streamer_prepare.prepares(came)}
+    assert sum(map(len, found)) == len(came)
+
+
+def test_an_error_that_nobody_foresaw_is_that_of_its_url(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with the place where it came up; the other recording is looked at as ever."""
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if url == ODD:
+            raise RuntimeError("planted")
+        return RemoteFile(url, 3, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    came = [asked(1, prepare("c-odd", 1, ODD)), asked(2, prepare("c-good", 2, GOOD))]
+    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
+    found = asyncio.run(streamer_prepare.probe_origins(host, came, set()))
+    assert found["2"] == RemoteFile(GOOD, 3, None, None)
+    assert isinstance(found["1"], Refuse)
+    assert found["1"].code is DOWNLOAD_FAILED
+    assert "RuntimeError in look, line " in found["1"].message
+    assert "RuntimeError in look, line " in caplog.text
+    assert "planted" not in caplog.text + found["1"].message

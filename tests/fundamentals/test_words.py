@@ -1,14 +1,23 @@
 """Times, lengths and amounts are written as people say them."""
 
+import errno
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lectern import formatting
+from lectern.db.inbox import HandledMessage
 from lectern.decide.account import period
+from lectern.errors import CallAPerson, Malformed
+from lectern.model.facts import InboxMessage
+from lectern.run_records import CLASSES, TAGS, label_of, name_of, records_of, tags_of
+from lectern.urls import plain, redact, redact_url
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +62,173 @@ def test_a_class_is_told_in_local_time_with_its_date_and_zone() -> None:
 
 def test_a_time_that_no_clock_shows_is_told_all_the_same() -> None:
     assert "no time" in formatting.moment(1e30)
+
+
+# What a run is called, and by which tags it is found, whatever its messages hold.
+
+
+ODD = [
+    "[" * 1100,
+    '{"class_id": ' + "[" * 1100 + "]" * 1100 + "}",
+    *(r'{"class_id": "\ud800"}', r'{"class_id": "a\u0000b"}'),
+    r'{"class_id": ["\ud800"], "record_id": 7, "video_resolution": "\udfff"}',
+    '{"class_id": "a b", "record_id": ' + "9" * 5000 + "}",
+    '{"record_id": ' + "9" * 4000 + "}",
+    '{"record_id": true, "video_resolution": {"a": 1}}',
+    *("\ud800", "null", ""),
+]
+
+
+def labels(flow: str, messages: list[InboxMessage]) -> tuple[str, list[str]]:
+    found = [label_of(one.body) for one in messages]
+    return name_of(flow, found, len(found)), tags_of(found)
+
+
+def kept(*bodies: str) -> list[InboxMessage]:
+    return [InboxMessage(number, "order", body, 0) for number, body in enumerate(bodies, 1)]
+
+
+C_1 = {"class_id": "c-1", "record_id": 6666, "video_resolution": "720p"}
+
+
+@pytest.mark.parametrize(
+    ("flow", "bodies", "called"),
+    [
+        ("booking", [C_1], ("booking c-1", ["class:c-1", "record:6666"])),
+        ("booking", [C_1, C_1], ("booking 2 messages", ["class:c-1", "record:6666"])),
+        ("settle", [{"record_id": 6666, "video_resolution": "240"}], ("settle 6666 240P", ["record:6666"])),
+    ],
+    ids=["its only class", "several messages", "a rendition"],
+)
+def test_a_run_is_called_after_what_it_is_about(flow: str, bodies: list[object], called: tuple[str, list[str]]) -> None:
+    assert labels(flow, kept(*map(json.dumps, bodies))) == called
+
+
+@pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
+def test_nothing_that_a_body_holds_stands_in_a_name_or_a_tag(body: str) -> None:
+    """Brackets that overflow a stack, half a surrogate pair, NUL: each once ended the teacher, or Prefect's request."""
+    good = json.dumps({"class_id": "good"})
+    assert label_of(body).class_id is None
+    name, tags = labels("booking", kept(body, good))
+    assert (name, tags[-1:]) == ("booking 2 messages", ["class:good"])
+    alone, _ = labels("booking", kept(body))
+    assert alone.startswith("booking ")
+    for text in (alone, *tags):
+        assert text.isascii()
+        assert text.isprintable()
+
+
+@given(st.text() | st.dictionaries(st.sampled_from(["class_id", "record_id", "video_resolution"]), st.text()).map(str))
+def test_whatever_a_body_holds_a_run_can_be_called(body: str) -> None:
+    name, tags = labels("booking", kept(body))
+    assert all(text.encode().decode() == text for text in (name, *tags))
+
+
+def test_a_storm_has_a_bounded_number_of_tags() -> None:
+    storm = [json.dumps({"class_id": f"c-{number}", "record_id": number}) for number in range(500)]
+    tags = labels("booking", kept(*storm))[1]
+    assert len(tags) == TAGS
+    assert sum(tag.startswith("class:") for tag in tags) == CLASSES
+
+
+@pytest.mark.parametrize(("number", "named"), [(CLASSES, CLASSES), (CLASSES + 1, 0)])
+def test_a_run_of_more_classes_than_it_can_name_names_none(number: int, named: int) -> None:
+    """Each is found by its booking; the first of them here would stand for all."""
+    bodies = [json.dumps({"class_id": f"c-{one}", "record_id": 7}) for one in range(number)]
+    (record,) = records_of(
+        "report", [HandledMessage(1, "prepared", one, None, None, 1.0, None) for one in bodies], "key", 1.0
+    )
+    assert sum(tag.startswith("class:") for tag in record.tags) == named
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("http://h/6666.flv", "http://h/6666.flv"),
+        ("https://h:8443/a/b.flv?Expires=1&Signature=x", "https://h:8443/a/b.flv?…"),
+        ("http://user:pass@h/a.flv", "http://h/a.flv"),
+        ("http://user:p@ss@h/a.flv#token", "http://h/a.flv?…"),
+        ("http://[::1]:80/a?x", "http://[::1]:80/a?…"),
+        ("oss://bucket/prefix", "oss://bucket/prefix"),
+        ("rtmp://h:1935/live/key", "rtmp://h:1935/…"),
+        ("RTMPS://h/live/key?auth_key=x", "RTMPS://h/…"),
+        ("http://user:pa/ss@h/a", "http://…"),
+        ("redis://:pass@h:6379/0", "redis://h:6379/0"),
+        ("no URL?token", "no URL?…"),
+        ("http://…", "http://…"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_what_is_secret(url: str, seen: str) -> None:
+    assert redact_url(url) == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("wget: http://h/a.flv?sign=x: ERROR 403: Forbidden.", "wget: http://h/a.flv?… ERROR 403: Forbidden."),
+        ("http://h/a.flv: the origin answered 404", "http://h/a.flv: the origin answered 404"),
+        ("begins with rtmp:// or rtmps://", "begins with rtmp:// or rtmps://"),
+        ("set http://… or oss://bucket/prefix.", "set http://… or oss://bucket/prefix."),
+        ("Error opening output rtmp://h/live/k: I/O", "Error opening output rtmp://h/…: I/O"),
+        ("from 'http://h/a?x' to \"http://u:p@h/b\".", 'from \'http://h/a?… to "http://h/b".'),
+        ("http://h/a.flv?…: the origin answered 404", "http://h/a.flv?…: the origin answered 404"),
+        ("no URL at all: a?b", "no URL at all: a?b"),
+        ("ssh://media@ecs-1:22: no answer", "ssh://media@ecs-1:22: no answer"),
+        ("ssh://media:secret@ecs-1:22: no answer", "ssh://ecs-1:22: no answer"),
+    ],
+)
+def test_urls_in_a_sentence_are_shown_without_what_is_secret(text: str, seen: str) -> None:
+    assert redact(text) == seen
+
+
+def test_no_error_has_a_secret_of_a_url_in_its_text() -> None:
+    error = CallAPerson("http://u:secret@h/a?secret: broken")
+    assert "secret" not in f"{error} {error.message} {error!r}"
+    assert "secret" not in str(Malformed("push_url: rtmp://h/secret", "c-1"))
+
+
+SECRETS = st.text("abcdefgh", min_size=3, max_size=8).map(lambda text: f"S{text}")
+
+
+@given(SECRETS, SECRETS, st.sampled_from(["", "/a", "/a%20b/c.flv"]))
+def test_a_url_that_is_shown_has_lost_its_secrets(password: str, token: str, path: str) -> None:
+    assert (
+        redact_url(f"https://user:{password}@store.example{path}?signature={token}") == f"https://store.example{path}?…"
+    )
+
+
+@given(st.text(), st.text(alphabet=st.characters(exclude_categories=["Z", "C"]), min_size=1).map(lambda t: f"%{t}"))
+def test_a_query_is_never_shown(around: str, secret: str) -> None:
+    """Whatever stands around it; blanks end a URL, and are refused in a booking."""
+    secret = f"S3{secret}CRET"
+    assert secret not in redact(f"{around} http://h/a.flv?{secret}")
+    assert secret not in redact_url(f"http://h/a.flv?{secret}")
+
+
+def test_a_long_text_is_read_in_no_time() -> None:
+    assert len(redact("a://" * 200_000)) > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionError("Error 111 connecting to 127.0.0.1:1. Connect call failed ('127.0.0.1', 1)."),
+            "127.0.0.1:1: connection refused",
+        ),
+        (
+            ConnectionError(
+                "Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+                "self-signed certificate (_ssl.c:1032)."
+            ),
+            "h:1: certificate verify failed: self-signed certificate",
+        ),
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
+        (OSError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
+        (TimeoutError(), "no answer in time"),
+        (ValueError("it is none"), "it is none"),
+    ],
+)
+def test_what_went_wrong_is_said_without_numbers_of_the_system(error: Exception, said: str) -> None:
+    assert plain(error) == said

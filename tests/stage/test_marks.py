@@ -27,7 +27,7 @@ def test_the_ci_draws_a_few_cases_of_each_night_matrix_by_the_seed() -> None:
     """As many as its mark says; a larger case of what the day claims, too, is the night's alone."""
     drawn = {"tests/rollout/test_killed.py": 3, "tests/faults/test_changes.py": DRAWN}
     first, second = (
-        collected("--depth", "ci", "--seed", seed, *drawn, "tests/flows/test_http_live.py") for seed in "12"
+        collected("--depth", "ci", "--seed", seed, *drawn, "tests/flows/test_examples.py") for seed in "12"
     )
     assert not any("[50-1000]" in one for one in first)
     of_matrices = [line.partition("[")[0] for line in first if line.partition("::")[0] in drawn]
