@@ -98,16 +98,16 @@ def test_a_class_that_is_sent_late_says_how_late(behind_s: float, is_said: bool)
     assert (f"; {behind_s:.1f} s behind" in told(late, NOW + 60)) == is_said
 
 
-def test_the_header_has_the_booking_itself() -> None:
+def test_the_header_has_the_booking_and_each_open_alarm_of_its_streamer() -> None:
     said = told(ClassView("c-1", booked(BookingState.WAITING, streamer=None)))
     for shown in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
         assert shown in said
     assert "streamer:" not in said
-
-
-def test_a_class_that_somebody_retried_is_on_air_although_its_teacher_calls_it_broken() -> None:
-    broken = ClassView("c-1", booked(BookingState.BROKEN, code=321))
-    assert standing(with_status(broken, {"streamer1": word(sendings={"c-1": ON_AIR})}), NOW) is Standing.ON_AIR
+    alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
+    other = OpenAlarm(318, "streamer1", 1, NOW, "c-2: no", ("c-2",))
+    said = told(with_status(ClassView("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
+    assert "open alarm: 321 ×3 on streamer1" in said
+    assert "318" not in said
 
 
 def test_the_last_check_is_part_of_the_account() -> None:
@@ -118,14 +118,6 @@ def test_the_last_check_is_part_of_the_account() -> None:
     assert "It is not ready for its start: its push URL cannot be reached: refused" in said
     assert "RUNBOOK.md: 324: a class is not ready for its start" in said
     assert "readiness: ready, checked at" in told(replace(found, check=Check(NOW, "")), START - 240)
-
-
-def test_an_open_alarm_of_its_streamer_is_named_with_its_heading() -> None:
-    alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
-    other = OpenAlarm(318, "streamer1", 1, NOW, "c-2: no", ("c-2",))
-    said = told(with_status(ClassView("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
-    assert "open alarm: 321 ×3 on streamer1" in said
-    assert "318" not in said
 
 
 def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
@@ -164,12 +156,15 @@ def test_on_one_host_each_sentence_is_said_once() -> None:
     assert sum("Cause: " in one for one in following) == 1
 
 
-def test_rows_of_a_streamer_that_no_longer_has_the_class_are_not_believed() -> None:
+def test_rows_are_believed_of_the_streamer_that_has_the_class() -> None:
+    """What it sends counts, although the teacher calls the class broken: somebody retried it."""
     teacher = ClassView("c-1", booked(streamer="streamer2"))
     streamer = ClassView("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
     found = with_status(gathered(teacher, streamer), {"streamer2": word()})
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert found.host == "streamer2"
+    broken = ClassView("c-1", booked(BookingState.BROKEN, code=321))
+    assert standing(with_status(broken, {"streamer1": word(sendings={"c-1": ON_AIR})}), NOW) is Standing.ON_AIR
 
 
 NAMES = {"recording", "push URL", "streamer", "rendition", "institution", "last error"}

@@ -87,13 +87,10 @@ def test_a_change_that_cannot_be_applied_is_reported_as_such_and_changes_nothing
     assert (reports(changes), changes.amended) == ([("c-1^2", errors.ENDED.number, 1, 3)], [])
 
 
-def test_a_class_that_ends_before_playout_has_its_change_is_reported_as_not_changed(changes: StreamerChanges) -> None:
+def test_a_class_that_ends_or_came_back_without_its_change_is_not_taken_for_changed(changes: StreamerChanges) -> None:
+    """Its teacher knew it without: it sends the change again."""
     decide.confirm(changes, APPLIED, replace(CHANGED, state=AiringState.AIRED), is_aired=False)
     assert (reports(changes), settled(changes)) == ([("c-1^2", errors.ENDED.number, 1, 3)], ["c-1^2"])
-
-
-def test_a_class_that_came_back_without_its_change_is_not_taken_for_changed(changes: StreamerChanges) -> None:
-    """Its teacher knew it without: it sends the change again."""
     decide.confirm(changes, APPLIED, replace(ON_AIR, placement=5), is_aired=True)
     assert reports(changes) == [("c-1^2", errors.NOT_BOOKED.number, 1, 5)]
 

@@ -65,12 +65,9 @@ def test_the_second_airing_is_on_another_streamer(changes: Changes) -> None:
     assert Report(cmd="prepared", class_id=SECOND, streamer="s2", result="success").class_id == SECOND
 
 
-def test_one_streamer_sends_both_where_there_is_no_other(changes: Changes) -> None:
+def test_one_streamer_sends_both_if_it_is_alone_and_one_airing_is_one(changes: Changes) -> None:
     first = placed(changes, "s1")
     assert (first.streamer, changes.orders[SECOND].streamer) == ("s1", "s1")
-
-
-def test_a_booking_without_one_is_aired_once(changes: Changes) -> None:
     order = changes.book(strategies.booking("c-1"))
     proceed(changes, [(order, URL)], {"s1": 0, "s2": 0})
     assert list(changes.orders) == ["c-1"]

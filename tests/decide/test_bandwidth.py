@@ -110,13 +110,10 @@ def test_what_must_begin_first_is_finished_and_the_others_wait() -> None:
     assert found.waiting == 1
 
 
-def test_no_more_than_max_downloads_run_at_the_same_time() -> None:
+def test_no_more_than_max_downloads_run_and_without_bounds_nothing_is_limited() -> None:
     some = [Download(str(number), 10**9, NOW - number) for number in range(5)]
     found = shared_out(some, Bounds(math.inf, MB, 3), Pushes(), Shares(), NOW)
     assert [one.stem for one in some if found.rates[one.stem]] == ["2", "3", "4"]
-
-
-def test_without_bounds_nothing_is_limited() -> None:
     found = shared_out([Download("a", 9), Download("b", 9)], Bounds(math.inf, math.inf, 4), Pushes(1e9), Shares(), NOW)
     assert found.rates == {"a": math.inf, "b": math.inf}
 
@@ -174,8 +171,13 @@ def test_what_would_be_late_by_the_windows_waits_for_none(
     assert turn(size_bytes, MIDNIGHT + class_at * HOUR_S, MIDNIGHT + hour * HOUR_S) is expected
 
 
-def test_a_recording_that_no_class_waits_for_keeps_to_the_windows() -> None:
+def test_what_no_class_waits_for_keeps_to_the_windows_and_what_was_urgent_is_finished() -> None:
+    """Else it would stop and go on again and again."""
     assert turn(10**13, math.inf, MIDNIGHT + 21 * HOUR_S) is Turn.LATER
+    at, bound = MIDNIGHT + 21 * HOUR_S, Bounds(math.inf, 10 * MB, 4, NIGHT)
+    rest = [Download("a", GB, MIDNIGHT + 48 * HOUR_S, came_bytes=GB // 2)]
+    assert turns(rest, bound, {"a"}, at) == {"a": Turn.URGENT}
+    assert turns(rest, bound, (), at) == {"a": Turn.LATER}
 
 
 def test_in_a_window_all_together_keep_to_its_rate_but_for_what_is_urgent() -> None:
@@ -189,14 +191,6 @@ def test_in_a_window_all_together_keep_to_its_rate_but_for_what_is_urgent() -> N
     assert late.rates == {"urgent": 0.6 * MB, "other 0": 0, "other 1": 0, "other 2": 0}
     assert late.later == {"other 0", "other 1", "other 2"}
     assert in_words(late) == "1 download, at most 0.6 MB a second; 3 downloads wait for their window"
-
-
-def test_what_has_become_urgent_is_finished_also_if_the_rest_of_it_could_wait() -> None:
-    """Else it would stop and go on again and again."""
-    at, bound = MIDNIGHT + 21 * HOUR_S, Bounds(math.inf, 10 * MB, 4, NIGHT)
-    rest = [Download("a", GB, MIDNIGHT + 48 * HOUR_S, came_bytes=GB // 2)]
-    assert turns(rest, bound, {"a"}, at) == {"a": Turn.URGENT}
-    assert turns(rest, bound, (), at) == {"a": Turn.LATER}
 
 
 @given(downloads, st.lists(st.floats(0, 1), min_size=12, max_size=12), bounds)

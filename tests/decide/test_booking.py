@@ -108,10 +108,13 @@ def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
     assert len(planned.verdicts) == 1_000
 
 
-def test_a_booking_that_comes_twice_is_answered_again_and_changes_nothing() -> None:
+def test_a_booking_that_comes_again_is_not_decided_again() -> None:
     planned = plan([booking(), booking()], BookingFacts(), LIMITS, NOW)
     assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
     assert not planned.again[0].differs
+    planned = plan([booking()], BookingFacts({"c-1": (booking().to_json(),)}, {}), LIMITS, NOW)
+    assert planned.again == [decide.Again("c-1", [])]
+    assert not planned.verdicts
 
 
 def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
@@ -120,12 +123,6 @@ def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
     (again,) = planned.again
     assert again.differs == [f"record_id {booking().record_id} -> 7"]
     assert [line for line in planned.lines() if "409" in line and "record_id" in line]
-
-
-def test_a_booking_that_is_kept_already_is_not_decided_again() -> None:
-    planned = plan([booking()], BookingFacts({"c-1": (booking().to_json(),)}, {}), LIMITS, NOW)
-    assert planned.again == [decide.Again("c-1", [])]
-    assert not planned.verdicts
 
 
 @pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])

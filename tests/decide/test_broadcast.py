@@ -64,28 +64,19 @@ CLASS: dict[str, Any] = {
 }
 
 
-def test_a_class_on_air_has_its_position_and_since_when() -> None:
+def test_a_class_on_air_has_its_position_and_how_often_it_was_cut() -> None:
     found = of_playout(CLASS)
     assert (found.on_air, found.position_s, found.since, found.failures) == (True, 63.2, 1_764_010_000.0, 0)
-
-
-def test_a_class_that_nobody_takes_counts_its_attempts_and_names_the_last_reason() -> None:
-    refused = {**CLASS, "state": "trying", "why": "Connection refused", "pushes": [{"failures": 17}, {"failures": 3}]}
-    found = of_playout(refused)
-    assert (found.on_air, found.failures, found.why) == (False, 17, "Connection refused")
-
-
-def test_a_class_that_was_cut_counts_its_sessions_beyond_the_first_of_each_url() -> None:
     assert of_playout({**CLASS, "sessions": 4}).cuts == 3
     assert (of_playout(CLASS).behind_s, of_playout({**CLASS, "behind_s": 2.5}).behind_s) == (0.0, 2.5)
     assert of_playout({**CLASS, "sessions": 2, "pushes": CLASS["pushes"] * 2}).cuts == 0
 
 
-def test_without_a_lease_and_without_a_playout_nothing_is_on_air_and_the_reason_is_said() -> None:
+def test_a_class_that_is_not_on_air_has_its_reason() -> None:
+    refused = {**CLASS, "state": "trying", "why": "Connection refused", "pushes": [{"failures": 17}, {"failures": 3}]}
+    found = of_playout(refused)
+    assert (found.on_air, found.failures, found.why) == (False, 17, "Connection refused")
     lease = of_playout({**CLASS, "state": "no_lease"})
     assert (lease.on_air, lease.why) == (False, "this streamer holds no lease, so it may not push")
     assert "does not answer: no socket" in (without_playout("no socket").why or "")
-
-
-def test_why_a_class_ended_is_not_the_last_error_of_a_good_one() -> None:
     assert of_playout({**CLASS, "state": "ended", "why": "its recording is over"}).why is None

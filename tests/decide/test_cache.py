@@ -173,16 +173,13 @@ def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_n
     assert refused.why.endswith(f"1 of 1 rendition (MAX_VIDEO_NUM); the next place for it is free at {free}")
 
 
-def test_a_place_of_another_day_is_told_with_its_date() -> None:
+def test_a_place_of_another_day_has_its_date_and_what_could_be_evicted_is_not_needed() -> None:
+    """All places are taken, half of them by renditions that no class needs: it is the size that does not fit."""
     bound = Bound(1_000, 1)
     (refused,) = told_when(
         admit([WantedRendition("c-2", "b", 1)], {}, Usage(1, 1), bound, []), bound, held("a", 1, 2880), NOW
     )
     assert refused.why.endswith(f"is free at {formatting.moment(NOW + 2880 * 60)}")
-
-
-def test_what_could_be_evicted_is_not_said_to_be_needed() -> None:
-    """All places are taken, half of them by renditions that no class needs: it is the size that does not fit."""
     idle = [Idle(str(number), 10**9) for number in range(6)]
     said = no_room("1009", 95 * 10**9, Usage(12 * 10**9, 12), Bound(100 * 10**9, 12), idle)
     assert said.endswith("booked classes need 6.0 GB of 100 GB (MAX_VIDEO_SIZE)")

@@ -188,12 +188,9 @@ def test_a_transcoding_ends_as_most_of_the_last_ones_did(some: list[Transcoding]
     assert TRANSCODERS.ends(some, NOW) == {stem: NOW + at_s for stem, at_s in within_s.items()}
 
 
-def test_nothing_is_forecast_from_few_transcodings_or_of_a_transcoder_that_is_not_there() -> None:
+def test_little_is_forecast_from_few_transcodings() -> None:
     few = Transcoders({Backend.OSS: TOOK_S[:4], Backend.ECS: TOOK_S})
     assert few.ends([made(1, Backend.OSS), ours(2)], NOW) == {}
-
-
-def test_the_quick_half_of_the_last_transcodings_is_known_from_five_on() -> None:
     assert (quick_half_s(TOOK_S), quick_half_s(TOOK_S[:5]), quick_half_s(TOOK_S[:4])) == (50, 30, None)
 
 

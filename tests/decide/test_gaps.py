@@ -83,12 +83,9 @@ def test_nothing_that_is_sent_after_the_slate_is_a_gap_of_its_own() -> None:
     ]
 
 
-def test_a_recording_that_is_shorter_than_its_class_leaves_a_gap_at_the_end() -> None:
+def test_each_end_of_sending_has_the_reason_of_its_gap() -> None:
     known = found(part(0, 500), part(501, 700), message="aired whole; 1 session; its recording is over")
     assert [one.why for one in known.gaps] == ["no reason is known", "its recording was over"]
-
-
-def test_a_receiver_that_takes_less_than_it_is_sent_lacks_what_was_skipped() -> None:
     known = found(part(0, 500, sent_s=490), part(500, 1_000), events=(event(500, "fell behind", "10.0 s late"),))
     assert (known.missing_s, [one.why for one in known.gaps]) == (10, ["its receiver took less than it was sent"])
 
@@ -109,11 +106,14 @@ def test_a_class_is_whole_if_it_lacks_at_most_5_s_and_1_percent(length: int, mis
     assert known.sentence().startswith("aired" if known.is_whole else f"{formatting.length(missing_s)} of ")
 
 
-def test_many_gaps_are_counted_and_the_longest_are_named() -> None:
+def test_many_gaps_are_counted_and_of_many_parts_the_longest_are_kept() -> None:
     parts = [part(at, at + 90 - at / 50) for at in range(0, 1_000, 100)]
     said = found(*parts).missing()
     assert said.count("no reason is known") == 5
     assert said.endswith("; 5 more gaps")
+    parts = [part(at, at + 1 + at / 100) for at in range(0, 100, 10)]
+    assert longest(parts, 3) == parts[-3:]
+    assert longest(parts, 20) == parts
 
 
 def test_a_class_of_which_nothing_was_sent_was_not_aired_although_its_slate_was() -> None:
@@ -123,12 +123,6 @@ def test_a_class_of_which_nothing_was_sent_was_not_aired_although_its_slate_was(
     )
     assert not_aired(found(), None) == "not aired"
     assert (as_run(known, [part(0, 1_000, "slate")]).split(",")[0], as_run(known, ())) == ("0 s of the recording", "")
-
-
-def test_of_too_many_parts_the_shortest_are_left_out() -> None:
-    parts = [part(at, at + 1 + at / 100) for at in range(0, 100, 10)]
-    assert longest(parts, 3) == parts[-3:]
-    assert longest(parts, 20) == parts
 
 
 def test_a_class_that_was_booked_after_its_start_says_so() -> None:

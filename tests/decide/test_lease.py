@@ -21,18 +21,17 @@ def test_nobody_takes_a_class_before_its_lease_has_run_out() -> None:
     assert leases.NOTICE_S > leases.WITNESS_S
 
 
-def test_a_lease_without_end_is_never_taken() -> None:
+def test_a_lease_without_end_is_never_taken_and_a_notice_is_over_at_the_loss() -> None:
+    """With a moment to spare, in which the run begins that gives it."""
     assert leases.lost_after(60, 0) == math.inf
     assert leases.until(0.0, 0) == math.inf
-
-
-def test_the_notice_is_over_when_the_streamer_is_lost() -> None:
-    """With a moment to spare, in which the run begins that gives it."""
     assert leases.suspect_after(60, 5) + leases.NOTICE_S + leases.HASTE_S == 60
 
 
-def test_a_beat_or_two_that_are_missing_are_no_suspicion() -> None:
+def test_a_silence_is_what_was_not_said_while_somebody_listened_and_a_beat_or_two_are_none() -> None:
     assert leases.suspect_after(12, 5) == 15
+    assert leases.silence(100.0, 0.0, ears_open_s=3.0) == 3.0
+    assert leases.silence(None, 7.0, ears_open_s=30.0) == 7.0
 
 
 def test_who_fell_silent_in_the_same_moment_takes_no_class() -> None:
@@ -41,11 +40,6 @@ def test_who_fell_silent_in_the_same_moment_takes_no_class() -> None:
         for more_s in (0.01, 5.0, 100.0):
             silent_s = leases.suspect_after(lost_after_s, beat_s) + more_s
             assert beat_s < leases.heard_within(silent_s) < silent_s - beat_s
-
-
-def test_what_was_not_said_while_nobody_listened_is_no_silence() -> None:
-    assert leases.silence(100.0, 0.0, ears_open_s=3.0) == 3.0
-    assert leases.silence(None, 7.0, ears_open_s=30.0) == 7.0
 
 
 HELD, OVER = 20.0, 5.0

@@ -63,9 +63,12 @@ def test_however_often_one_looks_no_check_is_made_twice_and_none_goes_backwards(
     assert set(made) <= set(CHECKS_S)
 
 
-def test_a_class_that_is_ready_has_no_reds() -> None:
+def test_a_class_that_is_ready_has_no_reds_and_any_other_all_at_once() -> None:
     assert reds(GOOD) == []
     assert reds(replace(GOOD, skew_s=None)) == []
+    assert len(reds(Seen(False, 0, 100, None, None, None, "refused", 9.0, lease=False))) == 5
+    assert sentence("c-1", "6666", 300, ["a", "b"]) == "c-1 begins in 5 min and is not ready with 6666: a; b"
+    assert minutes(40) == "40 s"
 
 
 @pytest.mark.parametrize(
@@ -84,12 +87,6 @@ def test_a_class_that_is_ready_has_no_reds() -> None:
 def test_each_fault_is_one_reason(change: dict[str, object], said: str) -> None:
     (found,) = reds(replace(GOOD, **change))  # type: ignore[arg-type]
     assert said in found
-
-
-def test_all_reasons_are_told_at_once() -> None:
-    assert len(reds(Seen(False, 0, 100, None, None, None, "refused", 9.0, lease=False))) == 5
-    assert sentence("c-1", "6666", 300, ["a", "b"]) == "c-1 begins in 5 min and is not ready with 6666: a; b"
-    assert minutes(40) == "40 s"
 
 
 @pytest.mark.parametrize(
@@ -149,17 +146,11 @@ def test_what_is_told_of_a_lesson(one: Samples, said: str) -> None:
     assert dead_air_warning(one) == said
 
 
-def test_a_recording_without_sound_is_silent_from_its_beginning_to_its_end() -> None:
+def test_what_is_silent_or_dark_is_measured_from_end_to_end() -> None:
+    """A lesson that ends black is told, though no picture follows."""
     found = Samples(90.0, tuple((float(at), 200, False) for at in range(0, 90, 2)), (), None)
     assert [one.text() for one in dead_air_faults(found)] == ["silent from 0:00 to 1:30"]
-
-
-def test_what_comes_after_the_last_key_frame_counts_a_little() -> None:
-    """A lesson that ends black is told, though no picture follows."""
     assert dead_air_warning(lesson(black=(290, 300))) == "black from 4:48 to 5:00"
-
-
-def test_key_frames_that_are_far_apart_do_not_make_a_short_blackout_long() -> None:
     assert dead_air_warning(lesson(black=(100, 101), key_s=10)) == ""
 
 

@@ -118,21 +118,12 @@ stems = st.lists(st.from_regex(r"[1-9][0-9]{0,3}_720P", fullmatch=True), max_siz
 loads = st.dictionaries(st.sampled_from(STREAMERS), st.integers(0, 50), min_size=1)
 
 
-def test_with_no_streamer_alive_there_is_no_place() -> None:
+def test_classes_of_one_rendition_meet_while_their_streamer_has_its_share() -> None:
     assert place(["1_720P", "2_720P"], {}, 1.25) == [None, None]
-
-
-def test_classes_of_one_rendition_meet_on_one_streamer_while_it_has_room() -> None:
     assert len(set(place(["6666_720P"] * 20, IDLE, UNBOUNDED))) == 1
-
-
-def test_a_popular_rendition_spreads_when_its_streamer_has_more_than_its_share() -> None:
     counts = Counter(place(["6666_720P"] * 100, IDLE, 1.25))
     assert max(counts.values()) <= math.ceil(1.25 * 100 / 5)
     assert len(counts) > 1
-
-
-def test_a_thousand_records_spread_evenly() -> None:
     counts = Counter(place([f"{number}_720P" for number in range(1_000)], IDLE, 1.25))
     assert set(counts) == set(STREAMERS)
     assert max(counts.values()) <= 250

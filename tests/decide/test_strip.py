@@ -63,14 +63,11 @@ def test_the_strip_of_a_class_is_its_as_run() -> None:
     assert [block.share(hole) for hole in block.holes] == [(33.333, 3.704), (37.037, 11.111)]
 
 
-def test_streamers_are_in_the_order_of_their_numbers() -> None:
+def test_streamers_are_in_the_order_of_their_numbers_without_classes_of_no_length() -> None:
     names = ["streamer10", "streamer2", "a", "streamer1", "9"]
     drawn = [strip.of_day((), {}, names, NOW), strip.of_counts({name: {"ready": 1} for name in (*names, None)}, NOW)]
     for one in drawn:
         assert [row.name for row in one.rows][:5] == ["9", "a", "streamer1", "streamer2", "streamer10"]
-
-
-def test_a_class_without_a_length_has_no_strip() -> None:
     view, standing = lesson(NOW, NOW)
     assert strip.of_class(view, standing, NOW) is None
     assert strip.of_class(ClassView("c-2"), Standing.UNKNOWN, NOW) is None

@@ -188,10 +188,7 @@ def test_every_passed_deadline_has_one_outcome(
     assert overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs) is what
 
 
-def test_an_attempt_of_our_own_may_take_three_times_the_recording_and_two_minutes() -> None:
+def test_our_own_attempts_have_their_time_and_make_a_record_together() -> None:
     assert decide.total_limit_s(600) == 1_920
-
-
-def test_renditions_of_one_record_are_made_together() -> None:
     keys = [(1, Resolution.P720), (2, Resolution.P240), (1, Resolution.P480)]
     assert decide.by_record(keys) == {1: [Resolution.P720, Resolution.P480], 2: [Resolution.P240]}

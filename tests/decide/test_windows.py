@@ -52,13 +52,10 @@ def test_the_clock_of_the_time_zone_decides(when: str, rate: float) -> None:
     assert NIGHT.rate_at(at(when)) == rate
 
 
-def test_without_windows_downloads_may_run_always() -> None:
+def test_without_windows_downloads_run_always_and_one_may_go_on_after_midnight() -> None:
     assert Windows.parsed("") == ALWAYS
     assert ALWAYS.rate_at(0) == math.inf
     assert ALWAYS.ends(1000, 5, 100) == 15
-
-
-def test_a_window_may_go_on_after_midnight() -> None:
     assert Windows.parsed("22:00-06:00=1m", "UTC").spans == ((0, 21600, 1024**2), (79200, 86400, 1024**2))
     assert Windows.parsed("22:00-00:00").spans == Windows.parsed("22:00-24:00").spans
 

@@ -311,11 +311,16 @@ def test_doctor_names_a_setting_that_does_nothing_any_more_or_has_another_name(t
     assert "INBOX_TRIES is now called INBOX_MAX_ATTEMPTS" in done.stdout
 
 
-def test_doctor_takes_no_other_program_for_the_process_whatever_that_answers(teacher: Path) -> None:
+def test_doctor_takes_no_other_answer_for_that_of_a_process_or_a_redis(teacher: Path) -> None:
+    """It takes the connection, and says nothing."""
     with serving(body=b'{"wrong": [], "since": null}') as server:
         bind = f"127.0.0.1:{server.server_port}"
         done = lectern(teacher, "doctor", "teacher", API_BIND=bind, PREFECT_API_URL="http://127.0.0.1:1/api")
     assert f"✗ process: http://{bind}/health answers something else than JSON of ours" in done.stdout
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
+        done = lectern(teacher, "doctor", "teacher", REDIS_URL=url, PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert f"✗ redis: {url}: no answer in time" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
@@ -326,14 +331,6 @@ def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: 
         done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api", **proxy)
     assert "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there" in done.stdout
     assert "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there" in done.stdout
-
-
-def test_doctor_says_of_a_redis_that_hangs_that_it_gives_no_answer_in_time(teacher: Path) -> None:
-    """It takes the connection, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as hangs:
-        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
-        done = lectern(teacher, "doctor", "teacher", REDIS_URL=url, PREFECT_API_URL="http://127.0.0.1:1/api")
-    assert f"✗ redis: {url}: no answer in time" in done.stdout
 
 
 def test_doctor_says_why_a_redis_that_answers_takes_no_writes(teacher: Path) -> None:
@@ -423,12 +420,9 @@ def test_a_clients_token_is_made_once_listed_with_its_rights_and_revoked(teacher
     assert lectern(teacher, "client", "revoke", "shop").returncode == 0
 
 
-def test_a_viewers_name_is_no_markup_and_no_path(teacher: Path) -> None:
-    assert lectern(teacher, "viewer", "add", "<b>").returncode == 2
-
-
-def test_an_empty_institution_is_none_and_not_all_of_them(teacher: Path) -> None:
+def test_what_cannot_be_a_name_makes_no_viewer(teacher: Path) -> None:
     """An empty variable of a shell must not let a school see the classes of the others."""
+    assert lectern(teacher, "viewer", "add", "<b>").returncode == 2
     refused = lectern(teacher, "viewer", "add", "school", "--institution", "")
     assert (refused.returncode, "1 to 250" in refused.stderr) == (2, True)
     assert "school" not in lectern(teacher, "viewer", "ls").stdout

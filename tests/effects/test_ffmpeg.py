@@ -48,14 +48,11 @@ def test_a_fitted_size_is_even_inside_the_box_and_touches_it(width: int, height:
     assert fitted[0] == box[0] or fitted[1] == box[1]
 
 
-def test_a_picture_without_a_size_is_no_picture() -> None:
-    with pytest.raises(ValueError, match="0x3"):
-        ffmpeg.fitted_size(0, 3, Resolution.P240)
-
-
-def test_of_a_report_the_time_is_read() -> None:
+def test_a_report_has_its_time_and_a_picture_its_size() -> None:
     lines = ["frame=50", "total_size=1234", "out_time_us=2000000", "progress=continue", "out_time_us=N/A", ""]
     assert [ffmpeg.out_time_s(line) for line in lines] == [None, None, 2.0, None, None, None]
+    with pytest.raises(ValueError, match="0x3"):
+        ffmpeg.fitted_size(0, 3, Resolution.P240)
 
 
 def test_no_ffmpeg_anywhere_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_an_outage_of_500_classes_is_one_alarm_and_one_word_more_and_its_end(des
     assert desk.follow_up(9999) == []
 
 
-def test_the_first_alarm_is_sent_as_it_is_and_another_code_is_another_incident(desk: Desk) -> None:
+def test_each_code_and_each_class_without_recording_is_an_incident_of_its_own(desk: Desk) -> None:
     desk.cry(TRANSCODE_FAILED, 1000)
     desk.cry(DISK_FULL, 1000)
     assert desk.send(1000) == [208, 316]

@@ -12,13 +12,10 @@ from tests.effects.conftest import Origin
 from tests.effects.test_origin import answering
 
 
-def test_a_signature_is_that_of_the_contract() -> None:
+def test_a_signature_is_that_of_the_contract_and_is_verified() -> None:
     """md5 of ``record_id=6666&video_resolution=720P&key=secret``."""
     fields = {"video_resolution": "720P", "record_id": 6666, "sign": "not part of it"}
     assert oss.sign(fields, "secret") == "6ca4e3fab9ed7595ac502597e3335334"
-
-
-def test_a_signature_is_verified() -> None:
     fields = {"record_id": 6666, "video_resolution": "720P"}
     assert oss.verify(fields, oss.sign(fields, "secret"), "secret")
     assert not oss.verify(fields, oss.sign(fields, "other"), "secret")
@@ -57,12 +54,9 @@ async def test_a_transcoder_that_says_no_is_fallen_back_from(origin: Origin, sta
     assert (caught.value.code and caught.value.code.number) == code
 
 
-async def test_a_dead_transcoder_is_asked_again_later() -> None:
+async def test_a_dead_transcoder_is_asked_again_and_one_without_a_url_is_left() -> None:
     with pytest.raises(TryAgain, match="no answer"):
         await ask("http://127.0.0.1:1/t")
-
-
-async def test_a_url_that_is_none_is_fallen_back_from() -> None:
     with pytest.raises((FallBack, TryAgain)):
         await ask("http://[::bad/t")
 

@@ -42,14 +42,11 @@ def test_what_one_sends_no_other_sends_nor_anything_behind_it(either_engine: Eng
     assert claimed(either_engine, "b") == [3]
 
 
-def test_what_was_not_sent_in_its_time_is_sent_by_another(either_engine: Engine) -> None:
+def test_what_was_not_sent_in_time_or_could_not_be_is_sent_by_another(either_engine: Engine) -> None:
     answers(either_engine, "c-1")
     assert claimed(either_engine, "a") == [1]
     assert claimed(either_engine, "b", NOW + outbox.SENDING_S - 1) == []
     assert claimed(either_engine, "b", NOW + outbox.SENDING_S) == [1]
-
-
-def test_what_could_not_be_sent_is_anybodys_at_once(either_engine: Engine) -> None:
     answers(either_engine, "c-1")
     assert claimed(either_engine, "a") == [1]
     commit(either_engine, outbox.unclaim, journal, "a", [1])
@@ -138,13 +135,10 @@ def rows(engine: Engine) -> list[str]:
         return list(connection.execute(select(journal.inbox.c.body).order_by(journal.inbox.c.id)).scalars())
 
 
-def test_what_two_hear_is_one_row(either_engine: Engine) -> None:
+def test_what_the_platform_sends_twice_is_two_rows_and_what_two_hear_is_one(either_engine: Engine) -> None:
     assert keep(either_engine, "a", said("order 1", "order 2")) == 2
     assert keep(either_engine, "b", said("order 2", "order 1")) == 0
     assert rows(either_engine) == ["order 1", "order 2"]
-
-
-def test_what_the_platform_sends_twice_is_two_rows_however_many_hear_it(either_engine: Engine) -> None:
     for me in ("a", "b", "c"):
         keep(either_engine, me, said("order 1", "order 1"))
     assert rows(either_engine) == ["order 1", "order 1"]

@@ -33,24 +33,18 @@ async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
     assert finished.seconds > 0
 
 
-async def test_arguments_reach_the_program_as_they_are() -> None:
+async def test_arguments_and_lines_reach_the_program_and_us_as_they_are() -> None:
     odd = ["it's", 'a "b" $HOME', "-x; rm", "二"]
     finished = await subprocesses.run(["printf", "%s\n", *odd], timeout_s=10)
     assert finished.output.splitlines() == odd
-
-
-async def test_lines_end_at_newlines_and_carriage_returns() -> None:
     lines: list[str] = []
     await subprocesses.run(["printf", r"a\rb\r\nc\n\nd"], timeout_s=10, on_line=lines.append)
     assert lines == ["a", "b", "c", "d"]
 
 
-async def test_input_is_empty_and_env_is_added() -> None:
+async def test_input_is_empty_or_read_to_its_end() -> None:
     finished = await subprocesses.run(["sh", "-c", "cat; echo $MORE$HOME"], timeout_s=10, env={"MORE": "more"})
     assert finished.output.strip() == f"more{os.environ.get('HOME', '')}"
-
-
-async def test_input_is_read_to_its_end_also_by_a_program_that_does_not_want_it() -> None:
     assert (await subprocesses.run(["sh", "-c", "cat; echo , done"], timeout_s=10, stdin=b"in")).output == "in, done\n"
     assert (await subprocesses.run(["wc", "-c"], timeout_s=10, stdin=b"x" * 1_000_000)).output.strip() == "1000000"
     assert (await subprocesses.run(["true"], timeout_s=10, stdin=b"x" * 1_000_000)).returncode == 0
@@ -96,14 +90,11 @@ async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path
     assert not any(alive(pid) for pid in family(pids))
 
 
-async def test_a_program_that_shows_progress_does_not_stall() -> None:
+async def test_a_program_stalls_unless_it_shows_progress() -> None:
     finished = await subprocesses.run(
         ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done"], timeout_s=60, stall_s=0.8
     )
     assert finished.returncode == 0
-
-
-async def test_lines_that_are_no_progress_do_not_count() -> None:
     with pytest.raises(subprocesses.Stalled):
         await subprocesses.run(
             ["sh", "-c", "while :; do echo same; sleep 0.1; done"], timeout_s=60, stall_s=0.5, on_line=lambda _: False

@@ -118,12 +118,9 @@ def test_a_class_is_punctual_that_begins_within_a_second() -> None:
     assert not line(PLANNED, []).punctual
 
 
-def test_what_a_recording_lacks_that_is_shorter_than_its_class_is_missing() -> None:
+def test_what_a_recording_lacks_is_missing_also_of_a_class_that_people_call_whole() -> None:
     short = line(PLANNED._replace(why="its recording is over"), [part(START, START + 40)])
     assert (short.sent_s, short.missing_s) == (40, 20)
-
-
-def test_each_second_that_was_not_sent_is_missing_also_of_a_class_that_people_call_whole() -> None:
     cut = line(PLANNED, [part(START, START + 30), part(START + 31.1, START + 60, session=2)])
     assert (cut.sent_s, cut.missing_s) == (58.9, 1.1)
     behind = line(PLANNED, [part(START, START + 30, sent_s=27), part(START + 30, START + 60)])

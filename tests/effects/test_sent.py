@@ -55,19 +55,18 @@ def happens(engine: Engine, *whats: str) -> Sending:
         return account.sendings(connection, [due])["c-1"]
 
 
-def test_a_class_is_on_air_from_when_its_receiver_took_it(streamer_engine: Engine) -> None:
+def test_a_class_is_on_air_from_when_its_receiver_took_it_until_it_is_cut(streamer_engine: Engine) -> None:
     assert happens(streamer_engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
-
-
-def test_refused_pushes_are_counted_with_their_last_reason(streamer_engine: Engine) -> None:
-    found = happens(streamer_engine, *["push refused"] * 17)
-    assert (found.on_air, found.failures, found.why, found.why_at) == (False, 17, "because 16", NOW - 34)
-
-
-def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(streamer_engine: Engine) -> None:
     assert not happens(streamer_engine, "on air", "push broke off", "push refused").on_air
     again = happens(streamer_engine, "on air")
     assert (again.on_air, again.cuts, again.failures, again.why) == (True, 1, 0, "because 2")
+
+
+def test_refused_pushes_and_the_slate_are_told(streamer_engine: Engine) -> None:
+    found = happens(streamer_engine, *["push refused"] * 17)
+    assert (found.on_air, found.failures, found.why, found.why_at) == (False, 17, "because 16", NOW - 34)
+    assert happens(streamer_engine, "on air", "slate").slate
+    assert not happens(streamer_engine, "recording again").slate
 
 
 def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,11 +82,6 @@ def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, mon
         found = account.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
     assert found["c-1"] == Sending(on_air=True, since=NOW - 49)
     assert (found["c-2"].on_air, found["c-2"].cuts) == (True, 9)
-
-
-def test_the_slate_is_told(streamer_engine: Engine) -> None:
-    assert happens(streamer_engine, "on air", "slate").slate
-    assert not happens(streamer_engine, "recording again").slate
 
 
 def test_a_class_of_which_nothing_was_tried_has_no_sending(streamer_engine: Engine) -> None:

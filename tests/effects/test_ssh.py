@@ -157,16 +157,13 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     assert not begun.exists()
 
 
-async def test_an_unknown_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
+async def test_a_host_key_that_is_not_the_known_one_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
     empty = tmp_path / "known_hosts"
     empty.touch()
     with pytest.raises(CallAPerson, match=f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> "):
         async with login(sshd, known_hosts=empty):
             pass
     assert empty.read_text() == ""
-
-
-async def test_another_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
     other = tmp_path / "known_hosts"
     other.write_text(f"[127.0.0.1]:{sshd.port} {make_key(tmp_path / 'other')}")
     with pytest.raises(CallAPerson, match="is another than in"):
@@ -218,14 +215,11 @@ async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
             pass
 
 
-async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
+async def test_a_host_that_does_not_answer_is_tried_again_and_not_waited_for(sshd: Sshd) -> None:
     host = ssh.SshHost("media", "127.0.0.1", free_port())
     with pytest.raises(TryAgain, match=r"cannot be reached: (?!\[Errno)"):
         async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=5):
             pass
-
-
-async def test_a_host_that_says_nothing_is_not_waited_for(sshd: Sshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         host = ssh.SshHost("media", "127.0.0.1", server.getsockname()[1])
         with pytest.raises(TryAgain):

@@ -68,11 +68,6 @@ def test_a_download_is_finished_once(tmp_path: Path) -> None:
     assert final.read_bytes() == b"abc"
 
 
-def test_a_download_that_is_not_there_can_not_be_finished(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        cache_dir.finish(cache_dir.part_path(tmp_path, "6666"), cache_dir.rendition_path(tmp_path, "6666"))
-
-
 def test_removing_leaves_the_others_and_no_empty_folder(tmp_path: Path) -> None:
     one, other = put(tmp_path / "6666/6666.flv"), put(tmp_path / "6666/6666_720P.flv.part")
     cache_dir.write_origin(other, REMOTE)
@@ -83,15 +78,12 @@ def test_removing_leaves_the_others_and_no_empty_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_quarantine_keeps_the_name_and_overwrites_nothing(tmp_path: Path) -> None:
+def test_quarantine_overwrites_nothing_and_takes_what_is_in_the_store_alone(tmp_path: Path) -> None:
     path = tmp_path / "6666/it's odd.txt"
     first = cache_dir.quarantine(tmp_path, put(path, b"1"))
     second = cache_dir.quarantine(tmp_path, put(path, b"2"))
     assert first == tmp_path / "quarantine/6666/it's odd.txt"
     assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
-
-
-def test_only_what_is_in_the_store_can_be_quarantined(tmp_path: Path) -> None:
     for outside in (tmp_path.parent / "x", tmp_path / ".." / "x", tmp_path):
         with pytest.raises(Misuse):
             cache_dir.quarantine(tmp_path, outside)
@@ -149,8 +141,10 @@ def test_file_that_goes_while_store_is_scanned_is_not_listed(tmp_path: Path, mon
     assert [one.site for one in cache_dir.scan(tmp_path)] == [f"{tmp_path}/1/1.flv", f"{tmp_path}/2/2_720P.flv"]
 
 
-def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+def test_a_store_or_a_download_that_is_not_there_is_none(tmp_path: Path) -> None:
     assert cache_dir.scan(tmp_path / "none") == []
+    with pytest.raises(FileNotFoundError):
+        cache_dir.finish(cache_dir.part_path(tmp_path, "6666"), cache_dir.rendition_path(tmp_path, "6666"))
 
 
 def test_a_records_folder_that_is_a_symbolic_link_is_refused_and_listed_as_unknown(tmp_path: Path) -> None:
@@ -267,14 +261,11 @@ async def test_a_url_that_is_signed_for_get_only_is_looked_at_too(origin: Origin
     assert (await look(origin, "/a")).size_bytes == 3
 
 
-async def test_a_busy_origin_is_asked_three_times(origin: Origin) -> None:
+async def test_a_busy_origin_is_asked_three_times_and_believed_when_it_recovers(origin: Origin) -> None:
     origin.statuses["/a"] = [503]
     with pytest.raises(TryAgain, match="503"):
         await look(origin, "/a", timeout_s=20)
     assert origin.took("HEAD", "/a") == 3
-
-
-async def test_an_origin_that_recovers_is_believed(origin: Origin) -> None:
     origin.files["/a"] = b"abc"
     origin.statuses["/a"] = [503, 0]
     assert (await look(origin, "/a")).size_bytes == 3

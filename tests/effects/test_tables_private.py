@@ -31,10 +31,14 @@ def written(path: Path) -> dict[str, int]:
     return modes
 
 
-def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
+def test_a_new_database_is_its_owners_alone_and_its_folder_as_it_was(tmp_path: Path) -> None:
     modes = written(tmp_path / "teacher.db")
     assert {"teacher.db", "teacher.db-wal"} <= modes.keys()
     assert set(modes.values()) == {0o600}
+    (tmp_path / "teacher.db").mkdir(mode=0o755)
+    with pytest.raises(Misuse, match="folder"):
+        schema.upgrade(open_database(f"sqlite:///{tmp_path}/teacher.db"), "teacher")
+    assert stat.S_IMODE((tmp_path / "teacher.db").stat().st_mode) == 0o755
 
 
 def test_a_database_of_the_old_program_is_its_groups_as_before_and_nobody_elses(tmp_path: Path) -> None:
@@ -97,10 +101,3 @@ def test_a_migration_closes_it_and_who_only_looks_leaves_it_as_it_is(tmp_path: P
     schema.upgrade(engine, "teacher")
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o640}
     engine.dispose()
-
-
-def test_a_folder_in_its_place_keeps_its_rights(tmp_path: Path) -> None:
-    (tmp_path / "teacher.db").mkdir(mode=0o755)
-    with pytest.raises(Misuse, match="folder"):
-        schema.upgrade(open_database(f"sqlite:///{tmp_path}/teacher.db"), "teacher")
-    assert stat.S_IMODE((tmp_path / "teacher.db").stat().st_mode) == 0o755

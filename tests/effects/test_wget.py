@@ -42,12 +42,17 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "6666" / "6666_720P.flv.part"
 
 
-async def test_a_file_arrives_whole(origin: Origin, part: Path) -> None:
+async def test_a_file_arrives_whole_and_its_part_is_not_fetched_again(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     seen: list[int] = []
     await fetch(f"{origin.url}/a.flv", part, on_progress=seen.append)
     assert part.read_bytes() == BODY
     assert seen[-1] == len(BODY)
+    origin.files["/a.flv"] = BODY
+    part.parent.mkdir()
+    part.write_bytes(BODY)
+    await fetch(f"{origin.url}/a.flv", part)
+    assert part.read_bytes() == BODY
 
 
 async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -> None:
@@ -57,14 +62,6 @@ async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -
     await fetch(f"{origin.url}/a.flv", part)
     assert part.read_bytes() == BODY
     assert origin.asked[-1] == ("GET", "/a.flv", "bytes=150000-")
-
-
-async def test_a_whole_part_is_not_fetched_again(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
-    part.parent.mkdir()
-    part.write_bytes(BODY)
-    await fetch(f"{origin.url}/a.flv", part)
-    assert part.read_bytes() == BODY
 
 
 async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) -> None:
@@ -104,23 +101,22 @@ async def test_a_busy_origin_is_asked_again_later(origin: Origin, part: Path, st
         await fetch(f"{origin.url}/a.flv", part)
 
 
-async def test_a_dead_origin_is_asked_again_later(part: Path) -> None:
+async def test_a_dead_origin_is_asked_again_and_an_odd_rate_is_misuse(part: Path) -> None:
     with pytest.raises(TryAgain, match="refused"):
         await fetch("http://127.0.0.1:1/a.flv", part)
+    with pytest.raises(Misuse, match="1000k"):
+        await fetch("http://127.0.0.1:1/a.flv", part, rate="fast")
 
 
-async def test_a_file_never_grows_over_its_limit(origin: Origin, part: Path) -> None:
+async def test_a_file_of_just_the_limit_arrives_and_none_grows_over_it(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
+    assert part.read_bytes() == BODY
     origin.files["/a.flv"] = BODY
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
         await fetch(f"{origin.url}/a.flv", part, limit_bytes=100_000)
     assert raised.value.code is DOWNLOAD_FAILED
     assert part.stat().st_size <= 100_000
-
-
-async def test_a_file_of_just_the_limit_arrives(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
-    await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
-    assert part.read_bytes() == BODY
 
 
 async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part: Path) -> None:
@@ -163,11 +159,6 @@ async def test_a_url_is_never_an_option_nor_a_command(origin: Origin, part: Path
     with pytest.raises((TryAgain, CallAPerson)):
         await fetch(name, part)
     assert not list(Path().glob("x"))
-
-
-async def test_a_rate_that_can_not_be_read_is_misuse(part: Path) -> None:
-    with pytest.raises(Misuse, match="1000k"):
-        await fetch("http://127.0.0.1:1/a.flv", part, rate="fast")
 
 
 async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, part: Path) -> None:

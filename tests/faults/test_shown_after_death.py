@@ -95,10 +95,13 @@ def _day(found: Lives) -> list[str]:
     return booked
 
 
-def test_each_was_killed_at_every_moment(lived: tuple[Lives, list[str]]) -> None:
+def test_each_was_killed_at_every_moment_and_every_class_is_found_by_its_name(lived: tuple[Lives, list[str]]) -> None:
     found, _ = lived
     for who in WHO:
         assert [one["code"] for one in found.deaths(who)] == [-signal.SIGKILL] * KILLS
+    found, booked = lived
+    tags = {tag for run in _all_runs(found.stage, "teacher") for tag in run["tags"]}
+    assert [one for one in booked if f"class:{one}" not in tags] == []
 
 
 def test_a_class_is_answered_again_only_if_nobody_knew_that_it_was_sent(lived: tuple[Lives, list[str]]) -> None:
@@ -131,12 +134,6 @@ def test_every_message_is_shown_by_one_run(lived: tuple[Lives, list[str]], who: 
     assert [one for one in messages if shown[one] != 1] == []
     alive = [(run["name"], run["state"]["name"]) for run in runs if run["state"]["type"] in {"RUNNING", "PENDING"}]
     assert alive == []
-
-
-def test_every_class_is_found_by_its_name(lived: tuple[Lives, list[str]]) -> None:
-    found, booked = lived
-    tags = {tag for run in _all_runs(found.stage, "teacher") for tag in run["tags"]}
-    assert [one for one in booked if f"class:{one}" not in tags] == []
 
 
 def _all_runs(stage: Stage, who: str) -> list[dict[str, Any]]:

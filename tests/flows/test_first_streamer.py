@@ -38,11 +38,15 @@ def teacher(folder: Path, *alive: str, listened_s: float) -> TeacherHost:
     return host
 
 
-async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_then_refused(tmp_path: Path) -> None:
+async def test_bookings_are_kept_for_some_minutes_until_the_first_streamer_is_heard_of(tmp_path: Path) -> None:
     with pytest.raises(TryAgain, match="about to be rolled out"):
         await alive_streamers(teacher(tmp_path, listened_s=60))
     assert await alive_streamers(teacher(tmp_path, listened_s=FIRST_STREAMER_S + 1)) == []
     assert await alive_streamers(teacher(tmp_path, "s1", listened_s=60)) == ["s1"]
+    host = teacher(tmp_path, listened_s=60)
+    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time())
+    with pytest.raises(TryAgain, match="s1 has just been given its lease"):
+        await alive_streamers(host)
 
 
 @pytest.mark.parametrize("ago_s", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
@@ -50,13 +54,6 @@ async def test_without_a_leased_streamer_a_booking_is_refused_at_once(tmp_path: 
     host = teacher(tmp_path, listened_s=60)
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - ago_s)
     assert await alive_streamers(host) == []
-
-
-async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_path: Path) -> None:
-    host = teacher(tmp_path, listened_s=60)
-    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time())
-    with pytest.raises(TryAgain, match="s1 has just been given its lease"):
-        await alive_streamers(host)
 
 
 async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_path: Path) -> None:

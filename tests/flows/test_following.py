@@ -57,11 +57,15 @@ def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
     return {"event": "broke_off", "class_id": "c-1", "at": at, "session": 1, "why": why, "was_on_air": was_on_air}
 
 
-async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: StreamerHost) -> None:
+async def test_a_class_behind_the_clock_or_on_its_slate_is_alarmed_at_once(streamer: StreamerHost) -> None:
     one = playout_events.PlayoutEvents(streamer)
     await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
     (said,) = alarms(streamer)
     assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
+    await playout_events.PlayoutEvents(streamer).catch_up(
+        {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
+    )
+    assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]
 
 
 @pytest.mark.parametrize(
@@ -76,13 +80,6 @@ async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_sen
     slate = {"event": "slate", "class_id": "c-1", "at": time.time(), "slate": True, "why": "the recording is missing"}
     await playout_events.PlayoutEvents(streamer).take(slate)
     assert alarms(streamer) == [f"c-1: {said}: the recording is missing"]
-
-
-async def test_slate_whose_reason_playout_does_not_know_any_more_is_alarmed_in_words(streamer: StreamerHost) -> None:
-    await playout_events.PlayoutEvents(streamer).catch_up(
-        {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
-    )
-    assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]
 
 
 async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(streamer: StreamerHost) -> None:

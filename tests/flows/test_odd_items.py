@@ -332,13 +332,10 @@ def test_those_at_fault_fail_alone_and_all_others_are_handled_in_their_order(num
     assert tries <= 1 + 2 * 10 * len(bad)
 
 
-def test_where_all_fail_the_search_ends_soon() -> None:
+def test_the_search_for_those_at_fault_ends_soon_and_names_no_payload() -> None:
     found, tries = handled(range(5000), set(range(5000)))
     assert len(found.failed) == 5000
     assert tries < 100
-
-
-def test_the_reason_names_the_place_and_no_payload() -> None:
     ((_, why),) = handled([7], {7})[0].failed
     assert why.startswith("IntegrityError in work, line ")
     assert why.endswith(": not this one")

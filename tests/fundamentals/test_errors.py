@@ -50,14 +50,11 @@ def test_an_error_says_its_sentence_and_may_carry_a_code(kind: type[LecternError
     assert kind("no code").code is None
 
 
-def test_a_refusal_always_has_a_code_and_a_malformed_message_is_a_400() -> None:
+def test_a_refusal_has_a_code_and_the_class_alone_says_what_the_caller_should_do() -> None:
     assert Refuse("c-1: no room", DISK_FULL).code is DISK_FULL
     with pytest.raises(TypeError):
         Refuse("c-1: no room")  # type: ignore[call-arg]  # that is the claim
     assert (Malformed("no JSON").code, Malformed("no JSON").class_id) == (MALFORMED, None)
     assert Malformed("push_url: Field required", "c-1").class_id == "c-1"
-
-
-def test_what_the_caller_should_do_is_told_by_the_class_alone() -> None:
     kinds = (TryAgain, FallBack, Refuse, CallAPerson, Misuse, Malformed)
     assert not [(one, other) for one in kinds for other in kinds if one is not other and issubclass(one, other)]

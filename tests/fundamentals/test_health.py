@@ -50,17 +50,14 @@ def said(health: http.HealthReport) -> tuple[int, list[str]]:
     return answer.status_code, fields["wrong"]
 
 
-def test_a_host_at_work_is_ready(health: http.HealthReport) -> None:
+def test_a_host_at_work_is_ready_and_one_that_ends_says_why_it_is_not(health: http.HealthReport) -> None:
     assert said(health) == (200, [])
+    health.ends(FatalError("another process serves teacher now"))
+    assert said(health) == (503, ["it ends: another process serves teacher now"])
 
 
 def test_a_host_that_begins_is_not_ready(host: Host[Any]) -> None:
     assert said(http.HealthReport(host.settings)) == (503, ["it begins"])
-
-
-def test_a_host_that_ends_is_not_ready_and_says_why(health: http.HealthReport) -> None:
-    health.ends(FatalError("another process serves teacher now"))
-    assert said(health) == (503, ["it ends: another process serves teacher now"])
 
 
 def test_a_loop_that_stands_still_makes_its_host_not_ready(

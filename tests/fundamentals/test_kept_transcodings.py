@@ -139,12 +139,18 @@ def test_a_step_and_its_first_forecast_are_written_at_once(job: Job) -> None:
     assert job.row()["eta"] > time.time()
 
 
-def test_it_ends_at_the_next_beat_when_another_has_it_or_it_is_settled(job: Job) -> None:
+def test_it_ends_at_the_next_beat_when_nobody_needs_it_or_another_has_it(job: Job) -> None:
     assert job.beats(8) == [None, None]
     job.change(lambda connection: connection.execute(update(videos).values(owner="run-2", lease_until=1e12)))
     assert job.beats(4) == [work.TAKEN]
     job.change(lambda connection: connection.execute(update(videos).values(owner=None, status="available")))
     assert job.beats(4) == [work.SETTLED]
+    assert job.beats(8) == [None, None]
+    [order] = job.read(bookings.by_id, ["c-1"]).values()
+    job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
+    assert job.beats(4) == [work.UNWANTED]
+    assert job.row()["reason"] == work.UNWANTED
+    assert job.row()["attempts_today"] == 0, "it did not fail, so its record can be booked again"
 
 
 def test_a_run_that_is_retried_while_another_makes_it_names_that_one_and_ends(job: Job) -> None:
@@ -155,15 +161,6 @@ def test_a_run_that_is_retried_while_another_makes_it_names_that_one_and_ends(jo
     assert state.is_completed()
     assert OURS in str(state.message)
     assert job.row()["owner"] == OURS
-
-
-def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> None:
-    assert job.beats(8) == [None, None]
-    [order] = job.read(bookings.by_id, ["c-1"]).values()
-    job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
-    assert job.beats(4) == [work.UNWANTED]
-    assert job.row()["reason"] == work.UNWANTED
-    assert job.row()["attempts_today"] == 0, "it did not fail, so its record can be booked again"
 
 
 def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,9 +84,11 @@ def test_a_host_that_is_listed_is_allowed(streamer: StreamerHost, setting: str) 
     assert why(with_setting(streamer.engine, setting), PRIVATE) == {}
 
 
-def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: StreamerHost) -> None:
+def test_a_class_that_was_refused_opens_no_door_and_private_lists_keep_public_hosts_out(streamer: StreamerHost) -> None:
     (said,) = why(with_setting(streamer.engine, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
     assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
+    take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
+    assert list(why(streamer, PRIVATE)) == [PRIVATE]
 
 
 def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,11 +103,6 @@ def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: p
     assert asyncio.run(streamer_prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, []) is None
     assert list(why(streamer, "rtmp://10.0.0.5:22/live/x")) == ["rtmp://10.0.0.5:22/live/x"]
     assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
-
-
-def test_a_class_that_was_refused_opens_no_door(streamer: StreamerHost) -> None:
-    take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
-    assert list(why(streamer, PRIVATE)) == [PRIVATE]
 
 
 def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:

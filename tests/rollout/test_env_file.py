@@ -125,16 +125,11 @@ def test_the_documented_settings_are_added_at_the_end_in_the_kind_of_the_file() 
     )
 
 
-def test_spaces_export_and_comment_of_a_line_stay() -> None:
+def test_a_line_keeps_its_spaces_quotes_and_place() -> None:
     text = "\n  export  MAX_VIDEO_SIZE =  '10'  # G\nX=1\n"
     assert env_file.edited(text, {"MAX_VIDEO_SIZE": "1000"}) == "\n  export  MAX_VIDEO_SIZE =  1000  # G\nX=1\n"
-
-
-def test_of_a_name_that_is_there_twice_the_last_one_counts_and_is_edited() -> None:
+    assert env_file.edited('A="1000k"\n', {"A": "1000k"}) == 'A="1000k"\n'
     assert env_file.edited("A=1\nA=2\nB=3\n", {"A": "4"}) == "A=1\nA=4\nB=3\n"
-
-
-def test_a_value_of_several_lines_stays_above_the_one_that_counts() -> None:
     text = "A='many\nlines'\nB=1\n"
     new = env_file.edited(text, {"A": "2"})
     assert new == f"{text}A=2\n"
@@ -147,10 +142,6 @@ def test_the_settings_of_the_program_read_what_is_wanted(tmp_path: Path, monkeyp
     monkeypatch.delenv("REDIS_URL", raising=False)
     Path(".env").write_text(env_file.edited("redis_url=redis://old\n", {"REDIS_URL": "redis://:p'\"${a}\\@h/0"}))
     assert Common.load().redis_url.get_secret_value() == "redis://:p'\"${a}\\@h/0"
-
-
-def test_a_value_that_is_there_in_other_quotes_is_not_touched() -> None:
-    assert env_file.edited('A="1000k"\n', {"A": "1000k"}) == 'A="1000k"\n'
 
 
 def test_people_see_only_the_lines_of_the_wanted_names_and_of_these_only_harmless_values() -> None:
@@ -187,12 +178,9 @@ def test_a_new_file_is_for_its_user_alone(tmp_path: Path) -> None:
     assert files.Owner.of(tmp_path / ".env").mode == 0o600
 
 
-def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=1\nB=\xff\n")
     with pytest.raises(Misuse, match=r"\.env: line 2 is not UTF-8"):
         a_file(tmp_path).pending()
-
-
-def test_where_an_open_quote_would_swallow_a_value_the_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="line 1 cannot be read"):
         env_file.edited("A='open\nB=1\n", {"B": "it's"})

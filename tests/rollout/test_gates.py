@@ -257,13 +257,10 @@ def test_a_manifest_of_another_version_is_in_the_way(host: Host, wanted: Fields)
     assert "it is version 1.9.9, and 2.0.0 is wanted" in refused(host, wanted)[0]
 
 
-def test_a_check_leaves_a_missing_wget_to_the_rollout_which_installs_it(host: Host, wanted: Fields) -> None:
+def test_a_check_needs_neither_wget_nor_a_staged_release(host: Host, wanted: Fields) -> None:
     wanted["env"]["wget_path"] = "/usr/bin/no-wget"
     host.done("preflight", "--check", wanted=wanted)
     assert "no-wget: there is no such program" in " ".join(refused(host, wanted))
-
-
-def test_a_check_needs_no_staged_release(host: Host, wanted: Fields) -> None:
     shutil.rmtree(host.root / "releases" / "2.0.0")
     assert "not there" in refused(host, wanted)[0]
     host.done("preflight", "--check", wanted=wanted)
@@ -278,12 +275,14 @@ def test_a_database_that_a_newer_release_wrote_is_in_the_way(host: Host, wanted:
     assert "a newer release wrote it (revision streamer_9999" in " ".join(said)
 
 
-def test_a_database_with_a_wrong_table_is_in_the_way(host: Host, wanted: Fields) -> None:
+def test_a_missing_database_or_one_with_a_wrong_table_is_in_the_way(host: Host, wanted: Fields) -> None:
     host.ctl("stop", "all")
     with closing(sqlite3.connect(host.database, timeout=20)) as connection:
         connection.execute("ALTER TABLE task_list RENAME COLUMN push_url TO pushed")
         connection.commit()
     assert any("no column push_url" in one for one in refused(host, wanted))
+    wanted["database"] = str(host.code / "other.db")
+    assert any("the old program's database is not there" in one for one in refused(host, wanted))
 
 
 def test_a_database_that_lacks_a_class_is_in_the_way(tmp_path: Path, prefect: str, database: redis.Redis) -> None:
@@ -309,11 +308,6 @@ def test_a_database_that_lacks_a_class_is_in_the_way(tmp_path: Path, prefect: st
         with closing(sqlite3.connect(host.database, timeout=20)) as connection:
             connection.execute("VACUUM INTO ?", (other["database"],))
         host.done("preflight", wanted=other)
-
-
-def test_a_missing_old_database_is_in_the_way(host: Host, wanted: Fields) -> None:
-    wanted["database"] = str(host.code / "other.db")
-    assert any("the old program's database is not there" in one for one in refused(host, wanted))
 
 
 def test_a_prefect_url_with_a_slip_in_it_is_in_the_way(host: Host, wanted: Fields) -> None:

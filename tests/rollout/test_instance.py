@@ -32,12 +32,9 @@ def names(host: Host) -> set[str]:
     return {one.name for one in (host.root / "instances").iterdir()}
 
 
-def test_the_old_env_gets_the_documented_lines_and_nothing_else(host: Host) -> None:
+def test_the_old_env_gets_the_documented_lines_and_the_programs_file_all_others(host: Host) -> None:
     rolled_out(host, host.wanted())
     assert (host.code / ".env").read_text() == ENV.replace("MAX_VIDEO_SIZE=10", "MAX_VIDEO_SIZE=1000") + DOCUMENTED
-
-
-def test_all_other_settings_are_in_a_file_that_only_the_program_can_read(host: Host) -> None:
     instance = rolled_out(host, host.wanted())
     settings = instance / "settings.env"
     assert settings.read_text() == f"STREAMER_NAME=streamer1\nHEALTH_BIND=127.0.0.1:{host.health_port}\n"
@@ -131,8 +128,13 @@ def faults(host: Host) -> list[str]:
     return said
 
 
-def test_a_host_on_which_nothing_was_rolled_out_is_not_as_wanted(host: Host) -> None:
+def test_a_host_without_a_rollout_is_not_as_wanted_and_its_status_a_sentence(host: Host) -> None:
+    """It waits for nothing on its standard input, and prints no JSON to people."""
     assert "was not rolled out on this host" in faults(host)[0]
+    argv = [sys.executable, "-c", "from lectern.cli import main; main()", "rollout", "status", "--root", str(host.root)]
+    done = subprocess.run(argv, stdin=None, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lectern: Nothing was ever rolled out under ")
 
 
 def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
@@ -219,14 +221,6 @@ def test_the_status_tells_what_was_done(new: Host) -> None:
     said = verify.lines({"streamer": answer})
     assert said[-1] == f"streamer: {answer['id']} is finished; what stands is {answer['id']}."
     assert any(line.endswith("  reload is done") for line in said)
-
-
-def test_the_status_of_a_host_without_a_rollout_is_a_sentence(host: Host) -> None:
-    """It waits for nothing on its standard input, and prints no JSON to people."""
-    argv = [sys.executable, "-c", "from lectern.cli import main; main()", "rollout", "status", "--root", str(host.root)]
-    done = subprocess.run(argv, stdin=None, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("lectern: Nothing was ever rolled out under ")
 
 
 def test_a_supervisord_that_is_gone_is_told(new: Host) -> None:

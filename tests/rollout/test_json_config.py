@@ -63,14 +63,14 @@ def test_a_byte_order_mark_stays_where_it_is(tmp_path: Path) -> None:
     assert new == ('\ufeff{\n  "order_warn_time_out": 86400000,\n  "transcoding_time_out": 1000*60*2 // two minutes\n}')
 
 
-def test_an_object_on_one_line_stays_on_it() -> None:
+def test_a_value_is_edited_where_it_counts_and_not_if_it_is_so() -> None:
+    assert json_config.edited('{"b": 1, "a": {"b": 2}, "b": 3}', {"b": 4}) == '{"b": 1, "a": {"b": 2}, "b": 4}'
+    text = '{"order_warn_time_out": 1000*60*60*24, //a day\n "transcoding_time_out": 1000 * 60 * 2}'
+    assert json_config.edited(text, WANTED) == text
+    assert json_config.edited('{"transcoding_time_out": "120000"}', WANTED | {}).count("120000") == 1
     assert json_config.edited('{ "a": 1 }', {"b": 2}) == '{ "b": 2, "a": 1 }'
     assert json_config.edited('{"a":1}', {"b": 2}) == '{"b": 2,"a":1}'
     assert json_config.edited("{}", {"b": 2, "c": 3}) == '{"b": 2,"c": 3}'
-
-
-def test_of_a_name_that_is_there_twice_the_last_one_counts_and_is_edited() -> None:
-    assert json_config.edited('{"b": 1, "a": {"b": 2}, "b": 3}', {"b": 4}) == '{"b": 1, "a": {"b": 2}, "b": 4}'
 
 
 NOTE = """{
@@ -90,20 +90,11 @@ def test_the_notes_own_example_calculates_and_has_comments_and_only_the_value_ch
     assert json_config.taken_back(new, WANTED, NOTE) == NOTE
 
 
-def test_a_product_that_is_the_wanted_value_stays_as_it_is_written() -> None:
-    text = '{"order_warn_time_out": 1000*60*60*24, //a day\n "transcoding_time_out": 1000 * 60 * 2}'
-    assert json_config.edited(text, WANTED) == text
-
-
 @settings(deadline=None)
 @given(OBJECTS, STYLES)
 def test_what_is_json_means_itself(found: dict[str, Any], style: dict[str, Any]) -> None:
     text = json.dumps(found, **style)
     assert strict(text) == text
-
-
-def test_a_number_as_text_is_not_the_number() -> None:
-    assert json_config.edited('{"transcoding_time_out": "120000"}', WANTED | {}).count("120000") == 1
 
 
 def a_file(tmp_path: Path) -> settings_files.SettingsFile:
@@ -145,13 +136,10 @@ def test_what_is_no_config_is_refused_with_line_and_column(tmp_path: Path, text:
     assert (tmp_path / "default.json").read_text() == text
 
 
-def test_what_is_no_object_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_object_or_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "default.json").write_text("[1]")
     with pytest.raises(Misuse, match="no JSON object"):
         a_file(tmp_path).apply()
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="no such file"):
         a_file(tmp_path).apply()
 

@@ -34,14 +34,11 @@ def says(tmp_path: Path) -> Says:
     return make
 
 
-def test_a_program_that_is_stopped_is_no_failure(says: Says) -> None:
+def test_no_program_and_one_that_is_stopped_are_no_failure(says: Says) -> None:
     output = (
         "idc_client                       RUNNING   pid 7, uptime 0:00:01\nold:old_00   STOPPED   Nov 24 07:00 PM\n"
     )
     assert says(output, 3).states() == {"idc_client": "RUNNING", "old:old_00": "STOPPED"}
-
-
-def test_no_program_at_all_is_an_answer(says: Says) -> None:
     assert says("").states() == {}
 
 
@@ -61,9 +58,11 @@ def test_a_silent_supervisord_is_told_from_an_empty_one(says: Says, output: str,
     assert says(output, code).states_or_none() is None
 
 
-def test_a_program_that_does_not_stop_is_named(says: Says) -> None:
+def test_a_program_that_does_not_stop_or_does_not_start_is_named(says: Says) -> None:
     with pytest.raises(CallAPerson, match="slow: still at work after"):
         says("slow   STOPPING\nother   STOPPED\n", 3).stop_all()
+    with pytest.raises(CallAPerson, match=r"idc_client is FATAL 0\.1 s after the reload"):
+        as_before(says("idc_client   FATAL   Exited too quickly\n", 3), {"idc_client": "RUNNING"}, timeout_s=0.1)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +98,6 @@ def test_supervisord_is_asked_while_it_stops_all_as_it_looks_only_then(tmp_path:
     script.chmod(0o755)
     Supervisord([str(script)]).stop_all()
     assert ended.exists()
-
-
-def test_a_wait_has_an_end_and_says_why(says: Says) -> None:
-    with pytest.raises(CallAPerson, match=r"idc_client is FATAL 0\.1 s after the reload"):
-        as_before(says("idc_client   FATAL   Exited too quickly\n", 3), {"idc_client": "RUNNING"}, timeout_s=0.1)
 
 
 class Late(Answer):

@@ -27,12 +27,9 @@ def parsed(text: str) -> dict[str, str]:
     }
 
 
-def test_the_playout_s_unit_is_as_well_guarded_as_the_provisioned_one() -> None:
+def test_the_playout_and_the_prefect_server_have_the_settings_of_a_busy_day() -> None:
     template = jinja2.Template((TEMPLATES / "lectern-playout.service.j2").read_text())
     assert parsed((UNITS / "lectern-playout.service").read_text()) == parsed(template.render())
-
-
-def test_the_prefect_server_has_the_settings_of_a_busy_day() -> None:
     line = re.compile(r"^PREFECT_SERVER_SERVICES_\w+='.*'$", re.MULTILINE)
     example, template = (UNITS / "prefect.env").read_text(), (TEMPLATES / "prefect.env.j2").read_text()
     assert set(line.findall(example)) == set(line.findall(template)) != set()

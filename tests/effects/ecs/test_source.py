@@ -50,40 +50,37 @@ from town.faults import Fault
 pytestmark = pytest.mark.live
 
 
-async def test_a_source_that_is_not_there_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+async def test_a_source_that_nobody_may_have_is_refused(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     origin.files.clear()
     with pytest.raises(Refuse, match="404") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED
-
-
-async def test_a_source_at_forbidden_place_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
         await transcode(connection, replace(job, allowed=Allowlist()))
     assert raised.value.code is FORBIDDEN_ORIGIN
     assert origin.asked == []
 
 
-async def test_a_busy_origin_is_tried_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+async def test_a_busy_origin_is_tried_again_and_one_that_stays_busy_is_at_fault(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     origin.statuses[SOURCE] = [503, 503, 503, 503, 0]
     assert len(await transcode(connection, job)) == 1
-
-
-async def test_an_origin_that_stays_busy_is_at_fault(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.statuses[SOURCE] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_source_that_is_no_recording_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+async def test_what_is_no_recording_is_refused_and_reads_no_file_of_the_host(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     origin.files[SOURCE] = b"<html>no</html>" * 1000
     with pytest.raises(Refuse, match="not playable") as raised:
         await transcode(connection, job)
     assert raised.value.code is BAD_RECORDING
-
-
-async def test_a_playlist_reads_no_file_of_the_host(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = b"#EXTM3U\n#EXTINF:4,\nfile:/etc/passwd\n#EXT-X-ENDLIST\n"
     with pytest.raises(Refuse, match="not playable"):
         await transcode(connection, job)
@@ -274,14 +271,13 @@ async def test_what_befalls_one_rendition_spares_the_other(
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP.replace("240P", "480P"))) == (1, 1)
 
 
-async def test_upload_to_busy_server_is_tried_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+async def test_a_busy_store_is_tried_again_and_one_that_stays_busy_is_at_fault(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     """The encoding is not."""
     origin.statuses[UP] = [503, 500, 0]
     assert len(await transcode(connection, job)) == 1
     assert origin.took("PUT", UP) == 3
-
-
-async def test_a_server_that_stays_busy_is_at_fault(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.statuses[UP] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
         await transcode(connection, job)
