@@ -287,7 +287,8 @@ def test_no_more_than_the_burst_and_the_rate_go_through(gaps: list[float], a_sec
     assert through <= burst + a_second * (clock.now - 100) + 1e-6
 
 
-def test_a_throttle_lets_each_name_through_once_in_its_time() -> None:
+def test_a_throttle_lets_each_name_through_once_in_its_time_and_forgets_it() -> None:
+    """An address that tries tokens can have any number of names."""
     clock = Clock()
     throttle = Throttle(clock)
     assert [throttle.take(one, 10) for one in ("a", "a", "b")] == [True, False, True]
@@ -296,10 +297,6 @@ def test_a_throttle_lets_each_name_through_once_in_its_time() -> None:
     assert [throttle.take("a", 10), throttle.take("a", 10)] == [True, False]
     throttle.forget("a")
     assert throttle.take("a", 10)
-
-
-def test_names_that_never_come_again_are_forgotten() -> None:
-    """An address that tries tokens can have any number of names."""
     clock = Clock()
     rate, throttle = Rate(1, 1, clock), Throttle(clock)
     for number in range(NAMES + 1):

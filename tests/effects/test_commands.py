@@ -120,13 +120,10 @@ def test_a_host_without_a_database_is_asked_what_it_is(tmp_path: Path) -> None:
     assert "lectern doctor teacher, or lectern doctor streamer" in done.stderr
 
 
-def test_the_example_is_a_booking_of_ten_minutes_from_now(tmp_path: Path) -> None:
+def test_the_example_is_a_booking_of_ten_minutes_from_now_with_what_it_is_told_of(tmp_path: Path) -> None:
+    """The demo tells of its own, so that the example can be booked and is aired."""
     booking = parse(lectern(tmp_path, "book", "--example").stdout, (Booking,))
     assert 9 * 60 <= booking.start_time - time.time() <= 11 * 60
-
-
-def test_the_example_names_recordings_and_a_push_server_that_are_there_if_it_is_told_of_some(tmp_path: Path) -> None:
-    """The demo tells of its own, so that the example can be booked and is aired."""
     own = {"video_url": "http://127.0.0.1:1/1200.flv", "push_url": "rtmp://127.0.0.1:1/live/CLASS_ID"}
     said = lectern(tmp_path, "book", "--example", LECTERN_EXAMPLE=json.dumps(own)).stdout
     booking = parse(said, (Booking,))
@@ -213,10 +210,13 @@ def test_booking_on_standard_input_is_utf_8_whatever_shell_has(encoding: str, mo
         _read(Path("-"))
 
 
-def test_the_cancel_of_a_class_that_is_over_says_so_and_sends_nothing(teacher: Path) -> None:
+def test_what_cannot_be_done_of_a_class_or_by_settings_that_are_not_there_says_so(teacher: Path) -> None:
     done = lectern(teacher, "cancel", "c-aired")
     assert done.returncode == 1
     assert "c-aired: it is aired already" in done.stderr
+    done = lectern(teacher, "status", LECTERN_SETTINGS="/nowhere/settings.env")
+    assert done.returncode == 2
+    assert "LECTERN_SETTINGS=/nowhere/settings.env: there is no such file." in done.stderr
 
 
 @pytest.mark.parametrize("command", ["explain", "cancel"])
@@ -255,12 +255,6 @@ def test_the_settings_of_a_rollout_win_over_the_old_env_and_are_found_by_the_pat
         assert "✓ teacher: teacher7" in done.stdout, done.stderr
         assert f"from {teacher}/.env: MAX_ECS_JOBS=3" in done.stdout
         assert f"from {found_at}: TEACHER_NAME=teacher7" in done.stdout
-
-
-def test_a_file_of_settings_that_is_named_and_not_there_is_misuse(teacher: Path) -> None:
-    done = lectern(teacher, "status", LECTERN_SETTINGS="/nowhere/settings.env")
-    assert done.returncode == 2
-    assert "LECTERN_SETTINGS=/nowhere/settings.env: there is no such file." in done.stderr
 
 
 def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:

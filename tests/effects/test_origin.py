@@ -152,17 +152,13 @@ async def test_an_empty_file_is_as_good_as_none(raw: bytes) -> None:
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_a_head_that_says_there_is_no_file_is_believed() -> None:
-    """Such answers have no body, and say so."""
+async def test_what_a_head_says_of_a_missing_file_is_believed_unless_a_get_knows_better() -> None:
+    """A program that makes its answers often knows their length only once it has sent them."""
     answers = iter([ok("Content-Length: 0", status="404 Not Found"), ok("Content-Length: 7")])
     async with answering(lambda _path: next(answers)) as url:
         with pytest.raises(origin.Absent, match="answered 404") as raised:
             await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
     assert raised.value.code is DOWNLOAD_FAILED
-
-
-async def test_a_head_that_says_nothing_is_there_is_asked_again_by_a_get() -> None:
-    """A program that makes its answers often knows their length only once it has sent them."""
     answers = iter([ok("Content-Length: 0"), ok("Content-Range: bytes 0-0/7", "Content-Length: 1", status="206 Part")])
     async with answering(lambda _path: next(answers)) as url:
         found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)

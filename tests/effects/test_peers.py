@@ -140,8 +140,8 @@ def test_what_the_platform_sends_twice_is_two_rows_and_what_two_hear_is_one(eith
     assert keep(either_engine, "b", said("order 2", "order 1")) == 0
     assert rows(either_engine) == ["order 1", "order 2"]
     for me in ("a", "b", "c"):
-        keep(either_engine, me, said("order 1", "order 1"))
-    assert rows(either_engine) == ["order 1", "order 1"]
+        keep(either_engine, me, said("order 3", "order 3"))
+    assert rows(either_engine) == ["order 1", "order 2", "order 3", "order 3"]
 
 
 def test_a_teacher_that_was_cut_off_from_the_database_pairs_what_it_heard_meanwhile(either_engine: Engine) -> None:

@@ -26,11 +26,18 @@ async def test_a_recording_is_described(recording: Path) -> None:
     assert found.last_second_decodes
 
 
-async def test_duration_is_found_without_metadata(tmp_path: Path) -> None:
+async def test_a_recording_says_what_it_lacks_and_how_long_it_is_without_metadata(tmp_path: Path) -> None:
     path = make_recording(tmp_path / "bare.flv", "-flvflags", "no_duration_filesize+no_metadata")
     found = await probe.probe(path)
     assert found.duration_s == pytest.approx(4, abs=0.1)
     assert found.last_second_decodes
+    found = await probe.probe(make_recording(tmp_path / "mute.flv", audio=False))
+    assert found.audio_codec is None
+    assert found.last_second_decodes
+    path = make_recording(tmp_path / "audio.flv", video=False)
+    with pytest.raises(Refuse, match="only audio") as raised:
+        await probe.probe(path)
+    assert raised.value.code is BAD_RECORDING
 
 
 @pytest.mark.parametrize("flags", [(), ("-flvflags", "no_duration_filesize+no_metadata")], ids=["said", "not said"])
@@ -48,19 +55,6 @@ async def test_a_long_file_is_looked_at_only_at_its_ends(tmp_path: Path, monkeyp
     found = await probe.probe(path)
     assert found.duration_s == pytest.approx(6, abs=0.1)
     assert found.last_second_decodes
-
-
-async def test_no_sound_is_said(tmp_path: Path) -> None:
-    found = await probe.probe(make_recording(tmp_path / "mute.flv", audio=False))
-    assert found.audio_codec is None
-    assert found.last_second_decodes
-
-
-async def test_a_recording_without_video_is_refused(tmp_path: Path) -> None:
-    path = make_recording(tmp_path / "audio.flv", video=False)
-    with pytest.raises(Refuse, match="only audio") as raised:
-        await probe.probe(path)
-    assert raised.value.code is BAD_RECORDING
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>" * 100, b"FLV\x01\x05\x00\x00\x00\x09"])
@@ -198,12 +192,18 @@ async def test_a_file_without_its_end_is_found(whole: Path, zeros: bool) -> None
     assert "it ends after" in why
 
 
-async def test_damage_in_the_middle_is_found_where_the_crc_is_known(whole: Path) -> None:
+async def test_damage_is_found_where_the_crc_is_known_and_an_odd_end_is_none(whole: Path) -> None:
+    """A recorder that was stopped left half a tag behind: the decoder has the last word."""
     row = await row_of(whole, crc64=True)
     with whole.open("r+b") as file:
         file.seek(whole.stat().st_size // 2)
         file.write(bytes(4096))
     assert "CRC-64" in str(await integrity.trouble(whole, row))
+    with whole.open("ab") as file:
+        file.write(b"\x09\x00\x10\x00half a tag")
+    row = await row_of(whole)
+    assert integrity.last_tag_s(whole) is None
+    assert await integrity.end_trouble(whole, row) is None
 
 
 async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(whole: Path) -> None:
@@ -219,15 +219,6 @@ async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_
     assert whole.stat().st_size == before.st_size
     assert await integrity.end_trouble(whole, row) is None
     assert "its tags cannot be read from byte" in str(await integrity.middle_trouble(whole))
-
-
-async def test_a_file_that_ends_oddly_and_always_has_is_whole(whole: Path) -> None:
-    """A recorder that was stopped left half a tag behind: the decoder has the last word."""
-    with whole.open("ab") as file:
-        file.write(b"\x09\x00\x10\x00half a tag")
-    row = await row_of(whole)
-    assert integrity.last_tag_s(whole) is None
-    assert await integrity.end_trouble(whole, row) is None
 
 
 async def test_a_recording_is_not_damaged_because_disks_are_slow(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,14 +327,11 @@ async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-async def test_an_empty_file_that_a_power_cut_left_is_no_slate(tmp_path: Path) -> None:
+async def test_a_slate_that_is_empty_or_cannot_be_made_is_none(tmp_path: Path) -> None:
     """If it stayed, no class would ever have one on this host."""
     path = tmp_path / "slate.flv"
     path.touch()
     await ffmpeg.make_slate(path)
     assert keyframe_index.look(path).has_picture
-
-
-async def test_a_slate_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(LecternError, match="the slate cannot be made"):
         await ffmpeg.make_slate(tmp_path / "nowhere" / "slate.flv")

@@ -26,11 +26,17 @@ def family(path: Path) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
+async def test_a_program_that_ends_is_returned_with_its_words_fit_for_logs() -> None:
+    """They are what a server in between said, or a file name: in GBK, in colour, or without an end."""
     finished = await subprocesses.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
     assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
     assert finished.last_words == "err"
     assert finished.seconds > 0
+    code = "import os; os.write(2, '\\x1b[31mred\\x1b[0m \\0'.encode() + '过期'.encode('gbk') + b'x' * 900 + b'\\r\\n')"
+    done = await subprocesses.run([sys.executable, "-c", code], timeout_s=30)
+    assert done.last_words.startswith("red \N{REPLACEMENT CHARACTER}")
+    assert done.last_words.isprintable()
+    assert len(done.last_words) == 300
 
 
 async def test_arguments_and_lines_reach_the_program_and_us_as_they_are() -> None:
@@ -241,12 +247,3 @@ async def test_many_run_at_once_and_leave_no_open_files() -> None:
     results = await asyncio.gather(*(subprocesses.run(["sleep", "0.3"], timeout_s=20) for _ in range(30)))
     assert [result.returncode for result in results] == [0] * 30
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
-
-
-async def test_the_last_words_of_a_program_are_fit_for_logs_and_databases() -> None:
-    """They are what a server in between said, or a file name: in GBK, in colour, or without an end."""
-    code = "import os; os.write(2, '\\x1b[31mred\\x1b[0m \\0'.encode() + '过期'.encode('gbk') + b'x' * 900 + b'\\r\\n')"
-    done = await subprocesses.run([sys.executable, "-c", code], timeout_s=30)
-    assert done.last_words.startswith("red \N{REPLACEMENT CHARACTER}")
-    assert done.last_words.isprintable()
-    assert len(done.last_words) == 300

@@ -11,13 +11,10 @@ HOST = "127.0.0.1"
 HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
 
 
-async def test_a_server_that_listens_is_reached_in_any_spelling_of_the_scheme() -> None:
+async def test_a_server_that_listens_is_reached_and_of_any_other_host_and_port_are_named() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
         assert await health.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE) is None
-
-
-async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
     found = await health.unreachable(f"rtmp://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE)

@@ -373,20 +373,12 @@ def test_rules_that_are_about_one_name_are_refused_in_words(lines: tuple[str, ..
     assert WRONG_SETS[lines] in refused.value.message
 
 
-def test_a_star_beside_a_field_is_a_star() -> None:
-    """An old program may have such keys; who names a field knows how a rule is written."""
-    (rule,) = rename.rules_in(["a*:{record_id}=>b:{record_id}"])
-    assert rule.applied(b"a*:7") == b"b:7"
-    assert rule.applied(b"aa:7") is None
-
-
-def test_rules_are_read_from_lines() -> None:
+def test_rules_are_read_from_lines_with_a_star_and_fields() -> None:
     """Comments and empty lines are passed over; back turns each around."""
     lines = ["# the waiting lists", "", "  waiting:{record_id}:{resolution}  =>  {record_id}_{resolution} "]
     assert rename.rules_in(lines) == [Rule.parse(*WAITING)]
     assert rename.rules_in(lines, back=True) == [Rule.parse(*reversed(WAITING))]
-
-
-def test_every_kind_of_field_has_its_ending_outside_its_letters() -> None:
-    """What the reading of patterns rests on."""
+    (rule,) = rename.rules_in(["a*:{record_id}=>b:{record_id}"])
+    assert rule.applied(b"a*:7") == b"b:7"
+    assert rule.applied(b"aa:7") is None
     assert all(not set(kind.ending) & set(kind.letters) for kind in (*key_patterns.KINDS.values(), key_patterns.NAME))

@@ -22,14 +22,11 @@ from town.ports import free_port
 pytestmark = pytest.mark.live
 
 
-def test_a_cluster_is_refused(tmp_path: Path) -> None:
+def test_a_cluster_and_a_replica_are_refused(tmp_path: Path) -> None:
+    """It says whom to ask; a dry run only reads."""
     cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with redis_server(tmp_path, *cluster) as client, pytest.raises(Misuse, match="Redis Cluster"):
         renamed(client, [Rule.parse(*WAITING)])
-
-
-def test_a_replica_is_refused(tmp_path: Path) -> None:
-    """It says whom to ask; a dry run only reads."""
     with redis_server(tmp_path) as replica:
         replica.set("waiting:1:720P", "c")
         replica.replicaof("127.0.0.1", 1)  # nobody is there, so that its own keys stay

@@ -127,12 +127,6 @@ def test_what_a_recording_lacks_is_missing_also_of_a_class_that_people_call_whol
     assert (behind.sent_s, behind.missing_s) == (57, 3)
 
 
-def test_a_part_of_a_source_that_nobody_knows_counts_for_nothing_and_hides_no_class() -> None:
-    """A streamer of a newer release has sent it; its time is known, and neither recording nor slate is."""
-    odd = line(PLANNED._replace(why=""), [part(START, START + 20), part(START + 20, START + 30, source="a hymn")])
-    assert (odd.began, odd.ended, odd.sent_s, odd.slate_s, odd.missing_s) == (START, START + 30, 20, 0, 40)
-
-
 def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_says() -> None:
     fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}
     with ThreadPoolExecutor(1) as pool:
@@ -145,12 +139,15 @@ def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_say
     assert [one.why for one in found.gaps] == ["its recording was over"]
 
 
-def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:
+def test_what_was_never_sent_is_missing_but_not_what_was_cancelled_or_of_an_odd_source() -> None:
+    """A streamer of a newer release has sent it; its time is known, and neither recording nor slate is."""
     broken = line(PLANNED._replace(state=BookingState.BROKEN, why="not aired"), [])
     assert (broken.began, broken.ended, broken.missing_s, broken.sessions) == (None, None, 60, 0)
     cancelled = line(PLANNED._replace(state=BookingState.CANCELLED, why=""), [part(START, START + 5)])
     assert (cancelled.missing_s, cancelled.counts, cancelled.sent_s) == (0, False, 5)
     assert not line(PLANNED._replace(class_id="c-1~backup"), []).counts
+    odd = line(PLANNED._replace(why=""), [part(START, START + 20), part(START + 20, START + 30, source="a hymn")])
+    assert (odd.began, odd.ended, odd.sent_s, odd.slate_s, odd.missing_s) == (START, START + 30, 20, 0, 40)
 
 
 @pytest.mark.parametrize("state", [BookingState.READY, BookingState.PLACED])

@@ -84,12 +84,9 @@ def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, mon
     assert (found["c-2"].on_air, found["c-2"].cuts) == (True, 9)
 
 
-def test_a_class_of_which_nothing_was_tried_has_no_sending(streamer_engine: Engine) -> None:
+def test_of_a_class_of_which_nothing_was_tried_the_last_check_counts(streamer_engine: Engine) -> None:
     with reading(streamer_engine) as connection:
         assert account.sendings(connection, airings.live(connection)) == {}
-
-
-def test_the_last_check_counts(streamer_engine: Engine) -> None:
     with transaction(streamer_engine) as connection:
         for what, why in ((account.NOT_READY, "its file is gone"), (account.CHECKED, "")):
             events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", why)], NOW)

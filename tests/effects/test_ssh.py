@@ -37,7 +37,7 @@ def test_what_is_no_host_is_told_what_to_type(text: str) -> None:
         ssh.SshHost.parse(text)
 
 
-async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
+async def test_a_program_runs_there_and_its_words_come_back_whole_and_bounded(sshd: Sshd) -> None:
     odd = ["it's", 'a "b" $HOME', "-x; rm", "二", ""]
     async with login(sshd) as connection:
         finished = await connection.run(["printf", "%s\n", *odd], timeout_s=10)
@@ -47,6 +47,11 @@ async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
         assert (await connection.run(["no-such-program"], timeout_s=10)).returncode == 127
         assert (await connection.run(["cat"], timeout_s=10, stdin=b"in")).output == "in"
         assert (await connection.run(["cat"], timeout_s=10)).output == ""
+    lines: list[str] = []
+    async with login(sshd) as connection:
+        finished = await connection.run(["seq", "1", "100000"], timeout_s=30, on_line=lines.append)
+    assert lines == [str(number) for number in range(1, 100_001)]
+    assert len(finished.output) == subprocesses.KEPT_BYTES
 
 
 @pytest.mark.parametrize("cut", [8, 40, 60], ids=["in the kind of key", "in the key", "near its end"])
@@ -68,14 +73,6 @@ async def test_known_hosts_in_hashes_and_with_several_names_are_known(sshd: Sshd
         odd.write_text(f"{written} {key}\n")
         async with login(sshd, known_hosts=odd) as connection:
             assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
-
-
-async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> None:
-    lines: list[str] = []
-    async with login(sshd) as connection:
-        finished = await connection.run(["seq", "1", "100000"], timeout_s=30, on_line=lines.append)
-    assert lines == [str(number) for number in range(1, 100_001)]
-    assert len(finished.output) == subprocesses.KEPT_BYTES
 
 
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])

@@ -121,15 +121,11 @@ def stays_silent(teacher: TeacherHost, bus: object, silent_s: float) -> bool:
     return asyncio.run(membership._stays_silent(teacher, hosts.ALIVE[0], silent_s))
 
 
-def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: TeacherHost) -> None:
+def test_a_move_that_was_announced_waits_for_the_loss_and_ends_when_the_streamer_is_heard(teacher: TeacherHost) -> None:
     """Its notice may be over before: then it must not be taken for one that was heard of again."""
     ear = Ear(ago_s=9.5)
     assert stays_silent(teacher, ear, 10.0)
     assert time.time() - ear.at > 10.0
-
-
-def test_a_move_ends_when_the_streamer_is_heard_of(teacher: TeacherHost) -> None:
-    """Also where it is heard of while its silence is waited for."""
     assert not stays_silent(teacher, Ear(ago_s=9.0, again_after=3), 10.0)
 
 

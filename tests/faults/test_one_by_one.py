@@ -117,17 +117,13 @@ def left(host: TeacherHost, ids: list[int]) -> list[int]:
     return sorted(commit(host.engine, inbox.unhandled, host.journal, ids))
 
 
-def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: TeacherHost) -> None:
-    """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
+def test_a_backup_stream_is_taken_while_its_class_or_change_waits(teacher: TeacherHost) -> None:
+    """Its second airing is placed only later, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
     decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=backup))
     others = wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4")
     decided(teacher, teacher_bookings.decided_bookings, *others)
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
-
-
-def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: TeacherHost) -> None:
-    """And the one of before is free once the change is in force."""
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
     decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=old))
     decided(teacher, teacher_bookings.decided_changes, Change(class_id="c-1", push_url_backup=new))

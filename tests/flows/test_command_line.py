@@ -102,14 +102,10 @@ def test_the_cache_is_listed_emptied_and_compared(stage: Stage) -> None:
     stray.unlink()
 
 
-def test_init_can_be_repeated(stage: Stage) -> None:
-    """The second time it changes nothing; --check only looks."""
+def test_init_can_be_repeated_and_mends_a_work_pool_that_was_made_otherwise(stage: Stage) -> None:
+    """With the usual template the server checks a schema in each new run, which takes it longer than all the rest."""
     assert json.loads(stage.lectern("teacher", "init", "teacher", "--json").stdout)["changed"] is False
     assert stage.lectern("teacher", "init", "teacher", "--check").stdout == "The database is as it should be.\n"
-
-
-def test_init_mends_a_work_pool_that_was_made_otherwise(stage: Stage) -> None:
-    """With the usual template the server checks a schema in each new run, which takes it longer than all the rest."""
     usual = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
     stage.change("/work_pools/resident", base_job_template=usual)
     made = json.loads(stage.lectern("teacher", "init", "teacher", "--json").stdout)["prefect"]

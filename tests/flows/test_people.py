@@ -97,14 +97,11 @@ def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(servi
     assert service.got[0]["type"] == "failure"
 
 
-def test_the_end_of_an_incident_is_no_failure(service: Service) -> None:
+def test_the_end_of_an_incident_is_no_failure_and_a_refusal_shows_no_token(service: Service) -> None:
     title, text, resolved = notify.written(alarm(stage="resolved"), None)
     assert title.startswith("lectern 321 resolved")
     notify.send(service.url, title, text, resolved=resolved)
     assert service.got[0]["type"] == "success"
-
-
-def test_a_service_that_refuses_is_named_without_its_token(service: Service) -> None:
     service.answers = [500]
     (name,) = notify.send(service.url, "t", "b")
     assert "hook" not in name

@@ -33,13 +33,10 @@ def test_a_nul_byte_is_refused_and_those_behind_it_are_answered(stage: Stage) ->
     assert stage.rows("teacher", "select id from inbox_list where state = 'new'") == []
 
 
-def test_the_largest_record_is_answered(stage: Stage) -> None:
+def test_the_largest_record_is_answered_and_commands_say_how_it_stands(stage: Stage) -> None:
     class_id = stage.book({**stage.booking(1), "record_id": 2**63 - 1})
     assert stage.answer(class_id)["code"] != 400
     assert stage.order(class_id)["record_id"] == 2**63 - 1
-
-
-def test_the_teacher_and_its_commands_say_how_it_stands(stage: Stage) -> None:
     class_id = stage.book(stage.booking(stage.town.record()))
     stage.answer(class_id)
     wait_until(lambda: stage.order(class_id)["state"] == "ready", description="it is ready")

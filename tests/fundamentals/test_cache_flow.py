@@ -88,17 +88,13 @@ def test_a_recording_that_can_not_be_had_is_refused_after_some_tries(
     assert any(row["what"] == "download failed" and str(code) in row["detail"] for row in noted)
 
 
-def test_a_bad_file_is_deleted(stage: Stage, troubled: dict[str, list[str]]) -> None:
-    """Otherwise the next try would go on with it."""
+def test_passing_trouble_is_outlived_and_a_bad_file_deleted(stage: Stage, troubled: dict[str, list[str]]) -> None:
+    """One 503 costs some seconds, and no class; a bad file would be gone on with by the next try."""
+    assert [stage.answer(one, timeout_s=90)["result"] for one in troubled["recovers"]] == ["success"] * 2
     (class_id,) = troubled["wrong CRC"]
     stage.answer(class_id, timeout_s=90)
     folder = stage.folder / "streamer1" / stage.order(class_id)["url_stem"]
     assert [one.name for one in folder.glob("*") if not one.name.endswith(".origin")] == []
-
-
-def test_passing_trouble_of_the_origin_is_outlived(stage: Stage, troubled: dict[str, list[str]]) -> None:
-    """One 503 costs some seconds, and no class."""
-    assert [stage.answer(one, timeout_s=90)["result"] for one in troubled["recovers"]] == ["success"] * 2
 
 
 # -- a streamer alone, told what to prepare: its cache is small -------------------------------------------------------

@@ -160,13 +160,14 @@ def test_a_server_that_refuses_or_misbehaves_ends_the_session_in_words(data: byt
         live().receive(data)
 
 
-def test_an_unknown_app_is_refused_in_the_servers_words() -> None:
+def test_what_a_server_says_of_an_app_and_its_address_are_shown_as_they_are() -> None:
     session = PublisherProtocol(TARGET, NONCE)
     session.receive(SHAKE)
     fields = {"level": "error", "code": "NetConnection.Connect.Rejected", "description": "no such app"}
     body = amf0.encode("_error", 1, None, fields)
     with pytest.raises(NotRtmp, match=r"NetConnection\.Connect\.Rejected: no such app"):
         session.receive(compose(chunks.COMMAND, 0, 0, body, chunk_stream=3, chunk_bytes=128))
+    assert target("rtmp://[::1]:1936/live/room").tc_url == "rtmp://[::1]:1936/live"
 
 
 @given(st.binary(max_size=4000))
@@ -297,10 +298,6 @@ def test_the_words_of_a_server_are_cleaned_where_they_come_in(said: bytes, words
 @pytest.mark.parametrize("path", ["live/key?token=secret", "live/a/key", "live?token=secret/key", "key", ""])
 def test_a_target_is_shown_without_its_stream_key(path: str) -> None:
     assert target(f"rtmps://h/{path}").shown == "rtmps://h:443/…"
-
-
-def test_the_address_of_a_server_keeps_the_brackets_of_ipv6() -> None:
-    assert target("rtmp://[::1]:1936/live/room").tc_url == "rtmp://[::1]:1936/live"
 
 
 SOUND = ("-f", "lavfi", "-i", "sine=duration=0.1", "-c:a", "aac", "-f", "flv")

@@ -319,7 +319,7 @@ def test_a_prefect_url_with_a_slip_in_it_is_in_the_way(host: Host, wanted: Field
         assert all(words in answered.msg for words in ("correct prefect_api_url", "no-wget")), url
 
 
-def test_an_address_at_which_nobody_can_be_asked_is_in_the_way(host: Host, wanted: Fields) -> None:
+def test_an_address_at_which_nobody_can_be_asked_or_an_unreadable_env_is_in_the_way(host: Host, wanted: Fields) -> None:
     """Else the host is stopped, and taken back because nobody could ask it how it is."""
     for url in ("http://[::1/health", "127.0.0.1:8801/health", "http:///health"):
         slip = {**wanted, "health_url": url}
@@ -327,9 +327,6 @@ def test_an_address_at_which_nobody_can_be_asked_is_in_the_way(host: Host, wante
         assert "`streamer_health_url` is no http address" in said, url
         answered = host.step("verify", wanted=slip)
         assert (answered.code, answered.fields["failed"]) == (1, True), url
-
-
-def test_settings_that_can_not_be_read_are_in_the_way(host: Host, wanted: Fields) -> None:
     (host.code / ".env").write_bytes(b"A=\xff\n")
     assert any("not UTF-8" in one for one in refused(host, wanted))
 

@@ -151,10 +151,14 @@ def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
         assert answered.msg == "it says ********, ********, streamer1"
 
 
-def test_of_what_stands_another_version_than_was_named_is_not_as_wanted(new: Host) -> None:
+def test_another_version_or_a_copy_that_was_changed_is_not_as_wanted(new: Host) -> None:
     assert new.done("verify", "--standing", wanted=new.wanted(version=""))["state"] == "finished"
     answered = new.step("verify", "--standing", wanted=new.wanted(version="2.1.0"))
     assert (answered.code, "lectern 2.0.0 is at work" in answered.msg) == (2, True), answered.msg
+    (copy,) = (new.root / "rollout" / "backups").glob("*/silent/task_list.db")
+    with copy.open("r+b") as file:
+        file.write(b"x")
+    assert "it is not what was copied" in faults(new)[0]
 
 
 def test_it_changes_nothing(new: Host) -> None:
@@ -194,13 +198,6 @@ def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
         "lectern-streamer is STOPPED",
     ):
         assert words in said, words
-
-
-def test_a_copy_that_was_changed_since_is_told(new: Host) -> None:
-    (copy,) = (new.root / "rollout" / "backups").glob("*/silent/task_list.db")
-    with copy.open("r+b") as file:
-        file.write(b"x")
-    assert "it is not what was copied" in faults(new)[0]
 
 
 def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(new: Host) -> None:

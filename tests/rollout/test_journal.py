@@ -147,17 +147,14 @@ def test_the_round_of_a_rollout_begins_with_its_last_window(journal: RolloutJour
     assert [note.step for note in journal.round("streamer-a")] == ["window", "copy"]
 
 
-def test_each_role_has_a_history_of_its_own(journal: RolloutJournal) -> None:
+def test_reading_makes_no_file_and_each_role_has_its_history(journal: RolloutJournal) -> None:
     """On a host that is both, what was done as the one does not count as the other's."""
+    assert journal.state("streamer-a") == "untouched"
+    assert not journal.path.exists()
     noted(journal, WINDOW, COMMITTED, "teacher-a window begin", "teacher-a committed done", "teacher-b window begin")
     as_teacher = RolloutJournal(journal.path, "teacher")
     assert (journal.history().last, journal.state("streamer-a")) == ("streamer-a", "finished")
     assert (as_teacher.history().standing, as_teacher.history().half) == (("teacher-a",), "teacher-b")
-
-
-def test_reading_makes_no_file(journal: RolloutJournal) -> None:
-    assert journal.state("streamer-a") == "untouched"
-    assert not journal.path.exists()
 
 
 def test_no_history_at_all() -> None:

@@ -48,14 +48,6 @@ def test_where_all_is_as_wanted_no_character_changes(found: dict[str, Any]) -> N
     assert json_config.edited(text, WANTED) == text
 
 
-def test_a_missing_name_is_added_in_front_in_the_files_own_indentation() -> None:
-    text = '{\r\n\t"a": [1, {"order_warn_time_out": 5}],\r\n\t"order_warn_time_out" : 3600000,\r\n\t"z": null\r\n}\r\n'
-    assert json_config.edited(text, WANTED) == (
-        '{\r\n\t"transcoding_time_out": 120000,\r\n\t"a": [1, {"order_warn_time_out": 5}],'
-        '\r\n\t"order_warn_time_out" : 86400000,\r\n\t"z": null\r\n}\r\n'
-    )
-
-
 def test_a_byte_order_mark_stays_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('\ufeff{\n  "transcoding_time_out": 1000*60*2 // two minutes\n}', encoding="utf-8")
@@ -82,12 +74,17 @@ NOTE = """{
 """
 
 
-def test_the_notes_own_example_calculates_and_has_comments_and_only_the_value_changes() -> None:
+def test_the_notes_own_file_keeps_its_comments_and_indentation() -> None:
     new = json_config.edited(NOTE, WANTED)
     assert new == NOTE.replace("1000*60*60,", "86400000,").replace("{", '{\n    "transcoding_time_out": 120000,', 1)
     assert json_config.edited(new, WANTED) == new
     assert json_config.missing_from(new, WANTED) == []
     assert json_config.taken_back(new, WANTED, NOTE) == NOTE
+    text = '{\r\n\t"a": [1, {"order_warn_time_out": 5}],\r\n\t"order_warn_time_out" : 3600000,\r\n\t"z": null\r\n}\r\n'
+    assert json_config.edited(text, WANTED) == (
+        '{\r\n\t"transcoding_time_out": 120000,\r\n\t"a": [1, {"order_warn_time_out": 5}],'
+        '\r\n\t"order_warn_time_out" : 86400000,\r\n\t"z": null\r\n}\r\n'
+    )
 
 
 @settings(deadline=None)

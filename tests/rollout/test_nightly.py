@@ -88,11 +88,14 @@ def test_a_folder_that_the_terminal_cannot_show_is_shown_in_numbers(live: Path) 
     assert rb"/\u5907\u4efd/" in done.stdout
 
 
-def test_people_are_told_sizes_rows_and_where_it_is(live: Path, folder: Path) -> None:
+def test_people_are_told_sizes_and_rows_and_the_prefect_database_is_backed_up_too(live: Path, folder: Path) -> None:
     said = typed("streamer").stdout
     assert f"{folder}/streamer-streamer1-" in said
     assert "100 rows in 1 table" in said
     assert "Its restore was tried." in said
+    found = told("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect")
+    assert Path(str(found["folder"])).name.startswith("prefect-2")
+    assert found["rows"] == {"task_list": 100}
 
 
 def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(live: Path, folder: Path) -> None:
@@ -142,12 +145,16 @@ def test_two_at_a_time_are_refused(live: Path, folder: Path) -> None:
     assert "under way" in done.exception.message
 
 
-def test_an_unwritable_folder_a_missing_database_and_nothing_named_are_misuse(live: Path, tmp_path: Path) -> None:
+def test_what_cannot_hold_a_backup_is_misuse(live: Path, tmp_path: Path) -> None:
+    """Its manifest could not name it."""
     (tmp_path / "file").touch()
     for words in (["streamer", "--into", str(tmp_path / "file")], [], ["streamer", "--database", "sqlite:///x"]):
         assert isinstance(typed(*words).exception, Misuse), words
     live.unlink()
     assert isinstance(typed("streamer").exception, Misuse)
+    done = typed("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
+    assert isinstance(done.exception, Misuse), done.exception
+    assert [one.name for one in tmp_path.iterdir()] == ["code"]
 
 
 def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(live: Path, folder: Path) -> None:
@@ -180,13 +187,6 @@ def test_nothing_is_put_back_under_a_program_that_is_at_work(live: Path) -> None
     assert "is again what it was" in typed("streamer", "--restore", path).stdout
 
 
-def test_a_folder_whose_name_is_no_text_is_refused_before_anything(live: Path, tmp_path: Path) -> None:
-    """Its manifest could not name it."""
-    done = typed("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
-    assert isinstance(done.exception, Misuse), done.exception
-    assert [one.name for one in tmp_path.iterdir()] == ["code"]
-
-
 def test_a_lost_database_is_put_back_for_who_types_it_whatever_the_environment_says(
     live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,12 +196,6 @@ def test_a_lost_database_is_put_back_for_who_types_it_whatever_the_environment_s
     monkeypatch.setenv("LOGNAME", "nobody")
     assert "is again what it was" in typed("streamer", "--restore", path).stdout
     assert live.stat().st_uid == os.geteuid()
-
-
-def test_the_prefect_servers_database_is_backed_up_by_its_own_url(live: Path, folder: Path) -> None:
-    found = told("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect")
-    assert Path(str(found["folder"])).name.startswith("prefect-2")
-    assert found["rows"] == {"task_list": 100}
 
 
 def test_a_teacher_on_postgresql_is_dumped_and_the_dump_restored(folder: Path, postgresql: Databases) -> None:

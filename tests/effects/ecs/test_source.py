@@ -154,18 +154,15 @@ async def liar(recording: Path, tmp_path: Path) -> AsyncIterator[demo.Origin]:
         yield made
 
 
-async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.SshConnection, job: Job, liar: demo.Origin) -> None:
+async def test_a_lie_of_ten_gigabytes_is_told_and_a_source_larger_than_the_disk_is_not_begun(
+    connection: ssh.SshConnection, job: Job, liar: demo.Origin
+) -> None:
     """Where the disk has so much; where it has not, see the next claim."""
     liar.faults.add(Fault("6666.flv", length_lie=10**10))
     room = (await connection.run(["df", "--output=avail", "-B1", "/tmp"], timeout_s=10)).output.split()[-1]
     with pytest.raises((TryAgain, FallBack), match=r"100\d{8} bytes were promised|are needed") as raised:
         await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
     assert raised.value.code is (DOWNLOAD_FAILED if int(room) > 21 * 10**9 else NO_ECS_ROOM)
-
-
-async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
-    connection: ssh.SshConnection, job: Job, liar: demo.Origin
-) -> None:
     liar.faults.add(Fault("6666.flv", length_lie=10**15))
     with pytest.raises(FallBack, match="has no room") as raised:
         await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
@@ -241,7 +238,7 @@ async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
     assert origin.took("PUT", UP) == 0
 
 
-async def test_an_upload_that_is_not_allowed_calls_a_person(
+async def test_an_upload_that_nobody_can_see_is_not_made_and_a_forbidden_one_calls_a_person(
     connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
     origin.statuses[UP] = [403]
@@ -249,6 +246,9 @@ async def test_an_upload_that_is_not_allowed_calls_a_person(
         await transcode(connection, job)
     assert raised.value.code is UPLOAD_FAILED
     assert origin.took("PUT", UP) == 1
+    elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
+    with pytest.raises(TryAgain, match="was uploaded, but"):
+        await transcode(connection, replace(job, target=elsewhere))
 
 
 @pytest.mark.parametrize("what", ["a bad output", "an upload that is refused"])
@@ -283,12 +283,6 @@ async def test_a_busy_store_is_tried_again_and_one_that_stays_busy_is_at_fault(
         await transcode(connection, job)
     assert raised.value.code is UPLOAD_FAILED
     assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
-
-
-async def test_upload_that_nobody_can_see_is_not_made(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
-    with pytest.raises(TryAgain, match="was uploaded, but"):
-        await transcode(connection, replace(job, target=elsewhere))
 
 
 # Real transcodings on a real host (this one, by SSH): what is made there.
