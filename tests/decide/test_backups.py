@@ -65,12 +65,11 @@ def test_the_second_airing_is_on_another_streamer(changes: Changes) -> None:
     assert Report(cmd="prepared", class_id=SECOND, streamer="s2", result="success").class_id == SECOND
 
 
-def test_one_streamer_sends_both_if_it_is_alone_and_one_airing_is_one(changes: Changes) -> None:
+def test_a_booking_without_one_is_aired_once_and_one_streamer_sends_both_if_it_is_alone(changes: Changes) -> None:
+    proceed(changes, [(changes.book(strategies.booking("c-1")), URL)], {"s1": 0, "s2": 0})
+    assert list(changes.orders) == ["c-1"]
     first = placed(changes, "s1")
     assert (first.streamer, changes.orders[SECOND].streamer) == ("s1", "s1")
-    order = changes.book(strategies.booking("c-1"))
-    proceed(changes, [(order, URL)], {"s1": 0, "s2": 0})
-    assert list(changes.orders) == ["c-1"]
 
 
 def test_a_class_that_is_moved_keeps_away_from_its_other_airing(changes: Changes) -> None:

@@ -88,9 +88,8 @@ async def heard_over_a_hang(client: redis.Redis, bus: Bus, length_s: float) -> l
     try:
         await say("before")
         os.kill(info["process_id"], signal.SIGSTOP)
-        for number in range(9):
-            await say(f"{number}")
-        await say("same")
+        for text in (*map(str, range(9)), "same"):
+            await say(text)
         sending.append(asyncio.create_task(asyncio.to_thread(publish, "same")))
         await asyncio.sleep(0.2)
     finally:
@@ -108,27 +107,28 @@ async def heard_over_a_hang(client: redis.Redis, bus: Bus, length_s: float) -> l
 SENT = sorted(["before", *map(str, range(9)), "same", "same", *(f"after {number}" for number in range(20))])
 
 
-async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(client: redis.Redis) -> None:
+@pytest.fixture
+async def bus(client: redis.Redis) -> AsyncIterator[Bus]:
+    made = Bus.open(url_of(client))
+    yield made
+    await made.close()
+
+
+async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(client: redis.Redis, bus: Bus) -> None:
     """A hung Redis executes what was published meanwhile when it goes on: the old subscription is still there."""
-    bus = Bus.open(url_of(client))
     bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
-    try:
-        assert sorted(await heard_over_a_hang(client, bus, 3.0)) == SENT
-    finally:
-        await bus.close()
+    assert sorted(await heard_over_a_hang(client, bus, 3.0)) == SENT
 
 
 @pytest.mark.night
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("again", range(3))
 @pytest.mark.parametrize("length_s", [5, 10, 15, 20, 25, 30])
-async def test_nothing_is_lost_however_long_redis_hangs(client: redis.Redis, length_s: float, again: int) -> None:
+async def test_nothing_is_lost_however_long_redis_hangs(
+    client: redis.Redis, bus: Bus, length_s: int, again: int
+) -> None:
     """With the times of the product."""
-    bus = Bus.open(url_of(client))
-    try:
-        assert sorted(await heard_over_a_hang(client, bus, length_s)) == SENT
-    finally:
-        await bus.close()
+    assert sorted(await heard_over_a_hang(client, bus, length_s)) == SENT
 
 
 async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(client: redis.Redis) -> None:
@@ -184,23 +184,17 @@ async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(
         await bus.close()
 
 
-async def test_connections_are_kept_alive_by_the_kernel(client: redis.Redis) -> None:
-    bus = Bus.open(url_of(client))
-    try:
-        pool: Any = bus._client.connection_pool
-        connection = await pool.get_connection()
-        held = connection._writer.get_extra_info("socket")
-        assert held.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
-        await pool.release(connection)
-    finally:
-        await bus.close()
+async def test_connections_are_kept_alive_by_the_kernel(bus: Bus) -> None:
+    pool: Any = bus._client.connection_pool
+    connection = await pool.get_connection()
+    held = connection._writer.get_extra_info("socket")
+    assert held.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+    await pool.release(connection)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.002, 0.01, 0.03])
-async def test_a_cancel_ends_a_reader_whenever_it_comes(client: redis.Redis, after_s: float) -> None:
-    bus = Bus.open(url_of(client))
-
+async def test_a_cancel_ends_a_reader_whenever_it_comes(bus: Bus, after_s: float) -> None:
     async def read() -> None:
         streams = bus.streams(["order", "cancel"], "teacher")
         while True:
@@ -211,16 +205,13 @@ async def test_a_cancel_ends_a_reader_whenever_it_comes(client: redis.Redis, aft
             async for _ in messages:
                 pass
 
-    try:
-        for number in range(20):
-            for work in (read, listen):
-                task = asyncio.create_task(work())
-                await asyncio.sleep(after_s + number / 5000)
-                task.cancel()
-                done, _ = await asyncio.wait([task], timeout=5)
-                assert done, f"{work.__name__}: a cancel after {after_s} s was lost"
-    finally:
-        await bus.close()
+    for number in range(20):
+        for work in (read, listen):
+            task = asyncio.create_task(work())
+            await asyncio.sleep(after_s + number / 5000)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=5)
+            assert done, f"{work.__name__}: a cancel after {after_s} s was lost"
 
 
 @asynccontextmanager
@@ -304,56 +295,34 @@ async def test_without_memory_what_is_there_is_still_read(client: redis.Redis) -
         client.config_set("maxmemory", 0)
 
 
-async def test_one_unreadable_beat_or_claim_is_that_streamers_trouble_alone(client: redis.Redis) -> None:
-    for name, text in {
-        "a": "no JSON",
-        "b": "[]",
-        "c": '{"gone": true}',
-        "d": '{"at": true}',
-        "e": '{"at": 1e999}',
-    }.items():
-        client.hset("streamers", name, text)
-    client.hset("streamers", "no name", '{"at": 1.5}')
-    client.hset("streamers:claims", "d", '{"session": "no name", "lease_s": 45}')
-    client.hset("streamers", "well", '{"at": 1.5, "version": "2"}')
-    for name, text in {
-        "a": "{",
-        "b": '{"session": 1, "lease_s": 45}',
-        "c": '{"session": "s", "lease_s": null}',
-    }.items():
-        client.hset("streamers:claims", name, text)
-    client.hset("streamers:claims", "well", '{"session": "s", "lease_s": 45}')
-    bus = Bus.open(url_of(client))
-    try:
-        _, beats, claims = await bus.heard("streamers")
-        assert beats == {"well": {"at": 1.5, "version": "2"}}
-        assert claims == {"well": {"session": "s", "lease_s": 45}}
-        assert await bus.alive("streamers", 1e12) == {"well": {"at": 1.5, "version": "2"}}
-        assert await bus.take("streamers", "a", 60), "nobody knows when it was heard last"
-        assert await bus.take("streamers", "c", 60)
-    finally:
-        await bus.close()
+async def test_one_unreadable_beat_or_claim_is_that_streamers_trouble_alone(client: redis.Redis, bus: Bus) -> None:
+    odd = {"a": "no JSON", "b": "[]", "c": '{"gone": true}', "d": '{"at": true}', "e": '{"at": 1e999}'}
+    client.hset("streamers", mapping={**odd, "no name": '{"at": 1.5}', "well": '{"at": 1.5, "version": "2"}'})
+    odd = {"a": "{", "b": '{"session": 1, "lease_s": 45}', "c": '{"session": "s", "lease_s": null}'}
+    odd |= {"d": '{"session": "no name", "lease_s": 45}', "well": '{"session": "s", "lease_s": 45}'}
+    client.hset("streamers:claims", mapping=odd)
+    _, beats, claims = await bus.heard("streamers")
+    assert beats == {"well": {"at": 1.5, "version": "2"}}
+    assert claims == {"well": {"session": "s", "lease_s": 45}}
+    assert await bus.alive("streamers", 1e12) == {"well": {"at": 1.5, "version": "2"}}
+    assert await bus.take("streamers", "a", 60), "nobody knows when it was heard last"
+    assert await bus.take("streamers", "c", 60)
 
 
-async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: redis.Redis) -> None:
+async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: redis.Redis, bus: Bus) -> None:
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
     client.set("order_result", "somebody's")
     client.xadd("order", {"body": "a booking"})
     client.hset("streamers", "streamer1", "{}")
-    bus = Bus.open(url_of(client))
-    try:
-        (fault,) = await key_patterns.type_faults(bus, settings)
-    finally:
-        await bus.close()
+    (fault,) = await key_patterns.type_faults(bus, settings)
     assert "the key order_result is a string, but must be a stream" in fault
 
 
 async def test_what_a_dead_consumer_read_is_taken_over_by_a_living_one(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "LEFT_S", 0.2)
     monkeypatch.setattr(streams, "LOOK_FOR_LEFT_S", 0.1)
-    bus = Bus.open(url_of(client))
     dead, living = (bus.streams(["order"], name, shared=True) for name in ("a", "b"))
     for one in (dead, living):
         assert await one.next(count=9, block_ms=10) == []  # nothing is left of an earlier life
@@ -366,16 +335,14 @@ async def test_what_a_dead_consumer_read_is_taken_over_by_a_living_one(
     await living.acknowledge([taken])
     pending: Any = client.xpending("order", "lectern")
     assert pending["pending"] == 0
-    await bus.close()
 
 
 async def test_a_consumer_that_is_long_gone_is_forgotten_with_nothing_of_its_own(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each new name of a teacher would stay in the group for ever; one that left entries is needed to find them."""
     monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
     monkeypatch.setattr(streams, "GONE_S", 0.2)
-    bus = Bus.open(url_of(client))
     gone, left, living = (bus.streams(["order"], name, shared=True) for name in ("a", "b", "c"))
     for one in (gone, left, living):
         assert await one.next(count=9, block_ms=10) == []
@@ -390,13 +357,13 @@ async def test_a_consumer_that_is_long_gone_is_forgotten_with_nothing_of_its_own
     await living.trim()
     consumers: Any = client.xinfo_consumers("order", "lectern")
     assert sorted(one["name"] for one in consumers) == [b"b", b"c"]
-    await bus.close()
 
 
-async def test_what_all_groups_acknowledged_is_trimmed(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_all_groups_acknowledged_is_trimmed(
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A group of somebody else's, which has read less, keeps what it has not read."""
     monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
-    bus = Bus.open(url_of(client))
     ours = bus.streams(["order"], "a")
     assert await ours.next(count=5, block_ms=10) == []
     for number in range(10):
@@ -410,4 +377,3 @@ async def test_what_all_groups_acknowledged_is_trimmed(client: redis.Redis, monk
     client.xgroup_destroy("order", "theirs")
     assert await ours.trim() == 1
     assert client.xlen("order") == 6
-    await bus.close()

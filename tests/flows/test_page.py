@@ -106,6 +106,13 @@ async def let_in(client: Client, host: TeacherHost, institution: str | None = No
     assert "HttpOnly" in answer.headers["set-cookie"]
 
 
+@pytest.fixture
+async def reader(client: Client, teacher: TeacherHost) -> Client:
+    """Somebody who was let in, and may see all."""
+    await let_in(client, teacher)
+    return client
+
+
 async def test_nobody_is_let_in_without_a_token(client: Client, teacher: TeacherHost) -> None:
     book(teacher, order("c-1", "ready", NOON))
     for path in ("/", "/class/c-1", "/timetable.ics", "/?token=wrong", f"/?token={'x' * 5000}"):
@@ -116,29 +123,27 @@ async def test_nobody_is_let_in_without_a_token(client: Client, teacher: Teacher
 
 
 async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_nobody_knows(
-    client: Client, teacher: TeacherHost
+    reader: Client, teacher: TeacherHost
 ) -> None:
     """A newer release has written it, and was rolled back."""
     book(teacher, order("c-odd", "on the moon", NOON, received_at=time.time()), order("c-1", "ready", NOON))
-    await let_in(client, teacher)
     for path in ("/", "/as-run", f"/as-run?day={time.strftime('%Y-%m-%d')}"):
-        answer = await client.get(path)
+        answer = await reader.get(path)
         assert answer.status_code == 200
         assert "c-odd" not in answer.text
-    assert "c-1" in (await client.get("/")).text
-    its = await client.get("/class/c-odd")
+    assert "c-1" in (await reader.get("/")).text
+    its = await reader.get("/class/c-odd")
     assert its.status_code == 404
     assert "c-odd: its row cannot be read: &#39;on the moon&#39;" in its.text
 
 
 async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
-    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+    reader: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "CALENDAR_ROWS", 2)
     refused = [order(f"c-{at}", state, NOON) for at, state in enumerate(("refused", "cancelled", "refused"))]
     book(teacher, *refused, order("c-ready", "ready", NOON + 3600))
-    await let_in(client, teacher)
-    said = (await client.get("/timetable.ics")).text
+    said = (await reader.get("/timetable.ics")).text
     assert re.findall("UID:(.*)@", said) == ["c-ready", "c-1"]
 
 
@@ -159,7 +164,7 @@ async def test_an_address_without_tries_left_costs_no_read_of_the_database(
 
 
 async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_than_have_room(
-    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+    reader: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pages at once in threads of their own; the reads that answer bookings go on beside them."""
     let_go, begun = threading.Event(), list[int]()
@@ -172,8 +177,7 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
 
     monkeypatch.setattr(as_run_page, "made", slow)
     monkeypatch.setattr(page, "MOST_WAITING", 4)
-    await let_in(client, teacher)
-    asked = [asyncio.create_task(client.get("/as-run")) for _ in range(9)]
+    asked = [asyncio.create_task(reader.get("/as-run")) for _ in range(9)]
     try:
         refused = [await one for one in islice(asyncio.as_completed(asked, timeout=30), 3)]
         assert await asyncio.wait_for(teacher.read_tx(viewers.everybody), 30)
@@ -197,7 +201,7 @@ async def test_a_revoked_token_lets_nobody_in_and_nobody_can_write(client: Clien
             assert (await client.request(method, path)).status_code == 405
 
 
-async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: TeacherHost) -> None:
+async def test_the_day_shows_each_class_as_it_stands(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(
         teacher,
@@ -213,8 +217,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
     }
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-missing: it is not on air", ("c-missing",))
     said.said = {"streamer1": StreamerStatus(now, sendings, {}, [alarm], 1, 2)}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+    page = (await reader.get("/")).text
     assert "on air on streamer1 since" in page
     assert "17 attempts to connect failed, the last because: Connection refused" in page
     assert re.search(r'Connection refused <a href="/runbook#321">321: [^<]+</a>', page)
@@ -227,15 +230,14 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
     assert "secret-" not in page
 
 
-async def test_the_numbers_of_the_day_are_of_all_classes_listed_or_not(client: Client, teacher: TeacherHost) -> None:
+async def test_the_numbers_of_the_day_are_of_all_classes_listed_or_not(reader: Client, teacher: TeacherHost) -> None:
     """A streamer of which nobody hears has neither its classes on air, for all that is known, nor off the air."""
     now = time.time()
     book(teacher, *(order(f"c-{n}", "ready", now - 60) for n in range(60)))
     book(teacher, *(order(f"d-{n}", "ready", now - 60, streamer="streamer2") for n in range(70)))
     gone = StreamerStatus(now, {}, {}, [], 0, 70, silent_s=40.0)
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], 0, 60), "streamer2": gone}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+    page = (await reader.get("/")).text
     assert '<li class="bad"><b>60</b> NOT ON AIR</li>' in page
     assert '<li class="bad"><b>70</b> not known</li>' in page
     assert page.count("streamer2 has been silent for 40 s: nobody here knows") >= 50
@@ -247,7 +249,7 @@ def waits(page: str) -> str:
     return str(section)
 
 
-async def test_who_waits_is_listed_with_what_for_nearest_deadline_first(client: Client, teacher: TeacherHost) -> None:
+async def test_who_waits_is_listed_with_what_for_nearest_deadline_first(reader: Client, teacher: TeacherHost) -> None:
     """The deadline is that of the rendition, or the start, whichever comes first; over, ready and aired do not wait."""
     now = time.time()
     alone: dict[str, object] = {"streamer": None}
@@ -272,8 +274,7 @@ async def test_who_waits_is_listed_with_what_for_nearest_deadline_first(client: 
         for row in rows:
             its = {"resolution": "720P", "status": "transcoding", "attempt": 1}
             connection.execute(insert(videos).values(**row, **its))
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+    page = (await reader.get("/")).text
     listed = ["c-late", "c-oss", "c-soon", "c-queue", "c-made", "c-nobody", "c-theirs"]
     assert re.findall(r'href="/class/([^"]+)"', waits(page)) == listed
     assert re.findall(r"<td>[^<]* (begins|result is due)</td>", waits(page)) == [
@@ -289,44 +290,41 @@ async def test_who_waits_is_listed_with_what_for_nearest_deadline_first(client: 
         "It is about to be decided",
     ):
         assert words in waits(page)
-    chinese = (await client.get("/", params={"lang": "zh"})).text
+    chinese = (await reader.get("/", params={"lang": "zh"})).text
     assert "<h2>等待中</h2>" in chinese
     assert "在等 2_720P：第 1 次转码，由 ECS（排队中）" in chinese
-    client.cookies.clear()
-    await let_in(client, teacher, "i-2")
-    assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
+    reader.cookies.clear()
+    await let_in(reader, teacher, "i-2")
+    assert re.findall(r'href="/class/([^"]+)"', waits((await reader.get("/")).text)) == ["c-theirs"]
 
 
-async def test_of_many_that_wait_the_first_are_listed_and_others_counted(client: Client, teacher: TeacherHost) -> None:
+async def test_of_many_that_wait_the_first_are_listed_and_others_counted(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
-    await let_in(client, teacher)
-    section = waits((await client.get("/")).text)
+    section = waits((await reader.get("/")).text)
     assert re.findall(r'href="/class/([^"]+)"', section) == [f"c-{n:04}" for n in range(view.LISTED)]
     assert "<p>and 1,250 more</p>" in section
-    assert "<p>另有 1,250 节课</p>" in (await client.get("/", params={"lang": "zh"})).text
+    assert "<p>另有 1,250 节课</p>" in (await reader.get("/", params={"lang": "zh"})).text
 
 
 async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others_counted(
-    client: Client, teacher: TeacherHost
+    reader: Client, teacher: TeacherHost
 ) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], 0, 0)}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+    page = (await reader.get("/")).text
     section = page.partition("<h2>should be on air and is not</h2>")[2].partition("</section>")[0]
     assert section.count('href="/class/') == view.LISTED
     assert "<p>and 7 more</p>" in section
 
 
-async def test_a_class_has_the_account_that_explain_gives(client: Client, teacher: TeacherHost) -> None:
+async def test_a_class_has_the_account_that_explain_gives(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now - 60))
     commit(teacher.engine, events.note, journal, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
     cast("Words", teacher.bus).said = None
-    await let_in(client, teacher)
-    page = (await client.get("/class/c-1")).text
+    page = (await reader.get("/class/c-1")).text
     for words in (
         "Redis does not answer: nobody here knows whether the class is on air",
         "<dt>institution</dt><dd>i-1</dd>",
@@ -337,11 +335,11 @@ async def test_a_class_has_the_account_that_explain_gives(client: Client, teache
         assert words in page
     assert "s3" not in page
     assert "secret-" not in page
-    assert (await client.get("/class/c-2")).status_code == 404
+    assert (await reader.get("/class/c-2")).status_code == 404
 
 
 async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_happened_meanwhile(
-    client: Client, teacher: TeacherHost
+    reader: Client, teacher: TeacherHost
 ) -> None:
     """What its streamer noted came with its end; nothing of it is known by Redis any more."""
     start = view.begin_of_day(view.begin_of_day(time.time()) - view.DAY_S / 2)  # its end has passed, at any hour
@@ -355,9 +353,8 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
         events.keep_parts(connection, "c-1", parts, "streamer1")
         refused = EventView(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
         events.keep_of(connection, journal, [refused])
-    await let_in(client, teacher)
     yesterday = {"day": time.strftime("%Y-%m-%d", time.localtime(start))}
-    day, page = (await client.get("/", params=yesterday)).text, (await client.get("/class/c-1")).text
+    day, page = (await reader.get("/", params=yesterday)).text, (await reader.get("/class/c-1")).text
     for shown in (day, page):
         assert '<span class="s aired_with_gaps">aired with gaps</span>' in shown
     assert why in day
@@ -370,22 +367,21 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
         "<title>recording ",
     ):
         assert shown in page
-    chinese = (await client.get("/class/c-1", params={"lang": "zh"})).text
+    chinese = (await reader.get("/class/c-1", params={"lang": "zh"})).text
     assert f"c-1: 没有推送：到 {until}，共2 分钟：推流被拒绝：no such stream" in chinese
 
 
 async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
-    client: Client, teacher: TeacherHost
+    reader: Client, teacher: TeacherHost
 ) -> None:
     with transaction(teacher.engine) as connection:
         events.note(connection, journal, "teacher", [Event("malformed", "c-odd", None, "start_time: no number")], NOON)
-    await let_in(client, teacher)
-    page = (await client.get("/class/c-odd")).text
+    page = (await reader.get("/class/c-odd")).text
     assert "c-odd: malformed: start_time: no number" in page
     assert 'It is not booked: <a href="/runbook#400">400: malformed booking</a>' in page
-    client.cookies.clear()
-    await let_in(client, teacher, "i-1")
-    assert (await client.get("/class/c-odd")).status_code == 404, "nobody knows whose it is"
+    reader.cookies.clear()
+    await let_in(reader, teacher, "i-1")
+    assert (await reader.get("/class/c-odd")).status_code == 404, "nobody knows whose it is"
 
 
 @pytest.mark.parametrize("institution", ["i-1", None])
@@ -417,13 +413,12 @@ async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher
     assert (await client.get("/timetable.ics?institution=i-2")).status_code == 403
 
 
-async def test_what_was_booked_cannot_write_into_the_page(client: Client, teacher: TeacherHost) -> None:
+async def test_what_was_booked_cannot_write_into_the_page(reader: Client, teacher: TeacherHost) -> None:
     odd = "<script>alert(1)</script>"
     book(teacher, order("c-1", "refused", NOON, code=318, message=odd, institution_id=odd, streamer=odd))
     book(teacher, order("c-2", "ready", time.time() + 60, institution_id=odd, streamer=odd))
-    await let_in(client, teacher)
     for path in ("/", "/class/c-1", "/classes?q=%3Cscript%3E", "/as-run?day=" + time.strftime("%F")):
-        answer = await client.get(path)
+        answer = await reader.get(path)
         assert odd not in answer.text
         assert "&lt;script&gt;" in answer.text
         assert "script-src 'self';" in answer.headers["content-security-policy"]
@@ -489,7 +484,7 @@ async def test_the_runbook_is_searched_and_ends_with_the_glossary_in_both_langua
     ],
 )
 async def test_a_class_is_found_by_what_somebody_knows_of_it(
-    client: Client, teacher: TeacherHost, asked: dict[str, str], listed: list[str]
+    reader: Client, teacher: TeacherHost, asked: dict[str, str], listed: list[str]
 ) -> None:
     now = time.time()
     book(
@@ -500,12 +495,11 @@ async def test_a_class_is_found_by_what_somebody_knows_of_it(
         order("c-old", "aired", now - 900_000),
         order("c-far", "ready", now + 2e6),
     )
-    await let_in(client, teacher)
-    page = (await client.get("/classes", params=asked)).text
+    page = (await reader.get("/classes", params=asked)).text
     assert re.findall(r'href="/class/([^"]+)"', page) == listed
-    client.cookies.clear()
-    await let_in(client, teacher, "i-2")
-    page = (await client.get("/classes", params=asked)).text
+    reader.cookies.clear()
+    await let_in(reader, teacher, "i-2")
+    page = (await reader.get("/classes", params=asked)).text
     assert set(re.findall(r'href="/class/([^"]+)"', page)) <= {"c-1"}
 
 
@@ -516,85 +510,78 @@ async def test_a_developer_of_the_platform_reads_the_schema_of_all_messages(clie
     assert {"Booking", "Change", "OrderResult"} <= set(answer.json()["$defs"])
 
 
-async def test_a_page_has_its_style_sheet_its_links_and_other_language(client: Client, teacher: TeacherHost) -> None:
+async def test_a_page_has_its_style_sheet_its_links_and_other_language(reader: Client, teacher: TeacherHost) -> None:
     """A style inside the page would not be applied, because the policy of the page forbids it."""
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+    page = (await reader.get("/")).text
     for link in ('<link rel="stylesheet" href="/page.css">', '<a href="/runbook">', '<a href="?lang=zh">'):
         assert link in page
     assert "<style" not in page
 
 
 async def test_an_open_page_gets_only_the_parts_that_have_changed(
-    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+    reader: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And none at all while nothing happens, also on the page of a class."""
     monkeypatch.setattr(strip, "drawn_at", lambda _now: NOON)
     book(teacher, order("c-1", "ready", time.time() + 80_000))
-    await let_in(client, teacher)
     asked = {page.FRAGMENTS: "1"}
-    first = await client.get("/", headers=asked)
+    first = await reader.get("/", headers=asked)
     assert re.findall(r'<(?:section|ul|title) id="([^"]+)"', first.text)[:4] == ["title", "line", "deaf", "strip"]
     assert "<nav>" not in first.text
-    same = await client.get("/", headers=asked | {"If-None-Match": first.headers["etag"]})
+    same = await reader.get("/", headers=asked | {"If-None-Match": first.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
     book(teacher, order("c-2", "waiting", time.time() + 80_000, streamer=None))
-    changed = await client.get("/", headers=asked | {"If-None-Match": first.headers["etag"]})
+    changed = await reader.get("/", headers=asked | {"If-None-Match": first.headers["etag"]})
     parts = re.findall(r'<(?:section|ul|title) id="([^"]+)"', changed.text)
     assert {"line", "waiting"} <= set(parts) <= {"line", "waiting", "timetable"}
-    its = await client.get("/class/c-1", headers=asked)
+    its = await reader.get("/class/c-1", headers=asked)
     assert re.findall(r'<(?:section|ul|title) id="([^"]+)"', its.text) == ["title", "class"]
-    client.cookies.clear()
-    assert (await client.get("/", headers=asked)).status_code == 401
+    reader.cookies.clear()
+    assert (await reader.get("/", headers=asked)).status_code == 401
 
 
-async def test_without_scripts_the_page_loads_itself_its_script_is_small(client: Client, teacher: TeacherHost) -> None:
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+async def test_without_scripts_the_page_loads_itself_its_script_is_small(reader: Client, teacher: TeacherHost) -> None:
+    page = (await reader.get("/")).text
     assert '<noscript><meta http-equiv="refresh" content="15"></noscript>' in page
     assert '<script src="/page.js" defer></script>' in page
-    script = await client.get("/page.js")
+    script = await reader.get("/page.js")
     assert script.headers["content-type"].startswith("text/javascript")
     assert len(script.content) <= 10_000
 
 
-async def test_the_page_speaks_chinese_to_whoever_reads_it(client: Client, teacher: TeacherHost) -> None:
-    await let_in(client, teacher)
-    assert "课表" in (await client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9"})).text
-    assert "课表" in (await client.get("/?lang=zh")).text
-    assert "timetable" in (await client.get("/", headers={"accept-language": "de"})).text
+async def test_the_page_speaks_chinese_to_whoever_reads_it(reader: Client, teacher: TeacherHost) -> None:
+    assert "课表" in (await reader.get("/", headers={"accept-language": "zh-CN,zh;q=0.9"})).text
+    assert "课表" in (await reader.get("/?lang=zh")).text
+    assert "timetable" in (await reader.get("/", headers={"accept-language": "de"})).text
 
 
-async def test_a_refusal_and_an_alarm_are_told_in_chinese(client: Client, teacher: TeacherHost) -> None:
+async def test_a_refusal_and_an_alarm_are_told_in_chinese(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-1: it is not on air", ("c-1",))
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [alarm], 1, 2)}
-    await let_in(client, teacher)
-    page = (await client.get("/", params={"lang": "zh"})).text
+    page = (await reader.get("/", params={"lang": "zh"})).text
     assert "1 × 316 磁盘空间已满" in page
     assert "平台应: 调课，推流端的缓存已满。" in page
     assert "课没有完整播出：c-1: it is not on air" in page
-    page = (await client.get("/class/c-refused", params={"lang": "zh"})).text
+    page = (await reader.get("/class/c-refused", params={"lang": "zh"})).text
     assert '<a href="/runbook#316">316: 磁盘空间已满</a>' in page
 
 
 @pytest.mark.parametrize("day", ["2026-13-45", "x" * 900, "9999-99-99", "0001-01-01", "-1"])
-async def test_an_odd_day_is_today(client: Client, teacher: TeacherHost, day: str) -> None:
-    await let_in(client, teacher)
-    answer = await client.get("/", params={"day": day, "page": day})
+async def test_an_odd_day_is_today(reader: Client, teacher: TeacherHost, day: str) -> None:
+    answer = await reader.get("/", params={"day": day, "page": day})
     assert answer.status_code == 200
     assert time.strftime("%Y-%m-%d") in answer.text
 
 
-async def test_ten_thousand_classes_are_shown_in_pages(client: Client, teacher: TeacherHost) -> None:
+async def test_ten_thousand_classes_are_shown_in_pages(reader: Client, teacher: TeacherHost) -> None:
     midnight = NOON - 12 * 3600
     book(teacher, *(order(f"c-{n}", "ready", midnight + 60 + n * 8.6) for n in range(10_000)))
-    await let_in(client, teacher)
-    answer = await client.get("/")
+    answer = await reader.get("/")
     assert "<b>10,000</b>" in answer.text
     assert len(answer.content) < 300_000
-    assert "c-9999" in (await client.get("/?page=49")).text
+    assert "c-9999" in (await reader.get("/?page=49")).text
 
 
 async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teacher: TeacherHost) -> None:
@@ -626,26 +613,24 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     assert "/class/c-1" not in before
 
 
-async def test_the_cache_of_a_streamer_is_shown_against_its_limits(client: Client, teacher: TeacherHost) -> None:
+async def test_the_cache_of_a_streamer_is_shown_against_its_limits(reader: Client, teacher: TeacherHost) -> None:
     """What its classes need, what it holds, and its places, of which none may be left."""
     its = StreamerStatus(
         NOON, {}, {}, [], used=Usage(9 * 10**9, 12), bound=Usage(10**10, 12), ahead={NEEDED: [4e9, 1e9]}
     )
     cast("Words", teacher.bus).said = {"s1": its}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text
+    page = (await reader.get("/")).text
     meters = re.findall(r'<meter max="([\d.]+)" high="[\d.]+" value="([\d.]+)">', page)
     assert [float(value) / float(most) for most, value in meters] == [0.4, 0.9, 1.0]
     assert "12 / 12" in page
 
 
-async def test_what_the_network_is_used_for_is_shown_against_its_bound(client: Client, teacher: TeacherHost) -> None:
+async def test_what_the_network_is_used_for_is_shown_against_its_bound(reader: Client, teacher: TeacherHost) -> None:
     """What pushes need and downloads may take; without a bound there is no bar."""
     words = Text("{n:,} downloads", n=2)
     used = StreamerStatus(NOON, {}, {}, [], bandwidth=words, network=Network(2e6, 6e6, 10e6))
     cast("Words", teacher.bus).said = {"s1": used, "s2": replace(used, bandwidth="", network=Network(1e6, None))}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition("<h2>streamers</h2>")[2]
+    page = (await reader.get("/")).text.partition("<h2>streamers</h2>")[2]
     first, second = re.findall(r'<td data-what="network">(.*?)</td>', page)
     assert re.findall(r'max="([\d.]+)" high="[\d.]+" value="([\d.]+)"', first) == [("10000000.0", "8000000.0")]
     assert "pushes need 2.0 MB of 10.0 MB a second; 2 downloads" in first
@@ -653,7 +638,7 @@ async def test_what_the_network_is_used_for_is_shown_against_its_bound(client: C
 
 
 async def test_it_is_shown_when_the_recording_of_a_class_will_be_there_and_red_if_that_is_too_late(
-    client: Client, teacher: TeacherHost
+    reader: Client, teacher: TeacherHost
 ) -> None:
     now = time.time()
     names = ["c-there", "c-time", "c-late", "c-never", "c-unknown"]
@@ -661,8 +646,7 @@ async def test_it_is_shown_when_the_recording_of_a_class_will_be_there_and_red_i
     book(teacher, order(names[0], "ready", now + 600))
     ready_by = {"c-time": now + 60, "c-late": now + 900, "c-never": NEVER}
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], ready_by=ready_by)}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
+    page = (await reader.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
     rows = re.findall(r"<tr(.*?)>.*?/class/(c-[a-z]+).*?<td>streamer1</td><td>(.*?)</td>(.*?)</tr>", page)
     at = {name: written.when(when, now) for name, when in ready_by.items()}
     assert [(name, bool(red), shown) for red, name, shown, _ in rows] == [
@@ -677,7 +661,7 @@ async def test_it_is_shown_when_the_recording_of_a_class_will_be_there_and_red_i
 
 
 async def test_of_a_class_that_waits_for_its_transcoding_it_is_shown_about_when_its_recording_will_be_there(
-    client: Client, teacher: TeacherHost
+    reader: Client, teacher: TeacherHost
 ) -> None:
     """The last ones took 500 s, and this one goes on since 100 s; its download takes 10 s."""
     now = time.time()
@@ -688,17 +672,16 @@ async def test_of_a_class_that_waits_for_its_transcoding_it_is_shown_about_when_
         connection.execute(insert(videos), [{"record_id": one, **made} for one in range(1, 6)])
         connection.execute(insert(videos).values(record_id=6666, status="transcoding", begun_at=now - 100, **ours))
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], booked_now_s=(10.0, 10.0))}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
+    page = (await reader.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
     rows = re.findall(r"<tr(.*?)>.*?/class/(c-[0-9]+).*?<td></td><td>(about .*?)</td>(.*?)</tr>", page)
     assert [(name, bool(red)) for red, name, _, _ in rows] == [("c-300", True), ("c-3000", False)]
     assert "will be there at about " in rows[0][3]
     assert "after its start" in rows[0][3]
-    its = (await client.get("/class/c-3000")).text
+    its = (await reader.get("/class/c-3000")).text
     assert "6666_720P will be there at about " in its
 
 
-async def test_strip_has_block_for_each_class_around_now_and_its_holes(client: Client, teacher: TeacherHost) -> None:
+async def test_strip_has_block_for_each_class_around_now_and_its_holes(reader: Client, teacher: TeacherHost) -> None:
     """The same that the as-run has; what ended long ago, begins tomorrow or was refused is not drawn."""
     now = time.time()
     book(
@@ -719,8 +702,7 @@ async def test_strip_has_block_for_each_class_around_now_and_its_holes(client: C
     commit(teacher.engine, events.keep_parts, "c-aired", parts, "streamer2")
     said = StreamerStatus(now, {"c-air": Sending(True, gaps=(Gap(now - 50, now - 40, 10, "it broke"),))}, {}, [])
     cast("Words", teacher.bus).said = {"streamer1": said, "streamer3": StreamerStatus(now, {}, {}, [])}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
+    page = (await reader.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
     assert re.findall(r"<b>([^<]+)</b>", page) == ["streamer1", "streamer2", "streamer3", "waiting classes"]
     drawn = re.findall(r'<a href="/class/([^"]+)">\s*<svg class="b ([^"]+)"', page)
     assert drawn == [("c-air", "on_air"), ("c-aired", "aired_with_gaps"), ("c-late", "coming")]
@@ -731,11 +713,11 @@ async def test_strip_has_block_for_each_class_around_now_and_its_holes(client: C
     assert len(holes) == 4
     text = written.clock(start + 1170)
     assert f"not sent {text}-{written.clock(start + 1440)}" in page
-    title = re.findall('<title id="title".*?>(.*)</title>', (await client.get("/")).text)[0]
+    title = re.findall('<title id="title".*?>(.*)</title>', (await reader.get("/")).text)[0]
     assert title == "1 on air - lectern"
 
 
-async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(client: Client, teacher: TeacherHost) -> None:
+async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(reader: Client, teacher: TeacherHost) -> None:
     """Each as long as its class, with as much of the slate and of nothing as the report has."""
     now, classes = time.time(), {"c-1": (0, 0), "c-2": (270, 270), "c-3": (0, 540), "c-4": (1200, 60)}
     for at, (name, (slate_s, gap_s)) in enumerate(classes.items()):
@@ -744,8 +726,7 @@ async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(client: Client
         parts += [AsRun(0, 1, "slate", start + sent_s, start + sent_s + slate_s, 0, slate_s)] if slate_s else []
         book(teacher, order(name, "aired with gaps" if gap_s else "aired", start))
         commit(teacher.engine, events.keep_parts, name, parts, "streamer1")
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
+    page = (await reader.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
     drawn, percent = {}, (strip.BACK_S + strip.AHEAD_S) / 100
     for name, block in re.findall(r'<a href="/class/([^"]+)">\s*<svg class="b (.*?)</a>', page, re.DOTALL):
         x, width = map(float, re.findall(r'x="([\d.]+)%" y="[^"]*" width="([\d.]+)%"', block)[0])
@@ -756,14 +737,14 @@ async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(client: Client
         drawn[name] = (begins, begins + width * percent, shares["slate"], shares["hole"])
     rows: list[dict[str, Any]] = []
     for day in {time.strftime("%F", time.localtime(now - back_s)) for back_s in (0, 7200)}:
-        rows += (await client.get("/as-run", params={"day": day, "format": "json"})).json()["classes"]
+        rows += (await reader.get("/as-run", params={"day": day, "format": "json"})).json()["classes"]
     assert len(rows) == len(classes)
     for row in rows:
         wanted = (row["start"], row["end"], row["slate_s"], row["missing_s"])
         assert drawn[row["class_id"]] == pytest.approx(wanted, abs=25), row["class_id"]
 
 
-async def test_as_many_classes_as_are_drawn_make_a_page_below_300_kb(client: Client, teacher: TeacherHost) -> None:
+async def test_as_many_classes_as_are_drawn_make_a_page_below_300_kb(reader: Client, teacher: TeacherHost) -> None:
     """On as many streamers as have a row; some were aired, with a gap each."""
     now, rows = time.time(), []
     with transaction(teacher.engine) as connection:
@@ -776,19 +757,17 @@ async def test_as_many_classes_as_are_drawn_make_a_page_below_300_kb(client: Cli
                 parts += [AsRun(0, 2, "recording", start + 1440, start + 2700, 1440, 1260)]
                 events.keep_parts(connection, f"class-{n}", parts, name)
     book(teacher, *rows)
-    await let_in(client, teacher)
-    answer = await client.get("/")
+    answer = await reader.get("/")
     assert answer.text.count('<svg class="b ') == strip.MOST_BLOCKS
     assert answer.text.count('class="hole"') == 100
     assert len(answer.content) < 300_000
 
 
-async def test_of_more_classes_than_can_be_drawn_strip_has_their_numbers(client: Client, teacher: TeacherHost) -> None:
+async def test_of_more_classes_than_can_be_drawn_strip_has_their_numbers(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n}", "ready", now + 60) for n in range(strip.MOST_BLOCKS)))
     book(teacher, order("c-waits", "waiting", now + 60, streamer=None))
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
+    page = (await reader.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
     assert "<svg class=" in page
     assert 'class="b ' not in page
     assert "<span>500 ready</span>" in page
@@ -856,20 +835,18 @@ async def test_the_bit_rate_of_a_class_on_air_is_drawn_from_its_heartbeats(teach
     assert made.bit_rates.of("c-1") == []
 
 
-async def test_what_begins_soon_is_listed_and_is_red_if_it_is_not_ready(client: Client, teacher: TeacherHost) -> None:
+async def test_what_begins_soon_is_listed_and_is_red_if_it_is_not_ready(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now + 600), order("c-2", "ready", now + 900), order("c-3", "ready", now + 9000))
     said = StreamerStatus(now, {}, {"c-1": Check(now, "the push host does not answer")}, [])
     cast("Words", teacher.bus).said = {"streamer1": said}
-    await let_in(client, teacher)
-    page = (await client.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
+    page = (await reader.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
     assert re.findall(r'<tr( class="bad")?><td>.*?/class/(c-\d)', page) == [(' class="bad"', "c-1"), ("", "c-2")]
     assert "It is not ready for its start: the push host does not answer" in page
 
 
-async def test_another_day_is_shown_by_its_timetable_alone(client: Client, teacher: TeacherHost) -> None:
-    await let_in(client, teacher)
-    page = (await client.get("/", params={"day": "2026-01-01"})).text
+async def test_another_day_is_shown_by_its_timetable_alone(reader: Client, teacher: TeacherHost) -> None:
+    page = (await reader.get("/", params={"day": "2026-01-01"})).text
     assert "timetable 2026-01-01" in page
     assert '<div class="strip">' not in page
 
