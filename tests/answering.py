@@ -12,7 +12,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
     status, body = 200, b""
 
     def say(self, status: int, headers: Mapping[str, str] = {}, body: bytes = b"") -> None:
-        """Answer."""
         self.send_response(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -30,7 +29,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (the library's names)
 
     def sent(self) -> bytes:
-        """The body of the request."""
         return self.rfile.read(int(self.headers["content-length"]))
 
     def log_message(self, format: str, *args: object) -> None:

@@ -30,7 +30,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """The seed."""
     return marks.again(config)
 
 

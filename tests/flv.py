@@ -18,5 +18,4 @@ def write(path: Path, seconds: int, body: bytes = b"\x17\x01\x00\x00\x00" + b"x"
 
 
 def size(seconds: int) -> int:
-    """Bytes of such a file."""
     return len(HEADER) + (seconds + 1) * (11 + 100 + 4)

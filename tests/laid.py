@@ -29,7 +29,6 @@ def database(role: Role, path: Path) -> Path:
 
 
 def opened(role: Role, path: Path) -> Engine:
-    """The same, opened."""
     return open_database(f"sqlite:///{database(role, path)}")
 
 

@@ -22,7 +22,6 @@ _current: list[pytest.Item] = []
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """The options of these tests."""
     what = "commit: unmarked tests and the live ones of the tutorial; ci: the other live ones, and some of the night's"
     parser.addoption("--depth", choices=sorted(EXAMPLES), help=f"{what}; night: all")
     what = "how many examples Hypothesis draws, if not as many as the depth says"
@@ -54,7 +53,6 @@ def share(of_profile: float) -> int:
 
 
 def again(config: pytest.Config) -> str:
-    """How to draw the same again."""
     return f"SEED={config.option.seed} draws the same examples and cases"
 
 

@@ -46,7 +46,6 @@ def prepare(class_id: str, record: int, start: float, length_s: float = 600.0, *
 
 
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
-    """A class that was taken."""
     settings = StreamerSettings.load(_env_file=None, streamer_name="s1")
     changes = StreamerChanges(settings, now)
     changes.admit(wanted, state)

@@ -69,14 +69,12 @@ class Screen:
         wait_until(lambda: self.server is not None and self.server.started, description="the page is served")
 
     def stop(self) -> None:
-        """Serve it no longer."""
         assert self.server is not None
         assert self.thread is not None
         self.server.should_exit = True
         self.thread.join(30)
 
     def book(self, class_id: str, state: str, start: float, **more: object) -> None:
-        """A class of 45 minutes."""
         row = {"class_id": class_id, "state": state, "start_time": start, "end_time": start + 2700, "record_id": 6666}
         row |= {"resolution": "720P", "institution_id": "i-1", "payload": json.dumps({}), "received_at": start - 9000}
         with transaction(self.host.engine) as connection:

@@ -56,7 +56,6 @@ class Desk:
         return [(one.stage, one.count) for one in self.followed_up(now)]  # type: ignore[attr-defined]  # of an incident
 
     def followed_up(self, now: float) -> list[Alarm]:
-        """What is told once more."""
         found = commit(self.engine, incidents.follow_up, journal, "teacher", self.patience, now)
         assert all(one.message and one.runbook for one in found)
         return found

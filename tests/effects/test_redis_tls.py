@@ -49,7 +49,6 @@ class Encrypted:
             return False
 
     def url(self, *options: str) -> str:
-        """What an operator writes."""
         return f"rediss://:made-up@{NAME}:{self.port}/0?{'&'.join(options)}"
 
 

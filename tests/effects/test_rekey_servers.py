@@ -91,7 +91,6 @@ def test_a_url_that_is_none_is_refused() -> None:
 
 
 def lectern(client: redis.Redis, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """``lectern rekey``."""
     return typed.lectern(folder, "rekey", *arguments, REDIS_URL=url_of(client))
 
 

@@ -50,7 +50,6 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
 
 
 async def push(url: str, recording: Path) -> asyncio.subprocess.Process:
-    """A push in real time."""
     words = ("-nostdin", "-hide_banner", "-loglevel", "error", "-re", "-i", str(recording), "-c", "copy", "-f", "flv")
     return await asyncio.create_subprocess_exec(recordings.ffmpeg_path(), *words, url)
 

@@ -60,7 +60,6 @@ class Content:
             one[2].close()
 
     def end(self) -> None:
-        """End all errors."""
         self._errors = [(0.0, step, ending) for _, step, ending in self._errors]
         self.tend()
 

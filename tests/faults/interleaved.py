@@ -48,7 +48,6 @@ class Worker:
 
     @property
     def is_done(self) -> bool:
-        """Whether it is committed."""
         return bool(self._let.dead)
 
     def step(self) -> None:

@@ -39,11 +39,9 @@ class Verdict:
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by what is wrong
 
     def complaints(self) -> list[str]:
-        """What is wrong, in words."""
         return [f"{what}: {one}" for what, found in self.wrong.items() for one in found]
 
     def line(self) -> str:
-        """The day in one line."""
         recovered = "never" if self.recovered_s is None else f"{self.recovered_s:.0f} s"
         return (
             f"seed {self.seed}: {self.faults} faults, {self.odd} odd things, {self.classes} classes, "
@@ -55,7 +53,6 @@ class Verdict:
 
 
 def judge(play: Play) -> Verdict:
-    """Look at everything."""
     world = play.world
     classes = [one for one in play.day.classes if one.kind != "garbage"]
     verdict = Verdict(

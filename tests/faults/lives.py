@@ -83,7 +83,6 @@ def _moment(chance: random.Random, point: int) -> Moment:
 
 
 def environment(plan: Sequence[Moment], log: Path, database: Path) -> dict[str, str]:
-    """What the lives are to know."""
     return {PLAN: json.dumps([asdict(one) for one in plan]), LOG: str(log), DATABASE: str(database)}
 
 

@@ -62,11 +62,9 @@ class Play:
         self._schedule()
 
     def class_id(self, one: Class) -> str:
-        """Its id on the wire."""
         return f"{self.world.stage.prefix}-d{self.day.seed}-{one.number}"
 
     def run(self) -> None:
-        """Play it."""
         said = self._began = time.monotonic()
         while self._events or self._unsent:
             self.world.tend()
@@ -87,7 +85,6 @@ class Play:
         self._rest()
 
     def _now(self) -> float:
-        """Seconds of the day."""
         return time.monotonic() - self._began
 
     def _rest(self) -> None:

@@ -35,7 +35,6 @@ class SmallDisk:
                         raise
 
     def empty(self) -> None:
-        """Give the room back."""
         self._filler.unlink(missing_ok=True)
 
     def break_down(self) -> None:

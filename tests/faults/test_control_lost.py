@@ -36,18 +36,15 @@ class Ways:
         self.gates |= {(who, "health"): Gate(port) for who, port in self.health.items()}
 
     def open(self, *which: tuple[str, str]) -> None:
-        """Open these ways, or all."""
         for one in which or self.gates:
             self._town.background.run(self.gates[one].start())
 
     def shut(self, *which: tuple[str, str]) -> None:
-        """Shut these ways, or all."""
         for one in which or self.gates:
             self._town.background.run(self.gates[one].stop())
 
     @contextmanager
     def away(self, *which: tuple[str, str]) -> Iterator[None]:
-        """Shut these ways meanwhile."""
         self.shut(*which)
         try:
             yield
@@ -188,7 +185,6 @@ class Pair:
         self.stage.town.background.run(self.gates[what].fall_silent())
 
     def heal(self, what: str) -> None:
-        """All goes through."""
         self.stage.town.background.run(self.gates[what].go_on())
 
     def booked(self, number: int) -> list[str]:
@@ -240,7 +236,6 @@ def two_teachers(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresq
 
 
 def load() -> float:
-    """The machine's."""
     return os.getloadavg()[0]
 
 

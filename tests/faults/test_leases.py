@@ -102,7 +102,6 @@ class Ear:
         self.at, self.looks, self.again_after = time.time() - ago_s, 0, again_after
 
     async def heard(self, _key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, Any]]:
-        """The clock, and the beat."""
         self.looks += 1
         if self.looks > self.again_after:
             self.at = time.time()

@@ -52,7 +52,6 @@ class TownOfTwo(Town):
         }
 
     def stop(self) -> None:
-        """End everything."""
         self.background.run(self.balancer.stop())
         super().stop()
 

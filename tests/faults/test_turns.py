@@ -85,7 +85,6 @@ def faults(connection: Connection) -> list[str]:
 
 
 def books(class_id: str) -> Prepare:
-    """The run that books it."""
 
     def prepare(connection: Connection) -> Flow:
         id_ = kept(connection, booked(class_id))

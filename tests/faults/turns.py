@@ -24,7 +24,6 @@ class Quiet:
     """A bus that takes everything and holds nothing, and runs that are begun elsewhere."""
 
     async def alive(self, *_: object) -> Sequence[str]:
-        """Who can take a class."""
         return hosts.ALIVE
 
     async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
@@ -32,11 +31,9 @@ class Quiet:
         return {key: [] for key in keys}
 
     async def send(self, messages: Sequence[Unsent]) -> Sent:
-        """All of them."""
         return Sent(len(messages))
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[str]]:
-        """All else."""
 
         async def done(*_: object, **__: object) -> str:
             return name
@@ -53,12 +50,10 @@ class Stepped(TeacherHost):
     transactions: int = 0
 
     async def write_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """When it is its turn."""
         await self._turn()
         return await super().write_tx(work, *args, **kwargs)
 
     async def read_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """When it is its turn."""
         await self._turn()
         return await super().read_tx(work, *args, **kwargs)
 
@@ -70,7 +65,6 @@ class Stepped(TeacherHost):
 
 
 def stepped(engine: Engine) -> Stepped:
-    """A teacher over *engine*."""
     plain, quiet = hosts.teacher(engine), cast("Any", Quiet())
     return Stepped(plain.settings, engine, plain.journal, quiet, quiet)
 

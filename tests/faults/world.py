@@ -102,7 +102,6 @@ class World:
         self.town.record(*resolutions, record_id=self.record_id(record), seconds=int(LONG_S) + 10)
 
     def record_id(self, record: int) -> int:
-        """The id of the day's record."""
         return 1_000_000 + int(self.stage.prefix[1:]) * 10_000 + record
 
     # -- faults ------------------------------------------------------------------------------------------------------
@@ -184,11 +183,9 @@ class World:
                 self.cut(who, what, for_s)
 
     def is_lost(self, who: str) -> bool:
-        """Whether it cannot be heard."""
         return who in self._down or not self._stopped.keys().isdisjoint(_ways(who))
 
     def find(self, who: str) -> None:
-        """The end of a loss."""
         for until in (self._stopped, self._down):
             until.update(dict.fromkeys(until.keys() & _ways(who), 0.0))
 
@@ -264,7 +261,6 @@ class World:
         return len(self.struck.read_text().splitlines()) if self.struck.exists() else 0
 
     def words(self) -> str:
-        """How everybody is."""
         return ", ".join(
             f"{who} {'dead' if self.child(who).exit_code is not None else 'stopped' if who in self._stopped else 'up'}"
             for who in self.everybody()

@@ -76,7 +76,6 @@ class Pair:
         return [one for one in found if one["cmd"] != "class_event"]
 
     def deliver(self, messages: list[dict[str, Any]]) -> None:
-        """The streamer gets them."""
         for one in messages:
             if one["cmd"] not in {"prepare", "release", "grant"}:
                 continue  # an answer to the platform
@@ -114,7 +113,6 @@ class Pair:
         return self.said(self.teacher)
 
     def state(self, class_id: str = "c-1") -> AiringState:
-        """The class on the streamer."""
         return commit(self.streamer.engine, airings.by_id, [class_id])[class_id].state
 
 

@@ -31,7 +31,6 @@ SOON_S, VIDEO = 30.0, 9
 
 
 def asked(stage: Stage, class_id: str, **fields: object) -> dict[str, Any]:
-    """The answer to a change."""
     stream = stage.channels["change_result"]
     before = len(stage.stream(stream))
     stage.town.redis.xadd(

@@ -93,7 +93,6 @@ def app(teacher: TeacherHost) -> FastAPI:
 
 @pytest.fixture
 async def anybody(app: FastAPI) -> AsyncIterator[Client]:
-    """Somebody without a token."""
     async with Client(transport=httpx.ASGITransport(app=app), base_url="http://api") as made:
         yield made
 

@@ -132,7 +132,6 @@ async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_databa
 
 
 def no_room(*_: object) -> None:
-    """What a full disk says."""
     raise Refuse("1.flv: cannot be written: No space left on device", DISK_FULL)
 
 

@@ -60,14 +60,12 @@ def put(host: StreamerHost, class_id: str, stem: str, **file: object) -> Path:
 
 
 def sent(host: StreamerHost | TeacherHost) -> list[dict[str, Any]]:
-    """What is in the outbox."""
     table = of_teacher.outbox if isinstance(host.settings, TeacherSettings) else journal.outbox
     with reading(host.engine) as connection:
         return [json.loads(body) for body in connection.execute(select(table.c.body).order_by(table.c.id)).scalars()]
 
 
 def state(host: StreamerHost, class_id: str = "class") -> str:
-    """The state of a class."""
     with reading(host.engine) as connection:
         return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
 
@@ -385,7 +383,6 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
 
 
 async def untold(_: StreamerHost) -> bool:
-    """Redis is away."""
     return False
 
 

@@ -48,7 +48,6 @@ from tests.rows import commit, look
 
 
 async def nobody(_host: object) -> bool:
-    """Hears nothing."""
     return True
 
 

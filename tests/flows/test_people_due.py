@@ -93,7 +93,6 @@ def noted(host: Host[Any]) -> list[str | None]:
 
 
 async def pass_on(host: Host[Any]) -> None:
-    """Pass on all that is due."""
     its = People(host)
     while await its._pass_on_due():
         pass

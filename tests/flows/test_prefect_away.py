@@ -146,7 +146,6 @@ def is_on_air(stage: Stage, class_id: str) -> bool:
 
 
 def deployments(stage: Stage) -> set[str]:
-    """The ids of all deployments."""
     found = stage.town.api.post("/deployments/filter", json={"limit": 200}).raise_for_status().json()
     return {str(one["id"]) for one in found}
 

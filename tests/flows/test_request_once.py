@@ -75,7 +75,6 @@ class RunsHere:
         self.tasks: list[asyncio.Task[Any]] = []
 
     async def start(self, run: NewRun) -> str:
-        """Begin it."""
         assert run.flow == "request"
         self.tasks.append(asyncio.create_task(transcoding.request.fn(**run.parameters)))
         return f"run-{len(self.tasks)}"

@@ -61,7 +61,6 @@ def alone(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
 
 @pytest.fixture
 def streamer(alone: Stage) -> Stage:
-    """The streamer, up."""
     alone.up("streamer1")
     return alone
 

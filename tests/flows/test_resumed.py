@@ -45,7 +45,6 @@ def teacher(teacher: TeacherHost) -> TeacherHost:
 
 
 async def told(_host: Host[Any]) -> bool:
-    """Nothing hears us."""
     return True
 
 

@@ -40,11 +40,9 @@ class Bus:
     """A Redis with the right time."""
 
     async def now(self) -> float:
-        """The shared clock."""
         return time.time()
 
     async def send(self, messages: Sequence[object]) -> Sent:
-        """Take all that is sent."""
         return Sent(len(messages))
 
 
@@ -59,7 +57,6 @@ class Runs:
         self.alone: list[str] = []
 
     async def start(self, run: NewRun, at: float = 0) -> str:
-        """Make a run."""
         class_id = str(run.parameters.get("class_id", run.parameters.get("stem")))
         if class_id in self.odd:
             raise self.odd[class_id]
@@ -78,15 +75,12 @@ class Runs:
         return [one for one in run_ids if one in self.cancelled_ids]
 
     def end(self, run_id: str, reason: str) -> bool:
-        """Nothing runs here."""
         return False
 
     async def without(self, run: NewRun) -> None:
-        """Do the work without a run."""
         self.alone.append(str(run.parameters["stem"]))
 
     def draining(self) -> bool:
-        """It goes on."""
         return False
 
 
@@ -340,7 +334,6 @@ async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_f
 
 
 def states(host: StreamerHost) -> dict[str, str]:
-    """Each class's state."""
     with reading(host.engine) as connection:
         return {row.class_id: row.state for row in connection.execute(select(classes.c.class_id, classes.c.state))}
 

@@ -57,7 +57,6 @@ class Scanner:
         return {name for name, forms in self._forms.items() if any(one in text for one in forms)}
 
     def found_in(self, texts: Mapping[str, str]) -> dict[str, set[str]]:
-        """Where which secrets are."""
         return {place: names for place, text in texts.items() if (names := self.found(text))}
 
 

@@ -49,7 +49,6 @@ def postgres_url(postgresql: Databases) -> str:
 
 @pytest.fixture
 async def teacher(postgres_url: str, server: Server) -> AsyncIterator[TeacherHost]:
-    """The teacher a."""
     engine = open_database(postgres_url, "a")
     found = hosts.teacher(engine)
     found.settings = found.settings.model_copy(
@@ -67,7 +66,6 @@ async def teacher(postgres_url: str, server: Server) -> AsyncIterator[TeacherHos
 
 
 async def swept() -> bool:
-    """A sweep that finds nothing."""
     return True
 
 

@@ -48,7 +48,6 @@ def said(host: TeacherHost) -> list[dict[str, Any]]:
 
 
 async def quiet(_: TeacherHost) -> bool:
-    """Nobody sends the outbox."""
     return True
 
 
@@ -132,7 +131,6 @@ class Lists:
         self.left: list[tuple[str, str]] = []
 
     async def leave_waiting(self, key: str, class_id: str) -> None:
-        """Take a class off a list."""
         self.left.append((key, class_id))
 
 

@@ -127,7 +127,6 @@ class Desk:
         self.restart()
 
     def restart(self) -> None:
-        """The next process."""
         self.runs = ResidentRuns(cast("PrefectClient", self.prefect), {"transcode": cast("Any", self)})
         self.runs.host = self.host
         self.runs.created.know(DEPLOYMENTS)
@@ -165,7 +164,6 @@ class Desk:
         return sweep
 
     def line(self, name: str) -> dict[str, object]:
-        """What is decided of a class."""
         return {"class": name, "decision": self.decisions.get(name, "proceed"), "code": "", "detail": ""}
 
     async def fn(self, **_: Any) -> None:
@@ -184,7 +182,6 @@ class Desk:
             return inbox.claim(connection, self.host.journal, ["order"], limit=5000, lease_s=60, now=time.time())
 
     async def handle(self, *class_ids: str) -> None:
-        """One batch."""
         await asyncio.create_task(self.handler.handle("booking", self.book(*class_ids)))
 
     def unrecorded(self) -> int:

@@ -48,7 +48,6 @@ class Session:
         return None if self.published is None else self.published.partition("?")[0]
 
     def cut(self) -> None:
-        """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RD)
@@ -59,7 +58,6 @@ class Session:
         return [(one.kind, one.timestamp, one.body) for one in self.media if one.kind in (8, 9)]
 
     def save(self, path: Path) -> None:
-        """Write what came as FLV."""
         parts = [b"FLV\x01\x05" + struct.pack(">II", 9, 0)]
         for _, kind, timestamp, body in self.media:
             data = body.removeprefix(b"\x02\x00\x0d@setDataFrame") if kind == 18 else body

@@ -140,7 +140,6 @@ class Playout:
             raise
 
     def again(self, do: str, **fields: Any) -> dict[str, Any]:
-        """Ask until somebody answers."""
         end = time.monotonic() + 20
         while True:
             with suppress(OSError):

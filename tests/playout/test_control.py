@@ -502,7 +502,6 @@ def test_help_names_the_settings(arguments: tuple[str, ...]) -> None:
 
 
 def read(text: bytes) -> dict[str, float]:
-    """The value of each metric."""
     families = text_string_to_metric_families(text.decode())
     return {sample.name: sample.value for family in families for sample in family.samples}
 

@@ -25,7 +25,6 @@ NOW = Now(1000.0, 1_700_000_000.0)
 
 
 def fields(class_id: str, starts_in_s: float = HOUR_S, **more: Any) -> dict[str, Any]:
-    """A class of a minute."""
     start = NOW.wall + starts_in_s
     urls = [f"rtmp://127.0.0.1:1/live/{class_id}"]
     return {"class_id": class_id, "file": "/a.flv", "push_urls": urls, "start": start, "end": start + 60, **more}

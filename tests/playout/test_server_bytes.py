@@ -58,7 +58,6 @@ class Server:
             head = _basic(3, on) + extended if body else b""
 
     def whole(self, kind: int, body: bytes, **how: int) -> bytes:
-        """A message at once."""
         return b"".join(self.message(kind, body, **how))
 
     def noise(self, did: Noise) -> bytes:

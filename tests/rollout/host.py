@@ -270,7 +270,6 @@ class Host:
 
 @contextmanager
 def a_host(folder: Path, role: str = "streamer", *, start: bool = True) -> Iterator[Host]:
-    """A host, ended at the end."""
     host = Host(folder, role)
     try:
         if start:

@@ -103,7 +103,6 @@ class OldStreamer:
         self.execute(f"INSERT INTO task_list {columns} VALUES (?, ?, ?, ?, ?, 1, 'Li')", rows)
 
     def has_file(self, place: str, content: bytes | None = None, *, age_s: float = 1000.0) -> Path:
-        """A file below *top*."""
         path = self.top / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(flv(filler=place.encode(errors="surrogateescape").hex()) if content is None else content)
@@ -171,7 +170,6 @@ class OldStreamer:
         return found
 
     def states(self) -> dict[Value, Value]:
-        """The state of every class."""
         return dict(self.rows("SELECT class_id, state FROM class_list"))  # type: ignore[arg-type]
 
     def cached(self) -> dict[Value, tuple[Value, ...]]:

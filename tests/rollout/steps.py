@@ -28,7 +28,6 @@ class Answered:
 
     @property
     def msg(self) -> str:
-        """Why it failed."""
         return str(self.fields.get("msg", ""))
 
 
@@ -45,17 +44,14 @@ class Step:
 
     @property
     def pid(self) -> int:
-        """To send signals to."""
         assert self._process.pid is not None
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
         return self._process.is_alive()
 
     def answered(self) -> Answered:
-        """Wait for its end."""
         self._process.join(TIMEOUT_S)
         try:
             assert self._process.exitcode is not None, f"{self._process.pid} runs for {TIMEOUT_S} s"

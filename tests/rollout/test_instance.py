@@ -113,7 +113,6 @@ def test_where_the_release_before_is_gone_nothing_is_stopped_whatever_becomes_of
 
 @pytest.fixture
 def new(host: Host) -> Host:
-    """Its rollout is finished."""
     host.done("backup")
     host.done("window")
     return host

@@ -23,7 +23,6 @@ def journal(tmp_path: Path) -> RolloutJournal:
 
 
 def noted(journal: RolloutJournal, *lines: str) -> None:
-    """Each line: id step state."""
     for line in lines:
         id_, step, state = line.split()
         journal.note(id_, step, state)  # type: ignore[arg-type]  # the lines below have the words of the type

@@ -195,7 +195,6 @@ PROGRAMS |= {"ansible-playbook", "ffprobe", "make", "nc", "prefect", "redis-cli"
 
 
 def scripts(name: str) -> Iterator[str]:
-    """The blocks for a shell."""
     text = (ROOT / name).read_text(encoding="utf-8")
     yield from (block for language, block in FENCED.findall(text) if language == "console")
 

@@ -32,12 +32,10 @@ class Case:
 
     @property
     def survivor(self) -> str | None:
-        """Who is not struck."""
         return next((one for one in NAMES if one not in self.victims), None)
 
 
 def cases() -> list[Case]:
-    """All."""
     dos: tuple[Do, ...] = ("kill", "stop")
     by: tuple[By, ...] = ("channel", "stream")
     victims: tuple[tuple[str, ...], ...] = (*((one,) for one in NAMES), NAMES)

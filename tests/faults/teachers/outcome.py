@@ -18,7 +18,6 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """In one line."""
         often = ", ".join(f"{number} x{times}" for times, number in sorted(self.answered.items()))
         return (
             f"{self.case}: {self.booked} booked, answered {often}, {self.unheard} heard by nobody, last answer after"

@@ -57,7 +57,6 @@ class Held:
         return psutil.pid_exists(self.program) and psutil.Process(self.program).status() != psutil.STATUS_ZOMBIE
 
     def go_on(self) -> None:
-        """Hold it no longer."""
         self._fault.held = False
         with suppress(ProcessLookupError):
             os.kill(self.program, signal.SIGCONT)

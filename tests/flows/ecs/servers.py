@@ -36,16 +36,13 @@ class Server(SshServer):
 
     @property
     def name(self) -> str:
-        """As the setting names it."""
         return f"ssh://{self.user}@{HOST}:{self.gate.port}"
 
     @property
     def known(self) -> str:
-        """Its line in known_hosts."""
         return self.known_hosts.read_text().replace(f":{self.port} ", f":{self.gate.port} ")
 
     def jobs(self) -> list[str]:
-        """The folders of jobs there."""
         root = self.home / "work"
         return [one.name for one in root.iterdir()] if root.is_dir() else []
 

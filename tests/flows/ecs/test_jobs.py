@@ -112,7 +112,6 @@ SETTINGS = {"MAX_ECS_JOBS": "3"}
 
 @pytest.fixture
 def jobs(ecs: Ecs) -> Iterator[list[Held]]:
-    """One at each step."""
     found = at_each_step(ecs)
     yield found
     for job in found:
