@@ -87,12 +87,19 @@ def test_a_change_that_cannot_be_applied_is_reported_as_such_and_changes_nothing
     assert (reports(changes), changes.amended) == ([("c-1^2", errors.ENDED.number, 1, 3)], [])
 
 
-def test_a_class_that_ends_or_came_back_without_its_change_is_not_taken_for_changed(changes: StreamerChanges) -> None:
-    """Its teacher knew it without: it sends the change again."""
-    decide.confirm(changes, APPLIED, replace(CHANGED, state=AiringState.AIRED), is_aired=False)
-    assert (reports(changes), settled(changes)) == ([("c-1^2", errors.ENDED.number, 1, 3)], ["c-1^2"])
-    decide.confirm(changes, APPLIED, replace(ON_AIR, placement=5), is_aired=True)
-    assert reports(changes) == [("c-1^2", errors.NOT_BOOKED.number, 1, 5)]
+@pytest.mark.parametrize(
+    ("one", "is_aired", "code"),
+    [
+        (replace(CHANGED, state=AiringState.AIRED), False, errors.ENDED),
+        (replace(ON_AIR, placement=5), True, errors.NOT_BOOKED),
+    ],
+    ids=["it ended before", "it came back as its teacher knew it, without the change"],
+)
+def test_a_class_without_its_change_is_not_taken_for_changed(
+    changes: StreamerChanges, one: Airing, is_aired: bool, code: errors.ErrorCode
+) -> None:
+    decide.confirm(changes, APPLIED, one, is_aired=is_aired)
+    assert (reports(changes), settled(changes)) == ([("c-1^2", code.number, 1, one.placement)], ["c-1^2"])
 
 
 def test_a_change_that_a_later_one_replaces_is_not_reported_by_itself(changes: StreamerChanges) -> None:

@@ -55,8 +55,11 @@ def happens(engine: Engine, *whats: str) -> Sending:
         return account.sendings(connection, [due])["c-1"]
 
 
-def test_a_class_is_on_air_from_when_its_receiver_took_it_until_it_is_cut(streamer_engine: Engine) -> None:
+def test_a_class_is_on_air_from_when_its_receiver_took_it(streamer_engine: Engine) -> None:
     assert happens(streamer_engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
+
+
+def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(streamer_engine: Engine) -> None:
     assert not happens(streamer_engine, "on air", "push broke off", "push refused").on_air
     again = happens(streamer_engine, "on air")
     assert (again.on_air, again.cuts, again.failures, again.why) == (True, 1, 0, "because 2")

@@ -87,23 +87,17 @@ def test_quarantine_overwrites_nothing_and_takes_what_is_in_the_store_alone(tmp_
 
 
 def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
-    put(tmp_path / "6666/6666.flv")
-    put(tmp_path / "6666/6666_720P.flv.part")
-    cache_dir.write_origin(tmp_path / "6666/6666_720P.flv.part", REMOTE)
-    put(tmp_path / "6666/notes.txt")
-    put(tmp_path / "7/6666_480P.flv")
-    put(tmp_path / "quarantine/6666/6666.flv")
-    put(tmp_path / "readme")
-    (tmp_path / "6666/6666_240P.flv").symlink_to("/etc/passwd")
-    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in cache_dir.scan(tmp_path)}
-    assert found == {
+    kinds: dict[str, tuple[str, str | None]] = {
         "6666/6666.flv": ("rendition", "6666"),
         "6666/6666_720P.flv.part": ("part", "6666_720P"),
-        "6666/notes.txt": ("unknown", None),
-        "6666/6666_240P.flv": ("unknown", None),
-        "7/6666_480P.flv": ("unknown", None),
-        "readme": ("unknown", None),
+        **dict.fromkeys(("6666/notes.txt", "7/6666_480P.flv", "readme"), ("unknown", None)),
     }
+    for place in (*kinds, "quarantine/6666/6666.flv"):
+        put(tmp_path / place)
+    cache_dir.write_origin(tmp_path / "6666/6666_720P.flv.part", REMOTE)
+    (tmp_path / "6666/6666_240P.flv").symlink_to("/etc/passwd")
+    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in cache_dir.scan(tmp_path)}
+    assert found == {**kinds, "6666/6666_240P.flv": ("unknown", None)}
     assert cache_dir.scan(tmp_path)[0].size_bytes == 3
 
 
@@ -194,47 +188,35 @@ def test_a_sidecar_that_can_not_be_read_means_from_zero(tmp_path: Path, text: st
     assert cache_dir.read_origin(part) is None
 
 
-@pytest.mark.parametrize(
-    ("setting", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:81/a"),
-        ("127.0.0.1:81", "http://127.0.0.1:81/a"),
-        ("127.0.0.0/8, 10.0.0.0/8", "http://127.0.0.1:81/a"),
-        ("LOCALHOST", "https://LocalHost/it's a.flv"),
-        ("[::1]:81", "http://[::1]:81/a"),
-        ("", "http://8.8.8.8/a"),
-        ("public,10.0.0.0/8", "http://8.8.8.8/a"),
-        ("public,10.0.0.0/8", "http://10.1.2.3/a"),
+ALLOWED = {
+    "127.0.0.1": ["http://127.0.0.1:81/a"],
+    "127.0.0.1:81": ["http://127.0.0.1:81/a"],
+    "127.0.0.0/8, 10.0.0.0/8": ["http://127.0.0.1:81/a"],
+    "LOCALHOST": ["https://LocalHost/it's a.flv"],
+    "[::1]:81": ["http://[::1]:81/a"],
+    "": ["http://8.8.8.8/a"],
+    "public,10.0.0.0/8": ["http://8.8.8.8/a", "http://10.1.2.3/a"],
+}
+FORBIDDEN = {
+    "": [
+        *("http://127.0.0.1/a", "http://localhost/a", "http://127.1/a", "http://0x7f000001/a", "http://[::1]/a"),
+        *("http://[::ffff:127.0.0.1]/a", "http://169.254.169.254/latest", "http://10.0.0.1/a", "http://224.0.0.1/a"),
     ],
-)
+    "127.0.0.1:81": ["http://127.0.0.1:82/a"],
+    "10.0.0.0/8": ["http://8.8.8.8/a"],
+    "127.0.0.1": [
+        *("ftp://127.0.0.1/a", "file:///etc/passwd", "--output-document=x", "http://user:secret@127.0.0.1/a"),
+        *("http://127.0.0.1\\@evil/a", "http://127.0.0.1/a\r\nHost: x", "http:///a", "http://127.0.0.1:99999/a"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("setting", "url"), [(one, url) for one, urls in ALLOWED.items() for url in urls])
 def test_what_is_listed_is_allowed(setting: str, url: str) -> None:
     origins.checked(url, Allowlist.listed(setting))
 
 
-@pytest.mark.parametrize(
-    ("setting", "url"),
-    [
-        ("", "http://127.0.0.1/a"),
-        ("", "http://localhost/a"),
-        ("", "http://127.1/a"),
-        ("", "http://0x7f000001/a"),
-        ("", "http://[::1]/a"),
-        ("", "http://[::ffff:127.0.0.1]/a"),
-        ("", "http://169.254.169.254/latest"),
-        ("", "http://10.0.0.1/a"),
-        ("", "http://224.0.0.1/a"),
-        ("127.0.0.1:81", "http://127.0.0.1:82/a"),
-        ("10.0.0.0/8", "http://8.8.8.8/a"),
-        ("127.0.0.1", "ftp://127.0.0.1/a"),
-        ("127.0.0.1", "file:///etc/passwd"),
-        ("127.0.0.1", "--output-document=x"),
-        ("127.0.0.1", "http://user:secret@127.0.0.1/a"),
-        ("127.0.0.1", "http://127.0.0.1\\@evil/a"),
-        ("127.0.0.1", "http://127.0.0.1/a\r\nHost: x"),
-        ("127.0.0.1", "http:///a"),
-        ("127.0.0.1", "http://127.0.0.1:99999/a"),
-    ],
-)
+@pytest.mark.parametrize(("setting", "url"), [(one, url) for one, urls in FORBIDDEN.items() for url in urls])
 def test_all_else_is_forbidden(setting: str, url: str) -> None:
     with pytest.raises(Refuse) as raised:
         origins.checked(url, Allowlist.listed(setting))

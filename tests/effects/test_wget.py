@@ -42,21 +42,22 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "6666" / "6666_720P.flv.part"
 
 
-async def test_a_file_arrives_whole_and_its_part_is_not_fetched_again(origin: Origin, part: Path) -> None:
+@pytest.fixture
+def origin(origin: Origin) -> Origin:
     origin.files["/a.flv"] = BODY
+    return origin
+
+
+async def test_a_file_arrives_whole_and_its_part_is_not_fetched_again(origin: Origin, part: Path) -> None:
     seen: list[int] = []
     await fetch(f"{origin.url}/a.flv", part, on_progress=seen.append)
     assert part.read_bytes() == BODY
     assert seen[-1] == len(BODY)
-    origin.files["/a.flv"] = BODY
-    part.parent.mkdir()
-    part.write_bytes(BODY)
     await fetch(f"{origin.url}/a.flv", part)
     assert part.read_bytes() == BODY
 
 
 async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     part.parent.mkdir()
     part.write_bytes(BODY[:150_000])
     await fetch(f"{origin.url}/a.flv", part)
@@ -66,7 +67,6 @@ async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -
 
 async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) -> None:
     """The next try then makes it whole."""
-    origin.files["/a.flv"] = BODY
     origin.cut_at["/a.flv"] = 100_000
     with pytest.raises(TryAgain):
         await fetch(f"{origin.url}/a.flv", part)
@@ -77,7 +77,6 @@ async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) 
 
 
 async def test_the_rate_is_kept_and_progress_is_told(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     seen: list[int] = []
     begun_at = asyncio.get_running_loop().time()
     await fetch(f"{origin.url}/a.flv", part, rate="300k", on_progress=seen.append)
@@ -109,10 +108,8 @@ async def test_a_dead_origin_is_asked_again_and_an_odd_rate_is_misuse(part: Path
 
 
 async def test_a_file_of_just_the_limit_arrives_and_none_grows_over_it(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
     assert part.read_bytes() == BODY
-    origin.files["/a.flv"] = BODY
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
         await fetch(f"{origin.url}/a.flv", part, limit_bytes=100_000)
     assert raised.value.code is DOWNLOAD_FAILED
@@ -128,7 +125,6 @@ async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part
 
 
 async def test_a_full_disk_is_refused_as_such(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     part.parent.mkdir()
     part.symlink_to("/dev/full")
     with pytest.raises(Refuse, match="No space left") as raised:
@@ -137,7 +133,6 @@ async def test_a_full_disk_is_refused_as_such(origin: Origin, part: Path) -> Non
 
 
 async def test_a_part_that_can_not_be_written_calls_a_person(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     part.mkdir(parents=True)
     with pytest.raises(CallAPerson):
         await fetch(f"{origin.url}/a.flv", part)
@@ -145,7 +140,6 @@ async def test_a_part_that_can_not_be_written_calls_a_person(origin: Origin, par
 
 async def test_a_redirect_is_not_followed(origin: Origin, part: Path) -> None:
     """Where it leads was not checked."""
-    origin.files["/a.flv"] = BODY
     origin.redirects["/b.flv"] = f"{origin.url}/a.flv"
     with pytest.raises(TryAgain):
         await fetch(f"{origin.url}/b.flv", part)
@@ -162,7 +156,6 @@ async def test_a_url_is_never_an_option_nor_a_command(origin: Origin, part: Path
 
 
 async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     origin.slow_s = 1.0
     with pytest.raises(TryAgain, match="not done after"):
         await fetch(f"{origin.url}/a.flv", part, timeout_s=0.7)
@@ -171,7 +164,6 @@ async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, p
 
 
 async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -> None:
-    origin.files["/a.flv"] = BODY
     begun = asyncio.Event()
     task = asyncio.create_task(fetch(f"{origin.url}/a.flv", part, rate="50k", on_progress=lambda _: begun.set()))
     await asyncio.wait_for(begun.wait(), 10)
@@ -199,7 +191,6 @@ async def test_no_user_of_the_machine_sees_the_url(origin: Origin, part: Path) -
 
 async def test_the_host_is_asked_at_the_address_that_was_checked(origin: Origin, part: Path) -> None:
     """By a name that leads nowhere: nobody looks it up again."""
-    origin.files["/a.flv"] = BODY
     part.parent.mkdir()
     part.write_bytes(BODY[:1000])
     port = origin.url.rpartition(":")[2]

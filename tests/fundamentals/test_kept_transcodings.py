@@ -139,13 +139,15 @@ def test_a_step_and_its_first_forecast_are_written_at_once(job: Job) -> None:
     assert job.row()["eta"] > time.time()
 
 
-def test_it_ends_at_the_next_beat_when_nobody_needs_it_or_another_has_it(job: Job) -> None:
+def test_it_ends_at_the_next_beat_when_another_has_it_or_it_is_settled(job: Job) -> None:
     assert job.beats(8) == [None, None]
     job.change(lambda connection: connection.execute(update(videos).values(owner="run-2", lease_until=1e12)))
     assert job.beats(4) == [work.TAKEN]
     job.change(lambda connection: connection.execute(update(videos).values(owner=None, status="available")))
     assert job.beats(4) == [work.SETTLED]
-    assert job.beats(8) == [None, None]
+
+
+def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> None:
     [order] = job.read(bookings.by_id, ["c-1"]).values()
     job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
     assert job.beats(4) == [work.UNWANTED]
