@@ -199,14 +199,27 @@ ALLOWED = {
 }
 FORBIDDEN = {
     "": [
-        *("http://127.0.0.1/a", "http://localhost/a", "http://127.1/a", "http://0x7f000001/a", "http://[::1]/a"),
-        *("http://[::ffff:127.0.0.1]/a", "http://169.254.169.254/latest", "http://10.0.0.1/a", "http://224.0.0.1/a"),
+        "http://127.0.0.1/a",
+        "http://localhost/a",
+        "http://127.1/a",
+        "http://0x7f000001/a",
+        "http://[::1]/a",
+        "http://[::ffff:127.0.0.1]/a",
+        "http://169.254.169.254/latest",
+        "http://10.0.0.1/a",
+        "http://224.0.0.1/a",
     ],
     "127.0.0.1:81": ["http://127.0.0.1:82/a"],
     "10.0.0.0/8": ["http://8.8.8.8/a"],
     "127.0.0.1": [
-        *("ftp://127.0.0.1/a", "file:///etc/passwd", "--output-document=x", "http://user:secret@127.0.0.1/a"),
-        *("http://127.0.0.1\\@evil/a", "http://127.0.0.1/a\r\nHost: x", "http:///a", "http://127.0.0.1:99999/a"),
+        "ftp://127.0.0.1/a",
+        "file:///etc/passwd",
+        "--output-document=x",
+        "http://user:secret@127.0.0.1/a",
+        "http://127.0.0.1\\@evil/a",
+        "http://127.0.0.1/a\r\nHost: x",
+        "http:///a",
+        "http://127.0.0.1:99999/a",
     ],
 }
 

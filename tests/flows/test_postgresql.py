@@ -30,3 +30,18 @@ def test_the_largest_record_is_answered_and_commands_say_how_it_stands(stage: St
         assert found.returncode == 0, found.stderr
         assert json.loads(found.stdout)
     assert stage.lectern("teacher", "init", "teacher").returncode == 0
+
+
+def test_a_nul_byte_is_refused_and_those_behind_it_are_answered(stage: Stage) -> None:
+    """PostgreSQL can keep none: whoever can be named gets an answer, the rest is a dead letter, and nobody waits."""
+    named = stage.booking(stage.town.record(), note="odd")
+    stage.publish("order", json.dumps(named).replace("odd", "o\0dd"))
+    stage.publish("order", '{"cmd": "order"}\0')
+    stage.town.redis.xadd(stage.channels["order"], {"body": '{"cmd": "order", "half": "\\ud800", \0}'})
+    last = stage.book(stage.booking(stage.town.record()))
+    assert stage.answer(last)["result"] == "success"
+    answer = stage.answer(named["class_id"])
+    assert (answer["code"], "NUL" in answer["message"]) == (400, True)
+    errors = [one["error"] for one in stage.stream(f"{stage.prefix}:dead_letter")]
+    assert sum("not JSON" in one for one in errors) >= 2
+    assert stage.rows("teacher", "select id from inbox_list where state = 'new'") == []

@@ -1,15 +1,19 @@
 """The one process a host runs."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.stage import Stage, Town, staged, wait_until
+from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.live
 
@@ -201,3 +205,43 @@ def test_sigterm_is_heard_at_every_line_of_the_wait() -> None:
     """Also in the middle of one, where a handler that takes the lock of an event would wait for itself for ever."""
     found = subprocess.run([sys.executable, "-c", EVERY_LINE], capture_output=True, text=True, timeout=100, check=False)
     assert (found.returncode, found.stdout.strip()) == (0, "True"), found.stderr
+
+
+def test_a_hangup_reads_the_settings_anew_and_the_class_goes_on(streamer: Stage, tmp_path: Path) -> None:
+    """A wrong value changes nothing; the process is the same, and what it airs has no gap."""
+    streamer.residents["streamer1"].end()
+    own = tmp_path / "settings.env"
+    own.write_text("MAX_DOWNLOADS=4\n")
+    resident = streamer.serve("streamer1", LECTERN_SETTINGS=str(own))
+    resident.wait_for("started!")
+    class_id, _, _ = put_on_air(streamer, 20)
+    for text, said in (("MAX_DOWNLOADS=none", "settings: nothing is changed"), ("MAX_DOWNLOADS=2", "4 -> 2: live")):
+        own.write_text(f"{text}\n")
+        os.kill(resident.pid, signal.SIGHUP)
+        resident.wait_for(said)
+    (push,) = streamer.off_air(class_id, timeout_s=90)
+    assert push.largest_step_ms < 500
+    assert resident.exit_code is None
+
+
+def test_what_killed_teacher_was_to_ask_oss_for_is_asked_for_soon_after_its_start(town: Town, tmp_path: Path) -> None:
+    """Though the dead run had an hour of its lease left, and the sweeps come every ten minutes."""
+    with staged(town, tmp_path, SWEEP_INTERVAL_S="600") as stage:
+        stage.up("teacher", "streamer1")
+        record = stage.town.record()
+        url = f"{stage.town.origin.url}/{{record_id}}/{{record_id}}.flv"
+        stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
+        class_id = stage.book(stage.booking(record, "480P", starts_in_s=9000))
+        wait_until(lambda: any(one.record_id == record for one in list(stage.oss.posts)), description="it is asked for")
+        tag = [f"record:{record}"]
+        wait_until(
+            lambda: [one["state_type"] for one in stage.runs("teacher", "request", tags=tag)] == ["COMPLETED"],
+            description="its run has ended",
+        )
+        stage.residents["teacher"].kill()
+        left = f"owner = '{stage.name('teacher')}/gone', lease_until = {time.time() + 3600}, requested_at = null"
+        left += f", updated_at = {time.time() - 60}"
+        stage.alter("teacher", f"update video_list set {left} where record_id = {record}")
+        stage.oss.behave(Rule(Behaviour.QUICK, record_id=record, url=url))
+        stage.serve("teacher").wait_for("started!")
+        assert stage.answer(class_id, timeout_s=40)["result"] == "success"

@@ -191,7 +191,8 @@ def test_every_fault_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("fields", "class_id"),
     [
-        *(({"push_url": 7}, "c-1001"), ({"cmd": "nonsense"}, "c-1001")),
+        ({"push_url": 7}, "c-1001"),
+        ({"cmd": "nonsense"}, "c-1001"),
         *(({"class_id": none}, None) for none in ("..", "a/b", 7, None, "")),
     ],
     ids=str,

@@ -249,7 +249,10 @@ def test_the_old_config_may_calculate_and_have_comments(written: str, seconds: f
             (json.dumps({"transcoding_time_out": value}), "transcoding_time_out is .* milliseconds")
             for value in ("soon", None, True, 0, -1, [1])
         ),
-        *(("{", ""), ("[]", ""), ("1", ""), ('{"transcoding_time_out": 1e3*60}', "")),
+        ("{", ""),
+        ("[]", ""),
+        ("1", ""),
+        ('{"transcoding_time_out": 1e3*60}', ""),
         (None, ".*Name the teacher's JSON config, or unset it"),
     ],
 )

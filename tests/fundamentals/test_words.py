@@ -32,15 +32,28 @@ def _zone() -> Iterator[None]:
 
 SAID: dict[Callable[[Any], str], list[tuple[float, str]]] = {
     formatting.span: [
-        *((-3, "0 s"), (45.9, "45 s"), (720, "12 min"), (11_100, "3 h 5 min"), (86_400, "24 h")),
-        *((187_200, "2 d 4 h"), (259_200, "3 d")),
+        (-3, "0 s"),
+        (45.9, "45 s"),
+        (720, "12 min"),
+        (11_100, "3 h 5 min"),
+        (86_400, "24 h"),
+        (187_200, "2 d 4 h"),
+        (259_200, "3 d"),
     ],
     formatting.length: [
-        *((0, "0 s"), (1.13, "1.1 s"), (9.96, "10 s"), (45, "45 s"), (180, "3 min"), (1000, "16 min 40 s")),
+        (0, "0 s"),
+        (1.13, "1.1 s"),
+        (9.96, "10 s"),
+        (45, "45 s"),
+        (180, "3 min"),
+        (1000, "16 min 40 s"),
         (3605, "1 h 5 s"),
     ],
     formatting.size: [
-        *((12, "12 bytes"), (419_481, "0.4 MB"), (865_404, "0.9 MB"), (1_073_741_824_000, "1,074 GB")),
+        (12, "12 bytes"),
+        (419_481, "0.4 MB"),
+        (865_404, "0.9 MB"),
+        (1_073_741_824_000, "1,074 GB"),
         (5e7, "50.0 MB"),
     ],
     formatting.position: [(243.4, "4:03"), (3843, "1:04:03")],
@@ -67,12 +80,15 @@ def test_a_class_is_told_in_local_time_and_no_time_is_told_all_the_same() -> Non
 ODD = [
     "[" * 1100,
     '{"class_id": ' + "[" * 1100 + "]" * 1100 + "}",
-    *(r'{"class_id": "\ud800"}', r'{"class_id": "a\u0000b"}'),
+    r'{"class_id": "\ud800"}',
+    r'{"class_id": "a\u0000b"}',
     r'{"class_id": ["\ud800"], "record_id": 7, "video_resolution": "\udfff"}',
     '{"class_id": "a b", "record_id": ' + "9" * 5000 + "}",
     '{"record_id": ' + "9" * 4000 + "}",
     '{"record_id": true, "video_resolution": {"a": 1}}',
-    *("\ud800", "null", ""),
+    "\ud800",
+    "null",
+    "",
 ]
 
 

@@ -9,6 +9,8 @@ import pytest
 from tests.flows.ecs.held import Held, at_each_step
 from tests.flows.ecs.servers import Ecs, made_once, running_with
 from tests.stage import wait_until
+from town import recordings
+from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST
 
 pytestmark = pytest.mark.live
@@ -181,3 +183,42 @@ def test_a_host_that_is_gone_moves_its_job_to_another(ecs: Ecs) -> None:
     ecs.town.background.run(gone.gate.start())
     assert ecs.made(class_id)
     assert [one["result"] for one in ecs.results(record)] == ["sucess"]
+
+
+def test_a_job_that_no_class_needs_any_more_is_ended(ecs: Ecs) -> None:
+    """Its last class was cancelled; nobody is alarmed, and the next booking begins anew."""
+    record = ecs.town.record()
+    first, second = (ecs.book(ecs.booking(record, "240P")) for _ in range(2))
+    encoder = ecs.encoding()
+    ecs.cancel(first)
+    assert ecs.answer(first)["code"] == 411
+    assert psutil.pid_exists(encoder), "the second class still needs it"
+    ecs.cancel(second)
+    wait_until(lambda: ecs.status(record, "240P") == "failed", description="it is given up")
+    ecs.clean()
+    assert ecs.results(record) == []
+    assert ecs.alarms(208, record_id=record) == []
+
+
+def test_a_recording_without_sound_is_refused_with_a_code_of_its_own(ecs: Ecs) -> None:
+    """At the first look, on the first host."""
+    record = ecs.town.record()
+    source = ecs.town.origin.root / str(record) / f"{record}.flv"
+    silent = recordings.make(ecs.town.programs.ffmpeg, source, seconds=4, width=320, height=240, audio=False)
+    ecs.town.background.run(silent)
+    answer = ecs.answer(ecs.book(ecs.booking(record, "240P")), timeout_s=60)
+    assert (answer["code"], "no sound" in answer["message"]) == (208, True)
+    assert [one["code"] for one in ecs.results(record)] == [215]
+    assert ecs.town.asked(f"{record}/{record}.flv") == 1
+    assert ecs.puts(record) == 0
+
+
+def test_while_the_oss_api_is_down_our_own_servers_are_asked_at_once(ecs: Ecs) -> None:
+    """After a few failures in a row it is left alone; no class waits for its retries."""
+    down = ecs.oss.behave(Rule(Behaviour.ERROR_500, times=1000))
+    try:
+        for _ in range(3):
+            assert ecs.answer(ecs.book(ecs.booking(ecs.town.record(), "240P")), timeout_s=120)["result"] == "success"
+        assert 1000 - (down.times or 0) <= 6
+    finally:
+        down.times = 0
