@@ -296,7 +296,7 @@ async def test_without_memory_what_is_there_is_still_read(client: redis.Redis) -
 
 
 async def test_one_unreadable_beat_or_claim_is_that_streamers_trouble_alone(client: redis.Redis, bus: Bus) -> None:
-    odd = {"a": "no JSON", "b": "[]", "c": '{"gone": true}', "d": '{"at": true}', "e": '{"at": 1e999}'}
+    odd: dict[Any, Any] = {"a": "no JSON", "b": "[]", "c": '{"gone": true}', "d": '{"at": true}', "e": '{"at": 1e999}'}
     client.hset("streamers", mapping={**odd, "no name": '{"at": 1.5}', "well": '{"at": 1.5, "version": "2"}'})
     odd = {"a": "{", "b": '{"session": 1, "lease_s": 45}', "c": '{"session": "s", "lease_s": null}'}
     odd |= {"d": '{"session": "no name", "lease_s": 45}', "well": '{"session": "s", "lease_s": 45}'}

@@ -35,10 +35,10 @@ def test_a_new_database_is_its_owners_alone_and_its_folder_as_it_was(tmp_path: P
     modes = written(tmp_path / "teacher.db")
     assert {"teacher.db", "teacher.db-wal"} <= modes.keys()
     assert set(modes.values()) == {0o600}
-    (tmp_path / "teacher.db").mkdir(mode=0o755)
+    (tmp_path / "folder.db").mkdir(mode=0o755)
     with pytest.raises(Misuse, match="folder"):
-        schema.upgrade(open_database(f"sqlite:///{tmp_path}/teacher.db"), "teacher")
-    assert stat.S_IMODE((tmp_path / "teacher.db").stat().st_mode) == 0o755
+        schema.upgrade(open_database(f"sqlite:///{tmp_path}/folder.db"), "teacher")
+    assert stat.S_IMODE((tmp_path / "folder.db").stat().st_mode) == 0o755
 
 
 def test_a_database_of_the_old_program_is_its_groups_as_before_and_nobody_elses(tmp_path: Path) -> None:

@@ -107,13 +107,13 @@ async def test_a_dead_origin_is_asked_again_and_an_odd_rate_is_misuse(part: Path
         await fetch("http://127.0.0.1:1/a.flv", part, rate="fast")
 
 
-async def test_a_file_of_just_the_limit_arrives_and_none_grows_over_it(origin: Origin, part: Path) -> None:
-    await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
-    assert part.read_bytes() == BODY
+async def test_no_file_grows_over_its_limit_and_one_of_just_that_size_arrives(origin: Origin, part: Path) -> None:
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
         await fetch(f"{origin.url}/a.flv", part, limit_bytes=100_000)
     assert raised.value.code is DOWNLOAD_FAILED
     assert part.stat().st_size <= 100_000
+    await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
+    assert part.read_bytes() == BODY
 
 
 async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part: Path) -> None:

@@ -264,9 +264,8 @@ def test_an_old_config_that_cannot_be_read_is_refused_by_its_name(text: str | No
         teacher(teacher_config="config.json")
 
 
-def test_the_old_config_is_found_by_a_variable_and_later_sources_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEACHER_CONFIG", str(config(transcoding_time_out=90_000)))
-    assert teacher().transcoding_time_out_s == 90
+def test_later_sources_win_defaults_config_env_file_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old config is found by a variable."""
     assert teacher().transcoding_time_out_s == 120
     monkeypatch.setenv("TEACHER_CONFIG", str(config(transcoding_time_out=1_000)))
     assert teacher().transcoding_time_out_s == 1

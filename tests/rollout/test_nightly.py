@@ -145,16 +145,16 @@ def test_two_at_a_time_are_refused(live: Path, folder: Path) -> None:
     assert "under way" in done.exception.message
 
 
-def test_what_cannot_hold_a_backup_is_misuse(live: Path, tmp_path: Path) -> None:
-    """Its manifest could not name it."""
+def test_a_folder_that_cannot_hold_a_backup_and_a_missing_database_are_misuse(live: Path, tmp_path: Path) -> None:
+    """Also one whose name is no text: a manifest could not name it."""
+    done = typed("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
+    assert isinstance(done.exception, Misuse), done.exception
+    assert [one.name for one in tmp_path.iterdir()] == ["code"]
     (tmp_path / "file").touch()
     for words in (["streamer", "--into", str(tmp_path / "file")], [], ["streamer", "--database", "sqlite:///x"]):
         assert isinstance(typed(*words).exception, Misuse), words
     live.unlink()
     assert isinstance(typed("streamer").exception, Misuse)
-    done = typed("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
-    assert isinstance(done.exception, Misuse), done.exception
-    assert [one.name for one in tmp_path.iterdir()] == ["code"]
 
 
 def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(live: Path, folder: Path) -> None:
