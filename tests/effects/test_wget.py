@@ -42,8 +42,8 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "6666" / "6666_720P.flv.part"
 
 
-@pytest.fixture
-def origin(origin: Origin) -> Origin:
+@pytest.fixture(name="origin")
+def with_recording(origin: Origin) -> Origin:
     origin.files["/a.flv"] = BODY
     return origin
 
