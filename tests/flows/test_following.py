@@ -57,17 +57,6 @@ def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
     return {"event": "broke_off", "class_id": "c-1", "at": at, "session": 1, "why": why, "was_on_air": was_on_air}
 
 
-async def test_a_class_behind_the_clock_or_on_its_slate_is_alarmed_at_once(streamer: StreamerHost) -> None:
-    one = playout_events.PlayoutEvents(streamer)
-    await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
-    (said,) = alarms(streamer)
-    assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
-    await playout_events.PlayoutEvents(streamer).catch_up(
-        {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
-    )
-    assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]
-
-
 @pytest.mark.parametrize(
     ("starts_in_s", "said"), [(2, "its slate is sent from its start on"), (-2, "its slate is sent")]
 )
@@ -270,3 +259,17 @@ def test_playout_that_would_forget_class_is_said_once_until_it_writes_again(capl
     with caplog.at_level(logging.WARNING, logger="lectern"):
         asyncio.run(tell())
     assert caplog.messages == ["playout: the timetable is not written yet; if it ends now, it forgets that"] * 2
+
+
+async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: StreamerHost) -> None:
+    one = playout_events.PlayoutEvents(streamer)
+    await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
+    (said,) = alarms(streamer)
+    assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
+
+
+async def test_slate_whose_reason_playout_does_not_know_any_more_is_alarmed_in_words(streamer: StreamerHost) -> None:
+    await playout_events.PlayoutEvents(streamer).catch_up(
+        {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
+    )
+    assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]

@@ -188,16 +188,6 @@ def test_alarm_of_change_whose_recording_comes_too_late_names_class_that_people_
     assert alarm["message"].startswith("c-1 begins in ")
 
 
-def test_a_download_is_begun_if_it_ends_within_its_class(streamer: StreamerHost) -> None:
-    """Else nothing is reserved and nothing evicted for it; if its message came late, its recording is not to blame."""
-    assert admitted(streamer, int(streamer.settings.download_rate_bytes * LONG_S * 0.7))[0] == "waiting"
-    size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
-    assert admitted(streamer, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
-    with reading(streamer.engine) as connection:
-        assert connection.execute(select(files.c.id)).all() == []
-    assert admitted(streamer, 1, left_s=-1) == ("refused", errors.ENDED.number)
-
-
 def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: StreamerHost) -> None:
     size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
     part = cache_dir.part_path(streamer.settings.video_root, "6666_720P")
@@ -254,3 +244,21 @@ def test_a_class_of_which_nothing_was_sent_is_closed_with_these_words(
     airing.close_late(changes, one, is_known=is_known)
     (said,) = [one.message for one in changes.sends if isinstance(one.message, Report)]
     assert (said.code, says in said.message) == (errors.AIRING_BROKEN.number, True)
+
+
+def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: StreamerHost) -> None:
+    """Nothing is reserved and nothing evicted for it."""
+    size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
+    assert admitted(streamer, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
+    with reading(streamer.engine) as connection:
+        assert connection.execute(select(files.c.id)).all() == []
+
+
+def test_a_download_that_ends_within_its_class_is_begun(streamer: StreamerHost) -> None:
+    """It was booked after its start, and is aired from the clock's position on."""
+    assert admitted(streamer, int(streamer.settings.download_rate_bytes * LONG_S * 0.7))[0] == "waiting"
+
+
+def test_a_class_that_is_over_is_refused_as_ended(streamer: StreamerHost) -> None:
+    """Its message came late, perhaps because the streamer was down; its recording is not to blame."""
+    assert admitted(streamer, 1, left_s=-1) == ("refused", errors.ENDED.number)

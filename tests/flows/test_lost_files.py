@@ -482,11 +482,14 @@ def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: Teach
     assert moved == ("moved", "streamer1", "streamer2")
 
 
-def test_where_nobody_can_take_it_a_person_hears_and_another_streamers_word_counts_not(teacher: TeacherHost) -> None:
+# -- all of it, with two streamers -------------------------------------------------------------------------------------
+
+
+def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: TeacherHost) -> None:
     order = hears(teacher, ["streamer1"])
     assert (order.state, order.code) == (BookingState.BROKEN, 323)
     assert [one["code"] for one in sent(teacher) if one["cmd"] == "alarm"] == [323]
+
+
+def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: TeacherHost) -> None:
     assert hears(teacher, ["streamer1", "streamer2"], placement=0).state is BookingState.READY
-
-
-# -- all of it, with two streamers -------------------------------------------------------------------------------------

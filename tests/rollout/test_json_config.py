@@ -133,11 +133,11 @@ def test_what_is_no_config_is_refused_with_line_and_column(tmp_path: Path, text:
     assert (tmp_path / "default.json").read_text() == text
 
 
-def test_what_is_no_object_or_no_file_is_refused(tmp_path: Path) -> None:
+def test_no_file_and_one_that_is_no_object_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="no such file"):
+        a_file(tmp_path).apply()
     (tmp_path / "default.json").write_text("[1]")
     with pytest.raises(Misuse, match="no JSON object"):
-        a_file(tmp_path).apply()
-    with pytest.raises(Misuse, match="no such file"):
         a_file(tmp_path).apply()
 
 
