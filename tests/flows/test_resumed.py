@@ -12,11 +12,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import AwaitingRetry, Crashed, Failed, Pending, Running, Scheduled
 from sqlalchemy import select
 
-from flows import prefect_api
 from flows import host as hall
-from flows.prefect_api import BackgroundRuns, NewRun
+from flows import prefect_api
 from flows.host import Host, TeacherHost
-from flows.prefect_api import DIED, STOPPED
+from flows.prefect_api import DIED, STOPPED, BackgroundRuns, NewRun
 from flows.resident.prefect.runs import ResidentRuns
 from flows.teacher import transcoding
 from flows.teacher.ecs import job
