@@ -269,3 +269,18 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     whys = [one.why for one in known.gaps if one.missing_s >= gaps.SHOWN_S]
     assert whys == ["the push was refused", "the playout was not there"]
     assert known.recording_s + known.missing_s == pytest.approx(24)
+
+
+async def test_an_end_of_before_a_change_ends_nothing(streamer: StreamerHost) -> None:
+    """The playout may tell it while the change is on its way, and each time that the resident connects."""
+    start = book(streamer, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)
+    file = str(cache_dir.rendition_path(streamer.settings.video_root, "1"))
+    row = {"url": 0, "session": 1, "source": "recording", "from": start, "to": start + 60, "position_s": 0.0}
+    row |= {"sent_s": 60.0, "bytes": 9, "open": False}
+    sums = {"sent_s": 60.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
+    told = {"class_id": "c", "state": "ended", "slate": False, "why": "its end has come", **sums}
+    for was in ({"start": start - HOURS_S, "file": file}, {"start": start, "file": "/elsewhere.flv"}):
+        await playout_events.PlayoutEvents(streamer).catch_up({**told, **was})
+        assert state(streamer, "c") == "ready"
+    await playout_events.PlayoutEvents(streamer).catch_up({**told, "start": start, "file": file})
+    assert state(streamer, "c") == "aired"

@@ -198,3 +198,24 @@ def test_deployments_of_a_newer_release_become_those_of_the_one_that_starts(own:
     after = own.town.api.get(path).raise_for_status().json()
     assert (after["id"], after["version"]) == (before["id"], before["version"]), "what names it stays valid"
     assert after["parameter_openapi_schema"]["properties"] == before["parameter_openapi_schema"]["properties"]
+
+
+def test_a_killed_teacher_shows_afterwards_what_it_had_answered(walled: tuple[Stage, Gate]) -> None:
+    """Killed between the answer and the showing: shown once."""
+    stage, gate = walled
+    record = stage.town.record()
+    assert stage.answer(stage.book(stage.booking(record)), timeout_s=60)["result"] == "success"
+    stage.town.background.run(gate.stop())
+    class_id = stage.book(stage.booking(record))
+    try:
+        assert stage.answer(class_id, timeout_s=20)["result"] == "success"
+        stage.residents["teacher"].kill()
+    finally:
+        stage.town.background.run(gate.start())
+    stage.up("teacher")
+    wait_until(lambda: all_shown(stage, "teacher"), description="it is shown")
+    ids = shown(stage, "teacher")
+    assert ids == sorted(set(ids)), "each once"
+    assert len([one for one in stage.runs("teacher", "booking", limit=200) if f"class:{class_id}" in one["tags"]]) == 1
+    assert len(stage.ear.answers[class_id]) == 1
+    assert stage.num_cite("streamer1", str(record)) == 2

@@ -280,3 +280,17 @@ def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
     done = office.type("supervisorctl start all")
     assert done.stdout.count("started") == 5
     wait_until(all_run, description="both run again")
+
+
+def test_a_cancelled_class_lets_its_rendition_go_and_it_can_be_evicted(office: Office) -> None:
+    stage, record = office.stage, office.stage.town.record()
+    class_id = stage.book_on_stream(stage.booking(record))
+    assert stage.answer(class_id)["result"] == "success"
+    mine = Office(stage, {**office.words, "CLASS_ID": class_id, "STEM": str(record)}, office.folder)
+    refused = mine.type("lectern cache evict STEM")
+    assert refused.returncode == 2
+    assert "1 class needs it" in refused.stderr
+    assert mine.type("lectern cancel CLASS_ID").returncode == 0
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+    assert mine.type("lectern cache evict STEM").returncode == 0
+    assert str(record) not in mine.type("lectern cache ls").stdout

@@ -245,10 +245,12 @@ def test_the_old_config_may_calculate_and_have_comments(written: str, seconds: f
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        *(
-            (json.dumps({"transcoding_time_out": value}), "transcoding_time_out is .* milliseconds")
-            for value in ("soon", None, True, 0, -1, [1])
-        ),
+        ('{"transcoding_time_out": "soon"}', "transcoding_time_out is .* milliseconds"),
+        ('{"transcoding_time_out": null}', "transcoding_time_out is .* milliseconds"),
+        ('{"transcoding_time_out": true}', "transcoding_time_out is .* milliseconds"),
+        ('{"transcoding_time_out": 0}', "transcoding_time_out is .* milliseconds"),
+        ('{"transcoding_time_out": -1}', "transcoding_time_out is .* milliseconds"),
+        ('{"transcoding_time_out": [1]}', "transcoding_time_out is .* milliseconds"),
         ("{", ""),
         ("[]", ""),
         ("1", ""),

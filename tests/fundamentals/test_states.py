@@ -100,10 +100,8 @@ def test_a_class_can_be_cancelled_until_it_is_over(table: Table, states: type[St
 
 @pytest.mark.parametrize(
     ("stored", "state"),
-    [
-        *((one.value, one) for one in RenditionState),
-        *((odd, RenditionState.FAILED) for odd in ("", None, "done", "转码中", "TRANSCODING")),
-    ],
+    [(one.value, one) for one in RenditionState]
+    + [(odd, RenditionState.FAILED) for odd in ("", None, "done", "转码中", "TRANSCODING")],
 )
 def test_a_stored_status_is_read_and_one_that_nobody_knows_is_failed(stored: str | None, state: RenditionState) -> None:
     assert RenditionState.read(stored) is state

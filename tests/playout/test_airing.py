@@ -440,3 +440,38 @@ def test_a_recording_that_is_back_goes_on_when_its_worker_is_killed(tmp_path: Pa
         assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
         assert ended["sent_s"] > len(of_recording(session)) * 0.04 - 0.5
         assert len(receiver.sessions) == 1
+
+
+def test_pings_are_answered_and_windows_acknowledged(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        receiver.ping_every_s = 0.2
+        receiver.window = 1000
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: receiver.of("c1") and len(receiver.of("c1")[0].pong_numbers) >= 5, description="pongs")
+        assert len(receiver.sessions) == 1
+
+
+def test_times_beyond_three_bytes_are_crossed_on_air(tmp_path: Path) -> None:
+    """4.66 hours into a recording, its times need four bytes; the session began before."""
+    tags = flvs.lesson(3, first_ms=0xFFFFFF - 1500)
+    path = flvs.write(tmp_path / "a.flv", tags)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: playout.told("ended"), description="the end")
+        assert receiver.of("c1")[0].packets() == [(kind, time - 0xFFFFFF + 1500, body) for kind, time, body in tags]
+
+
+def test_another_recording_is_gone_on_with_in_the_same_session(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
+    other = flvs.write(tmp_path / "b.flv", flvs.lesson(30, first_number=100_000))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 0.3
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        playout.air("c1", other, receiver.url("c1"), start=start)
+        (session,) = receiver.of("c1")
+        wait_until(lambda: flvs.number(pictures(session)[-1].body) >= 100_000, description="the other one")
+        last = pictures(session)[-1]
+        assert last.timestamp == (flvs.number(last.body) - 100_000) * 40
+        assert len(receiver.sessions) == 1

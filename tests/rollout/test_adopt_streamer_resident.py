@@ -81,3 +81,15 @@ def test_a_recording_that_is_missing_is_downloaded_once_for_all_its_classes(stag
     wait_until(lambda: len(stage.cached(WHO)) == 2, description="one of the idle ones has gone")
     (sums,) = stage.rows(WHO, "select num, reserved_bytes, reserved_num from dir_info")
     assert (sums["num"], sums["reserved_bytes"], sums["reserved_num"]) == (2, 0, 0)
+
+
+def test_a_recording_that_has_no_room_is_refused_with_316(stage: Stage) -> None:
+    """When the origin has said how large it is."""
+    stage.settings["MAX_VIDEO_SIZE"] = "0.00001"
+    record = stage.town.record()
+    has_class(stage, "c-1", record, starts_in_s=900)
+    taken_over(stage)
+    wait_until(lambda: stage.airing(WHO, "c-1")["state"] == "refused", description="it is refused")
+    assert stage.airing(WHO, "c-1")["code"] == 316
+    (sums,) = stage.rows(WHO, "select num, reserved_bytes, reserved_num from dir_info")
+    assert (sums["num"], sums["reserved_bytes"], sums["reserved_num"]) == (0, 0, 0)

@@ -222,3 +222,18 @@ def test_while_the_oss_api_is_down_our_own_servers_are_asked_at_once(ecs: Ecs) -
         assert 1000 - (down.times or 0) <= 6
     finally:
         down.times = 0
+
+
+def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
+    record = ecs.town.record()
+    class_id = ecs.book(ecs.booking(record, "240P"))
+
+    def told() -> bool:
+        row = ecs.row(record)
+        return bool(row.get("step") == "encode" and 0 < (row["percent"] or 0) < 100 and row["eta"])
+
+    wait_until(told, description="the row says how far it is")
+    row = ecs.row(record)
+    assert row["ecs_host"] in (ecs.a.name, ecs.b.name)
+    assert row["eta"] > row["begun_at"]
+    made_once(ecs, record, class_id)
