@@ -61,9 +61,7 @@ class WorkerContext:
                 why = sentence("it holds none") if isinstance(error, ssl.SSLError) else error.strerror
                 raise OSError(
                     sentence(
-                        "{ca_file}: the certificates to trust cannot be read: {why}",
-                        ca_file=self.ca_file,
-                        why=why,
+                        "{ca_file}: the certificates to trust cannot be read: {why}", ca_file=self.ca_file, why=why
                     )
                 ) from error
         return self._trusted
@@ -425,9 +423,4 @@ class ClassPublisher:
             self._line.session.note()
 
     def _notes(self) -> dict[str, Any]:
-        return {
-            "zero": self._zero,
-            "base_ms": self._base_ms,
-            "feed": self.feed.muxer.save(),
-            **self.as_run.save(),
-        }
+        return {"zero": self._zero, "base_ms": self._base_ms, "feed": self.feed.muxer.save(), **self.as_run.save()}

@@ -204,11 +204,7 @@ class Parser:
             size = number & 0x7FFFFFFF  # the first bit has no meaning, and must be ignored
             if len(message.body) < 4 or size < MIN_CHUNK_BYTES:
                 raise NotRtmp(
-                    sentence(
-                        "chunks of {size} bytes, which is less than {least}",
-                        size=size,
-                        least=MIN_CHUNK_BYTES,
-                    )
+                    sentence("chunks of {size} bytes, which is less than {least}", size=size, least=MIN_CHUNK_BYTES)
                 )
             self._chunk_bytes = min(size, MAX_MESSAGE_BYTES)
         elif message.kind == ABORT and number in self._streams:

@@ -215,16 +215,13 @@ class PublisherProtocol:
                 raise wanted(self._target, refusal, self._query, secrets.token_hex(4))
             raise NotRtmp(self._words(values))
         elif name == "onStatus":
-            self._status(values)
+            status = _fields(values)
+            if status.get("level") == "error":
+                raise NotRtmp(self._words(values))
+            if status.get("code") == "NetStream.Publish.Start" and self.step is Step.PUBLISHING:
+                self.step = Step.LIVE
         elif name == "close":
             raise NotRtmp(sentence("the server closes the session"))
-
-    def _status(self, values: list[amf0.Value]) -> None:
-        status = _fields(values)
-        if status.get("level") == "error":
-            raise NotRtmp(self._words(values))
-        if status.get("code") == "NetStream.Publish.Start" and self.step is Step.PUBLISHING:
-            self.step = Step.LIVE
 
     def _words(self, values: list[amf0.Value]) -> str:
         """The server's refusal in its own words, without the user and the password of the push URL."""
