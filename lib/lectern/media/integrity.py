@@ -11,7 +11,7 @@ from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.media import ffmpeg, probe
 from lectern.model.facts import Cached
-from lectern.playout import keyframe_index
+from lectern.playout import flv, keyframe_index
 from lectern.playout.flv import NotAirable
 from lectern.playout.keyframe_index import Look
 from lectern.storage import cache_dir, disk
@@ -95,8 +95,6 @@ SHORT_S = 2.0
 """Seconds by which a recording may end earlier than when it was downloaded, and still counts as whole."""
 
 _TAGS = 16
-_TAG_TYPES = frozenset({8, 9, 18})
-_HEADER_BYTES, _TAG_HEADER_BYTES, _SIZE_BYTES = 9, 11, 4
 
 
 async def trouble(path: Path, row: Cached) -> str | None:
@@ -174,18 +172,17 @@ def last_tag_s(path: Path) -> float | None:
             return None
         end, latest_ms = file.seek(0, os.SEEK_END), None
         for _ in range(_TAGS):
-            if end <= _HEADER_BYTES + _SIZE_BYTES:
+            if end <= flv.HEAD_BYTES:
                 break
-            file.seek(end - _SIZE_BYTES)
-            size = int.from_bytes(file.read(_SIZE_BYTES))
-            begin = end - _SIZE_BYTES - size
-            if size < _TAG_HEADER_BYTES or begin < _HEADER_BYTES:
+            file.seek(end - flv.TAIL_BYTES)
+            size = int.from_bytes(file.read(flv.TAIL_BYTES))
+            begin = end - flv.TAIL_BYTES - size
+            if size < flv.TAG_HEAD_BYTES or begin < flv.HEAD_BYTES - flv.TAIL_BYTES:
                 return None
             file.seek(begin)
-            head = file.read(_TAG_HEADER_BYTES)
-            if head[0] not in _TAG_TYPES or int.from_bytes(head[1:4]) != size - _TAG_HEADER_BYTES:
+            head = flv.tag_head(file.read(flv.TAG_HEAD_BYTES), 0)
+            if head is None or head.size != size - flv.TAG_HEAD_BYTES:
                 return None
-            stamp_ms = int.from_bytes(bytes([head[7], *head[4:7]]))
-            latest_ms = max(stamp_ms, latest_ms or 0)
+            latest_ms = max(head.timestamp, latest_ms or 0)
             end = begin
     return None if latest_ms is None else latest_ms / 1000
