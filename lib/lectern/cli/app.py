@@ -100,22 +100,18 @@ class Commands(TyperGroup):
             gc.freeze()
             gc.enable()
         found = loaded.commands.get(cmd_name, loaded)
-        for name, command in ((cmd_name, found), *_parts(cmd_name, found)):
-            if name in EXAMPLES:
-                command.epilog = f"\b\nExample:\n  {EXAMPLES[name]}"
+        named = {cmd_name: found}
+        for part, command in getattr(found, "commands", {}).items():
+            command.short_help = (command.help or "").partition("\n\n")[0]  # whole, where a list would cut it off
+            named[f"{cmd_name} {part}"] = command
+        for name in named.keys() & EXAMPLES.keys():
+            named[name].epilog = f"\b\nExample:\n  {EXAMPLES[name]}"
         return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as above)
         """Write the table's lines."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
-
-
-def _parts(name: str, command: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 (typer's own class is private)
-    parts = getattr(command, "commands", {})
-    for one in parts.values():
-        one.short_help = (one.help or "").partition("\n\n")[0]  # whole, where a list of commands would cut it off
-    return [(f"{name} {part}", one) for part, one in parts.items()]
 
 
 app = typer.Typer(

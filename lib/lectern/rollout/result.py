@@ -21,12 +21,8 @@ class TextDifference:
 
     def to_dict(self) -> dict[str, str]:
         """The fields that Ansible shows as a difference."""
-        return {
-            "before": self.before,
-            "after": self.after,
-            "before_header": self.path,
-            "after_header": self.path,
-        }
+        headers = {"before_header": self.path, "after_header": self.path}
+        return {"before": self.before, "after": self.after, **headers}
 
 
 @dataclass

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -14,44 +15,27 @@ from lectern.errors import CallAPerson, Misuse
 
 WANTED = "wanted.json"
 """The file, in the backup of a rollout, of what it wanted."""
-HOW_NOT_WHAT = frozenset(
-    {
-        "restore_database",
-        "health_timeout_s",
-        "quiet_minutes",
-        "keep",
-        "even_on_air",
-        "unmatched_rules",
-        "other_database",
-    }
-)
+HOW_NOT_WHAT = {"restore_database", "health_timeout_s", "quiet_minutes", "keep"}
+HOW_NOT_WHAT |= {"even_on_air", "unmatched_rules", "other_database"}
 """Fields that say how to roll out, not what: with other values of them it is still the same rollout."""
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _DOCUMENTED = ("wget_path", "DOWNLOAD_RATE", "MAX_VIDEO_NUM", "MAX_VIDEO_SIZE")
 """A streamer's parameters that the rollout note adds to the old program's ``.env``."""
+T = TypeVar("T")
 
 
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    return path
+def _must_be(what: str, is_so: Callable[[str], bool]) -> AfterValidator:
+    def checked(value: T) -> T:
+        if not value or not is_so(str(value)):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(checked)
 
 
-def _inside(path: str) -> str:
-    if Path(path).is_absolute() or ".." in Path(path).parts or not path:
-        raise ValueError("must be a path inside code_dir")
-    return path
-
-
-def _file_name(name: str) -> str:
-    if "/" in name or name in {"", ".", ".."}:
-        raise ValueError("must be a file name without a folder")
-    return name
-
-
-Absolute = Annotated[Path, AfterValidator(_absolute)]
-Inside = Annotated[str, AfterValidator(_inside)]
-FileName = Annotated[str, AfterValidator(_file_name)]
+Absolute = Annotated[Path, _must_be("an absolute path", lambda it: it.startswith("/"))]
+Inside = Annotated[str, _must_be("a path inside code_dir", lambda it: it[0] != "/" and ".." not in it.split("/"))]
+FileName = Annotated[str, _must_be("a file name without a folder", lambda it: "/" not in it and it not in {".", ".."})]
 
 
 class KeyRule(BaseModel):
