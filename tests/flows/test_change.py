@@ -159,7 +159,7 @@ def test_a_change_by_hand_that_cannot_be_made_now_fails(tmp_path: Path, monkeypa
     async def away(_host: object) -> list[str]:
         raise TryAgain("the streamers' heartbeats cannot be read: refused")
 
-    monkeypatch.setattr(changing, "living", away)
+    monkeypatch.setattr(changing, "alive_streamers", away)
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     hall.current.set(hosts.teacher(engine))
     for dry_run in (False, True):

@@ -31,9 +31,6 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
 
 _BY_STEM = select(*_COLUMNS).where(in_list(files.c.id))
 _USAGE = select(dirs).where(dirs.c.dir == bindparam("of"))
-_DOWNLOADING = select(*_COLUMNS).where(
-    files.c.state == FileState.DOWNLOADING, func.coalesce(files.c.update_time, 0) < bindparam("before")
-)
 _IDLE = (
     select(files.c.id, files.c.size_bytes, _QUEUED.label("queued"))
     .where(HERE | _QUEUED, _UNPINNED, ~in_list(files.c.id))
@@ -98,7 +95,8 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
 
 def downloading(connection: Connection, before: float) -> list[Cached]:
     """The downloads that were last asked for before *before* (epoch seconds), and are under way, or should be."""
-    return [_cached(row) for row in connection.execute(_DOWNLOADING, {"before": before})]
+    early = func.coalesce(files.c.update_time, 0) < before
+    return where(connection, (files.c.state == FileState.DOWNLOADING) & early)
 
 
 def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:

@@ -41,7 +41,11 @@ def exposition(
     backups = _gauges("lectern_backup_age_seconds", what, "where", backup_ages_s or {})
     info = InfoMetricFamily("lectern", "Which version serves which role.")
     info.add_metric([], {"version": __version__, "role": role, "name": name})
-    return generate_latest(_Read([info, *_of(role, connection, at, bound), backups])) + generate_latest(SEEN)
+    tables = at_teacher if role == "teacher" else at_streamer
+    rows = [*_bookings(connection, at), *_renditions(connection, at)] if role == "teacher" else []
+    rows += [*_cache(connection, bound), *_airings(connection, at)] if role == "streamer" else []
+    rows += _messages(connection, tables.journal, at)
+    return generate_latest(_Read([info, *rows, backups])) + generate_latest(SEEN)
 
 
 def of_process(
@@ -65,17 +69,6 @@ class _Read(list[Metric], Collector):
     def collect(self) -> Iterable[Metric]:
         """The metrics."""
         return self
-
-
-def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterator[Metric]:
-    if role == "teacher":
-        yield from _bookings(connection, now)
-        yield from _renditions(connection, now)
-        yield from _messages(connection, at_teacher.journal, now)
-    else:
-        yield from _cache(connection, bound)
-        yield from _airings(connection, now)
-        yield from _messages(connection, at_streamer.journal, now)
 
 
 def _gauges(name: str, what: str, label: str, values: Mapping[Any, float]) -> Metric:

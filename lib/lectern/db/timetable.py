@@ -240,19 +240,15 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
             }
             for row in under_way[:NEAREST]
         ],
-        "next": None if following is None else _next(following, now),
+        "next": None
+        if following is None
+        else {
+            **{name: getattr(following, name) for name in ("class_id", "streamer", "state")},
+            "in_s": following.start_time - now,
+        },
         "booked": bookings.having(connection, now),
         "inbox": inbox.waiting(connection, journal),
         "oldest_unsent_s": None if oldest is None else round(now - oldest, 1),
-    }
-
-
-def _next(class_: Booked, now: float) -> dict[str, Any]:
-    return {
-        "class_id": class_.class_id,
-        "streamer": class_.streamer,
-        "state": class_.state,
-        "in_s": class_.start_time - now,
     }
 
 
