@@ -230,10 +230,10 @@ async def test_the_queue_begins_what_would_be_late_although_all_places_wait_for_
 ) -> None:
     now, begun = time.time(), list[str]()
 
-    async def begin(_: DownloadQueue, stem: str) -> None:
+    async def begin(_: DownloadQueue, stem: str, __: str | None) -> None:
         begun.append(stem)
 
-    monkeypatch.setattr(DownloadQueue, "_begin", begin)
+    monkeypatch.setattr(DownloadQueue, "_take_up", begin)
     hour = (time.gmtime(now).tm_hour + 12) % 24
     windows = {"download_windows": f"{hour:02}:00-{hour:02}:30", "timezone": "UTC", "max_downloads": 2}
     streamer.settings = streamer.settings.model_copy(update=windows)
