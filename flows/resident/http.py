@@ -19,8 +19,7 @@ from starlette.routing import Route
 
 from flows.host import Host, StreamerHost, TeacherHost, log
 from flows.playout_link import boot_now
-from flows.teacher import webhook
-from flows.teacher.ecs import transcode as ecs
+from flows.teacher import transcoding, webhook
 from lectern import __version__, logs, notify
 from lectern import health as healths
 from lectern import metrics as lectern_metrics
@@ -278,7 +277,7 @@ def _checked(before: Settings) -> Settings:
     new = before.reread()
     notify.services(new.alarm_services)
     if isinstance(new, TeacherSettings):
-        ecs.check(new)
+        transcoding.check_ecs(new)
         webhook.check(new)
     return new
 

@@ -35,7 +35,6 @@ from flows.streamer.maintenance import read_again, reconciled
 from flows.streamer.stills import StillServer
 from flows.teacher import api, membership, transcoding
 from flows.teacher import maintenance as teacher_sweep
-from flows.teacher.ecs import transcode as ecs
 from flows.teacher.webhook import Webhook
 from lectern.db import inbox, schema, transcodings
 from lectern.db.engine import close_to_others, open_database
@@ -149,7 +148,7 @@ class Resident:
             watcher.attach_loop(self._loop)
             asyncio.set_child_watcher(watcher)
         if isinstance(self.settings, TeacherSettings):
-            ecs.check(self.settings)
+            transcoding.check_ecs(self.settings)
         engine = open_database(self.settings.database_url, self.settings.name)
         await asyncio.to_thread(schema.check, engine, self.settings.role)
         await asyncio.to_thread(close_to_others, engine)

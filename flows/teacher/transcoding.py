@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import stamina
@@ -21,21 +22,24 @@ from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, is_retried
-from flows.teacher.ecs import transcode as ecs
+from flows.teacher.ecs.job import LEASE_S as JOB_LEASE_S
+from flows.teacher.ecs.job import TranscodeJob, hosts, leave, target
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
-from lectern.db import bookings, inbox, incidents, outbox, transcodings
+from lectern.allowlist import PUBLIC, Allowlist
+from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
-from lectern.decide.transcoding import Breaker, Late, Waiters, by_record
+from lectern.decide.transcoding import UNKNOWN_LIMIT_S, Breaker, Late, Waiters, by_record
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import RenditionKey
+from lectern.model.facts import Event, RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow
 from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
-from lectern.storage import oss
+from lectern.storage import origin, oss
+from lectern.urls import redact_url
 from lectern.wire.fields import class_of, is_name
 from lectern.wire.messages import TranscodingResult
 
@@ -106,7 +110,7 @@ def decided_results(
     loads = bookings.loads(connection, alive, changes.now) if ending else {}
     for settlement in settled:
         waiting = waiters.get(settlement.key) or Waiters(listed=_readable(settlement.key, lists))
-        ahead = transcoding.Ahead(loads, changes.now + ecs.DEADLINE_S)
+        ahead = transcoding.Ahead(loads, changes.now + DEADLINE_S)
         transcoding.apply(changes, settlement, rows.get(settlement.key), waiting, ahead)
         if settlement.outcome is transcoding.Outcome.IGNORE:
             log.info("%s: a late, doubled or older result changes nothing", settlement.stem)
@@ -345,7 +349,7 @@ async def transcode(record_id: int, resolutions: list[str], dry_run: bool = Fals
     if dry_run:
         return Completed(message=f"dry run: would make {', '.join(wanted)} of {record_id} on {host.settings.ecs_hosts}")
     again = int(runtime.flow_run.run_count or 1) > 1 and await is_retried(UUID(owner))
-    return await ecs.work(host, record_id, wanted, owner, again=again)
+    return await work_on_ecs(host, record_id, wanted, owner, again=again)
 
 
 RESULTS_FIRST_S = 60.0
@@ -403,7 +407,7 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
 async def _output(host: TeacherHost, row: RenditionRow) -> str | None:
     """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
     with Caught() as failed:
-        return await ecs.output_there(host, row)
+        return await output_there(host, row)
     assert failed.error is not None
     log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
     return None
@@ -414,7 +418,93 @@ def expired(connection: Connection, changes: Changes, late: Sequence[Late], aliv
     """Settle those of *late* that no result has settled while their output was looked for."""
     open_ = {row.key for row in transcodings.overdue(connection, changes.now)}
     waiters = waiters_of(connection, changes, [rendition.key for rendition in late if rendition.key in open_], lists)
-    ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
+    ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + DEADLINE_S)
     for rendition in late:
         if rendition.key in open_:
             transcoding.expire(changes, rendition, waiters[rendition.key], ahead)
+
+
+# -- on our own ffmpeg servers -----------------------------------------------------------------------------------------
+DEADLINE_S = UNKNOWN_LIMIT_S
+"""Seconds within which a run must take an attempt up; renewed while it waits for a host. Then the attempt's own limit
+counts."""
+
+
+def check_ecs(settings: TeacherSettings) -> None:
+    """Raise Misuse if ECS hosts are named, but settings that they need are not."""
+    if not settings.ecs_hosts:
+        return
+    hosts(settings)
+    settings.refuse_half_ecs()
+    target(settings)
+    Allowlist.listed(settings.allowed_origins)
+
+
+async def work_on_ecs(
+    host: TeacherHost, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool
+) -> State[None]:
+    """Make those of *wanted* that no other run makes, and publish each result.
+
+    *again*: a person retries the run, so what failed is attempted once more.
+    """
+    now, keys = time.time(), [(record_id, resolution) for resolution in wanted]
+    if again:
+        await host.write_tx(_retried, host, keys, now)
+    due = await host.write_tx(transcodings.take, keys, owner, JOB_LEASE_S, now)
+    others = await host.read_tx(transcodings.others, keys, owner, now)
+    left = await host.write_tx(transcodings.left_behind, keys)
+    jobs: dict[tuple[str | None, str | None], list[RenditionRow]] = {}
+    for rendition in due:
+        under_way = rendition.ecs_job if rendition.begun_at is not None else None
+        jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
+    outcomes = await asyncio.gather(
+        *(TranscodeJob(host, together, owner).run() for together in jobs.values()), return_exceptions=True
+    )
+    for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
+        if where in hosts(host.settings):
+            await leave(host, host.settings, where, name)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    failures = [failure for outcome in outcomes if not isinstance(outcome, BaseException) for failure in outcome]
+    if failures:
+        return Failed(message="; ".join(failures))
+    done = [f"made {', '.join(rendition.stem for rendition in due)}"] if due else []
+    done += [f"the run {other} makes {'the rest' if due else 'them'}" for other in others]
+    return Completed(message="; ".join(done) or "nothing to do: settled already")
+
+
+def _retried(connection: Connection, host: TeacherHost, keys: Sequence[RenditionKey], now: float) -> None:
+    """Attempt *keys* once more; Prefect knows no users, so the event names Prefect."""
+    transcodings.retry(connection, keys, now + DEADLINE_S, now)
+    noted = [Event("retried", stem=stem(*key), detail=Text("by {who}", who="Prefect")) for key in keys]
+    events.note(connection, host.journal, host.settings.name, noted, now)
+
+
+async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
+    """The rendition's public URL, if a HEAD finds it there; None if that cannot be said."""
+    base = host.settings.public_url
+    if base is None:
+        return None
+    url = f"{base.rstrip('/')}/{row.record_id}/{row.stem}.flv"
+    allowed = Allowlist.listed(f"{url.split('/')[2]},public")
+    try:
+        await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
+    except LecternError as error:
+        log.info("%s: not there after all: %s", row.stem, error.message)
+        return None
+    return url
+
+
+async def output_gone(host: TeacherHost, url: str) -> bool:
+    """Whether a HEAD says that nothing is at *url* any more; False if it cannot tell."""
+    settings = host.settings
+    ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
+    try:
+        allowed = Allowlist.listed(f"{settings.allowed_origins or PUBLIC},{ours}")
+        await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
+    except origin.Absent:
+        return True
+    except LecternError as error:
+        log.info("%s: cannot be looked at, so it counts as being there: %s", redact_url(url), error.message)
+    return False

@@ -29,7 +29,6 @@ from flows.resident.prefect import worker
 from flows.streamer import maintenance, playout_events, playout_sync, prepare, readiness, recording_checks
 from flows.streamer.playout_sync import Facts, PlayoutSync, lesson
 from flows.teacher import transcoding
-from flows.teacher.ecs import transcode as ecs
 from lectern.db import bookings, cache
 from lectern.db.engine import reading, transaction
 from lectern.errors import Malformed
@@ -237,7 +236,7 @@ async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
     async def odd(*_: object) -> Any:
         raise RuntimeError("an answer that nobody foresaw")
 
-    monkeypatch.setattr(ecs, "output_there", odd)
+    monkeypatch.setattr(transcoding, "output_there", odd)
     one = cast("Any", SimpleNamespace(key=(6666, Resolution.P720)))
     assert await transcoding._output(teacher, one) is None
 

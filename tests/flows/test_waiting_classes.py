@@ -14,7 +14,6 @@ from flows.host import TeacherHost
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
-from flows.teacher.ecs import transcode as ecs
 from lectern.db import bookings, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.db.transcodings import BegunJob
@@ -165,7 +164,7 @@ async def test_of_very_many_outputs_some_are_looked_for(tmp_path: Path, monkeypa
     async def nothing(*_: object) -> None:
         return None
 
-    monkeypatch.setattr(ecs, "output_there", slow)
+    monkeypatch.setattr(transcoding, "output_there", slow)
     monkeypatch.setattr(transcoding, "old_waiters", nobody)
     monkeypatch.setattr(transcoding, "follow", nothing)
     await transcoding.time_out(host)

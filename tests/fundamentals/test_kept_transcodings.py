@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
 from flows.host import TeacherHost
+from flows.teacher import transcoding
 from flows.teacher.ecs import job as work
-from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
 from lectern.db import bookings, events, transcodings
 from lectern.db.account import events_of
@@ -156,7 +156,7 @@ def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> 
 
 
 def test_a_run_that_is_retried_while_another_makes_it_names_that_one_and_ends(job: Job) -> None:
-    state = asyncio.run(ecs_transcode.work(job.host, RECORD, [Resolution.P240], "run-2", again=True))
+    state = asyncio.run(transcoding.work_on_ecs(job.host, RECORD, [Resolution.P240], "run-2", again=True))
     mine = partial(events.of_thing, class_id=None, stems=[stem(RECORD, Resolution.P240)])
     told = job.read(mine, journal)
     assert [(one.what, one.detail) for one in told][-1:] == [("retried", "by Prefect")]

@@ -17,9 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
-from flows.teacher.ecs import transcode as ecs
 from flows.teacher.http_requests import Refused, admit, body_of
-from flows.teacher.transcoding import ecs_run
+from flows.teacher.transcoding import DEADLINE_S, ecs_run, output_gone
 from lectern.db import bookings, events, transcodings
 from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import Refuse, TryAgain
@@ -160,7 +159,7 @@ class TranscodeApi:
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
         made = await self._host.read_tx(transcodings.made, key)
-        return made[0] if made is not None and await ecs.gone(self._host, made[1]) else None
+        return made[0] if made is not None and await output_gone(self._host, made[1]) else None
 
     async def look(self, id: str, sign: str = "") -> JSONResponse:
         """How far a run is; *sign* is the signature of its *id*."""
@@ -242,7 +241,7 @@ def _begin(
         return _Found(200, {"rendition": name, "status": row.state, "url": made["url"]})
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
-            transcodings.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
+            transcodings.fall_back(connection, [key], now + DEADLINE_S, now)
             _note(connection, host, name, Text("taken over from the OSS"), now)
         run_id = next(iter(transcodings.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
