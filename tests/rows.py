@@ -1,21 +1,22 @@
 """Rows as flows write and read them, for tests that begin in the middle of a story."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, insert, update
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from flows.handling import Decide, DecideAll, change
-from flows.host import StreamerHost
+from flows.host import Host, StreamerHost
 from lectern.db import airings, cache
 from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
 from lectern.model.facts import Airing, Order
 from lectern.model.plan import NEW, Granted, new_row
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import files, journal
+from lectern.model.tables.streamer import classes, files, journal
 from lectern.model.tables.teacher import orders, streamers
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
@@ -36,6 +37,19 @@ def look(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P
     """What *work* reads, of one state of the database."""
     with reading(engine) as connection:
         return work(connection, *args, **kwargs)
+
+
+def said(host: Host[Any], *commands: str) -> list[dict[str, Any]]:
+    """All messages that *host* has put into its outbox, in their order; only those of *commands*, if some are named."""
+    its = host.journal.outbox.c
+    bodies = look(host.engine, lambda connection: connection.execute(select(its.body).order_by(its.id)).scalars().all())
+    return [one for one in map(json.loads, bodies) if not commands or one["cmd"] in commands]
+
+
+def state_of(host: StreamerHost, class_id: str) -> str:
+    """The state of a class at its streamer."""
+    wanted = select(classes.c.state).where(classes.c.class_id == class_id)
+    return str(look(host.engine, lambda connection: connection.execute(wanted).scalar_one()))
 
 
 def prepare(class_id: str, record: int, start: float, length_s: float = 600.0, **fields: object) -> Prepare:

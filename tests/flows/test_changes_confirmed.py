@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from flows.host import StreamerHost
 from flows.streamer import amend, playout_events, prepare
@@ -54,9 +53,7 @@ def streamer(streamer: StreamerHost) -> StreamerHost:
 
 def reports(host: StreamerHost) -> list[int]:
     """The codes that the teacher hears of the change."""
-    with transaction(host.engine) as connection:
-        bodies = connection.execute(select(host.journal.outbox.c.body)).scalars().all()
-    return [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "amended"]
+    return [one["code"] for one in rows.said(host, "amended")]
 
 
 def its_class(host: StreamerHost) -> Any:

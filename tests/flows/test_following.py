@@ -1,7 +1,6 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from lectern.db.engine import reading, transaction
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import Client
 from lectern.settings import StreamerSettings
-from tests import laid
+from tests import laid, rows
 
 START = time.time() - 100
 
@@ -46,9 +45,7 @@ def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream
 
 def alarms(host: StreamerHost) -> list[str]:
     """The sentences of the alarms that were raised."""
-    with reading(host.engine) as connection:
-        rows = connection.execute(select(journal.outbox.c.body)).scalars()
-        return [json.loads(body)["message"] for body in rows]
+    return [one["message"] for one in rows.said(host)]
 
 
 def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
@@ -125,9 +122,7 @@ async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, monkey
     told = {"event": "ended", "class_id": "c-1", "at": START + 2700, "why": "its end has come", **sums}
     for _ in range(2):
         await one.take(told)
-    with reading(streamer.engine) as connection:
-        bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
-    assert [body["cmd"] for body in bodies if body["cmd"] != "alarm"] == ["ended"]
+    assert [one["cmd"] for one in rows.said(streamer) if one["cmd"] != "alarm"] == ["ended"]
 
 
 async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +151,7 @@ async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(str
         return {"class_id": "c-1", "state": state, "why": None, "as_run": rows}
 
     def stated() -> list[tuple[str, float]]:
-        with reading(streamer.engine) as connection:
-            bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
-        return [(body["event"], body["at"] - START) for body in bodies if body["cmd"] == "airing"]
+        return [(one["event"], one["at"] - START) for one in rows.said(streamer, "airing")]
 
     one = playout_events.PlayoutEvents(streamer)
     for _ in range(2):

@@ -1,7 +1,6 @@
 """The playout airs what the rows say, whatever was lost on the way, and an end of before a change ends nothing."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.model.views import EventView
 from lectern.playout import kernel
 from lectern.storage import cache_dir
+from tests import rows
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -74,14 +74,7 @@ def recorded(host: StreamerHost) -> Path:
 
 
 def alarms(host: StreamerHost) -> list[str]:
-    with reading(host.engine) as connection:
-        bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
-    return [body["message"] for body in bodies if body["cmd"] == "alarm"]
-
-
-def state(host: StreamerHost, class_id: str) -> str:
-    with reading(host.engine) as connection:
-        return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
+    return [one["message"] for one in rows.said(host, "alarm")]
 
 
 @asynccontextmanager
@@ -187,7 +180,7 @@ async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(
                 connection.execute(update(classes).values(state="ready"))
             await async_wait_until(lambda: playout.told("back"), description="the recording is sent")
             await async_wait_until(
-                lambda: state(streamer, "c") == "on air", description="the row says that it is on air"
+                lambda: rows.state_of(streamer, "c") == "on air", description="the row says that it is on air"
             )
             assert len(receiver.of("c")) == 1
 
@@ -207,7 +200,7 @@ async def test_classes_off_air_without_lease_are_alarmed_if_this_streamer_holds_
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), starts_in_s=0)
-            await async_wait_until(lambda: state(streamer, "c") == "on air", description="on air")
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="on air")
             playout.lease(-1)
             await async_wait_until(
                 lambda: any("its lease is over, although" in one for one in alarms(streamer)), description="the lease"
@@ -244,7 +237,7 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     with Receiver() as receiver, playout:
         async with kept(streamer):
             start = book(streamer, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
-            await async_wait_until(lambda: state(streamer, "c") == "on air", description="it is on air")
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
             await async_wait_until(lambda: "push refused" in story(streamer), description="it is refused, and noted")
@@ -256,10 +249,8 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
             playout.process.wait()
             await asyncio.sleep(3)  # another gap
             playout.start()
-            await async_wait_until(lambda: state(streamer, "c") == "aired with gaps", description="it is over")
-    with reading(streamer.engine) as connection:
-        bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
-    (said,) = (body for body in bodies if body["cmd"] == "ended")
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "aired with gaps", description="it is over")
+    (said,) = rows.said(streamer, "ended")
     assert (said["result"], said["code"]) == ("success", 329)
     told = TypeAdapter(list[EventView])
     past = told.validate_python([{**one, "class_id": "c", "stem": None, "host": "streamer1"} for one in said["events"]])
@@ -281,6 +272,6 @@ async def test_an_end_of_before_a_change_ends_nothing(streamer: StreamerHost) ->
     told = {"class_id": "c", "state": "ended", "slate": False, "why": "its end has come", **sums}
     for was in ({"start": start - HOURS_S, "file": file}, {"start": start, "file": "/elsewhere.flv"}):
         await playout_events.PlayoutEvents(streamer).catch_up({**told, **was})
-        assert state(streamer, "c") == "ready"
+        assert rows.state_of(streamer, "c") == "ready"
     await playout_events.PlayoutEvents(streamer).catch_up({**told, "start": start, "file": file})
-    assert state(streamer, "c") == "aired"
+    assert rows.state_of(streamer, "c") == "aired"

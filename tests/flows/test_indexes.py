@@ -181,9 +181,7 @@ def test_alarm_of_change_whose_recording_comes_too_late_names_class_that_people_
         size_bytes = int(streamer.settings.download_rate_bytes * LONG_S)
         looked: dict[str, ProbeResult] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
         rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one)
-    with reading(streamer.engine) as connection:
-        sent = connection.execute(select(streamer.journal.outbox.c.target, streamer.journal.outbox.c.body)).all()
-    (alarm,) = [json.loads(row.body) for row in sent if row.target == streamer.settings.alarm_channel]
+    (alarm,) = rows.said(streamer, "alarm")
     assert alarm["class_id"] == "c-1"
     assert alarm["message"].startswith("c-1 begins in ")
 
@@ -215,8 +213,7 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_readies_the_others(st
         # Their rendition is here: a class that comes late is refused all the same.
         rows.did(connection, streamer, partial(prepare.decided_classes, {}, {}), both[0].model_copy(update=LATE))
         found = connection.execute(select(classes.c.class_id, classes.c.state, classes.c.code)).all()
-        bodies = connection.execute(select(streamer.journal.outbox.c.body)).scalars()
-        reports = [(one["class_id"], one["code"]) for one in map(json.loads, bodies) if one["cmd"] == "prepared"]
+    reports = [(one["class_id"], one["code"]) for one in rows.said(streamer, "prepared")]
     ended = errors.ENDED.number
     assert {tuple(one) for one in found} == {
         ("c-60", "refused", ended),

@@ -28,6 +28,7 @@ from lectern.model.tables.teacher import journal
 from lectern.playout.control_socket import PROTOCOL
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import Sent
+from tests import rows
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.waiting import async_wait_until
@@ -188,9 +189,7 @@ async def test_what_names_no_known_command_is_malformed_on_any_channel(teacher: 
     await intake.commit([arrived])
     current.set(teacher)
     await booking.fn("1")
-    with reading(teacher.engine) as connection:
-        sent = [json.loads(one) for one in connection.execute(select(journal.outbox.c.body)).scalars()]
-    assert [(one["class_id"], one["code"]) for one in sent if one["cmd"] == "order_result"] == [("c-1", 400)]
+    assert [(one["class_id"], one["code"]) for one in rows.said(teacher, "order_result")] == [("c-1", 400)]
 
 
 # With much to do at once, a streamer reads its rows, passes on the lease and hands over what begins soon first.

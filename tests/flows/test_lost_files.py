@@ -2,7 +2,6 @@
 
 import errno
 import http.server
-import json
 import os
 import threading
 import time
@@ -34,10 +33,8 @@ from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import classes, files, journal, tasks
-from lectern.model.tables.teacher import journal as of_teacher
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.playout.keyframe_index import Look
-from lectern.settings import TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
@@ -59,15 +56,8 @@ def put(host: StreamerHost, class_id: str, stem: str, **file: object) -> Path:
     return site
 
 
-def sent(host: StreamerHost | TeacherHost) -> list[dict[str, Any]]:
-    table = of_teacher.outbox if isinstance(host.settings, TeacherSettings) else journal.outbox
-    with reading(host.engine) as connection:
-        return [json.loads(body) for body in connection.execute(select(table.c.body).order_by(table.c.id)).scalars()]
-
-
 def state(host: StreamerHost, class_id: str = "class") -> str:
-    with reading(host.engine) as connection:
-        return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
+    return rows.state_of(host, class_id)
 
 
 def gone(host: StreamerHost, error: str = "403") -> None:
@@ -85,7 +75,7 @@ async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Str
     cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
     await maintenance.reconciled(streamer)
     assert state(streamer) == "waiting"
-    (alarm,) = sent(streamer)
+    (alarm,) = rows.said(streamer)
     assert (alarm["code"], alarm["class_id"]) == (324, "class")
     assert "it is downloaded again" in alarm["message"]
     with reading(streamer.engine) as connection:
@@ -96,9 +86,12 @@ async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Str
 def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: StreamerHost) -> None:
     gone(streamer)
     assert state(streamer) == "refused"
-    assert {one["cmd"] for one in sent(streamer)} == {"alarm", "prepared"}
-    assert [one["code"] for one in sent(streamer) if one["cmd"] == "prepared"] == [318]
-    assert ["cannot be had again" in one["message"] for one in sent(streamer) if one["cmd"] == "alarm"] == [False, True]
+    assert {one["cmd"] for one in rows.said(streamer)} == {"alarm", "prepared"}
+    assert [one["code"] for one in rows.said(streamer) if one["cmd"] == "prepared"] == [318]
+    assert ["cannot be had again" in one["message"] for one in rows.said(streamer) if one["cmd"] == "alarm"] == [
+        False,
+        True,
+    ]
 
 
 def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: StreamerHost) -> None:
@@ -175,7 +168,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
 
     monkeypatch.setattr(streamer_downloads, "_tried", tried)
     assert str(await streamer_downloads._fetched(streamer, "1")) == "('remote', 'probe')"
-    (alarm,) = sent(streamer)
+    (alarm,) = rows.said(streamer)
     assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
     assert state(streamer) == "on air"
     with transaction(streamer.engine) as connection:
@@ -219,7 +212,7 @@ def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(st
     on_air(streamer)
     gone(streamer)
     assert state(streamer) == "on air"
-    (alarm,) = sent(streamer)
+    (alarm,) = rows.said(streamer)
     assert alarm["code"] == 326
     assert "cannot be had again: the origin says 403" in alarm["message"]
 
@@ -476,7 +469,7 @@ def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: Teach
     """The platform is told that it is moved, and gets no second answer."""
     order = hears(teacher, ["streamer1", "streamer2"])
     assert (order.state, order.streamer, order.placement) == (BookingState.PLACED, "streamer2", 2)
-    *told, event = sent(teacher)
+    *told, event = rows.said(teacher)
     assert [one["cmd"] for one in told] == ["release", "prepare"]
     moved = (event["event"], event["from_streamer"], event["streamer"])
     assert moved == ("moved", "streamer1", "streamer2")
@@ -488,7 +481,7 @@ def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: Teach
 def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: TeacherHost) -> None:
     order = hears(teacher, ["streamer1"])
     assert (order.state, order.code) == (BookingState.BROKEN, 323)
-    assert [one["code"] for one in sent(teacher) if one["cmd"] == "alarm"] == [323]
+    assert [one["code"] for one in rows.said(teacher) if one["cmd"] == "alarm"] == [323]
 
 
 def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: TeacherHost) -> None:

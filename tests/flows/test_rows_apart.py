@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -103,12 +102,8 @@ def add(host: StreamerHost, class_id: str, stem: str = "1", *, starts_in_s: floa
 
 def alarms(host: StreamerHost) -> dict[str, str]:
     """The alarms in the outbox, by class."""
-    import json
-
-    with reading(host.engine) as connection:
-        found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     said: dict[str, str] = {}
-    for one in found:
+    for one in rows.said(host, "alarm"):
         if one.get("code") == 324:
             said[one["class_id"]] = f"{said.get(one['class_id'], '')} {one['message']}"
     return said
@@ -563,9 +558,7 @@ def test_a_class_whose_recording_comes_after_its_start_is_refused_or_told_until_
         with transaction(streamer.engine) as connection:
             looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
             reserved += rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one).reserved
-    with transaction(streamer.engine) as connection:
-        bodies = connection.execute(select(streamer.journal.outbox.c.body)).scalars().all()
-    (answer,) = [one for one in map(json.loads, bodies) if one["cmd"] == "prepared"]
+    (answer,) = rows.said(streamer, "prepared")
     assert answer["class_id"] == "class-2"
     if on_late == "refuse":
         assert (answer["result"], answer["code"], reserved) == ("fail", 324, ["1"])
@@ -594,8 +587,6 @@ async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: Stre
         await checks.foresee(now)
     assert checks._is_red(now)
     assert "after its start" in alarms(streamer)["c-1"]
-    with reading(streamer.engine) as connection:
-        bodies = connection.execute(select(journal.outbox.c.body)).scalars().all()
-    told = [one for one in map(json.loads, bodies) if one["cmd"] == "airing"]
+    told = rows.said(streamer, "airing")
     assert [(one["class_id"], one["event"]) for one in told] == [("c-1", "not_ready")]
     assert "1 will be there at " in told[0]["message"]

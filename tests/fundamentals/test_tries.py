@@ -24,7 +24,7 @@ from lectern.model.tables.streamer import classes, tasks
 from lectern.model.tables.teacher import orders
 from lectern.settings import TeacherSettings
 from lectern.wire.messages import Message, Prepare
-from tests import strategies
+from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
 
@@ -51,12 +51,6 @@ def claim(host: Host[Any]) -> list[InboxMessage]:
     with transaction(host.engine) as connection:
         commands = ["order", "prepare", "cancel"]
         return inbox.claim(connection, host.journal, commands, limit=5000, lease_s=60, now=LATER)
-
-
-def sent(host: Host[Any]) -> list[dict[str, Any]]:
-    with reading(host.engine) as connection:
-        bodies = connection.execute(select(host.journal.outbox.c.body).order_by(host.journal.outbox.c.id)).scalars()
-        return [json.loads(body) for body in bodies]
 
 
 def ended(host: Host[Any], some: list[InboxMessage], how: Any, **also: object) -> None:
@@ -99,11 +93,11 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
             handled |= {one.id for one in portion}
     assert handled == set(range(1, number + 1)) - {guilty}
     assert runs <= 30
-    said = [one for one in sent(host) if one["cmd"] in {"order_result", "prepared"}]
+    said = [one for one in rows.said(host) if one["cmd"] in {"order_result", "prepared"}]
     assert [(one["class_id"], one["result"], one["code"]) for one in said] == [(f"c-{guilty - 1}", "fail", 506)]
-    alarms = [one for one in sent(host) if one["cmd"] == "alarm"]
+    alarms = [one for one in rows.said(host) if one["cmd"] == "alarm"]
     assert [(one["code"], one["class_id"]) for one in alarms] == [(506, f"c-{guilty - 1}")]
-    assert [one["cmd"] for one in sent(host)].count("dead_letter") == 1
+    assert [one["cmd"] for one in rows.said(host)].count("dead_letter") == 1
     with reading(host.engine) as connection:
         noted = connection.execute(select(host.journal.events.c.what, host.journal.events.c.class_id)).all()
     assert [tuple(one) for one in noted] == [("given up", f"c-{guilty - 1}")]
@@ -114,7 +108,7 @@ def test_what_cannot_be_answered_is_a_dead_letter_with_an_alarm(host: Host[Any])
     for _ in range(host.settings.inbox_max_attempts):
         ended(host, claim(host), Failed(message="boo"))
     assert claim(host) == []
-    assert [(one["cmd"], one.get("code")) for one in sent(host)] == [("dead_letter", None), ("alarm", 504)]
+    assert [(one["cmd"], one.get("code")) for one in rows.said(host)] == [("dead_letter", None), ("alarm", 504)]
 
 
 def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other(host: Host[Any]) -> None:
@@ -132,7 +126,7 @@ def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other
     for _ in range(host.settings.inbox_max_attempts):
         ended(host, claim(host), Failed(message="boo"))
     assert claim(host) == []
-    said = [(one["cmd"], one.get("code")) for one in sent(host)]
+    said = [(one["cmd"], one.get("code")) for one in rows.said(host)]
     assert said == [("dead_letter", None), *([] if is_teacher(host) else [("prepared", 506)]), ("alarm", 506)]
 
 
@@ -147,7 +141,7 @@ def test_a_try_is_counted_only_where_the_handler_failed(host: Host[Any], how: ob
         with transaction(host.engine) as connection:
             inbox.free_all(connection, host.journal)
     assert [one.tries for one in claim(host)] == [0]
-    assert sent(host) == []
+    assert rows.said(host) == []
 
 
 @pytest.mark.parametrize("how", [Failed(message="boo"), ConnectionError("redis")])
