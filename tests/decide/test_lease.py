@@ -28,7 +28,7 @@ def test_a_lease_without_end_is_never_taken_and_a_notice_is_over_at_the_loss() -
     assert leases.suspect_after(60, 5) + leases.NOTICE_S + leases.HASTE_S == 60
 
 
-def test_a_silence_is_what_was_not_said_while_somebody_listened_and_a_beat_or_two_are_none() -> None:
+def test_a_silence_begins_while_somebody_listens_and_a_beat_or_two_are_none() -> None:
     assert leases.suspect_after(12, 5) == 15
     assert leases.silence(100.0, 0.0, ears_open_s=3.0) == 3.0
     assert leases.silence(None, 7.0, ears_open_s=30.0) == 7.0

@@ -120,7 +120,7 @@ def stays_silent(teacher: TeacherHost, bus: object, silent_s: float) -> bool:
     return asyncio.run(membership._stays_silent(teacher, hosts.ALIVE[0], silent_s))
 
 
-def test_a_move_that_was_announced_waits_for_the_loss_and_ends_when_the_streamer_is_heard(teacher: TeacherHost) -> None:
+def test_an_announced_move_waits_for_the_loss_and_ends_when_the_streamer_is_heard(teacher: TeacherHost) -> None:
     """Its notice may be over before: then it must not be taken for one that was heard of again."""
     ear = Ear(ago_s=9.5)
     assert stays_silent(teacher, ear, 10.0)
