@@ -290,3 +290,38 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
 
 def _lines(data: object) -> list[dict[str, str]]:
     return list(json.loads(data)) if isinstance(data, str) else list(data)  # type: ignore[call-overload]
+
+
+def test_a_class_is_refused_at_once_if_its_recording_will_be_late(town: Town, tmp_path: Path) -> None:
+    """A download of some seconds, at a low DOWNLOAD_RATE."""
+    with staged(town, tmp_path, DOWNLOAD_RATE="16k") as stage:
+        stage.up("streamer1")
+        record = stage.town.record(seconds=30)
+        takes_s = (stage.town.origin.root / str(record) / f"{record}.flv").stat().st_size / 16 / 1024
+        assert takes_s > 10
+        good = stage.booking(record, starts_in_s=60 + 3 * takes_s, length_s=60)
+        late = stage.booking(stage.town.record(seconds=30), starts_in_s=takes_s / 3, length_s=600)
+        booked_at = time.time()
+        for one in (good, late):
+            stage.tell("streamer1", {**one, "cmd": "prepare"})
+
+        def prepared() -> dict[str, tuple[int, float]]:
+            said = stage.stream(stage.settings["REPORT_STREAM"])
+            return {one["class_id"]: (one["code"], time.time()) for one in said if one["cmd"] == "prepared"}
+
+        refused = wait_until(lambda: prepared().get(late["class_id"]), description="the late one is refused")
+        assert refused is not None
+        assert refused[0] == 324
+        assert refused[1] < booked_at + takes_s, "before its recording could have come"
+
+        def forecast() -> float | None:
+            body = stage.town.redis.hget(f"{stage.settings['STREAMERS_KEY']}:words", stage.name("streamer1"))
+            found: dict[str, float] = json.loads(str(body or "{}")).get("ready_by", {})
+            return found.get(good["class_id"])
+
+        said_at = wait_until(forecast, description="the heartbeat says when the recording will be there")
+        assert said_at is not None
+        there = wait_until(lambda: prepared().get(good["class_id"]), timeout_s=120, description="it is there")
+        assert there is not None
+        assert there[0] == 0
+        assert abs(there[1] - said_at) < 30 + 0.2 * takes_s
