@@ -8,14 +8,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import GRACE_S, Swept, apart, change, changed, decision, sweep_flow
+from flows.handling import GRACE_S, Swept, apart, changed, decision, sweep_flow
 from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.bookings import after
 from lectern import errors, formatting
 from lectern.db import bookings, events, forecast, transcodings
-from lectern.db.writer import lines
 from lectern.decide import change as decide
 from lectern.decide import placement as cancelling
 from lectern.decide import readiness, reports
@@ -82,7 +81,7 @@ def close(connection: Connection, changes: Changes) -> None:
     """Close the classes and the cancels of which nothing more is heard."""
     now = changes.now
     over = bookings.unended(connection, now - GRACE_S)
-    ends = bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
+    ends = _ends(connection, now)
     unconfirmed = bookings.cancels_without_end(connection, now)
     cancelled = [order.class_id for order in unconfirmed]
     changes.orders |= bookings.by_id(connection, cancelled)
@@ -92,6 +91,10 @@ def close(connection: Connection, changes: Changes) -> None:
     reports.close_cancels(changes, unconfirmed, parts)
 
 
+def _ends(connection: Connection, now: float) -> list[Order]:
+    return bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
+
+
 def due(connection: Connection, host: TeacherHost) -> bool:
     """Whether a sweep of this teacher would find anything to do."""
     now = time.time()
@@ -99,7 +102,13 @@ def due(connection: Connection, host: TeacherHost) -> bool:
         transcodings.overdue(connection, now)
         or transcodings.forgotten_requests(connection, now - GRACE_S, now)
         or transcodings.ownerless(connection, now - GRACE_S, now)
-        or lines(change(connection, host, overlooked, dry_run=True))
+        or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
+        or bookings.unreported(connection, now - UNREPORTED_S, now)
+        or reports.unended(bookings.unended(connection, now - GRACE_S), now)
+        or bookings.cancels_to_resend(connection, now)
+        or bookings.cancels_without_end(connection, now)
+        or _ends(connection, now)
+        or bookings.forsaken_revisions(connection, now - UNREPORTED_S)
     )
 
 
