@@ -106,23 +106,6 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     assert raised.value.code is NO_ECS_ROOM
 
 
-async def test_an_encoder_that_stands_still_or_takes_too_long_is_ended(
-    connection: ssh.SshConnection, job: Job, tmp_path: Path
-) -> None:
-    """Although it goes on reporting; by the clock since it was begun, also where it is taken up again."""
-    says = "while :; do printf 'out_time_us=1000000\\nprogress=continue\\n'; sleep 0.2; done"
-    stuck = stand_in(tmp_path / "ffmpeg", f'case "$*" in *-force_key*) {says};; esac\nexec ffmpeg "$@"')
-    with pytest.raises(TryAgain, match="no progress"):
-        await transcode(connection, replace(job, stall_s=0.8, programs=Programs(ffmpeg=stuck)))
-    endless = stand_in(tmp_path / "endless", 'case "$*" in *-force_key*) exec sleep 300;; esac\nexec ffmpeg "$@"')
-    job = replace(job, begun_at=time.time(), limit_s=lambda _: 6.0, programs=Programs(ffmpeg=endless))
-    with pytest.raises(Refuse, match="not done after 6 s in all") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is TRANSCODE_TIMED_OUT
-    with pytest.raises(Refuse, match="not done after 6 s in all"):
-        await transcode(connection, job)
-
-
 @pytest.mark.parametrize("whom", ["ffmpeg", "all of it"])
 async def test_a_killed_encoder_is_noticed(connection: ssh.SshConnection, slow_job: Job, whom: str) -> None:
     job = slow_job
@@ -454,3 +437,22 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
     finally:
         os.killpg(group, signal.SIGKILL)
     await async_wait_until(lambda: not running_with(str(tmp_path)), description="nobody watches it any more")
+
+
+async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.SshConnection, job: Job, tmp_path: Path) -> None:
+    """Although it goes on reporting."""
+    says = "while :; do printf 'out_time_us=1000000\\nprogress=continue\\n'; sleep 0.2; done"
+    stuck = stand_in(tmp_path / "ffmpeg", f'case "$*" in *-force_key*) {says};; esac\nexec ffmpeg "$@"')
+    with pytest.raises(TryAgain, match="no progress"):
+        await transcode(connection, replace(job, stall_s=0.8, programs=Programs(ffmpeg=stuck)))
+
+
+async def test_a_job_that_takes_too_long_is_timed_out(connection: ssh.SshConnection, job: Job, tmp_path: Path) -> None:
+    """By the clock since it was begun, also where it is taken up again."""
+    endless = stand_in(tmp_path / "endless", 'case "$*" in *-force_key*) exec sleep 300;; esac\nexec ffmpeg "$@"')
+    job = replace(job, begun_at=time.time(), limit_s=lambda _: 6.0, programs=Programs(ffmpeg=endless))
+    with pytest.raises(Refuse, match="not done after 6 s in all") as raised:
+        await transcode(connection, job)
+    assert raised.value.code is TRANSCODE_TIMED_OUT
+    with pytest.raises(Refuse, match="not done after 6 s in all"):
+        await transcode(connection, job)

@@ -50,19 +50,6 @@ from town.faults import Fault
 pytestmark = pytest.mark.live
 
 
-async def test_a_source_that_nobody_may_have_is_refused(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
-    origin.files.clear()
-    with pytest.raises(Refuse, match="404") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is DOWNLOAD_FAILED
-    with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
-        await transcode(connection, replace(job, allowed=Allowlist()))
-    assert raised.value.code is FORBIDDEN_ORIGIN
-    assert origin.asked == []
-
-
 async def test_a_busy_origin_is_tried_again_and_one_that_stays_busy_is_at_fault(
     connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
@@ -154,22 +141,6 @@ async def liar(recording: Path, tmp_path: Path) -> AsyncIterator[demo.Origin]:
         yield made
 
 
-async def test_a_lie_of_ten_gigabytes_is_told_and_a_source_larger_than_the_disk_is_not_begun(
-    connection: ssh.SshConnection, job: Job, liar: demo.Origin
-) -> None:
-    """Where the disk has so much; where it has not, see the next claim."""
-    liar.faults.add(Fault("6666.flv", length_lie=10**10))
-    room = (await connection.run(["df", "--output=avail", "-B1", "/tmp"], timeout_s=10)).output.split()[-1]
-    with pytest.raises((TryAgain, FallBack), match=r"100\d{8} bytes were promised|are needed") as raised:
-        await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
-    assert raised.value.code is (DOWNLOAD_FAILED if int(room) > 21 * 10**9 else NO_ECS_ROOM)
-    liar.faults.add(Fault("6666.flv", length_lie=10**15))
-    with pytest.raises(FallBack, match="has no room") as raised:
-        await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
-    assert raised.value.code is NO_ECS_ROOM
-    assert [one.method for one in liar.requests] == ["HEAD"]
-
-
 async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
     connection: ssh.SshConnection, job: Job, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,19 +209,6 @@ async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
     assert origin.took("PUT", UP) == 0
 
 
-async def test_an_upload_that_nobody_can_see_is_not_made_and_a_forbidden_one_calls_a_person(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
-    origin.statuses[UP] = [403]
-    with pytest.raises(CallAPerson, match="403") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is UPLOAD_FAILED
-    assert origin.took("PUT", UP) == 1
-    elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
-    with pytest.raises(TryAgain, match="was uploaded, but"):
-        await transcode(connection, replace(job, target=elsewhere))
-
-
 @pytest.mark.parametrize("what", ["a bad output", "an upload that is refused"])
 async def test_what_befalls_one_rendition_spares_the_other(
     connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, what: str
@@ -269,20 +227,6 @@ async def test_what_befalls_one_rendition_spares_the_other(
     assert list(outcome.missed) == [Resolution.P240]
     assert outcome.missed[Resolution.P240].code is (TRANSCODE_FAILED if what == "a bad output" else UPLOAD_FAILED)
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP.replace("240P", "480P"))) == (1, 1)
-
-
-async def test_a_busy_store_is_tried_again_and_one_that_stays_busy_is_at_fault(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
-    """The encoding is not."""
-    origin.statuses[UP] = [503, 500, 0]
-    assert len(await transcode(connection, job)) == 1
-    assert origin.took("PUT", UP) == 3
-    origin.statuses[UP] = [503]
-    with pytest.raises(TryAgain, match="503") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is UPLOAD_FAILED
-    assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
 
 
 # Real transcodings on a real host (this one, by SSH): what is made there.
@@ -468,3 +412,67 @@ def test_without_it_the_sound_is_copied_as_documented(job: Job) -> None:
     encoded = "-vcodec libx264 -preset veryfast -pix_fmt yuv420p -s 320x180 -force_key_frames expr:gte(t,n_forced*2)"
     assert " ".join(argv).partition(" file:/in ")[2] == f"-acodec copy {encoded} -f flv file:/out"
     assert job.name == replace(job, lufs=None).name != replace(job, lufs=-16.0).name, "no half of another one"
+
+
+async def test_a_source_that_is_not_there_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+    origin.files.clear()
+    with pytest.raises(Refuse, match="404") as raised:
+        await transcode(connection, job)
+    assert raised.value.code is DOWNLOAD_FAILED
+
+
+async def test_a_source_at_forbidden_place_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+    with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
+        await transcode(connection, replace(job, allowed=Allowlist()))
+    assert raised.value.code is FORBIDDEN_ORIGIN
+    assert origin.asked == []
+
+
+async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.SshConnection, job: Job, liar: demo.Origin) -> None:
+    """Where the disk has so much; where it has not, see the next claim."""
+    liar.faults.add(Fault("6666.flv", length_lie=10**10))
+    room = (await connection.run(["df", "--output=avail", "-B1", "/tmp"], timeout_s=10)).output.split()[-1]
+    with pytest.raises((TryAgain, FallBack), match=r"100\d{8} bytes were promised|are needed") as raised:
+        await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
+    assert raised.value.code is (DOWNLOAD_FAILED if int(room) > 21 * 10**9 else NO_ECS_ROOM)
+
+
+async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
+    connection: ssh.SshConnection, job: Job, liar: demo.Origin
+) -> None:
+    liar.faults.add(Fault("6666.flv", length_lie=10**15))
+    with pytest.raises(FallBack, match="has no room") as raised:
+        await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
+    assert raised.value.code is NO_ECS_ROOM
+    assert [one.method for one in liar.requests] == ["HEAD"]
+
+
+async def test_an_upload_that_is_not_allowed_calls_a_person(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
+    origin.statuses[UP] = [403]
+    with pytest.raises(CallAPerson, match="403") as raised:
+        await transcode(connection, job)
+    assert raised.value.code is UPLOAD_FAILED
+    assert origin.took("PUT", UP) == 1
+
+
+async def test_upload_to_busy_server_is_tried_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+    """The encoding is not."""
+    origin.statuses[UP] = [503, 500, 0]
+    assert len(await transcode(connection, job)) == 1
+    assert origin.took("PUT", UP) == 3
+
+
+async def test_a_server_that_stays_busy_is_at_fault(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+    origin.statuses[UP] = [503]
+    with pytest.raises(TryAgain, match="503") as raised:
+        await transcode(connection, job)
+    assert raised.value.code is UPLOAD_FAILED
+    assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
+
+
+async def test_upload_that_nobody_can_see_is_not_made(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
+    elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
+    with pytest.raises(TryAgain, match="was uploaded, but"):
+        await transcode(connection, replace(job, target=elsewhere))
