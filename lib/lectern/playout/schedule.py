@@ -30,7 +30,7 @@ class ClassPlayer:
     def __init__(self, entry: AiredClass, context: WorkerContext) -> None:
         self.entry = entry
         self._context = context
-        self.rests_until = 0.0  # by time.monotonic: until then no tick does anything
+        self._rests_until = 0.0
         self._pushes: dict[str, ClassPublisher] = {}
         self._is_made = False  # a class far ahead has no pushes yet: there may be thousands
         for row in entry.as_run:
@@ -67,7 +67,7 @@ class ClassPlayer:
 
     def tick(self, now: Now) -> None:
         """Do what is due at *now*; never waits."""
-        if self.entry.ended is not None or now.mono < self.rests_until:
+        if self.entry.ended is not None or now.mono < self._rests_until:
             return
         self._make()
         over: str | None = None
@@ -85,10 +85,14 @@ class ClassPlayer:
         if over is not None and all(publisher.state == "ended" for publisher in self._pushes.values()):
             self.end(over, now)
 
+    def rest(self, now: Now) -> None:
+        """Skip the ticks of the next second."""
+        self._rests_until = now.mono + _REST_S
+
     def change(self, lesson: ScheduledClass, now: Now) -> None:
         """Take over the changed class; the sessions that it leaves valid go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
-        self.rests_until, self._is_made = 0.0, False
+        self._rests_until, self._is_made = 0.0, False
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
         for url in [
@@ -342,7 +346,7 @@ class Schedule:
                 airing.tick(now)
             if isolated.fault:
                 say(f"{class_id}: {isolated.fault}")
-                airing.rests_until = now.mono + _REST_S
+                airing.rest(now)
             if airing.entry.ended is not None:
                 del self.active[class_id]
                 self.over[class_id] = airing

@@ -41,10 +41,12 @@ async def connect_refusal(
             return net.words(error)
         session = Session(target, connection, dict, login)
         try:
+            waits_unseen = False
             while not session.publisher.is_connected:
                 session.flush()
-                if not session.receive():
+                if not waits_unseen:
                     await net.until_ready(connection, writable=not session.is_clear)
+                waits_unseen = session.receive()
                 await asyncio.sleep(0)  # the classes on air have their turn
         except Broken as error:
             if error.login is None:
