@@ -115,12 +115,16 @@ def test_the_lines_of_curl_book_change_and_cancel_a_class(stage: Stage, token: s
         jsonschema.validate(answer, {**described, "$ref": f"#/components/schemas/{kind}"})
 
 
-def test_a_refusal_has_its_exit_code_and_a_transcoding_a_signature_that_is_accepted(stage: Stage, run: Run) -> None:
-    """A record that nobody booked has no source, so the API refuses it: for that reason, not for its signature."""
+def test_a_refused_booking_is_told_by_the_exit_code(stage: Stage, run: Run) -> None:
+    """The answer is printed as it came."""
     booking = stage.booking(stage.town.record(), starts_in_s=-7200, length_s=60)
     done = run("book", "-", given=json.dumps(booking))
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == 410
+
+
+def test_a_transcoding_is_asked_for_with_a_signature_that_the_teacher_accepts(stage: Stage, run: Run) -> None:
+    """A record that nobody booked has no source, so the API refuses it: for that reason, not for its signature."""
     done = run("transcode", "999999", "480P")
     assert "401" not in done.stdout + done.stderr
     assert "404" in done.stdout + done.stderr
@@ -132,7 +136,7 @@ def test_a_wrong_command_is_told_how_to_call_it(run: Run) -> None:
     assert "usage" in done.stderr
 
 
-def test_the_schema_is_one_has_every_message_and_fits_the_booking_in_the_folder() -> None:
+def test_the_schema_that_make_writes_is_one_and_has_every_message_that_the_platform_sends_and_reads() -> None:
     made = subprocess.run(
         [sys.executable, "-m", "lectern.wire.schema"], capture_output=True, text=True, timeout=60, check=True
     )
@@ -141,6 +145,9 @@ def test_the_schema_is_one_has_every_message_and_fits_the_booking_in_the_folder(
     kinds = [schema["$defs"][one["$ref"].rpartition("/")[2]]["properties"]["cmd"]["const"] for one in schema["oneOf"]]
     read = ("order_result", "change_result", "cancel_result", "class_event", "alarm")
     assert sorted(kinds) == sorted([*PUBLISHED, *read])
+
+
+def test_the_booking_in_the_folder_is_of_the_schema() -> None:
     booking = json.loads((EXAMPLES / "booking.json").read_text())
     jsonschema.validate(booking, schema.schema())
 
