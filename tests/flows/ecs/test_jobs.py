@@ -1,13 +1,11 @@
 """One job on our own servers: its place, what ends it, and what is wrong with a source, an upload or a host."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.flows.ecs.held import Held, at_each_step
-from tests.flows.ecs.servers import Ecs, made_once, running_with
+from tests.flows.ecs.servers import Ecs, made_once
 from tests.stage import wait_until
 from town import recordings
 from town.oss_transcoder import Behaviour, Rule
@@ -17,6 +15,21 @@ pytestmark = pytest.mark.live
 
 
 # -- its place in the line ---------------------------------------------------------------------------------------------
+
+
+def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
+    record = ecs.town.record()
+    class_id = ecs.book(ecs.booking(record, "240P"))
+
+    def told() -> bool:
+        row = ecs.row(record)
+        return bool(row.get("step") == "encode" and 0 < (row["percent"] or 0) < 100 and row["eta"])
+
+    wait_until(told, description="the row says how far it is")
+    row = ecs.row(record)
+    assert row["ecs_host"] in (ecs.a.name, ecs.b.name)
+    assert row["eta"] > row["begun_at"]
+    made_once(ecs, record, class_id)
 
 
 def test_jobs_that_come_at_the_same_time_get_one_place_each(ecs: Ecs) -> None:
@@ -72,7 +85,35 @@ def test_a_run_that_is_cancelled_in_the_ui_ends_its_job_there(ecs: Ecs) -> None:
     wait_until(lambda: ecs.status(record, "240P") == "success", timeout_s=90, description="the retry makes it")
 
 
+def test_a_job_that_no_class_needs_any_more_is_ended(ecs: Ecs) -> None:
+    """Its last class was cancelled; nobody is alarmed, and the next booking begins anew."""
+    record = ecs.town.record()
+    first, second = (ecs.book(ecs.booking(record, "240P")) for _ in range(2))
+    encoder = ecs.encoding()
+    ecs.cancel(first)
+    assert ecs.answer(first)["code"] == 411
+    assert psutil.pid_exists(encoder), "the second class still needs it"
+    ecs.cancel(second)
+    wait_until(lambda: ecs.status(record, "240P") == "failed", description="it is given up")
+    ecs.clean()
+    assert ecs.results(record) == []
+    assert ecs.alarms(208, record_id=record) == []
+
+
 # -- what is wrong is told, and blamed on nobody else -----------------------------------------------------------------
+
+
+def test_a_recording_without_sound_is_refused_with_a_code_of_its_own(ecs: Ecs) -> None:
+    """At the first look, on the first host."""
+    record = ecs.town.record()
+    source = ecs.town.origin.root / str(record) / f"{record}.flv"
+    silent = recordings.make(ecs.town.programs.ffmpeg, source, seconds=4, width=320, height=240, audio=False)
+    ecs.town.background.run(silent)
+    answer = ecs.answer(ecs.book(ecs.booking(record, "240P")), timeout_s=60)
+    assert (answer["code"], "no sound" in answer["message"]) == (208, True)
+    assert [one["code"] for one in ecs.results(record)] == [215]
+    assert ecs.town.asked(f"{record}/{record}.flv") == 1
+    assert ecs.puts(record) == 0
 
 
 def test_hosts_that_fail_again_and_again_are_put_aside_with_an_alarm(ecs: Ecs) -> None:
@@ -106,113 +147,6 @@ def test_a_host_that_is_not_the_known_one_is_not_trusted(ecs: Ecs, key: str) -> 
     assert any(f"its key {said}" in text and "ssh-keyscan" in text for _, text in ecs.logs())
 
 
-# Everything is killed that can be killed, at each step: one result, or a refusal, and nothing is left.
-
-
-SETTINGS = {"MAX_ECS_JOBS": "3"}
-
-
-@pytest.fixture
-def jobs(ecs: Ecs) -> Iterator[list[Held]]:
-    found = at_each_step(ecs)
-    yield found
-    for job in found:
-        job.go_on()
-
-
-def made_at_once(ecs: Ecs, jobs: list[Held]) -> None:
-    """Nothing was fetched, made or uploaded twice."""
-    for job in jobs:
-        made_once(ecs, job.record, job.class_id)
-        assert ecs.town.asked(f"{job.record}/{job.record}.flv") == 1
-
-
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_teacher_that_goes_leaves_its_jobs_to_the_next_one(ecs: Ecs, jobs: list[Held], how: str) -> None:
-    """The same programs go on. Stopped, as in a rollout, it drains, and does not wait for their end."""
-    teacher = ecs.residents["teacher"]
-    if how == "killed":
-        teacher.kill()
-    else:
-        assert teacher.end() == 0
-    assert all(job.lives for job in jobs), "they go on without us"
-    for job in jobs:
-        job.go_on()
-    ecs.up("teacher")
-    made_at_once(ecs, jobs)
-
-
-@pytest.mark.parametrize("what", ["connection", "sshd"])
-def test_a_way_that_breaks_is_made_again(ecs: Ecs, jobs: list[Held], what: str) -> None:
-    """The jobs go on there meanwhile."""
-    ways = [server.gate if what == "connection" else server for server in (ecs.a, ecs.b)]
-    for way in ways:
-        ecs.town.background.run(way.stop())
-    assert all(job.lives for job in jobs), "they go on without us"
-    for job in jobs:
-        job.go_on()
-    for way in ways:
-        ecs.town.background.run(way.start())
-    made_at_once(ecs, jobs)
-
-
-def test_a_way_that_breaks_when_all_is_made_is_made_again_to_leave_nothing(ecs: Ecs) -> None:
-    """The answer is out; nobody but this run would look there again soon."""
-    job = Held(ecs, "upload").reached()
-    server = ecs.a if ecs.a.jobs() else ecs.b
-    server.slow.touch()
-    try:
-        job.go_on()
-        made_once(ecs, job.record, job.class_id)
-        wait_until(lambda: running_with(f"{server.home}/bin/setsid"), description="the host is asked to leave nothing")
-        ecs.town.background.run(server.gate.stop())
-    finally:
-        server.slow.unlink()
-    ecs.town.background.run(server.gate.start())
-    ecs.clean()
-
-
-def test_a_host_that_is_gone_moves_its_job_to_another(ecs: Ecs) -> None:
-    """When it comes back, what it was at is ended there."""
-    record = ecs.town.record()
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    ecs.encoding()
-    gone, other = (ecs.a, ecs.b) if ecs.a.jobs() else (ecs.b, ecs.a)
-    ecs.town.background.run(gone.gate.stop())
-    wait_until(other.jobs, timeout_s=90, description="the other host has it")
-    ecs.town.background.run(gone.gate.start())
-    assert ecs.made(class_id)
-    assert [one["result"] for one in ecs.results(record)] == ["sucess"]
-
-
-def test_a_job_that_no_class_needs_any_more_is_ended(ecs: Ecs) -> None:
-    """Its last class was cancelled; nobody is alarmed, and the next booking begins anew."""
-    record = ecs.town.record()
-    first, second = (ecs.book(ecs.booking(record, "240P")) for _ in range(2))
-    encoder = ecs.encoding()
-    ecs.cancel(first)
-    assert ecs.answer(first)["code"] == 411
-    assert psutil.pid_exists(encoder), "the second class still needs it"
-    ecs.cancel(second)
-    wait_until(lambda: ecs.status(record, "240P") == "failed", description="it is given up")
-    ecs.clean()
-    assert ecs.results(record) == []
-    assert ecs.alarms(208, record_id=record) == []
-
-
-def test_a_recording_without_sound_is_refused_with_a_code_of_its_own(ecs: Ecs) -> None:
-    """At the first look, on the first host."""
-    record = ecs.town.record()
-    source = ecs.town.origin.root / str(record) / f"{record}.flv"
-    silent = recordings.make(ecs.town.programs.ffmpeg, source, seconds=4, width=320, height=240, audio=False)
-    ecs.town.background.run(silent)
-    answer = ecs.answer(ecs.book(ecs.booking(record, "240P")), timeout_s=60)
-    assert (answer["code"], "no sound" in answer["message"]) == (208, True)
-    assert [one["code"] for one in ecs.results(record)] == [215]
-    assert ecs.town.asked(f"{record}/{record}.flv") == 1
-    assert ecs.puts(record) == 0
-
-
 def test_while_the_oss_api_is_down_our_own_servers_are_asked_at_once(ecs: Ecs) -> None:
     """After a few failures in a row it is left alone; no class waits for its retries."""
     down = ecs.oss.behave(Rule(Behaviour.ERROR_500, times=1000))
@@ -222,18 +156,3 @@ def test_while_the_oss_api_is_down_our_own_servers_are_asked_at_once(ecs: Ecs) -
         assert 1000 - (down.times or 0) <= 6
     finally:
         down.times = 0
-
-
-def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
-    record = ecs.town.record()
-    class_id = ecs.book(ecs.booking(record, "240P"))
-
-    def told() -> bool:
-        row = ecs.row(record)
-        return bool(row.get("step") == "encode" and 0 < (row["percent"] or 0) < 100 and row["eta"])
-
-    wait_until(told, description="the row says how far it is")
-    row = ecs.row(record)
-    assert row["ecs_host"] in (ecs.a.name, ecs.b.name)
-    assert row["eta"] > row["begun_at"]
-    made_once(ecs, record, class_id)
