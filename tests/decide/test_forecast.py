@@ -76,6 +76,11 @@ ARRIVALS: dict[str, tuple[list[Download], Capacity, dict[str, float]]] = {
         PUSHED,
         {"a": 3600 + (2000 * SURE - 600 - 3000 * 0.2) + checked_s(2000)},
     ),
+    "also of one whose length is not known, over all of its time": (
+        [fetch("a", 2000)],
+        replace(PUSHED, needed=[Needed("x", int(0.8 * MB * 2400), NOW + 3600, NOW + 1200)]),
+        {"a": 3600 + (2000 * SURE - 600 - 3000 * 0.2) + checked_s(2000)},
+    ),
     "nothing is left for it": ([fetch("a", 1)], Capacity(Bounds(0, MB, 4)), {"a": NEVER - NOW}),
     "no bound": ([fetch("a", 1)], Capacity(Bounds(math.inf, math.inf, 4)), {"a": checked_s(1)}),
 }

@@ -26,7 +26,7 @@ EACH_S = 60.0
 """Seconds for one mutant; one that hangs is noticed by that."""
 
 RINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "decide": ("lib/lectern/decide", ("tests/decide",)),
+    "decide": ("lib/lectern/decide", ("tests/decide", "tests/flows", "tests/faults")),
     "db": ("lib/lectern/db", ("tests/effects", "tests/faults")),
     "playout": ("lib/lectern/playout", ("tests/playout",)),
     "teacher": ("flows/teacher", ("tests/flows", "tests/faults")),

@@ -1,0 +1,91 @@
+"""Prefect forgets what hosts need of it: they wait, say what to type, and go on then; classes stay on air."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.live
+
+
+LONG_S = 170
+"""Seconds for which a class is on air; its recording takes a tenth of that to be made."""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher and a streamer with a Prefect server that nobody else uses."""
+    with Town(tmp_path_factory.mktemp("own")) as town, staged(town, tmp_path_factory.mktemp("lost")) as stage:
+        stage.up("teacher", "streamer1")
+        yield stage
+
+
+def put_on_air(stage: Stage) -> str:
+    """A class that is on air for the length of a test."""
+    booking = stage.booking(stage.town.record(seconds=LONG_S), starts_in_s=12, length_s=LONG_S)
+    assert stage.answer(stage.book(booking), timeout_s=60)["result"] == "success"
+    stage.on_air(booking["class_id"], timeout_s=60)
+    return str(booking["class_id"])
+
+
+def is_on_air(stage: Stage, class_id: str) -> bool:
+    """Whether it is pushed still, by the one push that began it."""
+    pushes = stage.pushes(class_id)
+    return len(pushes) == 1 and pushes[0].ended_at is None
+
+
+def deployments(stage: Stage) -> set[str]:
+    """The ids of all deployments."""
+    found = stage.town.api.post("/deployments/filter", json={"limit": 200}).raise_for_status().json()
+    return {str(one["id"]) for one in found}
+
+
+def finds(stage: Stage, class_id: str) -> None:
+    """The UI finds the booking by its class, although it was handled before the new deployments were there."""
+    wait_until(
+        lambda: any(f"class:{class_id}" in one["tags"] for one in stage.runs("teacher", "booking", limit=200)),
+        description="it is shown",
+    )
+
+
+def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
+    """Its database is lost: the hosts wait, and `lectern init` on each is all that is to be done."""
+    class_id = put_on_air(own)
+    own.town.servers["prefect"].kill()
+    for file in (own.town.folder / "prefect").glob("prefect.db*"):
+        file.unlink()
+    own.town._wait_for_prefect(own.town.begin("prefect"))
+    answered = own.book(own.booking(own.town.record()))
+    for who, role in (("teacher", "teacher"), ("streamer1", "streamer")):
+        said = len(own.residents[who].said())
+        wait_until(
+            lambda w, r, s: f"Type: lectern init {r}" in own.residents[w].said()[s:],
+            who,
+            role,
+            said,
+            timeout_s=120,
+            description=f"{who} says what to type",
+        )
+    own._initialised.clear()
+    own.init("teacher", "streamer1")
+    assert own.answer(answered, timeout_s=120)["result"] == "success"
+    finds(own, answered)
+    assert is_on_air(own, class_id)
+    assert [one.exit_code for one in own.residents.values()] == [None, None]
+
+
+def test_deployments_of_a_newer_release_become_those_of_the_one_that_starts(own: Stage) -> None:
+    """As after a rollback: by the newer one's parameters Prefect would refuse every run of the older one."""
+    own.residents["teacher"].end()
+    path = f"/deployments/name/booking/{own.name('teacher')}"
+    before = own.town.api.get(path).raise_for_status().json()
+    newer = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
+    own.change(f"/deployments/{before['id']}", version="99.0.0", parameter_openapi_schema=newer)
+    own.up("teacher")
+    class_id = own.book(own.booking(own.town.record()))
+    assert own.answer(class_id, timeout_s=60)["result"] == "success"
+    finds(own, class_id)
+    after = own.town.api.get(path).raise_for_status().json()
+    assert (after["id"], after["version"]) == (before["id"], before["version"]), "what names it stays valid"
+    assert after["parameter_openapi_schema"]["properties"] == before["parameter_openapi_schema"]["properties"]
