@@ -56,7 +56,7 @@ test: check ## all checks, unmarked tests, and the tutorial on living hosts; ARG
 	@$(PYTEST) $(call depth,commit) $(ARGS)
 
 test-all: .venv/.built ## what make test leaves: the other live tests, and some cases of each night matrix; SEED=seed
-	@$(PYTEST) -n 4 $(call depth,ci) $(ARGS)
+	@$(PYTEST) $(call depth,ci) $(ARGS)
 
 test-night: check ## everything, before a release: the matrices whole, days with faults, bare hosts; takes a night
 	@LECTERN_BY_EXEC=1 $(PYTEST) $(call depth,night) $(ARGS)

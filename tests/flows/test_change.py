@@ -2,28 +2,20 @@
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis as redis_py
 
 from flows import host as hall
 from flows.teacher import bookings as changing
-from lectern import rendition_ids
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.playout import flv
-from lectern.storage import cache_dir
 from tests.faults import hosts
-from tests.stage import Stage, Town, staged, wait_until
-from tests.stage.ear import Fields
+from tests.stage import Stage, wait_until
 from town import recordings
-from town.platform import seconds
-from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.live
 SOON_S, VIDEO = 30.0, 9
@@ -31,6 +23,7 @@ SOON_S, VIDEO = 30.0, 9
 
 
 def asked(stage: Stage, class_id: str, **fields: object) -> dict[str, Any]:
+    """The answer to a change."""
     stream = stage.channels["change_result"]
     before = len(stage.stream(stream))
     stage.town.redis.xadd(
@@ -166,162 +159,3 @@ def test_a_change_by_hand_that_cannot_be_made_now_fails(tmp_path: Path, monkeypa
         with pytest.raises(TryAgain, match="cannot be read: refused"):
             asyncio.run(changing.change.fn(class_id="c-1", end_time=1_764_010_800.0, dry_run=dry_run))
     engine.dispose()
-
-
-# The platform hears how each class goes, from a real bus: in order, without a hole, and its end once.
-
-
-Said = dict[str, list[Fields]]
-
-
-@pytest.fixture
-def heard(stage: Stage) -> Iterator[Said]:
-    """What a subscriber hears on both channels, by class, in the order in which it hears it."""
-    names = [stage.channels["class_event"], stage.channels["cancel_result"]]
-    found: dict[str, list[Fields]] = {}
-    client = redis_py.Redis.from_url(stage.town.redis_url, decode_responses=True)
-    pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-    pubsub.subscribe(*names)
-    over = threading.Event()
-
-    def listen() -> None:
-        while not over.is_set():
-            message: Any = pubsub.get_message(timeout=0.2)
-            if message is not None:
-                said = json.loads(message["data"])
-                found.setdefault(said["class_id"], []).append(said)
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    yield found
-    over.set()
-    thread.join()
-    client.close()
-
-
-def events(heard: Said, class_id: str) -> list[str]:
-    return [one["event"] for one in heard.get(class_id, []) if one["cmd"] == "class_event"]
-
-
-def test_a_class_that_is_aired_and_cut_and_one_that_is_cancelled_on_air(stage: Stage, heard: Said) -> None:
-    """The sums of the end are those of the receiver; a cancel is answered with what was sent until then."""
-    booking = stage.booking(stage.town.record(), starts_in_s=14, length_s=22)
-    cut = stage.book(booking)
-    cancelled = stage.book(stage.booking(stage.town.record(), starts_in_s=14, length_s=120))
-    refused = stage.book(stage.booking(stage.town.record(), starts_in_s=-100, length_s=10))
-    stage.cancel("nobody-booked-this")
-    stage.on_air(cut)
-    stage.on_air(cancelled)
-    for class_id in (cut, cancelled):
-        wait_until(lambda one=class_id: "on_air" in events(heard, one), description=f"{class_id} is told as on air")
-    stage.cancel(cancelled)
-    wait_until(lambda: "ended" in events(heard, cancelled), description="the end of the cancelled one is told")
-    stage.town.background.run(stage.town.receiver.stop())
-    time.sleep(5)  # so long nothing is taken
-    stage.town.background.run(stage.town.receiver.start())
-    wait_until(lambda: "ended" in events(heard, cut), timeout_s=60, description="the end of the other is told")
-    assert events(heard, cut) == ["accepted", "on_air", "interrupted", "resumed", "ended"]
-    for class_id in (cut, cancelled, refused):
-        its = [one for one in heard[class_id] if one["cmd"] == "class_event"]
-        assert [one["seq"] for one in its] == list(range(1, len(its) + 1))
-        assert {one["institution_id"] for one in its} == {"i-7"}
-    _, on_air, interrupted, resumed, end = heard[cut]
-    assert -0.1 < on_air["late_s"] < 1.5
-    assert (interrupted["code"], resumed["lost_s"]) == (321, pytest.approx(resumed["at"] - interrupted["at"], abs=0.01))
-    assert resumed["position_s"] == pytest.approx(resumed["at"] - booking["start_time"], abs=0.01)
-    assert (end["outcome"], end["sessions"]) == ("with_gaps", 2)
-    assert end["sent_s"] == pytest.approx(seconds(stage.pushes(cut)), abs=1.0)
-    assert end["missing_s"] == pytest.approx(22 - end["sent_s"], abs=0.01)
-    assert stage.order(cut)["state"] == "aired with gaps"
-    *_, end = [one for one in heard[cancelled] if one["cmd"] == "class_event"]
-    (answer,) = [one for one in heard[cancelled] if one["cmd"] == "cancel_result"]
-    assert (end["outcome"], answer["result"], answer["code"]) == ("cancelled", "success", 0)
-    assert answer["sent_s"] == end["sent_s"] == pytest.approx(seconds(stage.pushes(cancelled)), abs=1.0)
-    assert events(heard, refused) == ["refused"]
-    (unknown,) = heard["nobody-booked-this"]
-    assert (unknown["cmd"], unknown["result"], unknown["code"]) == ("cancel_result", "fail", 404)
-
-
-# What is wrong with a class is told while there is time.
-
-
-def alarm_of(stage: Stage, class_id: str) -> str:
-    found = wait_until(
-        lambda: stage.alarms(324, class_id=class_id), timeout_s=120, description=f"{class_id} is called not ready"
-    )
-    return str(found[0]["message"])
-
-
-def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_start(town: Town, tmp_path: Path) -> None:
-    """One alarm a class with every reason; a class that is ready has none; the timetable shows both."""
-    with staged(town, tmp_path) as stage:
-        stage.up("streamer1")
-        nobody = f"rtmp://{HOST}:{free_port()}/live/x"
-        good = stage.booking(stage.town.record(), starts_in_s=280, length_s=60)
-        bad = stage.booking(stage.town.record(), starts_in_s=280, length_s=60, push_url=nobody)
-        for one in (good, bad):
-            stage.tell("streamer1", {**one, "cmd": "prepare"})
-        kept = {one["class_id"]: rendition_ids.of_url(one["video_url"]) for one in (good, bad)}
-        wait_until(lambda: set(kept.values()) <= stage.cached("streamer1"), description="both are cached")
-        cache_dir.rendition_path(stage.folder / "streamer1", kept[bad["class_id"]]).unlink()
-        said = alarm_of(stage, bad["class_id"])
-        assert "its file is gone" in said
-        assert "its push URL cannot be reached" in said
-        assert stage.alarms(324, class_id=good["class_id"]) == []
-
-        def told() -> dict[str, str]:
-            said = stage.stream(stage.settings["REPORT_STREAM"])
-            return {one["class_id"]: one["event"] for one in said if one["cmd"] == "airing"}
-
-        stated = {good["class_id"]: "ready", bad["class_id"]: "not_ready"}
-        wait_until(lambda: told() == stated, description="the teacher is told, for the platform")
-        key = f"timetable-{stage.name('streamer1')}"
-
-        def shown() -> dict[str, str]:
-            asked = {"artifacts": {"key": {"any_": [key]}}}
-            found = town.api.post("/artifacts/latest/filter", json=asked).raise_for_status().json()
-            return {line["class"]: line["ready"] for one in found for line in _lines(one["data"])}
-
-        wait_until(
-            lambda: shown() == {good["class_id"]: "●", bad["class_id"]: "✗"},
-            description="the timetable shows which one is ready",
-        )
-
-
-def _lines(data: object) -> list[dict[str, str]]:
-    return list(json.loads(data)) if isinstance(data, str) else list(data)  # type: ignore[call-overload]
-
-
-def test_a_class_is_refused_at_once_if_its_recording_will_be_late(town: Town, tmp_path: Path) -> None:
-    """A download of some seconds, at a low DOWNLOAD_RATE."""
-    with staged(town, tmp_path, DOWNLOAD_RATE="16k") as stage:
-        stage.up("streamer1")
-        record = stage.town.record(seconds=30)
-        takes_s = (stage.town.origin.root / str(record) / f"{record}.flv").stat().st_size / 16 / 1024
-        assert takes_s > 10
-        good = stage.booking(record, starts_in_s=60 + 3 * takes_s, length_s=60)
-        late = stage.booking(stage.town.record(seconds=30), starts_in_s=takes_s / 3, length_s=600)
-        booked_at = time.time()
-        for one in (good, late):
-            stage.tell("streamer1", {**one, "cmd": "prepare"})
-
-        def prepared() -> dict[str, tuple[int, float]]:
-            said = stage.stream(stage.settings["REPORT_STREAM"])
-            return {one["class_id"]: (one["code"], time.time()) for one in said if one["cmd"] == "prepared"}
-
-        refused = wait_until(lambda: prepared().get(late["class_id"]), description="the late one is refused")
-        assert refused is not None
-        assert refused[0] == 324
-        assert refused[1] < booked_at + takes_s, "before its recording could have come"
-
-        def forecast() -> float | None:
-            body = stage.town.redis.hget(f"{stage.settings['STREAMERS_KEY']}:words", stage.name("streamer1"))
-            found: dict[str, float] = json.loads(str(body or "{}")).get("ready_by", {})
-            return found.get(good["class_id"])
-
-        said_at = wait_until(forecast, description="the heartbeat says when the recording will be there")
-        assert said_at is not None
-        there = wait_until(lambda: prepared().get(good["class_id"]), timeout_s=120, description="it is there")
-        assert there is not None
-        assert there[0] == 0
-        assert abs(there[1] - said_at) < 30 + 0.2 * takes_s
