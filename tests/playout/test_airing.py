@@ -39,7 +39,7 @@ def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> 
         assert first_byte_at >= start
         (ended,) = playout.told("ended", "c1")
         assert ended["sessions"] == 1
-        assert ended["sent_s"] > 2.5
+        assert ended["sent_s"] > start + 3 - first_byte_at - 0.5
         assert [one["event"] for one in playout.events] == ["connected", "on_air", "ended"]
 
 
@@ -82,7 +82,7 @@ def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Pat
             wait_until(lambda number: len(receiver.of("c1")) == number + 1, number, description="a session")
             session = receiver.of("c1")[-1]
             wait_until(sounds, session, description="sound")
-            time.sleep(1.7)  # some of it is sent
+            wait_until(lambda n: len(playout.told("on_air", "c1")) > n, number, description="it is on air")
             session.cut()
         wait_until(lambda: len(receiver.of("c1")) == 5 and sounds(receiver.of("c1")[-1]), description="the last")
         errors_s = []
