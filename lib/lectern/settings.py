@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,8 +26,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from lectern import urls, windows
 from lectern.allowlist import Allowlist
-from lectern.errors import Misuse
-from lectern.i18n import Text, languages, msgid
+from lectern.errors import LecternError, Misuse
+from lectern.i18n import ENGLISH, Text, languages, msgid, translated
 from lectern.old_config import OldConfig
 from lectern.states import Role
 from lectern.windows import Windows
@@ -467,3 +467,12 @@ class StreamerSettings(Common):
 
 
 Settings = TeacherSettings | StreamerSettings
+
+
+def in_own_language(lines: Iterable[str]) -> list[str]:
+    """*lines* in the language of this host; in English if its settings cannot be read."""
+    try:
+        language = Common.load().lectern_lang
+    except LecternError:
+        language = ENGLISH
+    return [translated(line, language) for line in lines]

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, Misuse
+from lectern.i18n import translated
 from lectern.redis import key_patterns, rename
 from lectern.redis.key_patterns import Pattern
 from lectern.redis.rename import Rule, renamed
@@ -87,6 +88,7 @@ def test_a_taken_name_is_never_written_over(client: redis.Redis, tmp_path: Path)
     assert not (tmp_path / "none").exists()
     assert (planned.matched, planned.renamed, planned.clash_count) == (10, 0, 2)
     assert planned.lines()[0].startswith("8 of 10 keys would be renamed")
+    assert translated(planned.lines()[0], "zh").startswith("10 个键中有 8 个将改名")
     done = renamed(client, [Rule.parse(*WAITING)])
     assert (done.matched, done.renamed, done.clash_count) == (10, 8, 2)
     assert set(done.clashes) == set(planned.clashes) == clashes

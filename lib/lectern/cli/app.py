@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from lectern import __version__
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import ENGLISH, translated
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lectern.cli.serving", "Run this host's resident process until SIGTERM."),
@@ -165,15 +164,7 @@ def main() -> None:
 
 
 def _complain(error: LecternError, status_code: int) -> int:
-    print(f"lectern: {translated(error.message, _language())}", file=sys.stderr)
+    from lectern.settings import in_own_language  # noqa: PLC0415 (all else that is typed starts without it)
+
+    print("lectern: " + in_own_language([error.message])[0], file=sys.stderr)
     return status_code
-
-
-def _language() -> str:
-    """The language of this host, English if its settings cannot be read."""
-    from lectern.settings import Common  # noqa: PLC0415 (all else that is typed starts without it)
-
-    try:
-        return Common.load().lectern_lang
-    except LecternError:
-        return ENGLISH

@@ -15,7 +15,7 @@ from lectern.errors import LecternError, Misuse, TryAgain
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings, exported
+from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings, exported, in_own_language
 from lectern.urls import plain
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -92,7 +92,7 @@ def read(file: Path) -> str:
 
 def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
     """Print for a program, or for people."""
-    print(json.dumps(fields) if as_json else "\n".join(lines), flush=True)
+    print(json.dumps(fields) if as_json else "\n".join(in_own_language(lines)), flush=True)
 
 
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}

@@ -161,15 +161,25 @@ class Renamed:
 
     def lines(self) -> list[str]:
         """The result as lines for people."""
-        free = self.matched - self.clash_count
-        did = f"{free} of {self.matched} keys would be renamed" if self.dry_run else f"{self.renamed} keys renamed"
-        said = [
-            f"{did} in {self.seconds:.2f} s, {self.slices} slices, the longest {self.longest_slice_s * 1000:.1f} ms"
+        did = Text("{n} keys renamed", n=self.renamed)
+        if self.dry_run:
+            free = self.matched - self.clash_count
+            did = Text("{n} of {matched} keys would be renamed", n=free, matched=self.matched)
+        found = [
+            Text(
+                "{did} in {seconds:.2f} s, {slices} slices, the longest {longest_ms:.1f} ms",
+                did=did,
+                seconds=self.seconds,
+                slices=self.slices,
+                longest_ms=self.longest_slice_s * 1000,
+            )
         ]
-        said += [f"clash: {old} stays as it is, {new} is there already" for old, new in self.clashes]
+        found += [
+            Text("clash: {old} stays as it is, {new} is there already", old=old, new=new) for old, new in self.clashes
+        ]
         if self.clash_count > len(self.clashes):
-            said.append(f"... and {self.clash_count - len(self.clashes)} more clashes")
-        return said
+            found.append(Text("... and {n} more clashes", n=self.clash_count - len(self.clashes)))
+        return list(found)
 
 
 def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:

@@ -117,10 +117,11 @@ def status(
 ) -> None:
     """What was rolled out on this host, and rolled back, and when. It reads nothing from standard input."""
     from lectern.rollout import verify
+    from lectern.settings import in_own_language
 
     if as_json:
         _print_fields(lambda: verify.status(root))
-    sys.stdout.write("\n".join([*verify.lines(verify.status(root)), ""]))
+    sys.stdout.write("\n".join([*in_own_language(verify.lines(verify.status(root))), ""]))
 
 
 def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:

@@ -64,7 +64,7 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
         raise CallAPerson(
             "{clashes} Look at both keys, delete the one that is wrong, then run this again.", clashes=clashes
         )
-    return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *sentences]
+    return done.matched if dry_run else done.renamed, [done.lines()[0], *sentences]
 
 
 def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lectern import formatting
 from lectern.db import schema
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import BESIDE, Text, joined, msgid
@@ -139,16 +138,16 @@ def status(root: str) -> dict[str, Any]:
     return by_role
 
 
-_PHASES = {"begin": "began", "done": "is done"}
-
-
 def lines(by_role: Mapping[str, Any]) -> list[str]:
     """The *status* as lines for people, the newest line last."""
     text_lines: list[str] = []
     for role, entry in by_role.items():
-        text_lines += [
-            f"{formatting.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in entry["notes"]
-        ]
-        stands = ", ".join(entry["standing"]) or "nothing"
-        text_lines += [f"{role}: {entry['id']} is {entry['state']}; what stands is {stands}."]
+        for note in entry["notes"]:
+            phase = (
+                msgid("{at:moment}  {step} began") if note["state"] == "begin" else msgid("{at:moment}  {step} is done")
+            )
+            text_lines.append(Text(phase, at=note["at"], step=note["step"]))
+        stands = ", ".join(entry["standing"]) or Text("nothing")
+        text = msgid("{role}: {id} is {state}; what stands is {stands}.")
+        text_lines.append(Text(text, role=role, id=entry["id"], state=entry["state"], stands=stands))
     return text_lines
