@@ -53,7 +53,7 @@ def test_no_event_is_missing_and_none_comes_twice_with_another_content(
         wait_until(lambda: not _waits(stage), timeout_s=120, pause_s=0.5, description="all is told")
         died = [json.loads(one) for one in deaths()]
         assert [one["code"] for one in died] == [-signal.SIGKILL] * kills
-        assert sum(bool(one["unsent"]) for one in died) >= kills / 2
+        assert sum(bool(one["unsent"]) for one in died) >= kills / 5, "a life sends its grants first, of no class"
         assert _wrong(stage) == []
 
 
