@@ -52,7 +52,9 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
     try:
         if warning := await host.read_tx(airings.recording_warning, airing):
             log.warning("%s: its recording %s is faulty: %s", airing.class_id, airing.stem, warning)
-        async with artifacts.ProgressBar(f"broadcast-{airing.class_id}", f"{airing.class_id} on air") as bar:
+        async with artifacts.ProgressBar(
+            f"broadcast-{host.settings.name}-{airing.class_id}", f"{airing.class_id} on air"
+        ) as bar:
             over = await _watched(host, airing, watching, bar)
             bar.end(f"{airing.class_id}: {over.state}")
             return over

@@ -21,12 +21,14 @@ from flows.streamer import prepare
 from flows.streamer.playout_events import PlayoutEvents, alarm_away
 from lectern import errors, urls
 from lectern.allowlist import Allowlist
-from lectern.db import airings, cache, leases
+from lectern.db import airings, cache, events, leases
 from lectern.errors import Caught, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
 from lectern.model.facts import Airing
+from lectern.model.tables.streamer import as_runs
 from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
+from lectern.states import AiringState
 from lectern.storage import cache_dir
 from lectern.timing import backoff_s, comes
 
@@ -142,6 +144,16 @@ def live(connection: Connection) -> set[str]:
     return {airing.class_id for airing in airings.live(connection)} | airings.unreadable(connection).keys()
 
 
+def _unheard(connection: Connection, class_ids: Sequence[str]) -> set[str]:
+    """The classes of *class_ids* that were released, and of which the playout sent what nobody here has written down.
+
+    The process that took them off the air died before it heard what was sent.
+    """
+    known = airings.by_id(connection, class_ids)
+    released = {class_id for class_id, airing in known.items() if airing.state is AiringState.CANCELLED}
+    return released - events.parts_of(connection, sorted(released), as_runs).keys()
+
+
 NAME = "timetable.jsonl"
 
 LOOK_EVERY_S = 3.0
@@ -249,6 +261,7 @@ class PlayoutSync:
         status = await playout.ask("status")
         ours = await host.read_tx(live)
         self._following.only(ours)
+        ours |= await host.read_tx(_unheard, [one["class_id"] for one in status["classes"] if one["state"] == "ended"])
         for class_ in status["classes"]:
             if class_["class_id"] not in ours:
                 continue

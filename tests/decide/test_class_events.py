@@ -10,6 +10,7 @@ from lectern.decide import airing, reports
 from lectern.decide.placement import Choice, reassign
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
+from lectern.model.tables.teacher import CancelRow
 from lectern.model.views import ClassEvent, EventView, numbered
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -213,9 +214,37 @@ def test_end_of_class_cancelled_on_air_waits_for_what_its_streamers_sent(moved: 
     reports.take(changes, Report.model_validate(said), decide)
     assert [one.target for one in changes.sends] == ["cancel_result"]
     assert stated(changes) == []
+    if moved:
+        again = {**said, "as_run": [vars(replace(WHOLE, ends=START + 60))]}
+        reports.take(changes, Report.model_validate(again), decide)
+        assert stated(changes) == [], "the other one's part is still to come"
     reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [replace(WHOLE, ends=START + 60, sent_s=60.0)]})
     (end,) = stated(changes)
     assert (end["outcome"], end["message"], end["sent_s"]) == ("cancelled", "cancelled", 60)
+
+
+def test_end_of_class_whose_cancel_nobody_confirmed_waits_for_what_was_sent() -> None:
+    """Its streamer may be back soon; that the cancel was not confirmed is answered at once, and said of the end."""
+    changes = changed(replace(READY, state=BookingState.CANCELLED, promised_at=1.0), START + 600)
+    reports.close_cancels(changes, [CancelRow(class_id="c-1", streamer="s1", deliveries=1)], {})
+    assert [one.target for one in changes.sends] == ["cancel_result"]
+    assert stated(changes) == []
+    said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "code": 329, "placement": 2}
+    said |= {"as_run": [vars(replace(WHOLE, ends=START + 60, sent_s=60.0))]}
+    reports.take(changes, Report.model_validate(said), reports.NO_FACTS)
+    (end,) = stated(changes)
+    assert (end["outcome"], end["code"], end["sent_s"]) == ("cancelled", 410, 60)
+    assert "did not confirm it" in end["message"]
+
+
+def test_two_streamers_that_tell_their_parts_in_one_batch_are_counted_together() -> None:
+    changes = changed(READY, START + 600)
+    decide = reports.ReportFacts(Choice({}, {}), {}, {}, MOVED)
+    for streamer, placement, begins, ends in (("s1", 2, 400, 600), ("s0", 1, 0, 300)):
+        said = {"cmd": "ended", "class_id": "c-1", "streamer": streamer, "result": "success", "code": 329}
+        said |= {"placement": placement, "as_run": [vars(replace(WHOLE, begins=START + begins, ends=START + ends))]}
+        reports.take(changes, Report.model_validate(said), decide)
+    assert (changes.orders["c-1"].message or "").startswith("1 min 40 s of 10 min were not sent")
 
 
 def test_what_was_sent_of_a_broken_class_is_no_class_that_was_not_aired() -> None:

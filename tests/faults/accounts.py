@@ -25,6 +25,9 @@ OUTCOMES: Mapping[str, set[str]] = {
 RUN_ENDS = {"broken": "FAILED", "cancelled": "CANCELLED"}
 """The state of the run of a class, by how the class ended; COMPLETED for the others."""
 
+ENDED_UNHEARD = 410
+"""The code of a cancel that its streamer did not hear before the end of the class: it may have aired it."""
+
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 """The states of a run that has told how its class ended."""
 
@@ -74,7 +77,8 @@ class Accounts:
         yield from (f"{who} says {what}, the teacher {state}" for who, what in says.items() if what != state)
         if (end := self.events(class_id)[-1:]) and end[0].get("outcome") not in OUTCOMES[state]:
             yield f"is {state}, and the platform was told {end}"
-        yield from self._shown_in_prefect(class_id, state)
+        if state != "cancelled" or end[0].get("code") != ENDED_UNHEARD:
+            yield from self._shown_in_prefect(class_id, state)
 
     def runs(self, class_id: str) -> list[tuple[str, str]]:
         """The state and the message of each run of a class on the streamer that has it, oldest first."""
@@ -129,6 +133,6 @@ class Accounts:
         shown = [kind for kind, message in told if not message.startswith(("nothing to do", OTHER_TIME))]
         if shown and shown[-1] != RUN_ENDS.get(state, "COMPLETED"):
             yield f"is {state}, and its runs are {told}"
-        bar = self._stage.described(f"broadcast-{class_id}")
+        bar = self._stage.described(f"broadcast-{self._stage.order(class_id).get('streamer')}-{class_id}")
         if bar.startswith(f"{class_id}: ") and bar != f"{class_id}: {state}":
             yield f"is {state}, and the bar of its run says {bar}"

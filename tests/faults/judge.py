@@ -144,7 +144,7 @@ def allowed(play: Play, one: Class) -> set[int]:
     if one.cancelled_after_s is not None or one in {lost for lost, _ in play.day.losses}:
         codes.add(411)  # of a lost one, because it is cancelled once another streamer airs it, if only the slate
     if one.is_on_air:
-        codes.add(410)  # nobody was there before its end
+        codes |= {324, 410}  # nobody was there before its end, or too late for it
     if one.kind == "transcoded" and one.resolution:
         rendition = play.day.renditions[one.record, one.resolution]
         return codes | rendition.codes | ({501} if rendition.result == "made" else set())

@@ -262,6 +262,28 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     assert known.recording_s + known.missing_s == pytest.approx(24)
 
 
+async def test_what_was_sent_of_a_class_that_was_taken_away_is_told_though_nobody_heard_its_end(
+    streamer: StreamerHost,
+) -> None:
+    """The process that took it off the air died then; the next one asks the playout, and tells it once."""
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            book(streamer, "c", receiver.url("c"), starts_in_s=0)
+            book(streamer, "never sent", receiver.url("d"), starts_in_s=60)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+        with transaction(streamer.engine) as connection:
+            connection.execute(update(classes).values(state="cancelled"))
+        playout.hand_over()  # a timetable without them
+        await async_wait_until(lambda: playout.status("c")["state"] == "ended", description="it is off the air")
+        for _ in range(2):
+            async with kept(streamer):
+                await async_wait_until(lambda: rows.said(streamer, "ended"), description="its teacher is told")
+    (said,) = rows.said(streamer, "ended")
+    assert (said["class_id"], said["code"]) == ("c", 411)
+    assert sum(part["sent_s"] for part in said["as_run"]) > 0
+
+
 async def test_an_end_of_before_a_change_ends_nothing(streamer: StreamerHost) -> None:
     """The playout may tell it while the change is on its way, and each time that the resident connects."""
     start = book(streamer, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lectern.playout import timetable
 from lectern.playout.as_run import AiredClass
+from lectern.playout.control_socket import write_timetable
 from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import ClassPlayer
@@ -263,7 +265,8 @@ def test_an_end_that_is_moved_is_kept_on_air(tmp_path: Path) -> None:
         assert playout.told("ended")[0]["why"] == "its end has come"
 
 
-def test_a_cancelled_class_ends_politely_and_is_forgotten(tmp_path: Path) -> None:
+def test_a_cancelled_class_ends_politely_and_what_was_sent_stays_known(tmp_path: Path) -> None:
+    """Who follows the playout may have died at its end, and asks later, perhaps another worker; booked anew, it airs."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
@@ -273,7 +276,29 @@ def test_a_cancelled_class_ends_politely_and_is_forgotten(tmp_path: Path) -> Non
         assert receiver.of("c1")[0].ended == "eof"
         (told,) = playout.told("ended")
         assert (told["why"], told["file"]) == ("it was cancelled", str(path))
-        assert playout.ask("status")["classes"] == []
+        for _ in range(2):
+            (known,) = playout.again("status")["classes"]
+            assert (known["state"], known["why"], known["as_run"]) == ("ended", told["why"], told["as_run"])
+            wait_until(lambda: told["why"] in (playout.folder / "aired.jsonl").read_text(), description="it is saved")
+            os.kill(playout.worker(), signal.SIGKILL)
+            wait_until(lambda: playout.again("status")["worker"]["taken_over"], description="another worker")
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: playout.status("c1")["state"] == "on_air", description="it is on air again")
+
+
+def test_what_was_sent_of_a_class_that_was_cancelled_while_no_worker_was_there_is_known(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        aired = playout.folder / "aired.jsonl"
+        wait_until(lambda: aired.exists() and '"sent_s"' in aired.read_text(), description="what was sent is saved")
+        playout.process.kill()
+        playout.process.wait()
+        write_timetable(playout.folder / timetable.NAME, [])
+        playout.start()
+        wait_until(lambda: playout.again("status")["classes"], description="it is known")
+        known = playout.status("c1")
+        assert (known["state"], known["why"], len(known["as_run"])) == ("ended", "it was cancelled", 1)
 
 
 def test_a_class_in_its_fifth_hour_is_sent_with_long_times(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
         changes.row(report.class_id, "report of a class that is not there", where=report.streamer)
         if order is not None and order.state is BookingState.AIRED_WITH_GAPS and sent.parts:
             _judge_again(changes, order, sent)
-    elif order.state is BookingState.CANCELLED and sent.parts:  # it was cancelled in the UI, and its push has ended
-        _tell_end(changes, order, sent)
+    elif order.state is BookingState.CANCELLED and sent.parts and not sent.is_open(order, changes.now):
+        _tell_end(changes, order, sent)  # its push has ended since
     elif report.cmd == "prepared" and order.state in PREPARING[report.result]:
         _prepared(changes, order, report, sent, facts)
     elif report.cmd == "ended" and order.state in ENDING:
@@ -132,11 +132,12 @@ def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFact
                 story.append(replace(event, detail=from_pair(entry.get("sentence")) or event.detail[:DETAIL_TOLD]))
         except ValidationError as error:
             changes.note("as-run not readable", order, f"{report.streamer}: {error.errors()[0]['msg']}: {entry!r:.200}")
-    if parts:
-        changes.sent.append((report.streamer, report.class_id, parts))
-    changes.stories += [story] if story else []
     id_ = report.class_id
-    return SentParts(parts, facts.parts.get(id_, ()), [*facts.moved.get(id_, ()), *story])
+    beside = [part for _, class_id, theirs in changes.sent if class_id == id_ for part in theirs]
+    if parts:
+        changes.sent.append((report.streamer, id_, parts))
+    changes.stories += [story] if story else []
+    return SentParts(parts, [*facts.parts.get(id_, ()), *beside], [*facts.moved.get(id_, ()), *story])
 
 
 def _is_from(order: Order, report: Report | AiringReport) -> bool:
@@ -226,12 +227,15 @@ def close_cancel(
     """Answer the cancel of a class as often as it came, and tell the platform that the class is over.
 
     The end is told later if another streamer may say yet what it sent, because the class was moved while it was on air,
-    or if its own may: one that was just started anew confirms a cancel before it hears its playout.
+    or if its own may: one that was just started anew confirms a cancel before it hears its playout, and one that did
+    not confirm it may be back soon.
     """
     account, parts = sent.account(order), [*sent.before, *sent.parts]
     changes.answer_cancel(order.class_id, *why, account.recording_s, deliveries)
-    if not sent.was_moved(order) and not (why is CONFIRMED and sent.is_open(order, changes.now)):
+    if not sent.is_open(order, changes.now):
         end(changes, order, why, account, parts)
+    elif why is not CONFIRMED:
+        changes.move(order, order.state, *why)  # as its end is told later
 
 
 def _judge_again(changes: Changes, order: Order, sent: SentParts) -> None:

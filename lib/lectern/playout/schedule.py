@@ -313,8 +313,9 @@ class Schedule:
         self._lines[line], self._line_of[class_id] = class_id, line
         self.refused.pop(class_id, None)
         airing = self.airings.get(class_id)
-        if airing is None:
+        if airing is None or airing.entry.ended == CANCELLED:  # and is booked anew
             airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted), self._context)
+            self.over.pop(class_id, None)
         if airing.entry.lesson != wanted:
             airing.change(wanted, Now.read())
             self.over.pop(class_id, None)
@@ -322,12 +323,14 @@ class Schedule:
             heapq.heappush(self._coming, (wanted.start - LEAD_S, class_id))
 
     def _drop(self, class_id: str) -> None:
-        """Take a class off the air; what was aired of a class that is over stays known."""
+        """Take a class off the air; what was aired of it stays known, because nobody may hear its end now."""
         if class_id in self.over:
             return
         airing = self.airings.pop(class_id, None)
         if self.active.pop(class_id, None) is not None and airing is not None:
             airing.end(CANCELLED, Now.read())
+            if airing.entry.as_run:
+                self.airings[class_id] = self.over[class_id] = airing
 
     # -- ticks ---------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from lectern.playout.control_socket import PROTOCOL, Control, Do, Lines
 from lectern.playout.kernel import Isolated, Now, say
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.rtmp import NotRtmp, Target, target
-from lectern.playout.schedule import AiredFile, Schedule, in_slices
+from lectern.playout.schedule import CANCELLED, AiredFile, Schedule, in_slices
 from lectern.playout.sentences import sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
@@ -177,6 +177,12 @@ class Worker:
         def rest() -> Iterator[None]:
             yield from self.aired.restore(over)
             yield from self.schedule.take_over(difference)
+            for class_id in (
+                entries.keys() - self.schedule.airings.keys()
+            ):  # taken off the air while no worker was there
+                entries[class_id].ended = CANCELLED
+                self.schedule.ended(entries[class_id])
+                yield
 
         return rest
 
