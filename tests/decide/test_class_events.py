@@ -226,7 +226,8 @@ def test_end_of_class_cancelled_on_air_waits_for_what_its_streamers_sent(moved: 
 def test_end_of_class_whose_cancel_nobody_confirmed_waits_for_what_was_sent() -> None:
     """Its streamer may be back soon; that the cancel was not confirmed is answered at once, and said of the end."""
     changes = changed(replace(READY, state=BookingState.CANCELLED, promised_at=1.0), START + 600)
-    reports.close_cancels(changes, [CancelRow(class_id="c-1", streamer="s1", deliveries=1)], {})
+    row = CancelRow(class_id="c-1", streamer="s1", cancelled_at=START, told_at=START, until=START + 600)
+    reports.close_cancels(changes, [row], {})
     assert [one.target for one in changes.sends] == ["cancel_result"]
     assert stated(changes) == []
     said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "code": 329, "placement": 2}

@@ -266,7 +266,7 @@ def test_an_end_that_is_moved_is_kept_on_air(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_class_ends_politely_and_what_was_sent_stays_known(tmp_path: Path) -> None:
-    """Who follows the playout may have died at its end, and asks later, perhaps another worker; booked anew, it airs."""
+    """Who follows the playout may die before it hears its end, and asks another worker; booked anew, it airs."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
