@@ -1,6 +1,5 @@
 """A short day with faults, always the same one, and one that nobody has seen before."""
 
-import random
 import sys
 from collections.abc import Iterator
 
@@ -29,9 +28,10 @@ def test_a_day_with_faults_loses_no_class(
     losses: int,
     tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
+    pytestconfig: pytest.Config,
 ) -> None:
     """Each is answered one way and pushed once at a time; all citations are right, no cache is over its bound."""
-    played = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    played = pytestconfig.option.seed if seed is None else seed
     verdict = suffer(frail, tmp_path_factory.mktemp("day"), played, CLASSES, losses=losses)
     with capsys.disabled():
         sys.stdout.write(f" [{verdict.line()}] ")
