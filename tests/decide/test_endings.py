@@ -39,6 +39,7 @@ def ended(
     ("rows", "why", "state", "code", "message"),
     [
         ([row(0, 1_000)], OVER, AiringState.AIRED, 0, "aired whole; 1 session; its end has come"),
+        ([row(0, 1_000)], airing.CANCELLED, AiringState.AIRED, 0, "aired whole; 1 session; its end has come"),
         ([row(0, 500), row(505, 1_000)], OVER, AiringState.AIRED, 0, "aired whole; 1 session"),
         ([row(0, 500), row(505.1, 1_000)], OVER, AiringState.AIRED_WITH_GAPS, 329, "5.1 s of 16 min 40 s were not"),
         ([row(13, 1_000)], OVER, AiringState.AIRED_WITH_GAPS, 329, "13 s of 16 min 40 s were not sent"),
@@ -47,7 +48,17 @@ def ended(
         ([row(0, 1_000, "slate")], OVER, AiringState.BROKEN, 321, "not aired; the slate was sent for 1000 s: no such"),
         ([], OVER, AiringState.BROKEN, 321, "not aired: no such stream"),
     ],
-    ids=["whole", "5 s", "5.1 s", "late", "short recording", "slate", "only slate", "nothing"],
+    ids=[
+        "whole",
+        "its playout stood still at its end",
+        "5 s",
+        "5.1 s",
+        "late",
+        "short recording",
+        "slate",
+        "only slate",
+        "nothing",
+    ],
 )
 def test_a_class_ends_as_what_was_sent_of_it(
     rows: list[dict[str, Any]], why: str, state: AiringState, code: int, message: str
@@ -58,6 +69,13 @@ def test_a_class_ends_as_what_was_sent_of_it(
     assert said.message.startswith(message)
     assert (said.result, said.code) == ("fail" if code == 321 else "success", code)
     assert changes.missing_s == ([] if state is AiringState.BROKEN else pytest.approx([1_000 - sum(_sent(rows))]))
+
+
+def test_a_class_that_was_taken_off_the_air_before_its_end_is_ended_by_who_took_it_off() -> None:
+    changes = StreamerChanges(SETTINGS, END - 1)
+    airing.ended(changes, "c-1", ON_AIR, (), {"as_run": [row(0, 500)], "why": airing.CANCELLED})
+    assert (changes.moved, changes.sends) == ([], [])
+    assert [len(parts) for _, parts in changes.sent] == [1]
 
 
 def _sent(rows: list[dict[str, Any]]) -> list[float]:

@@ -180,19 +180,22 @@ def ended(
     if airing.state is AiringState.CANCELLED and (parts or airing.start_time <= changes.now):  # see `release`
         told = Text("what was sent before it was cancelled")
         changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
-    if airing.state not in LIVE_AIRINGS or ending["why"] == CANCELLED:
+    why = ending["why"]
+    if why == CANCELLED and airing.end_time <= changes.now:
+        why = Text("its end has come")  # its timetable was behind it before its playout, which stood still
+    if airing.state not in LIVE_AIRINGS or why == CANCELLED:
         return
     airing = _promised(changes, airing)
     if airing.state is AiringState.WAITING:  # its teacher refuses it, or has refused it: no answer was given before
         return
-    sent = gaps.sent(airing.start_time, airing.end_time, parts, events, ending["why"])
+    sent = gaps.sent(airing.start_time, airing.end_time, parts, events, why)
     if sent.recording_s <= 0:
-        why = gaps.not_aired(sent, ending.get("last") or ending["why"])
+        why = gaps.not_aired(sent, ending.get("last") or why)
         close(changes, airing, AiringState.BROKEN, why, parts_told, events)
         return
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
-    close(changes, airing, state, joined((sent.sentence(), ending["why"])), parts_told, events)
+    close(changes, airing, state, joined((sent.sentence(), why)), parts_told, events)
 
 
 def _promised(changes: StreamerChanges, airing: Airing) -> Airing:
