@@ -27,6 +27,7 @@ from lectern.decide.reports import ENDS_AFTER_S
 from lectern.model.plan import Changes, Granted
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
+from lectern.model.tables.teacher import ClassEventRow
 from lectern.model.tables.teacher import cancels as cancel_list
 from lectern.model.tables.teacher import streamers
 from lectern.states import AiringState
@@ -190,14 +191,14 @@ async def test_after_the_end_of_the_class_nobody_is_told_any_more_and_the_cancel
     pair.receive(Cancel(class_id="c-1"))
     pair.said(pair.teacher)
     assert pair.swept(700) == []
-    answers = []
+    answers, ends = [], list[ClassEventRow]()
     for after_s, number in ((700, 0), (700 + ENDS_AFTER_S + 1, 1)):
         with transaction(pair.teacher.engine) as connection:
             changes = Changes(pair.teacher.settings, time.time() + after_s)
             maintenance.close(connection, changes)
             write(connection, pair.teacher.journal, changes)
             assert connection.execute(select(cancel_list)).all() == []
-            ends = events.after(connection, "c-1", 0, 10)
+            ends = [*events.after(connection, "c-1", 0, 10)]
         assert len(ends) == number
         answers += [one for one in pair.said(pair.teacher) if one["cmd"] == "cancel_result"]
         pair.receive(Cancel(class_id="c-1"))
