@@ -27,9 +27,8 @@ from lectern.decide.reports import ENDS_AFTER_S
 from lectern.model.plan import Changes, Granted
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
-from lectern.model.tables.teacher import ClassEventRow
+from lectern.model.tables.teacher import ClassEventRow, streamers
 from lectern.model.tables.teacher import cancels as cancel_list
-from lectern.model.tables.teacher import streamers
 from lectern.states import AiringState
 from lectern.wire.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
 from lectern.wire.parser import parse
