@@ -26,7 +26,7 @@ from lectern.i18n import Text, msgid
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey, Slot
 from lectern.model.plan import Changes
 from lectern.rendition_ids import source
-from lectern.states import BookingState, RenditionState
+from lectern.states import BOOKING_OVER, BookingState, RenditionState
 from lectern.wire.fields import read_resolution
 from lectern.wire.messages import Booking, Cancel
 
@@ -327,7 +327,19 @@ def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = F
 def decide_orders(
     changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: BookingFacts, limits: Limits
 ) -> None:
-    """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
+    """Decide cancels of known classes, bookings in their order, then the other cancels.
+
+    ``changes.orders`` has the classes that are booked already. The streams of those that are cancelled are free for the
+    bookings.
+    """
+    first = [message for message in cancelled if message.class_id in changes.orders]
+    later = [message for message in cancelled if message.class_id not in changes.orders]
+    for message in first:
+        cancel(changes, message, facts.cancels)
+    if first:
+        over = {class_id for class_id, order in changes.orders.items() if order.state in BOOKING_OVER}
+        taken = {stream: [it for it in slots if it.class_id not in over] for stream, slots in facts.taken.items()}
+        facts = replace(facts, taken=taken)
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
     decided = plan(others, replace(facts, known=already_answered(changes.orders)), limits, changes.now)
     going: list[tuple[Order, str]] = []
@@ -353,7 +365,7 @@ def decide_orders(
             answer_again(changes, order)
         else:
             refuse_other(changes, order, again.refusal)
-    for message in cancelled:
+    for message in later:
         cancel(changes, message, facts.cancels)
 
 

@@ -127,8 +127,13 @@ def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FAC
         code = errors.NOT_BOOKED if is_refused else errors.ENDED
         why = Text("its booking was refused") if is_refused else Text("it is over")
         changes.answer_cancel(class_id, code.number, why)
+    elif any((one.class_id, one.event) == (class_id, "ended") for one in changes.class_events):
+        changes.answer_cancel(class_id, *EARLY)  # by a message before this one, of which *facts* know nothing
     elif class_id in facts.unconfirmed or (cancels, class_id) in changes.rows:
         changes.change(cancels, {"class_id": class_id}, {}, {"deliveries": Increment(1)})
+    elif class_id not in facts.ends and order.streamer:  # cancelled in the UI, and what was sent is not told yet
+        changes.await_cancel(class_id, order.streamer, order.end_time)
+        changes.release(order.streamer, class_id)
     else:
         changes.answer_cancel(class_id, *facts.ends.get(class_id, (*EARLY, 0.0)))
 
@@ -338,7 +343,8 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
         cancel_second(changes, order)
         return
     code, text = errors.NOT_MOVED, Text("{reason}; no other streamer can take it", reason=why)
-    changes.move(order, BookingState.BROKEN, code.number, why)
+    # What its streamer says from now on, which has to release it, is of an older placement.
+    changes.move(order, BookingState.BROKEN, code.number, why, placement=order.placement + 1)
     changes.alarm(code, labelled(order.class_id, text), order)
     changes.note("broken", order, labelled(code.number, text))
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)

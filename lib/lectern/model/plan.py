@@ -17,7 +17,7 @@ from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
 from lectern.wire import outgoing
-from lectern.wire.fields import BACKUP, called
+from lectern.wire.fields import BACKUP, called, class_of
 from lectern.wire.messages import Booking, Message, Prepare, Release
 from lectern.wire.outgoing import About, Outgoing, OutgoingKind
 
@@ -318,8 +318,8 @@ class Changes(Decided[TeacherSettings]):
             self.class_events.append(ClassEvent(order.class_id, event, at, fields, since, order.start_time))
 
     def answer_cancel(self, class_id: str, code: int, why: str, sent_s: float = 0.0, times: int = 1) -> None:
-        """Answer a cancel to the platform; the second airing of a class is cancelled with it, and has no answer."""
-        if not class_id.endswith(BACKUP):
+        """Answer a cancel to the platform; what is cancelled with a class, its second airing or a change, has none."""
+        if class_of(class_id) == class_id:
             said = outgoing.cancel_answer(class_id, code, why, sent_s)
             self.sends += [Outgoing(self.settings.cancel_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
 

@@ -135,6 +135,7 @@ def _recordings(folder: Path, recording: Path, tag: str) -> None:
 def fill_redis(client: redis.Redis, tag: str, *, many: int = 300) -> None:
     """The keys of the old teacher and of its neighbours; *many* waiting lists besides those that tests look at."""
     client.flushdb()
+    client.script_flush()  # else what is sent depends on the case before
     now = int(time.time())
     for number in (1, 2):
         client.set(f"class:wait-{tag}-{number}", json.dumps(waiting_booking(f"wait-{tag}-{number}", now + DAY_S)))

@@ -121,6 +121,7 @@ class Scene:
             fill_redis(self.redis, "t")
         else:
             self.redis.flushdb()
+            self.redis.script_flush()
         for name in names or self.hosts:
             host = self.hosts[name]
             host.reset(keep_release=keep_release)
