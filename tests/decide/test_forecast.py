@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lectern.decide.bandwidth import PUSHES, Bounds, Download
@@ -224,6 +224,9 @@ def with_pushes(network: Capacity, asks: list[Ask]) -> Capacity:
 
 
 @given(coming, coming, networks)
+@example(
+    [], [(1137.0, 90539.0), (1806.0, 12058.0), (978.0, 93028.0)], Capacity(Bounds(0.5 * MB, 0.3 * MB, 1, NIGHT.windows))
+)
 def test_what_was_told_in_time_stays_in_time_whatever_is_booked_after_it(
     some: list[tuple[float, float]], more: list[tuple[float, float]], network: Capacity
 ) -> None:

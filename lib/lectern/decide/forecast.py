@@ -142,7 +142,7 @@ def forecast(asks: Sequence[Ask], under_way: Sequence[Download], capacity: Capac
 
     def take(group: Sequence[Ask], kept: Mapping[str, float]) -> None:
         both = [*taken, *group]
-        found = arrivals(_together(under_way, both), _with(capacity, both), now, SAFE)
+        found = _at_the_latest(_together(under_way, both), _with(capacity, both), now)
         late = [ask for ask in both if found[ask.download.stem] > ask.latest]
         hurt = [stem for stem, deadline in kept.items() if found[stem] > deadline]
         if not late and not hurt:
@@ -159,10 +159,22 @@ def forecast(asks: Sequence[Ask], under_way: Sequence[Download], capacity: Capac
         take(promised, {})
     if others := [ask for ask in asks if not ask.first]:
         there = _together(under_way, taken)
-        before = arrivals(there, _with(capacity, taken), now, SAFE)
+        before = _at_the_latest(there, _with(capacity, taken), now)
         take(others, {one.stem: one.deadline for one in there if before[one.stem] <= one.deadline})
     found = arrivals(_together(under_way, taken), _with(capacity, taken), now) if taken else {}
     return Forecast({ask.class_id: found[ask.download.stem] for ask in taken}, too_late, harmed)
+
+
+def _at_the_latest(downloads: Sequence[Download], capacity: Capacity, now: float) -> dict[str, float]:
+    """When each will be there even if it takes SAFE times its bytes.
+
+    One that takes less may be let wait for the next window, and be late in it: with windows, SURE is tried, too.
+    """
+    found = arrivals(downloads, capacity, now, SAFE)
+    if capacity.bounds.windows.are_always:
+        return found
+    sure = arrivals(downloads, capacity, now)
+    return {stem: max(at, sure[stem]) for stem, at in found.items()}
 
 
 def _with(capacity: Capacity, asks: Iterable[Ask]) -> Capacity:
