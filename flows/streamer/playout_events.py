@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from flows.handling import Decide, changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads
-from lectern import errors, metrics
+from lectern import errors, metrics, urls
 from lectern.db import account, airings, events
 from lectern.decide import airing as decide
 from lectern.decide import change
@@ -27,6 +27,7 @@ from lectern.i18n import Text
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.views import EventView
+from lectern.playout.control_socket import version_of
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.storage import cache_dir
 from lectern.timing import Throttle
@@ -52,6 +53,14 @@ def is_of_row(root: Path, airing: Airing, reported: Mapping[str, Any], now: floa
     )
 
 
+def _is_pushed_to(airing: Airing, reported: Mapping[str, Any]) -> bool:
+    """Whether a class was pushed to the URL of its row; a status has only a hash of it, because a URL holds a key."""
+    wanted = [airing.push_url]
+    with suppress(ValueError):
+        wanted = [urls.push(airing.push_url).text]
+    return reported.get("push_urls") == wanted or reported.get("push_urls_hash") == version_of(wanted)
+
+
 async def close_unfinished(host: StreamerHost, class_id: str, state: AiringState, message: str) -> None:
     """Release a class that the playout did not bring to its end, and tell its teacher why."""
 
@@ -72,10 +81,11 @@ async def _closed(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]
 def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, ending: Mapping[str, Any]) -> None:
     """Close a class as the playout reports its end in *ending*."""
     airing = airings.by_id(connection, [class_id]).get(class_id)
-    if airing is not None and not is_of_row(changes.settings.video_root, airing, ending, changes.now):
+    is_away = airing is not None and decide.is_taken(airing)  # then a change on its way matters no more
+    if airing is not None and not is_away and not is_of_row(changes.settings.video_root, airing, ending, changes.now):
         return
     if airing is not None:
-        is_changed = ending.get("end") == airing.end_time and ending.get("push_urls") == [airing.push_url]
+        is_changed = ending.get("end") == airing.end_time and _is_pushed_to(airing, ending)
         waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
         for revision in waiting:
             change.confirm(changes, revision, airing, is_aired=is_changed)
@@ -110,6 +120,7 @@ class PlayoutEvents:
         self._alarmed = Throttle()
         self.news = asyncio.Event()  # set when the statuses are worth a look
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for each loss of a class
+        self._ends: dict[str, Mapping[str, Any]] = {}  # those that the database did not take
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down; a full disk ends no class."""
@@ -121,7 +132,11 @@ class PlayoutEvents:
             return
         async with self._alone(class_id):
             if event["event"] == "ended":
-                await complete(self._host, class_id, {**event, "last": self._why.get(class_id)})
+                try:
+                    await complete(self._host, class_id, {**event, "last": self._why.get(class_id)})
+                except DBAPIError:
+                    self._ends[class_id] = event
+                    raise
                 self._forget(class_id)
             else:
                 await self._note(class_id, event)
@@ -155,6 +170,9 @@ class PlayoutEvents:
 
         *statuses* are those of the classes whose time has come, as the playout has them at *now*.
         """
+        ends, self._ends = self._ends, {}
+        for event in ends.values():
+            await self.take(event)
         await self._compare(now, statuses)
         if self._slate:
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()

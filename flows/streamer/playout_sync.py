@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -22,13 +23,14 @@ from flows.streamer.playout_events import PlayoutEvents, alarm_away
 from lectern import errors, urls
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, events, leases
+from lectern.decide import airing as decide
+from lectern.decide import gaps
 from lectern.errors import Caught, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
 from lectern.model.facts import Airing
 from lectern.model.tables.streamer import as_runs
 from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
-from lectern.states import AiringState
 from lectern.storage import cache_dir
 from lectern.timing import backoff_s, comes
 
@@ -144,14 +146,21 @@ def live(connection: Connection) -> set[str]:
     return {airing.class_id for airing in airings.live(connection)} | airings.unreadable(connection).keys()
 
 
-def _unheard(connection: Connection, class_ids: Sequence[str]) -> set[str]:
-    """The classes of *class_ids* that were released, and of which the playout sent what nobody here has written down.
+def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The classes of the statuses *ended* that were released, and of which nobody here has written down what was sent.
 
-    The process that took them off the air died before it heard what was sent.
+    The process that took them off the air died before it heard that; one that had come back was sent here before.
     """
-    known = airings.by_id(connection, class_ids)
-    released = {class_id for class_id, airing in known.items() if airing.state is AiringState.CANCELLED}
-    return released - events.parts_of(connection, sorted(released), as_runs).keys()
+    known = airings.by_id(connection, [one["class_id"] for one in ended])
+    released = {class_id for class_id, airing in known.items() if decide.is_taken(airing)}
+    parts = events.parts_of(connection, sorted(released), as_runs)
+    begun = {class_id: {part.begins for part in theirs} for class_id, theirs in parts.items()}
+    unheard: set[str] = set()
+    for one in ended:
+        sent = {part.begins for part in gaps.longest(decide.as_run(one["as_run"]), decide.KEPT)}
+        if one["class_id"] in released and not sent <= begun.get(one["class_id"], set()):
+            unheard.add(one["class_id"])
+    return unheard
 
 
 NAME = "timetable.jsonl"
@@ -261,7 +270,7 @@ class PlayoutSync:
         status = await playout.ask("status")
         ours = await host.read_tx(live)
         self._following.only(ours)
-        ours |= await host.read_tx(_unheard, [one["class_id"] for one in status["classes"] if one["state"] == "ended"])
+        ours |= await host.read_tx(_unheard, [one for one in status["classes"] if one["state"] == "ended"])
         for class_ in status["classes"]:
             if class_["class_id"] not in ours:
                 continue

@@ -1,6 +1,9 @@
 """The playout airs what the rows say, whatever was lost on the way, and an end of before a change ends nothing."""
 
 import asyncio
+import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,19 +13,23 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import failures
+from flows.handling import Decide
 from flows.host import StreamerHost
-from flows.streamer import playout_events, playout_sync
+from flows.streamer import amend, lease, maintenance, playout_events, playout_sync
 from flows.streamer.playout_sync import PlayoutSync, TimetableReader
 from lectern.allowlist import Allowlist
 from lectern.db.engine import reading, transaction
 from lectern.decide import gaps
 from lectern.model.facts import AsRun
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.model.views import EventView
 from lectern.playout import kernel
 from lectern.storage import cache_dir
+from lectern.wire.messages import Release
 from tests import rows
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -297,3 +304,172 @@ async def test_an_end_of_before_a_change_ends_nothing(streamer: StreamerHost) ->
         assert rows.state_of(streamer, "c") == "ready"
     await playout_events.PlayoutEvents(streamer).catch_up({**told, "start": start, "file": file})
     assert rows.state_of(streamer, "c") == "aired"
+
+
+def saved(aired: Path) -> float:
+    """Seconds that were sent of the one class on air, as the disk has them."""
+    return sum(float(part["sent_s"]) for part in json.loads(aired.read_text().splitlines()[1])["as_run"])
+
+
+async def test_a_class_over_while_no_playout_was_there_is_closed_with_what_was_sent(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine came back more than a minute after its end: its line is gone from the timetable."""
+    monkeypatch.setattr(playout_sync, "KEPT_S", 0.0)
+    monkeypatch.setattr(maintenance, "OVER_S", 0.0)
+    recorded(streamer)
+    playout = Playout(streamer.settings.playout_dir)
+    with Receiver() as receiver, playout:
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=12.0)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            aired = playout.folder / "aired.jsonl"
+            await async_wait_until(lambda: aired.exists() and saved(aired) > 2, description="what was sent is saved")
+            playout.process.kill()
+            playout.process.wait()
+            await asyncio.sleep(max(0.0, start + 12 - time.time()))
+            await streamer.playout.in_force(20)
+            assert streamer.playout.is_written(), "the timetable is without it"
+        playout.start()
+        async with kept(streamer):
+            assert (playout.status("c")["state"], playout.status("c")["why"]) == ("ended", "it was cancelled")
+            for _ in range(2):
+                await maintenance._sweep(streamer, dry_run=False)
+    assert rows.state_of(streamer, "c") == "aired with gaps"
+    (said,) = rows.said(streamer, "ended")
+    assert said["code"] == 329
+    assert sum(part["sent_s"] for part in said["as_run"]) > 2
+
+
+async def test_what_was_sent_of_a_class_that_was_changed_and_taken_away_at_once_is_told(streamer: StreamerHost) -> None:
+    """The playout never had the change: it tells the end of the class as it was before."""
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir):
+        async with kept(streamer):
+            book(streamer, "c", receiver.url("c"), starts_in_s=0)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            with transaction(streamer.engine) as connection:  # between two beats
+                connection.execute(update(tasks).values(end_time=tasks.c.end_time + 600))
+                connection.execute(update(classes).values(state="cancelled"))
+            assert await streamer.playout.in_force(20)
+            await async_wait_until(lambda: rows.said(streamer, "ended"), description="its teacher is told")
+    (said,) = rows.said(streamer, "ended")
+    assert sum(part["sent_s"] for part in said["as_run"]) > 0
+
+
+async def test_what_was_sent_after_it_had_come_back_is_told_though_nobody_heard_that_end(
+    streamer: StreamerHost,
+) -> None:
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            book(streamer, "c", receiver.url("c"), starts_in_s=0)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            with transaction(streamer.engine) as connection:
+                connection.execute(update(classes).values(state="cancelled"))
+            assert await streamer.playout.in_force(20)
+            await async_wait_until(lambda: len(rows.said(streamer, "ended")) == 1, description="its first end is told")
+            with transaction(streamer.engine) as connection:
+                connection.execute(update(classes).values(state="ready", placement=3))
+            assert await streamer.playout.in_force(20)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air again")
+        with transaction(streamer.engine) as connection:
+            connection.execute(update(classes).values(state="cancelled"))
+        playout.hand_over()
+        await async_wait_until(lambda: playout.status("c")["state"] == "ended", description="it is off the air")
+        for _ in range(2):
+            async with kept(streamer):
+                await async_wait_until(
+                    lambda: len(rows.said(streamer, "ended")) == 2, description="its second end, too"
+                )
+    first, second = rows.said(streamer, "ended")
+    assert second["placement"] == 3
+    assert max(part["begins"] for part in second["as_run"]) > max(part["ends"] for part in first["as_run"])
+
+
+async def test_what_was_sent_is_told_though_the_disk_took_nothing_when_the_class_was_taken_away(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(streamer)
+    tries = 0
+
+    async def full(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]) -> StreamerChanges:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        return await closed(host, class_id, go)
+
+    closed = playout_events._closed
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir):
+        async with kept(streamer):
+            book(streamer, "c", receiver.url("c"), starts_in_s=0)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            monkeypatch.setattr(playout_events, "_closed", full)
+            with transaction(streamer.engine) as connection:
+                connection.execute(update(classes).values(state="cancelled"))
+            assert await streamer.playout.in_force(20)
+            await async_wait_until(lambda: tries, description="the disk is full")
+            await async_wait_until(lambda: rows.said(streamer, "ended"), description="its teacher is told")
+    (said,) = rows.said(streamer, "ended")
+    assert sum(part["sent_s"] for part in said["as_run"]) > 0
+
+
+async def test_what_was_sent_before_a_timetable_was_lost_is_told(streamer: StreamerHost) -> None:
+    """The worker cannot read it, ends the class, and airs it again when the resident has written the timetable anew."""
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=14)
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await async_wait_until(lambda: playout.status("c")["sent_s"] > 4, description="it was sent for a while")
+            (playout.folder / "timetable.jsonl").write_text("{")
+            os.kill(playout.worker(), signal.SIGKILL)
+            await async_wait_until(
+                lambda: rows.state_of(streamer, "c") in {"aired", "aired with gaps"}, description="it is over"
+            )
+    (said,) = rows.said(streamer, "ended")
+    assert min(part["begins"] for part in said["as_run"]) < start + 3
+
+
+async def test_a_change_that_was_aired_is_in_force_though_nobody_heard_the_end_of_its_class(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that gave it to the playout died then; the next one hears of the end by the status alone."""
+    monkeypatch.setattr(amend, "publish_outbox", nobody)
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=8)
+            with transaction(streamer.engine) as connection:
+                its = {"start_time": start, "end_time": start + 8, "push_url": receiver.url("c")}
+                connection.execute(insert(tasks).values(class_id="c^1", **its))
+                its = {"class_id": "c^1", "video_id": "1", "state": "cancelled", "unconfirmed_since": start}
+                connection.execute(insert(classes).values(**its))
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+        await async_wait_until(lambda: playout.status("c")["state"] == "ended", description="it is over")
+        async with kept(streamer):
+            await async_wait_until(lambda: rows.state_of(streamer, "c") == "aired", description="its end is heard of")
+            await amend.confirm(streamer)
+    assert [one["code"] for one in rows.said(streamer, "amended")] == [0]
+
+
+async def test_what_was_sent_of_a_class_that_had_lost_its_file_is_told_when_it_is_taken_away(
+    streamer: StreamerHost,
+) -> None:
+    """Its file could not be had again: its teacher, which knows that, has another streamer air it."""
+    slate = flvs.write(streamer.settings.video_root / "s.flv", flvs.lesson(3))
+    streamer.settings = streamer.settings.model_copy(update={"slate": slate})
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), state="refused", starts_in_s=1)
+            with transaction(streamer.engine) as connection:
+                connection.execute(update(classes).values(lost_at=start - 60, placement=1))
+            await async_wait_until(lambda: receiver.of("c"), description="its slate is on air")
+            await async_wait_until(lambda: playout.status("c")["slate_s"] > 2, description="it is on air for a while")
+            with transaction(streamer.engine) as connection:
+                rows.did(connection, streamer, lease.release_classes, Release(class_id="c", placement=1))
+            assert await streamer.playout.in_force(20)
+            await async_wait_until(lambda: rows.said(streamer, "ended"), description="its teacher is told")
+    (said,) = rows.said(streamer, "ended")
+    assert [part["source"] for part in said["as_run"]] == ["slate"]

@@ -177,7 +177,7 @@ def ended(
     if airing is None:
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
-    if airing.state is AiringState.CANCELLED and (parts or airing.start_time <= changes.now):  # see `release`
+    if is_taken(airing) and (parts or airing.start_time <= changes.now):  # see `release`
         told = Text("what was sent before it was cancelled")
         changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
     why = ending["why"]
@@ -196,6 +196,12 @@ def ended(
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
     close(changes, airing, state, joined((sent.sentence(), why)), parts_told, events)
+
+
+def is_taken(airing: Airing) -> bool:
+    """Whether a class was taken from this streamer: also one that it had refused, because its file was lost."""
+    was_refused = airing.state is AiringState.REFUSED and airing.code == errors.CANCELLED.number
+    return airing.state is AiringState.CANCELLED or was_refused
 
 
 def _promised(changes: StreamerChanges, airing: Airing) -> Airing:
@@ -260,7 +266,8 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
         changes.bar(message.class_id, message.placement)
     elif message.placement is None or message.placement >= known.placement:
         if known.state in OVER:
-            after = changes.become(known, {}, lost=False)  # it is no longer waited for here
+            code = errors.CANCELLED.number if known.lost else known.code  # see `is_taken`
+            after = changes.become(known, {}, lost=False, code=code)  # it is no longer waited for here
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lectern.playout import timetable
 from lectern.playout.as_run import AiredClass, covered, entry
+from lectern.playout.control_socket import version_of
 from lectern.playout.kernel import SLOW_S, Isolated, Now, StateFile, say
 from lectern.playout.publisher import LEAD_S, ClassPublisher, WorkerContext
 from lectern.playout.rtmp import target
@@ -164,6 +165,7 @@ class ClassPlayer:
             "start": lesson.start,
             "end": lesson.end,
             "file": lesson.file,
+            "push_urls_hash": version_of(lesson.push_urls),
             "slate": any(push.feed.lost is not None for push in pushes if push.state != "ended"),
             "wants_file": any(push.feed.wants_file for push in pushes if push.state != "ended"),
             "position_s": round(best.feed.muxer.last_ms / 1000, 3) if best is not None and is_sending else None,
@@ -313,8 +315,9 @@ class Schedule:
         self._lines[line], self._line_of[class_id] = class_id, line
         self.refused.pop(class_id, None)
         airing = self.airings.get(class_id)
-        if airing is None or airing.entry.ended == CANCELLED:  # and is booked anew
-            airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted), self._context)
+        if airing is None or airing.entry.ended == CANCELLED:  # and is booked anew: perhaps nobody has heard its end
+            sent = (airing.entry.as_run, None, airing.entry.first_byte_at) if airing is not None else ()
+            airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted, *sent), self._context)
             self.over.pop(class_id, None)
         if airing.entry.lesson != wanted:
             airing.change(wanted, Now.read())
