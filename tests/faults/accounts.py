@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from flows.streamer.amend import OTHER_TIME
+from lectern import errors
 from tests.stage import Stage, wait_until
 
 OVER = ("aired with gaps", "aired", "broken", "cancelled")
@@ -25,7 +26,10 @@ OUTCOMES: Mapping[str, set[str]] = {
 RUN_ENDS = {"broken": "FAILED", "cancelled": "CANCELLED"}
 """The state of the run of a class, by how the class ended; COMPLETED for the others."""
 
-ENDED_UNHEARD = 410
+NOTHING = "nothing to do"
+"""What the message of a run begins with that came too late, or too often."""
+
+ENDED_UNHEARD = errors.ENDED.number
 """The code of a cancel that its streamer did not hear before the end of the class: it may have aired it."""
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
@@ -127,11 +131,15 @@ class Accounts:
         for kind, message in told:
             if kind not in ENDED:
                 yield f"is {state}, and one of its runs is {kind}: {message}"
-            named = next((name for name in OVER if name in message), state) if kind == "COMPLETED" else state
+            says = kind == "COMPLETED" and not message.startswith(NOTHING)  # which says how it was then
+            named = next((name for name in OVER if says and name in message), state)
             if named != state:
                 yield f"is {state}, and one of its runs says {named}: {message}"
-        shown = [kind for kind, message in told if not message.startswith(("nothing to do", OTHER_TIME))]
-        if shown and shown[-1] != RUN_ENDS.get(state, "COMPLETED"):
+        shown = [kind for kind, message in told if not message.startswith((NOTHING, OTHER_TIME))]
+        ends = {RUN_ENDS.get(state, "COMPLETED")}
+        if self._stage.order(class_id).get("code") == errors.NOT_MOVED.number:
+            ends.add("CANCELLED")  # it was taken from its streamer, and nobody else could take it
+        if shown and shown[-1] not in ends and told[-1][1] != f"{NOTHING}: {class_id} is {state}":
             yield f"is {state}, and its runs are {told}"
         bar = self._stage.described(f"broadcast-{self._stage.order(class_id).get('streamer')}-{class_id}")
         if bar.startswith(f"{class_id}: ") and bar != f"{class_id}: {state}":

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lectern import errors
+from lectern.decide.reports import ENDS_AFTER_S
 from tests.faults.accounts import OVER, Accounts
 from tests.faults.day import Class
 from tests.faults.play import Play
@@ -111,6 +112,10 @@ def _told_otherwise(play: Play, class_ids: Sequence[str]) -> Iterator[str]:
             yield from (f"{class_id}: {one}" for one in accounts.differ(class_id, state))
             sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(stage.pushes(class_id))
             forgotten_s = FORGOTTEN_S * len(stage.pushes(class_id)[1:])
+            late = "select id from inbox_list where command = 'ended' and body like ? and received_at > ?"
+            waited_s = its[-1]["at"] - min(order["end_time"], order["updated_at"])
+            if waited_s >= ENDS_AFTER_S and stage.rows("teacher", late, f'%"{class_id}"%', its[-1]["at"]):
+                continue  # its streamer came back after its end was told
             if not -SUMS_S - forgotten_s <= sent_s - taken_s <= SUMS_S:
                 yield f"{class_id}: {sent_s:.1f} s were told as sent, its receiver took {taken_s:.1f} s"
 

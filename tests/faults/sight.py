@@ -30,7 +30,7 @@ class Sight:
 
     def alarmed(self) -> set[str]:
         """The classes of which an alarm said that they are not aired, or not to their end."""
-        codes = {errors.AIRING_BROKEN.number, errors.NOT_MOVED.number}
+        codes = {errors.AIRING_BROKEN.number, errors.NOT_MOVED.number, errors.ENDED.number}
         return {str(said["class_id"]) for said in self._said("alarm") if said["code"] in codes and said.get("class_id")}
 
     def _said(self, channel: str) -> list[dict[str, Any]]:
