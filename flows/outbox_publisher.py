@@ -46,6 +46,8 @@ def patience(host: Host[Any]) -> AlertPolicy:
     ended = {code: now - at for code, at in host.ongoing.items() if code in WATCHED - goes_on}
     if host.watchdog.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
         goes_on.add(errors.WORK_FAILED.number)
+    if isinstance(host, TeacherHost) and host.webhook_off:
+        goes_on.add(errors.WEBHOOK_REFUSES.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_cooldown_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
     return AlertPolicy(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)
@@ -224,9 +226,14 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]
-        for took in bookings.answered(connection, heard, now):
-            metrics.ANSWER_SECONDS.observe(took)
+        note_heard(connection, heard, now)
     return told
+
+
+def note_heard(connection: Connection, class_ids: Sequence[str], now: float) -> None:
+    """Note that the answers of *class_ids* were heard at *now* (epoch seconds), by whichever way was the first."""
+    for took in bookings.answered(connection, class_ids, now):
+        metrics.ANSWER_SECONDS.observe(took)
 
 
 def _refused(

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
+from flows.outbox_publisher import note_heard
 from flows.teacher.ecs import api as ecs_api
 from flows.teacher.ecs.api import ReadRun, TranscodeRequest
 from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, body_of, refusals
@@ -199,7 +200,8 @@ class ClassesApi:
         if before.order is not None:
             _same(before.order, booking)
             if (known := answer_of(before.order)) is not None:
-                return _answer(outgoing.answer(class_id, *known, streamer=before.order.streamer).to_json())
+                known_body = outgoing.answer(class_id, *known, streamer=before.order.streamer).to_json()
+                return await self._heard_by_client(class_id, known_body)
 
         def look(connection: Connection) -> str | None:
             order = db_account.booking(connection, class_id)
@@ -271,10 +273,17 @@ class ClassesApi:
                 await intake([ReceivedMessage("http", cmd, message.to_json(), token_hex(12), time.time())])
             outcome = await self._found(came, wait_s, look) if wait_s else None
         if outcome is not None:
-            return _answer(outcome)
+            return await self._heard_by_client(class_id, outcome)
         body = {"class_id": class_id, "result": "pending"}
         where = {"Location": f"/v1/classes/{class_id}"}
         return JSONResponse(body, 200 if message is None else 202, where)
+
+    async def _heard_by_client(self, class_id: str, body: str) -> JSONResponse:
+        """The answer *body*; a success that a client has heard stays one on Redis, too, however late it gets there."""
+        fields = read(body)
+        if fields["cmd"] == "order_result" and fields["code"] == 0:
+            await self._host.write_tx(note_heard, [class_id], time.time())
+        return _answer(body)
 
     @contextmanager
     def _waiting(self, class_id: str, wait_s: float) -> Iterator[asyncio.Event]:
@@ -369,8 +378,13 @@ class ClassesApi:
         parsed = [self._checked(client, entry) for entry in listed]
         good = [entry for entry in parsed if isinstance(entry, Booking)]
         verdicts, made_at = await self._host.read_tx(self._verdicts, client, good)
-        streamers, now = (await self._heard() or {}).values(), time.time()
+        statuses, now = await self._heard(), time.time()
+        streamers = (statuses or {}).values()
+        no_streamer = statuses is not None and all(one.silent_s is not None for one in streamers)
         for booking, verdict in zip(good, verdicts, strict=True):
+            if no_streamer and verdict["verdict"] == BookingState.PLACED:
+                code = errors.NO_STREAMER
+                verdict.update(verdict=BookingState.REFUSED, code=code.number, message=code.meaning)
             waits = verdict["verdict"] == BookingState.WAITING
             if verdict["verdict"] == BookingState.PLACED or (waits and booking.stem in made_at):
                 at, why = forecast.booked_now(booking, streamers, now, made_at[booking.stem] if waits else None)
@@ -400,7 +414,9 @@ class ClassesApi:
         taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
         least_s = db_forecast.least_s(connection, settings) if decide_booking.may_begin(booked, states) else 0.0
         before = decide_booking.BookingFacts(decide_booking.already_answered(orders), states, taken, least_s)
-        plan = decide_booking.plan(booked, before, Limits.of(settings), now)
+        early = bookings.cancelled_before(connection, [booking.class_id for booking in booked], now) - orders.keys()
+        others = [booking for booking in booked if booking.class_id not in early]
+        plan = decide_booking.plan(others, before, Limits.of(settings), now)
         by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         for verdict in plan.verdicts:
             answer = _verdict(
@@ -419,6 +435,10 @@ class ClassesApi:
             by_class[again.class_id].append(answer)
         waits = any(verdict.state is BookingState.WAITING for verdict in plan.verdicts)
         made_at = db_forecast.transcoded(connection, settings, now, plan.transcodings()) if waits else {}
+        for booking in booked:
+            if booking.class_id in early:
+                answer = _verdict(booking.class_id, "refused", errors.CANCELLED.number, errors.CANCELLED.meaning)
+                by_class[booking.class_id].append(answer)
         return deque(by_class[booking.class_id].popleft() for booking in booked), made_at
 
 

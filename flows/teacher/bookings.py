@@ -127,13 +127,18 @@ async def change(
 
 
 def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> list[int]:
-    """The messages whose class is not known yet: its booking is in the inbox, or may still come by another way."""
+    """The messages whose class is not known yet: its booking is in the inbox, or may still come by another way.
+
+    Also those behind an earlier change of their class that is not handled yet: the last one is to hold.
+    """
     asked = {delivery.kept.id: delivery.message.class_id for delivery in came if isinstance(delivery.message, Change)}
+    behind = bookings.changes_before(connection, asked)
     booked = bookings.booked_among(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
     coming = bookings.coming_bookings(connection, set(unknown.values()))
     young = inbox.young(connection, journal, list(unknown), time.time(), BOOKING_S)
-    return [id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young]
+    early = {id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young}
+    return [id_ for id_ in asked if id_ in early or id_ in behind]
 
 
 def _author() -> str:

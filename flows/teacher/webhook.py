@@ -9,11 +9,12 @@ import time
 from collections import deque
 
 import httpx
+from pydantic_core import from_json
 from sqlalchemy import Connection
 
 from flows import failures
 from flows.host import TeacherHost, is_ours, log
-from flows.outbox_publisher import publish_outbox
+from flows.outbox_publisher import note_heard, publish_outbox
 from lectern import __version__, errors
 from lectern.allowlist import PUBLIC, Allowlist, may_reach
 from lectern.db import outbox
@@ -116,18 +117,18 @@ class Webhook:
     async def _deliver(self, client: httpx.AsyncClient, message: WebhookDue) -> None:
         try:
             async with failures.isolated(self._host, "webhook"):
-                why = await self._post(client, message)
-                await self._host.write_tx(self._note, message, why, time.time())
-                self._host.webhook_off |= why == GONE
+                url = self._settings.event_webhook_url or ""
+                why = await self._post(client, message, url)
+                await self._host.write_tx(self._note, message, why, time.time(), url)
+                self._host.webhook_off |= why == GONE and _digest(url) == self._receiver
                 if why:
                     log.warning("webhook: message %d is not taken, try %d: %s", message.id, message.tries + 1, why)
                     await publish_outbox(self._host)  # an alarm, perhaps
         finally:
             self._at_work.pop(message.key, None)
 
-    async def _post(self, client: httpx.AsyncClient, message: WebhookDue) -> str:
+    async def _post(self, client: httpx.AsyncClient, message: WebhookDue, url: str) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
-        url = self._settings.event_webhook_url or ""
         headers = signed(_secret(self._settings), f"msg_{message.id}", time.time(), message.body)
         try:
             async with asyncio.timeout(POST_S):
@@ -145,13 +146,17 @@ class Webhook:
             return cleaned(f"{type(error).__name__} {error}")[:200]
         return "" if answer.is_success else f"it answered {answer.status_code}"
 
-    def _note(self, connection: Connection, message: WebhookDue, why: str, now: float) -> None:
-        """Note what became of a message; one that is given up is a dead letter, with an alarm."""
-        host, where = self._host, redact_url(self._settings.event_webhook_url or "")
+    def _note(self, connection: Connection, message: WebhookDue, why: str, now: float, url: str) -> None:
+        """Note what became of a message posted to *url*; one that is given up is a dead letter, with an alarm."""
+        host, where, is_another = self._host, redact_url(url), url != (self._settings.event_webhook_url or "")
         if not why:
             outbox.note_webhook(connection, message.id, Telling.TOLD)
+            if from_json(message.body)["cmd"] == "order_result":  # so it was heard in time
+                note_heard(connection, [message.key], now)
+        elif is_another:  # of what that one answered, nothing holds for the next
+            outbox.note_webhook(connection, message.id, Telling.DUE, message.tries)
         elif why == GONE:
-            if not outbox.give_webhook_up(connection, message.id, _digest(self._settings.event_webhook_url)):
+            if not outbox.give_webhook_up(connection, message.id, _digest(url)):
                 return  # another message had the same answer
             sentence = Text(
                 "the webhook {url} answered 410 Gone: it is switched off until its URL is another", url=where

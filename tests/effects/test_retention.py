@@ -106,7 +106,7 @@ def test_rows_that_must_stay_hide_no_newer_ones_however_many_they_are(
     monkeypatch.setattr(retention, "OLDEST", 30)
     old = WEEK_AGO - 1
     add(either_engine, journal.inbox, *(message("stays", "new", old) for _ in range(30)), message("d", "done", old))
-    add(either_engine, journal.outbox, *(sent("stays", None) for _ in range(30)), sent("sent", old))
+    add(either_engine, journal.outbox, *(sent("stays", None) for _ in range(30)), sent("sent", old), sent("young", NOW))
     orders_ = [order(f"stays {one}", "waiting", QUARTER_AGO - 9) for one in range(30)]
     add(either_engine, orders, *orders_, order("over", "aired", QUARTER_AGO - 1))
     rules = [one for one in retention.of_teacher(BEFORE) if one.table.name.startswith(kind)]

@@ -13,6 +13,7 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from schemathesis import Case, checks
 from schemathesis.generation import GenerationMode
 from sqlalchemy import func, insert, select, update
@@ -20,7 +21,8 @@ from sqlalchemy.exc import OperationalError
 
 from flows.handling import came, handled
 from flows.host import TeacherHost
-from flows.teacher import api
+from flows.outbox_publisher import publish_outbox
+from flows.teacher import api, webhook
 from flows.teacher import bookings as flow
 from flows.teacher.bookings import decided_reports as reported
 from lectern.db import inbox, viewers
@@ -33,6 +35,10 @@ from lectern.model.views import StreamerStatus
 from lectern.timing import Rate
 from lectern.wire.messages import Booking, Cancel, Change, Report
 from tests.faults.hosts import ALIVE
+from tests.flows.test_people_due import Redis
+from tests.flows.test_webhook import posting, states
+from tests.flows.test_webhook import receiver as receiver  # noqa: PLC0414 (asked for here, too)
+from tests.hook import SECRET
 from tests.marks import share
 from tests.rows import commit, look
 from tests.waiting import async_wait_until
@@ -450,3 +456,74 @@ def test_it_does_what_it_says_of_itself(
         assert answer.status_code != 401
 
     asked()
+
+
+async def both(client: httpx.AsyncClient) -> tuple[int, int]:
+    checked = (await client.post("/v1/bookings:check", json=[fields(class_id="c-1")])).json()["bookings"][0]
+    return checked["code"], (await client.put(CLASS, params={"wait": 5}, json=fields())).json()["code"]
+
+
+async def test_a_check_knows_that_no_streamer_is_there(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def heard() -> Any:
+        return {}
+
+    monkeypatch.setitem(globals(), "ALIVE", [])
+    made = api.application(teacher, None, heard)  # type: ignore[arg-type]  # nothing is asked of Prefect
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=made), base_url="http://api") as client:
+        client.headers["Authorization"] = f"Bearer {token(teacher)}"
+        assert await both(client) == (317, 317)
+
+
+async def test_a_check_knows_a_cancel_that_came_before(client: httpx.AsyncClient) -> None:
+    await client.delete(CLASS)
+    assert await both(client) == (411, 411)
+
+
+async def test_what_was_told_in_time_by_the_webhook_is_told_so_on_redis(
+    client: Client, teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "LOOK_S", 0.02)
+    own = {"event_webhook_url": f"{receiver.url}/hook", "event_webhook_secret": SecretStr(SECRET)}
+    teacher.settings = teacher.settings.model_copy(update={**own, "allowed_origins": "127.0.0.1"})
+    redis = Redis()
+    teacher.bus = redis  # type: ignore[assignment]  # as much of it as is asked
+    redis.is_up = False
+    asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
+    await async_wait_until(lambda: booked(teacher), description="it is booked")
+    await ready(teacher)
+    over_http = (await asked).json()["code"]
+    await publish_outbox(teacher)  # Redis is away
+    async with posting(teacher):
+        await async_wait_until(lambda: "told" in states(teacher) and "due" not in states(teacher), description="posted")
+    posted = [one["code"] for _, one in receiver.taken if one["cmd"] == "order_result"]
+    past = time.time() - 10  # the class passes
+    commit(teacher.engine, lambda c: c.execute(update(orders).values(start_time=past - 600, end_time=past)))
+    commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(created_at=past - 900)))
+    redis.is_up = True
+    await publish_outbox(teacher)
+    bodies = look(teacher.engine, lambda c: c.execute(select(journal.outbox.c.body)).scalars().all())
+    on_redis = [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "order_result"]
+    assert (over_http, posted, on_redis) == (0, [0], [0])
+
+
+async def test_what_a_client_over_http_was_told_in_time_is_told_so_again(client: Any, teacher: TeacherHost) -> None:
+    redis = Redis()
+    teacher.bus = redis  # type: ignore[assignment]  # as much of it as is asked
+    redis.is_up = False
+    asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
+    await async_wait_until(lambda: booked(teacher), description="it is booked")
+    await ready(teacher)
+    assert (await asked).json()["code"] == 0
+    past = time.time() - 10  # the class passes
+    commit(
+        teacher.engine,
+        lambda c: c.execute(update(orders).values(start_time=past - 600, end_time=past, promised_at=past - 900)),
+    )
+    commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(created_at=past - 900)))
+    redis.is_up = True
+    await publish_outbox(teacher)
+    bodies = look(teacher.engine, lambda c: c.execute(select(journal.outbox.c.body)).scalars().all())
+    on_redis = [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "order_result"]
+    row = look(teacher.engine, lambda c: c.execute(select(orders)).one())
+    assert on_redis == [0]
+    assert row.promised_at < row.end_time, "the same booking again gets its answer again"

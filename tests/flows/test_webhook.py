@@ -11,11 +11,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
+from flows import outbox_publisher
 from flows.host import TeacherHost
 from flows.outbox_publisher import _for_webhook
 from flows.teacher import webhook
 from flows.teacher.webhook import Webhook
-from lectern.db import outbox
+from lectern.db import incidents, outbox
 from lectern.db.outbox import Unsent
 from lectern.errors import Misuse, Refuse
 from lectern.model.tables.teacher import journal
@@ -181,3 +182,39 @@ def test_only_public_https_and_listed_hosts_are_posted_to(url: str, allowed: str
 def test_a_secret_that_is_none_is_misuse() -> None:
     with pytest.raises(Misuse, match="whsec_"):
         webhook.signed("whsec_???", "msg_1", 1.0, "{}")
+
+
+async def test_a_late_410_of_the_receiver_before_does_not_switch_the_new_one_off(
+    teacher: TeacherHost, receiver: Any
+) -> None:
+    its, asked = teacher.settings, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(_: object) -> int:
+        loop.call_soon_threadsafe(asked.set)
+        time.sleep(1.0)
+        return 410
+
+    receiver.refuses = slow
+    sent(teacher, "c-1")
+    async with posting(teacher):
+        await asked.wait()
+        receiver.refuses = lambda _: 200
+        teacher.settings = its.model_copy(update={"event_webhook_url": f"{receiver.url}/new"})
+        await asyncio.sleep(1.5)
+        assert not teacher.webhook_off
+        sent(teacher, "c-2")
+        await async_wait_until(lambda: states(teacher)[:1] == ["told"], description="the new receiver takes it")
+
+
+async def test_a_webhook_that_is_off_is_not_said_to_be_resolved(teacher: TeacherHost, receiver: Any) -> None:
+    receiver.refuses = lambda _: 410
+    sent(teacher, "c-1")
+    async with posting(teacher):
+        await async_wait_until(lambda: teacher.webhook_off, description="it is switched off")
+    raised = commit(teacher.engine, outbox_publisher._unsent, teacher).messages
+    commit(teacher.engine, incidents.told, journal, [one.id for one in raised], now := time.time())
+    commit(teacher.engine, outbox.sent, journal, [one.id for one in raised], now)
+    later = now + teacher.settings.alarm_quiet_s + 60
+    due = commit(teacher.engine, incidents.follow_up, journal, "t", outbox_publisher.patience(teacher), later)
+    assert [str(one.stage) for one in due] == []  # type: ignore[attr-defined]

@@ -297,6 +297,19 @@ def coming_bookings(connection: Connection, class_ids: Collection[str]) -> set[s
     return {class_id for class_id in named if isinstance(class_id, str) and class_id in class_ids}
 
 
+def changes_before(connection: Connection, asked: Mapping[int, str]) -> set[int]:
+    """The messages among *asked*, changes with their classes, behind an earlier one of their class in the inbox."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.id, inbox.c.body).where(
+        inbox.c.state == InboxState.NEW, inbox.c.command == "change", inbox.c.id < max(asked, default=0)
+    )
+    first: dict[object, int] = {}
+    for id_, body in connection.execute(wanted.order_by(inbox.c.id)):
+        if id_ not in asked:
+            first.setdefault(fields_of(body).get("class_id"), id_)
+    return {id_ for id_, class_id in asked.items() if first.get(class_id, id_) < id_}
+
+
 def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
     """The revisions that still wait although their class is over, or does not exist.
 

@@ -51,16 +51,26 @@ def of_teacher(before: RowsBefore) -> list[RetentionRule]:
     # An expression: SQLite would search by the index of states, and sort all classes that are over.
     is_over = func.coalesce(orders.c.state, "").in_(OVER)
     is_old = (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
-    # The events of a class that is not over are counted on: none of them goes.
-    is_closed = ~exists().where(
-        orders.c.class_id == class_events.c.class_id, func.coalesce(orders.c.state, "").not_in(OVER)
-    )
+
+    def closed(table: Table, by: float) -> ColumnElement[bool]:
+        """Selects rows whose class is over, also by its times, which may lie months ahead, or is not known."""
+        goes_on = func.coalesce(orders.c.state, "").not_in(OVER) | (orders.c.end_time >= by)
+        return ~exists().where(orders.c.class_id == table.c.class_id, goes_on)
+
+    # The events of a class that is not over are counted on, and a streamer that comes back is told what was taken from
+    # it: none of them goes.
+    is_closed, is_kept = closed(class_events, before.events), closed(moves, before.messages)
     return [
         *_of_journal(at_teacher.journal, before),
         RetentionRule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
-        RetentionRule(moves, "id", moves.c.moved_at < before.messages),
+        RetentionRule(moves, "id", is_kept & (moves.c.moved_at < before.messages), done=is_kept),
         RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
-        RetentionRule(class_events, "id", is_closed & (class_events.c.at < before.events), done=is_closed),
+        RetentionRule(
+            class_events,
+            "id",
+            is_closed & (class_events.c.at < before.events) & _has_newer(class_events),
+            done=is_closed,
+        ),
     ]
 
 
@@ -85,10 +95,16 @@ def _of_journal(journal: MessageTables, before: RowsBefore) -> list[RetentionRul
     is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
     return [
         RetentionRule(inbox, "id", is_handled & (inbox.c.received_at < before.messages), done=is_handled),
-        RetentionRule(outbox, "id", outbox.c.sent_at < before.messages, done=is_sent),
+        RetentionRule(outbox, "id", (outbox.c.sent_at < before.messages) & _has_newer(outbox), done=is_sent),
         RetentionRule(events, "id", events.c.at < before.events),
         RetentionRule(incidents, "id", incidents.c.resolved_at < before.events),
     ]
+
+
+def _has_newer(table: Table) -> ColumnElement[bool]:
+    """Selects all rows but the newest: SQLite would give its id, which others know, to another row."""
+    newest = table.alias()
+    return table.c.id < select(func.max(newest.c.id)).scalar_subquery()
 
 
 def outdated(connection: Connection, rule: RetentionRule) -> list[object]:

@@ -97,7 +97,8 @@ def page(
     """The first *limit* classes of *span*, in *state* or in any, behind the class that begins *after* this."""
     begins, class_id = after
     further = (orders.c.start_time > begins) | ((orders.c.start_time == begins) & (orders.c.class_id > class_id))
-    which = begins_in(span) & further
+    # A page that lacks rows would be taken for the last one: those that cannot be read are none of it.
+    which = begins_in(span) & further & func.coalesce(orders.c.state, "").in_(_STATES)
     found = _selected(which if state is None else which & (orders.c.state == state)).limit(limit)
     return [booked for one in _found(connection, found) if (booked := one.booked) is not None]
 
