@@ -266,6 +266,7 @@ class TeacherHost(Host[TeacherSettings]):
     """A teacher: what it has heard of its streamers. Times are monotonic."""
 
     last_heartbeat: dict[str, float] = field(default_factory=dict)  # when each streamer was heard
+    last_beats: dict[str, tuple[float, float]] = field(default_factory=dict)  # the time in each, and when it was new
     departed_at: dict[str, float] = field(default_factory=dict)  # when each said that it leaves
     missing_since: dict[str, float] = field(default_factory=dict)  # whose heartbeat Redis lacks
     membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # when it was asked who is alive, and who was
@@ -273,6 +274,13 @@ class TeacherHost(Host[TeacherSettings]):
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the last heartbeat of each streamer
     webhook_off: bool = False  # its receiver has answered 410
     intake: Callable[[Sequence[ReceivedMessage]], Awaitable[None]] | None = None  # commits what came over HTTP
+
+    def silent_s(self, name: str, at: float, now: float) -> float:
+        """Seconds since the streamer *name* was heard, whose last beat is of *at*; the clock may have been set back."""
+        seen = time.monotonic()
+        if name not in self.last_beats or self.last_beats[name][0] != at:
+            self.last_beats[name] = at, seen
+        return max(now - at, seen - self.last_beats[name][1])
 
     def living_now(self, within_s: float = math.inf) -> list[str]:
         """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""

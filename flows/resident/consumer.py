@@ -24,7 +24,7 @@ from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
 from lectern.i18n import Text
-from lectern.model.facts import InboxMessage, UnrecordedWork
+from lectern.model.facts import Airing, InboxMessage, UnrecordedWork
 from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
@@ -55,7 +55,13 @@ class Handler:
                 await self._handle(flow, [message.id for message in kept])
                 return
             assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
-            stops = await lease.take_back(self._host, kept)
+            stops: Sequence[Airing] = ()
+            with Caught() as failed:
+                stops = await lease.take_back(self._host, kept)
+            if failed.error is not None:
+                passes = await self._said(flow, failed.error)
+                await failures.after_failure(self._host, [one.id for one in kept], failed.error, passes=passes)
+                return
             ending = asyncio.create_task(lease.end_runs(self._host, stops))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)

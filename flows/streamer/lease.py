@@ -229,7 +229,7 @@ class HeartbeatThread:
             # Never claim the current session again: it would be granted before we read the releases issued under it.
             self._host.fencing_token = uuid4().hex
         claim = {"session": self._host.fencing_token, "lease_s": settings.lease_s}
-        fields = {**facts.fields, **self._witnesses.said}
+        fields = {**facts.fields, **self._witnesses.said, "lease_s": settings.lease_s}
         if asked_at - facts.at > STALE_S + settings.heartbeat_interval_s:
             fields |= {"stale": True, "full": True}
         try:
@@ -472,7 +472,7 @@ async def take_back(host: StreamerHost, messages: Sequence[InboxMessage]) -> lis
     if stops:
         log.info("released: %s", ", ".join(airing.class_id for airing in stops))
     is_off_air = await end_pushes(host, stops) if stops or grants else True
-    if grants and (result.failed or not is_off_air):
+    if grants and (not is_off_air or await host.read_tx(inbox.waits, host.journal, "release")):
         ids = [delivery.kept.id for delivery in grants]
         await host.write_tx(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
@@ -492,9 +492,10 @@ async def take_back(host: StreamerHost, messages: Sequence[InboxMessage]) -> lis
 def release_classes(connection: Connection, changes: StreamerChanges, messages: Sequence[Release | Grant]) -> None:
     """Decide the releases among *messages*."""
     asked = [message for message in messages if isinstance(message, Release)]
-    known = airings.by_id(connection, [message.class_id for message in asked])
+    class_ids = [message.class_id for message in asked]
+    known, barred = airings.by_id(connection, class_ids), airings.released_before(connection, class_ids)
     for message in asked:
-        after = decide.release(changes, known.get(message.class_id), message)
+        after = decide.release(changes, known.get(message.class_id), message, barred)
         if after is not None:
             known[message.class_id] = after
 

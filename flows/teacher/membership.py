@@ -38,6 +38,7 @@ TAKEN_AGAIN_S = 300.0
 GRANT_AGAIN_S = 10.0
 """Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
 
+LEASE = "lease_s"  # the field of a heartbeat that says for how many seconds it renews the lease
 DRAINS = "drains"  # the field of a heartbeat that says that its streamer is drained, and by whom
 DRAIN_AGAIN_S = 5.0
 """Seconds between two looks at the classes of a drained streamer: another streamer may be able to take them by then."""
@@ -147,7 +148,7 @@ class Membership:
         heard = time.monotonic()
         self.host.beats |= beats
         for name, beat in beats.items():
-            self._hear(name, beat, heard - (now - float(beat["at"])))
+            self._hear(name, beat, heard - self.host.silent_s(name, float(beat["at"]), now))
         holders, having = await self.host.read_tx(_facts)
         failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
@@ -162,17 +163,28 @@ class Membership:
                     self.host.beats.pop(name, None)
                 if name in claims:
                     await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
+                if name in holders:
+                    await self._renewed(holders[name], beats.get(name, {}).get(LEASE))
                 if name in having.keys() | lost and name not in going | left:
                     await self._drain(name, beats.get(name, {}).get(DRAINS))
                     silent_s = self._silent_s(name, now, beats, heard)
                     is_heard = (
-                        name in beats and now - float(beats[name]["at"]) <= self.host.settings.streamer_lost_after_s
+                        name in beats
+                        and self.host.silent_s(name, float(beats[name]["at"]), now)
+                        <= self.host.settings.streamer_lost_after_s
                     )
                     await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
             if caught.error is not None:  # it is this streamer's alone
                 failed.append((name, caught.error))
         for name, why in failed:
             await failures.report(self.host, Text("the lease of {name}", name=name), why, LOOK_S)
+
+    async def _renewed(self, holder: StreamerRow, lease_s: object) -> None:
+        """Note for how long a beat renews the lease of *holder*, if LEASE_S was another one when that was granted."""
+        if isinstance(lease_s, int | float) and lease_s >= 0 and lease_s != holder.lease_s:
+            name, after = {"name": holder.name}, {"lease_s": lease_s}
+            await changed(self.host, lambda _, changes: changes.change(streamers, name, {}, after))
+            holder.lease_s = lease_s
 
     async def _drain(self, name: str, by: object) -> None:
         """Move the later classes of *name* to other streamers, if its heartbeat says *by* whom it is drained."""
@@ -225,7 +237,7 @@ class Membership:
         if name in beats:
             self.host.missing_since.pop(name, None)
         missing_s = heard - self.host.missing_since.setdefault(name, heard) if name not in beats else 0.0
-        age_s = now - float(beats[name]["at"]) if name in beats else None
+        age_s = self.host.silent_s(name, float(beats[name]["at"]), now) if name in beats else None
         return decide_leases.silence(age_s, missing_s, heard - self.host.listens_since)
 
     def _announce(self, name: str, silent_s: float, again_s: float) -> None:
@@ -370,7 +382,7 @@ async def _silence(host: TeacherHost, streamer: str) -> tuple[float | None, floa
     host.beats |= beats
     if streamer in beats:
         at = float(beats[streamer]["at"])
-        return at, now - at
+        return at, host.silent_s(streamer, at, now)
     heard = time.monotonic()
     return None, heard - host.missing_since.setdefault(streamer, heard)
 

@@ -50,7 +50,7 @@ def test_a_class_that_no_streamer_could_take_is_not_said_to_be_cancelled_once_it
     (release,) = [one.message for one in changes.sends if isinstance(one.message, Release)]
     here = StreamerChanges(StreamerSettings.load(_env_file=None, streamer_name="s1", video_root=tmp_path), START + 400)
     one = Airing("c-1", "6666", AiringState.ON_AIR, "rtmp://p/c", START, START + 600, 6666, None, placement=2)
-    after = airing.release(here, one, release)
+    after = airing.release(here, one, release, {})
     part: dict[str, Any] = {"url": 0, "session": 1, "source": "recording", "position_s": 0.0, "sent_s": 290.0}
     ending = {"as_run": [{**part, "from": START, "to": START + 290}], "why": airing.CANCELLED}
     airing.ended(here, "c-1", after, (), ending)

@@ -298,3 +298,23 @@ async def test_a_cancel_that_is_older_than_ten_minutes_waits_for_no_booking(pair
     commit(pair.teacher.engine, Connection.execute, update(cancel_list).values(until=time.time() - 1))
     pair.book()
     assert commands(pair.said(pair.teacher)) == ["cancel_result", "prepare"]
+
+
+async def test_a_class_that_is_cancelled_on_its_way_back_is_not_aired(pair: Pair) -> None:
+    pair.book()
+    pair.deliver(pair.said(pair.teacher))
+    pair.report_back()
+    with transaction(pair.teacher.engine) as connection:  # streamer1 is drained, and later streamer2
+        handling.change(connection, pair.teacher, membership.drained("streamer1", ["streamer2"]))
+    pair.deliver([one for one in pair.said(pair.teacher) if one["cmd"] == "release"])
+    with transaction(pair.teacher.engine) as connection:
+        handling.change(connection, pair.teacher, membership.drained("streamer2", ["streamer1"]))
+    back = [one for one in pair.said(pair.teacher) if one["cmd"] == "prepare"]
+    pair.receive(Cancel(class_id="c-1"))
+    pair.deliver([one for one in pair.said(pair.teacher) if one["cmd"] == "release"])  # its origin is still asked
+    pair.report_back()
+    assert [one["result"] for one in pair.said(pair.teacher) if one["cmd"] == "cancel_result"] == ["success"]
+    pair.deliver(back)
+    pair.report_back()
+    pair.deliver(pair.said(pair.teacher))
+    assert commit(pair.streamer.engine, airings.live) == []

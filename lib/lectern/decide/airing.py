@@ -9,7 +9,7 @@ from lectern.decide import gaps
 from lectern.decide.cache import Admit
 from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, AsRun
-from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
+from lectern.model.streamer_plan import ANY_PLACEMENT, AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.wire.messages import AiringEvent, Release
@@ -237,6 +237,8 @@ def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = Fal
 
     *is_known*: the playout was asked, and has nothing of it.
     """
+    if airing.state not in LIVE_AIRINGS:
+        return  # it ended, or was released, while its playout was asked
     airing = _promised(changes, airing)
     if airing.state is AiringState.WAITING:
         code, why = errors.ENDED, Text("it ended before its rendition was there")
@@ -254,24 +256,32 @@ def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = Fal
     changes.note("closed late", airing, why)
 
 
-def release(changes: StreamerChanges, known: Airing | None, message: Release) -> Airing | None:
+def release(changes: StreamerChanges, known: Airing | None, message: Release, barred: dict[str, int]) -> Airing | None:
     """Release a cancelled or moved class; the release of a class that has not come yet is kept, and bars it then.
 
     The release of a cancelled class is reported even if the class never came: the teacher repeats the release until
     it is. That of one that has begun is reported when its playout has ended it, with what was sent, or when it is
-    repeated. Returns the class as it is then, None if it never came.
+    repeated. Returns the class as it is then, None if it never came. *barred* are the placements up to which classes
+    were released before they came; one that was here before, and is on its way back, is barred by its row.
     """
     after, is_sent = known, False
     if known is None:
-        changes.bar(message.class_id, message.placement)
+        up_to = ANY_PLACEMENT if message.placement is None else message.placement
+        barred[message.class_id] = max(up_to, barred.get(message.class_id, 0))
+        changes.bar(message.class_id, barred[message.class_id])
     elif message.placement is None or message.placement >= known.placement:
         if known.state in OVER:
-            code = errors.CANCELLED.number if known.lost else known.code  # see `is_taken`
+            was_promised = known.lost and known.state is AiringState.REFUSED
+            code = errors.CANCELLED.number if was_promised else known.code  # see `is_taken`
             after = changes.become(known, {}, lost=False, code=code)  # it is no longer waited for here
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)
             is_sent = known.state in LIVE_AIRINGS and known.start_time <= changes.now < known.end_time
+        if message.placement is not None:
+            after = changes.become(after, {}, placement=message.placement)
+        elif after.state is AiringState.CANCELLED:
+            after = changes.become(after, {}, code=errors.CANCELLED.number, message="")  # see `cache.is_cancelled`
     if message.placement is None and not is_sent:
         placement = known.placement if known else 1
         changes.report_as("ended", message.class_id, placement, (errors.CANCELLED, msgid("released")))

@@ -202,7 +202,7 @@ def new_classes(
     by_class: dict[str, Prepare] = {}
     for message in prepares:
         before = known.get(message.class_id)
-        if message.placement <= released.get(message.class_id, 0):
+        if message.placement <= released.get(message.class_id, 0) or (before is not None and is_cancelled(before)):
             changes.row(message.class_id, "was released before it came")
         elif before is None or (message.placement > before.placement and before.state not in LIVE_AIRINGS):
             latest = by_class.get(message.class_id, message)
@@ -215,6 +215,12 @@ def new_classes(
         if message.push_url in barred:
             changes.refuse(message, errors.FORBIDDEN_PUSH_HOST, barred[message.push_url])
     return [message for message in by_class.values() if message.push_url not in barred]
+
+
+def is_cancelled(airing: Airing) -> bool:
+    """Whether the platform has cancelled a class: it does not come back, as one that was moved away may."""
+    why = airing.code, airing.message or ""
+    return airing.state is AiringState.CANCELLED and why == (errors.CANCELLED.number, "")
 
 
 def _again(changes: StreamerChanges, known: Airing) -> None:

@@ -67,7 +67,8 @@ class Lease:
     def _after(self, answer: Answer, goes_on: bool | None, asked_at: float, now: float, lease_s: float) -> "Lease":  # noqa: FBT001 (None if no witness was asked)
         """Once a lease is over, another streamer may have the classes: only Redis gives it back."""
         if answer is Answer.OURS:
-            return Lease(max(self.until, until(asked_at, lease_s)), answer)
+            ours = until(asked_at, lease_s)  # an earlier one may be longer: LEASE_S was another one
+            return Lease(max(ours, min(self.until, asked_at + WITNESS_S)), answer)
         if answer is Answer.TAKEN:  # final: no witness can know better
             return Lease(0.0, answer)
         return Lease(max(self.until, asked_at + WITNESS_S) if goes_on and now < self.until else self.until, answer)

@@ -55,7 +55,7 @@ local at = redis.call('time')
 if beat then
   local readable, said = pcall(cjson.decode, beat)
   local heard = readable and type(said) == 'table' and tonumber(said['at'])
-  if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
+  if heard and math.abs(at[1] + at[2] / 1000000 - heard) <= tonumber(ARGV[2]) then return 0 end
 end
 local holder = redis.call('hget', KEYS[2], ARGV[1]) or ''
 redis.call('hdel', KEYS[2], ARGV[1])
@@ -310,7 +310,7 @@ class Bus:
         return {
             name: one
             for name, one in sorted(said.items())
-            if now - one["at"] <= lost_after_s and not one.get("gone", False) and not one.get("full", False)
+            if abs(now - one["at"]) <= lost_after_s and not one.get("gone", False) and not one.get("full", False)
         }
 
     @asking()

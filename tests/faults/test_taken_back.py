@@ -1,0 +1,214 @@
+"""What a streamer is told to give back is given back, whichever message, failure or clock comes between."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from flows import failures
+from flows.host import StreamerHost, TeacherHost
+from flows.playout_link import boot_now
+from flows.resident.consumer import Handler
+from flows.streamer import downloads, lease, playout_events
+from flows.streamer import prepare as streamer_prepare
+from flows.teacher import membership
+from lectern.db import airings, cache, inbox, leases
+from lectern.db.engine import transaction
+from lectern.db.inbox import ReceivedMessage
+from lectern.db.writer import write
+from lectern.decide import airing as decide_airing
+from lectern.decide import leases as decide_leases
+from lectern.model.plan import Changes, Granted
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.streamer import journal
+from lectern.states import AiringState
+from lectern.storage import cache_dir
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import TAKE_BACK, Grant, Prepare, Release
+from tests import flv, rows, strategies
+from tests.faults import hosts
+from tests.rows import commit, look
+
+
+def admitted(connection: Connection, changes: StreamerChanges, prepares: Sequence[Prepare]) -> None:
+    looked = {one.stem: RemoteFile(one.video_url, 1000, None, None) for one in prepares}
+    streamer_prepare.decided_classes(looked, {}, connection, changes, prepares)
+
+
+@pytest.mark.parametrize("placement", [3, None], ids=["moved on", "cancelled"])
+@pytest.mark.parametrize("was_released", [True, False])
+def test_a_class_that_came_back_is_not_taken_once_it_was_released_before(
+    streamer: StreamerHost, placement: int | None, was_released: bool
+) -> None:
+    first = rows.prepare("c-1", 1, time.time() + 600, placement=1)
+    with transaction(streamer.engine) as connection:
+        cache.make_sums(connection, streamer.settings.video_root)
+        rows.did(connection, streamer, admitted, first)
+        if was_released:
+            rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=1))
+    with transaction(streamer.engine) as connection:
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=placement))
+        rows.did(connection, streamer, admitted, first.model_copy(update={"placement": 3}))
+    with transaction(streamer.engine) as connection:
+        assert airings.live(connection) == []
+        assert cache.by_stem(connection, ["1"])["1"].num_cite == 0
+
+
+def test_a_bar_is_not_lowered(streamer: StreamerHost) -> None:
+    first = rows.prepare("c-1", 1, time.time() + 600, placement=3)
+    with transaction(streamer.engine) as connection:
+        cache.make_sums(connection, streamer.settings.video_root)
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=None))
+    with transaction(streamer.engine) as connection:
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=1))
+        rows.did(connection, streamer, admitted, first)
+        assert airings.live(connection) == []
+
+
+def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost) -> None:
+    streamer.fencing_token = "new"
+    with transaction(streamer.engine) as connection:
+        rows.add(connection, rows.prepare("c-1", 1, time.time() + 60), AiringState.READY, "/v/1/1.flv", time.time())
+        connection.exec_driver_sql("UPDATE task_list SET start_time = 'soon'")
+        said: list[Any] = [Release(class_id="c-1", placement=1), Grant(streamer=streamer.settings.name, session="new")]
+        inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], time.time())
+    now = time.time()
+    for _ in range(2):
+        with transaction(streamer.engine) as connection:
+            kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=now)
+        assert len(kept) == 2
+        for portion in failures.batches(kept):
+            asyncio.run(lease.take_back(streamer, portion))
+        now = time.time() + lease.GRANT_AGAIN_S + 0.1
+        with transaction(streamer.engine) as connection:
+            assert inbox.waits(connection, journal, "release")
+            assert leases.session(connection, streamer.settings.name) is None
+
+
+def test_a_broken_class_of_last_week_pins_nothing(streamer: StreamerHost) -> None:
+    site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "1"), 20)
+    old = rows.prepare("old", 1, time.time() - 90000)
+    rows.cached(streamer, old, site)
+    with transaction(streamer.engine) as connection:
+        rows.went(connection, streamer, playout_events.closing_of_late("old"))
+    rows.cached(streamer, rows.prepare("new", 1, time.time() + 600), site)
+    with transaction(streamer.engine) as connection:
+        row = cache.by_stem(connection, ["1"])["1"]
+        assert row.num_cite == 1
+        rows.went(connection, streamer, partial(downloads.lose_file, row=row, why="it is gone"))
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="new", placement=1))
+    with transaction(streamer.engine) as connection:
+        assert cache.by_stem(connection, ["1"])["1"].num_cite == 0
+
+
+def test_what_only_a_broken_class_of_last_week_needed_is_not_downloaded_again(streamer: StreamerHost) -> None:
+    site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "1"), 20)
+    rows.cached(streamer, rows.prepare("old", 1, time.time() - 90000), site)
+    with transaction(streamer.engine) as connection:
+        rows.went(connection, streamer, playout_events.closing_of_late("old"))
+        row = cache.by_stem(connection, ["1"])["1"]
+        assert row.num_cite == 0
+        assert not rows.went(connection, streamer, partial(downloads.lose_file, row=row, why="it is gone")).reserved
+
+
+@pytest.mark.parametrize("state", ["released", "aired"])
+def test_a_class_that_ended_while_a_sweep_asked_its_playout_is_no_error(
+    streamer: StreamerHost, state: AiringState
+) -> None:
+    with transaction(streamer.engine) as connection:
+        cache.make_sums(connection, streamer.settings.video_root)
+        rows.add(connection, rows.prepare("c-1", 1, time.time() - 700), AiringState.READY, "/v/1/1.flv", time.time())
+    way = playout_events.closing_of_late("c-1")
+    with transaction(streamer.engine) as connection:
+        if state == "released":
+            rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=1))
+        else:
+            one = airings.by_id(connection, ["c-1"])["c-1"]
+            rows.went(connection, streamer, lambda _, changes: decide_airing.close(changes, one, AiringState.AIRED, ""))
+    with transaction(streamer.engine) as connection:
+        rows.went(connection, streamer, way)
+
+
+def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_lost(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, now, real = hosts.ALIVE[0], time.time(), time.monotonic
+    commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now)
+    with transaction(teacher.engine) as connection:
+        changes = Changes(teacher.settings, now)
+        booking = strategies.booking("c-1", start_time=now + 600, end_time=now + 1200)
+        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
+        write(connection, teacher.journal, changes)
+    monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
+    mine, beats = membership.Membership(teacher), {name: {"at": now + 3600}}  # of before it was set back
+    teacher.listens_since = real() - 1000
+    asyncio.run(mine._take_in(now, beats, {}))
+    later_s = teacher.settings.streamer_lost_after_s + 1
+    monkeypatch.setattr(time, "monotonic", lambda: real() + later_s)
+    asyncio.run(mine._take_in(now + later_s, beats, {}))
+    assert teacher.living_now() == []
+    assert look(teacher.engine, leases.holder, name).lost_at is not None
+
+
+async def test_a_release_that_the_database_did_not_take_is_retried_as_soon_as_a_booking(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a minute later: until then a class that was cancelled is aired, and a lease that was granted is not held."""
+    streamer.fencing_token = "new"
+    said: list[Any] = [Release(class_id="c-1", placement=1), Grant(streamer=streamer.settings.name, session="new")]
+    with transaction(streamer.engine) as connection:
+        inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], time.time())
+        kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=time.time())
+    writes, tried = streamer.write_tx, []
+
+    async def is_full_once(*given: Any) -> Any:
+        tried.append(given)
+        if len(tried) == 1:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        return await writes(*given)
+
+    monkeypatch.setattr(streamer, "write_tx", is_full_once)
+    await Handler(streamer, {}).handle(TAKE_BACK, kept)
+    with transaction(streamer.engine) as connection:
+        soon = time.time() + failures.AWAY_S
+        assert len(inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=soon)) == 2
+
+
+@pytest.mark.parametrize(("granted_s", "now_s"), [(45.0, 300.0), (300.0, 45.0), (0.0, 45.0), (45.0, 0.0)])
+async def test_no_class_is_moved_before_the_lease_ends_that_the_last_beat_has_renewed(
+    teacher: TeacherHost, streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, granted_s: float, now_s: float
+) -> None:
+    """LEASE_S was changed, and the resident was started anew: it goes on with its session, and asks for no lease."""
+    name = streamer.settings.name
+    commit(teacher.engine, rows.granted, Granted(name, "session", granted_s), time.time())
+    with transaction(teacher.engine) as connection:
+        changes, start = Changes(teacher.settings, time.time()), time.time() + 600
+        booking = strategies.booking("c-1", start_time=start, end_time=start + 600)
+        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
+        write(connection, teacher.journal, changes)
+    streamer.settings = streamer.settings.model_copy(update={"lease_s": now_s})
+    beats = {}
+
+    class Redis:
+        async def beat(self, _key: str, who: str, _session: str, fields: Any, _claim: Any) -> Any:
+            beats[who] = {"at": time.time(), **json.loads(json.dumps(fields))}
+            return beats
+
+    nobody: Any = None
+    thread = lease.HeartbeatThread(streamer, lease.LeaseFacts(boot_now(), "session", {}), {}, nobody)
+    thread._set(decide_leases.Lease(decide_leases.until(boot_now(), granted_s)))  # that of the process before
+    monkeypatch.setattr(lease.QuorumCheck, "take_in", lambda *_: None)
+    redis: Any = Redis()
+    await thread._beat(redis)
+    thread._loop.close()
+    await membership.Membership(teacher)._take_in(time.time(), beats, {})
+    known_s = look(teacher.engine, leases.holder, name).lease_s
+    moved_after_s = decide_leases.lost_after(teacher.settings.streamer_lost_after_s, known_s)
+    assert thread._lease.until - boot_now() <= moved_after_s
+    assert known_s == now_s
