@@ -81,8 +81,8 @@ def _decide(changes: Changes, asked: Change, facts: BookingFacts, limits: Limits
         )
     _refuse_late(changes, order, min(order.end_time, booking.end_time))
     twin = changes.orders.get(placement.secondary_id(order.class_id))
-    airs_elsewhere = asked.push_url_backup not in (None, "", from_json(latest.payload).get(placement.BACKUP_FIELD))
-    stays = placement.secondary_of(latest.payload) is not None  # a change that is not in force yet may take it away
+    stays = from_json(latest.payload).get(placement.BACKUP_FIELD)  # a change that is not in force yet may take it away
+    airs_elsewhere = asked.push_url_backup not in (None, "", stays)
     if twin is not None and airs_elsewhere and (twin.state not in WAITS or not stays):
         why = Text("its second airing is {state}", state=twin.state if stays else BookingState.CANCELLED)
         if twin.message:
