@@ -182,7 +182,7 @@ def ended(
         changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
     why = ending["why"]
     if why == CANCELLED and airing.end_time <= changes.now:
-        why = Text("its end has come")  # its timetable was behind it before its playout, which stood still
+        why = Text("its end has come")  # its playout stood still then, and its line was taken out meanwhile
     if airing.state not in LIVE_AIRINGS or why == CANCELLED:
         return
     airing = _promised(changes, airing)
