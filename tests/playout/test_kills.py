@@ -26,12 +26,19 @@ from tests.playout.stage import Playout
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
+ESTABLISHED = "01"
 
 
 def arm(file: Path, point: str) -> None:
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(point)
     unfinished.replace(file)
+
+
+def senders(port: int) -> list[str]:
+    """The kernel's lines of connections to a port of loopback that still stand."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [local for _, local, remote, state, *_ in lines if remote.endswith(f":{port:04X}") and state == ESTABLISHED]
 
 
 @pytest.mark.parametrize("points", [dying.POINTS[:6], dying.POINTS[6:]], ids=["journal", "send and receive"])
@@ -102,6 +109,7 @@ def test_a_session_that_its_server_ended_while_no_worker_lived_is_replaced_and_h
         arm(die, "send: before")
         wait_until(lambda: not die.exists(), description="the death")
         receiver.of("c1")[0].cut()
+        wait_until(lambda: not senders(receiver.port), description="the kernel to know: its word may be lost at first")
         receiver.frozen.clear()
         playout.process.send_signal(signal.SIGCONT)
         wait_until(lambda: len(receiver.of("c1")) == 2 and receiver.of("c1")[1].packets(), description="a new session")
