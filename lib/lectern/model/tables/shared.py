@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     DefaultClause,
     Dialect,
     Index,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    event,
     false,
     func,
     text,
@@ -179,8 +181,15 @@ class MessageTables:
 
 
 def index_some(name: str, table: Table, column: str, which: str) -> None:
-    """Add an index of the rows for which the SQL *which* is true."""
-    Index(name, table.c[column], table.c.id, sqlite_where=text(which), postgresql_where=text(which))
+    """Add an index of the rows for which the SQL *which* is true.
+
+    What depends on the database is said only when it is made: else each start of a program loads PostgreSQL's dialect.
+    """
+
+    def choose(index: Index, connection: Connection, **_: object) -> None:
+        index.dialect_options[connection.dialect.name]["where"] = text(which)
+
+    event.listen(Index(name, table.c[column], table.c.id), "before_create", choose)
 
 
 def table_of(model: type[SQLModel]) -> Table:
