@@ -193,6 +193,28 @@ def test_a_holder_that_is_killed_is_followed_by_the_next_one(host: Host, last: s
     host.is_new()
 
 
+FULL = """
+import errno
+from lectern.rollout.backup.sqlite import SqliteFile
+def copy(self, folder):
+    (folder / self.file.name).write_bytes(b"half of it")
+    raise OSError(errno.ENOSPC, "No space left on device")
+SqliteFile.copy = copy
+"""
+
+
+def test_a_disk_that_is_full_when_all_is_copied_once_more_takes_the_host_back(host: Host) -> None:
+    """Nothing was changed since the first copy, so nothing is missing; and half a copy takes the host no room."""
+    before = host.tree()
+    opened(host)
+    ask(host, "stop")
+    os.kill(process_of(host), signal.SIGKILL)
+    opened(host, fault=FULL)
+    assert "No space left on device The host was rolled back" in ask(host, "stop")["msg"]
+    host.is_old(before)
+    assert not [*(host.root / "rollout" / "backups").rglob("*.part")]
+
+
 def test_what_keeps_the_window_from_beginning_is_told_at_once(host: Host) -> None:
     (backup,) = (host.root / "rollout" / "backups").iterdir()
     backup.rename(host.folder / "elsewhere")

@@ -334,7 +334,8 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
     answer.changed = True
     way = _Way(wanted, journal, answer)
     is_reloaded = way.has("reload", "done", since_rollback=True)
-    if not is_reloaded and way.silent is None and way.has("copy", "done"):
+    # Until a step has changed something, nothing of the copy is missed: a second one may have failed over the first.
+    if not is_reloaded and way.silent is None and any(way.has(step) for step in steps.CHANGING):
         raise CallAPerson(
             "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls {backups_dir}), "
             "give it its name back, then {type}.",

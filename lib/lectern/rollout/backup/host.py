@@ -251,7 +251,11 @@ def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
     target = wanted.backup_dir / SILENT
     if target.exists():
         shutil.rmtree(target)
-    return _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
+    try:
+        return _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
+    except BaseException:  # on a full disk, half a copy would take the room of the programs that are started again
+        shutil.rmtree(target.with_name(f"{target.name}.part"), ignore_errors=True)
+        raise
 
 
 def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_only: bool = False) -> Backup:
