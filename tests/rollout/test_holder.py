@@ -193,6 +193,27 @@ def test_a_holder_that_is_killed_is_followed_by_the_next_one(host: Host, last: s
     host.is_new()
 
 
+LATE = """
+from lectern.rollout.journal import RolloutJournal
+real = RolloutJournal.state
+def state(self, id_):
+    RolloutJournal.state = real
+    return "untouched"  # as it was before this one waited for the lock
+RolloutJournal.state = state
+"""
+
+
+def test_who_has_waited_for_another_with_the_same_rollout_finds_it_finished(host: Host) -> None:
+    """To do it once more would copy the new program over the copy of the old one, to which nobody could go back."""
+    before = host.tree()
+    opened(host)
+    for task in TASKS["streamer"]:
+        ask(host, task)
+    assert not opened(host, fault=LATE)["opened"]
+    assert host.done("rollback")["changed"]
+    host.is_old(before)
+
+
 FULL = """
 import errno
 from lectern.rollout.backup.sqlite import SqliteFile

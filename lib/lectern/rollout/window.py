@@ -179,6 +179,8 @@ def make_ready(wanted: Spec, journal: RolloutJournal) -> None:
             how=Text("rolled back") if history.taking_back else Text("done"),
             command=rollback.TYPE,
         )
+    if wanted.id in history.standing:  # another finished it while this one waited for the lock: its copy is needed
+        raise TryAgain("{id} is finished already; nothing is stopped.", id=wanted.id)
     if host.read(wanted.backup_dir) is None:
         raise Misuse(
             "{backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.",
@@ -253,6 +255,8 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
         raise CallAPerson("The process of the window did not start. See {log}.", log=wanted.rollout_dir / "holder.log")
     fields = json.loads(reply)
     if "msg" in fields:
+        if journal.state(wanted.id) == "finished":
+            return open_(wanted, failure, by_hand=by_hand)
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
     how = msgid("Process {pid} does the window; it goes on by itself {pace_s:g} s after the last request.")
     if by_hand:
