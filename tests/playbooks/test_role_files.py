@@ -169,13 +169,13 @@ def test_a_step_is_never_sent_twice() -> None:
     assert "\nretries = 0\n" in (ROOT / "ansible.cfg").read_text()
 
 
-def test_a_host_that_fails_goes_back_by_the_tasks_of_the_rollback_and_ends_the_roll() -> None:
+def test_a_host_that_fails_takes_back_what_was_begun_on_it_and_ends_the_roll() -> None:
     for play in (one for one in _yaml(ROOT / "playbooks" / "rollout.yml") if "serial" in one):
         first, block = play["tasks"]
         assert first["ansible.builtin.import_role"]["tasks_from"] == "unbroken"
         assert first["tags"] == ["always"]
         back, end = block["rescue"]
-        assert back["ansible.builtin.import_role"]["tasks_from"] == "rollback"
+        assert back["ansible.builtin.import_role"]["tasks_from"] == "back"
         assert end["ansible.builtin.import_role"]["tasks_from"] == "end"
         assert (back["tags"], end["tags"]) == (["always"], ["always"]), "--tags may not leave the way back out"
     [last] = _yaml(ROLES / "preflight" / "tasks" / "end.yml")

@@ -92,6 +92,7 @@ def test_what_the_program_refuses_changes_nothing_and_is_named(new: Host) -> Non
     assert answered.code == 1
     assert "ALARM_URLS: nonsense. Nothing is changed." in answered.msg
     assert "The host was rolled back" in answered.msg
+    assert not new.done("rollback", wanted=wanted)["changed"], "as the playbook asks then: the one below it stays"
     assert (says(new), (new.code / ".env").read_bytes(), program_pid(new, PROGRAM)) == (before, text, pid)
     new.done("verify")
 
