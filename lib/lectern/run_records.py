@@ -218,7 +218,8 @@ class RunRecord:
         type_, name, *_ = self.kind.value
         why = ", without a run because Prefect let none begin" if WITHOUT in self.tags else ""
         took = f"handled {clock(self.began)} to {clock(self.ended)}{why}"
-        return {"type": type_, "name": name, "message": f"{self._what()}; {took}"}
+        what = ascii(self._what())[1:-1] if self.is_plain else self._what()  # no character of it may be refused again
+        return {"type": type_, "name": name, "message": f"{what}; {took}"}
 
     def _what(self) -> str:
         if self.kind is RecordKind.REFUSED:

@@ -50,16 +50,22 @@ class Prefect:
         self.tables: list[dict[str, Any]] = []
         self.locked = 0  # how often it will say that its database is
         self.away = False
+        self.full: int | str = 0  # the status, or the error of each run, with which it answers while its disk is full
         self.refuses = ""  # a text in the name or the tags of a run
         self.logs_refused_with: int | None = None
         self.refuses_to_end = ""  # a text in the message of a state
+        self.fails_for = ""  # a text of a request that it did not foresee
         self.asked = 0
 
     async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
         self.asked += 1
         if self.away:
             raise httpx.ConnectError("away")
+        if isinstance(self.full, int) and self.full:
+            return self._refused(path, self.full)
         body = json.loads(content)
+        if self.fails_for and self.fails_for in json.dumps(body, ensure_ascii=False):
+            return self._refused(path, 500)
         if path.endswith("/bulk"):
             return self._answer(path, {"results": self._create(path.split("/")[2], body)})
         if path.endswith("/set_state"):
@@ -92,6 +98,8 @@ class Prefect:
             self.locked -= 1
             said = {"flow_run_id": None, "status": "FAILED", "error": "(sqlite3.OperationalError) database is locked"}
             return [said] * len(asked)
+        if self.full:
+            return [{"flow_run_id": None, "status": "FAILED", "error": self.full}] * len(asked)
         bad = [bool(self.refuses) and self.refuses in f"{one['name']} {one['tags']}" for one in asked]
         if any(bad):  # one transaction: none of them was created, whatever is said of the others
             return [
@@ -377,6 +385,53 @@ async def test_while_prefect_is_away_nothing_waits_and_all_is_shown_once_later(d
             break
     working.cancel()
     assert desk.prefect.ids() == list(range(1, 31))
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        500,
+        "(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO flow_run]",
+        "(sqlalchemy.dialects.postgresql.asyncpg.Error) <class 'asyncpg.exceptions.DiskFullError'>: could not extend",
+    ],
+)
+async def test_while_the_disk_of_prefect_is_full_all_waits_and_is_shown_once_later(desk: Desk, full: int | str) -> None:
+    """It answers, and refuses each run: it does not say that the run is bad."""
+    await desk.handle("c-1", "c-2")
+    await desk.runs.without(NewRun("transcode", {}, "transcode 7 240P"))
+    desk.prefect.full = full
+    for _ in range(2):
+        with pytest.raises(TryAgain):
+            await desk.recorder.tell()
+    assert desk.unrecorded() == 3
+    desk.prefect.full = 0
+    await desk.recorder.tell()
+    assert {one["name"] for one in desk.prefect.runs.values()} == {"booking 2 messages", "transcode 7 240P"}
+    assert desk.unrecorded() == 0
+    assert "class:c-1" in str(desk.prefect.runs), "with its labels"
+
+
+async def test_a_run_whose_text_prefect_did_not_foresee_holds_up_no_other(desk: Desk) -> None:
+    """It answers 500 then, too: the run is shown without its labels, and the text in plain characters."""
+    await desk.handle("c-1")
+    desk.error, desk.prefect.fails_for = TryAgain("\N{SNOWMAN}"), "\N{SNOWMAN}"
+    with pytest.raises(TryAgain):
+        await desk.runs.without(NewRun("transcode", {}, "transcode 7 240P"))
+    await desk.recorder.tell()
+    messages = {one["name"]: one["state"]["message"] for one in desk.prefect.runs.values()}
+    assert messages["transcode 7 240P"].startswith(r"\u2603; handled ")
+    assert (set(messages), desk.unrecorded()) == ({"booking c-1", "transcode 7 240P"}, 0)
+
+
+async def test_the_end_of_a_run_waits_while_the_disk_of_prefect_is_full(desk: Desk) -> None:
+    await desk.runs.without(NewRun("transcode", {}, "transcode 7 240P", key="k-1"))
+    desk.prefect.fails_for = "force"
+    with pytest.raises(TryAgain):
+        await desk.recorder.tell()
+    assert desk.unrecorded() == 1
+    desk.prefect.fails_for = ""
+    await desk.recorder.tell()
+    assert desk.unrecorded() == 0
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -6,6 +6,7 @@ It knows only what the rows say, so after a crash it goes on with its usual work
 import asyncio
 import json
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -38,6 +39,11 @@ AT_ONCE = 2000  # number of messages that are read at a time, the oldest first
 DETAILS_KEPT = 2000  # number of runs whose log and table wait to be sent; those of the oldest beyond it are not
 SAY_EVERY_S, KNOWN_S = 60.0, 10.0
 """Seconds between two log lines while Prefect is away, and from the start to the first one: until Prefect knows us."""
+
+SERVER_ERROR = httpx.codes.INTERNAL_SERVER_ERROR
+DATABASE_FAILS = re.compile(r"\(\S+\.(Database|Interface|Internal|Operational)?Error\)")
+"""How the error of a run begins if Prefect's database failed, as it does on a full disk; or SERVER_ERROR is answered.
+Both can also mean a text in the run that Prefect did not foresee, but not if it was asked for without its labels."""
 
 
 class Recorder:
@@ -135,20 +141,23 @@ class Recorder:
         for record in records:
             if record.work is not None and record.run_id is not None:  # Prefect may have created it before
                 body = {"state": record.state(), "force": True}
-                await self._ask("POST", f"/flow_runs/{record.run_id}/set_state", body, f"the end of {record.name}")
+                path = f"/flow_runs/{record.run_id}/set_state"
+                await self._ask(path, body, f"the end of {record.name}", may_wait=True)
         await self._host.write_tx(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
         self._details.extend(record for record in records if record.run_id is not None)
 
     async def _create(self, records: Sequence[RunRecord]) -> None:
         """Create runs of one flow in one request; each that Prefect refuses is asked for alone, then without labels."""
         answers: list[UUID | str]
+        is_bare = len(records) == 1 and records[0].is_plain  # if it fails for no reason of its own, it waits
         async with asking():
             try:
                 answers = await self._runs.created.bulk(records[0].flow, [record.request() for record in records])
             except httpx.HTTPStatusError as error:
                 if error.response.status_code == httpx.codes.NOT_FOUND:
                     raise self._runs.created.failed("recorder", error) from error
-                if error.response.status_code not in REFUSES:
+                status = error.response.status_code
+                if status not in REFUSES or (status == SERVER_ERROR and is_bare):
                     raise
                 answers = [str(error)]
         if all(isinstance(answer, UUID) for answer in answers):
@@ -160,27 +169,32 @@ class Recorder:
         elif not records[0].is_plain:
             records[0].is_plain = True
             await self._create(records)
+        elif DATABASE_FAILS.match(why := str(answers[0])):
+            raise TryAgain("{what}: Prefect does not take the run: {error}", what=records[0].name, error=why)
         else:
-            log.error("%s: its run cannot be shown: %s", records[0].name, answers[0])
+            log.error("%s: its run cannot be shown: %s", records[0].name, why)
 
     async def _detail(self, record: RunRecord) -> None:
         past = await self._host.read_tx(events.between, self._host.journal, record.classes, record.began, record.ended)
         if lines := record.log(past):
-            await self._ask("POST", "/logs/", lines, f"the log of {record.name}")
+            await self._ask("/logs/", lines, f"the log of {record.name}")
         if record.lines:
             table = {"key": f"{record.flow}-batch", "type": "table", "description": "What became of each"}
             data = json.dumps(record.lines)
-            await self._ask("POST", "/artifacts/", {**table, "data": data, "flow_run_id": record.run_id}, record.name)
+            await self._ask("/artifacts/", {**table, "data": data, "flow_run_id": record.run_id}, record.name)
 
-    async def _ask(self, method: Any, path: Any, body: object, what: str) -> None:  # noqa: ANN401 (Prefect's literals)
-        """Ask Prefect once; a refusal is logged, and holds up nothing else."""
+    async def _ask(self, path: Any, body: object, what: str, *, may_wait: bool = False) -> None:  # noqa: ANN401
+        """Ask Prefect once; a refusal is logged, and holds up nothing else; so is an error of it, if it may not wait.
+
+        Raises TryAgain if Prefect is away.
+        """
         content = json.dumps(body, default=str).encode(errors="replace")
         self._host.watchdog.note("recorder")
         async with asking():
             try:
-                (await self._runs.client.request(method, path, content=content, headers=JSON)).raise_for_status()
+                (await self._runs.client.request("POST", path, content=content, headers=JSON)).raise_for_status()
             except httpx.HTTPStatusError as error:
-                if not error.response.is_client_error and error.response.status_code not in REFUSES:
+                if not error.response.is_client_error and (may_wait or error.response.status_code != SERVER_ERROR):
                     raise
                 log.warning("recorder: %s is not shown: %s", what, error)
 

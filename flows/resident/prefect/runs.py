@@ -287,7 +287,7 @@ BUSY_TRIES, BUSY_PAUSE_S, BUSY_MOST_S = 16, 0.05, 0.4
 CREATE_S = 5.0  # seconds after which a Prefect server that has not taken a run counts as away
 BULK = 25  # number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile
 HOST = "host:"  # the prefix of the tag by which a run of a shared queue names the host that executes it
-REFUSES = frozenset({400, 409, 413, 422, 500})  # the status codes with which the API refuses a request for good
+REFUSES = frozenset({400, 409, 413, 422, 500})  # the status codes that may mean that the request itself is bad
 UNHEARD_KEPT = 200  # number of runs that are looked for later because Prefect did not say whether it has created them
 
 
