@@ -238,6 +238,35 @@ def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
     assert len(left) == (0 if drains else 1)
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_job_that_is_another_one_after_a_restart_waits_for_no_place_of_its_own(
+    job: Job, monkeypatch: pytest.MonkeyPatch, *, reached: bool
+) -> None:
+    """A setting changed, or a part of it is made: what runs there cannot be resumed, and held the only place."""
+    left: list[str] = []
+
+    async def ended(_: object, _root: str, name: str) -> None:
+        if not reached:
+            raise ssh.Lost("ecs-1: the connection is lost")
+        left.append(name)
+
+    monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
+    monkeypatch.setattr(detached, "leave", ended)
+    monkeypatch.setattr(work, "LOOK_S", 0.01)
+    job.change(lambda connection: transcodings.attach(connection, job.kept.due, OURS, job.place))
+    again = {"max_ecs_jobs": 1, "public_url": "http://another.example"}
+    job.host.settings = job.host.settings.model_copy(update=again)
+    due = job.read(transcodings.under_way)
+
+    async def placed() -> BegunJob:
+        return await asyncio.wait_for(work.HostQueue().place(TranscodeJob(job.host, due, OURS)), 5)
+
+    place = asyncio.run(placed())
+    assert (place.host, job.row()["ecs_job"]) == (SERVER, place.job)
+    assert place.job != job.place.job
+    assert left == ([job.place.job] if reached else [])
+
+
 def at_work(job: Job, monkeypatch: pytest.MonkeyPatch, *, drains: bool = False) -> Coroutine[Any, Any, object]:
     """An attempt on a host, in a process that *drains*; nothing is shown."""
     monkeypatch.setattr(job.host, "runs", SimpleNamespace(draining=lambda: drains))

@@ -434,11 +434,16 @@ class HostQueue:
         known, first = hosts(job.settings), job.due[0]
         if not known:
             raise FallBack("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem)
-        if first.begun_at is not None and first.ecs_host in known and not job.avoid:
-            before = BegunJob(first.ecs_host, remote_job(job.settings, job.due).name, first.begun_at)
-            if first.ecs_job == before.job:
-                job.left.add((before.host, before.job))
-                return before
+        if first.begun_at is not None and not job.avoid:
+            if first.ecs_host in known and first.ecs_job is not None:
+                job.left.add(there := (first.ecs_host, first.ecs_job))
+                if first.ecs_job == remote_job(job.settings, job.due).name:
+                    return BegunJob(*there, first.begun_at)
+                if await leave(job.host, job.settings, *there):
+                    job.left.discard(there)
+            # What was begun is another job, as after a change of UPLOAD_URL or when a part of it is made. Its place is
+            # given up, else this one would wait for itself.
+            await job.host.write_tx(transcodings.given_up, job.due, job.owner)
         given: asyncio.Future[BegunJob] = asyncio.get_running_loop().create_future()
         self._waiting[job] = given
         self.moved.set()
