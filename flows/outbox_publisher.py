@@ -48,6 +48,8 @@ def patience(host: Host[Any]) -> AlertPolicy:
         goes_on.add(errors.WORK_FAILED.number)
     if isinstance(host, TeacherHost) and host.webhook_off:
         goes_on.add(errors.WEBHOOK_REFUSES.number)
+    if getattr(settings, "oss_transcode_url", None) is None:  # no request is made that it could take
+        goes_on.discard(errors.OSS_REFUSES.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_cooldown_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
     return AlertPolicy(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)

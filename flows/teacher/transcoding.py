@@ -272,8 +272,7 @@ async def _said_if_refused(host: TeacherHost) -> AsyncIterator[None]:
 async def remember(host: TeacherHost) -> None:
     """Take over from the process before that the OSS refuses this teacher, which goes on until it takes a request."""
     code = errors.OSS_REFUSES.number
-    is_told = await host.read_tx(incidents.open_of, host.journal, code) is not None
-    if is_told and host.settings.oss_transcode_url is not None:
+    if await host.read_tx(incidents.open_of, host.journal, code) is not None:
         host.ongoing[code] = math.inf
 
 

@@ -13,13 +13,14 @@ import pytest
 from starlette.requests import Request
 
 from flows.host import StreamerHost, TeacherHost
+from flows.outbox_publisher import patience
 from flows.resident import http
 from flows.resident.http import Reload
 from flows.streamer.playout_sync import TimetableReader
 from lectern.allowlist import Allowlist
 from lectern.db import cache
 from lectern.db.engine import reading
-from lectern.errors import Misuse
+from lectern.errors import OSS_REFUSES, Misuse
 from lectern.i18n import translated
 from lectern.model.tables import streamer as tables
 from lectern.settings import Cost, StreamerSettings, TeacherSettings
@@ -125,6 +126,16 @@ async def test_what_is_wrong_together_is_refused_too(teacher: TeacherHost, wrong
     with pytest.raises(Misuse, match=why):
         await said(teacher)
     assert teacher.settings is before
+
+
+async def test_an_oss_that_is_asked_no_more_refuses_no_more(teacher: TeacherHost) -> None:
+    """No request will be taken that ends the trouble: its alarm would stay open until a restart."""
+    write(TRANSCODE_SIGN_KEY="made-up", OSS_TRANSCODE_URL="http://oss.example/")
+    teacher.settings, teacher.ongoing[OSS_REFUSES.number] = TeacherSettings.load(), math.inf
+    assert OSS_REFUSES.number in patience(teacher).goes_on
+    write(TRANSCODE_SIGN_KEY="made-up")
+    await said(teacher)
+    assert OSS_REFUSES.number not in patience(teacher).goes_on
 
 
 async def test_what_needs_a_restart_stays_and_is_told_until_there_is_one(streamer: StreamerHost) -> None:
