@@ -6,6 +6,8 @@ import shutil
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
 from collections import namedtuple
@@ -198,3 +200,49 @@ def test_a_damaged_manifest_calls_a_person(wanted: Spec) -> None:
     (wanted.backup_dir / disk.MANIFEST).write_text(json.dumps({"id": 1}))
     with pytest.raises(CallAPerson, match="cannot be read"):
         backup_host.read(wanted.backup_dir)
+
+
+KILLED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode=WAL")
+connection.execute("INSERT INTO task_list (class_id) VALUES ('since')")
+os.kill(os.getpid(), 9)
+"""
+
+
+def stopped(wanted: Spec) -> backup_host.Backup:
+    """What a window copies of the host while all is stopped."""
+    backup_host.make(wanted)
+    return backup_host.copy_in_silence(wanted)
+
+
+def classes(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return {row[0] for row in connection.execute("SELECT class_id FROM task_list")}
+
+
+def test_a_restore_takes_rows_back_that_a_killed_program_has_only_written_beside_the_file(wanted: Spec) -> None:
+    """The file alone has the bytes of the copy already; the rows in its log are exported, and gone."""
+    with closing(sqlite3.connect(wanted.database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    copied = stopped(wanted)
+    backup_host.restore(wanted, copied)  # of a first try that was killed before it could say so
+    subprocess.run([sys.executable, "-c", KILLED, str(wanted.database)], check=False)
+    assert sha256(wanted.database) == copied.sha256
+    backup_host.restore(wanted, copied)
+    assert classes(wanted.database) == {"c-1"}
+    since = json.loads((wanted.backup_dir / "rows-since-2.json").read_text())
+    assert [row["class_id"] for row in since["task_list"]] == ["since"]
+
+
+def test_a_restore_puts_nothing_in_the_place_of_a_database_that_a_program_has_open(wanted: Spec) -> None:
+    """Whoever is outside supervisord would go on writing into the file that is gone."""
+    copied = stopped(wanted)
+    with closing(sqlite3.connect(wanted.database, isolation_level=None)) as another:
+        another.execute("PRAGMA journal_mode=WAL")
+        another.execute("INSERT INTO task_list (class_id) VALUES ('since')")
+        with pytest.raises(Misuse, match="another program has it open"):
+            backup_host.restore(wanted, copied)
+        another.execute("INSERT INTO task_list (class_id) VALUES ('later')")
+    assert classes(wanted.database) == {"c-1", "since", "later"}

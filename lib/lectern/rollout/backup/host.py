@@ -317,6 +317,8 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
     file = copied.file_in(folder / SILENT)
     sentences: list[str] = []
     if database.exists():
+        # This also brings into the file what a killed program has only written beside it: else it would be overlooked.
+        database.refuse_company()
         if file is not None and sha256(file) == sha256(database.file):
             return [Text("{database}: it is the copy already.", database=database.shown)]
         target = files.free(folder / "rows-since.json")
