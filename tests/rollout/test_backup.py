@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout import files
+from lectern.rollout import files, rollback
 from lectern.rollout.backup import host as backup_host
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
@@ -246,3 +246,13 @@ def test_a_restore_puts_nothing_in_the_place_of_a_database_that_a_program_has_op
             backup_host.restore(wanted, copied)
         another.execute("INSERT INTO task_list (class_id) VALUES ('later')")
     assert classes(wanted.database) == {"c-1", "since", "later"}
+
+
+def test_a_copy_that_was_changed_is_refused_before_a_rollback_stops_anything(wanted: Spec) -> None:
+    """Afterwards the programs would stay stopped."""
+    stopped(wanted)
+    asked = wanted.model_copy(update={"restore_database": True})
+    with (wanted.backup_dir / backup_host.SILENT / wanted.database.name).open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(CallAPerson, match="not what was copied"):
+        rollback.refuse_harm(asked, RolloutJournal.of(asked))

@@ -151,10 +151,12 @@ def _runs_on(wanted: Spec, journal: RolloutJournal) -> bool:
 
 
 def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
-    """Raise, before anything is stopped, if what is behind cannot start, or a class on air would be cut."""
+    """Raise, before a stop, if what is behind cannot start or be restored, or a class on air would be cut."""
     copied = host.silent(wanted)
     if copied is None:
         return  # the rollback itself reports that it is missing
+    if wanted.restore_database:
+        host.unchanged_copy(wanted, copied)
     if journal.behind(wanted.id) is not None:
         _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())

@@ -311,15 +311,25 @@ def restorable(wanted: Spec) -> SqliteFile:
     )
 
 
+def unchanged_copy(wanted: Spec, copied: Backup) -> Path | None:
+    """The database's copy of *copied*, None if there was no database; raises CallAPerson if it is another by now."""
+    file = copied.file_in(wanted.backup_dir / SILENT)
+    if file is not None and sha256(file) != copied.sha256:
+        raise CallAPerson(
+            "{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file
+        )
+    return file
+
+
 def restore(wanted: Spec, copied: Backup) -> list[str]:
     """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
     folder, database = wanted.backup_dir, restorable(wanted)
-    file = copied.file_in(folder / SILENT)
+    file = unchanged_copy(wanted, copied)
     sentences: list[str] = []
     if database.exists():
         # This also brings into the file what a killed program has only written beside it: else it would be overlooked.
         database.refuse_company()
-        if file is not None and sha256(file) == sha256(database.file):
+        if file is not None and copied.sha256 == sha256(database.file):
             return [Text("{database}: it is the copy already.", database=database.shown)]
         target = files.free(folder / "rows-since.json")
         number = _keep(database.rows_since(file), target)
@@ -329,10 +339,6 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
     if file is None:
         database.clear()
         return [*sentences, Text("{database}: taken away, as there was none.", database=database.shown)]
-    if sha256(file) != copied.sha256:
-        raise CallAPerson(
-            "{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file
-        )
     database.put_back(file, copied.rows, wanted.user)
     return [*sentences, Text("{database}: restored from {file}.", database=database.shown, file=file)]
 
