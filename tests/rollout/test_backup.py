@@ -256,3 +256,14 @@ def test_a_copy_that_was_changed_is_refused_before_a_rollback_stops_anything(wan
         file.write(b"x")
     with pytest.raises(CallAPerson, match="not what was copied"):
         rollback.refuse_harm(asked, RolloutJournal.of(asked))
+
+
+def test_a_database_that_cannot_be_read_is_kept_whole_when_the_copy_takes_its_place(wanted: Spec) -> None:
+    """Such a one is what a restore is for; whoever can read more of it finds it beside the copy."""
+    copied = stopped(wanted)
+    wanted.database.write_bytes(b"no database, and long enough to be taken for one" * 100)
+    said = backup_host.restore(wanted, copied)
+    assert classes(wanted.database) == {"c-1"}
+    (aside,) = wanted.database.parent.glob("*.damaged")
+    assert aside.read_bytes().startswith(b"no database")
+    assert str(aside) in str(said[0])

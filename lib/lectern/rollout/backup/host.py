@@ -332,10 +332,14 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
         if file is not None and copied.sha256 == sha256(database.file):
             return [Text("{database}: it is the copy already.", database=database.shown)]
         target = files.free(folder / "rows-since.json")
-        number = _keep(database.rows_since(file), target)
-        # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
-        text = msgid("{file} in the backup: {n:,} rows written since the copy.")
-        sentences.append(Text(text, file=target.name, n=number))
+        try:
+            number = _keep(database.rows_since(file), target)
+            # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
+            text = msgid("{file} in the backup: {n:,} rows written since the copy.")
+            sentences.append(Text(text, file=target.name, n=number))
+        except CallAPerson:  # a damaged database is what a restore is for
+            text = msgid("{database}: what was written since the copy cannot be read; it is kept whole as {aside}.")
+            sentences.append(Text(text, database=database.shown, aside=database.keep_aside()))
     if file is None:
         database.clear()
         return [*sentences, Text("{database}: taken away, as there was none.", database=database.shown)]

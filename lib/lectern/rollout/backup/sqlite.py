@@ -166,6 +166,14 @@ class SqliteFile:
         """Put *copied* in the database's place; an existing file keeps its owner, a new one belongs to *user*."""
         _put(copied, self.file, files.Owner.of(self.file) if self.exists() else files.Owner.user(user, 0o640))
 
+    def keep_aside(self) -> Path:
+        """Give the database a second name, which it keeps when another takes its place; returns that."""
+        aside = files.free(self.file.with_name(f"{self.file.name}.damaged"))
+        for file in filter(Path.exists, self.files):
+            aside.with_name(file.name.replace(self.file.name, aside.name, 1)).hardlink_to(file)
+        files.sync_folder(aside.parent)
+        return aside
+
     def clear(self) -> None:
         """Delete the database."""
         for file in self.files:
