@@ -81,6 +81,19 @@ def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exporte
     assert any(str(aside) in one for one in answer["said"])
 
 
+def test_a_database_whose_restore_is_asked_for_only_by_a_later_try_is_restored(host: Host) -> None:
+    """That the program cannot live with the present one shows only when it runs again."""
+    finished(host)
+    booked(host)
+    fault = "from lectern.errors import TryAgain\nfrom lectern.rollout import takeover\n"
+    fault += "def fails(_): raise TryAgain('odd')\ntakeover.undo = fails\n"
+    assert "not all is back" in host.step("rollback", fault=fault).msg
+    assert host.states() == {"idc_client": "RUNNING"}
+    host.done("rollback", wanted=host.wanted(restore_database=True))
+    assert "new" not in classes(host)
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
 def test_teacher_leaves_streamer_its_classes_and_it_airs_none_that_is_another_s(host: Host, tmp_path: Path) -> None:
     """Said while nothing runs: a teacher that missed the streamer would move what the old program airs."""
     start = int(time.time()) + 3600

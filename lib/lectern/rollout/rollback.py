@@ -335,7 +335,9 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
     """Undo the window of *wanted*, however far it has come; the caller holds the lock."""
     answer.changed = True
     way = _Way(wanted, journal, answer)
-    is_reloaded = way.has("reload", "done", since_rollback=True)
+    is_restored = way.has("restore", "done", since_rollback=True) or not way.has("copy", "done")
+    # Whoever asks for the database only now has seen the program fail with the present one: all is stopped again.
+    is_reloaded = way.has("reload", "done", since_rollback=True) and (is_restored or not wanted.restore_database)
     # Until a step has changed something, nothing of the copy is missed: a second one may have failed over the first.
     if not is_reloaded and way.silent is None and any(way.has(step) for step in steps.CHANGING):
         raise CallAPerson(
