@@ -267,3 +267,17 @@ def test_a_database_that_cannot_be_read_is_kept_whole_when_the_copy_takes_its_pl
     (aside,) = wanted.database.parent.glob("*.damaged")
     assert aside.read_bytes().startswith(b"no database")
     assert str(aside) in str(said[0])
+
+
+def test_a_database_that_is_a_link_is_restored_where_the_link_leads(wanted: Spec, tmp_path: Path) -> None:
+    """SQLite keeps its log there, too; the link stays."""
+    data = tmp_path / "disk" / wanted.database.name
+    data.parent.mkdir()
+    wanted.database.rename(data)
+    wanted.database.symlink_to(data)
+    copied = stopped(wanted)
+    subprocess.run([sys.executable, "-c", KILLED, str(wanted.database)], check=False)
+    backup_host.restore(wanted, copied)
+    assert wanted.database.readlink() == data
+    assert classes(data) == {"c-1"}
+    assert [path.name for path in data.parent.iterdir()] == [data.name]

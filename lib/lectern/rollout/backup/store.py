@@ -17,14 +17,19 @@ def at(url: str) -> Store:
     """The database that *url* names."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return SqliteFile(Path(parsed.database or "").absolute())
+        return _file(Path(parsed.database or "").absolute())
     return PostgresServer(parsed.set(drivername="postgresql+psycopg"))
 
 
 def of(wanted: Spec) -> Store:
     """The database that the program of *wanted* will work in: that of its settings, or the file of the inventory."""
     url = wanted.env.get(f"{wanted.role.upper()}_DATABASE_URL", "")
-    return at(url) if url and not url.startswith("sqlite") else SqliteFile(wanted.database)
+    return at(url) if url and not url.startswith("sqlite") else _file(wanted.database)
+
+
+def _file(path: Path) -> SqliteFile:
+    """The database at *path*; if that is a link, its target, beside which SQLite keeps its other files."""
+    return SqliteFile(path.resolve() if path.is_symlink() else path)
 
 
 def opened(database: Store) -> AbstractContextManager[Engine]:
