@@ -170,6 +170,26 @@ def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(live: P
     assert isinstance(typed("streamer", "--restore", path).exception, CallAPerson)
 
 
+def test_a_backup_of_one_kind_of_database_takes_the_place_of_none_of_the_other(live: Path, folder: Path) -> None:
+    """The sentence says what to type instead, and nothing is lost."""
+    backup = Path(str(told("streamer")["folder"]))
+    before, server = live.read_bytes(), "postgresql://user:hidden@127.0.0.1:1/lectern"
+    refused = typed("--database", server, "--name", "streamer-streamer1", "--restore", str(backup)).exception
+    assert isinstance(refused, Misuse)
+    assert f"--database sqlite:///{live} --name streamer-streamer1 --restore {backup}" in refused.message
+    assert "hidden" not in refused.message
+
+    made = nightly.NightlyBackup.model_validate_json((backup / disk.MANIFEST).read_text())
+    (backup / "lectern.dump").write_bytes(b"PGDMP and so on")
+    digest = sha256(backup / "lectern.dump")
+    dumped = made.model_copy(update={"database": "db1/lectern", "file": "lectern.dump", "sha256": digest})
+    (backup / disk.MANIFEST).write_text(dumped.model_dump_json())
+    refused = typed("streamer", "--restore", str(backup)).exception
+    assert isinstance(refused, Misuse)
+    assert f"--database postgresql://db1/lectern --name streamer-streamer1 --restore {backup}" in refused.message
+    assert live.read_bytes() == before
+
+
 def test_nothing_is_put_back_under_a_program_that_is_at_work(live: Path) -> None:
     """It would go on writing into the file that is gone, and all of that would be lost at its next start."""
     path = str(told("streamer")["folder"])

@@ -20,6 +20,7 @@ from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
 from lectern.rollout.backup import Copy
+from lectern.rollout.backup.postgres import DUMP, PostgresServer
 from lectern.rollout.backup.store import Store
 from lectern.rollout.files import sha256
 from lectern.storage import disk
@@ -105,7 +106,8 @@ def finished(manifest: M, part: Path) -> M:
 def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
     """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
 
-    Raises Misuse if it is no backup of *name* or somebody uses the database, CallAPerson if the backup is damaged.
+    Raises Misuse if it is no backup of *name*, of another kind of database, or somebody uses the database, CallAPerson
+    if the backup is damaged.
     """
     try:
         manifest = NightlyBackup.model_validate_json((folder / disk.MANIFEST).read_text(encoding="utf-8"))
@@ -124,10 +126,28 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
         raise CallAPerson(
             "{file}: it is not what was copied (its SHA-256 differs). Nothing was changed.", file=folder / manifest.file
         )
+    _refuse_other_kind(database, manifest, folder)
     database.refuse_company()
     # Not by the environment: who became another user has the former name there.
     database.put_back(folder / manifest.file, manifest.rows, pwd.getpwuid(os.geteuid()).pw_name)
     return manifest
+
+
+def _refuse_other_kind(database: Store, manifest: NightlyBackup, folder: Path) -> None:
+    """Raise Misuse if the backup is one of PostgreSQL's and *database* a file, or the other way round."""
+    with (folder / manifest.file).open("rb") as copy:
+        is_dump = copy.read(len(DUMP)) == DUMP
+    if is_dump != isinstance(database, PostgresServer):
+        raise Misuse(
+            "{folder}: it is a backup of {what}, and {shown} is another kind of database. Nothing was changed. To put "
+            "it back where it was, type, with user and password before a server's host: lectern backup --database "
+            "{url} --name {name} --restore {folder}",
+            folder=folder,
+            what=manifest.database,
+            shown=database.shown,
+            url=f"{'postgresql://' if is_dump else 'sqlite:///'}{manifest.database}",
+            name=manifest.name,
+        )
 
 
 def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Container[str | None] = ()) -> list[str]:

@@ -25,6 +25,8 @@ ABANDONED_S = 86400.0
 """Seconds after which a scratch database counts as the leftover of a killed process, and is dropped."""
 GONE_S = 5.0
 """Seconds within which the server forgets the session of a program that has just been stopped."""
+DUMP = b"PGDMP"
+"""With which the file of a dump begins."""
 _SCRATCH = "lectern_scratch"
 _PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port")
 """Parameters that a database URL may have in its query; PostgreSQL's programs read them as ``PGSSLMODE`` and so on."""
