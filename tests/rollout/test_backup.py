@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout import files, rollback
+from lectern.rollout import files, release_link, rollback
 from lectern.rollout.backup import host as backup_host
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
@@ -214,7 +214,10 @@ os.kill(os.getpid(), 9)
 def stopped(wanted: Spec) -> backup_host.Backup:
     """What a window copies of the host while all is stopped."""
     backup_host.make(wanted)
-    return backup_host.copy_in_silence(wanted)
+    backup_host.copy_in_silence(wanted)
+    copied = backup_host.silent(wanted)
+    assert copied is not None
+    return copied
 
 
 def classes(file: Path) -> set[str]:
@@ -281,3 +284,38 @@ def test_a_database_that_is_a_link_is_restored_where_the_link_leads(wanted: Spec
     assert wanted.database.readlink() == data
     assert classes(data) == {"c-1"}
     assert [path.name for path in data.parent.iterdir()] == [data.name]
+
+
+def test_supervisors_files_come_back_as_what_they_were(host: Host, wanted: Spec) -> None:
+    """A file as a file, though the new program's has its name; a link as a link, though it leads nowhere."""
+    wanted = host.parsed(old_programs=["idc_client.conf", "gone.conf"])
+    available = host.folder / "available.conf"
+    (host.programs / "idc_client.conf").rename(available)
+    (host.programs / "idc_client.conf").symlink_to(available)
+    (host.programs / "gone.conf").symlink_to(host.folder / "nowhere.conf")
+    wanted.conf.write_text("; somebody's own\n")
+    wanted.conf.chmod(0o640)
+    before = {path: files.link_target(path) or path.read_bytes() for path in host.programs.iterdir()}
+    copied = stopped(wanted)
+    release_link.render_instance(wanted, RolloutJournal.of(wanted))
+    release_link.apply(wanted)
+    assert [path.name for path in host.programs.iterdir()] == [wanted.conf.name]
+    release_link.take_back(wanted, copied.before)
+    assert {path: files.link_target(path) or path.read_bytes() for path in host.programs.iterdir()} == before
+    assert stat.S_IMODE(wanted.conf.stat().st_mode) == 0o640
+    assert release_link.is_back(wanted, copied.before)
+    assert release_link.take_back(wanted, copied.before) == []
+
+
+def test_what_somebody_wrote_into_the_new_programs_supervisor_file_is_kept_when_that_goes(wanted: Spec) -> None:
+    """The file itself may not stay: supervisord would start both programs."""
+    copied = stopped(wanted)
+    release_link.render_instance(wanted, RolloutJournal.of(wanted))
+    release_link.apply(wanted)
+    wanted.conf.unlink()
+    wanted.conf.write_text("; a person\n")
+    said = release_link.take_back(wanted, copied.before)
+    assert not wanted.conf.exists()
+    kept = wanted.backup_dir / f"since-{wanted.conf.name}"
+    assert kept.read_text() == "; a person\n"
+    assert any(kept.name in sentence for sentence in said)

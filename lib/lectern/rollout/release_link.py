@@ -96,28 +96,50 @@ def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
             files.switch_link(wanted.current, before.link)
         target = before.link or Text("nothing")
         sentences.append(Text("{path}: leads to {target} again.", path=wanted.current, target=target))
-    # If a release is behind, the new program's file leads to its instance by now, unless somebody took it away.
-    if before.data(wanted.conf) is not None and not wanted.conf.exists():
-        files.switch_link(wanted.conf, _program(wanted))
-        sentences.append(Text("{path}: put back.", path=wanted.conf))
-    elif before.data(wanted.conf) is None and files.remove(wanted.conf):
-        sentences.append(Text("{path}: taken out.", path=wanted.conf))
-    for path in wanted.old_confs:
-        data = before.data(path)
-        if data is None or (path.exists() and path.read_bytes() == data):
-            continue
-        if path.exists():
-            text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
-            sentences.append(Text(text, path=path))
-        else:
-            files.write(path, data, before.kept(path).owner)
-            sentences.append(Text("{path}: put back.", path=path))
+    for path in (wanted.conf, *wanted.old_confs):
+        if not _is_as_before(path, before):
+            sentences += _taken_back(wanted, before, path)
     return sentences
+
+
+def _taken_back(wanted: Spec, before: FilesBefore, path: Path) -> list[str]:
+    """Restore one of supervisor's files, which is not as it was *before*."""
+    kept, data = before.kept(path), before.data(path)
+    is_foreign = os.path.lexists(path) and files.link_target(path) != _program(wanted)
+    if data is None and kept.link is None:
+        if path != wanted.conf:
+            return []
+        # It goes even if somebody wrote it: supervisord would start both programs.
+        if is_foreign and not path.is_symlink():
+            written = files.free(wanted.backup_dir / f"since-{path.name}")
+            files.write(written, path.read_bytes(), files.PRIVATE)
+            files.remove(path)
+            text = msgid("{path}: taken out; what somebody has written there is in the backup, as {file}.")
+            return [Text(text, path=path, file=written.name)]
+        files.remove(path)
+        return [Text("{path}: taken out.", path=path)]
+    if is_foreign:
+        text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
+        return [Text(text, path=path)]
+    if kept.link is not None:
+        files.switch_link(path, kept.link)
+    elif data is not None:
+        files.write(path, data, kept.owner)
+    return [Text("{path}: put back.", path=path)]
 
 
 def is_back(wanted: Spec, before: FilesBefore) -> bool:
     """Whether the link and supervisor's files are as they were *before*."""
     paths = (wanted.conf, *wanted.old_confs)
-    return files.link_target(wanted.current) == before.link and all(
-        (path.read_bytes() if path.exists() else None) == before.data(path) for path in paths
+    return files.link_target(wanted.current) == before.link and all(_is_as_before(path, before) for path in paths)
+
+
+def _is_as_before(path: Path, before: FilesBefore) -> bool:
+    """Whether *path* holds what it held *before*, and leads where it led if it was a link."""
+    kept, data = before.kept(path), before.data(path)
+    was_there = data is not None or kept.link is not None
+    return (
+        (path.read_bytes() if path.exists() else None) == data
+        and kept.link in {None, files.link_target(path)}
+        and os.path.lexists(path) == was_there
     )

@@ -101,12 +101,13 @@ def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.F
 
 
 class KeptFile(BaseModel):
-    """One file as it was; *stored* is the name of its copy. Both are None if there was no such file."""
+    """One file as it was: the name of its copy, and its text if it was a link; None if there was no such file."""
 
     model_config = ConfigDict(frozen=True)
 
     path: Path
     stored: str | None = None
+    link: str | None = None
     owner: files.Owner | None = None
 
 
@@ -139,10 +140,11 @@ def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     files.make_folder(folder)
     copies = []
     for number, path in enumerate(paths):
-        kept = KeptFile(path=path)
+        kept = KeptFile(path=path, link=files.link_target(path))
         with suppress(FileNotFoundError):
             data = path.read_bytes()
-            kept = KeptFile(path=path, stored=f"{number}-{path.name}", owner=files.Owner.of(path))
+            known = {"stored": f"{number}-{path.name}", "owner": files.Owner.of(path)}
+            kept = kept.model_copy(update=known)
             files.write(folder / f"{number}-{path.name}", data, files.PRIVATE)
         copies.append(kept)
     return FilesBefore(link=files.link_target(wanted.current), files=copies, folder=folder)
