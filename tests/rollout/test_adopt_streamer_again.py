@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lectern.db import airings
+from lectern.errors import CallAPerson
 from lectern.playout.keyframe_index import path_of
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
@@ -82,6 +83,19 @@ def test_nothing_is_overwritten_on_the_way_back(host: OldStreamer) -> None:
     assert said[1].startswith("1 file cannot be moved back, because there is something in their old place")
     assert (host.video_root / "c-1.flv").read_bytes() == b"another"
     assert (host.video_root / "7" / "7.flv").read_bytes() == flv(7)
+
+
+def test_a_recording_that_could_not_be_moved_back_calls_a_person_and_the_next_try_goes_on(host: OldStreamer) -> None:
+    """A rollback that called itself done would leave it where the old program does not look."""
+    tree = host.tree()
+    host.adopt()
+    (host.video_root / "lessons").rmdir()
+    (host.video_root / "lessons").write_text("in the way")
+    with pytest.raises(CallAPerson, match=r"2 files moved back: .*9\.flv': File exists; repair it, and"):
+        host.undo()
+    (host.video_root / "lessons").unlink()
+    assert host.undo()[0].startswith("1 file moved back: ")
+    assert host.tree() == tree
 
 
 def test_what_the_new_program_downloaded_stays_for_the_next_time(host: OldStreamer) -> None:

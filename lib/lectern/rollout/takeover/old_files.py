@@ -254,8 +254,9 @@ def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> Non
 
 
 def undo_moves(journal: Path) -> list[str]:
-    """Undo all moves of the journal, the last one first; returns sentences on what was done, and what could not be.
+    """Undo all moves of the journal, the last one first; returns sentences on what was done, and what can never be.
 
+    Raises CallAPerson if one failed that another call may do; all others are done.
     Nothing is overwritten: files that this program has evicted or replaced since stay as they are, and so does what
     lies in an old place by now; so do the rows, which the next adoption corrects. Called again after a crash, it
     goes on; after it has finished, it does nothing.
@@ -288,7 +289,9 @@ def undo_moves(journal: Path) -> list[str]:
     for what, those in by_fate.items():
         number = Text.many("{n:,} file", "{n:,} files", n=len(those))
         sentences.append(Text("{files} {what}: {names}", files=number, what=what, names=some(those)))
-    return sentences + failed
+    if failed:
+        raise CallAPerson("{sentence}.", sentence=joined([*sentences, *failed]))
+    return sentences
 
 
 def _move_back(move: FileMove) -> str | None:
