@@ -119,6 +119,13 @@ def test_what_was_put_in_can_be_taken_out(text: str, wanted: dict[str, str]) -> 
     assert {name for name in after if name in wanted and name not in before} == set()
 
 
+def test_another_spelling_of_a_name_is_taken_back_too() -> None:
+    """Also from a file that a person has edited since."""
+    before, wanted = "max_video_num=5\nA=1\n", {"MAX_VIDEO_NUM": "1000"}
+    edited = env_file.edited(before, wanted) + "PERSON=1\n"
+    assert env_file.taken_back(edited, wanted, before) == before + "PERSON=1\n"
+
+
 def test_the_documented_settings_are_added_at_the_end_in_the_kind_of_the_file() -> None:
     assert env_file.edited("A=1\r\n# c\r\nB='x'", {"MAX_VIDEO_NUM": "1000", "wget_path": "/usr/bin/wget"}) == (
         "A=1\r\n# c\r\nB='x'\r\nMAX_VIDEO_NUM=1000\r\nwget_path=/usr/bin/wget"

@@ -53,7 +53,7 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
     """
     for name, value in wanted.items():
         written = _written(_raw(value))
-        for key in [*(other for other in values(text) if other != name and other.lower() == name.lower()), name]:
+        for key in _spellings(text, name):
             tried = (text, _in_place(text, key, written), _appended(text, f"{key}={written}"))
             text = _first(tried, text, key, _raw(value))
     return text
@@ -62,7 +62,8 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
 def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
     """*text* with the lines that still have the *wanted* value as they were *before*; others were edited since."""
     old = values(before)
-    for name, value in wanted.items():
+    spelled = [(key, value) for name, value in wanted.items() for key in _spellings(text, name)]
+    for name, value in spelled:
         if values(text).get(name) == _raw(value) != old.get(name):
             was, line = _line(before, name), _line(text, name)
             without = (
@@ -72,6 +73,11 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
             tried = (_in_place(text, name, was["value"]), without) if was and is_whole else (without,)
             text = _first(tried, text, name, old.get(name))
     return text
+
+
+def _spellings(text: str, name: str) -> list[str]:
+    """The other spellings of *name* that *text* sets, then *name* itself."""
+    return [*(other for other in values(text) if other != name and other.lower() == name.lower()), name]
 
 
 def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str:
