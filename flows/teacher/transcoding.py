@@ -34,7 +34,7 @@ from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event, RenditionKey
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import RenditionRow
+from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
@@ -358,11 +358,10 @@ LOOKS = 100
 """Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
 
 
-def _overdue(connection: Connection, host: TeacherHost) -> list[RenditionRow]:
+def _overdue(connection: Connection, now: float) -> list[RenditionRow]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
-    now = time.time()
     due = transcodings.overdue(connection, now)
-    unread = bool(due) and inbox.waits(connection, host.journal, "transcoding")
+    unread = bool(due) and inbox.waits(connection, journal, "transcoding")
     return [row for row in due if not unread or (row.deadline or now) < now - RESULTS_FIRST_S]
 
 
@@ -371,7 +370,7 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
 
     Raises TryAgain while Redis is away: no answer could be sent, and no streamer chosen.
     """
-    due = await host.read_tx(_overdue, host)
+    due = await host.read_tx(_overdue, time.time())
     if not due:
         return []
     alive = await alive_streamers(host)
@@ -414,8 +413,8 @@ async def _output(host: TeacherHost, row: RenditionRow) -> str | None:
 
 @decision
 def expired(connection: Connection, changes: Changes, late: Sequence[Late], alive: Sequence[str], lists: Lists) -> None:
-    """Settle those of *late* that no result has settled while their output was looked for."""
-    open_ = {row.key for row in transcodings.overdue(connection, changes.now)}
+    """Settle those of *late* that no result has settled, or is about to, since their output was looked for."""
+    open_ = {row.key for row in _overdue(connection, changes.now)}  # a look may take as long as a result
     waiters = waiters_of(connection, changes, [rendition.key for rendition in late if rendition.key in open_], lists)
     ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + DEADLINE_S)
     for rendition in late:

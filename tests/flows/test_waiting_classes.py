@@ -14,7 +14,7 @@ from flows.host import TeacherHost
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
-from lectern.db import bookings, transcodings
+from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.db.transcodings import BegunJob
 from lectern.decide.transcoding import Late, Overdue
@@ -192,3 +192,31 @@ def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_ag
         found = transcodings.states(connection, keys)
         assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
     engine.dispose()
+
+
+async def test_a_result_that_comes_while_its_output_is_looked_for_goes_before_its_deadline(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its class would be refused, although its rendition is made; the next sweep finds it settled."""
+    now, key = time.time(), (6666, Resolution.P720)
+    teacher.membership_cache = time.monotonic() + 3600, ("streamer1",)
+    attempt = Attempt(*key, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv")
+    commit(teacher.engine, transcodings.begin, [attempt], now - 60)
+    commit(teacher.engine, transcodings.requested, key, now - 60)
+    came = inbox.ReceivedMessage("test", "transcoding", strategies.result(success=True).to_json())
+
+    async def absent(*_: object) -> None:
+        commit(teacher.engine, inbox.keep, journal, [came], now)
+
+    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
+        return {key: [] for key in keys}
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(transcoding, "output_there", absent)
+    monkeypatch.setattr(transcoding, "old_waiters", nobody)
+    monkeypatch.setattr(transcoding, "follow", nothing)
+    await transcoding.time_out(teacher)
+    assert said(teacher) == []
+    assert commit(teacher.engine, transcodings.states, [key])[key].state is RenditionState.TRANSCODING
