@@ -17,13 +17,13 @@ from lectern.wire.messages import Cancel, Release, Report
 from lectern.wire.outgoing import Alarm, CancelResult, OrderResult
 
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
-PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567)
+PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567, "s1")
 READY = Order("c-1", BookingState.READY, "{}", 6666, None, 1_000, 1_600, streamer="s1", placement=1, promised_at=900)
 
 
 def taken(order: Order, facts: decide.ReportFacts = decide.NO_FACTS, **fields: object) -> Changes:
     changes = Changes(SETTINGS, 1_700.0, orders={order.class_id: order})
-    said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "as_run": [vars(PART)]}
+    said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "as_run": [PART.row()]}
     decide.take(changes, Report.model_validate({**said, **fields}), facts)
     return changes
 
@@ -106,7 +106,7 @@ def test_no_success_is_answered_after_the_end_of_a_class(case: str) -> None:
 
 
 def test_a_part_that_cannot_be_read_is_noted_and_the_class_is_closed() -> None:
-    changes = taken(READY, as_run=[{"url": "first"}, vars(PART)])
+    changes = taken(READY, as_run=[{"url": "first"}, PART.row()])
     assert changes.sent == [("s1", "c-1", [PART])]
     assert "as-run not readable" in {one.what for one in changes.notes}
     assert changes.orders["c-1"].state is BookingState.AIRED
@@ -140,15 +140,15 @@ def test_a_class_ends_in_a_state_of_its_own_with_one_alarm_if_something_is_missi
 
 
 LONG = replace(READY, end_time=2_200, streamer="s2", placement=2)
-SECOND = AsRun(0, 1, "recording", 1_601.0, 2_200.0, 601.0, 599.0, 1_234_567)
-OF_SECOND: dict[str, Any] = {"streamer": "s2", "placement": 2, "as_run": [vars(SECOND)]}
+SECOND = AsRun(0, 1, "recording", 1_601.0, 2_200.0, 601.0, 599.0, 1_234_567, "s2")
+OF_SECOND: dict[str, Any] = {"streamer": "s2", "placement": 2, "as_run": [SECOND.row()]}
 
 
 def test_of_a_class_that_was_moved_counts_what_all_its_streamers_sent() -> None:
     facts = replace(decide.NO_FACTS, parts={"c-1": [PART]})
     whole = taken(LONG, facts, code=329, message=f"{GAPS}; its end has come", **OF_SECOND)
     assert whole.orders["c-1"].state is BookingState.AIRED
-    assert whole.orders["c-1"].message == "aired whole; 1 session; its end has come"
+    assert whole.orders["c-1"].message == "aired whole; 2 sessions; its end has come", "each counts its own from 1"
     assert alarms(whole) == []
     moved = {"c-1": [EventView(1_590.0, "moved", "c-1", None, "teacher", "from s1 to s2: s1 is lost")]}
     early = replace(decide.NO_FACTS, parts={"c-1": [replace(PART, ends=1_560.0)]}, moved=moved)

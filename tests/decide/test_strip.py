@@ -63,6 +63,16 @@ def test_the_strip_of_a_class_is_its_as_run() -> None:
     assert [block.share(hole) for hole in block.holes] == [(33.333, 3.704), (37.037, 11.111)]
 
 
+def test_the_strip_of_a_class_that_was_moved_has_a_row_for_each_session_of_each_streamer() -> None:
+    """Each numbers its own from 1."""
+    view, _ = lesson(NOW, NOW + 2700)
+    first = AsRun(0, 1, "recording", NOW, NOW + 900, 0, 900, streamer="streamer1")
+    second = AsRun(0, 1, "recording", NOW + 910, NOW + 2700, 910, 1790, streamer="streamer2")
+    drawn = strip.of_class(replace(view, as_run=[first, second]), Standing.AIRED_WITH_GAPS, NOW + 9000)
+    assert drawn is not None
+    assert [row.name for row in drawn.rows[1:]] == ["streamer1: session 1", "streamer2: session 1"]
+
+
 def test_streamers_are_in_the_order_of_their_numbers_without_classes_of_no_length() -> None:
     names = ["streamer10", "streamer2", "a", "streamer1", "9"]
     drawn = [strip.of_day((), {}, names, NOW), strip.of_counts({name: {"ready": 1} for name in (*names, None)}, NOW)]

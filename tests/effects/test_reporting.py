@@ -250,13 +250,23 @@ def test_a_second_report_of_the_same_changes_nothing(teacher_engine: Engine) -> 
         events.keep_parts(connection, "c-1", [replace(SECOND, begins=1_600.0, ends=1_700.0)], "s2")
         events.keep_parts(connection, "c-2", [], "s1")
     found = look(teacher_engine, events.parts_of, ["c-1", "c-2"])
-    assert [one.begins for one in found.pop("c-1")] == [1_000.0, 1_310.0, 1_600.0]
+    assert [(one.streamer, one.begins) for one in found.pop("c-1")] == [
+        *(("s1", 1_000.0), ("s1", 1_310.0), ("s2", 1_600.0))
+    ]
     assert found == {}
 
 
 def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> None:
     commit(streamer_engine, events.keep_parts, "c-1", [FIRST, SECOND])
     assert look(streamer_engine, events.parts_of, ["c-1"], as_runs) == {"c-1": [FIRST, SECOND]}
+
+
+def test_each_streamer_numbers_its_sessions_from_1(teacher_engine: Engine) -> None:
+    """Those of a class that was moved are counted by streamer."""
+    with transaction(teacher_engine) as connection:
+        events.keep_parts(connection, "c-1", [part(START, START + 30)], "s1")
+        events.keep_parts(connection, "c-1", [part(START + 30, START + 60)], "s2")
+    assert line(PLANNED, look(teacher_engine, events.parts_of, ["c-1"])["c-1"]).sessions == 2
 
 
 def test_a_second_report_of_a_class_doubles_no_event_and_takes_none_of_others(teacher_engine: Engine) -> None:

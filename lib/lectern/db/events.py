@@ -193,7 +193,7 @@ def keep_parts(connection: Connection, class_id: str, parts: Sequence[AsRun], st
         table, whose = teacher_tables.as_runs, {"class_id": class_id, "streamer": streamer}
     newer = table.c.begins >= min(part.begins for part in parts) - 0.001
     connection.execute(delete(table).where(newer, *(table.c[name] == value for name, value in whose.items())))
-    connection.execute(insert(table), [{**whose, **vars(part)} for part in parts])
+    connection.execute(insert(table), [{**part.row(), **whose} for part in parts])
 
 
 def parts_of(
@@ -201,7 +201,7 @@ def parts_of(
 ) -> dict[str, list[AsRun]]:
     """What was sent of classes, each in time order; a class of which nothing was sent is left out."""
     by_class: dict[str, list[AsRun]] = {}
-    columns = [table.c[name] for name in _PART]
+    columns = [table.c[name] for name in _PART if name in table.c]  # the last, its streamer, is the teacher's
     wanted = select(table.c.class_id, *columns).where(table.c.class_id.in_(class_ids))
     for class_id, *part in connection.execute(wanted.order_by(table.c.begins, table.c.id)):
         by_class.setdefault(class_id, []).append(AsRun(*part))

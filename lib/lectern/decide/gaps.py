@@ -119,7 +119,7 @@ def sent(
         max(0.0, end - start),
         sum(ends - begins for begins, ends in recording),
         sum(ends - begins for begins, ends in shown),
-        len({(part.url, part.session) for part in parts}),
+        len({(part.streamer, part.url, part.session) for part in parts}),
         _grouped(sorted(pieces)),
     )
 

@@ -127,7 +127,7 @@ def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFact
     for entry in (*(report.as_run or ()), *({**event, **whose} for event in report.events or ())):
         try:
             if "host" not in entry:
-                parts.append(_PART.validate_python(entry))
+                parts.append(replace(_PART.validate_python(entry), streamer=report.streamer))
             elif (event := _EVENT.validate_python(entry)).what in STORY:
                 story.append(replace(event, detail=from_pair(entry.get("sentence")) or event.detail[:DETAIL_TOLD]))
         except ValidationError as error:

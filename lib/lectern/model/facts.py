@@ -190,7 +190,8 @@ class AsRun:
     """A part of a class that was really sent; times are epoch seconds.
 
     *url* numbers the push URL, *session* the RTMP session; *source* is `recording` or `slate`. *position_s* is the
-    place in the recording where the part begins; *sent_bytes* is None if nobody counted them.
+    place in the recording where the part begins; *sent_bytes* is None if nobody counted them. Each *streamer* numbers
+    its sessions from 1; its own rows and reports do not name it.
     """
 
     url: int
@@ -201,6 +202,11 @@ class AsRun:
     position_s: float
     sent_s: float
     sent_bytes: int | None = None
+    streamer: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The part as its streamer keeps and reports it."""
+        return {name: value for name, value in vars(self).items() if name != "streamer"}
 
 
 class Planned(NamedTuple):  # a month has a hundred thousand of them

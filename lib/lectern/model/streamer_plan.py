@@ -278,7 +278,7 @@ class StreamerChanges(Decided[StreamerSettings]):
             told.append({"at": event.at, "what": event.what, "detail": event.detail[:DETAIL_TOLD]})
             if isinstance(event.detail, Text) and len(event.detail) <= DETAIL_TOLD:
                 told[-1]["sentence"] = event.detail.pair()
-        sent = {"as_run": [vars(one) for one in parts] or None, "events": told or None}
+        sent = {"as_run": [one.row() for one in parts] or None, "events": told or None}
         self.report_as(cmd, about.class_id, about.placement, (code, message), **sent)
 
     def report_amended(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lectern.decide import account
 from lectern.decide.account import Standing
-from lectern.i18n import Text, msgid
+from lectern.i18n import Text, labelled, msgid
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, ClassView, Gap, StreamerView
 
@@ -168,15 +168,16 @@ def of_class(view: ClassView, standing: Standing, now: float) -> Strip | None:
     if known is None or known.end_time <= known.start_time:
         return None
     planned = replace(_booked(view, known, standing), holes=_holes(view, standing, now))
-    sessions: dict[tuple[int, int], list[Block]] = {}
+    sessions: dict[tuple[str, int, int], list[Block]] = {}
     for part in view.as_run:
-        sessions.setdefault((part.url, part.session), []).append(_sent(part))
+        sessions.setdefault((part.streamer, part.url, part.session), []).append(_sent(part))
+    was_moved = len({part.streamer for part in view.as_run}) > 1  # each streamer numbers its sessions from 1
     ends = max([known.end_time, *(part.ends for part in view.as_run)])
     begins = min([known.start_time, *(part.begins for part in view.as_run)])
     rows = [Row(Text("booked"), [planned])]
-    for (url, session), blocks in list(sessions.items())[:MOST_ROWS]:
-        name = msgid("session {n} of the second push URL") if url else msgid("session {n}")
-        rows.append(Row(Text(name, n=session), blocks))
+    for (streamer, url, session), blocks in list(sessions.items())[:MOST_ROWS]:
+        name = Text(msgid("session {n} of the second push URL") if url else msgid("session {n}"), n=session)
+        rows.append(Row(labelled(streamer, name) if was_moved else name, blocks))
     return Strip(begins - MARGIN_S, ends + MARGIN_S, drawn_at(now), rows)
 
 
