@@ -17,8 +17,10 @@ from lectern.decide.account import (
     account,
     class_counts,
     gathered,
+    known_gaps,
     of_playout,
     standing,
+    what_was_sent,
     with_status,
     without_playout,
 )
@@ -297,6 +299,39 @@ def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
     (line,) = account(found, NOW).story
     until = formatting.clock(START + 50)
     assert line.text() == f"c-1: not sent until {until}, 30 s: the push was refused: no such stream"
+
+
+MOVED = (EventView(START + 50, "moved", "c-1", None, "teacher", "from streamer1 to streamer2: streamer1 is lost"),)
+FIRST = AsRun(0, 1, "recording", START, START + 50, 0, 50, streamer="streamer1")
+
+
+def test_of_a_moved_class_on_air_is_missing_only_what_neither_of_its_streamers_sent() -> None:
+    """The second says at the end what it sent; until then its heartbeats tell its gaps, and take the first for one."""
+    sent = {"url": 0, "source": "recording"}
+    second = {**sent, "session": 1, "from": START + 60, "to": START + 70, "position_s": 60, "sent_s": 10}
+    third = {**sent, "session": 2, "from": START + 90, "to": NOW, "position_s": 90, "sent_s": NOW - START - 90}
+    status = {"state": "on_air", "start": START, "end": END, "slate": False, "first_byte_at": START + 60}
+    sending = of_playout({**status, "as_run": [second, third]}, NOW)
+    view = ClassView("c-1", booked(streamer="streamer2"), as_run=[FIRST], events=MOVED)
+    found = with_status(view, {"streamer2": word(sendings={"c-1": sending})})
+    assert standing(found, NOW) is Standing.ON_AIR
+    gaps = [(gap.begins - START, gap.ends - START, str(gap.why)) for gap in known_gaps(found, NOW)]
+    assert gaps == [(50, 60, "it was moved to another streamer"), (70, 90, "no reason is known")]
+    assert "not sent: 10 s of 1 min were not sent: " in told(found, NOW)
+    silent = with_status(view, {})
+    assert "not sent: " not in told(silent, NOW), "nobody knows what the second sends"
+    waits = with_status(view, {"streamer2": word(sendings={"c-1": REFUSED})})
+    assert f"not sent: {formatting.length(NOW - START - 50)} of " in told(waits, NOW), "it sends nothing"
+
+
+def test_on_one_host_the_rows_of_each_streamer_of_a_class_count() -> None:
+    """Its teacher has those of the first only, until the second reports."""
+    own = AsRun(0, 1, "recording", START + 50, END, 50, END - START - 50)
+    teacher = ClassView("c-1", booked(BookingState.AIRED, streamer="streamer2"), as_run=[FIRST])
+    streamer = ClassView("c-1", cited=cited(AiringState.AIRED_WITH_GAPS), streamer="streamer2", as_run=[own])
+    for known in (teacher, replace(teacher, as_run=[*teacher.as_run, replace(own, streamer="streamer2")])):
+        sent = what_was_sent(gathered(known, streamer), END + 60)
+        assert (sent.missing_s, sent.sessions) == (0, 2)
 
 
 def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> ClassView:

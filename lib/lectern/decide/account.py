@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from math import inf
+from operator import attrgetter
 from typing import Any, TypeGuard
 
 from lectern import formatting, urls
@@ -15,7 +17,7 @@ from lectern.decide.forecast import about, will_be_there
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.facts import Needed
-from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
+from lectern.model.views import Booked, ClassView, EventView, Gap, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
 NO_REDIS = Text("Redis does not answer")
@@ -29,14 +31,17 @@ def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView
         assert known is not None  # the caller has looked into at least one of the databases
         return known
     events, booked, cited = (*teacher.events, *streamer.events), teacher.booked, streamer.cited
+    own = [replace(part, streamer=streamer.streamer or "") for part in streamer.as_run]
+    others = [part for part in teacher.as_run if not own or part.streamer != streamer.streamer]
+    as_run = sorted((*others, *own), key=attrgetter("begins"))
     is_here = cited is not None and (booked is None or booked.streamer == streamer.streamer)
     if not is_here:
         since = teacher.kept_since if teacher.kept_since is not None else streamer.kept_since
-        return replace(teacher, events=events, kept_since=since)
+        return replace(teacher, as_run=as_run, events=events, kept_since=since)
     alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
     theirs = ("cited", "streamer", "sending", "check", "dead_air", "ready_by")
     known = replace(teacher, **{name: getattr(streamer, name) for name in theirs})
-    return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
+    return replace(known, alarms=alarms, as_run=as_run, events=events)
 
 
 def with_status(
@@ -141,10 +146,9 @@ def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[st
 
 
 def _story(view: ClassView, now: float) -> list[timeline.TimelineLine]:
-    if view.sending is not None and view.sending.gaps and not view.as_run:
-        return timeline.story(view, view.sending.gaps)
-    known = what_was_sent(view, now).gaps if view.as_run else ()
-    longest = sorted((gap for gap in known if gap.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s)
+    longest = sorted(
+        (gap for gap in known_gaps(view, now) if gap.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s
+    )
     return timeline.story(view, longest[:GAPS])
 
 
@@ -290,11 +294,39 @@ def period(start: float, end: float) -> Text:
 
 
 def what_was_sent(view: ClassView, now: float) -> gaps.SentAccount:
-    """What was sent of the class until *now* (epoch seconds), and what was not, and why."""
+    """What was sent of the class until *now* (epoch seconds), and what was not, and why.
+
+    Of a class that was moved and has not ended: until its streamer began, which reports at its end what it sent.
+    """
     class_ = view.booked or view.cited
     start, end = (class_.start_time, class_.end_time) if class_ is not None else (0.0, 0.0)
     mine = [event for event in view.events if event.class_id == view.class_id]
-    return gaps.sent(start, min(end, max(start, now)), view.as_run, mine, (class_.message if class_ else None) or "")
+    until = min(end, max(start, min(now, _reported_until(view))))
+    return gaps.sent(start, until, view.as_run, mine, (class_.message if class_ else None) or "")
+
+
+def _reported_until(view: ClassView) -> float:
+    """From when on what is sent has yet to be reported; infinity if all is reported, or nothing more was sent."""
+    is_open = view.booked is not None and view.booked.state in gaps.TO_COME
+    if not view.as_run or not (is_open or (view.sending is not None and view.sending.on_air)):
+        return inf
+    if view.sending is None or view.sending.is_playout_away:  # nobody knows what its streamer sends
+        return max(part.ends for part in view.as_run)
+    return inf if view.sending.since is None else view.sending.since
+
+
+def known_gaps(view: ClassView, now: float) -> list[Gap]:
+    """What was not sent until *now* (epoch seconds), by what was reported, then by what the streamer says that airs it.
+
+    What that one says of the time before it began is what others were to send.
+    """
+    said = view.sending.gaps if view.sending is not None else ()
+    if not view.as_run:
+        return list(said)
+    since = _reported_until(view)
+    later = [replace(gap, begins=max(since, gap.begins)) for gap in said if gap.ends - since >= gaps.SHOWN_S]
+    shown = [replace(gap, missing_s=min(gap.missing_s, gap.ends - gap.begins)) for gap in later]
+    return [*what_was_sent(view, now).gaps, *shown]
 
 
 def _last_error(view: ClassView, class_: Booked | StreamerView) -> str:

@@ -9,7 +9,7 @@ from lectern.decide import account
 from lectern.decide.account import Standing
 from lectern.i18n import Text, labelled, msgid
 from lectern.model.facts import AsRun
-from lectern.model.views import Booked, ClassView, Gap, StreamerView
+from lectern.model.views import Booked, ClassView, StreamerView
 
 HOUR_S = 3600
 BACK_S, AHEAD_S = 2 * HOUR_S, 6 * HOUR_S
@@ -211,9 +211,7 @@ def _sent(part: AsRun) -> Block:
 
 def _holes(view: ClassView, standing: Standing, now: float) -> tuple[Stretch, ...]:
     """What was not sent of the class until *now*, by what its streamer says; afterwards, by the as-run."""
-    gaps: Iterable[Gap] = account.what_was_sent(view, now).gaps if view.as_run else ()
-    if standing is Standing.ON_AIR and view.sending is not None:
-        gaps = view.sending.gaps
+    gaps = account.known_gaps(view, now) if view.as_run or standing is Standing.ON_AIR else ()
     holes = []
     for gap in gaps:
         what = Text("slate") if gap.is_slate else Text("not sent")
