@@ -114,11 +114,10 @@ async def _start(
             return
         if not is_told:
             popen.kill()
-        if popen.stdin is not None:
-            with suppress(BrokenPipeError, ConnectionResetError), popen.stdin:  # it may end without reading
-                popen.stdin.write(stdin or b"")
+        _feed(popen, stdin or b"")
         popen.wait()
-        _tell(loop, ended.set)
+        if not _tell(loop, ended.set):  # its loop is closed, perhaps before it knew of the pipes
+            _kill(popen)
 
     try:
         threading.Thread(target=live, name=f"process {argv[0]}", daemon=True).start()
@@ -140,6 +139,12 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: o
         loop.call_soon_threadsafe(call, *args)
         return True
     return False
+
+
+def _feed(popen: "subprocess.Popen[bytes]", text: bytes) -> None:
+    if popen.stdin is not None:
+        with suppress(BrokenPipeError, ConnectionResetError), popen.stdin:  # it may end without reading
+            popen.stdin.write(text)
 
 
 def _kill(popen: "subprocess.Popen[bytes]") -> None:

@@ -216,6 +216,27 @@ async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves
     assert running.cancelled()
 
 
+def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_no_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a process ends just then: nobody is there to read it."""
+    monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
+    threads = threading.active_count()
+
+    async def give_up() -> None:
+        running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+
+    asyncio.run(give_up())
+    (tmp_path / "gate").touch()
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not alive(pid), description="the child is gone")
+    wait_until(lambda: threading.active_count() <= threads, description="its thread, and with it its pipes")
+
+
 def test_it_runs_in_a_loop_of_another_thread() -> None:
     results: list[subprocesses.Finished] = []
 
