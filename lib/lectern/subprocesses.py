@@ -76,14 +76,8 @@ class Started:
             pipe.close()
 
 
-async def _start(
-    argv: Sequence[str],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    before_exec: Callable[[], None] | None,
-    stdin: bytes | None,
-) -> Started:
-    """Start a program in a process group of its own, which reads *stdin*; raises OSError if it cannot be started."""
+async def _start(name: str, begin: "Callable[[], subprocess.Popen[bytes]]", stdin: bytes | None) -> Started:
+    """Start the program *name*, which reads *stdin*; raises OSError if it cannot be started."""
     loop = asyncio.get_running_loop()
     coming: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
     ended = asyncio.Event()
@@ -99,16 +93,7 @@ async def _start(
     def live() -> None:
         popen = None
         with Caught() as failed:  # what is raised is raised to whoever starts the program
-            popen = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=cwd,
-                env=None if env is None else {**os.environ, **env},
-                process_group=0,
-                preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
-            )
+            popen = begin()
         is_told = _tell(loop, came, popen, failed.error)
         if popen is None:
             return
@@ -120,17 +105,23 @@ async def _start(
             _kill(popen)
 
     try:
-        threading.Thread(target=live, name=f"process {argv[0]}", daemon=True).start()
+        threading.Thread(target=live, name=f"process {name}", daemon=True).start()
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, Text("no thread to be had just now")) from error
-    popen = await coming
-    started = Started(popen, ended)
+
     with ExitStack() as failed:
-        failed.callback(_kill, popen)
+        failed.callback(_give_up, coming)
+        started = Started(await coming, ended)
         failed.callback(started.close)
         await started.connect()
         failed.pop_all()
     return started
+
+
+def _give_up(coming: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
+    """End a program whose run is cancelled before it is there, or at the very moment it is."""
+    if not coming.cancel() and not coming.cancelled() and coming.exception() is None:
+        _kill(coming.result())
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> bool:
@@ -139,6 +130,26 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: o
         loop.call_soon_threadsafe(call, *args)
         return True
     return False
+
+
+def _popen(
+    argv: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    before_exec: Callable[[], None] | None,
+    stdin: bytes | None,
+) -> "subprocess.Popen[bytes]":
+    """A program in a process group of its own."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=None if env is None else {**os.environ, **env},
+        process_group=0,
+        preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
+    )
 
 
 def _feed(popen: "subprocess.Popen[bytes]", text: bytes) -> None:
@@ -329,7 +340,7 @@ async def run(
     started_at = time.monotonic()
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
     try:
-        child = await _start(argv, cwd, env, before_exec, stdin)
+        child = await _start(argv[0], partial(_popen, argv, cwd, env, before_exec, stdin), stdin)
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
             raise Misuse(

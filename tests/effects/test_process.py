@@ -216,6 +216,29 @@ async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves
     assert running.cancelled()
 
 
+async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it runs on, and its pipes stay open: a download that nobody bounds any more."""
+    loop = asyncio.get_running_loop()
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def at_that_moment(call: Callable[..., object], *args: object) -> None:
+        begun.extend(one for one in args if isinstance(one, subprocess.Popen))
+        loop.call_soon(call, *args)
+        loop.call_soon(running.cancel)
+
+    threadsafe = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: threadsafe(at_that_moment, *call))
+    running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
+    await asyncio.wait({running})
+    (popen,) = begun
+    while alive(popen.pid):  # noqa: ASYNC110 (the test's own end bounds it)
+        await asyncio.sleep(0.01)
+    assert running.cancelled()
+    assert [pipe.closed for pipe in (popen.stdout, popen.stderr) if pipe is not None] == [True, True]
+
+
 def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_no_open_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
