@@ -84,6 +84,14 @@ def own_file() -> Path:
     return Path(told or Path(sys.argv[0]).absolute().parent.parent.parent / "settings.env")
 
 
+def no_utf_8(path: Path | str, error: UnicodeDecodeError) -> Misuse:
+    """The error of the settings in *path*: an editor has saved, for example, its comments as GBK."""
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return Misuse(
+        "{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.", path=path, line=line
+    )
+
+
 RENAMED = {
     "ecs_cooldown_s": "ecs_aside_s",
     "inbox_max_attempts": "inbox_tries",
@@ -250,9 +258,16 @@ class Common(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
-        """The settings; raises Misuse that names each wrong or missing variable."""
+        """The settings; raises Misuse that names each wrong or missing variable, or a file that cannot be read."""
+        files: tuple[str | Path, ...] = (".env",)
         try:
-            found = cls(**{"_env_file": (".env", own_file()), **given})  # the later one wins
+            files = (".env", own_file())
+            found = cls(**{"_env_file": files, **given})  # the later one wins
+        except OSError as error:  # whoever types a command need not be the user of the host's file
+            raise Misuse("{path}: cannot be read: {reason}", path=error.filename, reason=error.strerror) from error
+        except UnicodeDecodeError as error:
+            read = (one for one in map(Path, files) if one.is_file() and one.read_bytes() == error.object)
+            raise no_utf_8(next(read, ".env"), error) from error
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"

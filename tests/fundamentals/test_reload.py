@@ -258,8 +258,8 @@ async def test_the_command_asks_the_process_and_health_says_which_settings_it_go
 async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer: StreamerHost) -> None:
     hung_up = asyncio.Event()
     keeping = asyncio.create_task(Reload(streamer).when(hung_up))
-    for value, then in (("none", 1000), (800, 800)):
-        write(MAX_VIDEO_NUM=value)
+    for written, then in ((b"none", 1000), (b"900 # " + "节".encode("gbk"), 1000), (b"800", 800)):
+        Path(".env").write_bytes(b"MAX_VIDEO_NUM=" + written)
         hung_up.set()
         await async_wait_until(lambda: not hung_up.is_set(), description="it is heard")
         await async_wait_until(lambda then=then: streamer.settings.max_video_num == then, description="it is read")

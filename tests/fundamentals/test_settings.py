@@ -1,9 +1,11 @@
 """Settings have documented names and defaults, come from four places, and keep their secrets."""
 
+import errno
 import json
 import os
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -284,6 +286,25 @@ def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
     assert caught.value.message == (
         "Settings are wrong or missing: TRANSCODE_SIGN_KEY: Field required. Set them in the environment or in .env."
     )
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_file_that_is_no_utf_8_is_named_with_its_line(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor may save the documented comments in GBK; no command and no reload ends with a traceback."""
+    file = Path("mine.env" if own else ".env").absolute()
+    file.write_bytes("SITE_NAME=课\n".encode() + "#wget 命令路径\n".encode("gbk"))
+    if own:
+        monkeypatch.setenv("LECTERN_SETTINGS", str(file))
+    with pytest.raises(Misuse, match=rf"{file.name}: line 2 is not UTF-8, so no program can load it"):
+        teacher()
+
+
+def test_a_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a host belongs to the user of its program: a command is typed by others, too."""
+    refused = PermissionError(errno.EACCES, "Permission denied", "mine.env")
+    monkeypatch.setattr(Path, "is_file", Mock(side_effect=refused))
+    with pytest.raises(Misuse, match=r"mine\.env: cannot be read: Permission denied"):
+        teacher()
 
 
 def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

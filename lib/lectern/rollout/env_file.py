@@ -11,7 +11,7 @@ from dotenv.parser import Binding, parse_stream
 from pydantic import SecretStr
 
 from lectern.errors import Misuse
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.settings import StreamerSettings, TeacherSettings, no_utf_8
 
 MASK = "********"
 SHORTEST = 6
@@ -33,10 +33,7 @@ def read(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise Misuse(
-            "{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.", path=path, line=line
-        ) from error
+        raise no_utf_8(path, error) from error
 
 
 def values(text: str) -> dict[str, str | None]:
