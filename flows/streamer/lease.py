@@ -112,7 +112,7 @@ def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dic
         "used_bytes": cache.used(connection, settings.video_root).size_bytes,
         "max_bytes": settings.max_bytes,
         "on_air": airings.on_air(connection),
-        "drains": leases.drained_by(connection, settings.name),
+        "drains": leases.drained_by(connection),
     }
     return leases.session(connection, settings.name) or "", fields
 

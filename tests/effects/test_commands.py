@@ -391,11 +391,24 @@ def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Pa
     """Who only wants to look must not take a streamer out of service."""
     engine = laid.opened("streamer", tmp_path / "task_list.db")
     done = lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1")
-    by = commit(engine, leases.drained_by, "s1")
+    by = commit(engine, leases.drained_by)
     engine.dispose()
     assert (done.returncode, json.loads(done.stdout)["drained"], by) == (0, True, options.me())
     told = " ".join(lectern(tmp_path, "drain", "--help", COLUMNS="200").stdout.split())
     assert "0 drains and does not wait." in told
+
+
+def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(tmp_path: Path) -> None:
+    """`lectern serve streamer --name s1` is s1, and the host of another name gets no classes."""
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
+    commit(engine, leases.hold, "old", "e-1", 5.0)
+    commit(engine, leases.hold, "s1", "e-2", 10.0)
+    done = lectern(tmp_path, "drain", "--within", "0", STREAMER_NAME="host")
+    assert "s1 is drained, and gets no class" in done.stdout, done.stderr
+    assert commit(engine, leases.drained_by) == options.me()
+    ended = lectern(tmp_path, "drain", "--off", STREAMER_NAME="host")
+    assert (ended.returncode, commit(engine, leases.drained_by)) == (0, False), ended.stdout
+    engine.dispose()
 
 
 def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -71,7 +71,7 @@ def drain(
     No class comes here until `lectern drain --off`. Exit code 1 if something is left when the time is over; Ctrl-C
     ends the waiting, not the drain.
     """
-    place = readers.streamer()  # raises Misuse if there is no database
+    place = _by_its_name(readers.streamer())  # raises Misuse if there is no database
     settings = place.settings
     _note(settings, None if off else time.time())
     if off:
@@ -85,6 +85,13 @@ def drain(
     fields = {"drained": True, "empty": left.is_empty, "on_air": left.on_air, "waiting": left.waiting}
     say(as_json, {**fields, "last_end": left.last_end, "others": left.others}, [_after(settings.name)])
     raise typer.Exit(0 if left.is_empty else 1)
+
+
+def _by_its_name(place: readers.Place[StreamerSettings]) -> readers.Place[StreamerSettings]:
+    """*place* under the name by which others know its program: that of `serve --name` is in no settings."""
+    with place.looking() as connection:
+        name = leases.last_name(connection) or place.settings.name
+    return replace(place, settings=place.settings.model_copy(update={"streamer_name": name}))
 
 
 def _after(name: str) -> str:

@@ -77,17 +77,22 @@ def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) 
     connection.execute(update(leases).where(leases.c.streamer == streamer).values(peers=text))
 
 
-def drained_by(connection: Connection, streamer: str) -> str | bool:
-    """Who drains this streamer, True if that is not known; False if it is not drained."""
-    row = connection.execute(select(drains.c.by).where(drains.c.streamer == streamer)).first()
+def last_name(connection: Connection) -> str | None:
+    """The name under which this streamer was given its last lease; None if it never had one."""
+    return connection.execute(select(leases.c.streamer).order_by(leases.c.granted_at.desc()).limit(1)).scalar()
+
+
+def drained_by(connection: Connection) -> str | bool:
+    """Who drains this streamer, under whatever name, True if that is not known; False if it is not drained."""
+    row = connection.execute(select(drains.c.by)).first()
     return row is not None and (row.by or True)
 
 
 def drain(connection: Connection, streamer: str, since: float | None, by: str = "") -> None:
     """Note that this streamer is drained *since* then; an earlier time stays. None ends the drain."""
     if since is None:
-        connection.execute(delete(drains).where(drains.c.streamer == streamer))
-    elif not drained_by(connection, streamer):
+        connection.execute(delete(drains))
+    elif not drained_by(connection):
         connection.execute(insert(drains).values(streamer=streamer, since=since, by=by))
 
 
