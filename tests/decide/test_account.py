@@ -28,6 +28,8 @@ from lectern.i18n import Text
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
+from lectern.wire.fields import BACKUP
+from lectern.wire.messages import Change
 from tests.decide.test_outlook import in_chinese
 
 NOW = 1_764_010_000.0
@@ -74,6 +76,18 @@ def test_a_class_on_air_says_since_when_and_where_and_not_that_it_should_be() ->
     assert "at 2:03 of the recording" in said
     assert "should be on air" not in said
     assert "321" not in said
+
+
+@pytest.mark.parametrize("sending", [ON_AIR, REFUSED])
+def test_a_second_airing_is_ended_by_what_can_be_typed_and_the_first_goes_on(sending: Sending) -> None:
+    """No cancel can name it, and one of its class would end both."""
+    id_ = f"c-1{BACKUP}"
+    found = ClassView(id_, booked(), cited=cited(), streamer="streamer1", sending=sending)
+    said = " ".join(account(found, NOW).following)
+    assert "To end it: lectern change c-1 --push-url-backup ''" in said
+    late = ClassView(id_, booked(BookingState.PLACED, class_id=id_))
+    assert "lectern cancel" not in said + " ".join(account(late, NOW).following)
+    assert Change(class_id="c-1", push_url_backup="").given == {"push_url_backup": ""}
 
 
 def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:

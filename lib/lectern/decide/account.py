@@ -387,7 +387,7 @@ def _following(view: ClassView, known: Standing, now: float) -> list[str]:
         sentences += timeline.next_of_class(view.booked, view.making, view.cited, now)
     else:
         left = Text("It is on air for another {left_s:span}.", left_s=view.end_time - now)
-        sentences.append(joined((left, _ending(view)), BESIDE))
+        sentences.append(joined((left, timeline.ending(view.class_id)), BESIDE))
     if view.check is not None and view.check.reds and known in {Standing.READY, Standing.COMING}:
         sentences = [
             Text("It is not ready for its start: {reds}", reds=view.check.reds),
@@ -413,7 +413,7 @@ def _missing(view: ClassView) -> list[str]:
         look = Text(
             "See whether the push host answers, on {streamer}: nc -vz {reached}.", streamer=view.host, reached=reached
         )
-        sentences.append(joined((look, _ending(view)), BESIDE))
+        sentences.append(joined((look, timeline.ending(view.class_id)), BESIDE))
     return sentences
 
 
@@ -424,10 +424,6 @@ def _reached(class_: Booked | StreamerView | None) -> str:
     except ValueError:
         return "HOST PORT"
     return f"{url.host} {url.port}"
-
-
-def _ending(view: ClassView) -> str:
-    return Text("To end it: lectern cancel {class_id}", class_id=view.class_id)
 
 
 def _heading(code: int) -> str:

@@ -11,6 +11,7 @@ from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.views import Booked, ClassView, EventView, Gap, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState
+from lectern.wire.fields import BACKUP
 
 LATE_S = 120.0
 """Seconds after which an unhandled message is late: the slowest, with all its retries, takes a minute."""
@@ -195,7 +196,17 @@ def _danger(class_id: str, start: float, now: float) -> list[str]:
     if left <= 0:
         begins = Text("In danger: it should have begun {late_s:span} ago.", late_s=-left)
     move = Text("To have it moved, cancel it (lectern cancel {class_id}) and tell the platform.", class_id=class_id)
+    if class_id.endswith(BACKUP):
+        move = ending(class_id)  # the first airing may be well
     return [joined((begins, move), BESIDE)]
+
+
+def ending(class_id: str) -> Text:
+    """What to type to end a class; a second airing is ended alone, by a change, because no cancel can name it."""
+    if class_id.endswith(BACKUP):
+        text = msgid("To end it: lectern change {class_id} --push-url-backup ''")
+        return Text(text, class_id=class_id.removesuffix(BACKUP))
+    return Text("To end it: lectern cancel {class_id}", class_id=class_id)
 
 
 NOT_SENT = "not sent"
