@@ -1,15 +1,22 @@
 """What a person types where the terminal has another encoding than this host is known to nobody: no traceback."""
 
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 
 from flows.as_run_report import Format
 from lectern.cli import report, viewer
+from lectern.db import bookings
+from lectern.db.engine import open_database
 from lectern.errors import Misuse
+from lectern.states import BookingState
+from lectern.wire.messages import Booking
 from tests import laid
+from tests.rows import commit
 
 GBK = "\udcbf\udcce"
 
@@ -26,6 +33,30 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_viewer_whose_name_was_typed_in_another_encoding_is_none() -> None:
     with pytest.raises(Misuse, match="is no viewer"):
         viewer.revoke(cast("Any", SimpleNamespace(command_path="lectern viewer revoke")), GBK)
+
+
+def test_a_report_of_an_institution_without_a_name_shows_nobodys_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script whose variable is empty must not hand one school the classes of all."""
+    start = datetime(2026, 11, 25, 12).astimezone().timestamp()
+    urls = {"video_url": "http://o.example/1.flv", "push_url": "rtmp://p.example/live/x"}
+    done = Booking(class_id="c-1", institution_id="i-7", start_time=start, end_time=start + 60, **urls)
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    commit(engine, bookings.add, [(done, BookingState.AIRED)], 1.0)
+    engine.dispose()
+    report.report(since="2026-11-25", institution="i-7")
+    assert "c-1" in capsys.readouterr().out
+    report.report(since="2026-11-25", institution="")
+    assert "c-1" not in capsys.readouterr().out
+
+
+def test_a_viewers_calendar_has_its_whole_address(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is put together by hand gets a slash too many, and the page does not know it."""
+    viewer.add_viewer("school-7", as_json=False)
+    page, calendar = (line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines())
+    assert calendar == page.replace("/?", "/timetable.ics?")
+    assert urlsplit(calendar).path == "/timetable.ics"
 
 
 @pytest.mark.parametrize("form", Format)

@@ -34,12 +34,12 @@ def report(
     last = _day("--to", until) if until else first
     if last < first:
         raise Misuse("--to: {until} is before {first}.", until=until, first=first)
-    institution = typed(institution) if institution else None
+    institution = typed(institution) if institution is not None else None  # '' is none of them, not all
     begins, ends = _begin(first), _begin(last + timedelta(days=1))
     with readers.teacher().looking() as connection:
         found = made(connection, begins, ends, institution)
     title = f"As-run, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
-    write(found, form, sys.stdout, f"{title}, {institution}" if institution else title)
+    write(found, form, sys.stdout, title if institution is None else f"{title}, {institution}")
 
 
 def _day(option: str, text: str) -> date:

@@ -28,9 +28,10 @@ May = Annotated[str, typer.Option("--may", help="What it may do: book, read, or 
 def add_viewer(name: str, institution: Institution = None, as_json: Json = False) -> None:
     """Make a token; it is printed once, and nobody can read it again."""
     found = _made(name, institution, Right.LOOK)
-    found["url"] = f"{found['url']}/?token={found['token']}"
+    page, query = found["url"], f"?token={found['token']}"
+    found["url"] = f"{page}/{query}"
     lines = [f"{name} sees {_of(institution)} at {found['url']}"]
-    say(as_json, found, [*lines, "In a calendar: the same address with /timetable.ics before the ?."])
+    say(as_json, found, [*lines, f"In a calendar: {page}/timetable.ics{query}"])
 
 
 @client.command("add")
