@@ -17,17 +17,19 @@ from typing import Any
 
 import pytest
 import typer
+from sqlalchemy import insert
 
 from lectern import __version__, formatting
 from lectern.cli import options, streamer
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
-from lectern.db import bookings, incidents, leases, outbox
+from lectern.db import bookings, cache, incidents, leases, outbox
 from lectern.db.engine import open_database, transaction
 from lectern.db.incidents import AlertPolicy
 from lectern.errors import OSS_REFUSES, Misuse
+from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables.teacher import journal
-from lectern.states import BookingState
+from lectern.states import BookingState, FileState
 from lectern.wire import outgoing
 from lectern.wire.messages import Booking
 from lectern.wire.outgoing import Outgoing, OutgoingKind
@@ -374,7 +376,7 @@ def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("drain",), ("drain", "--off")], ids=" ".join)
+@pytest.mark.parametrize("words", [("drain",), ("drain", "--off"), ("cache", "evict", "6666")], ids=" ".join)
 def test_a_database_that_cannot_be_written_is_told_in_words(tmp_path: Path, words: tuple[str, ...]) -> None:
     """As that of the old program, to which nobody has typed `lectern init`."""
     with closing(sqlite3.connect(tmp_path / "task_list.db")) as connection:
@@ -385,6 +387,21 @@ def test_a_database_that_cannot_be_written_is_told_in_words(tmp_path: Path, word
         done.stderr
     )
     assert "lectern init" in done.stderr
+
+
+def test_a_recording_that_cannot_be_deleted_is_told_in_words_and_stays_about_to_be(tmp_path: Path) -> None:
+    """Its folder may belong to another user than the database."""
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
+    row = {"id": "6666", "state": FileState.READY, "size_bytes": 8, "num_cite": 0, "update_time": 1}
+    with transaction(engine) as connection:
+        cache.make_sums(connection, tmp_path)
+        connection.execute(insert(streamer_tables.files).values(**row))
+    (tmp_path / "6666/6666.flv").mkdir(parents=True)  # no file can be deleted there, also not by root
+    done = lectern(tmp_path, "cache", "evict", "6666", VIDEO_ROOT=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr.startswith(f"lectern: {tmp_path}/6666/6666.flv: cannot be deleted: "), done.stderr
+    assert commit(engine, cache.by_stem, ["6666"])["6666"].state is FileState.EVICTING
+    engine.dispose()
 
 
 def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Engine, not_, select
 
 from lectern import formatting
 from lectern.db import cache
-from lectern.db.engine import transaction
+from lectern.db.engine import writing
 from lectern.db.writer import write
-from lectern.errors import Misuse
+from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle
 from lectern.model.streamer_plan import StreamerChanges
@@ -126,8 +126,8 @@ def cached(connection: Connection) -> list[dict[str, Any]]:
 
 
 def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
-    """Delete one unpinned rendition; returns its size in bytes. Raises Misuse if a class needs it."""
-    with transaction(engine) as connection:
+    """Delete one unpinned rendition; returns its size in bytes. Raises LecternError if a class needs it, or in vain."""
+    with writing(engine, settings.role) as connection:
         row = cache.by_stem(connection, [stem]).get(stem)
         if row is None or row.state is not FileState.READY:
             raise Misuse("{stem}: is not in the cache. See: lectern cache ls", stem=stem)
@@ -143,8 +143,16 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
         changes = StreamerChanges(settings, time.time())
         changes.evict([Idle(stem, row.size_bytes)])
         write(connection, journal, changes)
-    cache_dir.remove(cache_dir.rendition_path(settings.video_root, stem))
-    with transaction(engine) as connection:
+    path = cache_dir.rendition_path(settings.video_root, stem)
+    try:
+        cache_dir.remove(path)
+    except OSError as error:  # such as of a person who may write the database, and not the folder
+        raise LecternError(
+            "{path}: cannot be deleted: {reason}. The next start of the streamer deletes it.",
+            path=formatting.path(path),
+            reason=error.strerror,
+        ) from error
+    with writing(engine, settings.role) as connection:
         cache.forget(connection, [stem])
     return row.size_bytes
 
