@@ -1,5 +1,6 @@
 """What is typed first: the first word comes at once, versions, help, doctor, bookings by hand, without a server."""
 
+import errno
 import io
 import json
 import math
@@ -14,13 +15,14 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
 from sqlalchemy import insert
 
 from lectern import __version__, formatting
-from lectern.cli import options, streamer
+from lectern.cli import doctor, options, streamer
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.db import bookings, cache, incidents, leases, outbox
@@ -29,6 +31,7 @@ from lectern.db.incidents import AlertPolicy
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables.teacher import journal
+from lectern.settings import StreamerSettings
 from lectern.states import BookingState, FileState
 from lectern.wire import outgoing
 from lectern.wire.messages import Booking
@@ -365,6 +368,26 @@ def test_doctor_says_why_a_redis_that_answers_takes_no_writes(teacher: Path) -> 
         done = lectern(teacher, "doctor", "teacher", **more)
         assert f"✗ redis: {url_of(client)} answers, but takes no writes: You can't write against a" in done.stdout
         assert "    --> redis-cli -h" in done.stdout
+
+
+def test_doctor_says_all_it_found_though_there_is_no_database_yet(tmp_path: Path) -> None:
+    """What the OSS took last is kept there; the other findings are what the host is looked at for."""
+    with serving(status=403) as server:
+        more = {"OSS_TRANSCODE_URL": server.url, "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+        done = lectern(tmp_path, "doctor", "teacher", **more)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "✗ database: " in done.stdout
+    assert f"✓ OSS transcoder: {server.url} answers; TRANSCODE_SIGN_KEY is not tried here" in done.stdout
+    assert "no request was taken" not in done.stdout, "nobody knows that"
+
+
+def test_doctor_names_a_cache_in_a_folder_that_is_closed_to_who_types_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(Path, "is_dir", Mock(side_effect=closed))
+    found = doctor.of_disk(StreamerSettings(video_root=tmp_path))
+    assert (found.is_well, found.said) == (False, f"{tmp_path}: Permission denied")
 
 
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
