@@ -114,6 +114,17 @@ def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(liv
     }
 
 
+def test_the_backup_that_is_made_stays_though_older_ones_look_newer(live: Path, folder: Path) -> None:
+    """The clock was ahead for some nights, and is set back: no night may take its own backup away."""
+    for number in range(2):
+        ahead = folder / f"streamer-streamer1-2099010{number + 1}T000000Z"
+        ahead.mkdir(parents=True)
+        (ahead / disk.MANIFEST).write_text(json.dumps({"name": "streamer-streamer1", "made_at": 4e9 + number}))
+    found = told("streamer", "--keep", "2")
+    assert found["pruned"] == []
+    assert Path(str(found["folder"])).is_dir()
+
+
 def test_a_backup_whose_manifest_is_damaged_is_named_and_hides_no_other(live: Path, folder: Path) -> None:
     """Each later night would fail at it, and the age of the newest one would be told as infinite."""
     for number, content in enumerate([b"", b"[]", b"\xff"]):

@@ -72,13 +72,14 @@ def backup(
         ) from error
     with nightly.alone(into):
         made = nightly.make(found, called, into)
-        pruned = nightly.prune(into, called, disk.backups(into, called), keep)
+        # After a clock that was ahead is set back, older backups look newer than the one that was just made.
+        pruned = nightly.prune(into, called, disk.backups(into, called), keep, needed={made.path.name})
         odd = [str(one) for one in disk.damaged_backups(into, called)]
         failure = None
         try:
             if target is not None:
                 made = nightly.copy_away(made, target)
-                pruned += [f"{one} at {target}" for one in nightly.prune_away(called, target, keep)]
+                pruned += [f"{one} at {target}" for one in nightly.prune_away(made, target, keep)]
         except LecternError as error:
             failure = error
     say(

@@ -273,9 +273,9 @@ def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
     return copied
 
 
-def prune_away(name: str, target: CopyTarget, keep: int) -> list[str]:
-    """Take the oldest copies of *name* beyond the newest *keep* away; returns their names."""
-    gone = _named(name, target)[:-keep]
+def prune_away(made: NightlyBackup, target: CopyTarget, keep: int) -> list[str]:
+    """Take the oldest copies beyond the newest *keep* away, but not that of *made*; returns their names."""
+    gone = [one for one in _named(made.name, target)[:-keep] if one != made.path.name]
     for folder_name in gone:
         _sftp(target, f"rm {target.folder}/{folder_name}/*", f"rmdir {target.folder}/{folder_name}")
     return gone
