@@ -5,13 +5,15 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -22,7 +24,13 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from lectern import urls, windows
 from lectern.allowlist import Allowlist
@@ -102,6 +110,17 @@ RENAMED = {
     "partition_policy": "on_control_lost",
 }
 """The settings whose names changed, and their old names, which are still read."""
+
+
+def _without_outdated(written: Mapping[str, str | None], own: str | PathLike[str]) -> Mapping[str, str | None]:
+    """What all files have *written*, without new names of .env whose settings the host's *own* file calls as before.
+
+    A new name wins over the old one, but .env does not win over that file.
+    """
+    both = {name for name, old in RENAMED.items() if {name, old} <= written.keys()}
+    last = {name.lower() for name in dotenv_values(own)} if both else set()
+    outdated = {name for name in both if name not in last and RENAMED[name] in last}
+    return {name: text for name, text in written.items() if name not in outdated}
 
 
 def _also(name: str) -> AliasChoices:
@@ -254,6 +273,8 @@ class Common(BaseSettings):
             env_settings.env_vars = {
                 name: text for name, text in env_settings.env_vars.items() if (name, text) not in own
             }
+        if isinstance(dotenv_settings, DotEnvSettingsSource) and isinstance(dotenv_settings.env_file, tuple):
+            dotenv_settings.env_vars = _without_outdated(dotenv_settings.env_vars, dotenv_settings.env_file[-1])
         return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
 
     @classmethod

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from lectern import settings as settings_module
-from lectern.cli import options
+from lectern.cli import doctor, options
 from lectern.errors import Misuse
 from lectern.settings import RENAMED, Common, Cost, StreamerSettings, TeacherSettings
 
@@ -286,6 +286,18 @@ def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
     assert caught.value.message == (
         "Settings are wrong or missing: TRANSCODE_SIGN_KEY: Field required. Set them in the environment or in .env."
     )
+
+
+@pytest.mark.parametrize("names", [("KEEP_EVENTS_S", "EVENT_RETENTION_S"), ("EVENT_RETENTION_S", "KEEP_EVENTS_S")])
+def test_the_hosts_own_file_wins_by_whichever_name_it_calls_a_setting(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file, name, value in zip(("settings.env", ".env"), names, (333, 222), strict=True):
+        Path(file).write_text(f"{name}={value}\n")
+    monkeypatch.setenv("LECTERN_SETTINGS", "settings.env")
+    found = StreamerSettings.load()
+    assert found.event_retention_s == 333
+    assert doctor.by_source(found) == {str(Path("settings.env").absolute()): ["EVENT_RETENTION_S=333"]}
 
 
 @pytest.mark.parametrize("own", [True, False])
