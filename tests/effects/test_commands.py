@@ -34,6 +34,7 @@ from lectern.model.tables.teacher import journal
 from lectern.settings import StreamerSettings
 from lectern.states import BookingState, FileState
 from lectern.wire import outgoing
+from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import parse
@@ -248,6 +249,24 @@ def test_what_cannot_be_done_of_a_class_or_by_settings_that_are_not_there_says_s
     done = lectern(teacher, "status", LECTERN_SETTINGS="/nowhere/settings.env")
     assert done.returncode == 2
     assert "LECTERN_SETTINGS=/nowhere/settings.env: there is no such file." in done.stderr
+
+
+def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_is_over(teacher: Path) -> None:
+    """As after *Cancel* of the run of the first: the cancel is sent."""
+    engine = open_database(f"sqlite:///{teacher}/teacher.db")
+    booking = Booking(
+        class_id="c-two",
+        video_url="http://o.example/1.flv",
+        push_url="rtmp://p.example/live/x",
+        start_time=1.0,
+        end_time=2.0,
+    )
+    both = [(booking, BookingState.CANCELLED), (booking.under(f"c-two{BACKUP}"), BookingState.READY)]
+    commit(engine, bookings.add, both, 1.0)
+    engine.dispose()
+    done = lectern(teacher, "cancel", "c-two", REDIS_URL="redis://127.0.0.1:1/0")
+    assert "nothing was sent" not in done.stderr
+    assert "Redis does not answer" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["explain", "cancel"])

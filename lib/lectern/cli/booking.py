@@ -27,6 +27,7 @@ from lectern.model.plan import Changes
 from lectern.redis.client import Bus
 from lectern.settings import Common
 from lectern.states import BOOKING_OVER, BookingState
+from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel, Change
 from lectern.wire.parser import in_words, parse
 
@@ -181,13 +182,15 @@ def cancel(class_id: str) -> None:
         message = parse(json.dumps({"cmd": "cancel", "class_id": class_id, "by": me()}), (Cancel,))
     except Malformed as error:
         raise Misuse(error.message) from error
-    place = booked = None
+    place = booked = second = None
     with suppress(Misuse):  # the teacher's database is not here: nobody knows whether it is booked
         place = readers.teacher()
     if place is not None:
         with place.looking() as connection:
-            booked = account.booking(connection, class_id)
-    if booked is not None and booked.state in BOOKING_OVER:
+            booked, second = (account.booking(connection, one) for one in (class_id, f"{class_id}{BACKUP}"))
+    # Who cancels the run of the first airing in the UI ends that alone.
+    goes_on = second is not None and second.state not in BOOKING_OVER
+    if booked is not None and booked.state in BOOKING_OVER and not goes_on:
         raise LecternError(
             "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
             class_id=class_id,
