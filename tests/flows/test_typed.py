@@ -59,6 +59,16 @@ def test_a_viewers_calendar_has_its_whole_address(capsys: pytest.CaptureFixture[
     assert urlsplit(calendar).path == "/timetable.ics"
 
 
+def test_no_token_is_made_where_nobody_could_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address would be http:///?token=…, and a token is shown only once."""
+    monkeypatch.setenv("API_BIND", "")
+    for add in (viewer.add_viewer, viewer.add_client):
+        with pytest.raises(Misuse, match="API_BIND is empty"):
+            add("school-7")
+    monkeypatch.setenv("API_BIND", "127.0.0.1:8800")
+    viewer.add_viewer("school-7")
+
+
 @pytest.mark.parametrize("form", Format)
 def test_the_report_of_an_institution_that_was_typed_in_another_encoding_is_empty(
     form: Format, capsysbinary: pytest.CaptureFixture[bytes]

@@ -11,6 +11,7 @@ from lectern.cli.options import Json, say, typed
 from lectern.db import viewers
 from lectern.db.engine import open_database, writing
 from lectern.errors import Misuse
+from lectern.i18n import Text
 from lectern.states import Right
 from lectern.wire.fields import is_name
 
@@ -51,6 +52,8 @@ def _made(name: str, institution: str | None, may: str) -> dict[str, Any]:
         if what is not None and not is_name(what):  # an empty institution is no institution, not all of them
             raise Misuse("{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -", what=what)
     settings = readers.teacher().settings  # raises Misuse if there is no database
+    if not settings.bind:  # a token is shown once, with the address at which it can be used
+        raise Misuse(Text("This teacher has no page and no HTTP API, because API_BIND is empty. No token was made."))
     with writing(open_database(settings.database_url), "teacher") as connection:
         token = viewers.make(connection, name, institution, time.time(), may)
     return {"name": name, "institution": institution, "token": token, "url": f"http://{settings.bind}"}
