@@ -32,7 +32,7 @@ from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables.teacher import journal
 from lectern.settings import StreamerSettings
-from lectern.states import BookingState, FileState
+from lectern.states import AiringState, BookingState, FileState
 from lectern.wire import outgoing
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking
@@ -41,7 +41,7 @@ from lectern.wire.parser import parse
 from tests import laid, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
-from tests.rows import commit
+from tests.rows import add, commit, prepare
 from town.__main__ import next_steps
 
 CODE = "from lectern.cli import main; main()"
@@ -468,6 +468,16 @@ def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(tmp_pa
     ended = lectern(tmp_path, "drain", "--off", STREAMER_NAME="host")
     assert (ended.returncode, commit(engine, leases.drained_by)) == (0, False), ended.stdout
     engine.dispose()
+
+
+def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(tmp_path: Path) -> None:
+    """On a host of both roles its parts would else count twice: as those of another streamer, too."""
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
+    commit(engine, leases.hold, "s1", "e-1", 5.0)
+    commit(engine, add, prepare("c-1", 6666, 1e9), AiringState.AIRED, "", 1e9)
+    engine.dispose()
+    done = lectern(tmp_path, "explain", "c-1", "--json", STREAMER_NAME="host", REDIS_URL="redis://127.0.0.1:1/0")
+    assert json.loads(done.stdout)["streamer"] == "s1", done.stderr
 
 
 def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(

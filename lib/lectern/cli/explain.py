@@ -15,7 +15,7 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
 from lectern.db import account as db_account
-from lectern.db import airings, forecast
+from lectern.db import airings, forecast, leases
 from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
@@ -77,7 +77,8 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
     for place in here:
         with place.looking() as connection:
             if isinstance(place.settings, StreamerSettings):
-                streamer = db_account.at_streamer(connection, place.settings.name, thing, now)
+                name = leases.last_name(connection) or place.settings.name  # that of `serve --name` is in no settings
+                streamer = db_account.at_streamer(connection, name, thing, now)
                 if streamer.cited is not None and streamer.cited.state is AiringState.WAITING:
                     _, ready_by = forecast.waiting(connection, place.settings, now).get(thing, (None, None))
                     streamer = replace(streamer, ready_by=ready_by)
