@@ -131,6 +131,9 @@ class Membership:
         """Take in what Redis has. While it is away, or takes no writes, no streamer counts as silent."""
         settings, is_deaf = self.host.settings, True
         try:
+            # First of all: who was lost is not back because nobody can hear it, and would not be alarmed again.
+            if any(one.lost_at is not None for one in (await self.host.read_tx(leases.holders)).values()):
+                self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
             newest = max((float(beat["at"]) for beat in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from flows import handling
 from flows.host import StreamerHost, TeacherHost
+from flows.outbox_publisher import patience
 from flows.prefect_api import NewRun
 from flows.streamer import lease
 from flows.streamer.lease import QuorumCheck
@@ -310,6 +311,21 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     asyncio.run(mine._take_in(now, {name: {"at": now}}, {}))
     assert errors.STREAMER_LOST.number not in teacher.ongoing
     assert look(teacher.engine, leases.holder, name).lost_at is None
+
+
+def test_a_lost_streamer_is_not_called_found_while_nobody_can_hear_it(teacher: TeacherHost) -> None:
+    """Redis goes away, or is away when the teacher begins: its incident would be resolved, and never raised again."""
+
+    class Away:
+        async def heard(self, _key: str) -> None:
+            raise TryAgain("Redis: no route to host")
+
+    now = hosts.now()
+    commit(teacher.engine, rows.granted, Granted(hosts.ALIVE[0], "session", 12.0), now, now - 300)
+    teacher.bus = cast("Any", Away())
+    with pytest.raises(TryAgain):
+        asyncio.run(membership.Membership(teacher).look())
+    assert errors.STREAMER_LOST.number in patience(teacher).goes_on
 
 
 def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_words(teacher: TeacherHost) -> None:
