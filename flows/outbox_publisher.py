@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from flows.host import Host, TeacherHost, log
 from lectern import errors, metrics
@@ -75,7 +75,9 @@ async def publish_outbox(host: Host[Any]) -> bool:
                     _log(one.body)
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
-                left = sending[done.number :]
+                left = [*sending[done.number :]]
+                for such in _without_redis(host) if len(batch.messages) == SEND_BATCH else ():  # behind those read
+                    left += (await host.write_tx(_unsent, host, such)).sending
                 if host.settings.shared or _alarms(host, left) or getattr(host.settings, "event_webhook_url", None):
                     await host.write_tx(_left, host, left)
                 return False
@@ -104,8 +106,8 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
 
 
 async def tell_people(host: Host[Any]) -> None:
-    """Pass unsent alarms on to ALARM_URLS without trying Redis, which is away."""
-    batch = await _next(host)
+    """Pass unsent alarms on to ALARM_URLS without trying Redis, which is away, whatever waits for Redis before them."""
+    batch = await host.write_tx(_unsent, host, _without_redis(host)[0])
     if alarms := _alarms(host, batch.sending):
         await host.write_tx(_left, host, batch.sending)
         for one in alarms:
@@ -119,6 +121,17 @@ def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> No
     _for_webhook(connection, host, left)
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
+
+
+def _without_redis(host: Host[Any]) -> list[ColumnElement[bool]]:
+    """Conditions for what needs no Redis and is not passed on yet: alarms for people; answers for the webhook."""
+    rows, settings = host.journal.outbox, host.settings
+    some = [(rows.c.target == settings.alarm_channel) & rows.c.people.is_(None)]
+    if isinstance(host, TeacherHost) and host.settings.event_webhook_url and not host.webhook_off:
+        some.append(rows.c.target.in_(host.settings.webhook_channels) & rows.c.webhook.is_(None))
+    if settings.shared:  # what another teacher sends now is its own
+        some = [such & outbox.free(host.journal, settings.name, time.time()) for such in some]
+    return some
 
 
 def _for_webhook(connection: Connection, host: Host[Any], some: Sequence[Unsent]) -> None:
@@ -172,14 +185,14 @@ class _Batch:
     until: float = math.inf  # monotonic: after this time another teacher may have claimed them
 
 
-def _unsent(connection: Connection, host: Host[Any]) -> _Batch:
+def _unsent(connection: Connection, host: Host[Any], such: ColumnElement[bool] | None = None) -> _Batch:
     now = time.time()
     until = math.inf
-    if host.settings.shared:
+    if host.settings.shared and such is None:
         until = time.monotonic() + outbox.SENDING_S / 2
         found = outbox.claim(connection, host.journal, host.settings.name, limit=SEND_BATCH, now=now)
     else:
-        found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
+        found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now, such=such)
     sent = host.acks.ids()
     found = _in_time(connection, host, [one for one in found if one.id not in sent], now)
     folded = incidents.fold(connection, host.journal, _alarms(host, found), patience(host), now)

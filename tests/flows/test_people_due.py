@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
-from flows import failures
+from flows import failures, outbox_publisher
 from flows.host import TELLING, Host, TeacherHost, is_ours
-from flows.outbox_publisher import patience, publish_outbox
+from flows.outbox_publisher import patience, publish_outbox, tell_people
 from flows.resident import notifications as telling
 from flows.resident.notifications import People, watch_redis
 from lectern import errors
@@ -26,6 +26,7 @@ from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import RefusedByRedis, Sent
+from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
@@ -173,6 +174,24 @@ async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
     await publish_outbox(host)
     await pass_on(host)
     assert [one for one in classes(service) if one.startswith("c-")] == [*named, "c-1, c-2"]
+
+
+async def test_people_hear_of_an_alarm_behind_all_that_waits_for_redis(
+    begin: Callable[..., TeacherHost], service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bookings over HTTP are answered while Redis is away: their messages lie before it, more than are read at once."""
+    monkeypatch.setattr(outbox_publisher, "SEND_BATCH", 3)
+    host = begin()
+    cast("Any", host.bus).is_up = False
+    said = outgoing.answer("c-0", 0, "")
+    answers = [Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, "c-0")] * 4
+    commit(host.engine, outbox.put, journal, answers, time.time())
+    put(host)
+    assert not await publish_outbox(host)
+    put(host, 318, "c-3")
+    await tell_people(host)
+    await pass_on(host)
+    assert classes(service) == ["c-1", "c-3"]
 
 
 async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
@@ -20,6 +20,7 @@ from lectern.db import incidents, outbox
 from lectern.db.outbox import Unsent
 from lectern.errors import Misuse, Refuse
 from lectern.model.tables.teacher import journal
+from lectern.redis.pubsub import Sent
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests.answering import Server
@@ -117,6 +118,26 @@ async def test_what_is_refused_is_posted_again_and_holds_up_its_own(teacher: Tea
                 commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(webhook_at=0)))
     assert [message["code"] for _, message in receiver.taken if message["class_id"] == "c-odd"] == [0, 1]
     assert len(receiver.refused) == 3
+
+
+async def test_what_lies_behind_much_that_waits_for_redis_is_due_in_time(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long Redis is away: at each try to send, as many more are passed on as are read at once."""
+
+    class Away:
+        async def send(self, _: object) -> Sent:
+            return Sent(broke=OSError("no route to host"))
+
+    monkeypatch.setattr(outbox_publisher, "SEND_BATCH", 2)
+    teacher.bus = cast("Any", Away())
+    said = [Outgoing(teacher.settings.order_result_channel, OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, ""))] * 5
+    commit(teacher.engine, outbox.put, journal, said, time.time())
+    due = []
+    for _ in range(2):
+        assert not await outbox_publisher.publish_outbox(teacher)
+        due.append(states(teacher).count("due"))
+    assert due == [2, 4]
 
 
 async def test_a_receiver_named_while_at_work_gets_what_comes(teacher: TeacherHost, receiver: Any) -> None:

@@ -112,12 +112,17 @@ def rewrite(connection: Connection, journal: MessageTables, messages: Sequence[U
         connection.execute(update(journal.outbox).where(journal.outbox.c.id == message.id).values(body=message.body))
 
 
+def free(journal: MessageTables, me: str, now: float) -> ColumnElement[bool]:
+    """Selects all messages except those for a target to which another teacher than *me* sends now."""
+    outbox = journal.outbox
+    others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
+    return outbox.c.target.not_in(select(outbox.c.target).where(others))
+
+
 def claim(connection: Connection, journal: MessageTables, me: str, *, limit: int, now: float) -> list[Unsent]:
     """Claim what `unsent` returns for teacher *me*, except messages for a target to which another teacher sends now."""
     outbox = journal.outbox
-    others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
-    is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
-    messages = unsent(connection, journal, limit=limit, now=now, such=is_free)
+    messages = unsent(connection, journal, limit=limit, now=now, such=free(journal, me, now))
     if messages:
         mine = update(outbox).where(in_list(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
         connection.execute(mine, bind_list(message.id for message in messages))
