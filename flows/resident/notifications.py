@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,11 @@ from sqlalchemy import Connection
 
 from flows import failures
 from flows.host import TELLING, Host, is_ours
-from flows.outbox_publisher import patience, publish_outbox, tell_people
+from flows.outbox_publisher import SEEN_S, patience, publish_outbox, tell_people
 from lectern import errors, notify
 from lectern.db import incidents, outbox
 from lectern.db.outbox import Telling
-from lectern.errors import TryAgain
+from lectern.errors import CODES, TryAgain
 from lectern.i18n import Text, labelled
 from lectern.redis.connection import asking
 from lectern.timing import backoff_s
@@ -131,16 +132,19 @@ async def watch_redis(host: Host[Any]) -> None:
 
 async def watch(host: Host[Any]) -> None:
     """Send follow-ups of incidents that grow, last or are resolved."""
+    began = time.monotonic()
     while True:
         host.watchdog.beat("alarms")
         await asyncio.sleep(min(FOLLOW_UP_S, host.settings.alarm_group_s or FOLLOW_UP_S))
-        if await host.write_tx(_follow_up, host):
+        if await host.write_tx(_follow_up, host, is_new=time.monotonic() - began < SEEN_S):
             await publish_outbox(host)
 
 
-def _follow_up(connection: Connection, host: Host[Any]) -> int:
-    now = time.time()
-    due = incidents.follow_up(connection, host.journal, host.settings.name, patience(host), now)
+def _follow_up(connection: Connection, host: Host[Any], *, is_new: bool) -> int:
+    now, policy = time.time(), patience(host)
+    if is_new and not policy.shared:  # nobody has looked yet whether what the process before saw goes on
+        policy = replace(policy, goes_on=CODES)
+    due = incidents.follow_up(connection, host.journal, host.settings.name, policy, now)
     alarms = [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, alarm) for alarm in due]
     outbox.put(connection, host.journal, alarms, now)
     return len(due)

@@ -30,7 +30,7 @@ from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
-from tests.rows import commit
+from tests.rows import commit, look
 from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until
 
@@ -192,6 +192,25 @@ async def test_people_hear_of_an_alarm_behind_all_that_waits_for_redis(
     await tell_people(host)
     await pass_on(host)
     assert classes(service) == ["c-1", "c-3"]
+
+
+async def test_a_process_that_has_just_begun_calls_no_trouble_over(
+    begin: Callable[..., TeacherHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its host was stopped for is no quiet time: it sees only when it has looked whether the trouble lasts."""
+    monkeypatch.setattr(telling, "FOLLOW_UP_S", 0.01)
+    put(stopped := begin())
+    assert await publish_outbox(stopped)
+    commit(stopped.engine, Connection.execute, update(journal.incidents).values(last_at=time.time() - 3600))
+    host = begin()
+    watching = asyncio.create_task(telling.watch(host))
+    await asyncio.sleep(0.3)
+    assert look(host.engine, incidents.open_now, journal)
+    monkeypatch.setattr(telling, "SEEN_S", 0.0)
+    gone = "the minute in which all is looked at is over"
+    await async_wait_until(lambda: not look(host.engine, incidents.open_now, journal), description=gone)
+    watching.cancel()
+    await asyncio.wait([watching])
 
 
 async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
