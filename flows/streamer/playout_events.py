@@ -174,15 +174,19 @@ class PlayoutEvents:
         for event in ends.values():
             await self.take(event)
         await self._compare(now, statuses)
-        if self._slate:
-            self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
-        if self._off_since:
-            self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
+        self.still()
         for class_id in list(self._off_since):
             async with self._alone(class_id):
                 airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
                 if airing is not None:
                     await self._off(airing, now)
+
+    def still(self) -> None:
+        """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
+        if self._slate:
+            self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
+        if self._off_since:
+            self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
 
     async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
         """Correct what this process believes of the classes that should be on air, by their *statuses*."""

@@ -389,6 +389,7 @@ class PlayoutSync:
 
     async def _say_away(self) -> None:
         playout, now = self._host.playout, time.monotonic()
+        self._following.still()
         if playout.away_s() < ALARM_AFTER_S:
             return
         self._host.ongoing[errors.PLAYOUT_AWAY.number] = now

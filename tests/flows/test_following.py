@@ -13,8 +13,10 @@ from sqlalchemy import insert, select, update
 
 from flows import failures
 from flows.host import StreamerHost
+from flows.outbox_publisher import patience
 from flows.playout_link import Playout
-from flows.streamer import downloads, playout_events
+from flows.streamer import downloads, playout_events, playout_sync
+from lectern import errors
 from lectern.db.engine import reading, transaction
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import Client
@@ -85,6 +87,17 @@ async def test_a_push_that_comes_back_at_once_is_not_alarmed(streamer: StreamerH
     await one.take(told)
     await one.look_around(START + 60)
     assert alarms(streamer) == []
+
+
+async def test_trouble_of_a_class_on_air_is_not_called_over_because_its_playout_is_away(streamer: StreamerHost) -> None:
+    """Nobody sees how the class is aired then, if it is."""
+    handing = playout_sync.PlayoutSync(streamer)
+    slate = {"event": "slate", "class_id": "c-1", "at": time.time(), "slate": True, "why": "the recording is missing"}
+    await handing._following.take(slate)
+    await handing._following.take(broke_off(START + 50, was_on_air=True))
+    streamer.playout.is_away("it was killed")
+    await handing._say_away()
+    assert {errors.NO_RECORDING.number, errors.AIRING_BROKEN.number}.issubset(patience(streamer).goes_on)
 
 
 async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
