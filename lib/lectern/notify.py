@@ -98,7 +98,8 @@ def send(
         most = MOST_BYTES.get(name.partition("://")[0])
         room = None if most is None else max(0, most - len(title.encode(errors="replace")))
         fitting = body[:LONGEST].encode(errors="replace")[:room].decode(errors="ignore")
-        if service.notify(body=fitting, title=title, notify_type=kind):
+        # Without its form, services of HTML take it for HTML: one line, of which each <word> is lost.
+        if service.notify(body=fitting, title=title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT):
             on_taken(name)
         else:
             refused.append(name)

@@ -1,8 +1,10 @@
 """Alarms reach people: in words, with all classes, by services that need no Prefect; a resolved one is no error."""
 
 import asyncio
+import email
 import json
 import logging
+import smtplib
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -95,6 +98,22 @@ def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(servi
     assert notify.send(service.url, title, text, resolved=resolved) == []
     assert service.got[0]["title"] == title
     assert service.got[0]["type"] == "failure"
+
+
+def test_a_mail_has_the_lines_and_the_words_of_its_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mail is HTML unless it is told otherwise, in which a line ends nowhere, and `<c-1>` is a tag that nobody sees."""
+    mails: list[str] = []
+
+    class Server(SimpleNamespace):
+        def sendmail(self, _by: str, _to: object, mail: str) -> None:
+            mails.append(mail)
+
+    done = dict.fromkeys(("ehlo", "starttls", "login", "quit", "set_debuglevel"), lambda *_, **__: None)
+    monkeypatch.setattr(smtplib, "SMTP", lambda *_, **__: Server(**done))
+    assert notify.send("mailto://user:pass@mail.example", "title", "<c-1>: no & no\nraised at: 19:00") == []
+    (mail,) = (email.message_from_string(one) for one in mails)
+    assert mail.get_content_type() == "text/plain"
+    assert str(mail.get_payload()).splitlines() == ["<c-1>: no & no", "raised at: 19:00"]
 
 
 def test_the_end_of_an_incident_is_no_failure_and_a_refusal_shows_no_token(service: Service) -> None:
