@@ -45,6 +45,7 @@ class People:
     def __init__(self, host: Host[Any]) -> None:
         self._host = host
         self._unnoted: dict[int, Telling] = {}  # results not in the database yet: no alarm is passed on twice
+        self._dead: set[str] = set()  # services that took no try of an alarm, and nothing since
 
     async def tell(self) -> None:
         """Pass alarms on until cancelled; without ALARM_URLS there is nothing to do until they are set."""
@@ -86,7 +87,8 @@ class People:
             log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
             return Telling.GIVEN_UP
         urls = settings.alarm_services
-        names, took = [name for name, _ in notify.services(urls)], set[str]()
+        left = names = [name for name, _ in notify.services(urls)]
+        took = set[str]()
         for number in range(TRIES):
             self._host.watchdog.note("people")
             if is_due and not await is_ours(self._host, TELLING, LEASE_S):
@@ -98,12 +100,19 @@ class People:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SEND_S):
                     await asyncio.to_thread(send)
-            refused = ", ".join(name for name in names if name not in took)
-            if not refused:
+            self._dead -= took
+            left = [name for name in names if name not in took]
+            if not left:
                 return Telling.TOLD
-            log.warning("alarms: %s does not take an alarm, try %d: %s", refused, number + 1, title)
+            log.warning("alarms: %s does not take an alarm, try %d: %s", ", ".join(left), number + 1, title)
+            if took and self._dead.issuperset(left):
+                break  # its minutes of tries would hold up each alarm for those who take them
             await asyncio.sleep(backoff_s(number))
-        log.error("alarms: nobody could be told by ALARM_URLS: %s", title)
+        self._dead.update(left)
+        if took:
+            log.error("alarms: %s was not told, others were: %s", ", ".join(left), title)
+        else:
+            log.error("alarms: nobody could be told by ALARM_URLS: %s", title)
         return Telling.GIVEN_UP
 
 

@@ -209,6 +209,21 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hang
     assert (how, len(service.got)) == (Telling.GIVEN_UP, 1)
 
 
+def test_a_service_that_is_dead_holds_up_no_later_alarm_for_the_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The minutes would add up: it has one try of each until it takes one. Nobody says that nobody was told."""
+    monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.0)
+    with listening([500] * (notifications.TRIES + 1) + [200, 500, 500, 200]) as busy:
+        people = notifications.People(stand(f"{service.url} {busy.url}"))
+        with caplog.at_level(logging.WARNING):
+            found = [asyncio.run(people._pass_on(alarm())) for _ in range(4)]
+    assert found == [Telling.GIVEN_UP, Telling.GIVEN_UP, Telling.TOLD, Telling.TOLD]
+    assert (len(service.got), len(busy.got)) == (4, 2)
+    assert sum("does not take an alarm" in one.message for one in caplog.records) == notifications.TRIES + 3
+    assert not [one.message for one in caplog.records if "nobody" in one.message]
+
+
 def stand(urls: str) -> Host[Any]:
     """A host without a database: it passes on what is in memory."""
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", alarm_urls=urls)
