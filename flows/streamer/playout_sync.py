@@ -279,6 +279,7 @@ class PlayoutSync:
             if class_["state"] != "waiting":
                 await self._following.catch_up(class_)
         playout.is_there()
+        host.alarmed_at.forget(errors.PLAYOUT_AWAY.meaning)  # the next time is another one
         log.info("playout: release %s, %d classes", status["release"], len(playout.confirmed))
 
     async def _events(self, client: Client) -> None:

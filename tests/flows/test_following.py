@@ -19,7 +19,7 @@ from flows.streamer import downloads, playout_events, playout_sync
 from lectern import errors
 from lectern.db.engine import reading, transaction
 from lectern.model.tables.streamer import classes, journal, tasks
-from lectern.playout.control_socket import Client
+from lectern.playout.control_socket import PROTOCOL, Client
 from lectern.settings import StreamerSettings
 from tests import laid, rows
 
@@ -98,6 +98,29 @@ async def test_trouble_of_a_class_on_air_is_not_called_over_because_its_playout_
     streamer.playout.is_away("it was killed")
     await handing._say_away()
     assert {errors.NO_RECORDING.number, errors.AIRING_BROKEN.number}.issubset(patience(streamer).goes_on)
+
+
+async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
+    streamer: StreamerHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People were told that the first time is over, and nothing is aired again."""
+
+    async def ask(_do: str, **fields: Any) -> dict[str, Any]:
+        answer = {"holder_pid": 1, "classes": [], "release": "2.0.0", "protocol": PROTOCOL}
+        taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
+        return {**answer, **taken, "timetable": {"path": str(tmp_path / "timetable.jsonl"), "version": None}}
+
+    monkeypatch.setattr(playout_sync, "publish_outbox", nobody)
+    monkeypatch.setattr(playout_sync, "ALARM_AFTER_S", 0.0)
+    monkeypatch.setattr(streamer.playout, "ask", ask)
+    handing = playout_sync.PlayoutSync(streamer)
+    for number in (1, 2):
+        streamer.playout.is_away("it was killed")
+        await handing._say_away()
+        await handing._say_away()
+        assert len(alarms(streamer)) == number
+        streamer.playout.client = cast("Client", Told())
+        await handing._bring_up_to_date()
 
 
 async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
