@@ -325,6 +325,7 @@ class PlayoutEvents:
 
     def _found_again(self, class_id: str) -> None:
         self._slate.discard(class_id)
+        self._alarmed.forget(f"{class_id} {errors.NO_RECORDING.number}")  # if it is lost again, that is news
         if class_id in self._fetching and self._fetching[class_id].done():
             del self._fetching[class_id]
 

@@ -123,6 +123,17 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
         await handing._bring_up_to_date()
 
 
+async def test_a_class_that_lacks_its_recording_again_is_alarmed_again(streamer: StreamerHost) -> None:
+    """However soon: its first incident is resolved, and no later event says so while its slate is sent."""
+    one = playout_events.PlayoutEvents(streamer)
+    slate = {"event": "slate", "class_id": "c-1", "at": START, "slate": True, "why": "the recording is missing"}
+    for number in (1, 2):
+        await one.take(slate)
+        await one.take(slate)
+        assert len(alarms(streamer)) == number
+        await one.take({"event": "back", "class_id": "c-1", "at": START, "why": "it is there", "position_s": 9.0})
+
+
 async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
