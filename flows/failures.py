@@ -29,7 +29,7 @@ from lectern.wire.messages import Report
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import fields_of
 
-AGAIN_AFTER_S = 600.0  # seconds until an alarm is raised again for the same trouble
+AGAIN_AFTER_S = 600.0  # most seconds until an alarm is raised again for the same trouble
 ALARMS_KEPT = 200  # number of alarms for ALARM_URLS that are kept in memory while the database takes none
 ALARM_S = 10.0  # seconds that an alarm may take to be written down and sent
 PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)  # expected errors: a service is away for a while
@@ -90,7 +90,7 @@ PARTS = frozenset(
 
 
 async def alarm(host: Host[Any], what: str, why: str) -> None:
-    """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
+    """Raise an alarm that *what* does not work, unless it was raised lately. Raises no error."""
     part = Text(what) if what in PARTS else what
     said = Text("{host}: {part} does not work: {why}", host=host.settings.name, part=part, why=why)
     await raised(host, what, errors.WORK_FAILED, said, publish_outbox)
@@ -99,8 +99,11 @@ async def alarm(host: Host[Any], what: str, why: str) -> None:
 async def raised(
     host: Host[Any], what: str, code: ErrorCode, said: str, pass_on: Callable[[Host[Any]], Awaitable[object]]
 ) -> None:
-    """Raise an alarm about *what*, at most every ten minutes, and *pass_on* what the outbox has. Raises no error."""
-    if not host.alarmed_at.due(what, AGAIN_AFTER_S):
+    """Raise an alarm about *what*, and *pass_on* what the outbox has, unless it was raised lately. Raises no error.
+
+    When the incident of the alarm before may have been resolved, the same trouble is news.
+    """
+    if not host.alarmed_at.due(what, min(AGAIN_AFTER_S, host.settings.alarm_quiet_s)):
         return
     with Caught() as failed:
         async with asyncio.timeout(ALARM_S):

@@ -25,7 +25,7 @@ from lectern.db import incidents
 from lectern.db.engine import reading
 from lectern.errors import TryAgain
 from tests.faults.turns import Quiet
-from tests.rows import commit
+from tests.rows import commit, said
 from tests.waiting import async_wait_until
 
 
@@ -131,7 +131,7 @@ def test_a_work_that_failed_once_fails_not_for_long(host: Host[Any], monkeypatch
 
 
 def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host: Host[Any]) -> None:
-    """It is raised again every ten minutes: in between, nobody may be told that all is well."""
+    """It is raised again after some minutes: in between, nobody may be told that all is well."""
     asyncio.run(failures.alarm(host, "prefect", "away for more than 60 s"))
     later = time.time() + host.settings.alarm_quiet_s + 1
 
@@ -143,6 +143,16 @@ def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host:
     assert followed_up() == []
     host.prefect_away = False
     assert followed_up() == ["resolved"]
+
+
+def test_a_part_that_fails_again_after_its_alarm_was_resolved_is_alarmed_at_once(host: Host[Any]) -> None:
+    """And not before that: in between, its incident is open."""
+    quiet_s = host.settings.alarm_quiet_s
+    clock = iter((0.0, 0.0, quiet_s - 1, quiet_s, quiet_s))
+    host.alarmed_at = timing.Throttle(lambda: next(clock))
+    for _ in range(3):
+        asyncio.run(failures.alarm(host, "prefect", "away for more than 60 s"))
+    assert len(said(host, "alarm")) == 2
 
 
 def test_somebody_who_is_away_is_waited_for_without_an_alarm(host: Host[Any]) -> None:
