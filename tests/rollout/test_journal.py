@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import resource
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout import preflight, window
 from lectern.rollout.journal import History, JournalNote, RolloutJournal, locked
+from lectern.rollout.spec import Spec
 from tests.rollout.host import a_host
 
 
@@ -185,6 +188,23 @@ def test_a_second_rollout_is_refused_in_words_and_waits_no_longer_than_it_is_tol
     finally:
         end.set()
         holder.join(10)
+
+
+def test_a_preflight_refuses_while_the_window_of_another_operator_is_at_work(tmp_path: Path) -> None:
+    """Else the second one would find no lock, fail, and take back what the first one does."""
+    with a_host(tmp_path, start=False) as host:
+        wanted = Spec.parse(json.dumps(host.wanted()))
+        assert not [*preflight.other_rollout(wanted)]
+        wanted.rollout_dir.mkdir()
+        with window._listening(wanted):
+            (unbegun,) = preflight.other_rollout(wanted)
+            RolloutJournal.of(wanted).note(wanted.id, "window", "begin")
+            (refusal,) = preflight.other_rollout(wanted)
+        assert "nothing is stopped yet" in unbegun
+        assert f"{wanted.id}: another rollout is at work on this host (process {os.getpid()})" in refusal
+        with socket.socket(socket.AF_UNIX) as killed, window.address(wanted.rollout_dir) as place:
+            killed.bind(place)
+        assert not [*preflight.other_rollout(wanted)]
 
 
 def test_a_rollout_that_was_killed_holds_no_lock(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 from lectern.errors import LecternError
 from lectern.i18n import BESIDE, Text, joined
 from lectern.redis import connection
-from lectern.rollout import files, on_air, redis_keys, rollback, settings_files, steps
+from lectern.rollout import files, on_air, redis_keys, rollback, settings_files, steps, window
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.store import Store
 from lectern.rollout.files import sha256
@@ -73,9 +73,17 @@ def _asked(gate: Gate[T], about: T) -> list[str]:
 
 
 def other_rollout(wanted: Spec) -> Iterator[str]:
-    """Refuse if another rollout is half done, or the rollback of this one."""
+    """Refuse if a rollout is at work on this host now, another is half done, or the rollback of this one."""
     history = RolloutJournal.of(wanted).history()
-    if history.half is not None and history.taking_back:
+    if (process := window.process_at_work(wanted.rollout_dir)) is not None:  # no time-out of this one may end it
+        yield Text(
+            "{rollout}: another rollout is at work on this host (process {process}). Wait until it is done (ps -p "
+            "{process}), then run this again; to take back what it does, type {command}.",
+            rollout=history.half or Text("nothing is stopped yet"),
+            process=process,
+            command=rollback.TYPE,
+        )
+    elif history.half is not None and history.taking_back:
         yield Text(
             "The rollback of {half} was begun and did not end. Finish it first: {command}.",
             half=history.half,
