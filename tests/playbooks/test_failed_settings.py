@@ -46,4 +46,9 @@ def test_what_goes_back_is_the_rollout_that_failed_and_no_other_of_its_version(t
     calls = [json.loads(line) for line in did.read_text().splitlines()]
     (back,) = [given for step, given in calls if step == ["rollback"]]
     (begun,) = [given for step, given in calls if step == ["open"]]
-    assert json.loads(back) == {**json.loads(begun), "even_on_air": False, "restore_database": False}
+    assert json.loads(back) == {
+        **json.loads(begun),
+        "even_on_air": False,
+        "restore_database": False,
+        "half_only": False,
+    }

@@ -98,7 +98,12 @@ def test_what_is_wanted_leaves_out_only_what_is_the_other_roles(role: str) -> No
         re.findall(r"^       '(\w+)':", (ROLES / "host/vars/main.yml").read_text(encoding="utf-8"), re.MULTILINE)
     )
     assert own & shared == set()
-    assert own | shared == set(Spec.model_fields) - others[role] - {"restore_database", "even_on_air", "again"}
+    assert own | shared == set(Spec.model_fields) - others[role] - {
+        "restore_database",
+        "even_on_air",
+        "half_only",
+        "again",
+    }
 
 
 def test_no_module_is_used_but_ansibles_own_and_our_one() -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout import preflight, window
+from lectern.rollout import journal as journal_module
+from lectern.rollout import preflight, rollback, window
 from lectern.rollout.journal import History, JournalNote, RolloutJournal, locked
 from lectern.rollout.spec import Spec
 from tests.rollout.host import a_host
@@ -164,8 +166,10 @@ def test_no_history_at_all() -> None:
     assert History.of([JournalNote(1, "streamer-a", "backup", "done")]).last is None
 
 
-def _hold(folder: str, ready: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:
-    with locked(Path(folder)):
+def _hold(
+    folder: str, ready: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event", work: str = ""
+) -> None:
+    with locked(Path(folder), work=work):
         ready.set()
         end.wait(30)
 
@@ -205,6 +209,32 @@ def test_a_preflight_refuses_while_the_window_of_another_operator_is_at_work(tmp
         with socket.socket(socket.AF_UNIX) as killed, window.address(wanted.rollout_dir) as place:
             killed.bind(place)
         assert not [*preflight.other_rollout(wanted)]
+
+
+def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw the host half done; what only one of them could open, or has finished, is not the other's."""
+    monkeypatch.setattr(rollback, "locked", partial(locked, timeout_s=0.3))
+    context = multiprocessing.get_context("forkserver")
+    ready, end = context.Event(), context.Event()
+    with a_host(tmp_path, start=False) as host:
+        wanted = Spec.parse(json.dumps(host.wanted(half_only=True)))
+        holder = context.Process(target=_hold, args=(str(wanted.rollout_dir), ready, end, journal_module.WINDOW))
+        holder.start()
+        try:
+            assert ready.wait(60)
+            noted(RolloutJournal.of(wanted), f"{wanted.id} window begin")
+            with pytest.raises(TryAgain, match=rf"another rollout is at work on this host \(process {holder.pid}\)"):
+                rollback.run(wanted)
+            assert holder.is_alive()
+        finally:
+            if holder.is_alive():  # one that was ended while it waits would keep the event
+                end.set()
+            holder.join(10)
+        noted(RolloutJournal.of(wanted), f"{wanted.id} committed done")
+        answer = rollback.run(wanted)
+        assert (answer.changed, answer.more["state"]) == (False, "finished")
 
 
 def test_a_rollout_that_was_killed_holds_no_lock(tmp_path: Path) -> None:

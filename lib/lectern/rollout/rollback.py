@@ -126,7 +126,7 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
     with ExitStack() as alone:
         if not check:
             alone.enter_context(Interruption())
-            has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=True))
+            has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=not wanted.half_only))
             if has_ended and journal.state(wanted.id) == "rolledback":
                 pattern = msgid("{id} was under way; it has heard of this rollback, and has taken everything back.")
                 return StepAnswer(changed=True, said=[Text(pattern, id=wanted.id)], more={"state": "rolledback"})
@@ -209,6 +209,9 @@ def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
     history = journal.history()
     state = history.state(wanted.id)
     answer.more |= {"state": state, "standing": list(history.standing)}
+    if state == "finished" and wanted.half_only:  # another has finished it meanwhile
+        answer.say(Text("{id} is finished already; nothing is stopped.", id=wanted.id))
+        return False
     if state in {"half", "finished"}:
         return True
     if history.half is not None:
