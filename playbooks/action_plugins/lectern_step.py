@@ -74,7 +74,8 @@ class ActionModule(ActionBase):
         if done["rc"] == TIMED_OUT:
             raise AnsibleActionFail(f"{step}: not done after {timeout_s} s. The host goes on by itself.")
         try:
-            told = json.loads(to_native(done["stdout"]))
+            # The last line: before it, sudo may warn of the name of the host on the same terminal, bash of a locale.
+            told = json.loads(to_native(done["stdout"]).strip().rpartition("\n")[2])
         except ValueError:
             return None
         return dict(told) if isinstance(told, dict) else None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,6 +231,16 @@ def test_a_step_of_the_silence_is_asked_of_the_process_on_the_host(host: Host) -
     assert (answer(shown)["changed"], answer(shown)["said"]) == (True, ["a column"])
     assert wishes == ["alter"]
     assert host.calls() == []
+
+
+def test_an_answer_is_heard_on_a_host_whose_sudo_warns_of_its_name() -> None:
+    """Both come by one terminal; else each rollout of that host was taken back, as if its process had ended."""
+    plugin = of_the_plugin.ActionModule.__new__(of_the_plugin.ActionModule)
+    plugin._task = SimpleNamespace(args={"lectern": "/r/bin/lectern", "wanted": {"root": "/r"}})
+    warned = "sudo: unable to resolve host streamer1: Name or service not known\r\n"
+    shown = {"rc": 0, "stdout": warned + '{"changed": true, "said": []}\r\n\r\n'}
+    plugin._low_level_execute_command = lambda _: shown
+    assert plugin._asked("stop") == {"changed": True, "said": []}
 
 
 def test_no_secret_of_the_process_on_the_host_is_shown_nor_a_difference_that_nobody_wants(host: Host) -> None:

@@ -1,12 +1,15 @@
 """How the roles are written: the documented steps in their order, every input declared, no command unguarded."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from lectern.rollout.spec import Spec
 from lectern.rollout.steps import TASKS
@@ -104,6 +107,30 @@ def test_what_is_wanted_leaves_out_only_what_is_the_other_roles(role: str) -> No
         "half_only",
         "again",
     }
+
+
+WARNED = ["bash: warning: setlocale: LC_ALL: cannot change locale (zh_CN.UTF-8)", "sudo: unable to resolve host s1"]
+
+
+def test_what_is_asked_without_a_module_is_heard_behind_the_warnings_of_a_shell(tmp_path: Path) -> None:
+    """They come by the same terminal."""
+    here = {"host_code_dir": str(tmp_path), "host_log_dir": str(tmp_path / "no logs"), "host_user": "root"}
+    variables = _yaml(ROLES / "host/vars/main.yml")
+
+    def rendered(text: str, **more: object) -> Any:
+        given = {name: trust_as_template(value) for name, value in variables.items() if isinstance(value, str)}
+        return Templar(DataLoader(), {**given, **here, **more}).template(trust_as_template(text))
+
+    (look,) = [
+        one["ansible.builtin.raw"] for one in _yaml(ROLES / "host/tasks/look.yml") if "ansible.builtin.raw" in one
+    ]
+    said = subprocess.run(["sh", "-c", rendered(look)], capture_output=True, text=True, timeout=20, check=True).stdout
+    looked = {"stdout_lines": [*WARNED, *said.splitlines()]}
+    assert rendered("{{ [host_owner, host_missing] }}", host_looked=looked) == ["root", [str(tmp_path / "no logs")]]
+    asked = _yaml(ROLES / "preflight/tasks/hosts.yml")
+    (that,) = [one["ansible.builtin.assert"]["that"] for one in asked if "Python can do" in one["name"]]
+    found = {"rc": 0, "stdout_lines": [*WARNED, "3.11"], "stdout": "\r\n".join([*WARNED, "3.11"])}
+    assert [rendered(f"{{{{ {one} }}}}", preflight_python_found=found) for one in that] == [True, True]
 
 
 def test_no_module_is_used_but_ansibles_own_and_our_one() -> None:
