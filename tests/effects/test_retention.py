@@ -105,7 +105,8 @@ def test_rows_that_must_stay_hide_no_newer_ones_however_many_they_are(
     """Messages that Redis refuses for weeks, say: the oldest rows are theirs, and all that is done lies behind them."""
     monkeypatch.setattr(retention, "OLDEST", 30)
     old = WEEK_AGO - 1
-    add(either_engine, journal.inbox, *(message("stays", "new", old) for _ in range(30)), message("d", "done", old))
+    done = message("done", "done", old), message("young", "done", NOW)
+    add(either_engine, journal.inbox, *(message("stays", "new", old) for _ in range(30)), *done)
     add(either_engine, journal.outbox, *(sent("stays", None) for _ in range(30)), sent("sent", old), sent("young", NOW))
     orders_ = [order(f"stays {one}", "waiting", QUARTER_AGO - 9) for one in range(30)]
     add(either_engine, orders, *orders_, order("over", "aired", QUARTER_AGO - 1))

@@ -4,12 +4,12 @@ from sqlalchemy import Engine, select
 
 from flows.handling import change
 from flows.teacher.membership import granted
-from lectern.db import bookings, events, retention, timetable
+from lectern.db import bookings, events, inbox, retention, timetable
 from lectern.db.writer import write
 from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import class_events, journal, moves, orders
 from lectern.wire.messages import Grant, Release
-from tests.effects.test_retention import BEFORE, DAY, MONTH_AGO, NOW, WEEK_AGO, add, forget, order, sent
+from tests.effects.test_retention import BEFORE, DAY, MONTH_AGO, NOW, WEEK_AGO, add, forget, message, order, sent
 from tests.faults import hosts
 from tests.rows import commit, look
 
@@ -21,7 +21,10 @@ def test_ids_that_were_given_are_not_given_again(either_engine: Engine) -> None:
         class_events,
         *({"class_id": "c", "seq": n, "at": MONTH_AGO - 1, "event": "accepted", "body": "{}"} for n in range(1, 6)),
     )
+    add(either_engine, journal.inbox, *(message(f"{n}", "done", WEEK_AGO - 1) for n in range(5)))
     forget(either_engine, retention.of_teacher(BEFORE))
+    add(either_engine, journal.inbox, message("new", "new", NOW))
+    assert look(either_engine, inbox.unhandled, journal, range(1, 6)) == set(), "a Retry of a run of then handles it"
     add(either_engine, journal.outbox, sent("new", None))
     add(either_engine, class_events, {"class_id": "d", "seq": 1, "at": NOW, "event": "accepted", "body": "{}"})
     assert [row.class_id for row in look(either_engine, events.feed, 5, None, 9)] == ["d"], (

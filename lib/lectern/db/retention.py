@@ -94,7 +94,9 @@ def _of_journal(journal: MessageTables, before: RowsBefore) -> list[RetentionRul
     inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
     is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
     return [
-        RetentionRule(inbox, "id", is_handled & (inbox.c.received_at < before.messages), done=is_handled),
+        RetentionRule(
+            inbox, "id", is_handled & (inbox.c.received_at < before.messages) & _has_newer(inbox), done=is_handled
+        ),
         RetentionRule(outbox, "id", (outbox.c.sent_at < before.messages) & _has_newer(outbox), done=is_sent),
         RetentionRule(events, "id", events.c.at < before.events),
         RetentionRule(incidents, "id", incidents.c.resolved_at < before.events),
