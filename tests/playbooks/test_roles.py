@@ -182,6 +182,13 @@ def test_the_two_documented_parameters_of_the_json_config_are_milliseconds(asked
             assert one.wanted.config == {"order_warn_time_out": 86_400_000, "transcoding_time_out": 120_000}
 
 
+def test_the_two_documented_parameters_count_also_where_no_json_config_is(tmp_path: Path) -> None:
+    more = {"teacher_config_file": "", "teacher_transcoding_time_out": 240_000}
+    teacher = next(one for one in _asked(tmp_path, "production", **more) if one.wanted.role == "teacher")
+    written = {name: float(teacher.wanted.env[name]) for name in ("TRANSCODING_TIME_OUT_S", "ORDER_WARN_TIME_OUT_S")}
+    assert written == {"TRANSCODING_TIME_OUT_S": 240.0, "ORDER_WARN_TIME_OUT_S": 86_400.0}
+
+
 def test_the_program_starts_with_what_is_written_for_it_and_answers_where_it_is_asked(
     asked: list[Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
