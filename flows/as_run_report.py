@@ -59,7 +59,10 @@ def cells(one: ReportLine) -> list[object]:
 
 
 def _time(at: float | None) -> str:
-    return "" if at is None else f"{formatting.moment(at)}.{int(round(at, 1) * 10) % 10}"
+    if at is None:
+        return ""
+    second, tenth = divmod(round(at * 10), 10)
+    return f"{formatting.moment(second)}.{tenth}"
 
 
 def sums(found: AsRunReport) -> list[tuple[object, ...]]:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, insert
 
 from flows import as_run_report as cli
 from flows.as_run_report import Format
+from lectern import formatting
 from lectern.cli.report import report
 from lectern.db import bookings, events
 from lectern.db.engine import transaction
@@ -184,6 +185,12 @@ def test_a_report_is_written_for_programs_and_for_people(teacher_engine: Engine)
     assert rows[-1][0] == "all"
     assert "&lt;b&gt;" in said[Format.html].getvalue()
     assert not any(one in said[Format.html].getvalue() for one in ("<b>", "href=", "src="))
+
+
+def test_a_tenth_that_is_rounded_up_is_one_of_the_next_second() -> None:
+    """Else a class that is booked for it would be said to begin a second early."""
+    cells = cli.cells(line(PLANNED._replace(start=START + 0.97), []))
+    assert cells[NAMES.index("start")] == f"{formatting.moment(START + 1)}.0"
 
 
 @pytest.fixture
