@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -253,11 +253,13 @@ def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
     target = wanted.backup_dir / SILENT
     if target.exists():
         shutil.rmtree(target)
-    try:
-        return _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
-    except BaseException:  # on a full disk, half a copy would take the room of the programs that are started again
-        shutil.rmtree(target.with_name(f"{target.name}.part"), ignore_errors=True)
-        raise
+    with (
+        ExitStack() as failed
+    ):  # on a full disk, half a copy would take the room of the programs that are started again
+        failed.callback(shutil.rmtree, target.with_name(f"{target.name}.part"), ignore_errors=True)
+        made = _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
+        failed.pop_all()
+    return made
 
 
 def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_only: bool = False) -> Backup:
