@@ -15,6 +15,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
 from flows.failures import words
@@ -218,13 +219,10 @@ class _Door:
 _door = _Door()
 
 
-async def _ask(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
-    """Ask until the OSS has answered; the pauses between the tries double."""
-    async for trying in stamina.retry_context(
-        on=TryAgain, attempts=POSTS, timeout=None, wait_initial=1.0, wait_max=8.0
-    ):
-        with trying:
-            await _post(host, key, attempt, owner)
+_again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=1.0, wait_max=8.0).on(
+    (TryAgain, OperationalError)  # a process that stood still in a transaction has lost its session
+)
+"""Does something until it is done; the pauses between the tries double."""
 
 
 async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
@@ -287,33 +285,43 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
         return Completed(
             message=f"dry run: would ask for {', '.join(rendition_words(key) for key, _ in open_) or 'nothing'}"
         )
-    taken = await host.write_tx(transcodings.take_requests, keys, owner, LEASE_S, time.time())
+    taken = await _again(host.write_tx, transcodings.take_requests, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
-        asked = [_ask(host, key, attempt, owner) for key, attempt in taken]
-        outcomes = await asyncio.gather(*asked, return_exceptions=True)
-    refused = [
-        (rendition, error) for rendition, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)
-    ]
-    for error in outcomes:
-        if isinstance(error, BaseException) and not isinstance(error, LecternError):
-            raise error
-    rows: list[dict[str, object]] = []
-    for (key, attempt), error in refused:
-        result = TranscodingResult(
-            record_id=key[0],
-            video_resolution=key[1],
-            result="failed",
-            type=Backend.OSS,
-            attempt=attempt,
-            message=error.message,
-        )
-        settled = await settle_now(host, result)
-        settled.row(stem(*key), "OSS refused", detail=error.message)
-        rows += settled.table
+        refused = await _asked_for(host, taken, owner)
+    rows = [row for key, error in refused for row in await _refused(host, key, error)]
     await artifacts.table("request-batch", rows, "What the OSS would not do")
     if refused:
         return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
     return Completed(message=f"{len(taken)} asked for")
+
+
+async def _asked_for(
+    host: TeacherHost, taken: Sequence[tuple[RenditionKey, int]], owner: str
+) -> list[tuple[tuple[RenditionKey, int], LecternError]]:
+    """Ask for all that is *taken*, side by side; returns what the OSS would not do, each with its reason."""
+    outcomes = await asyncio.gather(*(_again(_post, host, *one, owner) for one in taken), return_exceptions=True)
+    for error in outcomes:
+        if isinstance(error, BaseException) and not isinstance(error, LecternError):
+            raise error
+    return [(one, error) for one, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)]
+
+
+async def _refused(
+    host: TeacherHost, rendition: tuple[RenditionKey, int], error: LecternError
+) -> list[dict[str, object]]:
+    """Settle an attempt that the OSS would not make; returns the rows of the table that say so."""
+    key, attempt = rendition
+    result = TranscodingResult(
+        record_id=key[0],
+        video_resolution=key[1],
+        result="failed",
+        type=Backend.OSS,
+        attempt=attempt,
+        message=error.message,
+    )
+    settled = await settle_now(host, result)
+    settled.row(stem(*key), "OSS refused", detail=error.message)
+    return settled.table
 
 
 def run_id() -> str:
@@ -323,19 +331,25 @@ def run_id() -> str:
 
 @asynccontextmanager
 async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
-    """Renew the leases of all requests that *owner* has yet to make, however many they are."""
+    """Renew the leases of the requests that *owner* has yet to make; if it is cut off, they are free at once."""
 
     async def keep() -> None:
         while True:
             await asyncio.sleep(LEASE_S / 3)
-            await host.write_tx(transcodings.keep_requests, owner, LEASE_S, time.time())
+            try:
+                await host.write_tx(transcodings.keep_requests, owner, LEASE_S, time.time())
+            except OperationalError as error:
+                log.warning("database: the requests of %s are renewed later: %r", owner, error.orig)
 
-    keeping = asyncio.create_task(keep())
+    keeping, cut_off = asyncio.create_task(keep()), True
     try:
         yield
+        cut_off = False
     finally:
         keeping.cancel()
         await asyncio.wait([keeping])
+        if cut_off:
+            await host.write_tx(transcodings.free_requests, owner)
 
 
 # -- the fallback ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import pytest
 import redis
+import stamina
 from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import host as hall
 from flows.host import TeacherHost
@@ -133,6 +135,66 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
         assert oss.asked == Counter(dict.fromkeys(records, 1))
         with transaction(host.engine) as connection:
             assert connection.execute(select(videos.c.record_id).where(videos.c.requested_at.is_(None))).all() == []
+
+
+class CutOff:
+    """Calls *work*, and ends its transaction with an error the first *times* times, before or after the work."""
+
+    def __init__(self, work: Any, times: int) -> None:
+        self._work = work
+        self._times = itertools.chain(itertools.repeat(True, times), itertools.repeat(False))
+
+    def __call__(self, *args: Any) -> Any:
+        found = self._work(*args)
+        if next(self._times):
+            raise OperationalError("COMMIT", None, Exception("terminating connection"), connection_invalidated=True)
+        return found
+
+
+@pytest.mark.parametrize("step", ["take_requests", "may_request", "note_requested"])
+async def test_a_session_that_the_database_ends_costs_a_request_no_lease(
+    step: str, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it ends that of a teacher that stood still in a transaction: the run goes on by itself."""
+    monkeypatch.setattr(transcodings, step, CutOff(getattr(transcodings, step), 1))
+    async with SlowOss(0.0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        await transcoding.request.fn([(1, "720P")])
+        assert row(host.engine).requested_at is not None
+        assert oss.asked == {1: 2 if step == "note_requested" else 1}
+
+
+async def test_what_a_run_that_fails_has_taken_is_free_at_once(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = stamina.AsyncRetryingCaller(attempts=1).on(OperationalError)
+    monkeypatch.setattr(transcoding, "_again", once)
+    monkeypatch.setattr(transcodings, "may_request", CutOff(transcodings.may_request, 1000))
+    async with SlowOss(0.0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        with pytest.raises(OperationalError):
+            await transcoding.request.fn([(1, "720P")])
+        with transaction(host.engine) as connection:
+            assert [one.key for one in transcodings.forgotten_requests(connection, time.time(), time.time())] == [KEY]
+        assert not oss.asked
+
+
+async def test_leases_are_renewed_after_the_database_was_away_for_a_moment(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcoding, "LEASE_S", 0.3)
+    monkeypatch.setattr(transcodings, "keep_requests", CutOff(transcodings.keep_requests, 2))
+    async with SlowOss(10.0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        asking = asyncio.create_task(transcoding.request.fn([(1, "720P")]))
+        async with asyncio.timeout(8):
+            while not oss.asked:  # noqa: ASYNC110 (the other side is a server)
+                await asyncio.sleep(0.05)
+            taken_until = row(host.engine).lease_until
+            while row(host.engine).lease_until <= taken_until:  # noqa: ASYNC110 (the other side is a row)
+                await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.wait([asking])
 
 
 async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(tmp_path: Path) -> None:

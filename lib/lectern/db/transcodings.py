@@ -281,9 +281,10 @@ def request_owners(connection: Connection) -> set[str]:
     return {str(owner).rpartition("/")[0] for owner in rows.scalars()}
 
 
-def free_requests(connection: Connection, name: str) -> int:
-    """Release the requests that the dead teacher *name* was to make, for any other teacher; returns their number."""
-    mine = _unasked() & videos.c.owner.startswith(request_owner(name, ""), autoescape=True)
+def free_requests(connection: Connection, owner: str) -> int:
+    """Release the requests that a run, or a dead teacher, was to make: anybody may make them. Returns their number."""
+    its_runs = videos.c.owner.startswith(request_owner(owner, ""), autoescape=True)
+    mine = _unasked() & ((videos.c.owner == owner) | its_runs)
     return connection.execute(update(videos).where(mine).values(owner=None, lease_until=None)).rowcount
 
 
