@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -25,65 +25,44 @@ from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 FSYNC_EVERY_S = 0.1
 
 
-class RenameJournal:
-    """A file of old and new names; without a file, nothing is written.
+@contextmanager
+def _appended(path: Path | None) -> Iterator[Callable[[bytes], None] | None]:
+    """What adds lines of names to the journal at *path*, None without one; at the end all of them are on disk.
 
     Names are synced every 0.1 s, while the server renames the next keys. A crash loses at most the names of two such
-    intervals, or of two syncs if the disk is slow.
+    intervals, or of two syncs if the disk is slow. Raises Misuse, OSError, also that of an earlier sync.
     """
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("a+b")
+    except OSError as error:
+        text = msgid("{path}: the journal cannot be written: {strerror}. Name another file.")
+        raise Misuse(text, path=path, strerror=error.strerror) from error
+    with file, ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) not in {b"", b"\n"}:
+            file.write(b"\n")  # a crash tore the last line
+        synced_at, syncing = time.monotonic(), disk.submit(lambda: None)
 
-    def __init__(self, file: BinaryIO | None, disk: Executor) -> None:
-        self._file, self._disk = file, disk
-        self._synced_at = time.monotonic()
-        self._syncing: Future[None] | None = None
+        def sync() -> None:
+            nonlocal synced_at, syncing
+            file.flush()
+            syncing.result()
+            syncing, synced_at = disk.submit(os.fsync, file.fileno()), time.monotonic()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether the names are to be written to a file."""
-        return self._file is not None
+        def add(names: bytes) -> None:
+            file.write(names)
+            if time.monotonic() - synced_at > FSYNC_EVERY_S:
+                sync()
 
-    @classmethod
-    @contextmanager
-    def opened(cls, path: Path | None) -> Iterator["RenameJournal"]:
-        """Open the journal at *path* to append to it; at the end all of it is on disk. Raises Misuse, OSError."""
-        with ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
-            if path is None:
-                yield cls(None, disk)
-                return
-            try:
-                file = path.open("a+b")
-            except OSError as error:
-                text = msgid("{path}: the journal cannot be written: {strerror}. Name another file.")
-                raise Misuse(text, path=path, strerror=error.strerror) from error
-            with file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(size - 1, 0))
-                if file.read(1) not in {b"", b"\n"}:
-                    file.write(b"\n")  # a crash tore the last line
-                made = cls(file, disk)
-                try:
-                    yield made
-                finally:
-                    made._sync()
-                    made._settle()
-
-    def write(self, names: bytes) -> None:
-        """Add lines; raises the error of an earlier sync, if it failed."""
-        if self._file is not None and names:
-            self._file.write(names)
-            if time.monotonic() - self._synced_at > FSYNC_EVERY_S:
-                self._sync()
-
-    def _sync(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-            self._settle()
-            self._syncing = self._disk.submit(os.fsync, self._file.fileno())
-            self._synced_at = time.monotonic()
-
-    def _settle(self) -> None:
-        if self._syncing is not None:
-            self._syncing.result()
+        try:
+            yield add
+        finally:
+            sync()
+            syncing.result()
 
 
 __all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
@@ -218,7 +197,7 @@ def renamed(
         far = f"{done.renamed} keys, or a slice more, were renamed so far."
         return "Nothing was changed." if dry_run else f"{far} Mend that, and type the same again: it goes on."
 
-    with in_words(progress), RenameJournal.opened(None if dry_run else journal) as file:
+    with in_words(progress), _appended(None if dry_run else journal) as note:
         if client.info("cluster").get("cluster_enabled"):
             raise Misuse(
                 Text(
@@ -228,23 +207,24 @@ def renamed(
                 )
             )
         for rule in rules:
-            for count in _through(client, rule, file, done):
+            for count in _through(client, rule, note, done):
                 if on_slice is not None:
                     on_slice(count)
     done.seconds = time.monotonic() - began
     return done
 
 
-def _through(client: redis.Redis, rule: Rule, journal: RenameJournal, done: Renamed) -> Iterator[int]:
+def _through(client: redis.Redis, rule: Rule, note: Callable[[bytes], None] | None, done: Renamed) -> Iterator[int]:
     """Rename the keys of *rule*, slice after slice, and count them in *done*; gives how many each slice looked at."""
     script = client.register_script(_script(rule, dry_run=done.dry_run))
     way_s = min(_timed(client.ping)[1] for _ in range(3))
     cursor, count = b"0", FIRST_COUNT
     while True:
-        found, waited_s = _timed(script, args=[cursor, count, int(journal.wanted)])
+        found, waited_s = _timed(script, args=[cursor, count, int(note is not None)])
         cursor, took_us, matched, free, names, clashes, fault = found
         took_s = took_us / 1e6 if took_us >= 0 else max(waited_s - way_s, 0)
-        journal.write(names)
+        if note is not None and names:
+            note(names)
         done.matched, done.slices = done.matched + matched, done.slices + 1
         done.renamed += 0 if done.dry_run else free
         done.longest_slice_s = max(done.longest_slice_s, took_s)
