@@ -4,11 +4,18 @@ from typing import Any
 
 import redis
 
+from lectern.redis.rename import Rule
 from lectern.states import Resolution
 
 WAITING = ("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
 CLASSES = ("class/{class_id}", "order:{class_id}:[of*2019?]")
 LECTERN = "from lectern.cli import main; main()"
+
+
+def new_name(rule: Rule, name: bytes) -> bytes | None:
+    """The new name of *name*, or None if it does not fit the rule."""
+    values = rule.old.values(name)
+    return None if values is None else rule.new.name(**values).encode()
 
 
 def names_of(client: redis.Redis) -> set[bytes]:

@@ -18,7 +18,7 @@ from lectern.redis import key_patterns, rename
 from lectern.redis.key_patterns import Pattern
 from lectern.redis.rename import Rule, renamed
 from tests.effects.redis_servers import url_of
-from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of
+from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of, new_name
 from tests.strategies import resolutions
 
 
@@ -37,7 +37,7 @@ def test_keys_of_every_type_keep_their_value_and_their_time_to_live(client: redi
     both = [Rule.parse(*WAITING), Rule.parse(*CLASSES)]
     done = renamed(client, both)
     assert (done.renamed, done.matched, done.clash_count) == (7, 7, 0)
-    names = {rule.applied(name): value for name, value in before.items() for rule in both if rule.applied(name)}
+    names = {new_name(rule, name): value for name, value in before.items() for rule in both if new_name(rule, name)}
     assert everything(client) == names
     assert b"order:c-1.a:b_c:[of*2019?]" in names
     assert renamed(client, [rule.inverse for rule in both]).renamed == 7
@@ -99,7 +99,7 @@ def test_a_taken_name_is_never_written_over(client: redis.Redis, tmp_path: Path)
 def test_so_many_clashes_are_named_and_all_are_counted(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rename, "CLASHES_KEPT", 5)
     for name in fill(client, 20):
-        client.set(Rule.parse(*WAITING).applied(name) or b"", "taken")
+        client.set(new_name(Rule.parse(*WAITING), name) or b"", "taken")
     done = renamed(client, [Rule.parse(*WAITING)])
     assert (len(done.clashes), done.clash_count) == (5, 20)
     assert done.lines()[-1] == "... and 15 more clashes"
@@ -114,7 +114,7 @@ def test_the_journal_names_every_key_and_goes_on_after_a_torn_line(client: redis
     renamed(client, [rule], journal=journal)
     torn, *lines = journal.read_bytes().splitlines()
     assert torn == b"waiting:77:240P\t77_2"
-    assert sorted(lines) == sorted(old + b"\t" + (rule.applied(old) or b"") for old in olds)
+    assert sorted(lines) == sorted(old + b"\t" + (new_name(rule, old) or b"") for old in olds)
 
 
 def test_a_journal_that_cannot_be_written_is_refused_before_renaming(client: redis.Redis, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_killed_in_the_middle_it_goes_on(client: redis.Redis, tmp_path: Path, wh
     assert 0 < len(left) < 2000, "the kill was not in the middle"
     rule = Rule.parse(*WAITING)
     assert renamed(client, [rule], journal=journal).renamed == len(left)
-    assert everything(client) == {rule.applied(name): value for name, value in before.items()}
+    assert everything(client) == {new_name(rule, name): value for name, value in before.items()}
     assert renamed(client, [rule], journal=journal).renamed == 0
     written = {line.split(b"\t")[0] for line in journal.read_bytes().splitlines()}
     assert left <= written <= olds
@@ -263,11 +263,11 @@ def test_a_rule_and_its_inverse_take_every_name_there_and_back(data: st.DataObje
     rule = data.draw(rules())
     held = data.draw(st.composite(values)(rule.old))
     old = rule.old.name(**held).encode()
-    new = rule.applied(old)
+    new = new_name(rule, old)
     assert new == rule.new.name(**held).encode()
     assert rule.new.values(new) == held
-    assert rule.inverse.applied(new) == old
-    assert rule.applied(new) is None
+    assert new_name(rule.inverse, new) == old
+    assert new_name(rule, new) is None
     assert rule.inverse.inverse == rule
 
 
@@ -295,7 +295,7 @@ def test_the_server_renames_what_the_regex_says_and_nothing_else(server: redis.R
     wanted = dict(there)
     clashes = set()
     for old, value in there.items():
-        new = rule.applied(old)
+        new = new_name(rule, old)
         if new is not None and new in there:
             clashes.add((old.decode(), new.decode()))
         elif new is not None:
@@ -381,6 +381,6 @@ def test_rules_are_read_from_lines_with_a_star_and_fields() -> None:
     assert rename.rules_in(lines) == [Rule.parse(*WAITING)]
     assert rename.rules_in(lines, back=True) == [Rule.parse(*reversed(WAITING))]
     (rule,) = rename.rules_in(["a*:{record_id}=>b:{record_id}"])
-    assert rule.applied(b"a*:7") == b"b:7"
-    assert rule.applied(b"aa:7") is None
+    assert new_name(rule, b"a*:7") == b"b:7"
+    assert new_name(rule, b"aa:7") is None
     assert all(not set(kind.ending) & set(kind.letters) for kind in (*key_patterns.KINDS.values(), key_patterns.NAME))

@@ -225,11 +225,6 @@ class Bus:
         if isinstance(added, ReadOnlyError) or (isinstance(added, RedisError) and isinstance(published, RedisError)):
             raise added
 
-    @asking()
-    async def publish(self, channel: str, body: str) -> int:
-        """Publish one message by hand; returns the number of its receivers."""
-        return int(await self._client.publish(channel, body))
-
     # -- waiting lists, kept for people and for the old program --------------------------------------------------
 
     @asking()

@@ -203,11 +203,6 @@ class Rule:
         """The rule that renames the keys back."""
         return Rule(self.new, self.old)
 
-    def applied(self, name: bytes) -> bytes | None:
-        """The new name of *name*, or None if *name* does not fit the rule."""
-        values = self.old.values(name)
-        return None if values is None else self.new.name(**values).encode()
-
     def __str__(self) -> str:
         return f"{self.old.text} => {self.new.text}"
 
