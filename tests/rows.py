@@ -13,13 +13,13 @@ from flows.host import Host, StreamerHost
 from lectern.db import airings, cache
 from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
-from lectern.model.facts import Airing, Order
+from lectern.model.facts import Airing, Order, RenditionKey
 from lectern.model.plan import NEW, Granted, new_row
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal
-from lectern.model.tables.teacher import orders, streamers
+from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.settings import StreamerSettings
-from lectern.states import AiringState, FileState
+from lectern.states import AiringState, FileState, RenditionState
 from lectern.wire.messages import Booking, Message, Prepare
 
 M = TypeVar("M", bound=Message)
@@ -78,6 +78,13 @@ def granted(connection: Connection, claim: Granted, now: float, lost_at: float |
 def booked(connection: Connection, booking: Booking, order: Order, now: float) -> None:
     """A booking about which much was decided."""
     connection.execute(insert(orders).values(dict(zip(NEW, new_row(booking, order, now), strict=True))))
+
+
+def ended_in(connection: Connection, key: RenditionKey, state: RenditionState, now: float, **values: object) -> None:
+    """A rendition whose attempt ended in *state*."""
+    mine = (videos.c.record_id == key[0]) & (videos.c.resolution == key[1])
+    ended = {"status": state, "owner": None, "lease_until": None, "updated_at": now, **values}
+    connection.execute(update(videos).where(mine).values(**ended))
 
 
 def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, now: float) -> None:

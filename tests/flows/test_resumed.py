@@ -26,6 +26,7 @@ from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import videos
 from lectern.states import Backend, RenditionState, Resolution
 from tests.faults import hosts
+from tests.rows import ended_in
 
 KEY = (6666, Resolution.P240)
 RETRY: State[Any] = AwaitingRetry(message="Retry from the UI")
@@ -39,7 +40,7 @@ def teacher(teacher: TeacherHost) -> TeacherHost:
         now = hosts.now()
         url = "http://origin.example/6666.flv"
         transcodings.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
-        transcodings.move(connection, KEY, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason="boo")
+        ended_in(connection, KEY, RenditionState.FAILED, now, reason="boo")
     return teacher
 
 

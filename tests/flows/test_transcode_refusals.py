@@ -33,6 +33,7 @@ from lectern.storage.oss import sign
 from tests import strategies
 from tests.faults import hosts
 from tests.marks import share
+from tests.rows import ended_in
 
 SECRET = "made-up"
 ID = "00000000-0000-0000-0000-000000000000"
@@ -199,8 +200,7 @@ async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_o
     asked = [wish(), wish(at=time.time())]
     assert (await client.post("/transcode", content=asked[1])).status_code == 202
     with transaction(host.engine) as connection:
-        states = RenditionState.TRANSCODING, RenditionState.FAILED
-        transcodings.move(connection, KEY, *states, time.time(), reason="the origin answered 404")
+        ended_in(connection, KEY, RenditionState.FAILED, time.time(), reason="the origin answered 404")
     for body in asked:
         again = await client.post("/transcode", content=body)
         assert (again.status_code, "the origin answered 404" in again.text) == (409, True), again.text

@@ -24,7 +24,7 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
 from tests.faults import hosts
-from tests.rows import commit
+from tests.rows import commit, ended_in
 
 SERVER = "ssh://ecs@one.example:22"
 
@@ -185,8 +185,9 @@ def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_ag
             transcodings.requested(connection, key, now - 60)
         late = [Late(one.key, one.backend, Overdue.TIME_OUT, None) for one in transcodings.overdue(connection, now)]
         assert {one.key for one in late} == {*keys}
-        states = RenditionState.TRANSCODING, RenditionState.SUCCESS
-        transcodings.move(connection, settled, *states, now, deadline=None, url="http://origin.example/1_720P.flv")
+        ended_in(
+            connection, settled, RenditionState.SUCCESS, now, deadline=None, url="http://origin.example/1_720P.flv"
+        )
         changes = handling.change(connection, host, transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys}))
         assert changes.ended == [silent]
         found = transcodings.states(connection, keys)

@@ -16,6 +16,7 @@ from lectern.states import Backend, RenditionState, Resolution
 from lectern.wire.messages import Booking
 from lectern.wire.parser import parse
 from tests import laid
+from tests.rows import ended_in
 from tests.strategies import NOW
 
 P720 = Resolution.P720
@@ -69,7 +70,7 @@ def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
         transcodings.begin(connection, [attempt], NOW - 50)
         transcodings.requested(connection, (record_id, P720), NOW - 50)
         if state is not RenditionState.TRANSCODING:
-            transcodings.move(connection, (record_id, P720), RenditionState.TRANSCODING, state, NOW - 40, deadline=None)
+            ended_in(connection, (record_id, P720), state, NOW - 40, deadline=None)
 
 
 def messages(engine: Engine) -> list[str]:

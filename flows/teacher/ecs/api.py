@@ -241,7 +241,7 @@ def _begin(
         return _Found(200, {"rendition": name, "status": row.state, "url": made["url"]})
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
-            transcodings.fall_back(connection, [key], now + DEADLINE_S, now)
+            transcodings.fall_back(connection, key, now + DEADLINE_S, now)
             _note(connection, host, name, Text("taken over from the OSS"), now)
         run_id = next(iter(transcodings.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)

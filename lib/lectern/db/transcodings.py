@@ -13,7 +13,6 @@ from lectern.db.engine import put_row, rows_of
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
 from lectern.model.views import TranscodeView
-from lectern.rendition_ids import stem
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution, check_move
 
 _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None, "percent": None, "eta": None}
@@ -43,58 +42,41 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
         values = {**anew, **{name: getattr(attempt, name) for name in names}}
         if (before := there.get(key)) is not None:
             check_move(RENDITION_MOVES, attempt.stem, before.state, RenditionState.TRANSCODING)
-            _set(connection, key, **values)
+            _set(connection, renditions_among([key]), **values)
         else:
             connection.execute(insert(videos).values(record_id=key[0], resolution=key[1], **values))
 
 
-def move(
-    connection: Connection, key: RenditionKey, old: RenditionState, new: RenditionState, now: float, **values: object
-) -> None:
-    """Move a rendition to *new*; raises ForbiddenMove if the tables have no such move."""
-    check_move(RENDITION_MOVES, stem(*key), old, new)
-    _set(connection, key, status=new, owner=None, lease_until=None, updated_at=now, **values)
-
-
 def drop(connection: Connection, key: RenditionKey, why: str, now: float) -> None:
     """End an attempt that nobody needs any more; it did not fail, so it does not count among those of its day."""
-    fewer = {"attempts_today": videos.c.attempts_today - 1, "deadline": None}
-    move(connection, key, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason=why, **fewer)
+    ended = {"status": RenditionState.FAILED, "reason": why, "owner": None, "lease_until": None, "deadline": None}
+    _set(connection, renditions_among([key]), **ended, updated_at=now, attempts_today=videos.c.attempts_today - 1)
 
 
-def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
-    """Note that the ECS transcoder is to make the renditions, until *deadline*."""
-    for key in keys:
-        _set(connection, key, backend=Backend.ECS, deadline=deadline, updated_at=now, **_NOT_BEGUN)
+def fall_back(connection: Connection, key: RenditionKey, deadline: float, now: float) -> None:
+    """Note that the ECS transcoder is to make the rendition, until *deadline*."""
+    anew = {**_NOT_BEGUN, "backend": Backend.ECS, "deadline": deadline, "updated_at": now}
+    _set(connection, renditions_among([key]), **anew)
 
 
 def requested(connection: Connection, key: RenditionKey, now: float) -> None:
     """Note that the old program has asked the OSS transcoder for the rendition."""
-    _set(connection, key, requested_at=now)
+    _set(connection, renditions_among([key]), requested_at=now)
 
 
 def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
     """Begin another attempt for failed or timed-out renditions, as a person wants it; the daily cap does not apply."""
-    those = (RenditionState.FAILED, RenditionState.TIMED_OUT)
-    for old in those:
-        check_move(RENDITION_MOVES, "a rendition", old, RenditionState.TRANSCODING)
-    failed = renditions_among(keys) & videos.c.status.in_(those)
+    failed = renditions_among(keys) & videos.c.status.in_((RenditionState.FAILED, RenditionState.TIMED_OUT))
     values = {"status": RenditionState.TRANSCODING, "backend": Backend.ECS, "attempt": videos.c.attempt + 1}
-    anew = {**values, **_NOT_BEGUN, "deadline": deadline, "updated_at": now}
-    connection.execute(update(videos).where(failed).values(**anew))
+    _set(connection, failed, **values, **_NOT_BEGUN, deadline=deadline, updated_at=now)
 
 
 def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:
     """The status, URL and reason of each of *keys*, for people and for clients of the API."""
-    columns = (videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.url, videos.c.reason)
+    rows = rows_of(connection, sqlmodel.select(RenditionRow).where(renditions_among(keys)))
     return [
-        {
-            "rendition": stem(row.record_id, row.resolution),
-            "status": str(RenditionState.read(row.status)),
-            "url": row.url,
-            "reason": row.reason,
-        }
-        for row in connection.execute(select(*columns).where(renditions_among(keys)))
+        {"rendition": row.stem, "status": str(RenditionState.read(row.status)), "url": row.url, "reason": row.reason}
+        for row in rows
     ]
 
 
@@ -136,10 +118,9 @@ def renditions_among(keys: Iterable[RenditionKey]) -> ColumnElement[bool]:
     return tuple_(videos.c.record_id, videos.c.resolution).in_(wanted)
 
 
-def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
-    connection.execute(
-        update(videos).where(videos.c.record_id == key[0], videos.c.resolution == key[1]).values(**values)
-    )
+def _set(connection: Connection, which: ColumnElement[bool], **values: object) -> int:
+    """Write *values* into the renditions that fulfil *which*; returns their number."""
+    return connection.execute(update(videos).where(which).values(**values)).rowcount
 
 
 log = logging.getLogger("lectern")
@@ -154,9 +135,9 @@ def take(
     connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
 ) -> list[RenditionRow]:
     """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on."""
-    free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-    rows = sorted(where(connection, renditions_among(keys) & to_be_made() & free), key=lambda row: row.resolution)
-    lease(connection, renditions_among(row.key for row in rows), owner, now + lease_s)
+    free = renditions_among(keys) & to_be_made() & _free(now, owner)
+    rows = sorted(where(connection, free), key=lambda row: row.resolution)
+    _set(connection, renditions_among(row.key for row in rows), owner=owner, lease_until=now + lease_s)
     return rows
 
 
@@ -186,11 +167,6 @@ def ownerless(connection: Connection, before: float, now: float) -> list[Renditi
     """The ECS transcodings that nobody has worked on since *before*, or whose owner's lease has expired."""
     lost = (videos.c.owner.is_(None) & (videos.c.updated_at < before)) | (videos.c.lease_until < now)
     return where(connection, to_be_made() & lost)
-
-
-def lease(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> int:
-    """Lease the transcodings *which* to *owner* until *until*; returns their number."""
-    return connection.execute(update(videos).where(which).values(owner=owner, lease_until=until)).rowcount
 
 
 def where(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[RenditionRow]:
@@ -237,26 +213,25 @@ def take_requests(
 ) -> list[tuple[RenditionKey, int]]:
     """Lease, for *lease_s*, the open requests among *keys* to *owner*; returns them."""
     requests = open_requests(connection, keys, owner, now)
-    lease(connection, renditions_among([key for key, _ in requests]), owner, now + lease_s)
+    _set(connection, renditions_among([key for key, _ in requests]), owner=owner, lease_until=now + lease_s)
     return requests
 
 
 def keep_requests(connection: Connection, owner: str, lease_s: float, now: float) -> None:
     """Renew, for *lease_s* more, the leases of all requests that *owner* has not made yet."""
-    lease(connection, _unasked() & (videos.c.owner == owner), owner, now + lease_s)
+    _set(connection, _unasked() & (videos.c.owner == owner), lease_until=now + lease_s)
 
 
 def may_request(connection: Connection, key: RenditionKey, attempt: int, owner: str, until: float) -> bool:
     """Whether *owner* is still to ask for *attempt* of *key*; if so, its lease goes on until *until*."""
     mine = renditions_among([key]) & _unasked() & (videos.c.attempt == attempt) & (videos.c.owner == owner)
-    return lease(connection, mine, owner, until) == 1
+    return _set(connection, mine, lease_until=until) == 1
 
 
 def note_requested(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
     """Note that the OSS took the request for *attempt*, with its *deadline*; False if the attempt is over meanwhile."""
     mine = renditions_among([key]) & transcoding(Backend.OSS) & (videos.c.attempt == attempt)
-    values = {"requested_at": now, "deadline": deadline, "owner": None, "lease_until": None}
-    return connection.execute(update(videos).where(mine).values(**values)).rowcount == 1
+    return _set(connection, mine, requested_at=now, deadline=deadline, owner=None, lease_until=None) == 1
 
 
 def forgotten_requests(connection: Connection, before: float, now: float) -> list[RenditionRow]:
@@ -285,7 +260,7 @@ def free_requests(connection: Connection, owner: str) -> int:
     """Release the requests that a run, or a dead teacher, was to make: anybody may make them. Returns their number."""
     its_runs = videos.c.owner.startswith(request_owner(owner, ""), autoescape=True)
     mine = _unasked() & ((videos.c.owner == owner) | its_runs)
-    return connection.execute(update(videos).where(mine).values(owner=None, lease_until=None)).rowcount
+    return _set(connection, mine, owner=None, lease_until=None)
 
 
 def _unasked() -> ColumnElement[bool]:
@@ -348,8 +323,7 @@ def given_up(connection: Connection, due: Sequence[RenditionRow], owner: str) ->
 
 def detached(connection: Connection, host: str, job: str) -> None:
     """Note that nothing is left of the job on this host."""
-    there = (videos.c.ecs_host == host) & (videos.c.ecs_job == job)
-    connection.execute(update(videos).where(there).values(ecs_host=None, ecs_job=None))
+    _set(connection, (videos.c.ecs_host == host) & (videos.c.ecs_job == job), ecs_host=None, ecs_job=None)
 
 
 def reported(
@@ -368,16 +342,15 @@ def published(connection: Connection, due: Sequence[RenditionRow], owner: str) -
     return still
 
 
-def kept_waiting(connection: Connection, owners: Sequence[str], until: float, deadline: float) -> set[str]:
-    """Renew, until *until*, the leases of *owners* that wait for a host; returns the owners that still have any.
+def kept_waiting(connection: Connection, owners: Sequence[str], until: float, deadline: float) -> None:
+    """Renew, until *until*, the leases of *owners* that wait for a host.
 
     What waits for its turn is not late: once its deadline is RENEW_S before *deadline*, that is its deadline.
     """
     mine = transcoding(Backend.ECS) & videos.c.owner.in_(owners)
-    connection.execute(update(videos).where(mine).values(lease_until=until))
+    _set(connection, mine, lease_until=until)
     waits = mine & to_be_made() & videos.c.begun_at.is_(None) & (videos.c.deadline < deadline - RENEW_S)
-    connection.execute(update(videos).where(waits).values(deadline=deadline))
-    return set(connection.execute(select(videos.c.owner).where(mine).distinct()).scalars())
+    _set(connection, waits, deadline=deadline)
 
 
 def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: float) -> list[RenditionKey]:
@@ -408,4 +381,4 @@ def first_starts(connection: Connection) -> Mapping[RenditionKey, float]:
 
 def _set_of(connection: Connection, due: Sequence[RenditionRow], owner: str, **values: object) -> None:
     mine = renditions_among(row.key for row in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
-    connection.execute(update(videos).where(mine).values(**values))
+    _set(connection, mine, **values)

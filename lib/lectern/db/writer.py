@@ -99,7 +99,7 @@ def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes
     if changes.begun:
         transcodings.begin(connection, changes.begun, changes.now)
     for key, deadline in changes.fell_back_to_ecs:
-        transcodings.fall_back(connection, [key], deadline, changes.now)
+        transcodings.fall_back(connection, key, deadline, changes.now)
     for streamer, class_id, parts in changes.sent:
         events.keep_parts(connection, class_id, parts, streamer)
     for story in changes.stories:
