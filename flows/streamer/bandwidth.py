@@ -113,7 +113,7 @@ async def under_way(host: StreamerHost) -> list[Download]:
 
 
 def _under_way(connection: Connection) -> tuple[list[Cached], dict[str, float]]:
-    rows = cache.downloading(connection, math.inf)
+    rows = cache.downloading(connection)
     return rows, airings.needed_at(connection, [row.stem for row in rows])
 
 

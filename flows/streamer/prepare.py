@@ -1,7 +1,6 @@
 """Prepares classes: origins and push hosts are looked at, each class cites or downloads a rendition, or is refused."""
 
 import asyncio
-import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
@@ -275,7 +274,7 @@ def _bound(connection: Connection, changes: StreamerChanges, usage: Usage) -> Bo
     settings = changes.settings
     promised = sum(
         row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(settings.video_root, row.stem))
-        for row in cache.downloading(connection, math.inf)
+        for row in cache.downloading(connection)
     )
     room_bytes = max(0, usage.size_bytes + disk.free_bytes(settings.video_root) - promised)
     by_disk = room_bytes < settings.max_bytes

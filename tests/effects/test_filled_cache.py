@@ -41,7 +41,7 @@ LOOKS: dict[str, Callable[..., object]] = {
     "what a sweep finds": lambda connection, host: maintenance._left(connection),
     "which recording is looked through next": lambda connection, host: airings.unlooked(connection, time.time()),
     "which dead air is told": lambda connection, host: airings.untold_faults(connection, time.time()),
-    "the downloads": lambda connection, host: cache.downloading(connection, time.time()),
+    "the downloads": lambda connection, host: cache.downloading(connection),
     "the file of an evicted rendition is gone": lambda connection, host: cache.forget(connection, ["17"]),
 }
 

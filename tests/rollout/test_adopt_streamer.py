@@ -50,7 +50,7 @@ def test_a_class_whose_recording_is_not_there_waits_for_its_download(host: OldSt
     assert host.states() == {"c-1": "waiting", "c-2": "waiting"}
     assert host.sums() == (0, 0, 0, 1)
     with host.committed() as connection:
-        (found,) = cache.downloading(connection, NOW)
+        (found,) = cache.downloading(connection)
         waiting = airings.citing(connection, "6666_720P", {AiringState.WAITING})
     assert (found.stem, found.url, found.num_cite) == ("6666_720P", NO_FILE, 2)
     assert [one.class_id for one in waiting] == ["c-1", "c-2"]

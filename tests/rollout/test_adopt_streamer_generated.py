@@ -235,7 +235,7 @@ def test_rows_by_hand_without_a_file_take_no_room(tmp_path: Path) -> None:
     assert host.cached() == {"7": ("downloading", 1, 0), "8": ("bad", 0, None), "课": ("bad", 0, None)}
     assert host.sums() == (0, 0, 0, 1)
     with host.committed() as connection:
-        (found,) = cache.downloading(connection, NOW)
+        (found,) = cache.downloading(connection)
     assert (found.stem, found.url) == ("7", f"{ORIGIN}/7.flv")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from lectern.db.engine import bind_list, in_list, update_many
+from lectern.db.engine import bind_list, in_list, put_row, update_many
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import FileState
@@ -93,10 +93,9 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
     connection.execute(delete(files).where(gone))
 
 
-def downloading(connection: Connection, before: float) -> list[Cached]:
-    """The downloads that were last asked for before *before* (epoch seconds), and are under way, or should be."""
-    early = func.coalesce(files.c.update_time, 0) < before
-    return where(connection, (files.c.state == FileState.DOWNLOADING) & early)
+def downloading(connection: Connection) -> list[Cached]:
+    """The downloads that are under way, or should be."""
+    return where(connection, files.c.state == FileState.DOWNLOADING)
 
 
 def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:
@@ -110,21 +109,16 @@ def measured(connection: Connection, stem: str, duration_s: float) -> None:
     connection.execute(update(files).where(files.c.id == stem).values(duration_s=duration_s))
 
 
-def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:
-    """Set the sums from the rows, and num_cite of each from *citations*; returns used and reserved."""
-    make_sums(connection, root)
+def recount(connection: Connection, root: Path, citations: dict[str, int]) -> None:
+    """Set the sums from the rows, and num_cite of each from *citations*."""
     unknown = files.c.state.not_in(list(FileState))
     connection.execute(update(files).where(unknown).values(state=None))  # as an old program's row: `FileState.read`
     wrong = func.coalesce(files.c.num_cite, 1) != 0
     connection.execute(update(files).where(wrong).values(num_cite=0))
-    for stem, number in citations.items():
-        connection.execute(update(files).where(files.c.id == stem).values(num_cite=number))
+    counted = [(number, stem) for stem, number in citations.items()]
+    update_many(connection, files, (("id",), ()), ("num_cite",), counted)
     sums = select(func.coalesce(func.sum(files.c.size_bytes), 0), func.count())
     used, num = connection.execute(sums.where(HERE)).one()
     reserved, reserved_num = connection.execute(sums.where(files.c.state == FileState.DOWNLOADING)).one()
-    connection.execute(
-        update(dirs)
-        .where(dirs.c.dir == str(root))
-        .values(size=used, num=num, reserved_bytes=reserved, reserved_num=reserved_num)
-    )
-    return Usage(used + reserved, num + reserved_num)
+    reservations = {"reserved_bytes": reserved, "reserved_num": reserved_num}
+    put_row(connection, dirs, {"dir": str(root)}, size=used, num=num, **reservations)
