@@ -66,7 +66,7 @@ def overlooked(connection: Connection, changes: Changes) -> None:
     now = changes.now
     reports.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
-    noted = events.known(connection, journal, reports.TOLD_AGAIN, [order.class_id for order in silent])
+    noted = events.named(connection, journal, reports.TOLD_AGAIN, [order.class_id for order in silent])
     reports.resend_ends(changes, [order for order in silent if order.state is BookingState.PLACED], noted)
     if unconfirmed := [order for order in silent if order.state is BookingState.READY]:
         revised_ids = [order.revises for order in unconfirmed if order.revises is not None]

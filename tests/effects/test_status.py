@@ -156,7 +156,7 @@ def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engi
             silent = bookings.unreported(connection, now - 60, now)
             assert [one.class_id for one in silent] == ["c-1"]
             changes = Changes(settings, now)
-            known = events.known(connection, journal, reports.TOLD_AGAIN, ["c-1"])
+            known = events.named(connection, journal, reports.TOLD_AGAIN, ["c-1"])
             reports.resend_ends(changes, silent, known)
             write(connection, journal, changes)
     told = [one.what for one in look(teacher_engine, events_of, "teacher", "c-1")]

@@ -108,8 +108,8 @@ def answer_since(connection: Connection, journal: MessageTables, target: str, cl
 
 def rewrite(connection: Connection, journal: MessageTables, messages: Sequence[Unsent]) -> None:
     """Write the bodies of messages of which nothing was sent yet."""
-    for message in messages:
-        connection.execute(update(journal.outbox).where(journal.outbox.c.id == message.id).values(body=message.body))
+    rows = [(message.body, message.id) for message in messages]
+    update_many(connection, journal.outbox, (("id",), ()), ("body",), rows)
 
 
 def free(journal: MessageTables, me: str, now: float) -> ColumnElement[bool]:
@@ -218,11 +218,8 @@ def people_due(connection: Connection, journal: MessageTables, limit: int) -> li
 
 def note_people(connection: Connection, journal: MessageTables, outcomes: Mapping[int, Telling]) -> None:
     """Note for each alarm whether it was passed on to people, or given up."""
-    for telling in set(outcomes.values()):
-        ids: Iterable[int] = (id_ for id_, outcome in outcomes.items() if outcome is telling)
-        connection.execute(
-            update(journal.outbox).where(in_list(journal.outbox.c.id)).values(people=telling), bind_list(ids)
-        )
+    rows = [(telling, id_) for id_, telling in outcomes.items()]
+    update_many(connection, journal.outbox, (("id",), ()), ("people",), rows)
 
 
 # Answers and events for EVENT_WEBHOOK_URL: due when they are sent, and posted in the order of each class.
@@ -249,12 +246,10 @@ _OF_CLASS = func.coalesce(teacher_outbox.c.class_id, teacher_outbox.c.body)
 def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookDue]:
     """The oldest message of each class that may be posted now, at most *limit*."""
     first = select(func.min(teacher_outbox.c.id)).where(_WEBHOOK_DUE).group_by(_OF_CLASS)
-    names = ("id", "body", "webhook_tries", "created_at")
-    wanted = select(_OF_CLASS, *(teacher_outbox.c[name] for name in names)).where(
-        teacher_outbox.c.id.in_(first), teacher_outbox.c.webhook_at <= now
-    )
-    rows = connection.execute(wanted.order_by(teacher_outbox.c.id).limit(limit))
-    return [WebhookDue(id_, key, body, tries, at) for key, id_, body, tries, at in rows]
+    its = teacher_outbox.c
+    due = select(its.id, _OF_CLASS, its.body, its.webhook_tries, its.created_at).where(its.id.in_(first))
+    rows = connection.execute(due.where(its.webhook_at <= now).order_by(its.id).limit(limit))
+    return [WebhookDue(*row) for row in rows]
 
 
 def note_webhook(connection: Connection, id_: int, how: Telling, tries: int = 0, not_before: float = 0) -> None:
