@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from lectern.db import schema
 from lectern.db.engine import open_database, transaction
-from lectern.errors import CallAPerson, Misuse
+from lectern.errors import CallAPerson, ForbiddenMove, Misuse
 from lectern.model.tables.streamer import StreamerTable
 from lectern.model.tables.teacher import TeacherTable
 from tests.effects import old_databases as old
@@ -238,6 +238,14 @@ def test_what_somebody_took_away_is_named(tmp_path: Path) -> None:
         connection.execute("DROP TABLE alembic_version")
     assert schema.upgrade(engine, "teacher") == ["video_list: new column owner", "cancel_list: new table"]
     schema.check(engine, "teacher")
+    engine.dispose()
+
+
+def test_a_failure_of_any_kind_is_raised_with_the_name_of_the_database(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    words = r"teacher\.db: c-1: may not go from \"aired\" to \"placed\""
+    with pytest.raises(CallAPerson, match=words), schema.in_words(engine):
+        raise ForbiddenMove("c-1", "aired", "placed")
     engine.dispose()
 
 

@@ -244,7 +244,8 @@ def in_words(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (TryAgain, CallAPerson, Misuse) as error:
-        raise type(error)(labelled(_name(engine), error.message)) from error
+        kind = next(one for one in (TryAgain, Misuse, CallAPerson) if isinstance(error, one))
+        raise kind(labelled(_name(engine), error.message)) from error
     except (sqlite3.Error, DBAPIError) as error:
         raise _translated(engine, getattr(error, "orig", None) or error) from error
 
