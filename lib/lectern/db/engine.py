@@ -275,17 +275,19 @@ def open_to_look(url: str, role: str) -> Engine:
         return engine
     if not file.is_file():
         raise Misuse("{file}: the {role}'s database is not there. {init}", file=file, role=role, init=INIT)
-    looks = create_engine("sqlite://", creator=lambda: _connected(file), poolclass=NullPool, hide_parameters=True)
+    looks = reader_of(file)
     event.listen(looks, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return looks
 
 
-def _connected(file: Path) -> sqlite3.Connection:
-    """A connection that changes nothing; if it may write, it also deletes SQLite's side files when it closes."""
-    try:
-        return read_only(file, "rw")
-    except sqlite3.Error:
-        return read_only(file, "ro")
+def reader_of(file: Path) -> Engine:
+    """An engine that changes nothing of the SQLite database in *file*; of an empty one if there is no such file."""
+    return create_engine("sqlite://", creator=lambda: open_or_empty(file), poolclass=NullPool, hide_parameters=True)
+
+
+def open_or_empty(file: Path) -> sqlite3.Connection:
+    """A connection to *file* that changes nothing; to an empty database if there is no such file."""
+    return open_to_read(file) if file.exists() else sqlite3.connect(":memory:", isolation_level=None)
 
 
 def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, in
 from sqlalchemy.exc import DBAPIError
 
 from lectern import migrations
-from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_to_read, transaction
+from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_or_empty, reader_of, transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.migrations.steps import shape
@@ -47,8 +47,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
     TryAgain if another program holds the database, Misuse and CallAPerson if it is not what it should be.
     """
     with in_words(engine):
-        if file_of(engine) is not None:
-            _refuse_damage(engine)
+        _refuse_damage(engine)
         close_to_others(engine)
         with transaction(engine) as connection:
             if connection.dialect.name == "postgresql":
@@ -59,8 +58,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
 def plan(engine: Engine, role: Role) -> list[str]:
     """The sentences that `upgrade` would return; changes nothing, and raises what `upgrade` raises."""
     with in_words(engine):
-        if file_of(engine) is not None:
-            _refuse_damage(engine)
+        _refuse_damage(engine)
         with _rehearsal(engine) as connection:
             return _migrate(connection, role)
 
@@ -69,11 +67,10 @@ def check(engine: Engine, role: Role) -> None:
     """Raise Misuse or CallAPerson, in words, unless this code can work on the database as it is; changes nothing."""
     with in_words(engine):
         file = file_of(engine)
-        if file is not None:
-            if not file.exists():
-                raise Misuse(Text("there is no such database. Make it with `lectern init`, or set the database URL."))
-            _refuse_damage(engine)
-        with _reading(engine) as connection:
+        if file is not None and not file.exists():
+            raise Misuse(Text("there is no such database. Make it with `lectern init`, or set the database URL."))
+        _refuse_damage(engine)
+        with (reader_of(file) if file is not None else engine).connect() as connection:
             behind = _is_behind(connection, role, _script(role))
             if not behind:
                 _refuse_missing(connection, role)
@@ -187,30 +184,16 @@ def _name(engine: Engine) -> str:
     return str(file_of(engine) or engine.url.render_as_string(hide_password=True))
 
 
-def open_or_empty(file: Path) -> sqlite3.Connection:
-    """A connection to *file* that changes nothing; to an empty database if there is no such file."""
-    return open_to_read(file) if file.exists() else sqlite3.connect(":memory:", isolation_level=None)
-
-
 def _refuse_damage(engine: Engine) -> None:
     file = file_of(engine)
-    assert file is not None
+    if file is None:
+        return
     if file.is_dir():
         raise Misuse(Text("it is a folder; the database URL must name a file."))
     with closing(open_or_empty(file)) as connection:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise CallAPerson(_damaged(" ".join(verdict.split())))
-
-
-@contextmanager
-def _reading(engine: Engine) -> Iterator[Connection]:
-    file = file_of(engine)
-    reader = engine
-    if file is not None:
-        reader = create_engine("sqlite://", creator=lambda: open_or_empty(file), poolclass=NullPool)
-    with reader.connect() as connection:
-        yield connection
 
 
 @contextmanager
@@ -243,18 +226,17 @@ def in_words(engine: Engine) -> Iterator[None]:
     """Turn the driver's errors into ours, with the database's name before the text."""
     try:
         yield
-    except (TryAgain, CallAPerson, Misuse) as error:
-        kind = next(one for one in (TryAgain, Misuse, CallAPerson) if isinstance(error, one))
-        raise kind(labelled(_name(engine), error.message)) from error
-    except (sqlite3.Error, DBAPIError) as error:
-        raise _translated(engine, getattr(error, "orig", None) or error) from error
+    except (TryAgain, CallAPerson, Misuse, sqlite3.Error, DBAPIError) as error:
+        found = error if isinstance(error, LecternError) else _translated(engine, getattr(error, "orig", None) or error)
+        kind = next(one for one in (TryAgain, Misuse, CallAPerson) if isinstance(found, one))
+        raise kind(labelled(_name(engine), found.message)) from error
 
 
 def _translated(engine: Engine, cause: object) -> LecternError:
-    name, words, state = _name(engine), str(cause), getattr(cause, "sqlstate", None)
+    words, state = str(cause), getattr(cause, "sqlstate", None)
     if state == _NOT_THEIRS:
         quoted = engine.dialect.identifier_preparer.quote
-        what = Text(
+        return Misuse(
             "its user may not change it ({words}). Nothing was changed. As the server's superuser, type: ALTER "
             "DATABASE {database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one "
             "TO {user};",
@@ -262,21 +244,18 @@ def _translated(engine: Engine, cause: object) -> LecternError:
             database=quoted(engine.url.database or "lectern"),
             user=quoted(engine.url.username or "lectern"),
         )
-        return Misuse(labelled(name, what))
     if state == _LATE:
-        what = Text("others write to it ({cause}). Nothing was changed. Run this again.", cause=words)
-        return TryAgain(labelled(name, what))
+        return TryAgain("others write to it ({cause}). Nothing was changed. Run this again.", cause=words)
     if "locked" in words or "busy" in words:
-        what = Text(
+        return TryAgain(
             "another program has been writing to it for {busy_s:g} s ({words}). Nothing was changed. "
             "Stop the old program (supervisorctl stop all), and run this again.",
             busy_s=BUSY_TIMEOUT_S,
             words=words,
         )
-        return TryAgain(labelled(name, what))
     if "malformed" in words or "not a database" in words:
-        return CallAPerson(labelled(name, _damaged(words)))
+        return CallAPerson(_damaged(words))
     if "readonly" in words or "unable to open" in words or "permission" in words.lower():
-        what = Text("it cannot be opened for writing ({words}). Run this as the user that owns the file.", words=words)
-        return Misuse(labelled(name, what))
-    return CallAPerson(labelled(name, Text("the database refused ({words}). Nothing was changed.", words=words)))
+        text = msgid("it cannot be opened for writing ({words}). Run this as the user that owns the file.")
+        return Misuse(text, words=words)
+    return CallAPerson("the database refused ({words}). Nothing was changed.", words=words)

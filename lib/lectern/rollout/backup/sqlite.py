@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from lectern.db import schema
-from lectern.db.engine import BUSY_TIMEOUT_S, open_database, open_to_read, read_only, reading
+from lectern.db.engine import BUSY_TIMEOUT_S, open_database, open_to_read, read_only, reader_of, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
 from lectern.rollout.backup import Copy, quoted
@@ -73,8 +72,7 @@ class SqliteFile:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that changes nothing; if the file is missing, to an empty database."""
-        engine = create_engine("sqlite://", creator=lambda: schema.open_or_empty(self.file), poolclass=NullPool)
-        with _in_words(self.file), engine.connect() as connection:
+        with _in_words(self.file), reader_of(self.file).connect() as connection:
             yield connection
 
     @contextmanager
