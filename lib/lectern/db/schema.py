@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lectern import migrations
@@ -140,21 +140,11 @@ def _obstacles(connection: Connection, known: Collection[str], tables: MetaData)
         unread = msgid("only a program that knows revision {revision} can read it")
         obstacles += [Text(unread, revision=revision) for revision in needed if revision not in known]
     for table in tables.tables.values():
-        needed = sorted(_needed(connection, table.name) - {column.name.lower() for column in table.columns})
+        there = shape(connection, table.name)
+        needed = sorted(there.needed - set(table.columns.keys())) if there is not None else []
         no_value = msgid("{table}.{column} must have a value, and this program gives it none")
         obstacles += [Text(no_value, table=table.name, column=name) for name in needed]
     return obstacles
-
-
-def _needed(connection: Connection, table: str) -> set[str]:
-    """The columns of *table*, in lower case, that every new row must give a value."""
-    if connection.dialect.name != "sqlite":
-        if shape(connection, table) is None:
-            return set()
-        columns = inspect(connection).get_columns(table)
-        return {column["name"].lower() for column in columns if not column["nullable"] and column["default"] is None}
-    query = text('SELECT name FROM pragma_table_xinfo(:table) WHERE "notnull" AND dflt_value IS NULL AND hidden = 0')
-    return {name.lower() for name in connection.execute(query, {"table": table}).scalars()}
 
 
 def _refuse_missing(connection: Connection, role: Role) -> None:

@@ -20,6 +20,8 @@ class Shape:
     keys: frozenset[frozenset[str]]
     """Sets of columns that the database keeps unique, so that an upsert can name them."""
     indexes: frozenset[tuple[str, ...]]
+    needed: frozenset[str]
+    """The lower-case names of the columns that every new row must give a value."""
 
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Those of *names* that are no column here, in their order."""
@@ -42,18 +44,20 @@ def shape(connection: Connection, table: str) -> Shape | None:
     unique.append(inspector.get_pk_constraint(table)["constrained_columns"])
     indexes = [tuple(name or "" for name in i["column_names"]) for i in inspector.get_indexes(table)]
     unique += [list(i["column_names"]) for i in inspector.get_indexes(table) if i["unique"]]  # type: ignore[arg-type]
+    columns = inspector.get_columns(table)
     return Shape(
-        {_folded(column["name"]): column["name"] for column in inspector.get_columns(table)},
-        frozenset(frozenset(columns) for columns in unique if columns),
-        frozenset(indexes) | frozenset(tuple(columns) for columns in unique),
+        {_folded(column["name"]): column["name"] for column in columns},
+        frozenset(frozenset(names) for names in unique if names),
+        frozenset(indexes) | frozenset(tuple(names) for names in unique),
+        frozenset(_folded(one["name"]) for one in columns if not one["nullable"] and one["default"] is None),
     )
 
 
 def _shape_in_sqlite(connection: Connection, table: str) -> Shape | None:
     # SQLAlchemy's reflection would parse the CREATE statements, and warn about what old ones contain.
-    columns = connection.execute(
-        text("SELECT name, pk FROM pragma_table_xinfo(:table) ORDER BY cid"), {"table": table}
-    ).all()
+    needed = '"notnull" AND dflt_value IS NULL AND hidden = 0'
+    query = text(f"SELECT name, pk, {needed} FROM pragma_table_xinfo(:table) ORDER BY cid")  # noqa: S608 (a constant)
+    columns = connection.execute(query, {"table": table}).all()
     if not columns:
         return None
     rows = connection.execute(
@@ -67,11 +71,12 @@ def _shape_in_sqlite(connection: Connection, table: str) -> Shape | None:
     for index, unique, name in rows:
         members[index, bool(unique)].append(_folded(name or ""))  # an expression has no name
     keys = {frozenset(names) for (_, unique), names in members.items() if unique}
-    primary = frozenset(_folded(name) for name, position in columns if position)
+    primary = frozenset(_folded(name) for name, position, _ in columns if position)
     return Shape(
-        {_folded(name): name for name, _ in columns},
+        {_folded(name): name for name, *_ in columns},
         frozenset(keys | ({primary} if primary else set())),
         frozenset(tuple(names) for names in members.values()),
+        frozenset(_folded(name) for name, _, is_needed in columns if is_needed),
     )
 
 
