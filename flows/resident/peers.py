@@ -13,7 +13,6 @@ from flows.resident.prefect import worker
 from flows.resident.prefect.runs import ResidentRuns
 from flows.resident.supervisor import Service
 from lectern.db import leases
-from lectern.db.engine import own_rows
 from lectern.errors import TryAgain
 from lectern.redis.connection import asking
 from lectern.timing import comes
@@ -75,14 +74,14 @@ class Peers:
     def _go_round(self) -> None:
         """Note that this teacher is there, count the others' silent rounds, end transactions of dead ones."""
         name = self._host.settings.name
-        with own_rows(self._host.engine) as connection:
+        with self._host.engine.begin() as connection:  # nobody else writes this row, so it need not wait for writers
             leases.note_teacher(connection, name, time.time())
             noted = leases.noted_teachers(connection, name)
         silent = {teacher for teacher, at in noted.items() if self._noted.get(teacher) == at}
         self._rounds = {teacher: self._rounds.get(teacher, 0) + 1 if teacher in silent else 0 for teacher in noted}
         self._noted = noted
         if dead := self._silent():
-            with own_rows(self._host.engine) as connection:
+            with self._host.engine.begin() as connection:
                 for teacher in leases.cut_off(connection, dead, STANDS_S):
                     log.warning("%s: held up all writers in the database, and is dead; its session is ended", teacher)
 

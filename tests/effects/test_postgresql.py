@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from lectern.db import bookings, events, inbox, leases, outbox, schema
 from lectern.db import engine as engine_module
-from lectern.db.engine import WRITERS, looking, open_database, open_to_look, own_rows, reading, transaction
+from lectern.db.engine import WRITERS, looking, open_database, open_to_look, reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.errors import CallAPerson, Misuse, TryAgain
@@ -258,7 +258,7 @@ def test_who_stands_still_in_a_statement_is_cut_off_by_a_living_teacher(postgres
         wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")
         time.sleep(1.0)  # longer than the limits of a statement
         assert held_by(engine) == ["lectern a"], "longer than its limits"
-        with own_rows(engine) as connection:
+        with engine.begin() as connection:
             assert leases.cut_off(connection, ["b", "lectern a"], 0) == []
             assert leases.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
             assert leases.cut_off(connection, ["b", "a"], 0.5) == ["a"]
@@ -271,7 +271,7 @@ def test_who_stands_still_in_a_statement_is_cut_off_by_a_living_teacher(postgres
 def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(postgres_url: str, engine: Engine, name: str) -> None:
     own = open_database(postgres_url, name)
     with pytest.raises(OperationalError), transaction(own) as still:  # noqa: PT012 (both at the same time)
-        with own_rows(engine) as connection:
+        with engine.begin() as connection:
             assert leases.cut_off(connection, [name], 0) == [name]
         still.execute(text("SELECT 1"))
     own.dispose()

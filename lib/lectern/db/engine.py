@@ -235,13 +235,6 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def own_rows(engine: Engine) -> Iterator[Connection]:
-    """One transaction on a server that writes only rows that nobody else writes: it waits for no other writer."""
-    with engine.begin() as connection:
-        yield connection
-
-
-@contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """One transaction that only reads: it waits for no writer, and a disk that cannot be written does not stop it."""
     with engine.connect() as plain:
