@@ -9,7 +9,7 @@ from lectern.cli import explain, status
 from lectern.decide.account import Account, Standing
 from lectern.decide.leases import listed
 from lectern.decide.timeline import TimelineLine
-from lectern.model.views import Booked, ClassView, EventView
+from lectern.model.views import Booked, EventView
 from lectern.states import BookingState
 
 NOW = 1_764_010_000.0
@@ -52,7 +52,7 @@ def told(number: int, size_bytes: float) -> dict[str, Any]:
 
 def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
     due = [
-        ClassView("c", Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True))
+        Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True)
         for state in (BookingState.READY, BookingState.READY, BookingState.WAITING)
     ]
     by_state = {"ready": 3, "waiting": 1}

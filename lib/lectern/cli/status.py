@@ -18,7 +18,7 @@ from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
 from lectern.formatting import padded
 from lectern.i18n import ENGLISH, Text, joined, labelled, msgid, translated
-from lectern.model.views import ClassView, StreamerStatus
+from lectern.model.views import Booked, ClassView, StreamerStatus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
@@ -76,7 +76,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
         now_there, beats, _ = readers.asked(own, lambda bus: bus.heard(own.streamers_key))
     except LecternError as error:
         trouble = error
-    counted = class_counts(due, said, now)
+    counted = class_counts((ClassView(one.class_id, one) for one in due), said, now)
     found["on_air"] = sum(counted.on_air.values())
     found["missing"] = [asdict(one) for one in counted.missing]
     found["unknown"] = [asdict(one) for one in counted.unknown]
@@ -100,10 +100,10 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     return found, trouble
 
 
-def _count_apart(by_state: dict[str, int], due: Iterable[ClassView]) -> None:
+def _count_apart(by_state: dict[str, int], due: Iterable[Booked]) -> None:
     """Leave the classes whose time it is out of the *ready* ones: they are counted as on air, or as missing."""
     ready = by_state.get(BookingState.READY, 0)
-    ready -= sum(one.booked is not None and one.booked.state is BookingState.READY for one in due)
+    ready -= sum(one.state is BookingState.READY for one in due)
     by_state[BookingState.READY] = max(ready, 0)
     if not by_state[BookingState.READY]:
         del by_state[BookingState.READY]

@@ -30,7 +30,7 @@ LONGEST_S = 86_400.0
 _COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _NAMES)
 
 
-def due(connection: Connection, now: float) -> list[ClassView]:
+def due(connection: Connection, now: float) -> list[Booked]:
     """The classes that should be on air at *now* (epoch seconds): not refused, not cancelled, not ended."""
     its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & IS_CLASS
     its_time &= orders.c.state.in_((*OPEN, BookingState.BROKEN))
@@ -41,8 +41,7 @@ def next_class(connection: Connection, now: float) -> Booked | None:
     """The class that begins next after *now* (epoch seconds)."""
     # By an expression: else SQLite reads all open classes by their states. A state that nobody knows is none of OPEN.
     later = (orders.c.start_time > now) & func.coalesce(orders.c.state, "").in_(OPEN) & IS_CLASS
-    classes = _found(connection, _selected(later).limit(1))
-    return classes[0].booked if classes else None
+    return next(iter(_found(connection, _selected(later).limit(1))), None)
 
 
 _WAIT = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
@@ -81,7 +80,7 @@ class Span:
     institution: str | None
 
 
-def classes(connection: Connection, which: ColumnElement[bool], limit: int, offset: int = 0) -> list[ClassView]:
+def classes(connection: Connection, which: ColumnElement[bool], limit: int, offset: int = 0) -> list[Booked]:
     """The first *limit* of the classes that *which* selects, by their start."""
     return _found(connection, _selected(which).limit(limit).offset(offset))
 
@@ -99,8 +98,8 @@ def page(
     further = (orders.c.start_time > begins) | ((orders.c.start_time == begins) & (orders.c.class_id > class_id))
     # A page that lacks rows would be taken for the last one: those that cannot be read are none of it.
     which = begins_in(span) & further & func.coalesce(orders.c.state, "").in_(_STATES)
-    found = _selected(which if state is None else which & (orders.c.state == state)).limit(limit)
-    return [booked for one in _found(connection, found) if (booked := one.booked) is not None]
+    which = which if state is None else which & (orders.c.state == state)
+    return _found(connection, _selected(which).limit(limit))
 
 
 ORDERS: Mapping[str, ColumnElement[Any]] = {
@@ -123,7 +122,7 @@ class Search:
     order: str = "start"
 
 
-def found(connection: Connection, span: Span, wanted: Search, limit: int) -> list[ClassView]:
+def found(connection: Connection, span: Span, wanted: Search, limit: int) -> list[Booked]:
     """The first *limit* classes of *span* that *wanted* means; the class that has its text as name, at any time."""
     first = ORDERS.get(wanted.order, orders.c.start_time)
     which = select(*_COLUMNS).where(meant(span, wanted))
@@ -199,8 +198,8 @@ def _selected(which: ColumnElement[bool]) -> Select[Any]:
     return select(*_COLUMNS).where(which).order_by(orders.c.start_time, orders.c.class_id)
 
 
-def _found(connection: Connection, wanted: Select[Any]) -> list[ClassView]:
-    return [ClassView(row[0], booked) for row, booked in readable(connection.execute(wanted), _booked)]
+def _found(connection: Connection, wanted: Select[Any]) -> list[Booked]:
+    return [booked for _, booked in readable(connection.execute(wanted), _booked)]
 
 
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)

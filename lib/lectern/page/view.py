@@ -165,7 +165,7 @@ def of_day(
     due = [
         _stood(one, words, now, made_at)
         for one in timetable.due(connection, now)
-        if institution is None or (one.booked is not None and one.booked.institution == institution)
+        if institution in {None, one.institution}
     ]
     begin = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
     soon = [_stood(one, words, now, made_at) for one in begin]
@@ -197,12 +197,11 @@ def _strip(
     span = timetable.Span(now - strips.BACK_S, now + strips.AHEAD_S, institution)
     found = timetable.classes(connection, timetable.overlapping(span), strips.MOST_BLOCKS + 1)
     names = set(words or ()) if institution is None else set[str]()
-    streamers = names | {one.booked.streamer for one in found if one.booked and one.booked.streamer}
+    streamers = names | {one.streamer for one in found if one.streamer}
     if len(found) > strips.MOST_BLOCKS or len(streamers) > strips.MOST_ROWS:
         idle: dict[str | None, dict[str, int]] = {name: {} for name in names}
         return strips.of_counts(idle | timetable.by_streamer(connection, span), now)
-    begun = [one.class_id for one in found if one.booked and one.booked.start_time <= now]
-    parts = events.parts_of(connection, begun)
+    parts = events.parts_of(connection, [one.class_id for one in found if one.start_time <= now])
     return strips.of_day((_stood(one, words, now) for one in found), parts, streamers, now)
 
 
@@ -215,12 +214,12 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus]
 
 
 def _stood(
-    found: ClassView,
+    one: Booked,
     words: Mapping[str, StreamerStatus] | None,
     now: float,
     made_at: Mapping[str, float] | None = None,
 ) -> tuple[ClassView, Standing]:
-    known = decide_account.with_status(found, words, made_at)
+    known = decide_account.with_status(ClassView(one.class_id, one), words, made_at)
     return known, decide_account.standing(known, now)
 
 
@@ -327,8 +326,7 @@ def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | N
     span = timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted)
     cancelled = timetable.page(connection, span, BookingState.CANCELLED, (0.0, ""), CALENDAR_ROWS)
     classes = timetable.classes(connection, timetable.not_dropped(span), CALENDAR_ROWS)
-    found = [one.booked for one in classes if one.booked is not None]
-    return [one for one in (*found, *cancelled) if not one.class_id.endswith(BACKUP)]
+    return [one for one in (*classes, *cancelled) if not one.class_id.endswith(BACKUP)]
 
 
 def fields_of(day: Day) -> dict[str, Any]:
