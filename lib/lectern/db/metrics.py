@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
 
 from lectern import __version__
-from lectern.db import account, airings, bookings
+from lectern.db import account, airings, bookings, cache, outbox
 from lectern.metrics import SEEN
 from lectern.model.facts import Usage
 from lectern.model.tables import streamer as at_streamer
@@ -41,10 +41,9 @@ def exposition(
     backups = _gauges("lectern_backup_age_seconds", what, "where", backup_ages_s or {})
     info = InfoMetricFamily("lectern", "Which version serves which role.")
     info.add_metric([], {"version": __version__, "role": role, "name": name})
-    tables = at_teacher if role == "teacher" else at_streamer
     rows = [*_bookings(connection, at), *_renditions(connection, at)] if role == "teacher" else []
     rows += [*_cache(connection, bound), *_airings(connection, at)] if role == "streamer" else []
-    rows += _messages(connection, tables.journal, at)
+    rows += _messages(connection, account.journal_of(role), at)
     return generate_latest(_Read([info, *rows, backups])) + generate_latest(SEEN)
 
 
@@ -94,9 +93,7 @@ def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     yield _gauge("lectern_waiting_slack_seconds", "Until the first waiting class begins.", slack_s)
     unanswered = orders.c.answered_at.is_(None) & (orders.c.state == BookingState.PLACED)
     late = connection.execute(select(func.min(orders.c.updated_at)).where(unanswered)).scalar_one()
-    yield GaugeMetricFamily(
-        "lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now)
-    )
+    yield _gauge("lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now))
 
 
 def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
@@ -111,9 +108,8 @@ def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
 def _cache(connection: Connection, bound: Usage) -> Iterator[Metric]:
     files = at_streamer.files
     size = func.coalesce(func.sum(files.c.size_bytes), 0)
-    ready = func.coalesce(files.c.state, FileState.READY) == FileState.READY
-    pinned = ready & (func.coalesce(files.c.num_cite, 0) > 0)
-    kinds = {"used": ready, "reserved": files.c.state == FileState.DOWNLOADING, "pinned": pinned}
+    pinned = cache.HERE & (func.coalesce(files.c.num_cite, 0) > 0)
+    kinds = {"used": cache.HERE, "reserved": files.c.state == FileState.DOWNLOADING, "pinned": pinned}
     sums = {kind: connection.execute(select(size).where(which)).scalar_one() for kind, which in kinds.items()}
     yield _gauges("lectern_cache_bytes", "Bytes of the cache.", "kind", {**sums, "bound": bound.size_bytes})
     yield _counted(connection, files, "state", "lectern_cache_renditions", "Renditions in the cache, by state.")
@@ -131,16 +127,14 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     # By the last event of each class: after a cut, the row of a class still says *on air*.
     pushed = sum(sending.on_air for sending in account.sendings(connection, due).values())
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
-    yield GaugeMetricFamily(
-        "lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed
-    )
+    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
     starts = [airing.start_time for airing in live if airing.start_time > now]
     next_s = min(starts) - now if starts else None
     yield _gauge("lectern_next_class_seconds", "Until the next class begins.", next_s)
 
 
 def _messages(connection: Connection, journal: MessageTables, now: float) -> Iterator[Metric]:
-    inbox, outbox, table = journal.inbox, journal.outbox, journal.incidents
+    inbox, table = journal.inbox, journal.incidents
     counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
     incidents = {str(code): number for code, number in connection.execute(counted)}
     yield _gauges("lectern_incidents", "Alarms that are not over, by code.", "code", incidents)
@@ -150,9 +144,8 @@ def _messages(connection: Connection, journal: MessageTables, now: float) -> Ite
     yield _gauge("lectern_inbox_lag_seconds", "How long the oldest of them lies here.", _age(since, now))
     dead = connection.execute(select(func.count()).where(inbox.c.state == InboxState.DEAD)).scalar_one()
     yield _gauge("lectern_dead_letters", "Messages of the last week that could not be read.", dead)
-    unsent = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None))
-    lag = _age(connection.execute(unsent).scalar_one(), now)
-    yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag)
+    lag_s = _age(outbox.oldest_unsent(connection, journal), now)
+    yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag_s)
 
 
 def _counted(connection: Connection, table: Table, column: str, name: str, what: str) -> Metric:
