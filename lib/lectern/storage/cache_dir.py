@@ -69,10 +69,8 @@ def finish(part: Path, final: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a file with its sidecars for good, and its folder once that is empty; a missing file is no error."""
-    path.unlink(missing_ok=True)
-    origin_path(path).unlink(missing_ok=True)
-    path_of(path).unlink(missing_ok=True)
-    remuxed_path(path).unlink(missing_ok=True)
+    for file in (path, origin_path(path), path_of(path), remuxed_path(path)):
+        file.unlink(missing_ok=True)
     if not path.parent.is_dir():
         return
     _sync(path.parent)  # otherwise a power cut could bring the file back, without a row

@@ -39,13 +39,11 @@ def addresses(host: str, port: int) -> list[Address]:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_NONAME:
-            raise NoSuchHost(Text("{host}: there is no such host", host=host)) from error
-        raise TryAgain("{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror) from error
     except UnicodeError as error:
         raise NoSuchHost(Text("{host}: is no host name", host=host)) from error
     except OSError as error:
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+            raise NoSuchHost(Text("{host}: there is no such host", host=host)) from error
         raise TryAgain(
             "{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror or error
         ) from error
@@ -346,12 +344,8 @@ async def download(
     part.parent.mkdir(parents=True, exist_ok=True)
     url, limit_bytes = remote.url, limits.size_bytes
     options, line = wget_input(url, remote.address)
-    larger = Text(
-        "{url}: is larger than the {limit_bytes} bytes that were reserved for it",
-        url=redact_url(url),
-        limit_bytes=limit_bytes,
-    )
-    too_large = Refuse(larger, errors.DOWNLOAD_FAILED)
+    text = msgid("{url}: is larger than the {limit_bytes} bytes that were reserved for it")
+    too_large = Refuse(text, errors.DOWNLOAD_FAILED, url=redact_url(url), limit_bytes=limit_bytes)
     if cache_dir.size_bytes(part) > limit_bytes:
         raise too_large
 
