@@ -333,7 +333,7 @@ def keep_paired(
     for id_, digest, heard_by in there:
         if f" {me}#" not in heard_by:
             rows[digest].append(id_)
-    new: list[dict[str, object]] = []
+    new: list[tuple[object, ...]] = []
     heard: list[int] = []
     added: list[ReceivedMessage] = []
     for message, digest in zip(arrived, digests, strict=True):
@@ -342,18 +342,11 @@ def keep_paired(
                 heard.append(rows[digest].popleft())
             continue
         added.append(message)
-        fields = {
-            "source": message.source,
-            "command": message.command,
-            "body": message.body,
-            "received_at": message.at or now,
-        }
-        new.append({**fields, "state": InboxState.NEW, "digest": digest, "heard_by": "" if message.entry else mark})
+        new.append((*_row(message, message.at or now, 0.0), digest, "" if message.entry else mark))
     if heard:
         known = inbox.c.heard_by + mark
         connection.execute(update(inbox).where(inbox.c.id.in_(heard)).values(heard_by=known))
-    if new:
-        connection.execute(insert(inbox), new)
+    insert_many(connection, inbox, (*_COLUMNS, "digest", "heard_by"), new)
     return added
 
 
