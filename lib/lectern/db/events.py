@@ -49,8 +49,7 @@ def keep_of(connection: Connection, journal: MessageTables, story: Sequence[Even
     same = (table.c.class_id == first.class_id) & (table.c.host == first.host)
     same &= table.c.at.between(min(event.at for event in story), max(event.at for event in story))
     connection.execute(delete(table).where(same, table.c.what.in_({event.what for event in story})))
-    whose = [(event.at, event.what, event.class_id, event.stem, event.host) for event in story]
-    rows = [(*named, *_detail(event.detail)) for named, event in zip(whose, story, strict=True)]
+    rows = [(event.at, event.what, event.class_id, event.stem, event.host, *_detail(event.detail)) for event in story]
     insert_many(connection, table, _COLUMNS, rows)
 
 

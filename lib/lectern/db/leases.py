@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlmodel
-from sqlalchemy import Connection, delete, insert, or_, select, text, union, update
+from sqlalchemy import Connection, delete, insert, select, text, union, update
 
 from lectern.db import transcodings
 from lectern.db.engine import WRITERS, program_of, put_row, rows_of
@@ -28,11 +28,8 @@ def holder(connection: Connection, name: str) -> StreamerRow:
 
 def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:
     """(class_id, placement) of each class that was taken from *streamer*, the latest placement of each."""
-    latest: dict[str, int] = {}
     wanted = select(moves.c.class_id, moves.c.placement).where(moves.c.streamer == streamer).order_by(moves.c.id)
-    for row in connection.execute(wanted):
-        latest[row.class_id] = row.placement
-    return list(latest.items())
+    return list({row.class_id: row.placement for row in connection.execute(wanted)}.items())
 
 
 def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, set[str]]:
@@ -152,13 +149,10 @@ def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> li
 
 def take_duty(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
     """Take the *duty* for *lease_s* from now on, unless another teacher has it; returns whether *name* has it."""
-    free_ = or_(duties.c.owner == name, duties.c.lease_until <= now)
-    values = {"owner": name, "lease_until": now + lease_s}
-    if connection.execute(update(duties).where(duties.c.name == duty, free_).values(**values)).rowcount:
-        return True
-    if connection.execute(select(duties.c.name).where(duties.c.name == duty)).first() is not None:
+    held = select(duties.c.name).where(duties.c.name == duty, duties.c.owner != name, duties.c.lease_until > now)
+    if connection.execute(held).first() is not None:
         return False
-    connection.execute(insert(duties).values(name=duty, **values))
+    put_row(connection, duties, {"name": duty}, owner=name, lease_until=now + lease_s)
     return True
 
 

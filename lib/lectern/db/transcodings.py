@@ -24,11 +24,8 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
         *(videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.attempt),
         *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
     )
-    renditions: dict[RenditionKey, Rendition] = {}
     rows = connection.execute(select(*columns).where(renditions_among(keys)))
-    for record_id, size, status, attempt, today, since, backend in rows:
-        renditions[record_id, size] = Rendition(RenditionState.read(status), attempt, today, since, backend)
-    return renditions
+    return {(record, size): Rendition(RenditionState.read(status), *more) for record, size, status, *more in rows}
 
 
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:

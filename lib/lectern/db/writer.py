@@ -63,25 +63,20 @@ def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
 
 
 def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
-    first, number = changes[0], len(changes)
-    table, key = first.table, tuple(first.key)
+    first, table, number = changes[0], changes[0].table, len(changes)
+    which = tuple(first.key), tuple(first.before or ())
+    known = [(*change.key.values(), *(change.before or {}).values()) for change in changes]
+    new = [(*(change.after or {}).values(),) for change in changes]
     if first.before is None:
-        if key:
-            delete_many(connection, table, (key, ()), [(*change.key.values(),) for change in changes])
+        if first.key:
+            delete_many(connection, table, which, known)
         if first.after is not None:
-            insert_many(
-                connection, table, tuple(first.after), [(*(change.after or {}).values(),) for change in changes]
-            )
+            insert_many(connection, table, tuple(first.after), new)
         return
-    which = key, tuple(first.before)
     if first.after is None:
-        values = [(*change.key.values(), *(change.before or {}).values()) for change in changes]
-        number = delete_many(connection, table, which, values)
+        number = delete_many(connection, table, which, known)
     elif first.after:
-        values = [
-            (*(change.after or {}).values(), *change.key.values(), *(change.before or {}).values())
-            for change in changes
-        ]
+        values = [after + before for after, before in zip(new, known, strict=True)]
         number = update_many(connection, table, which, _names(first.after), values)
     if first.before and number != len(changes):
         rows = Text("{n} of {all} rows of {table}", n=len(changes) - number, all=len(changes), table=table.name)
