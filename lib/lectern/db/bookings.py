@@ -26,7 +26,7 @@ from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
-from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, InboxState, Resolution, check_move
+from lectern.states import BOOKING_OVER, BookingState, InboxState, Resolution
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
 from lectern.wire.parser import fields_of
@@ -145,13 +145,6 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
     """Insert bookings, each in the given state, that nobody has decided yet or that another program took."""
     rows = [new_row(booking, replace(Order.of(booking), state=state), now) for booking, state in booked]
     insert_many(connection, orders, NEW, rows)
-
-
-def close(connection: Connection, order: Order, state: BookingState, now: float) -> None:
-    """Move one booking; raises ForbiddenMove if the tables have no such move."""
-    check_move(BOOKING_MOVES, order.class_id, order.state, state)
-    mine = orders.c.class_id == order.class_id
-    connection.execute(update(orders).where(mine).values(state=state, updated_at=now))
 
 
 def answered(connection: Connection, class_ids: Sequence[str], now: float) -> list[float]:

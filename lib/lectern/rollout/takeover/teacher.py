@@ -280,9 +280,7 @@ class OldLists:
                     if booking.key and booking.key in sources and (url := source(booking, booking.key[1])):
                         sources[booking.key] = url
                 # They wait like those that the booking flow lets wait.
-                bookings.add(self.connection, [(it, BookingState.RECEIVED) for it in cases.waits], self.now)
-                for order in bookings.by_id(self.connection, [it.class_id for it in cases.waits]).values():
-                    bookings.close(self.connection, order, BookingState.WAITING, self.now)
+                bookings.add(self.connection, [(it, BookingState.WAITING) for it in cases.waits], self.now)
                 arrived = [ReceivedMessage("rollout", booking.cmd, booking.to_json()) for booking in cases.decided]
                 inbox.keep(self.connection, journal, arrived, self.now)
                 noted += [Event(ADOPTED, it.class_id, it.stem, Text("waits")) for it in cases.waits]
