@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from lectern.db import cache
+from lectern.db import cache, events
 from lectern.db.cache import HERE
 from lectern.db.engine import bind_list, in_list
 from lectern.errors import CallAPerson
@@ -336,7 +336,8 @@ def untold_faults(connection: Connection, now: float) -> list[tuple[Airing, str]
     """
     faulty = [fault for fault in _faulty(connection) if fault[0].end_time > now and fault[0].state in _NOT_OVER]
     warnings = [(airing, _said(places if airing.start_time > now else "", short)) for airing, places, short in faulty]
-    alarmed = _alarmed(connection, [airing.class_id for airing, _ in warnings]) if warnings else set()
+    by_class = events.named(connection, journal, FAULTS_TOLD, [airing.class_id for airing, _ in warnings])
+    alarmed = {(event.class_id, event.stem, event.detail) for story in by_class.values() for event in story}
     return [(airing, why) for airing, why in warnings if why and (airing.class_id, airing.stem, why) not in alarmed]
 
 
@@ -366,11 +367,3 @@ def _short(airing: Airing, duration_s: float | None) -> str:
 
 def _said(places: str | None, short: str) -> str:
     return joined(filter(None, (places, short)))
-
-
-def _alarmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str, str]]:
-    """The alarms that were raised for the classes *class_ids*: class, recording, and warning."""
-    events = journal.events
-    columns = (events.c.class_id, events.c.stem, events.c.detail)
-    wanted = select(*columns).where(in_list(events.c.class_id), events.c.what == FAULTS_TOLD)
-    return {(row.class_id, row.stem, row.detail) for row in connection.execute(wanted, bind_list(class_ids))}

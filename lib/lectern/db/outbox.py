@@ -12,7 +12,6 @@ from sqlalchemy import (
     Float,
     Integer,
     Select,
-    Update,
     bindparam,
     func,
     literal_column,
@@ -157,15 +156,11 @@ def _due(journal: MessageTables) -> ColumnElement[bool]:
     return outbox.c.sent_at.is_(None) & ~is_early & is_free
 
 
-@cache
-def _sent(journal: MessageTables) -> Update:
-    return update(journal.outbox).where(in_list(journal.outbox.c.id)).values(sent_at=bindparam("at"))
-
-
 def sent(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
     """Note that the messages were sent."""
     if ids:
-        connection.execute(_sent(journal), {**bind_list(ids), "at": now})
+        wanted = update(journal.outbox).where(in_list(journal.outbox.c.id))
+        connection.execute(wanted.values(sent_at=now), bind_list(ids))
 
 
 def refused(
