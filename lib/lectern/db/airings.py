@@ -7,19 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Integer,
-    Select,
-    case,
-    exists,
-    func,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Integer, Select, case, exists, func, literal_column, select, update
 
 from lectern.db import cache, events
 from lectern.db.cache import HERE
@@ -134,7 +122,7 @@ def citing(connection: Connection, stem: str, states: Collection[AiringState]) -
 
 _PROMISED = (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None)
 
-LIVE = or_(classes.c.state.in_(LIVE_AIRINGS), _PROMISED)
+LIVE = classes.c.state.in_(LIVE_AIRINGS) | _PROMISED
 """The rows of classes that are not over.
 
 A class that was refused because its file was lost counts until its teacher takes it away: it was promised."""
@@ -144,7 +132,7 @@ def live(connection: Connection, begins_before: float = math.inf) -> list[Airing
     """The classes that are not over and begin before then (epoch seconds), by their start."""
     such = LIVE & NO_REVISION
     if begins_before < math.inf:
-        such &= or_(tasks.c.start_time < begins_before, func.typeof(tasks.c.start_time) == "text")
+        such &= (tasks.c.start_time < begins_before) | (func.typeof(tasks.c.start_time) == "text")
     return [airing for airing in where(connection, such) if airing.start_time < begins_before]
 
 
@@ -156,9 +144,9 @@ def waiting(connection: Connection) -> list[Airing]:
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
     """The classes to be aired that begin before *started_before* and end after *ends_after* (epoch seconds)."""
     coming = [AiringState.WAITING, AiringState.READY, AiringState.ON_AIR]  # the recording of one that waits may be late
-    wanted_state = or_(classes.c.state.in_(coming), _PROMISED)
-    began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
-    goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
+    wanted_state = classes.c.state.in_(coming) | _PROMISED
+    began = (tasks.c.start_time <= started_before) | (func.typeof(tasks.c.start_time) == "text")
+    goes_on = (tasks.c.end_time > ends_after) | (func.typeof(tasks.c.end_time) == "text")
     airings = where(connection, wanted_state & began & goes_on & NO_REVISION)
     # An old program's times can be texts, which SQL does not compare with numbers.
     return [airing for airing in airings if airing.start_time <= started_before and airing.end_time > ends_after]
@@ -179,24 +167,22 @@ def on_air(connection: Connection) -> int:
     return connection.execute(select(func.count()).where(classes.c.state == AiringState.ON_AIR)).scalar_one()
 
 
+_CITES = (classes.c.state.in_(LIVE_AIRINGS) | classes.c.state.is_(None)) & classes.c.released_at.is_(None)
+
+
 def citations(connection: Connection, stems: Iterable[str] | None = None) -> dict[str, int]:
     """Number of live classes that cite each rendition, or each of *stems*: the right value of ``num_cite``."""
-    counted = (
-        select(classes.c.video_id, func.count())
-        .where(or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)), classes.c.released_at.is_(None))
-        .group_by(classes.c.video_id)
-    )
-    if stems is None:
-        return {str(stem): int(number) for stem, number in connection.execute(counted)}
-    of_stems = counted.where(in_list(classes.c.video_id))
-    return {str(stem): int(number) for stem, number in connection.execute(of_stems, bind_list(stems))}
+    counted = select(classes.c.video_id, func.count()).where(_CITES).group_by(classes.c.video_id)
+    given: dict[str, str] = {}
+    if stems is not None:
+        counted, given = counted.where(in_list(classes.c.video_id)), bind_list(stems)
+    return {str(stem): int(number) for stem, number in connection.execute(counted, given)}
 
 
 def over(connection: Connection, before: float) -> list[Airing]:
     """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
-    live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
-    ended = or_(tasks.c.end_time < before, func.typeof(tasks.c.end_time) == "text")
-    return [airing for airing in where(connection, live & ended) if airing.end_time < before][:1000]
+    ended = (tasks.c.end_time < before) | (func.typeof(tasks.c.end_time) == "text")
+    return [airing for airing in where(connection, _CITES & ended) if airing.end_time < before][:1000]
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:
