@@ -263,15 +263,14 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
 WAITS = (BookingState.WAITING, *LOADING)
 """States of a revision that is neither in force nor refused."""
 
-_REVISIONS = select(orders.c.class_id).where(in_list(orders.c.revises))
+_REVISIONS = select(*_COLUMNS).where(in_list(orders.c.revises))
 
 
 def revisions_of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The revisions of *class_ids* by their own ids, including revisions that are in force or refused."""
     if not class_ids:
         return {}
-    ids = list(connection.execute(_REVISIONS, bind_list(class_ids)).scalars())
-    return by_id(connection, ids)
+    return {row.class_id: _order(row) for row in connection.execute(_REVISIONS, bind_list(class_ids))}
 
 
 def booked_among(connection: Connection, class_ids: Sequence[str]) -> set[str]:

@@ -281,8 +281,7 @@ def waiting(connection: Connection, journal: MessageTables) -> int:
 def oldest(connection: Connection, journal: MessageTables) -> float | None:
     """When the oldest unhandled message came (epoch seconds); None if there is none."""
     inbox = journal.inbox
-    at = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
-    return None if at is None else float(at)
+    return connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
 
 
 def waits(connection: Connection, journal: MessageTables, command: str) -> bool:

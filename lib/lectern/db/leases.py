@@ -53,8 +53,7 @@ def moved_from(connection: Connection, class_ids: Sequence[str]) -> Mapping[str,
 
 def session(connection: Connection, streamer: str) -> str | None:
     """The session that this streamer was given; None if it never had one."""
-    value = connection.execute(select(leases.c.session).where(leases.c.streamer == streamer)).scalar_one_or_none()
-    return None if value is None else str(value)
+    return connection.execute(select(leases.c.session).where(leases.c.streamer == streamer)).scalar_one_or_none()
 
 
 def hold(connection: Connection, streamer: str, session: str, now: float) -> None:

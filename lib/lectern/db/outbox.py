@@ -179,8 +179,7 @@ def oldest_unsent(connection: Connection, journal: MessageTables, now: float | N
     outbox = journal.outbox
     which = outbox.c.sent_at.is_(None) if now is None else _due(journal)
     wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
-    at = connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
-    return None if at is None else float(at)
+    return connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
 
 
 class Telling(StrEnum):

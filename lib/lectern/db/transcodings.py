@@ -156,8 +156,7 @@ def under_way(connection: Connection) -> list[RenditionRow]:
 
 def next_deadline(connection: Connection) -> float | None:
     """The earliest deadline of a transcoding, in epoch seconds; None if there is none."""
-    deadline = connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar_one_or_none()
-    return None if deadline is None else float(deadline)
+    return connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar()
 
 
 def ownerless(connection: Connection, before: float, now: float) -> list[RenditionRow]:
@@ -238,8 +237,7 @@ def forgotten_requests(connection: Connection, before: float, now: float) -> lis
 
 def last_request_taken(connection: Connection) -> float | None:
     """When the OSS last took a request (epoch seconds); None if it never did."""
-    at: float | None = connection.execute(select(func.max(videos.c.requested_at))).scalar_one()
-    return at
+    return connection.execute(select(func.max(videos.c.requested_at))).scalar()
 
 
 def request_owner(name: str, run: str) -> str:
