@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
 from flows import artifacts, failures
-from flows.handling import Decide, changed, decision, printed
+from flows.handling import changed, decision, printed
 from flows.host import NOT_MOVED, NOWHERE, TeacherHost, log, lost_tag, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun
@@ -117,7 +117,7 @@ class Membership:
     """Looks every second at the heartbeats of all streamers; remembers only what it heard itself."""
 
     host: TeacherHost
-    announced_at: dict[str, float] = field(default_factory=dict)
+    announced_at: Throttle = field(default_factory=Throttle)  # when the move of each streamer's classes was announced
     drained_at: Throttle = field(default_factory=Throttle)  # when each drained streamer was looked at last
 
     async def run(self) -> None:
@@ -148,10 +148,11 @@ class Membership:
                 self.host.missing_since.clear()
 
     async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
-        heard = time.monotonic()
+        heard, limit_s = time.monotonic(), self.host.settings.streamer_lost_after_s
         self.host.beats |= beats
+        ages_s = {name: self.host.silent_s(name, float(beat["at"]), now) for name, beat in beats.items()}
         for name, beat in beats.items():
-            self._hear(name, beat, heard - self.host.silent_s(name, float(beat["at"]), now))
+            self._hear(name, beat, heard - ages_s[name])
         holders, having = await self.host.read_tx(_facts)
         failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
@@ -170,12 +171,8 @@ class Membership:
                     await self._renewed(holders[name], beats.get(name, {}).get(LEASE))
                 if name in having.keys() | lost and name not in going | left:
                     await self._drain(name, beats.get(name, {}).get(DRAINS))
-                    silent_s = self._silent_s(name, now, beats, heard)
-                    is_heard = (
-                        name in beats
-                        and self.host.silent_s(name, float(beats[name]["at"]), now)
-                        <= self.host.settings.streamer_lost_after_s
-                    )
+                    silent_s = self._silent_s(name, ages_s.get(name), heard)
+                    is_heard = ages_s.get(name, math.inf) <= limit_s
                     await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
             if caught.error is not None:  # it is this streamer's alone
                 failed.append((name, caught.error))
@@ -227,7 +224,7 @@ class Membership:
             self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
             if holder is None or holder.lost_at is None:
                 others = failover_candidates(self.host, name, silent_s)
-                await changed(self.host, lost(name, number, others, movable=limit_s < math.inf))
+                await changed(self.host, lost(name, number, others))
                 await publish_outbox(self.host)
         elif holder is not None and holder.lost_at is not None:
             if is_heard:
@@ -236,26 +233,20 @@ class Membership:
             else:
                 self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
 
-    def _silent_s(self, name: str, now: float, beats: Said, heard: float) -> float:
-        if name in beats:
+    def _silent_s(self, name: str, age_s: float | None, heard: float) -> float:
+        """How long a streamer is silent whose last heartbeat is *age_s* old; None if Redis lacks it."""
+        if age_s is not None:
             self.host.missing_since.pop(name, None)
-        missing_s = heard - self.host.missing_since.setdefault(name, heard) if name not in beats else 0.0
-        age_s = self.host.silent_s(name, float(beats[name]["at"]), now) if name in beats else None
+        missing_s = heard - self.host.missing_since.setdefault(name, heard) if age_s is None else 0.0
         return decide_leases.silence(age_s, missing_s, heard - self.host.listens_since)
 
     def _announce(self, name: str, silent_s: float, again_s: float) -> None:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
-        others = failover_candidates(self.host, name, silent_s)
-        now = time.monotonic()
-        if (
-            not others
-            or move_key(name) in self.host.in_progress
-            or now < self.announced_at.get(name, -again_s) + again_s
-        ):
+        if not failover_candidates(self.host, name, silent_s) or move_key(name) in self.host.in_progress:
             return
-        self.announced_at[name] = now
-        run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
-        self.host.background.begin(self.host.runs, run, needs_run=True)
+        if self.announced_at.take(name, again_s):
+            run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
+            self.host.background.begin(self.host.runs, run, needs_run=True)
 
 
 def failover_candidates(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:
@@ -273,15 +264,13 @@ def _facts(connection: Connection) -> tuple[dict[str, StreamerRow], dict[str, in
     return leases.holders(connection), bookings.having(connection, time.time())
 
 
-def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Decide[Changes]:
+@decision
+def lost(connection: Connection, changes: Changes, name: str, number: int, others: Sequence[str]) -> None:
     """Raise one alarm that the streamer *name* is lost, and what becomes of its *number* classes."""
-
-    def go(connection: Connection, changes: Changes) -> None:
-        holder = leases.holder(connection, name)
-        if holder.lost_at is None:
-            log.error("%s: is lost: %s", name, decide_leases.lose(changes, holder, number, others, movable=movable))
-
-    return go
+    holder = leases.holder(connection, name)
+    if holder.lost_at is None:
+        movable = decide_leases.lost_after(changes.settings.streamer_lost_after_s, holder.lease_s) < math.inf
+        log.error("%s: is lost: %s", name, decide_leases.lose(changes, holder, number, others, movable=movable))
 
 
 async def grant(host: TeacherHost, claim: Granted) -> None:
@@ -331,7 +320,7 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
     if dry_run:
         alive = [name for name in await alive_streamers(host) if name != streamer]
-        plan = await changed(host, taken(streamer, before, alive, force=force), dry_run=True)
+        plan = await changed(host, taken(before, alive, force=force), dry_run=True)
         shown = await printed("move", [plan])
         return Completed(name=NOT_MOVED, message=shown.message)
     if not await _takers(host, streamer, silent_s, force=force):
@@ -345,7 +334,7 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
         return _stays(streamer, force=force)
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
-    plan = await changed(host, taken(streamer, before, alive, force=force))
+    plan = await changed(host, taken(before, alive, force=force))
     if force:  # it is taken out: nobody misses it any more
         await host.bus.part(host.settings.streamers_key, streamer)
     await publish_outbox(host)
@@ -390,25 +379,22 @@ async def _silence(host: TeacherHost, streamer: str) -> tuple[float | None, floa
     return None, heard - host.missing_since.setdefault(streamer, heard)
 
 
-def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bool) -> Decide[Changes]:
-    """Take the classes of *streamer*, unless its lease was granted again since *before* was read."""
-
-    def go(connection: Connection, changes: Changes) -> None:
-        holder = leases.holder(connection, streamer)
-        if holder.session != before.session:
-            return
-        changes.change(streamers, {"name": streamer}, {}, {"session": None})
-        orders = bookings.on(connection, streamer, changes.now)
-        if not force and holder.lost_at is None:  # `Membership` may not have raised this alarm yet
-            decide_leases.lose(changes, holder, len(orders), alive, movable=True)
-        changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
-        no = leases.refused_by(connection, [order.class_id for order in orders])
-        choice = Choice(bookings.loads(connection, alive, changes.now), no)
-        going = decide_leases.leaving_lost(changes, orders, choice, force=force)
-        reassign(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
-        stays = Text("with {streamer}, which is lost: no other streamer can take it yet", streamer=streamer)
-        for order in orders if before.session is not None else ():
-            if order not in going:
-                changes.note("stays", order, stays)
-
-    return go
+@decision
+def taken(connection: Connection, changes: Changes, before: StreamerRow, alive: Sequence[str], *, force: bool) -> None:
+    """Take the classes of a streamer, unless its lease was granted again since *before* was read."""
+    streamer, holder = before.name, leases.holder(connection, before.name)
+    if holder.session != before.session:
+        return
+    changes.change(streamers, {"name": streamer}, {}, {"session": None})
+    orders = bookings.on(connection, streamer, changes.now)
+    if not force and holder.lost_at is None:  # `Membership` may not have raised this alarm yet
+        decide_leases.lose(changes, holder, len(orders), alive, movable=True)
+    changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
+    no = leases.refused_by(connection, [order.class_id for order in orders])
+    choice = Choice(bookings.loads(connection, alive, changes.now), no)
+    going = decide_leases.leaving_lost(changes, orders, choice, force=force)
+    reassign(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
+    stays = Text("with {streamer}, which is lost: no other streamer can take it yet", streamer=streamer)
+    for order in orders if before.session is not None else ():
+        if order not in going:
+            changes.note("stays", order, stays)

@@ -144,7 +144,7 @@ class World:
         def work(connection: Connection) -> None:
             holder = leases.holder(connection, name)
             assert isinstance(holder, StreamerRow)
-            handling.change(connection, self.teacher, membership.taken(name, holder, others, force=True))
+            handling.change(connection, self.teacher, membership.taken(holder, others, force=True))
 
         self.at(self.teacher, work)
 

@@ -148,8 +148,8 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     with transaction(teacher.engine) as connection:
         rows.granted(connection, Granted(name, "session", 12.0), hosts.now())
         before = leases.holder(connection, name)
-        handling.change(connection, teacher, membership.taken(name, before, [other], force=False))
-        handling.change(connection, teacher, membership.lost(name, 1, [other], movable=True))
+        handling.change(connection, teacher, membership.taken(before, [other], force=False))
+        handling.change(connection, teacher, membership.lost(name, 1, [other]))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
 
@@ -210,7 +210,7 @@ def test_a_class_of_tomorrow_stays_with_its_lost_streamer(teacher: TeacherHost, 
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        handling.change(connection, teacher, membership.taken(name, before, [other], force=False))
+        handling.change(connection, teacher, membership.taken(before, [other], force=False))
         order = bookings.by_id(connection, ["c-1"])["c-1"]
         assert leases.holder(connection, name).session is None, "it airs nothing before it has a lease again"
         told = connection.execute(select(teacher.journal.outbox.c.kind, teacher.journal.outbox.c.body)).all()
@@ -251,7 +251,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        away = membership.drained(name, [other]) if drained else membership.taken(name, before, [other], force=False)
+        away = membership.drained(name, [other]) if drained else membership.taken(before, [other], force=False)
         handling.change(connection, teacher, away)
         assert bookings.by_id(connection, ["c-1"])["c-1"].streamer == other
         handling.change(connection, teacher, refused)
@@ -306,7 +306,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     mine = membership.Membership(teacher)
     asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
     assert errors.STREAMER_LOST.number in teacher.ongoing
-    assert mine.announced_at == {}
+    assert mine.announced_at.due(name, membership.TAKEN_AGAIN_S)
     teacher.ongoing.clear()
     asyncio.run(mine._take_in(now, {name: {"at": now}}, {}))
     assert errors.STREAMER_LOST.number not in teacher.ongoing
