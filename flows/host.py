@@ -311,7 +311,6 @@ class StreamerHost(Host[StreamerSettings]):
     shares: Shares = field(default_factory=Shares)  # what downloads may take of the network
     shared_at: float = -math.inf  # when that was found, monotonic
     network: Network = field(default_factory=Network)
-    downloaded: dict[str, int] = field(default_factory=dict)  # bytes that are there of each download under way
     ready_by: Mapping[str, float] = field(
         default_factory=dict
     )  # when the recordings of classes that wait will be there

@@ -4,18 +4,17 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-
-from sqlalchemy import Connection
 
 from flows.host import StreamerHost, log
 from flows.playout_link import NotTaken
 from lectern import metrics, subprocesses
-from lectern.db import airings, cache
+from lectern.db import airings, forecast
 from lectern.decide import bandwidth as decide
 from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
 from lectern.errors import TryAgain
-from lectern.model.facts import Cached, Needed
+from lectern.model.facts import Needed
 from lectern.model.views import Network
 from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
@@ -26,6 +25,9 @@ READ_S = 30.0  # seconds between two looks at the rows of the classes that are o
 OLD_S = 30.0  # seconds after which a rate counts no more: DOWNLOAD_RATE is the only limit if there is no governor
 LOOK_S, FIRST_S = 0.5, 0.05  # seconds between two looks of a download at its rate, and until it has one
 ASK_S = 2.0
+
+_looking = ThreadPoolExecutor(1, thread_name_prefix="downloads")
+"""A thread of its own: a look at part files on a disk that hangs is not to hold up the readers of the database."""
 
 
 class Governor:
@@ -99,22 +101,8 @@ class Governor:
 
 async def under_way(host: StreamerHost) -> list[Download]:
     """The downloads that are begun, or to be begun."""
-    rows, starts = await host.read_tx(_under_way)
-    return [
-        Download(
-            row.stem,
-            row.size_bytes,
-            starts.get(row.stem, math.inf),
-            host.downloaded.get(row.stem, 0),
-            begun=row.stem in host.in_progress,
-        )
-        for row in rows
-    ]
-
-
-def _under_way(connection: Connection) -> tuple[list[Cached], dict[str, float]]:
-    rows = cache.downloading(connection)
-    return rows, airings.needed_at(connection, [row.stem for row in rows])
+    coming = await host.read_tx_in(_looking, forecast.downloads, host.settings)
+    return [replace(one, begun=one.stem in host.in_progress) for one in coming.values()]
 
 
 def rate(host: StreamerHost, stem: str) -> float:
@@ -134,11 +122,6 @@ async def download(
     settings, left_s, begun = host.settings, host.settings.download_timeout_s, 0
     part = cache_dir.part_path(settings.video_root, stem)
     host.unshared.set()
-
-    def progressed(size_bytes: int) -> None:
-        host.downloaded[stem] = size_bytes
-        on_progress(size_bytes)
-
     while True:
         if (now := rate(host, stem)) <= 0:
             await asyncio.sleep(LOOK_S if stem in host.shares.rates else FIRST_S)
@@ -146,18 +129,14 @@ async def download(
         begun, at = begun + 1, time.monotonic()
         text = settings.download_rate if now == settings.download_rate_bytes else f"{now if now < math.inf else 0:.0f}"
         limits = origin.WgetLimits(text, max(left_s, 1.0), size_bytes)
-        download = asyncio.ensure_future(origin.download(settings.wget_path, remote, part, limits, progressed))
+        download = asyncio.ensure_future(origin.download(settings.wget_path, remote, part, limits, on_progress))
         try:
             while not download.done() and not decide.takes(now, rate(host, stem), time.monotonic() - at):
                 await asyncio.wait({download}, timeout=LOOK_S)
         finally:
             download.cancel()
-            await subprocesses.shielded(_end_of(download))
+            await subprocesses.shielded(asyncio.wait({download}))
         if not download.cancelled():
             download.result()
             return begun > 1
         left_s -= time.monotonic() - at
-
-
-async def _end_of(download: "asyncio.Future[None]") -> None:
-    await asyncio.wait({download})

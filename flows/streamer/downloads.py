@@ -240,7 +240,6 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         try:
             goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
         finally:
-            host.downloaded.pop(stem, None)
             await subprocesses.shielded(periodic_sync.close())
         came_at = time.monotonic()
         if goes_on and remote.crc64 is None:
