@@ -28,7 +28,7 @@ from lectern.decide import airing
 from lectern.decide import readiness as decide
 from lectern.decide.bandwidth import Bounds, Turn, turns
 from lectern.errors import LecternError, Refuse, TryAgain
-from lectern.i18n import Text, msgid
+from lectern.i18n import Text, labelled, msgid
 from lectern.media import integrity, probe
 from lectern.media.probe import Probe
 from lectern.model.facts import Airing, Cached
@@ -93,12 +93,6 @@ def lose_file(connection: Connection, changes: StreamerChanges, row: Cached, why
     decide.fetch_again(changes, row, airings.latest_url(connection, row.stem) or row.url, citing, why)
 
 
-def refuse_waiting(connection: Connection, changes: StreamerChanges, stem: str, error: LecternError) -> None:
-    """Refuse all classes that wait for a rendition: it cannot be had. Those on air go on without it."""
-    waiting = airings.citing(connection, stem, {AiringState.WAITING, AiringState.ON_AIR})
-    decide.refuse_waiting(changes, waiting, error.code or errors.DOWNLOAD_FAILED, error.message)
-
-
 def classes_on_air(connection: Connection, stem: str, now: float) -> list[Airing]:
     """The classes that should be on air at *now* with the rendition, and that had it, or go on without it."""
     citing = airings.citing(connection, stem, {AiringState.ON_AIR, AiringState.WAITING})
@@ -147,7 +141,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         del host.fetched[stem]
     except LecternError as error:
         await give_up(host, stem, error)
-        return Failed(message=Text("{thing}: {what}", thing=stem, what=error.message))
+        return Failed(message=labelled(stem, error.message))
     except asyncio.CancelledError:
         if runtime.flow_run.id is not None and host.runs.was_cancelled(str(runtime.flow_run.id)):
             await asyncio.shield(give_up(host, stem, cancelled(stem)))
@@ -190,9 +184,12 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     """Download; while a class on air lacks the recording, try again whatever was wrong, until its end."""
     tries = 0
     while True:
-        on_air = bool(await host.read_tx(classes_on_air, stem, time.time()))
+        on_air = await host.read_tx(classes_on_air, stem, time.time())
+        most_s = ON_AIR_PAUSE_S if on_air else LAST_PAUSE_S
+        attempts = host.settings.download_tries
+        again = stamina.AsyncRetryingCaller(attempts, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=most_s)
         try:
-            return await _tried(host, stem, ON_AIR_PAUSE_S if on_air else LAST_PAUSE_S)
+            return await again(TryAgain, _fetch, host, stem)
         except LecternError as error:
             if not await host.read_tx(classes_on_air, stem, time.time()):
                 raise
@@ -203,16 +200,6 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
                 await publish_outbox(host)
         await asyncio.sleep(pause_s)
         tries += 1
-
-
-async def _tried(host: StreamerHost, stem: str, longest_pause_s: float) -> tuple[RemoteFile, Probe]:
-    tries = host.settings.download_tries
-    async for attempt in stamina.retry_context(
-        on=TryAgain, attempts=tries, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=longest_pause_s
-    ):
-        with attempt:
-            return await _fetch(host, stem)
-    raise AssertionError("the last attempt returns or raises")
 
 
 async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
@@ -244,10 +231,10 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         came_at = time.monotonic()
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)
-        probed = await _check(stem, part, remote)
         try:
+            probed = await _check(stem, part, remote)
             look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
-        except Refuse:
+        except Refuse:  # the next try begins from zero
             part.unlink()
             raise
         if plain != part:  # from here on its size and its sum are not the origin's
@@ -282,7 +269,7 @@ async def _of_one_recording(host: StreamerHost, stem: str, part: Path, remote: R
 
 
 async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
-    """Length, CRC-64, pictures; a bad file is deleted, so that the next try begins from zero."""
+    """Length, CRC-64, pictures; raises Refuse for a bad file. One that has another sum is deleted: TryAgain."""
     size = await asyncio.to_thread(lambda: part.stat().st_size)
     if size != remote.size_bytes:
         raise TryAgain(
@@ -303,13 +290,8 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
                 crc64=crc64,
                 other_crc64=remote.crc64,
             )
-    try:
-        probed = await probe.probe(part)
-    except Refuse:
-        part.unlink()
-        raise
+    probed = await probe.probe(part)
     if not probed.last_second_decodes:
-        part.unlink()
         raise Refuse("{stem}: its end cannot be decoded", errors.BAD_RECORDING, stem=stem)
     return probed
 
@@ -351,9 +333,11 @@ def failed(connection: Connection, changes: StreamerChanges, stem: str, error: L
     if row is None or row.state is not FileState.DOWNLOADING:
         return  # it is finished, or was given up before
     code = error.code or errors.DOWNLOAD_FAILED
-    refuse_waiting(connection, changes, stem, error)
+    # Those on air go on without it.
+    waiting = airings.citing(connection, stem, {AiringState.WAITING, AiringState.ON_AIR})
+    decide.refuse_waiting(changes, waiting, code, error.message)
     changes.fail(row, error.message)
-    changes.note("download failed", detail=Text("{thing}: {what}", thing=code.number, what=error.message), stem=stem)
+    changes.note("download failed", detail=labelled(code.number, error.message), stem=stem)
 
 
 class PeriodicSync:

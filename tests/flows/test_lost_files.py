@@ -67,7 +67,7 @@ def gone(host: StreamerHost, error: str = "403") -> None:
         go = partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
         assert handling.change(connection, host, go).reserved
         why = Refuse(f"the origin says {error}", DOWNLOAD_FAILED)
-        handling.change(connection, host, partial(streamer_downloads.refuse_waiting, stem="1", error=why))
+        handling.change(connection, host, streamer_downloads.failed("1", why))
 
 
 async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: StreamerHost) -> None:
@@ -166,7 +166,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
             raise Refuse(f"the origin says {answer}", DOWNLOAD_FAILED)
         return "remote", "probe"
 
-    monkeypatch.setattr(streamer_downloads, "_tried", tried)
+    monkeypatch.setattr(streamer_downloads, "_fetch", tried)
     assert str(await streamer_downloads._fetched(streamer, "1")) == "('remote', 'probe')"
     (alarm,) = rows.said(streamer)
     assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
