@@ -5,22 +5,22 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
 from flows.artifacts import Board
 from flows.failures import isolated
-from flows.handling import apart
+from flows.handling import apart, changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import NotTaken
 from flows.streamer import downloads, prepare
 from lectern import errors, formatting, health, metrics, urls
-from lectern.db import account, airings, cache, events, forecast, incidents, outbox
+from lectern.db import account, airings, cache, forecast, incidents
 from lectern.decide import account as decide_account
 from lectern.decide import readiness as decide
 from lectern.decide.airing import STORY
@@ -31,7 +31,7 @@ from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
 from lectern.i18n import Text, joined
 from lectern.media import integrity
-from lectern.model.facts import Airing, Cached, Event, Usage
+from lectern.model.facts import Airing, Cached, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import journal
 from lectern.model.views import Sending, StreamerStatus
@@ -48,11 +48,11 @@ MOST_AHEAD = 200
 AT_ONCE = 20  # number of push URLs that are tried at the same time
 
 
-@dataclass(frozen=True)
-class _Red:
-    class_id: str
-    record_id: int | None
-    said: str
+_Checked = Sequence[tuple[Airing, Sequence[str]]]
+"""Classes, each with the reasons why it is not ready, none if it is."""
+
+_Red = tuple[str, int | None, str]
+"""A class that is not ready: its id, its record_id, and the alarm of it."""
 
 
 class Readiness:
@@ -94,7 +94,7 @@ class Readiness:
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
         self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in same}
-        await self._tell_unreadable(now)
+        await self._tell_unreadable()
         known = {
             class_id: live[class_id].start_time for class_id, at in self._since.items() if now - at >= LATE_AFTER_S
         }
@@ -106,10 +106,7 @@ class Readiness:
         before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
         self._reds |= await self._look(looked, lost_files)
         turned = {class_id for class_id in due if before.get(class_id) is not bool(self._reds[class_id])}
-        await host.write_tx(_note, host, [(airing, self._reds[airing.class_id]) for airing in looked], turned, now)
-        await publish_outbox(host)
-        red = [_red(airing, why, now) for airing in looked if (why := self._reds[airing.class_id])]
-        await self._alarm(red, now)
+        await self._tell([(airing, self._reds[airing.class_id]) for airing in looked], turned, now)
         self._done |= due
         for stem, reason in lost_files.items():
             async with isolated(host, Text("rendition {stem}", stem=stem), through=()):
@@ -132,12 +129,9 @@ class Readiness:
             airing.class_id: airing for airing in new
         }
         self._late = late
-        if not new:
-            return
-        found = [(airing, [late[airing.class_id]]) for airing in new]
-        await host.write_tx(_note, host, found, {airing.class_id for airing in new}, now)
-        await publish_outbox(host)
-        await self._alarm([_red(airing, why, now) for airing, why in found], now)
+        if new:
+            found = [(airing, [late[airing.class_id]]) for airing in new]
+            await self._tell(found, {airing.class_id for airing in new}, now)
 
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""
@@ -166,19 +160,23 @@ class Readiness:
         findings = await asyncio.gather(*(look(airing) for airing in due), return_exceptions=True)
         return {airing.class_id: _reds(airing, why) for airing, why in zip(due, findings, strict=True)}
 
-    async def _tell_unreadable(self, now: float) -> None:
+    async def _tell_unreadable(self) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
         unreadable = await self._host.read_tx(airings.unreadable)
         new = [item for item in unreadable.items() if item[0] not in self._unreadable]
-        await self._alarm([_Red(id_, None, f"{why} Until then the class is not aired.") for id_, why in new], now)
+        await self._alarm([(id_, None, f"{why} Until then the class is not aired.") for id_, why in new])
         self._unreadable = unreadable
 
-    async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
+    async def _tell(self, checked: _Checked, turned: Collection[str], now: float) -> None:
+        """Note the checks, tell the teacher of the classes that have *turned*, raise an alarm for each that is red."""
+        await changed(self._host, _noted(checked, turned))
+        await publish_outbox(self._host)
+        await self._alarm([_red(airing, why, now) for airing, why in checked if why])
+
+    async def _alarm(self, red: Sequence[_Red]) -> None:
         """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
-            await apart(
-                red, lambda alarms: self._host.write_tx(_put, self._host, alarms, now), lambda alarm: alarm.class_id
-            )
+            await apart(red, lambda alarms: changed(self._host, _alarmed(alarms)), itemgetter(0))
             await publish_outbox(self._host)
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
@@ -237,7 +235,7 @@ class Readiness:
 
 def _red(airing: Airing, why: Sequence[str], now: float) -> _Red:
     text = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, why)
-    return _Red(airing.class_id, airing.record_id, text)
+    return airing.class_id, airing.record_id, text
 
 
 def _is_same(airing: Airing, before: Airing | None) -> bool:
@@ -253,62 +251,39 @@ def _reds(airing: Airing, finding: list[str] | BaseException) -> list[str]:
     return [Text("its check failed: {kind}: {error}", kind=type(finding).__name__, error=finding).masked(redact)]
 
 
-def _note(
-    connection: Connection,
-    host: StreamerHost,
-    checked: Sequence[tuple[Airing, Sequence[str]]],
-    turned: Collection[str],
-    now: float,
-) -> None:
+@decision
+def _noted(_: Connection, changes: StreamerChanges, checked: _Checked, turned: Collection[str]) -> None:
     """Note the checks, and tell the teacher of the classes that have *turned* ready, or not ready."""
-    noted = [
-        Event(account.NOT_READY if reds else account.CHECKED, airing.class_id, airing.stem, joined(reds))
-        for airing, reds in checked
-    ]
-    events.note(connection, host.journal, host.settings.name, noted, now)
-    changes = StreamerChanges(host.settings, now)
     for airing, reds in checked:
+        changes.note(account.NOT_READY if reds else account.CHECKED, airing, joined(reds))
         if airing.class_id in turned:
-            changes.state(airing, "not_ready" if reds else "ready", now, joined(reds))
-    outbox.put(connection, host.journal, changes.sends, now)
+            changes.state(airing, "not_ready" if reds else "ready", changes.now, joined(reds))
 
 
-def _put(connection: Connection, host: StreamerHost, red: Sequence[_Red], now: float) -> None:
-    for raised in red:
-        log.warning("%s", raised.said)
-        code = errors.NOT_READY_FOR_START
-        alarm = host.alarm(code, raised.said, now, class_id=raised.class_id, record_id=raised.record_id)
-        outbox.put(connection, host.journal, [alarm], now)
+@decision
+def _alarmed(_: Connection, changes: StreamerChanges, red: Sequence[_Red]) -> None:
+    for class_id, record_id, said in red:
+        log.warning("%s", said)
+        changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=class_id, record_id=record_id)
 
 
 def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]:
     """The cache of a streamer as a table: what is used, reserved, pinned, evictable."""
     here = [row for row in rows if row.state is FileState.READY]
     idle = [row for row in here if row.num_cite <= 0]
-    sums = {
+    kinds = {
         "used": here,
         "reserved": [row for row in rows if row.state is FileState.DOWNLOADING],
         "pinned": [row for row in here if row.num_cite > 0],
         "evictable": idle,
     }
+    sums = {what: Usage(sum(row.size_bytes for row in some), len(some)) for what, some in kinds.items()}
+    sums["bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)"] = bound
     lines: list[dict[str, object]] = [
-        {
-            "what": what,
-            "renditions": len(renditions),
-            "size": formatting.size(sum(row.size_bytes for row in renditions)),
-        }
-        for what, renditions in sums.items()
+        {"what": what, "renditions": its.num, "size": formatting.size(its.size_bytes)} for what, its in sums.items()
     ]
     oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
-    return [
-        *lines,
-        {
-            "what": "bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)",
-            "renditions": bound.num,
-            "size": formatting.size(bound.size_bytes),
-        },
-        {"what": oldest, "renditions": "", "size": ""},
-    ]
+    return [*lines, {"what": oldest, "renditions": "", "size": ""}]
 
 
 SOON_S = 3600.0
