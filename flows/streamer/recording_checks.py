@@ -8,18 +8,20 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from flows.handling import changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer.playout_sync import AHEAD_S
 from lectern import errors
-from lectern.db import airings, cache, events, outbox
+from lectern.db import airings, cache
 from lectern.db.airings import remade
 from lectern.decide import readiness as decide
 from lectern.errors import DISK_FULL, Caught, Refuse
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.media import integrity
 from lectern.media.sampling import samples
-from lectern.model.facts import Airing, Cached, Event
+from lectern.model.facts import Airing, Cached
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import FileState
 from lectern.storage import cache_dir
 
@@ -146,7 +148,7 @@ async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:
     if failed.error is not None:  # it is this file's, and those behind it are looked at
         log.warning("%s: was not looked through for dead air: %s", row.stem, failed.error)
         warning, detail = "", Text("it could not be: {error}", error=failed.error)
-    await host.write_tx(_note, host, row, warning, detail)
+    await changed(host, _looked_through(row, warning, detail))
 
 
 async def warn(host: StreamerHost) -> None:
@@ -154,28 +156,21 @@ async def warn(host: StreamerHost) -> None:
     host.dead_air = {airing.class_id: why for airing, why in await host.read_tx(airings.faulty, REPORTED)}
     warnings = await host.read_tx(airings.untold_faults, time.time())
     if warnings:
-        await host.write_tx(_warn, host, warnings, time.time())
+        await changed(host, _warned(warnings))
         await publish_outbox(host)
 
 
-def _note(connection: Connection, host: StreamerHost, row: Cached, warning: str, detail: str) -> None:
+@decision
+def _looked_through(connection: Connection, changes: StreamerChanges, row: Cached, warning: str, detail: str) -> None:
     if airings.looked(connection, row, warning):
-        event = Event("looked through", stem=row.stem, detail=detail)
-        events.note(connection, host.journal, host.settings.name, [event], time.time())
+        changes.note("looked through", detail=detail, stem=row.stem)
 
 
-def _warn(connection: Connection, host: StreamerHost, warnings: Sequence[tuple[Airing, str]], now: float) -> None:
-    code, name = errors.DEAD_AIR, host.settings.name
+@decision
+def _warned(_: Connection, changes: StreamerChanges, warnings: Sequence[tuple[Airing, str]]) -> None:
     for airing, warning in warnings:
         log.warning("%s: its recording %s is faulty: %s", airing.class_id, airing.stem, warning)
-        text = Text(
-            "{class_id}: its recording {stem} is faulty: {warning}",
-            class_id=airing.class_id,
-            stem=airing.stem,
-            warning=warning,
-        )
-        alarm = host.alarm(code, text, now, class_id=airing.class_id, record_id=airing.record_id)
-        outbox.put(connection, host.journal, [alarm], now)
-        events.note(
-            connection, host.journal, name, [Event(airings.FAULTS_TOLD, airing.class_id, airing.stem, warning)], now
-        )
+        text = msgid("{class_id}: its recording {stem} is faulty: {warning}")
+        said = Text(text, class_id=airing.class_id, stem=airing.stem, warning=warning)
+        changes.alarm(errors.DEAD_AIR, said, airing, noted=False)
+        changes.note(airings.FAULTS_TOLD, airing, warning)
