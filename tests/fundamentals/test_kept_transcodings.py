@@ -23,7 +23,7 @@ from lectern.db.account import events_of
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.transcodings import BegunJob
 from lectern.ecs import detached, ssh, transcode
-from lectern.ecs.transcode import JobOutcome, JobReport, MadeRendition
+from lectern.ecs.transcode import JobOutcome, JobReport
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.rendition_ids import stem
@@ -179,7 +179,7 @@ def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.Monke
 
     async def made(*_: object) -> JobOutcome:
         await done.wait()
-        return JobOutcome((MadeRendition(Resolution.P240, "http://oss.example/up", 320, 240, 60.0, 1000),), {})
+        return JobOutcome({Resolution.P240: "http://oss.example/up"}, {})
 
     async def ended(_: object, _root: str, name: str) -> None:
         left.append(name)

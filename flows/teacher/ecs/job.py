@@ -25,7 +25,7 @@ from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.probe import Programs
-from lectern.ecs.transcode import Job, JobReport
+from lectern.ecs.transcode import Job, JobOutcome, JobReport
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
 from lectern.i18n import Text
 from lectern.model.facts import EcsHost, Event, RenditionKey
@@ -216,8 +216,8 @@ class TranscodeJob:
     async def _work(self, place: BegunJob) -> Missed:
         there = place.host, place.job
         try:
-            made, missed = await self._reconnected(remote_job(self.settings, self.due, place.at), there)
-            await self._publish(made)
+            outcome = await self._reconnected(remote_job(self.settings, self.due, place.at), there)
+            await self._publish(outcome.made)
         except ssh.Lost:
             raise  # the host is asked again when all is over
         except (LecternError, asyncio.CancelledError):
@@ -227,14 +227,14 @@ class TranscodeJob:
                 await subprocesses.shielded(self._leave(there))
             raise
         await subprocesses.shielded(self._leave(there))
-        return missed
+        return outcome.missed
 
     async def _leave(self, there: tuple[str, str]) -> None:
         if await leave(self.host, self.settings, *there):
             self.left.discard(there)
 
-    async def _reconnected(self, job: Job, there: tuple[str, str]) -> tuple[Urls, Missed]:
-        """Do the job, also if the connection breaks; returns the URLs of what was made, and what was missed."""
+    async def _reconnected(self, job: Job, there: tuple[str, str]) -> JobOutcome:
+        """Do the job, also if the connection breaks."""
         lost = 0
         while True:
             began = time.monotonic()
@@ -243,7 +243,7 @@ class TranscodeJob:
                     self.left.add(there)
                     outcome = await transcode.transcode(connection, job, self.report)
                 self._published = True
-                return {output.resolution: output.url for output in outcome.made}, outcome.missed
+                return outcome
             except ssh.Lost as error:
                 lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
                 if there not in self.left or lost > RECONNECTS:

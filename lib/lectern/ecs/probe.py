@@ -134,8 +134,8 @@ async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subproces
         raise TryAgain("{host}: {error}; is its disk busy?", host=connection.host, error=error.message) from error
 
 
-async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Await all of *works* and return their results; the first failure cancels the others, and is raised."""
+async def together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await all of *works*; the first failure cancels the others, and is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -145,7 +145,6 @@ async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
         await asyncio.wait(tasks)
     for task in done:
         task.result()
-    return [task.result() for task in tasks]
 
 
 @dataclass(frozen=True)

@@ -92,22 +92,10 @@ class JobReport:
 
 
 @dataclass(frozen=True)
-class MadeRendition:
-    """A rendition that was made, checked, uploaded, and seen where the platform will look for it."""
-
-    resolution: Resolution
-    url: str
-    width: int
-    height: int
-    duration_s: float
-    size_bytes: int
-
-
-@dataclass(frozen=True)
 class JobOutcome:
-    """What became of each rendition of a job: it was made, or why it was not."""
+    """What became of each rendition of a job: its URL, seen where the platform will look for it, or why it has none."""
 
-    made: tuple[MadeRendition, ...]
+    made: Mapping[Resolution, str]
     missed: Mapping[Resolution, LecternError]
 
 
@@ -173,6 +161,7 @@ class _Work:
         self._connection, self._job, self._folder, self._report = connection, job, folder, report
         self._programs, self._source = job.programs, f"{folder.path}/{_SOURCE}"
         self._thing = Text("source of {record_id}", record_id=job.record_id)
+        self._made: dict[Resolution, str] = {}
         self._missed: dict[Resolution, LecternError] = {}
 
     async def do(self, looking: Awaitable[RemoteFile]) -> JobOutcome:
@@ -189,23 +178,20 @@ class _Work:
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
         wanted = [Wanted(one, source, reached_s, stem(self._job.record_id, one.resolution)) for one in outputs]
-        checks = [probe.made_well(self._connection, self._programs, one) for one in wanted]
-        checked = await probe.together([self._of_one(*each) for each in zip(outputs, checks, strict=True)])
-        self._report.step = "upload"
-        good = [(output, measured) for output, measured in zip(outputs, checked, strict=True) if measured is not None]
-        uploads = [self._of_one(output, self._upload(output, measured, media)) for output, measured in good]
-        made: list[MadeRendition | None] = await probe.together(uploads) if uploads else []
-        return JobOutcome(tuple(one for one in made if one is not None), self._missed)
+        await probe.together([self._finish(each) for each in wanted])
+        return JobOutcome(self._made, self._missed)
 
-    async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
-        """Await *work*, and return its result; None if it fails, which is noted for this output alone."""
+    async def _finish(self, wanted: Wanted) -> None:
+        """Check and upload a rendition; if that fails, it is noted for this one alone."""
+        resolution = wanted.output.resolution
         try:
-            return await work
+            measured = await probe.made_well(self._connection, self._programs, wanted)
+            self._report.step = "upload"
+            self._made[resolution] = await self._upload(wanted.output, measured)
         except ssh.Lost:
             raise
         except LecternError as error:
-            self._missed[output.resolution] = error
-            return None
+            self._missed[resolution] = error
 
     async def _run(self, step: DetachedStep, program: str, package: str) -> tuple[int, Ended]:
         """The exit code of *step* and its end, within the time left for the whole job; *package* has the *program*.
@@ -375,7 +361,8 @@ class _Work:
             return found
         return Text("{found}; the loudness was not measured, which ECS_LOUDNESS_LUFS asks for", found=found)
 
-    async def _upload(self, output: ffmpeg.Output, measured: Measured, media: Media) -> MadeRendition:
+    async def _upload(self, output: ffmpeg.Output, measured: Measured) -> str:
+        """Upload a rendition, and see that it is there; returns its URL."""
         path = f"{self._job.record_id}/{stem(self._job.record_id, output.resolution)}.flv"
         url = self._job.target.public(path)
 
@@ -389,4 +376,4 @@ class _Work:
             await oss.verify_upload(url, measured.size_bytes, crc64)
 
         await _tried(UPLOADS, put, lambda error: not isinstance(error, ssh.Lost))
-        return MadeRendition(output.resolution, url, output.width, output.height, media.duration_s, measured.size_bytes)
+        return url

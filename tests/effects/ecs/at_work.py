@@ -4,20 +4,21 @@ from pathlib import Path
 
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.transcode import Job, JobReport, MadeRendition
+from lectern.ecs.transcode import Job, JobReport
+from lectern.states import Resolution
 from tests.effects.conftest import running_with
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"
 UP = "/up/6666/6666_240P.flv"
 
 
-async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport | None = None) -> list[MadeRendition]:
-    """What was made, or the error of the first that was not; whatever happens, nothing is left behind."""
+async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport | None = None) -> dict[Resolution, str]:
+    """The URLs of what was made, or the error of the first that was not; whatever happens, nothing is left behind."""
     try:
         outcome = await ecs.transcode(connection, job, report or JobReport())
         for error in outcome.missed.values():
             raise error
-        return list(outcome.made)
+        return dict(outcome.made)
     finally:
         await detached.leave(connection, job.work_root, job.name)
         root = Path(job.work_root)

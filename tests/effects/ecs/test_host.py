@@ -225,15 +225,15 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
 async def test_a_rendition_is_uploaded_by_a_signed_url(connection: ssh.SshConnection, job: Job, store: Store) -> None:
     """The key stays here; the signature is in no command line, and in no file that others could read."""
     try:
-        (made,) = (await ecs_transcode.transcode(connection, job, JobReport())).made
+        made = (await ecs_transcode.transcode(connection, job, JobReport())).made
         folder = Path(job.work_root) / job.name
         assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
         assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
+        rendition = (folder / "6666_240P.flv").read_bytes()
     finally:
         await detached.leave(connection, job.work_root, job.name)
-    assert made.url == f"{store.url}/{BUCKET}/lessons%20of%202026/6666/6666_240P.flv"
-    (name, body), *others = store.objects.items()
-    assert (name, len(body), others) == (urlsplit(made.url).path, made.size_bytes, [])
+    assert made == {Resolution.P240: f"{store.url}/{BUCKET}/lessons%20of%202026/6666/6666_240P.flv"}
+    assert store.objects == {urlsplit(made[Resolution.P240]).path: rendition}
     assert store.command_lines == []
     assert SECRET not in repr(job)
 

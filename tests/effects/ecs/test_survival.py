@@ -54,7 +54,7 @@ async def test_job_that_we_are_torn_from_goes_on_and_is_found_again(sshd: Sshd, 
 async def test_a_job_that_was_made_is_not_made_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     """Torn off after the upload: one look, and it is told."""
     first = await ecs.transcode(connection, job, JobReport())
-    assert await transcode(connection, job) == list(first.made)
+    assert await transcode(connection, job) == first.made
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP)) == (1, 1)
 
 
