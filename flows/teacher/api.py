@@ -41,7 +41,7 @@ from lectern.model.tables.teacher import ClassEventRow, ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import view
 from lectern.states import BookingState, Right
-from lectern.timing import Rate
+from lectern.timing import Rate, comes
 from lectern.wire import outgoing, schema
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel, Change, Message
@@ -195,34 +195,28 @@ class ClassesApi:
     async def put(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Book a class: 202 is a promise that it is decided; the same booking again is 200, another one 409."""
         client = await self._client(request, Right.BOOK)
-        booking: Booking = self._parsed(client, Booking, await self._fields(request), class_id)
+        booking: Booking = self._message(client, Booking, await self._fields(request), class_id)
         before = await self._before(client, class_id)
-        if before.order is not None:
-            _same(before.order, booking)
-            if (known := answer_of(before.order)) is not None:
-                known_body = outgoing.answer(class_id, *known, streamer=before.order.streamer).to_json()
-                return await self._heard_by_client(class_id, known_body)
+        if (known := _first_answer(before.order, booking)) is not None:
+            return await self._heard_by_client(class_id, known)
 
         def look(connection: Connection) -> str | None:
-            order = db_account.booking(connection, class_id)
-            if order is not None:
-                _same(order, booking)  # another booking of this class may have come first
-                if (known := answer_of(order)) is not None:
-                    return outgoing.answer(class_id, *known, streamer=order.streamer).to_json()
-            return self._answered(connection, self._host.settings.order_result_channel, class_id, before)
+            order = db_account.booking(connection, class_id)  # another booking of this class may have come first
+            known = _first_answer(order, booking)
+            return known or self._answered(connection, self._host.settings.order_result_channel, class_id, before)
 
         return await self._send(None if before.order else booking, class_id, wait, look)
 
     async def patch(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Change a class, also while it is on air; fields that are absent stay."""
         client, fields = await self._client(request, Right.BOOK), await self._fields(request)
-        message = self._parsed(client, Change, fields, class_id)
+        message = self._message(client, Change, fields, class_id)
         return await self._follow_up(client, message, class_id, wait, self._host.settings.change_result_channel)
 
     async def delete(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Cancel a class; one that is on air ends at once."""
         client = await self._client(request, Right.BOOK)
-        message = self._parsed(client, Cancel, {}, class_id)
+        message = self._message(client, Cancel, {}, class_id)
         return await self._follow_up(client, message, class_id, wait, self._host.settings.cancel_result_channel)
 
     async def _follow_up(
@@ -230,12 +224,6 @@ class ClassesApi:
     ) -> JSONResponse:
         before = await self._before(client, class_id, booked=True)
         return await self._send(message, class_id, wait, lambda c: self._answered(c, answers, class_id, before))
-
-    def _parsed(self, client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (as above)
-        try:
-            return self._message(client, kind, fields, class_id)
-        except Malformed as error:
-            raise Refused(422, error.message, errors.MALFORMED, error.class_id) from error
 
     async def _before(self, client: ViewerRow, class_id: str, *, booked: bool = False) -> _Before:
         """What is known of the class; raises Refused if it is not the client's, or the inbox is full.
@@ -283,7 +271,7 @@ class ClassesApi:
         fields = read(body)
         if fields["cmd"] == "order_result" and fields["code"] == 0:
             await self._host.write_tx(note_heard, [class_id], time.time())
-        return _answer(body)
+        return JSONResponse(fields, STATUS.get(fields["code"], 422))
 
     @contextmanager
     def _waiting(self, class_id: str, wait_s: float) -> Iterator[asyncio.Event]:
@@ -304,11 +292,7 @@ class ClassesApi:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 return None
-            try:
-                async with asyncio.timeout(min(left_s, LOOK_S)):
-                    await came.wait()
-            except TimeoutError:
-                pass
+            await comes(came, min(left_s, LOOK_S))
 
     def _answered(self, connection: Connection, channel: str, class_id: str, before: _Before) -> str | None:
         """The first answer about the class that was committed after the request came."""
@@ -442,23 +426,21 @@ class ClassesApi:
         return deque(by_class[booking.class_id].popleft() for booking in booked), made_at
 
 
-def _same(order: Order, booking: Booking) -> None:
-    """Raise Refused if *order* is another booking than *booking*."""
+def _first_answer(order: Order | None, booking: Booking) -> str | None:
+    """The answer that *order* has had, if any; raises Refused if it is another booking than *booking*."""
+    if order is None:
+        return None
     differs = decide_booking.differences(decide_booking.already_answered({"": order})[""], booking)
     if differs:
         again = decide_booking.Again("", differs).refusal
         reason = Text("{again}; the first booking stands, it is {state}", again=again, state=order.state)
         raise Refused(409, reason, errors.CONFLICT, booking.class_id)
+    known = answer_of(order)
+    return None if known is None else outgoing.answer(order.class_id, *known, streamer=order.streamer).to_json()
 
 
 def _no_such(class_id: str) -> Refused:
     return Refused(404, Text("{class_id}: there is no such class", class_id=class_id), errors.NOT_BOOKED, class_id)
-
-
-def _answer(body: str) -> JSONResponse:
-    """An answer that the platform gets on Redis, too, with the status of its code."""
-    fields = read(body)
-    return JSONResponse(fields, STATUS.get(fields["code"], 422))
 
 
 def _verdict(class_id: str | None, decided: str, code: int, message: str) -> dict[str, object]:

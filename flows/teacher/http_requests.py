@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from lectern.errors import ErrorCode, LecternError
+from lectern.errors import ErrorCode, LecternError, Malformed
 from lectern.i18n import Text, accepted, translated
 from lectern.timing import Rate
 
@@ -69,6 +69,8 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
         elif isinstance(error, RequestValidationError):
             reason = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             error = Refused(422, reason)
+        elif isinstance(error, Malformed):
+            error = Refused(422, error.message, error.code, error.class_id)
         elif isinstance(error, LecternError):
             error = Refused(503, error.message, error.code)
         assert isinstance(error, Refused)

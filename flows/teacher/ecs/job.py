@@ -27,13 +27,13 @@ from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobOutcome, JobReport
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.storage.oss import OssKey, UploadTarget
-from lectern.timing import backoff_s
+from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
@@ -242,13 +242,14 @@ class TranscodeJob:
                 async with connect(self.settings, there[0]) as connection:
                     self.left.add(there)
                     outcome = await transcode.transcode(connection, job, self.report)
-                self._published = True
-                return outcome
             except ssh.Lost as error:
                 lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
                 if there not in self.left or lost > RECONNECTS:
                     raise
                 log.warning("%s: %s; it goes on there, and is looked for", job.name, error.message)
+            else:
+                self._published = True
+                return outcome
             await pause(lost)
 
     # -- kept ours -------------------------------------------------------------------------------------------------
@@ -339,8 +340,7 @@ class TranscodeJob:
         if self.place is not None:
             name = self.place.host
             reasons = {
-                rendition.stem: Text("{thing}: {what}", thing=name, what=error.message.removeprefix(f"{name}: "))
-                for rendition, error in failed
+                rendition.stem: labelled(name, error.message.removeprefix(f"{name}: ")) for rendition, error in failed
             }
             self.note(connection, "ECS host failed", reasons, now)
             _blame(connection, self.host, name, [error for _, error in failed], now)
@@ -376,10 +376,7 @@ class TranscodeJob:
             sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
             outbox.put(connection, self.host.journal, [sending], now)
         details = {
-            rendition.stem: Text("{thing}: {what}", thing=code, what=error.message)
-            if error
-            else made[rendition.resolution]
-            for rendition in ours
+            rendition.stem: labelled(code, error.message) if error else made[rendition.resolution] for rendition in ours
         }
         if self.report.loudness and not error:
             self.note(connection, "loudness", dict.fromkeys(details, self.report.loudness), now)
@@ -474,11 +471,7 @@ class HostQueue:
                     waiting[job].set_exception(NoLongerOurs(SETTLED))
                 else:
                     waiting[job].set_result(place)
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self.moved.wait()
-            except TimeoutError:
-                continue
+            await comes(self.moved, LOOK_S)
 
 
 QUEUE = HostQueue()
