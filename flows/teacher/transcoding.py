@@ -392,7 +392,7 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
 
     async def output(row: RenditionRow) -> str | None:
         async with gate:
-            return await _output(host, row)
+            return await output_there(host, row)
 
     there = await asyncio.gather(*map(output, due))
     lists = await old_waiters(host, {row.key for row in due})
@@ -414,15 +414,6 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     if not dry_run:
         await follow(host, result.done, lists)
     return result.done
-
-
-async def _output(host: TeacherHost, row: RenditionRow) -> str | None:
-    """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
-    with Caught() as failed:
-        return await output_there(host, row)
-    assert failed.error is not None
-    log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
-    return None
 
 
 @decision
@@ -494,18 +485,20 @@ def _retried(connection: Connection, host: TeacherHost, keys: Sequence[Rendition
 
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
-    """The rendition's public URL, if a HEAD finds it there; None if that cannot be said."""
+    """The rendition's public URL, if a HEAD finds it there; None if that cannot be said, whatever went wrong."""
     base = host.settings.public_url
     if base is None:
         return None
     url = f"{base.rstrip('/')}/{row.record_id}/{row.stem}.flv"
-    allowed = Allowlist.listed(f"{url.split('/')[2]},public")
-    try:
+    with Caught() as failed:  # it stops no other rendition
+        allowed = Allowlist.listed(f"{url.split('/')[2]},public")
         await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
-    except LecternError as error:
-        log.info("%s: not there after all: %s", row.stem, error.message)
-        return None
-    return url
+        return url
+    if isinstance(failed.error, LecternError):
+        log.info("%s: not there after all: %s", row.stem, failed.error.message)
+    elif failed.error is not None:
+        log.error("%s: its output cannot be looked for: %s", row.stem, words(failed.error))
+    return None
 
 
 async def output_gone(host: TeacherHost, url: str) -> bool:

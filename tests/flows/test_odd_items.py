@@ -40,7 +40,7 @@ from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.views import Sending
 from lectern.playout.control_socket import PROTOCOL
 from lectern.states import FileState, Resolution
-from lectern.storage import cache_dir
+from lectern.storage import cache_dir, origin
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES
 from tests.rows import commit, look
@@ -233,12 +233,13 @@ async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(
 async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def odd(*_: object) -> Any:
+    async def odd(*_: object, **__: object) -> Any:
         raise RuntimeError("an answer that nobody foresaw")
 
-    monkeypatch.setattr(transcoding, "output_there", odd)
-    one = cast("Any", SimpleNamespace(key=(6666, Resolution.P720)))
-    assert await transcoding._output(teacher, one) is None
+    monkeypatch.setattr(origin, "look", odd)
+    teacher.settings = teacher.settings.model_copy(update={"public_url": "https://oss.example"})
+    one = cast("Any", SimpleNamespace(record_id=6666, stem="6666_720P"))
+    assert await transcoding.output_there(teacher, one) is None
 
 
 async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: TeacherHost) -> None:
