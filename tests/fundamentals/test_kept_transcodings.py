@@ -197,6 +197,27 @@ def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.Monke
     assert (failed, left) == (3, [job.place.job])
 
 
+def test_a_job_is_ended_on_its_host_when_its_last_class_is_cancelled(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[str] = []
+
+    async def hangs(*_: object) -> JobOutcome:
+        [order] = job.read(bookings.by_id, ["c-1"]).values()
+        job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
+        await asyncio.Event().wait()
+        return JobOutcome({}, {})
+
+    async def ended(_: object, _root: str, name: str) -> None:
+        left.append(name)
+
+    monkeypatch.setattr(work, "BEAT_S", 0.01)
+    monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
+    monkeypatch.setattr(transcode, "transcode", hangs)
+    monkeypatch.setattr(detached, "leave", ended)
+    with pytest.raises(work.NoLongerOurs, match=work.UNWANTED):
+        asyncio.run(at_work(job, monkeypatch))
+    assert left == [job.place.job]
+
+
 @pytest.mark.parametrize("drains", [False, True])
 def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
     job: Job, monkeypatch: pytest.MonkeyPatch, drains: bool

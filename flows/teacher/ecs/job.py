@@ -199,19 +199,26 @@ class TranscodeJob:
         Raises NoLongerOurs, or what went wrong with all.
         """
         self.report, self._published, self._stage = JobReport(clock=self.report.clock), False, None
+        name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
+        where = hosts(self.settings)[place.host].name
+        shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
         working = asyncio.ensure_future(self._work(place))
-        keeping = asyncio.ensure_future(self._keep(place, working))
-        try:
-            return await working
-        except asyncio.CancelledError:
-            if keeping.done() and not keeping.cancelled() and (error := keeping.exception()) is not None:
-                raise error from None
-            if self._verdict is not None:
-                raise NoLongerOurs(self._verdict) from None
-            raise
-        finally:
-            keeping.cancel()
-            await asyncio.wait({keeping})
+        async with shown as bar:
+            try:
+                while self._verdict is None and not working.done():
+                    self._verdict = await self.beat(place)
+                    bar.set(self.report.percent)
+                    await asyncio.wait({working}, timeout=0 if self._verdict else BEAT_S)
+                if not self._published:
+                    working.cancel()
+                return await working
+            except asyncio.CancelledError:
+                if self._verdict is not None:
+                    raise NoLongerOurs(self._verdict) from None
+                raise
+            finally:
+                working.cancel()
+                await subprocesses.shielded(asyncio.wait({working}))
 
     async def _work(self, place: BegunJob) -> Missed:
         there = place.host, place.job
@@ -253,20 +260,6 @@ class TranscodeJob:
             await pause(lost)
 
     # -- kept ours -------------------------------------------------------------------------------------------------
-
-    async def _keep(self, place: BegunJob, working: "asyncio.Future[Missed]") -> None:
-        name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
-        where = hosts(self.settings)[place.host].name
-        shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
-        try:
-            async with shown as bar:
-                while self._verdict is None:
-                    self._verdict = await self.beat(place)
-                    bar.set(self.report.percent)
-                    await asyncio.sleep(0 if self._verdict else BEAT_S)
-        finally:
-            if not self._published:
-                working.cancel()
 
     async def beat(self, place: BegunJob) -> str | None:
         """Renew the leases and write the progress when it is time; returns why the job is to be ended, if it is.
