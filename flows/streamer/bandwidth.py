@@ -37,10 +37,8 @@ class Governor:
         self._host = host
         self._needed: list[Needed] = []
         self._read_at = -math.inf
-        self._last: tuple[Shares, float] = (
-            Shares(),
-            0.0,
-        )  # what the last look began with, and how far a class was behind
+        # What the last look began with, and how far a class was behind.
+        self._last: tuple[Shares, float] = Shares(), 0.0
 
     async def run(self) -> None:
         """Share the network out until cancelled; what comes between two looks gets its share at once."""

@@ -194,10 +194,10 @@ class CancelledRuns:
         try:
             airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
             watch = host.playout.watches.get(class_id)
-            is_watched = watch is not None and (airing is None or airing.state is AiringState.ON_AIR)
-            is_watched = is_watched or (watch is not None and watch.run_id == run_id)
-            if airing is None or airing.run_id != run_id or airing.state not in OPEN or is_watched:
-                return  # released, moved, or watched by a run that has a cancel of its own
+            if airing is None or airing.run_id != run_id or airing.state not in OPEN:
+                return  # released, or moved
+            if watch is not None and (airing.state is AiringState.ON_AIR or watch.run_id == run_id):
+                return  # watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             await playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, CANCELLED)
             await lease.end_pushes(host, [airing])

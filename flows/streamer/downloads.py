@@ -345,13 +345,11 @@ class PeriodicSync:
 
     def __init__(self, part: Path, remote: RemoteFile) -> None:
         self._part, self._remote = part, remote
-        self._synced_bytes: int | None = None
+        self._synced_bytes = cache_dir.size_bytes(part)
         self._syncing: asyncio.Future[None] | None = None
 
     def reached(self, size_bytes: int) -> None:
         """Note that the download has *size_bytes* now."""
-        if self._synced_bytes is None:
-            self._synced_bytes = size_bytes
         busy = self._syncing is not None and not self._syncing.done()
         if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
             self._synced_bytes = size_bytes

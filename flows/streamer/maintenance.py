@@ -21,7 +21,7 @@ from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful
 from lectern.errors import LecternError, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.media import integrity, probe
 from lectern.model.facts import Airing, Cached, Idle
 from lectern.model.streamer_plan import StreamerChanges
@@ -226,7 +226,7 @@ async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[di
         follow(host, changes)
         for stem in changes.lost:
             done = Text("it is downloaded again") if stem in changes.reserved else "nobody needs it"
-            table.append({"what": Text("{thing}: {what}", thing=stem, what=Odd.MISSING), "done": done})
+            table.append({"what": labelled(stem, Odd.MISSING), "done": done})
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in result.failed]
 
 

@@ -382,11 +382,7 @@ async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> di
     listed = Allowlist.listed(host.settings.allowed_push_hosts, PUSH_SETTING)
     servers = {url: _push_server(url) for url in push_urls}
     addresses = await _server_addresses({server for server in servers.values() if server is not None})
-    bad = {
-        server: where
-        for server, where in ((server, listed.forbidden(*server, addresses[server])) for server in addresses)
-        if where
-    }
+    bad = {server: where for server, found in addresses.items() if (where := listed.forbidden(*server, found))}
     old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
     for server in bad.keys() & old - _told_servers:
         _told_servers.add(server)

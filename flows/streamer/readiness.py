@@ -81,7 +81,7 @@ class Readiness:
             await self.check(now)
             if self._is_red(now):
                 self._host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
-            await self._show(self._live, now)
+            await self._show()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def check(self, now: float) -> None:
@@ -210,9 +210,9 @@ class Readiness:
 
     # -- what the UI shows -----------------------------------------------------------------------------------------
 
-    async def _show(self, live: Mapping[str, Airing], now: float) -> None:
+    async def _show(self) -> None:
         name = self._host.settings.name
-        day = [self._line(airing) for airing in sorted(live.values(), key=lambda airing: airing.start_time)]
+        day = [self._line(airing) for airing in sorted(self._live.values(), key=lambda airing: airing.start_time)]
         title = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
         await self._board.table(f"timetable-{name}", day, title)
         rows = await self._host.read_tx(cache.everything)

@@ -153,7 +153,7 @@ class Membership:
         ages_s = {name: self.host.silent_s(name, float(beat["at"]), now) for name, beat in beats.items()}
         for name, beat in beats.items():
             self._hear(name, beat, heard - ages_s[name])
-        holders, having = await self.host.read_tx(_facts)
+        holders, having = await self.host.read_tx(lambda c: (leases.holders(c), bookings.having(c, time.time())))
         failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
         left = {name for name, holder in holders.items() if holder.withdrawn_at is not None}  # the old program has it
@@ -258,10 +258,6 @@ def failover_candidates(host: TeacherHost, streamer: str, silent_s: float) -> li
 def move_key(streamer: str) -> str:
     """The entry of `Host.in_progress` while a run moves the classes of *streamer*."""
     return f"move:{streamer}"
-
-
-def _facts(connection: Connection) -> tuple[dict[str, StreamerRow], dict[str, int]]:
-    return leases.holders(connection), bookings.having(connection, time.time())
 
 
 @decision
