@@ -91,15 +91,6 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     return await batch_flow("settle", batch, go, after, "What became of each result and its classes")
 
 
-async def settle_now(host: TeacherHost, result: TranscodingResult) -> Changes:
-    """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
-    alive = await alive_streamers(host)
-    lists = await old_waiters(host, {_key(result)})
-    changes = await changed(host, lambda c, changes: decided_results(alive, lists, c, changes, [result]))
-    await follow(host, [changes], lists)
-    return changes
-
-
 def decided_results(
     alive: Sequence[str], lists: Lists, connection: Connection, changes: Changes, results: Sequence[TranscodingResult]
 ) -> None:
@@ -309,7 +300,7 @@ async def _asked_for(
 async def _refused(
     host: TeacherHost, rendition: tuple[RenditionKey, int], error: LecternError
 ) -> list[dict[str, object]]:
-    """Settle an attempt that the OSS would not make; returns the rows of the table that say so."""
+    """Settle an attempt that the OSS would not make; returns what the run shows. Raises TryAgain if Redis is away."""
     key, attempt = rendition
     result = TranscodingResult(
         record_id=key[0],
@@ -319,7 +310,9 @@ async def _refused(
         attempt=attempt,
         message=error.message,
     )
-    settled = await settle_now(host, result)
+    alive, lists = await alive_streamers(host), await old_waiters(host, {key})
+    settled = await changed(host, lambda c, changes: decided_results(alive, lists, c, changes, [result]))
+    await follow(host, [settled], lists)
     settled.row(stem(*key), "OSS refused", detail=error.message)
     return settled.table
 
