@@ -119,7 +119,7 @@ def test_what_beats_can_end_a_wait() -> None:
         raise TryAgain("enough")
 
     with pytest.raises(TryAgain, match="enough"):
-        wait_for(lambda: None, 10, lambda: "late", beat)
+        wait_for(lambda: False, 10, lambda: "late", beat)
 
 
 def test_the_programs_of_a_supervisor_file() -> None:

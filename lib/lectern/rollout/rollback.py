@@ -55,7 +55,7 @@ def withdrawal_confirmed(wanted: Spec) -> list[str]:
     name = names[1]
     try:
         with redis_keys.opened(wanted) as client:
-            wait_for(lambda: redis_client.withdrawal_is_read(client, *names) or None, READ_S, lambda: "")
+            wait_for(lambda: redis_client.withdrawal_is_read(client, *names), READ_S, lambda: "")
     except LecternError:
         pattern = msgid(
             "No teacher has read yet that {streamer} is back at the old program. Roll the teachers back, too; one of "
@@ -103,7 +103,6 @@ def _close(wanted: Spec) -> list[str]:
 ASK_TIMEOUT_S = 60.0
 TYPE = "ansible-playbook playbooks/rollback.yml"
 """What a person types to roll back a rollout."""
-_NOT_RELOADED = Text("supervisord did not begin anew after reload.")
 
 
 def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
@@ -302,11 +301,11 @@ class _Way:
         self.supervisor.begin_anew(self.states)
         gone = self.silent is not None and self.silent.before.data(self.wanted.conf) is None
 
-        def look() -> bool | None:
+        def look() -> bool:
             states = self.supervisor.states_or_none()
-            return None if states is None or (gone and self.wanted.program in states) else True
+            return states is not None and not (gone and self.wanted.program in states)
 
-        supervisord.wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: _NOT_RELOADED)
+        wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: Text("supervisord did not begin anew after reload."))
         return supervisord.as_before(self.supervisor, self.states)
 
     def follow(self) -> None:

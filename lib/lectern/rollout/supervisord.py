@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import httpx
 
@@ -33,7 +33,6 @@ _WORDS = 300
 _AT_WORK = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
 _RAN = frozenset({"STARTING", "RUNNING"})
 
-T = TypeVar("T")
 Beat = Callable[[], None]
 """Called between looks; an exception that it raises ends the wait."""
 
@@ -125,15 +124,11 @@ class Supervisord:
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
         if not is_reload:  # a missing one is reported
-            self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)
+            self.order("start", *sorted({*programs, *ran(before)}))
 
-    def start(self, name: str) -> None:
-        """Start one program; `states` says afterwards whether it runs."""
-        self._call("start", name, timeout_s=STOP_TIMEOUT_S)
-
-    def stop(self, name: str) -> None:
-        """Stop one program; `states` says afterwards whether it has stopped."""
-        self._call("stop", name, timeout_s=STOP_TIMEOUT_S)
+    def order(self, what: Literal["start", "stop"], *names: str) -> None:
+        """Start or stop programs; `states` says afterwards what became of them."""
+        self._call(what, *names, timeout_s=STOP_TIMEOUT_S)
 
     def last_words(self, name: str) -> str:
         """The end of a program's stderr, or else of its stdout; empty if neither can be read."""
@@ -151,13 +146,10 @@ def programs_in(conf: str) -> set[str]:
     return {name.strip() for _, name in sections}
 
 
-def wait_for(look: Callable[[], T | None], timeout_s: float, failure: Callable[[], str], beat: Beat = no_beat) -> T:
-    """What *look* returns once it is not None; raises CallAPerson with the text of *failure* after *timeout_s*."""
+def wait_for(look: Callable[[], bool], timeout_s: float, failure: Callable[[], str], beat: Beat = no_beat) -> None:
+    """Wait until *look* returns True; raises CallAPerson with the text of *failure* after *timeout_s*."""
     give_up_at = time.monotonic() + timeout_s
-    while True:
-        result = look()
-        if result is not None:
-            return result
+    while not look():
         if time.monotonic() >= give_up_at:
             raise CallAPerson(failure())
         beat()
@@ -178,22 +170,22 @@ def as_before(
     """
     done: dict[str, str] = {}
 
-    def look() -> bool | None:
+    def look() -> bool:
         if (now := supervisor.states_or_none()) is None:
-            return None
-        unlike = False
+            return False
+        is_as_before = True
         for name, state in before.items():
             here = now.get(name)
             if state in _RAN and here != "RUNNING":
-                unlike = True
+                is_as_before = False
                 if here == "STOPPED" and name not in done:
-                    supervisor.start(name)
+                    supervisor.order("start", name)
                     done[name] = Text("{program}: a reload does not start it; started, as it ran before", program=name)
             elif state == "STOPPED" and here in _AT_WORK:
-                unlike = True
-                supervisor.stop(name)
+                is_as_before = False
+                supervisor.order("stop", name)
                 done[name] = Text("{program}: the reload started it; stopped again, as it was before", program=name)
-        return None if unlike else True
+        return is_as_before
 
     def failure() -> str:
         now = supervisor.states_or_none() or {}
@@ -280,7 +272,7 @@ def wait_until_well(wanted: Spec, supervisor: Supervisord, beat: Beat = no_beat)
     health, began = Health(wanted, supervisor), time.monotonic()
     look_at = began + DEAD_AFTER_S
 
-    def look() -> bool | None:
+    def look() -> bool:
         nonlocal look_at
         if health.is_well():
             return True
@@ -288,7 +280,7 @@ def wait_until_well(wanted: Spec, supervisor: Supervisord, beat: Beat = no_beat)
             look_at = now + _LOOK_S  # not at each look, as each question starts a program
             if health.current_state() in _DEAD:  # supervisord has given it up
                 raise CallAPerson(health.fault())
-        return None
+        return False
 
     def late() -> str:
         text = msgid("If it only needs longer than {timeout_s:g} s, raise {role}_health_timeout_s.")
