@@ -111,15 +111,16 @@ class _AtOnce:
 
 def _window(wanted: Any) -> Any:
     from lectern.rollout import window
-    from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked
+    from lectern.rollout.journal import WINDOW, RolloutJournal, interruption, locked
     from lectern.rollout.result import StepAnswer
+    from lectern.rollout.steps import StepWork
 
-    with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
+    with interruption() as check, locked(wanted.rollout_dir, work=WINDOW):
         journal = RolloutJournal.of(wanted)
         if journal.state(wanted.id) == "finished":
             return StepAnswer(said=["finished already"])
         window.make_ready(wanted, journal)
-        found = window.Window(wanted, journal, interruption, cast("Any", _AtOnce()))
+        found = window.Window(StepWork(wanted, journal, check), cast("Any", _AtOnce()))
         window.through(found)
         return found.answer
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.i18n import ENGLISH, msgid
+from lectern.errors import LecternError, Misuse
+from lectern.i18n import ENGLISH
 
 if TYPE_CHECKING:
     from lectern.rollout.result import StepAnswer
@@ -56,7 +56,7 @@ def open_(
     """Leave a process on this host that does the tasks of the window as they are asked for, and goes on by itself."""
     from lectern.rollout import window
 
-    _answer(_planned if check else lambda wanted: window.open_(wanted, _failure, by_hand=by_hand))
+    _answer(_planned if check else lambda wanted: window.open_(wanted, by_hand=by_hand))
 
 
 @app.command()
@@ -166,14 +166,14 @@ def _print_fields(
     read: Callable[[], dict[str, Any]], secrets: Collection[str] = (), languages: Sequence[str] = (ENGLISH,)
 ) -> NoReturn:
     """Print what is *read*, in the last of *languages*; a failure, too, with exit code 1, or 2 for misuse."""
-    from lectern.rollout.result import in_language
+    from lectern.rollout.result import failure, in_language
 
     gc.freeze()
     gc.enable()  # all that the step needs is imported
     try:
         fields, code = read(), 0
     except (LecternError, OSError) as error:
-        fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
+        fields, code = failure(error), 2 if isinstance(error, Misuse) else 1
     printed = _masked(in_language(fields, languages[-1]), sorted(secrets, key=len, reverse=True))
     try:
         sys.stdout.write(json.dumps(printed) + "\n")
@@ -192,14 +192,3 @@ def _masked(value: Any, secrets: Sequence[str]) -> Any:  # noqa: ANN401 (any JSO
     if isinstance(value, str):
         return reduce(lambda text, secret: text.replace(secret, "********"), secrets, value)
     return value
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    from lectern.rollout.result import words
-
-    if isinstance(error, OSError):
-        thing, why = error.filename or msgid("the system"), error.strerror or error
-        error = CallAPerson("{thing}: {why}. Mend it, then run this again.", thing=thing, why=why)
-    answer: StepAnswer | None = getattr(error, "answer", None)
-    fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
-    return {**fields, "failed": True, "msg": words(error)}

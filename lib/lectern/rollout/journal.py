@@ -11,14 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.rollout import files
 from lectern.rollout.spec import Installed, Spec
-from lectern.rollout.supervisord import States
+from lectern.rollout.supervisord import Beat, States
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
@@ -28,7 +27,6 @@ TAKE_BACK_S = 300.0
 """Seconds within which a window that was sent SIGTERM has ended its step and undone everything."""
 WINDOW = "window"
 _POLL_S = 0.05
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,10 @@ class RolloutJournal:
         """Whether the last window of *id_* stopped nothing."""
         return any(note.step == "window" and "reload" in note.detail for note in self.round(id_)[:1])
 
+    def states_before(self, id_: str) -> States:
+        """The state of each program before the last window of *id_*; empty if none was begun."""
+        return next((note.detail["states"] for note in self.round(id_)[:1] if note.step == "window"), {})
+
     def round(self, id_: str) -> list[JournalNote]:
         """The lines of *id_* since its window was begun last; a resumed window is the same round."""
         notes = [note for note in self.notes() if note.id == id_]
@@ -191,30 +193,28 @@ def named(wanted: Spec) -> Spec:
     return next(it for it in specs if it.id not in history.standing or history.state(it.id) in {"half", "finished"})
 
 
-class Interruption:
-    """While it is entered, SIGTERM and SIGINT wait for `check`, and the loss of the terminal or of ssh is ignored."""
+@contextmanager
+def interruption() -> Iterator[Beat]:
+    """Let SIGTERM and SIGINT wait for the yielded check, which raises TryAgain if one of them has arrived.
 
-    def __init__(self) -> None:
-        self._asked: signal.Signals | None = None
-        self._before: dict[signal.Signals, signal._HANDLER] = {}
+    The loss of the terminal or of ssh is ignored meanwhile.
+    """
+    arrived: list[int] = []
 
-    def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {signal_: signal.signal(signal_, self._hear) for signal_ in _ENDING}
-            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        return self
+    def check() -> None:
+        if arrived:
+            raise TryAgain("Ended by {name}.", name=signal.Signals(arrived[-1]).name)
 
-    def __exit__(self, *_: object) -> None:
-        for signal_, handler in self._before.items():
-            signal.signal(signal_, handler)
-
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        self._asked = signal.Signals(number)
-
-    def check(self) -> None:
-        """Raise TryAgain if SIGTERM or SIGINT has arrived."""
-        if self._asked is not None:
-            raise TryAgain("Ended by {name}.", name=self._asked.name)
+    handlers: dict[signal.Signals, signal._HANDLER] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), lambda number, _frame: arrived.append(number))
+        handlers[signal.SIGHUP] = signal.SIG_IGN
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -259,12 +259,6 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def states_before(notes: list[JournalNote]) -> States:
-    """The state of each program before the window, from the window's first line in the journal."""
-    begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
-    return {} if begun is None else begun.detail["states"]
 
 
 def standing(asked: Installed) -> Spec | str:

@@ -36,12 +36,6 @@ def slices_of(client: redis.Redis, pattern: Pattern, most: int = SLICE) -> Itera
         yield keys
 
 
-def refuse_silence(wanted: Spec) -> None:
-    """Raise TryAgain or Misuse, in words, if Redis does not answer."""
-    with opened(wanted, lambda: Text("Nothing was changed. Start it, or correct redis_url.")) as client:
-        client.ping()
-
-
 def rules(wanted: Spec) -> list[Rule]:
     """The inventory's rules, parsed; raises Misuse if one is invalid."""
     return [Rule.parse(rule.old, rule.new) for rule in wanted.rekey]

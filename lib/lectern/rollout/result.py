@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lectern.errors import LecternError
+from lectern.errors import CallAPerson, LecternError
 from lectern.i18n import Text, joined, msgid, translated
 
 
@@ -105,6 +105,15 @@ def some(things: Iterable[str]) -> str:
 def words(error: BaseException) -> str:
     """*error* for people."""
     return error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """The fields of the answer of a step that *error* has ended, with how far it came if *error* knows that."""
+    if isinstance(error, OSError):
+        thing, why = error.filename or msgid("the system"), error.strerror or error
+        error = CallAPerson("{thing}: {why}. Mend it, then run this again.", thing=thing, why=why)
+    fields = error.answer.to_dict() if isinstance(error, Failed) else {"changed": False, "said": []}
+    return {**fields, "failed": True, "msg": words(error)}
 
 
 def at(seconds: float) -> str:

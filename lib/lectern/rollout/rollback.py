@@ -20,7 +20,7 @@ from lectern.redis import client as redis_client
 from lectern.rollout import on_air, redis_keys, release_link, settings_files, steps, supervisord, takeover
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.journal import Interruption, RolloutJournal, locked, standing, states_before
+from lectern.rollout.journal import RolloutJournal, interruption, locked, standing
 from lectern.rollout.result import StepAnswer, shown, some
 from lectern.rollout.spec import Installed, Spec
 from lectern.rollout.supervisord import Supervisord, wait_for, wait_until_well
@@ -124,7 +124,7 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
         return StepAnswer(said=[Text("{id} has never been on this host; nothing was changed.", id=wanted.id)])
     with ExitStack() as alone:
         if not check:
-            alone.enter_context(Interruption())
+            alone.enter_context(interruption())
             has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=not wanted.half_only))
             if has_ended and journal.state(wanted.id) == "rolledback":
                 pattern = msgid("{id} was under way; it has heard of this rollback, and has taken everything back.")
@@ -245,7 +245,7 @@ class _Way:
     def __post_init__(self) -> None:
         self.supervisor = Supervisord(self.wanted.supervisorctl)
         self.silent = host.silent(self.wanted)
-        self.states = states_before(self.journal.round(self.wanted.id))
+        self.states = self.journal.states_before(self.wanted.id)
         self.behind = self.journal.behind(self.wanted.id)
 
     def has(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> bool:

@@ -13,7 +13,7 @@ from lectern.i18n import Text, labelled, msgid
 from lectern.migrations.steps import shape
 from lectern.rollout import redis_keys, release_link, settings_files, supervisord, takeover
 from lectern.rollout.backup import host, store
-from lectern.rollout.journal import RolloutJournal, states_before
+from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import StepAnswer, TextDifference
 from lectern.rollout.settings_files import SettingsFile
 from lectern.rollout.spec import HOW_NOT_WHAT, Spec
@@ -182,7 +182,7 @@ class StepWork:
         elif self.check:
             answer.say(Text("Reload supervisord."))
         else:
-            self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
+            self.supervisor.begin_anew(self.journal.states_before(self.wanted.id), self.wanted.program)
         return True
 
     def healthy(self, answer: StepAnswer) -> bool:

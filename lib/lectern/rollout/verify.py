@@ -10,7 +10,7 @@ from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.rollout import release_link, rollback, settings_files, supervisord
 from lectern.rollout.backup import host, store
 from lectern.rollout.files import sha256
-from lectern.rollout.journal import RolloutJournal, states_before
+from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import Failed, StepAnswer
 from lectern.rollout.spec import Spec
 from lectern.rollout.supervisord import Health, Supervisord
@@ -91,7 +91,7 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
             for file in settings_files.all_of(wanted)
             if not file.is_back(copied.before)
         )
-    before = states_before(journal.round(wanted.id))
+    before = journal.states_before(wanted.id)
     try:
         states = Supervisord(wanted.supervisorctl).states()
     except LecternError as error:

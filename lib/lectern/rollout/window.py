@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,11 @@ from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
 from lectern.i18n import BESIDE, ENGLISH, Text, joined, msgid
 from lectern.rollout import on_air, redis_keys, release_link, rollback, steps, supervisord, verify
 from lectern.rollout.backup import host
-from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked, states_before
-from lectern.rollout.result import Failed, StepAnswer, in_language, words
+from lectern.rollout.journal import WINDOW, RolloutJournal, interruption, locked
+from lectern.rollout.result import Failed, StepAnswer, failure, in_language, words
 from lectern.rollout.spec import Installed, Spec
 from lectern.rollout.steps import COMMIT, TASKS, RolloutStep, StepWork
+from lectern.rollout.supervisord import Beat
 
 SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
@@ -41,8 +42,6 @@ OPEN_TIMEOUT_S = 60.0
 _READ_S = 5.0
 _SYSTEMD, _SYSTEMD_S = Path("/run/systemd/system"), 5.0
 
-Failure = Callable[[BaseException], dict[str, Any]]
-
 
 @dataclass
 class RolloutAgent:
@@ -50,7 +49,7 @@ class RolloutAgent:
 
     listener: socket.socket
     by_hand: bool
-    check: Callable[[], None]
+    check: Beat
     language: str = ENGLISH
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     asking: socket.socket | None = None
@@ -115,15 +114,10 @@ def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
 class Window:
     """One window, and how far it has come."""
 
-    wanted: Spec
-    journal: RolloutJournal
-    interruption: Interruption
+    work: StepWork
     pace: RolloutAgent
     answer: StepAnswer = field(default_factory=StepAnswer)
     silent_since: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.work = StepWork(self.wanted, self.journal, self.interruption.check)
 
     def do(self, task: str, steps: list[RolloutStep]) -> None:
         """Do the steps of one task, and tell the pace its answer; none is begun if a signal has asked for the end."""
@@ -132,39 +126,41 @@ class Window:
         for step in steps:
             if step.name == "stop":
                 self.silent_since = time.monotonic()
-            self.interruption.check()
+            self.work.beat()
             with self.answer.timed(step.title):
-                self.journal.note(self.wanted.id, step.name, "begin")
+                self.work.journal.note(self.work.wanted.id, step.name, "begin")
                 changed = step.work(self.work, self.answer) or changed
-                self.journal.note(self.wanted.id, step.name, "done")
+                self.work.journal.note(self.work.wanted.id, step.name, "done")
         if task == "healthy" and self.silent_since:
             self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
         self.pace.tell(task, self.answer.since(already, changed=changed))
 
     def begin(self) -> None:
         """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
-        if self.journal.state(self.wanted.id) == "half":
+        wanted, journal = self.work.wanted, self.work.journal
+        if journal.state(wanted.id) == "half":
             return
         is_reload = self.work.is_reload
         # Preflight has checked this, but some time ago.
-        if not is_reload and (sentences := on_air.refusals(self.wanted, time.time())):
+        if not is_reload and (sentences := on_air.refusals(wanted, time.time())):
             raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))
-        before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.work.supervisor.states())}
+        before: dict[str, object] = {"digest": wanted.digest, "states": dict(self.work.supervisor.states())}
         before |= {"reload": True} if is_reload else {}
-        self.journal.note(self.wanted.id, "window", "begin", before)
+        journal.note(wanted.id, "window", "begin", before)
 
     def finish(self) -> None:
         """See that the other programs run as before, then record the rollout as finished."""
+        wanted, journal = self.work.wanted, self.work.journal
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
-        ours, copied = {self.wanted.program}, host.silent(self.wanted)
+        ours, copied = {wanted.program}, host.silent(wanted)
         assert copied is not None  # a step before has made it
-        for path in self.wanted.old_confs:
+        for path in wanted.old_confs:
             ours |= supervisord.programs_in(copied.before.text(path))
-        states = states_before(self.journal.round(self.wanted.id))
-        others = {name: state for name, state in states.items() if name.partition(":")[0] not in ours}
-        self.answer.say(*supervisord.as_before(self.work.supervisor, others, beat=self.interruption.check))
-        self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
-        self.answer.say(Text("{id} is finished.", id=self.wanted.id))
+        before = journal.states_before(wanted.id)
+        others = {name: state for name, state in before.items() if name.partition(":")[0] not in ours}
+        self.answer.say(*supervisord.as_before(self.work.supervisor, others, beat=self.work.beat))
+        journal.note(wanted.id, "committed", "done", self.answer.more)
+        self.answer.say(Text("{id} is finished.", id=wanted.id))
         if "downtime_s" in self.answer.more:
             self.answer.say(Text("Down for {down_s} s.", down_s=self.answer.more["downtime_s"]))
         self.pace.tell(COMMIT, self.answer.since(already, changed=True))
@@ -187,8 +183,9 @@ def make_ready(wanted: Spec, journal: RolloutJournal) -> None:
             "{backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.",
             backup_dir=wanted.backup_dir,
         )
-    if wanted.role == "teacher":
-        redis_keys.refuse_silence(wanted)
+    if wanted.role == "teacher":  # after the stop it would be too late
+        with redis_keys.opened(wanted, lambda: Text("Nothing was changed. Start it, or correct redis_url.")) as client:
+            client.ping()
     release_link.render_instance(wanted, journal)
 
 
@@ -198,7 +195,7 @@ def through(window: Window) -> None:
     Raises TryAgain, before any change, if it may not begin, Failed if it failed and the host is as before, CallAPerson
     if even the rollback failed.
     """
-    wanted, journal, left = window.wanted, window.journal, window.work.steps
+    wanted, journal, left = window.work.wanted, window.work.journal, window.work.steps
     is_reloaded = any((note.step, note.state) == ("reload", "done") for note in journal.round(wanted.id))
     if is_reloaded and journal.state(wanted.id) == "half" and not any(verify.faults_of_new(wanted)):
         left = []  # a crash came after the reload, and the host is as wanted: nothing must be stopped again
@@ -223,8 +220,8 @@ def _undone(window: Window, error: BaseException) -> LecternError:
     failed_in = window.answer.steps[-1][0] if window.answer.steps else Text("the beginning")
     why = Text("The window failed in step {step}: {cause}", step=failed_in, cause=words(error))
     with Caught() as second:
-        window.journal.note(window.wanted.id, "failed", "done", {"why": why})
-        rollback.take_back(window.wanted, window.journal, window.answer)
+        window.work.journal.note(window.work.wanted.id, "failed", "done", {"why": why})
+        rollback.take_back(window.work.wanted, window.work.journal, window.answer)
     if second.error is not None:  # a full disk, a locked database: a person must hear of the half host
         return CallAPerson(
             "{why} Then the rollback failed too: {second} The host is half done. Mend what is named, then {command}.",
@@ -237,7 +234,7 @@ def _undone(window: Window, error: BaseException) -> LecternError:
     return Failed(Text("{why} The host was rolled back and is as it was before.", why=why), window.answer)
 
 
-def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
+def open_(wanted: Spec, *, by_hand: bool) -> StepAnswer:
     """Leave an agent behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
@@ -247,7 +244,7 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
-        _hold(wanted, journal, failure, writing, by_hand=by_hand)
+        _hold(wanted, journal, writing, by_hand=by_hand)
     os.close(writing)
     with os.fdopen(reading, "r", encoding="utf-8") as file:
         ready, _, _ = select.select([file], [], [], OPEN_TIMEOUT_S)
@@ -257,7 +254,7 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     fields = json.loads(reply)
     if "msg" in fields:
         if journal.state(wanted.id) == "finished":
-            return open_(wanted, failure, by_hand=by_hand)
+            return open_(wanted, by_hand=by_hand)
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
     how = msgid("Process {pid} does the window; it goes on by itself {pace_s:g} s after the last request.")
     if by_hand:
@@ -266,22 +263,22 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     return StepAnswer(changed=True, said=[sentence], more={"opened": True})
 
 
-def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, *, by_hand: bool) -> None:
+def _hold(wanted: Spec, journal: RolloutJournal, opened: int, *, by_hand: bool) -> None:
     """Be the agent, from the fork to its exit; never returns."""
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     pipe, code = os.fdopen(opened, "w", encoding="utf-8"), 1
     try:
-        with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW), _listening(wanted) as listener:
+        with interruption() as check, locked(wanted.rollout_dir, work=WINDOW), _listening(wanted) as listener:
             make_ready(wanted, journal)
             _let_go(wanted.rollout_dir / "holder.log")
             _leave_session()
             pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
             pipe.close()
             language = wanted.env.get("LECTERN_LANG", ENGLISH)
-            pace = RolloutAgent(listener, by_hand, interruption.check, language)
+            pace = RolloutAgent(listener, by_hand, check, language)
             try:
-                through(Window(wanted, journal, interruption, pace=pace))
+                through(Window(StepWork(wanted, journal, check), pace))
             except BaseException as error:
                 pace.reply(failure(error))  # to the client that waits for an answer
                 raise
