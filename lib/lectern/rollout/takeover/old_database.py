@@ -188,63 +188,49 @@ def rendition(patterns: Iterable[str], path: str) -> str | None:
 
 def judge(rows: Iterable[OldTaskRow], known: Mapping[str, OldClassRow], patterns: Sequence[str], now: float) -> Judged:
     """Sort the classes of *rows*; a class keeps the rendition that ``class_list`` has for it."""
-    judge = _Judge(known, patterns, now)
+    judged, by_pattern = Judged(), cache(lambda path: rendition(patterns, path))
+    held: dict[str, HeldStem] = {}
+    urls: dict[str, tuple[float, str]] = {}
     for row in rows:
-        judge.take(row)
-    return judge.found
-
-
-class _Judge:
-    def __init__(self, known: Mapping[str, OldClassRow], patterns: Sequence[str], now: float) -> None:
-        self._known = known
-        self._now = now
-        self._by_pattern = cache(lambda path: rendition(patterns, path))
-        self._held: dict[str, HeldStem] = {}
-        self._urls: dict[str, tuple[float, str]] = {}
-        self.found = Judged()
-
-    def take(self, row: OldTaskRow) -> None:
-        """Judge one class, and keep what it says of its recording."""
-        before, path = self._known.get(row.class_id), _split(row.video_url).path
-        is_url = _is_good(_HTTP, row.video_url)
-        found = self._stem(row, path, before.video_id if before else "", is_url=is_url)
-        start, end = epoch(row.start), epoch(row.end)
-        self.found.tasks.append(Task(row.class_id, path, found))
+        before, path = known.get(row.class_id), _split(row.video_url).path
+        cited, is_url = before.video_id if before else "", _is_good(_HTTP, row.video_url)
+        # A class has the rendition that is known, else that of the record that a pattern finds, else that of its URL.
+        found = cited if rendition_ids.record_of(cited) is not None else by_pattern(path)
+        if found is None and is_url:
+            is_named = cited in {rendition_ids.of_url(row.video_url), rendition_ids.hashed(row.video_url)}
+            found = cited if is_named else rendition_ids.chosen(None, None, row.video_url, held)
+            held.setdefault(found, HeldStem(rendition_ids.source(row.video_url)))
+        judged.tasks.append(Task(row.class_id, path, found))
         if found and is_url:
-            self._urls[found] = max((start or 0.0, row.video_url), self._urls.get(found, (0.0, "")))
-            self.found.urls[found] = self._urls[found][1]
-        if before and before.state and before.state not in LIVE_AIRINGS:
-            if before.state is AiringState.REFUSED and end and end >= self._now:
-                self.found.refused.append(f"{shown(row.class_id)} ({before.code}: {before.message})")
-        elif end is not None and end < self._now:
-            self.found.ended.add(row.class_id)
-        elif start is None or end is None:
-            text = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
-            if _may_come(row.start, self._now) or _may_come(row.end, self._now):
-                why = msgid(
-                    "class {text}: its times cannot be read, and it may be to come; correct them in the old program "
-                    "(epoch seconds), or cancel the class there"
-                )
-                self.found.refusals.append(Text(why, text=text))
-            else:
-                self.found.unreadable[row.class_id] = text
-        elif fault := _fault(row, found, start, end):
-            refusal = Text(
-                "class {class_id} at {start}: {why}", class_id=shown(row.class_id), start=at(start), why=fault
-            )
-            self.found.refusals.append(refusal)
-        elif found:
-            self.found.going.append(Going(row.class_id, found, start))
+            urls[found] = max((epoch(row.start) or 0.0, row.video_url), urls.get(found, (0.0, "")))
+            judged.urls[found] = urls[found][1]
+        _sort(judged, row, before, found, now)
+    return judged
 
-    def _stem(self, row: OldTaskRow, path: str, known: str, *, is_url: bool) -> str | None:
-        """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
-        found = known if rendition_ids.record_of(known) is not None else self._by_pattern(path)
-        if found is not None or not is_url:
-            return found
-        is_named = known in {rendition_ids.of_url(row.video_url), rendition_ids.hashed(row.video_url)}
-        named = known if is_named else rendition_ids.chosen(None, None, row.video_url, self._held)
-        self._held.setdefault(named, HeldStem(rendition_ids.source(row.video_url)))
-        return named
+
+def _sort(judged: Judged, row: OldTaskRow, before: OldClassRow | None, found: str | None, now: float) -> None:
+    """Sort the class of *row*, which was known as *before*, and whose rendition is *found*."""
+    start, end = epoch(row.start), epoch(row.end)
+    if before and before.state and before.state not in LIVE_AIRINGS:
+        if before.state is AiringState.REFUSED and end and end >= now:
+            judged.refused.append(f"{shown(row.class_id)} ({before.code}: {before.message})")
+    elif end is not None and end < now:
+        judged.ended.add(row.class_id)
+    elif start is None or end is None:
+        text = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
+        if _may_come(row.start, now) or _may_come(row.end, now):
+            why = msgid(
+                "class {text}: its times cannot be read, and it may be to come; correct them in the old program "
+                "(epoch seconds), or cancel the class there"
+            )
+            judged.refusals.append(Text(why, text=text))
+        else:
+            judged.unreadable[row.class_id] = text
+    elif fault := _fault(row, found, start, end):
+        refusal = Text("class {class_id} at {start}: {why}", class_id=shown(row.class_id), start=at(start), why=fault)
+        judged.refusals.append(refusal)
+    elif found:
+        judged.going.append(Going(row.class_id, found, start))
 
 
 def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str | None:
