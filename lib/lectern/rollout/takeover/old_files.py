@@ -7,7 +7,7 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,7 @@ from lectern import rendition_ids
 from lectern.errors import CallAPerson, Misuse
 from lectern.i18n import Text, joined, msgid
 from lectern.media import integrity
-from lectern.playout.flv import LOOK_BYTES, is_header
+from lectern.playout import flv
 from lectern.playout.keyframe_index import path_of
 from lectern.rollout import files
 from lectern.rollout.files import Owner
@@ -33,8 +33,6 @@ Kind = Literal["file", "part", "other"]
 _PART = re.compile(r".*\.(part|tmp|origin|origin\.new)", re.DOTALL)
 _ANYTHING = re.compile(r".*", re.DOTALL)
 _RECORDING = re.compile(r".*\.flv(\..*)?", re.DOTALL)
-_HEADER_BYTES, _TAG_BYTES = 13, 11
-_AUDIO_OR_VIDEO = (8, 9)
 _MOST_TAGS = 16
 
 
@@ -53,7 +51,7 @@ class FoundRecording:
     @property
     def path(self) -> str:
         """Its full path."""
-        return f"{self.root}/{self.folder}/{self.name}" if self.folder else f"{self.root}/{self.name}"
+        return f"{self.root}/{self.place}"
 
     @property
     def place(self) -> str:
@@ -61,21 +59,15 @@ class FoundRecording:
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
-@dataclass
-class Scan:
-    """Everything that may be moved, without what must be left alone."""
+def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> tuple[list[FoundRecording], list[str]]:
+    """Everything that may be moved, and the folders that are on another file system.
 
-    found: list[FoundRecording] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)  # folders on another file system
-
-
-def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan:
-    """Look at the top of every root and one folder deep; links are never followed.
-
-    In *video_root*, and roots in it, it finds everything that the store does not keep; in other roots only files, and
-    beside the old program's code only recordings. Raises Misuse if a folder cannot be read.
+    Looks at the top of every root and one folder deep; links are never followed. In *video_root*, and roots in it, it
+    finds everything that the store does not keep; in other roots only files, and beside the old program's code only
+    recordings. Raises Misuse if a folder cannot be read.
     """
-    result, device, distinct = Scan(), _device(video_root), _distinct([video_root, *roots])
+    found, elsewhere = list[FoundRecording](), list[str]()
+    device, distinct = _device(video_root), _distinct([video_root, *roots])
     alone = {os.path.realpath(root) for root in distinct} | {f"{os.path.realpath(video_root)}/{QUARANTINE}"}
     code = os.path.realpath(database.parent) if database else None
     if database is not None and code is not None:
@@ -83,7 +75,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
         alone |= {code, *map(str, Path(code).parents)}
     for root in distinct:
         if _device(Path(root)) != device:
-            result.elsewhere.append(root)
+            elsewhere.append(root)
             continue
         real = os.path.realpath(root)
         is_ours = _holds(os.path.realpath(video_root), real)  # the program puts this folder in order at each start
@@ -99,12 +91,12 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
                 if not is_folder and not is_wanted:
                     continue
                 if entry.stat(follow_symlinks=False).st_dev != device:
-                    result.elsewhere.append(entry.path)
+                    elsewhere.append(entry.path)
                 elif is_folder:
                     folders.append(name)
                 else:
-                    result.found.append(_found(entry, root, folder))
-    return result
+                    found.append(_found(entry, root, folder))
+    return found, elsewhere
 
 
 def _holds(folder: str, inner: str) -> bool:
@@ -147,44 +139,37 @@ def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> FoundRecor
     return FoundRecording(root, folder, entry.name, kind, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """What both ends of a recording say; *duration_s* is None if they do not tell the duration."""
-
-    is_cut_off: bool
-    duration_s: float | None = None
-
-
-def ends(path: str, size_bytes: int) -> Ends:
-    """Look at both ends of the file *path*.
+def ends(path: str, size_bytes: int) -> tuple[bool, float | None]:
+    """Look at both ends of the file *path*: whether it was cut off, and its duration in seconds if they tell it.
 
     An FLV that does not end with a whole tag was cut off. A file of another kind is not examined; the streamer measures
     it when it starts. Raises Misuse if the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
-            head = file.read(_HEADER_BYTES)
-            if size_bytes == 0 or head[:3] != b"FLV" or size_bytes <= _HEADER_BYTES:
-                return Ends(is_cut_off=size_bytes == 0)
+            head = file.read(flv.HEAD_BYTES)
+            if size_bytes == 0 or head[:3] != b"FLV" or size_bytes <= flv.HEAD_BYTES:
+                return size_bytes == 0, None
             first = _first_time_s(file)
         last = integrity.last_tag_s(Path(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     if last is None:
-        return Ends(is_cut_off=True)
+        return True, None
     duration_s = last - first if first is not None else 0.0
-    return Ends(is_cut_off=False, duration_s=duration_s if 0 < duration_s < 86400 else None)
+    return False, duration_s if 0 < duration_s < 86400 else None
 
 
 def _first_time_s(file: BinaryIO) -> float | None:
     """The time of the first picture or sound in seconds, which need not be 0; None if none is found."""
     for _ in range(_MOST_TAGS):
-        header, body = file.read(_TAG_BYTES), file.read(LOOK_BYTES)
-        if len(header) < _TAG_BYTES:
+        header, body = file.read(flv.TAG_HEAD_BYTES), file.read(flv.LOOK_BYTES)
+        head = flv.tag_head(header, 0) if len(header) == flv.TAG_HEAD_BYTES else None
+        if head is None:
             return None
-        if header[0] in _AUDIO_OR_VIDEO and not is_header(header[0], body):  # whose time is often 0
-            return int.from_bytes(header[7:8] + header[4:7]) / 1000
-        file.seek(int.from_bytes(header[1:4]) + 4 - len(body), os.SEEK_CUR)
+        if head.kind != flv.SCRIPT and not flv.is_header(head.kind, body):  # whose time is often 0
+            return head.timestamp / 1000
+        file.seek(head.size + flv.TAIL_BYTES - len(body), os.SEEK_CUR)
     return None
 
 
@@ -199,24 +184,13 @@ class FileMove:
     mtime_ns: int
 
 
-@dataclass
-class _Noted:
+def _noted(journal: Path) -> tuple[list[FileMove], list[str]]:
     """What may have been done since the last undo: moves, and folders made for them."""
-
-    moves: list[FileMove] = field(default_factory=list)
-    made: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, journal: Path) -> "_Noted":
-        try:
-            noted = json.loads(journal.read_bytes())
-        except FileNotFoundError:
-            return cls()
-        return cls([FileMove(**move) for move in noted["moves"]], noted["made"])
-
-    def write(self, journal: Path) -> None:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        files.write(journal, json.dumps(asdict(self)).encode(), files.PRIVATE)  # ASCII, whatever a name holds
+    try:
+        noted = json.loads(journal.read_bytes())
+    except FileNotFoundError:
+        return [], []
+    return [FileMove(**move) for move in noted["moves"]], noted["made"]
 
 
 def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> None:
@@ -226,13 +200,13 @@ def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> Non
     """
     if not moves:
         return
-    noted, gone = _Noted.read(journal), {move.old for move in moves}
+    (before, made), gone = _noted(journal), {move.old for move in moves}
     above = {str(folder) for move in moves for folder in Path(move.new).parents}
     missing = sorted(path for path in above if path in gone or not Path(path).is_dir())
-    noted.moves = list(dict.fromkeys([*noted.moves, *moves]))
-    noted.made = list(dict.fromkeys([*noted.made, *missing]))
-    noted.write(journal)
-    folders = set(noted.made)
+    folders = dict.fromkeys([*made, *missing])
+    noted = {"moves": [asdict(move) for move in dict.fromkeys([*before, *moves])], "made": [*folders]}
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    files.write(journal, json.dumps(noted).encode(), files.PRIVATE)  # ASCII, whatever a name holds
     for move in moves:
         try:
             for folder in reversed(Path(move.new).parents):
@@ -261,12 +235,12 @@ def undo_moves(journal: Path) -> list[str]:
     lies in an old place by now; so do the rows, which the next adoption corrects. Called again after a crash, it
     goes on; after it has finished, it does nothing.
     """
-    noted = _Noted.read(journal)
-    folders = set(noted.made)
+    moves, made = _noted(journal)
+    folders = set(made)
     back: list[str] = []
     left: dict[str, list[str]] = defaultdict(list)
     failed: list[str] = []
-    for move in reversed(noted.moves):
+    for move in reversed(moves):
         try:
             reason = _move_back(move)
         except OSError as error:
@@ -281,7 +255,7 @@ def undo_moves(journal: Path) -> list[str]:
             left[reason].append(f"{shown(move.old)} ({shown(move.new)})")
         elif reason is not None:
             back.append(shown(move.old))
-    if noted.moves and not failed:
+    if moves and not failed:
         os.sync()
         files.remove(journal)
     by_fate = {Text("moved back"): back, **left} if back else left
@@ -343,14 +317,6 @@ class Strange:
     place: str = ""
 
 
-@dataclass(frozen=True)
-class Matched:
-    """All files that were found, sorted."""
-
-    recordings: dict[str, Recording]
-    strange: tuple[Strange, ...]
-
-
 class Claims:
     """Which renditions the classes' files are, by the names that the old program gave them: from URL or class."""
 
@@ -393,10 +359,15 @@ class Claims:
         return {by_pattern} if by_pattern else set()
 
 
-def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -> Matched:
-    """Choose each rendition's file: the newest whole one; of equally new ones, the one that is in its place already."""
+def match(
+    scanned: Sequence[FoundRecording], claims: Claims, video_root: Path
+) -> tuple[dict[str, Recording], list[Strange]]:
+    """Choose each rendition's file: the newest whole one; of equally new ones, the one that is in its place already.
+
+    All other files are strange.
+    """
     names = Counter(recording.name for recording in scanned)
-    candidates: dict[str, list[tuple[FoundRecording, Ends]]] = defaultdict(list)
+    candidates: dict[str, list[tuple[FoundRecording, float | None]]] = defaultdict(list)
     strange: list[Strange] = []
     for recording in scanned:
         if recording.kind != "file":
@@ -405,27 +376,28 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
             continue
         stems = claims.renditions(recording, is_alone=names[recording.name] == 1)
         stem = next(iter(stems)) if len(stems) == 1 else _UNKNOWN
-        looked = ends(recording.path, recording.size_bytes) if stem else None
-        if looked is None:
+        if not stem:
             either = joined(sorted(stems - {_UNKNOWN}), msgid("{first} or {second}"))
             why = msgid("may be {either}") if either else msgid("no class and no record has it")
             strange.append(Strange(recording, Text(why, either=either)))
-        elif looked.is_cut_off:
+            continue
+        is_cut_off, duration_s = ends(recording.path, recording.size_bytes)
+        if is_cut_off:
             strange.append(Strange(recording, Text("is {stem}, but cut off", stem=stem)))
         else:
-            candidates[stem].append((recording, looked))
-    recordings = {}
+            candidates[stem].append((recording, duration_s))
+    recordings: dict[str, Recording] = {}
     for stem, several in candidates.items():
         place = str(cache_dir.rendition_path(video_root, stem))
         several.sort(key=lambda pair: (-pair[0].mtime_ns, pair[0].path != place, pair[0].path))
-        (newest, looked), *others = several
-        recordings[stem] = Recording(stem, newest, place, looked.duration_s)
+        (newest, duration_s), *others = several
+        recordings[stem] = Recording(stem, newest, place, duration_s)
         strange += [Strange(other, Text("another file of {stem} is kept", stem=stem)) for other, _ in others]
-    return Matched(recordings, tuple(sorted(strange, key=lambda file: file.found.path)))
+    return recordings, sorted(strange, key=lambda file: file.found.path)
 
 
-def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
-    """The files for the quarantine, with their places: the path below the root, with a number if that is taken."""
+def to_quarantine(strange: Sequence[Strange], video_root: Path) -> tuple[Strange, ...]:
+    """*strange* with the places in the quarantine: the path below the root, with a number if that is taken."""
     planned: dict[str, bool] = {}  # path: whether it is to be a folder
 
     def free(path: str, *, is_folder: bool) -> str:
@@ -444,7 +416,7 @@ def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
             folder = free(f"{folder}/{file.found.folder}", is_folder=True)
         return free(f"{folder}/{file.found.name}", is_folder=False)
 
-    return tuple(replace(file, place=place(file)) for file in matched.strange)
+    return tuple(replace(file, place=place(file)) for file in strange)
 
 
 def moves(things: Sequence[Recording | Strange]) -> list[FileMove]:

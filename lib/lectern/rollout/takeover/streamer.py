@@ -19,7 +19,7 @@ from lectern.rollout.files import Owner
 from lectern.rollout.result import at, shown, some
 from lectern.rollout.takeover import old_database, old_files
 from lectern.rollout.takeover.old_database import Judged, OldClassRow, OldFileRow
-from lectern.rollout.takeover.old_files import Claims, Matched, Recording, Scan, Strange
+from lectern.rollout.takeover.old_files import Claims, Recording, Strange
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir
 
@@ -176,7 +176,7 @@ class StreamerAdoption:
     strange: tuple[Strange, ...]
     changes: AdoptedChanges
     refusals: tuple[str, ...]
-    said: tuple[str, ...] = ()
+    said: tuple[str, ...]
 
 
 def planned(connection: Connection, sources: Sources, now: float) -> StreamerAdoption:
@@ -188,19 +188,17 @@ def planned(connection: Connection, sources: Sources, now: float) -> StreamerAdo
     database = old_database.database_file(connection)
     known = Known(old_database.files(connection), old_database.classes(connection))
     judged = old_database.judge(old_database.tasks(connection), known.classes, patterns, now)
-    scan = old_files.scan(video_root, sources.old_video_roots, database)
-    matched = old_files.match(scan.found, Claims(judged.tasks, patterns), video_root)
-    refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
+    found, elsewhere = old_files.scan(video_root, sources.old_video_roots, database)
+    recordings, strange = old_files.match(found, Claims(judged.tasks, patterns), video_root)
+    refusals = [*_of_places(known, elsewhere, video_root, database), *judged.refusals]
+    refusals += _unobtainable(judged, recordings)
     if (more := len(refusals) - MOST_REFUSALS) > 0:
         refusals[MOST_REFUSALS:] = [Text("and {n:,} more", n=more)]
-    by_stem = [matched.recordings[stem] for stem in sorted(matched.recordings)]
-    plan = StreamerAdoption(
-        tuple(recording for recording in by_stem if recording.found.path != recording.place),  # those out of place
-        old_files.to_quarantine(matched, video_root),
-        planned_rows(known, video_root, judged, matched.recordings, now),
-        tuple(refusals),
-    )
-    return replace(plan, said=tuple(_said(plan, judged, video_root)))
+    moves = [recording for _, recording in sorted(recordings.items()) if recording.found.path != recording.place]
+    aside = old_files.to_quarantine(strange, video_root)
+    changes = planned_rows(known, video_root, judged, recordings, now)
+    said = _said(moves, aside, changes, judged, video_root)
+    return StreamerAdoption(tuple(moves), aside, changes, tuple(refusals), tuple(said))
 
 
 def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
@@ -223,7 +221,7 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     return list(plan.said) if steps or plan.changes.files or plan.changes.classes else []
 
 
-def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
+def _of_places(known: Known, elsewhere: Iterable[str], video_root: Path, database: Path | None) -> Iterator[str]:
     """Folders that cannot be put in order, and rows that cannot be named."""
     if video_root.exists() and not video_root.is_dir():
         yield Text("{path} is no folder; set VIDEO_ROOT to one", path=shown(video_root))
@@ -238,7 +236,7 @@ def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None
             database=shown(database),
             root=shown(video_root),
         )
-    for folder in scan.elsewhere:
+    for folder in elsewhere:
         yield Text(
             "{folder} is on another file system than {root}, and files go there by rename only; take it out of "
             "old_video_roots, or set VIDEO_ROOT to a folder on it",
@@ -250,9 +248,9 @@ def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None
         yield Text(text, key=shown(key))
 
 
-def _unobtainable(judged: Judged, matched: Matched) -> Iterator[str]:
+def _unobtainable(judged: Judged, recordings: Mapping[str, Recording]) -> Iterator[str]:
     for it in judged.going:
-        if it.stem not in matched.recordings and it.stem not in judged.urls:
+        if it.stem not in recordings and it.stem not in judged.urls:
             why = Text(
                 "its recording {stem} is not on this host, and its video_url is no http address; put the file into "
                 "old_video_roots, or cancel the class in the old program",
@@ -268,49 +266,44 @@ _COUNTED: Mapping[str, Callable[[int], str]] = {
     "class": lambda n: Text.many("{n:,} class", "{n:,} classes", n=n),
 }
 _FILES = {
-    FileState.READY: msgid("ready, in video_list"),
-    FileState.DOWNLOADING: msgid("to be downloaded, because a class needs it and it is not here"),
-    FileState.BAD: msgid("in video_list, but not here: it takes no room any more"),
+    FileState.READY: Text("ready, in video_list"),
+    FileState.DOWNLOADING: Text("to be downloaded, because a class needs it and it is not here"),
+    FileState.BAD: Text("in video_list, but not here: it takes no room any more"),
 }
 _CLASSES = {
-    AiringState.READY: msgid("taken over, ready to be aired"),
-    AiringState.WAITING: msgid("taken over, waiting for its recording"),
-    AiringState.AIRED: msgid("in class_list, but ended: it needs its recording no more"),
-    AiringState.CANCELLED: msgid(
+    AiringState.READY: Text("taken over, ready to be aired"),
+    AiringState.WAITING: Text("taken over, waiting for its recording"),
+    AiringState.AIRED: Text("in class_list, but ended: it needs its recording no more"),
+    AiringState.CANCELLED: Text(
         "in class_list, but not, or without times, in task_list: it needs its recording no more"
     ),
 }
 
 
-def _said(plan: StreamerAdoption, judged: Judged, video_root: Path) -> Iterator[str]:
-    """One sentence a kind of change, and of what is left alone."""
+def _said(
+    moves: Iterable[Recording], strange: Iterable[Strange], changes: AdoptedChanges, judged: Judged, video_root: Path
+) -> Iterator[str]:
+    """One sentence a kind of change, and of what is left alone; none of a kind that there is not."""
     renamed = (
         Text("{old} to {new}", old=shown(recording.found.path), new=Path(recording.place).relative_to(video_root))
-        for recording in plan.moves
+        for recording in moves
     )
-    yield from _told(renamed, Text("moved to record-id names"), "recording")
-    aside = (Text("{file} ({why})", file=shown(file.found.path), why=file.why) for file in plan.strange)
-    yield from _told(aside, Text("moved to {folder}", folder=video_root / cache_dir.QUARANTINE), "file")
-    files, classes = plan.changes.files, plan.changes.classes
-    for file_state, text in _FILES.items():
-        yield from _told((stem for stem, row in files.items() if row.get("state") is file_state), text, "recording")
-    yield from _told(
-        (stem for stem, row in files.items() if "state" not in row), Text("of video_list completed"), "row"
-    )
-    for state, text in _CLASSES.items():
-        yield from _told(
-            (shown(class_id) for class_id, row in classes.items() if row.get("state") is state), text, "class"
-        )
-    completed = (shown(class_id) for class_id, row in classes.items() if "state" not in row)
-    yield from _told(completed, Text("of class_list completed"), "row")
-    yield from _told(
-        judged.unreadable.values(), Text("of task_list left alone, because their times cannot be read"), "row"
-    )
-    yield from _told(judged.refused, Text("still refused, as this program has answered before"), "class")
+    aside = (Text("{file} ({why})", file=shown(file.found.path), why=file.why) for file in strange)
+    kinds: list[tuple[str, str, Iterable[str]]] = [
+        ("recording", Text("moved to record-id names"), renamed),
+        ("file", Text("moved to {folder}", folder=video_root / cache_dir.QUARANTINE), aside),
+        *(("recording", text, _getting(state, changes.files)) for state, text in _FILES.items()),
+        ("row", Text("of video_list completed"), _getting(None, changes.files)),
+        *(("class", text, map(shown, _getting(state, changes.classes))) for state, text in _CLASSES.items()),
+        ("row", Text("of class_list completed"), map(shown, _getting(None, changes.classes))),
+        ("row", Text("of task_list left alone, because their times cannot be read"), judged.unreadable.values()),
+        ("class", Text("still refused, as this program has answered before"), judged.refused),
+    ]
+    for thing, what, names in kinds:
+        if known := list(names):
+            yield Text("{things} {what}: {names}", things=_COUNTED[thing](len(known)), what=what, names=some(known))
 
 
-def _told(names: Iterable[str], what: str, thing: str) -> Iterator[str]:
-    """A sentence with the number of *names*, and some of them; none if there are no names."""
-    if known := list(names):
-        what = what if isinstance(what, Text) else Text(what)
-        yield Text("{things} {what}: {names}", things=_COUNTED[thing](len(known)), what=what, names=some(known))
+def _getting(state: FileState | AiringState | None, rows: Mapping[str, Values]) -> list[str]:
+    """The keys of the *rows* that get *state*; None: of those that keep theirs."""
+    return [key for key, row in rows.items() if row.get("state") is state]
