@@ -74,14 +74,8 @@ class Waiter:
         return stem(*self.key)
 
 
-def waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[list[Waiter]]:
-    """The classes on all waiting lists, in slices, in the order of each list; a wrong list gives one without a name."""
-    all_waiters = _waiters(client, names)
-    while slice_ := list(islice(all_waiters, SLICE)):
-        yield list(dict.fromkeys(slice_))
-
-
 def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
+    """The classes on all waiting lists, in the order of each list; a wrong list gives one without a name."""
     for keys in redis_keys.slices_of(client, names.waiting, SLICE):
         with client.pipeline(transaction=False) as pipe:
             for name, _ in keys:
@@ -310,7 +304,8 @@ class OldLists:
 
     def _sorted(self, adoption: TeacherAdoption) -> Iterator[_Cases]:
         """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
-        for slice_ in waiters(self.client, self.names):
+        waiters = _waiters(self.client, self.names)
+        while slice_ := list(dict.fromkeys(islice(waiters, SLICE))):
             ids, cases = [waiter.class_id for waiter in slice_], _Cases()
             known = bookings.by_id(self.connection, ids) if self._has_tables else {}
             adoption.named += [
@@ -345,10 +340,7 @@ class OldLists:
             adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
     def _is_handed_over(self, booking: Booking) -> bool:
-        past = (
-            events.of_thing(self.connection, journal, class_id=booking.class_id, stems=[]) if self._has_tables else ()
-        )
-        return any(event.what == ADOPTED for event in past)
+        return self._has_tables and bool(events.known(self.connection, journal, ADOPTED, [booking.class_id]))
 
 
 def _why_left(waiter: Waiter, why: str, state: RenditionState | None) -> str:
