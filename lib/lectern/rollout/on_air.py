@@ -40,19 +40,18 @@ def refusals(wanted: Spec, now: float) -> list[str]:
     An upgrade harms no class that the playout holds; a teacher's inbox keeps the messages that arrive during the stop.
     """
     held = _held(wanted)
+    if wanted.role == "teacher" and held:
+        return []
+    pattern = msgid(
+        "{classes}: on air or due within {minutes:g} minutes{unheld}. Roll out after {until}, or with "
+        "-e rollout_quiet_minutes=0 if only those count that are on air."
+    )
     if wanted.role == "teacher":
-        classes = [] if held else list(_of_teacher(wanted, now))
         pattern = msgid(
             "{classes}: not yet placed on a streamer, and due within {minutes:g} minutes{unheld}. Roll out after "
             "{until}, or with -e rollout_quiet_minutes=0 if only those count that are on air."
         )
-    else:
-        classes = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held))
-        pattern = msgid(
-            "{classes}: on air or due within {minutes:g} minutes{unheld}. Roll out after {until}, or with "
-            "-e rollout_quiet_minutes=0 if only those count that are on air."
-        )
-    return _told(pattern, classes, held, minutes=wanted.quiet_minutes)
+    return _told(pattern, _harmed(wanted, now, wanted.quiet_minutes * 60, held), held, minutes=wanted.quiet_minutes)
 
 
 def cut_now(wanted: Spec, now: float) -> list[str]:
@@ -63,7 +62,7 @@ def cut_now(wanted: Spec, now: float) -> list[str]:
     pattern = msgid(
         "{classes}: on air, and would be cut{unheld}. Roll back after {until}, or now with -e even_on_air=true."
     )
-    return _told(pattern, list(_of_streamer(wanted, now, 0, held)), held)
+    return _told(pattern, _harmed(wanted, now, 0, held), held)
 
 
 def _held(wanted: Spec) -> HeldClasses | None:
@@ -109,24 +108,20 @@ def coming(database: Store, role: str, now: float) -> Iterator[ComingClass]:
             yield from (ComingClass(*row) for row in connection.execute(wanted, {"now": now}))
 
 
-def _of_streamer(
-    wanted: Spec, now: float, within_s: float, held: HeldClasses | None
-) -> Iterator[tuple[float, float, str]]:
-    for class_ in coming(store.of(wanted), wanted.role, now):
-        is_held = held is not None and class_.class_id in held.classes
-        if class_.start is not None and class_.start <= now + within_s and not is_held:
-            times = Text("{begin} to {end}", begin=at(class_.start), end=at(class_.end))
-            yield class_.start, class_.end, _named(class_.class_id, times)
-
-
-def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
-    for class_ in coming(store.of(wanted), wanted.role, now):
-        if class_.start is not None and class_.start <= now + wanted.quiet_minutes * 60 and class_.state in _UNPLACED:
-            yield class_.start, class_.end, _named(class_.class_id, f"{at(class_.start)}, {class_.state}")
-
-
-def _named(class_id: str, what: str) -> str:
-    return Text("class {class_id} ({what})", class_id=shown(class_id), what=what)
+def _harmed(wanted: Spec, now: float, within_s: float, held: HeldClasses | None) -> list[tuple[float, float, str]]:
+    """The classes that begin within *within_s*, and that a stop would harm: begin, end, and the class in words."""
+    harmed: list[tuple[float, float, str]] = []
+    for class_id, start, end, state in coming(store.of(wanted), wanted.role, now):
+        if start is None or start > now + within_s:
+            continue
+        if wanted.role == "teacher":
+            is_harmed, what = state in _UNPLACED, f"{at(start)}, {state}"
+        else:
+            is_harmed = held is None or class_id not in held.classes
+            what = Text("{begin} to {end}", begin=at(start), end=at(end))
+        if is_harmed:
+            harmed.append((start, end, Text("class {class_id} ({what})", class_id=shown(class_id), what=what)))
+    return harmed
 
 
 BRIDGE_S = 20.0

@@ -171,7 +171,7 @@ def left_behind(wanted: Spec) -> Iterator[str]:
         return
 
     def to_come(database: Store) -> set[str]:
-        coming = on_air.coming(database, wanted.role, now) if database.exists() else ()
+        coming = on_air.coming(database, wanted.role, now)
         return {class_.class_id for class_ in coming if wanted.role == "streamer" or class_.state in _OPEN}
 
     if left := to_come(before) - to_come(after):
