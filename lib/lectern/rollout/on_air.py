@@ -194,7 +194,7 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
         ) from error
     except PlayoutUnreachable:
         pass  # the old worker ended, as it should
-    after = _asked(path, "status")
+    after = _status_after(path)
     if after["release"] == before["release"]:
         if is_led:
             files.switch_link(link, str(led))
@@ -212,6 +212,15 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
         **{name: taken.get(name, 0) for name in ("kept", "sessions", "gap_s")},
     )
     return StepAnswer(changed=True, said=[text])
+
+
+def _status_after(path: Path) -> dict[str, Any]:
+    """The status of the playout after an upgrade; raises CallAPerson if it is gone: a rollback says so, and goes on."""
+    try:
+        return _asked(path, "status")
+    except PlayoutUnreachable as error:
+        text = msgid("{error}. Start it (systemctl start lectern-playout), or provision the host")
+        raise CallAPerson("{sentence}.", sentence=Text(text, error=error)) from error
 
 
 def _asked(path: Path, do: str) -> dict[str, Any]:
