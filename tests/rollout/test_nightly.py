@@ -358,6 +358,17 @@ def test_what_a_copy_that_was_broken_off_has_left_there_goes_before_the_next_one
     }
 
 
+def test_a_database_whose_name_has_a_blank_is_copied_off_the_host(live: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    (there / "lectern").mkdir(parents=True)
+    database = live.rename(live.with_name("prefect 1.db"))
+    with sftp_server(there) as target:
+        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
+        found = told("--database", f"sqlite:///{database}", "--name", "prefect", *words)
+    assert found["failed"] is None
+    assert sha256(there / "lectern" / Path(str(found["folder"])).name / database.name) == found["sha256"]
+
+
 def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, folder: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()

@@ -256,7 +256,7 @@ def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
     here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
     _sftp(target, f'put -pR "{here}" {there}.part')
     listed = _sftp(target, f"ls -ln {there}.part").splitlines()
-    words = [line.split() for line in listed if not line.startswith("sftp>")]
+    words = [line.split(maxsplit=8) for line in listed if not line.startswith("sftp>")]  # a name may have blanks
     come = {of[-1].rpartition("/")[2]: int(of[4]) for of in words if len(of) >= 9 and of[0][0] == "-"}
     sent = {path.name: path.stat().st_size for path in folder.iterdir()}
     if come != sent:
