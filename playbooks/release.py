@@ -22,6 +22,7 @@ from rich.console import Console
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.rollout.files import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 GLIBC = (2, 28)
@@ -173,7 +174,7 @@ def install(requirements: str, target: Target, into: Path) -> None:
 def manifest(tree: Path, source: Source, target: Target) -> bytes:
     """The manifest for the host: what this is, which hosts it fits, its sizes, and the checksum of all files."""
     files = _files(tree)
-    sums = "".join(f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.relative_to(tree)}\n" for one in files)
+    sums = "".join(f"{sha256(one)}  {one.relative_to(tree)}\n" for one in files)
     told = {
         "name": "lectern",
         "version": source.version,
@@ -207,9 +208,7 @@ def pack(file: Path, tree: Path, told: bytes, built_at: int) -> Path:
             _add(tar, MANIFEST, told, built_at)
             for one in _files(tree):
                 _add(tar, f"{PACKAGES}/{one.relative_to(tree)}", one.read_bytes(), built_at)
-        with part.open("rb") as packed:
-            digest = hashlib.file_digest(packed, "sha256").hexdigest()
-        (Path(folder) / checksum.name).write_text(f"{digest}  {file.name}\n", encoding="ascii")
+        (Path(folder) / checksum.name).write_text(f"{sha256(part)}  {file.name}\n", encoding="ascii")
         part.replace(file)
         (Path(folder) / checksum.name).replace(checksum)
     return checksum
@@ -243,10 +242,9 @@ def built(target: Target, dist: Path, console: Console) -> Path:
         scratch = Path(name)
         console.print("Building the wheel of lectern")
         own = _own_wheel(ROOT, scratch, found)
-        digest = hashlib.sha256(own.read_bytes()).hexdigest()
         console.print(f"Installing what uv.lock wants for {target.name}")
         tree = scratch / "packages"
-        install(f"{_locked(ROOT)}{own} --hash=sha256:{digest}\n", target, tree)
+        install(f"{_locked(ROOT)}{own} --hash=sha256:{sha256(own)}\n", target, tree)
         console.print("Packing it")
         dist.mkdir(parents=True, exist_ok=True)
         file = dist / f"lectern-{found.version}-{target.name}.tar.gz"

@@ -24,16 +24,13 @@ def render_instance(wanted: Spec, journal: RolloutJournal) -> None:
     for path in (wanted.instance.parent, wanted.instance):
         files.make_folder(path, 0o755)
     files.switch_link(wanted.instance / "venv", f"../../releases/{wanted.version}/venv")
-    files.write(wanted.instance / SETTINGS, _settings(wanted).encode(), files.Owner.user(wanted.user, 0o600))
+    settings = env_file.edited("", wanted.own)
+    files.write(wanted.instance / SETTINGS, settings.encode(), files.Owner.user(wanted.user, 0o600))
     files.write(wanted.instance / PROGRAM, wanted.program_conf.encode(), files.PUBLIC)
     stays = {wanted.id, wanted.current.resolve().name, *journal.history().standing}
     for name in {note.id for note in journal.notes()} - stays:
         if (folder := wanted.instance.parent / name).is_dir():
             shutil.rmtree(folder)
-
-
-def _settings(wanted: Spec) -> str:
-    return env_file.edited("", wanted.own)
 
 
 def pending(wanted: Spec) -> list[TextDifference]:
@@ -42,7 +39,7 @@ def pending(wanted: Spec) -> list[TextDifference]:
     target, now = _target(wanted), files.link_target(wanted.current)
     if now != target:
         differences.append(TextDifference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
-    file, new = wanted.instance / SETTINGS, _settings(wanted)
+    file, new = wanted.instance / SETTINGS, env_file.edited("", wanted.own)
     if env_file.read(file) != new:
         texts = env_file.read(wanted.current / SETTINGS), new
         differences.append(TextDifference(str(file), *(env_file.shown(it, env_file.values(it)) for it in texts)))
@@ -64,13 +61,9 @@ def _program(wanted: Spec) -> str:
     return str(wanted.current / PROGRAM)
 
 
-def _places(wanted: Spec) -> list[Path]:
-    return [wanted.current, wanted.conf, *wanted.old_confs]
-
-
 def apply(wanted: Spec) -> list[str]:
     """Point the link to the instance, remove the old programs' files, and link the new program's file."""
-    files.sweep(*_places(wanted))
+    files.sweep(wanted.current, wanted.conf, *wanted.old_confs)
     sentences: list[str] = []
     if files.link_target(wanted.current) != _target(wanted):
         files.switch_link(wanted.current, _target(wanted))
@@ -87,7 +80,7 @@ def apply(wanted: Spec) -> list[str]:
 
 def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
-    files.sweep(*_places(wanted))
+    files.sweep(wanted.current, wanted.conf, *wanted.old_confs)
     sentences: list[str] = []
     if files.link_target(wanted.current) != before.link:
         if before.link is None:

@@ -7,7 +7,7 @@ from typing import Any
 from lectern.db import schema
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import BESIDE, Text, joined, msgid
-from lectern.rollout import release_link, rollback, settings_files, supervisord
+from lectern.rollout import release_link, rollback, settings_files, steps, supervisord
 from lectern.rollout.backup import host, store
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
@@ -70,7 +70,7 @@ def _schema(wanted: Spec) -> list[str]:
         schema.check(engine, wanted.role)
     if wanted.role == "streamer":
         with database.reading() as connection:
-            connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
+            connection.exec_driver_sql(steps.PROOF).all()
     return []
 
 

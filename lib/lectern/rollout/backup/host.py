@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -195,14 +195,10 @@ def refuse_small_disk(wanted: Spec) -> None:
 
 def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """Back up the host while it works; a finished backup of this rollout is never written again."""
-    answer = StepAnswer()
-    if check:
-        _say_what_is_due(wanted, RolloutJournal.of(wanted), answer)
-        return answer
-    with locked(wanted.rollout_dir):
-        journal = RolloutJournal.of(wanted)
+    answer, journal = StepAnswer(), RolloutJournal.of(wanted)
+    with nullcontext() if check else locked(wanted.rollout_dir):
         _say_what_is_due(wanted, journal, answer)
-        if not answer.changed:
+        if check or not answer.changed:
             return answer
         answer.said.clear()
         refuse_small_disk(wanted)
