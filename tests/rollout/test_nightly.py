@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from lectern.cli.app import app
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout.backup import nightly, store
+from lectern.rollout.backup import nightly, opened, store
 from lectern.rollout.files import sha256
 from lectern.storage import disk
 from tests.stage.postgres import Databases
@@ -204,7 +204,7 @@ def test_a_backup_of_one_kind_of_database_takes_the_place_of_none_of_the_other(l
 def test_nothing_is_put_back_under_a_program_that_is_at_work(live: Path) -> None:
     """It would go on writing into the file that is gone, and all of that would be lost at its next start."""
     path = str(told("streamer")["folder"])
-    with store.opened(store.at(f"sqlite:///{live}")) as engine:
+    with opened(f"sqlite:///{live}") as engine:
         with engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM task_list")
         done = typed("streamer", "--restore", path)
@@ -234,7 +234,7 @@ def test_a_teacher_on_postgresql_is_dumped_and_the_dump_restored(folder: Path, p
     found = store.at(url.render_as_string(hide_password=False))
     with pytest.raises(Misuse, match="no such database"):
         nightly.make(found, "teacher-t", Path("/tmp"))
-    with store.opened(found) as engine, engine.begin() as connection:
+    with opened(found.url) as engine, engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE order_list AS SELECT n FROM generate_series(1, 50) n")
     folder.mkdir()
     assert nightly.make(found, "teacher-t", folder).rows == {"order_list": 50}

@@ -10,7 +10,7 @@ import redis
 from sqlalchemy import URL, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import host, nightly, postgres, quoted, store
+from lectern.rollout.backup import host, nightly, quoted, rows, store, tables
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.files import sha256
 from tests.effects.redis_servers import redis_server, url_of
@@ -130,7 +130,7 @@ def test_a_restore_brings_back_what_was_copied(live: URL, tmp_path: Path) -> Non
     execute(live, "ALTER TABLE a ADD COLUMN added text")  # by a newer release: the rows stay what they were
     found.put_back(tmp_path / copied.file, copied.rows, "root")
     with found.reading() as connection:
-        assert postgres.rows(connection) == copied.rows
+        assert rows(connection) == copied.rows
 
 
 def test_nothing_is_put_back_under_another_teacher_at_work(live: URL, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_nothing_is_put_back_under_another_teacher_at_work(live: URL, tmp_path: 
     ):
         found.put_back(tmp_path / copied.file, copied.rows, "root")
     with found.reading() as connection:
-        assert postgres.rows(connection)["a"] == 0, "nothing was put back"
+        assert rows(connection)["a"] == 0, "nothing was put back"
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_teacher_on_postgresql_goes_there_and_back(server: URL, client: redis.
     teacher.done("window", wanted=wanted)
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
     with PostgresServer(address).reading() as connection:
-        assert "order_list" in postgres.tables(connection)
+        assert "order_list" in tables(connection)
     assert not (teacher.code / "teacher.db").exists(), "the file of the inventory is not its database"
 
     execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (1, 'h', 'x', 'c-1')")

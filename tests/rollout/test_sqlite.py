@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from lectern.db.engine import open_database, open_to_read
+from lectern.db.engine import open_database
 from lectern.errors import CallAPerson
-from lectern.rollout import files
-from lectern.rollout.backup import sqlite
+from lectern.rollout import backup, files
+from lectern.rollout.backup import rows, sqlite
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.files import sha256
 from tests.rollout.steps import by_table
@@ -125,7 +125,7 @@ def test_a_copy_is_tried_by_a_restore_that_the_program_s_own_engine_opens(
         opened.append(url)
         return open_database(url)
 
-    monkeypatch.setattr(sqlite, "open_database", noted)
+    monkeypatch.setattr(backup, "open_database", noted)
     found, copied = SqliteFile(live), SqliteFile(live).copy(tmp_path)
     found.try_restore(copied, tmp_path)
     assert opened == [f"sqlite:///{tmp_path}/.restored.db"]
@@ -185,8 +185,8 @@ def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live:
     with closing(sqlite3.connect(live)) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}")
     before = {path: path.read_bytes() for path in live.parent.iterdir()}
-    with closing(open_to_read(live)) as connection:
-        assert sqlite.rows(connection.execute) == {"a": 199, "b": 199}
+    with SqliteFile(live).reading() as connection:
+        assert rows(connection) == {"a": 199, "b": 199}
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
 
 
@@ -204,8 +204,8 @@ def test_a_look_leaves_the_wal_of_a_killed_writer_as_it_is(live: Path) -> None:
     code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
     subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
     before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
-    with SqliteFile(live).untouched(), closing(open_to_read(live)) as connection:
-        assert sqlite.rows(connection.execute) == {"a": 199 + 7, "b": 199 + 7}
+    with SqliteFile(live).untouched(), SqliteFile(live).reading() as connection:
+        assert rows(connection) == {"a": 199 + 7, "b": 199 + 7}
     after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
     assert after == before
 

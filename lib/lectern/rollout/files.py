@@ -50,20 +50,13 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in *folder* survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync(path: Path) -> None:
-    """Make the file *path*, and its name, survive a power loss."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
 
 
 def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
@@ -81,7 +74,7 @@ def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _give(descriptor: int, owner: Owner) -> None:
@@ -115,7 +108,7 @@ def remove(path: Path) -> bool:
         path.unlink()
     except FileNotFoundError:
         return False
-    sync_folder(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -150,7 +143,7 @@ def switch_link(link: Path, target: str) -> None:
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)
-    sync_folder(link.parent)
+    sync(link.parent)
 
 
 def link_target(link: Path) -> str | None:

@@ -99,7 +99,7 @@ class RolloutJournal:
         finally:
             os.close(descriptor)
         if is_new:
-            files.sync_folder(self.path.parent)
+            files.sync(self.path.parent)
 
     def state(self, id_: str) -> State:
         """How far the rollout *id_* is on this host, by the journal alone."""

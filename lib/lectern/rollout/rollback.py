@@ -17,8 +17,8 @@ from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.migrations.steps import shape
 from lectern.redis import client as redis_client
-from lectern.rollout import on_air, redis_keys, release_link, settings_files, steps, supervisord, takeover
-from lectern.rollout.backup import host, store
+from lectern.rollout import files, on_air, redis_keys, release_link, settings_files, steps, supervisord, takeover
+from lectern.rollout.backup import host, opened, store
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.journal import RolloutJournal, interruption, locked, standing
 from lectern.rollout.result import StepAnswer, shown, some
@@ -82,7 +82,7 @@ def _close(wanted: Spec) -> list[str]:
     A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
     """
     now = time.time()
-    with store.opened(store.of(wanted)) as engine, schema.in_words(engine), transaction(engine) as connection:
+    with opened(store.of(wanted).url) as engine, schema.in_words(engine), transaction(engine) as connection:
         known = old_database.classes(connection)
         over = {row.class_id for row in known.values() if row.state == AiringState.CANCELLED}
         tasks = [row for row in old_database.tasks(connection) if row.class_id in over]
@@ -284,7 +284,7 @@ class _Way:
         wanted, copied = self.wanted, self.silent
         if copied is None:
             return  # the window had not reached its first change
-        store.of(wanted).sweep()
+        files.sweep(*store.of(wanted).files)
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
             self.answer.say(*host.restore(wanted, copied))

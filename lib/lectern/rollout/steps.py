@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lectern import health
@@ -11,8 +12,8 @@ from lectern.db.engine import transaction
 from lectern.errors import LecternError
 from lectern.i18n import Text, labelled, msgid
 from lectern.migrations.steps import shape
-from lectern.rollout import redis_keys, release_link, settings_files, supervisord, takeover
-from lectern.rollout.backup import host, store
+from lectern.rollout import files, redis_keys, release_link, settings_files, supervisord, takeover
+from lectern.rollout.backup import host, opened, store
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import StepAnswer, TextDifference
 from lectern.rollout.settings_files import SettingsFile
@@ -127,7 +128,7 @@ class StepWork:
         is_due = table is not None and bool(table.lacks(["institution_id"]))
         if self.check:
             return is_due and self._told(answer, [COLUMN])
-        with store.opened(store.of(self.wanted)) as engine, schema.in_words(engine), transaction(engine) as connection:
+        with opened(store.of(self.wanted).url) as engine, schema.in_words(engine), transaction(engine) as connection:
             if is_due:
                 connection.exec_driver_sql(COLUMN)
             if table is not None:
@@ -140,14 +141,15 @@ class StepWork:
             return self._told(
                 answer, [sentence for sentence in schema_changes(self.wanted) if "institution_id" not in sentence]
             )
-        with store.opened(store.of(self.wanted)) as engine:
+        with opened(store.of(self.wanted).url) as engine:
             done = schema.upgrade(engine, self.wanted.role)
             if self.wanted.role == "streamer":
                 with engine.connect() as connection:
                     connection.exec_driver_sql(PROOF).all()
         copied = host.silent(self.wanted)
         if copied is None or not copied.file:  # the database is new, and ours
-            store.of(self.wanted).give(self.wanted.user)
+            for file in filter(Path.exists, store.of(self.wanted).files):
+                files.give(file, files.Owner.user(self.wanted.user, 0o640))
         return self._told(answer, done)
 
     def switch(self, answer: StepAnswer) -> bool:
@@ -271,7 +273,7 @@ def checked(wanted: Spec) -> StepWork:
 def schema_changes(wanted: Spec) -> list[str]:
     """What the migration would change; raises if the database cannot be brought up to this release."""
     database = store.of(wanted)
-    with database.untouched(), store.opened(database) as engine:
+    with database.untouched(), opened(database.url) as engine:
         return schema.plan(engine, wanted.role)
 
 

@@ -8,7 +8,7 @@ from lectern.db import schema
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.rollout import release_link, rollback, settings_files, steps, supervisord
-from lectern.rollout.backup import host, store
+from lectern.rollout.backup import host, opened, store
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import Failed, StepAnswer
@@ -66,7 +66,7 @@ def faults_of_new(wanted: Spec) -> Iterator[str]:
 
 def _schema(wanted: Spec) -> list[str]:
     database = store.of(wanted)
-    with database.untouched(), store.opened(database) as engine:
+    with database.untouched(), opened(database.url) as engine:
         schema.check(engine, wanted.role)
     if wanted.role == "streamer":
         with database.reading() as connection:

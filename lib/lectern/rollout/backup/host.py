@@ -286,7 +286,7 @@ def set_aside(folder: Path, why: str) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     target = files.free(folder.with_name(f"{folder.name}.{why}-{stamp}"))
     folder.rename(target)
-    files.sync_folder(folder.parent)
+    files.sync(folder.parent)
     return target
 
 
@@ -362,5 +362,5 @@ def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
         file.write("\n}\n")
     files.sync(part)
     part.replace(target)
-    files.sync_folder(target.parent)
+    files.sync(target.parent)
     return number

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
-
 from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
@@ -28,18 +26,12 @@ from lectern.storage import disk
 SLACK_BYTES = 64 << 20
 
 
-class NightlyBackup(BaseModel):
-    """The manifest of a finished backup, which is written last; without a *file*, there was no database."""
-
-    model_config = ConfigDict(frozen=True)
+class NightlyBackup(Copy):
+    """The manifest of a finished backup, which is written last."""
 
     name: str
     folder: str
     database: str
-    file: str = ""
-    size_bytes: int = 0
-    sha256: str = ""
-    rows: dict[str, int] = {}
     made_at: float
     version: str = __version__
     copied_to: str = ""
@@ -97,9 +89,9 @@ def proved(database: Store, part: Path) -> Copy:
 def finished(manifest: M, part: Path) -> M:
     """Write the manifest, and give *part* its name; all of it is on the disk when this returns."""
     files.write_json(part / disk.MANIFEST, manifest.model_dump(mode="json"))
-    files.sync_folder(part)
+    files.sync(part)
     part.rename(manifest.path)
-    files.sync_folder(manifest.path.parent)
+    files.sync(manifest.path.parent)
     return manifest
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, NullPool, create_engine, inspect, text
+from sqlalchemy import URL, Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.rollout import files
-from lectern.rollout.backup import Copy, quoted
+from lectern.rollout.backup import Copy, quoted, rows, tables
 from lectern.rollout.files import sha256
 
 COPY_TIMEOUT_S = 3600.0
@@ -123,12 +123,6 @@ class PostgresServer:
                 if name not in rows:
                     connection.execute(text(f"DROP TABLE {quoted(name)} CASCADE"))
 
-    def give(self, user: str) -> None:
-        """Do nothing: the user that made the tables owns them already."""
-
-    def sweep(self) -> None:
-        """Do nothing: a restore is one transaction, so a crash leaves nothing of it."""
-
     @contextmanager
     def _scratch(self, file: Path) -> Iterator["PostgresServer"]:
         """A scratch database on the same server with the content of *file*; it is dropped at the end."""
@@ -210,17 +204,6 @@ class PostgresServer:
             kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
             refused = msgid("{shown}: PostgreSQL refused ({words}). Nothing was changed.")
             raise kind(Text(refused, shown=self.shown, words=words)) from error
-
-
-def tables(connection: Connection) -> list[str]:
-    """The names of the database's tables."""
-    return sorted(inspect(connection).get_table_names())
-
-
-def rows(connection: Connection) -> dict[str, int]:
-    """The number of rows of each table."""
-    counts = {name: text(f"SELECT count(*) FROM {quoted(name)}") for name in tables(connection)}  # noqa: S608 (quoted)
-    return {name: connection.execute(count).scalar_one() for name, count in counts.items()}
 
 
 def _drop_abandoned(connection: Connection) -> None:

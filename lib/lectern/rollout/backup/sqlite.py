@@ -1,23 +1,22 @@
 """A SQLite database in a file: copied while others write to it, the copy proved, and put back."""
 
-import os
 import shutil
 import sqlite3
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from lectern.db.engine import BUSY_TIMEOUT_S, open_database, open_to_read, read_only, reader_of, reading
+from lectern.db.engine import BUSY_TIMEOUT_S, open_to_read, read_only, reader_of, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
-from lectern.rollout.backup import Copy, quoted
+from lectern.rollout.backup import Copy, opened, quoted, rows
 from lectern.rollout.files import sha256
 
 Row = dict[str, Any]
@@ -26,17 +25,6 @@ Row = dict[str, Any]
 COPY_TIMEOUT_S = 600.0
 SIDES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside a database."""
-_TABLES = "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Engine]:
-    """An engine for the database of *url*, of either kind, which is disposed of at the end."""
-    engine = open_database(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,7 @@ class SqliteFile:
         try:
             _put(folder / copied.file, scratch.file, files.PRIVATE)
             with opened(scratch.url) as engine, _in_words(scratch.file), reading(engine) as connection:
-                counted = rows(connection.exec_driver_sql)
+                counted = rows(connection)
             if counted != copied.rows:
                 raise CallAPerson(
                     "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Does "
@@ -169,7 +157,7 @@ class SqliteFile:
         aside = files.free(self.file.with_name(f"{self.file.name}.damaged"))
         for file in filter(Path.exists, self.files):
             aside.with_name(file.name.replace(self.file.name, aside.name, 1)).hardlink_to(file)
-        files.sync_folder(aside.parent)
+        files.sync(aside.parent)
         return aside
 
     def clear(self) -> None:
@@ -177,20 +165,13 @@ class SqliteFile:
         for file in self.files:
             files.remove(file)
 
-    def give(self, user: str) -> None:
-        """Give a database that root has just made to *user*."""
-        files.give(self.file, files.Owner.user(user, 0o640))
-
-    def sweep(self) -> None:
-        """Remove what a crash has left of a restore."""
-        files.sweep(self.file)
-
 
 def proved(file: Path) -> Copy:
     """See that the copy *file*, which no other program uses, is a whole database; raises CallAPerson if it is not."""
     alone = f"{file.as_uri()}?mode=ro&immutable=1"  # reading it leaves nothing beside the file
-    with _in_words(file), closing(sqlite3.connect(alone, uri=True, isolation_level=None)) as connection:
-        words = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(alone, uri=True), poolclass=NullPool)
+    with _in_words(file), engine.connect() as connection:
+        words = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
         if words != ["ok"]:
             raise CallAPerson(
                 "{file}: the copy is damaged, so the database is ({why}). Nothing was changed. Mend it by hand "
@@ -198,13 +179,7 @@ def proved(file: Path) -> Copy:
                 file=file,
                 why="; ".join(map(str, words)),
             )
-        return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection.execute))
-
-
-def rows(execute: Callable[[str], Any]) -> dict[str, int]:
-    """The number of rows of each table, counted by *execute*, of the driver's connection or of an engine's."""
-    names = sorted(row[0] for row in execute(_TABLES.format("main")).fetchall())
-    return {name: execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0] for name in names}  # noqa: S608 (quoted)
+        return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection))
 
 
 def _put(copied: Path, file: Path, owner: files.Owner) -> None:
@@ -214,15 +189,13 @@ def _put(copied: Path, file: Path, owner: files.Owner) -> None:
     """
     part = file.with_name(f".{file.name}.part")
     files.make_private(part)
-    with copied.open("rb") as source, part.open("r+b") as target:
-        shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
+    shutil.copyfile(copied, part)
     files.give(part, owner)
+    files.sync(part)
     for side in SIDES:
         files.remove(file.with_name(file.name + side))
     part.replace(file)
-    files.sync_folder(file.parent)
+    files.sync(file.parent)
 
 
 def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -> Iterator[Row]:
@@ -238,7 +211,8 @@ def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -
 
 
 def _tables(connection: sqlite3.Connection, schema: str) -> list[str]:
-    return [row[0] for row in connection.execute(_TABLES.format(schema))]
+    names = f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"  # noqa: S608
+    return [row[0] for row in connection.execute(names)]
 
 
 def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[str]:

@@ -1,11 +1,9 @@
 """The database of a host's role, whichever kind it is: a SQLite file, or one on a PostgreSQL server."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Engine, make_url
+from sqlalchemy import make_url
 
-from lectern.rollout.backup import sqlite
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.spec import Spec
@@ -30,8 +28,3 @@ def of(wanted: Spec) -> Store:
 def _file(path: Path) -> SqliteFile:
     """The database at *path*; if that is a link, its target, beside which SQLite keeps its other files."""
     return SqliteFile(path.resolve() if path.is_symlink() else path)
-
-
-def opened(database: Store) -> AbstractContextManager[Engine]:
-    """An engine for the database, which is disposed of at the end."""
-    return sqlite.opened(database.url)

@@ -4,7 +4,7 @@ import time
 
 from lectern.db.engine import transaction
 from lectern.rollout import redis_keys
-from lectern.rollout.backup import store
+from lectern.rollout.backup import opened, store
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer, teacher
 from lectern.rollout.takeover.streamer import Sources
@@ -27,7 +27,7 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
 
 def adopt(wanted: Spec) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
-    with store.opened(store.of(wanted)) as engine:
+    with opened(store.of(wanted).url) as engine:
         if wanted.role == "streamer":
             done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
             return [f"{sentence}." for sentence in done]
