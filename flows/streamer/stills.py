@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flows.host import StreamerHost
+from flows.host import StreamerHost, log
 from flows.playout_link import NotTaken
 from lectern.db import leases
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import Caught, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
 
@@ -77,11 +77,12 @@ class StillServer:
             if not picture.done():
                 await asyncio.sleep(JOIN_S)
                 asked, self._asked = self._asked, []
-                pictures: Sequence[bytes | str]
-                try:
+                pictures: Sequence[bytes | str] = ()
+                with Caught() as failed:  # whoever waits is answered, whatever happened
                     pictures = await ffmpeg.jpegs([excerpt for excerpt, _ in asked])
-                except (LecternError, OSError) as error:
-                    pictures = [str(error)] * len(asked)
+                if failed.error is not None:
+                    log.warning("stills: %d pictures cannot be made: %r", len(asked), failed.error)
+                    pictures = [str(failed.error)] * len(asked)
                 for (_, waits), made in zip(asked, pictures, strict=True):
                     if isinstance(made, bytes):
                         waits.set_result(made)

@@ -155,3 +155,21 @@ async def test_of_many_that_are_looked_at_few_are_made_anew(monkeypatch: pytest.
         with pytest.raises(TryAgain):
             await kept.of("c-4", fail)
     assert made.count("failed") == 2
+
+
+async def test_a_child_that_fails_as_nobody_foresaw_leaves_nobody_waiting(
+    streamer: StreamerHost, said: Said, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
+    names = ["c-1", "c-2", "c-3"]
+    said.classes = [{**said.classes[0], "class_id": name} for name in names]
+    said.confirmed = {name: {"file": f"/{name}.flv"} for name in names}
+
+    async def jpegs(_: list[bytes]) -> list[bytes | str]:
+        raise ValueError("not enough values to unpack")
+
+    monkeypatch.setattr(ffmpeg, "jpegs", jpegs)
+    asked = [client.get(f"/still/{name}.jpg", headers={"Authorization": "Bearer s-1"}) for name in names]
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*asked)
+    assert {one.status_code for one in answers} == {404}

@@ -149,6 +149,18 @@ def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> N
     assert any("Took away the old backup" in one for one in said)
 
 
+def test_an_old_backup_whose_manifest_is_damaged_stays_and_fails_no_new_one(host: Host) -> None:
+    old = host.parsed()
+    backup_host.make(old)
+    manifest = old.backup_dir / backup_host.MANIFEST
+    manifest.write_text("{")
+    newest = host.parsed(keep=1, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "7"})
+    said = backup_host.make(newest).said
+    assert backup_host.read(newest.backup_dir) is not None
+    assert manifest.exists()
+    assert any(str(manifest) in one for one in said)
+
+
 def test_a_file_that_changes_while_it_is_read_spoils_nothing_and_is_named(tmp_path: Path) -> None:
     folder, busy = tmp_path / "code", tmp_path / "code/busy.log"
     folder.mkdir()

@@ -43,7 +43,7 @@ def pending(wanted: Spec) -> list[TextDifference]:
     if env_file.read(file) != new:
         texts = env_file.read(wanted.current / SETTINGS), new
         differences.append(TextDifference(str(file), *(env_file.shown(it, env_file.values(it)) for it in texts)))
-    text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
+    text = wanted.conf.read_text(encoding="utf-8", errors="replace") if wanted.conf.exists() else ""
     if text != wanted.program_conf or files.link_target(wanted.conf) != _program(wanted):
         differences.append(TextDifference(str(wanted.conf), text, wanted.program_conf))
     # An old file can hold secrets (environment=), so only its removal is shown.

@@ -214,7 +214,7 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
             names = ", ".join(backup.code.unsteady[:10])
             answer.say(Text("Written to while they were archived: {names}.", names=names))
         answer.more["backup"] = str(wanted.backup_dir)
-        answer.say(*(Text("Took away the old backup {name}.", name=name) for name in _prune(wanted, journal)))
+        answer.say(*_prune(wanted, journal))
     return answer
 
 
@@ -291,12 +291,24 @@ def set_aside(folder: Path, why: str) -> Path:
 
 
 def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
-    """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back."""
+    """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back; says which.
+
+    One whose manifest is damaged stays, and is named: it is no fault of the backup that was just made.
+    """
     history, folder = journal.history(), wanted.backups_dir
-    dated = [(backup.made_at, path) for path in folder.iterdir() if (backup := read(path)) is not None]
+    dated: list[tuple[float, Path]] = []
+    damaged: list[str] = []
+    for path in folder.iterdir():
+        try:
+            backup = read(path)
+        except CallAPerson as error:
+            damaged.append(error.message)
+        else:
+            dated += [(backup.made_at, path)] if backup is not None else []
     needed = {wanted.id, history.half, *history.standing}
     newest = [path for _, path in sorted(dated, reverse=True)]
-    return nightly.prune(folder, wanted.role, newest, wanted.keep, needed)
+    gone = nightly.prune(folder, wanted.role, newest, wanted.keep, needed)
+    return [*damaged, *(Text("Took away the old backup {name}.", name=name) for name in gone)]
 
 
 def restorable(wanted: Spec) -> SqliteFile:
