@@ -1,6 +1,7 @@
 """The supervisor goes on, whatever becomes of its workers: with it all classes would end."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -12,11 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from lectern.playout import __main__ as playout_program
 from lectern.playout import supervisor as holder_module
 from lectern.playout import worker_process
 from lectern.playout.supervisor import HeldSession, PlayoutSupervisor
 from lectern.playout.worker_process import Gone, Pipe
 from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/playout.md", "examples/units/lectern-playout.service"])
+def test_the_supervisor_starts_as_it_is_written_down(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever copies the line into a unit of theirs finds out otherwise when the classes should be on air."""
+    (part,) = re.findall(r"__main__\.py (\w+) --dir", (ROOT / name).read_text())
+    monkeypatch.setattr(sys, "argv", ["playout", part, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        playout_program.main()
+    assert ended.value.code == 0
 
 
 @pytest.fixture
