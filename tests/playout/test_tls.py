@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import os
 import signal
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lectern.playout import kernel, worker
+from lectern.playout import kernel, net, worker
 from lectern.playout.rtmp import target
 from tests.playout import flvs
 from tests.playout.receiver import HOST, Receiver
@@ -101,6 +102,22 @@ async def test_a_server_without_tls_is_told_in_words(says: bytes, words: str) ->
         found = await worker.connect_refusal(target(f"rtmps://{HOST}:{port}/live/c1"), trusted)
     assert found is not None
     assert found.startswith(words)
+
+
+async def test_an_address_that_this_machine_cannot_reach_hides_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of IPv6 where there is none: the others are tried, and the reason is that of the first."""
+    odd, listed = 12345, list[int]()
+
+    async def found(host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)) for family in listed]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    with socket.create_server((HOST, 0)) as server:
+        where = target(f"rtmp://{HOST}:{server.getsockname()[1]}/live/c1")
+        listed[:] = odd, socket.AF_INET
+        (await net.connect(where, 0, None)).close()
+    listed[:] = socket.AF_INET, odd
+    assert await worker.connect_refusal(where, None) == "Connection refused"
 
 
 @pytest.mark.live

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from lectern.playout.rtmp import Target
 from lectern.playout.sentences import cleaned, sentence
@@ -26,41 +27,45 @@ async def connect(
     """A connection to *target*, with TLS if *trusted* is given; raises OSError (also ssl.SSLError).
 
     The kernel queues about *buffer_bytes*: with a longer queue, media would look sent before the receiver has them.
+    The error is that of the first address that is allowed: those come last that this machine can hardly reach.
     """
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    problem: OSError = OSError(sentence("{host} has no address", host=target.host))
-    for family, kind, protocol, _, address in addresses[:8]:
-        if not may_reach(str(address[0]), networks):
-            problem = OSError(
-                sentence(
-                    "{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS",
-                    host=target.host,
-                    address=address[0],
-                )
+    addresses = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    if not addresses:
+        raise OSError(sentence("{host} has no address", host=target.host))
+    allowed = [found for found in addresses[:8] if may_reach(str(found[4][0]), networks)]
+    if not allowed:
+        raise OSError(
+            sentence(
+                "{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS",
+                host=target.host,
+                address=addresses[0][4][0],
             )
-            continue
-        connection = socket.socket(family, kind, protocol)
+        )
+    problems: list[OSError] = []
+    for family, kind, protocol, _, address in allowed:
         try:
-            connection.settimeout(0)
-            queue_bytes = max(MIN_BUFFER_BYTES, min(buffer_bytes, MAX_BUFFER_BYTES))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, queue_bytes)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
             async with asyncio.timeout(TRY_S):
-                await loop.sock_connect(connection, address)
+                connection = await _connected(socket.socket(family, kind, protocol), address, buffer_bytes)
                 return await _secured(connection, target, trusted) if trusted is not None else connection
         except TimeoutError:
-            problem = OSError(sentence("no answer within {try_s:g} s", try_s=TRY_S))
-            connection.close()
+            problems.append(OSError(sentence("no answer within {try_s:g} s", try_s=TRY_S)))
         except OSError as error:
-            problem = error
-            connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-    raise problem
+            problems.append(error)
+    raise problems[0]
+
+
+async def _connected(connection: socket.socket, address: tuple[Any, ...], buffer_bytes: int) -> socket.socket:
+    with ExitStack() as failed:
+        failed.callback(connection.close)
+        connection.settimeout(0)
+        queue_bytes = max(MIN_BUFFER_BYTES, min(buffer_bytes, MAX_BUFFER_BYTES))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, queue_bytes)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
+        await asyncio.get_running_loop().sock_connect(connection, address)
+        failed.pop_all()
+    return connection
 
 
 def send(connection: socket.socket, data: memoryview) -> int:
