@@ -1,7 +1,6 @@
 """Starts local programs, as the only module that does so; each has a time limit, and none outlives us."""
 
 import asyncio
-import ctypes
 import errno
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
+from lectern.playout import kernel
 from lectern.playout.sentences import cleaned
 from lectern.urls import redact
 
@@ -33,31 +33,21 @@ class Started:
     as soon as that thread ends.
     """
 
-    lines: "OutputLines"
-    readers: Sequence["asyncio.Future[None]"]
-
-    def __init__(self, popen: "subprocess.Popen[bytes]", ended: asyncio.Event) -> None:
+    def __init__(self, popen: "subprocess.Popen[bytes]", ended: asyncio.Event, on_line: "OnLine | None") -> None:
         self.popen = popen
         self.ended = ended
         """Set when the program has ended, whoever holds its pipes."""
-        self.out, self.err = Tail(), Tail()
-        self._streams: list[asyncio.StreamReader] = []
+        self.out, self.err = ProgramOutput(on_line), ProgramOutput()
+        self.readers: list[asyncio.Future[None]] = []
         self._pipes: list[asyncio.BaseTransport] = []
 
     async def connect(self) -> None:
-        """Connect the program's pipes to the loop."""
+        """Connect the program's pipes to the loop, and begin to read what it prints."""
         loop = asyncio.get_running_loop()
-        for pipe in (self.popen.stdout, self.popen.stderr):
-            self._streams.append(asyncio.StreamReader())
-            protocol = partial(asyncio.StreamReaderProtocol, self._streams[-1])
-            self._pipes.append((await loop.connect_read_pipe(protocol, pipe))[0])
-
-    def read(self, on_line: "OnLine | None") -> None:
-        """Begin to read what it prints."""
-        out, err = self._streams
-        self.lines = OutputLines(on_line)
-        readers = drain(out, self.out, self.lines), drain(err, self.err, None)
-        self.readers = [asyncio.ensure_future(reader) for reader in readers]
+        for pipe, output in ((self.popen.stdout, self.out), (self.popen.stderr, self.err)):
+            stream = asyncio.StreamReader()
+            self._pipes.append((await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, stream), pipe))[0])
+            self.readers.append(asyncio.ensure_future(output.drain(stream)))
 
     @property
     def is_over(self) -> bool:
@@ -71,12 +61,16 @@ class Started:
                 reader.result()
 
     def close(self) -> None:
-        """Close our ends of the pipes, also of pipes that somebody else still holds."""
+        """Read no more, and close our ends of the pipes, also of pipes that someone in another session still holds."""
+        for reader in self.readers:
+            reader.cancel()
         for pipe in self._pipes:
             pipe.close()
 
 
-async def _start(name: str, begin: "Callable[[], subprocess.Popen[bytes]]", stdin: bytes | None) -> Started:
+async def _start(
+    name: str, begin: "Callable[[], subprocess.Popen[bytes]]", stdin: bytes | None, on_line: "OnLine | None"
+) -> Started:
     """Start the program *name*, which reads *stdin*; raises OSError if it cannot be started."""
     loop = asyncio.get_running_loop()
     coming: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
@@ -111,7 +105,7 @@ async def _start(name: str, begin: "Callable[[], subprocess.Popen[bytes]]", stdi
 
     with ExitStack() as failed:
         failed.callback(_give_up, coming)
-        started = Started(await coming, ended)
+        started = Started(await coming, ended, on_line)
         failed.callback(started.close)
         await started.connect()
         failed.pop_all()
@@ -132,26 +126,6 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: o
     return False
 
 
-def _popen(
-    argv: Sequence[str],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    before_exec: Callable[[], None] | None,
-    stdin: bytes | None,
-) -> "subprocess.Popen[bytes]":
-    """A program in a process group of its own."""
-    return subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env=None if env is None else {**os.environ, **env},
-        process_group=0,
-        preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
-    )
-
-
 def _feed(popen: "subprocess.Popen[bytes]", text: bytes) -> None:
     if popen.stdin is not None:
         with suppress(BrokenPipeError, ConnectionResetError), popen.stdin:  # it may end without reading
@@ -165,7 +139,6 @@ def _kill(popen: "subprocess.Popen[bytes]") -> None:
             pipe.close()
 
 
-# Reads what programs print: keeps the end of it, and hands lines on.
 KEPT_BYTES = 8192
 """Number of bytes that are kept of the end of each output."""
 
@@ -176,32 +149,23 @@ OnLine = Callable[[str], bool | None]
 
 
 @dataclass
-class Tail:
-    """The last 8 KiB of what a program printed."""
+class ProgramOutput:
+    """What a program prints: keeps the end of it, hands each line on, and remembers the last progress."""
 
+    on_line: OnLine | None = None
+    progressed_at: float = field(default_factory=time.monotonic)
     kept: bytearray = field(default_factory=bytearray)
-
-    def add(self, data: bytes) -> None:
-        """Keep the end of *data*."""
-        self.kept += data[-KEPT_BYTES:]
-        del self.kept[:-KEPT_BYTES]
+    rest: bytes = b""
 
     @property
     def text(self) -> str:
-        """What is kept, as text."""
+        """The last 8 KiB."""
         return self.kept.decode(errors="replace")
 
-
-@dataclass
-class OutputLines:
-    """Cuts bytes into lines at newlines and carriage returns, hands them on, and remembers the last progress."""
-
-    on_line: OnLine | None
-    progressed_at: float = field(default_factory=time.monotonic)
-    rest: bytes = b""
-
     def add(self, data: bytes) -> None:
-        """Hand on the lines that *data* completes; a line without an end is cut at 64 KiB."""
+        """Hand on the lines that *data* completes, at newlines or carriage returns; a longer line is cut at 64 KiB."""
+        self.kept += data[-KEPT_BYTES:]
+        del self.kept[:-KEPT_BYTES]
         *whole, self.rest = re.split(rb"[\r\n]+", self.rest + data)
         if len(self.rest) > CHUNK_BYTES:
             whole, self.rest = [*whole, self.rest], b""
@@ -213,6 +177,12 @@ class OutputLines:
         self._hand_on(self.rest)
         self.rest = b""
 
+    async def drain(self, stream: asyncio.StreamReader) -> None:
+        """Read *stream* to its end."""
+        while data := await stream.read(CHUNK_BYTES):
+            self.add(data)
+        self.end()
+
     def _hand_on(self, line: bytes) -> None:
         if line and (self.on_line is None or self.on_line(line.decode(errors="replace")) is not False):
             self.progressed_at = time.monotonic()
@@ -223,21 +193,7 @@ def last_line(text: str) -> str:
     return cleaned(redact(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
 
 
-async def drain(stream: asyncio.StreamReader, tail: Tail, lines: OutputLines | None) -> None:
-    """Read what a program prints to its end."""
-    while data := await stream.read(CHUNK_BYTES):
-        tail.add(data)
-        if lines is not None:
-            lines.add(data)
-    if lines is not None:
-        lines.end()
-
-
 # Runs in a child between fork and exec; imports nothing there, because another thread could hold the import lock.
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
 def preexec(
     file_limit_bytes: int | None, nice: int, memory_limit_bytes: int | None = None
 ) -> Callable[[], None] | None:
@@ -245,9 +201,9 @@ def preexec(
 
     Shared libraries do not count as memory: those of ffmpeg alone take 200 MB of addresses.
     """
-    if _LIBC is None and file_limit_bytes is None and memory_limit_bytes is None and not nice:
+    if sys.platform != "linux" and file_limit_bytes is None and memory_limit_bytes is None and not nice:
         return None
-    parent, libc = os.getpid(), _LIBC
+    parent = os.getpid()
 
     def child() -> None:
         if nice:
@@ -256,10 +212,7 @@ def preexec(
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
         if memory_limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:  # we died before the child could ask
-                os._exit(1)
+        kernel.die_with(parent)
 
     return child
 
@@ -278,7 +231,6 @@ class _Ended(TryAgain):
 
     def __init__(self, program: str, seconds: float, last_words: str) -> None:
         super().__init__(Text(self.said, program=program, seconds=seconds, last_words=last_words or Text("nothing")))
-        self.program = program
         self.seconds = seconds
         self.last_words = last_words
 
@@ -299,11 +251,9 @@ class Stalled(_Ended):
 class Finished:
     """A program that ended by itself; *output* and *errors* are the last 8 KiB of each."""
 
-    argv: tuple[str, ...]
     returncode: int
     output: str
     errors: str
-    seconds: float
 
     @property
     def last_words(self) -> str:
@@ -339,8 +289,21 @@ async def run(
     """
     started_at = time.monotonic()
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
+
+    def begin() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
+            process_group=0,
+            preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
+        )
+
     try:
-        child = await _start(argv[0], partial(_popen, argv, cwd, env, before_exec, stdin), stdin)
+        child = await _start(argv[0], begin, stdin, on_line)
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
             raise Misuse(
@@ -351,17 +314,16 @@ async def run(
         raise Misuse(text, argv=argv[0], strerror=error.strerror, name=name) from error
     except OSError as error:  # no process or memory to be had just now
         raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror) from error
-    child.read(on_line)
     try:
         cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
     finally:
         await shielded(_end(child, grace_s))
     if cause is not None:
-        seconds = time.monotonic() - (started_at if cause is TimedOut else child.lines.progressed_at)
+        seconds = time.monotonic() - (started_at if cause is TimedOut else child.out.progressed_at)
         raise cause(argv[0], seconds, last_line(child.err.text))
     returncode = child.popen.returncode
     assert returncode is not None  # _end has reaped it
-    return Finished(tuple(argv), returncode, child.out.text, child.err.text, time.monotonic() - started_at)
+    return Finished(returncode, child.out.text, child.err.text)
 
 
 async def shielded(work: Coroutine[object, object, T]) -> T:
@@ -385,7 +347,7 @@ async def _watch(
     ending = asyncio.ensure_future(child.ended.wait())
     try:
         while child.popen.returncode is None:
-            stalled_at = deadline if stall_s is None else child.lines.progressed_at + stall_s
+            stalled_at = deadline if stall_s is None else child.out.progressed_at + stall_s
             pause_s = min(deadline, stalled_at) - time.monotonic()
             if pause_s <= 0:
                 return TimedOut if deadline <= stalled_at else Stalled
@@ -408,10 +370,8 @@ async def _end(child: Started, grace_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_REAP_S):
             await child.ended.wait()
-    for reader in child.readers:
-        reader.cancel()
+    child.close()
     await asyncio.wait(child.readers)
-    child.close()  # otherwise a pipe that someone in another session still holds would stay open in us
     if child.popen.returncode is None:
         pid = child.popen.pid
         raise CallAPerson("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid)

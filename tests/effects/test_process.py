@@ -31,7 +31,6 @@ async def test_a_program_that_ends_is_returned_with_its_words_fit_for_logs() -> 
     finished = await subprocesses.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
     assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
     assert finished.last_words == "err"
-    assert finished.seconds > 0
     code = "import os; os.write(2, '\\x1b[31mred\\x1b[0m \\0'.encode() + '过期'.encode('gbk') + b'x' * 900 + b'\\r\\n')"
     done = await subprocesses.run([sys.executable, "-c", code], timeout_s=30)
     assert done.last_words.startswith("red \N{REPLACEMENT CHARACTER}")
@@ -85,7 +84,7 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path
     if not pids.exists():
         raised = await timed_out(script, pids, 30)
     assert isinstance(raised, TryAgain)
-    assert raised.program == "sh"
+    assert str(raised).startswith("sh: ")
     assert not any(alive(pid) for pid in family(pids))
 
 

@@ -44,10 +44,9 @@ _PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
 class Running:
     """A program on the other host, and its output, whose first line is its process id there."""
 
-    lines: subprocesses.OutputLines
+    out: subprocesses.ProgramOutput
+    err: subprocesses.ProgramOutput = field(default_factory=subprocesses.ProgramOutput)
     channel: Any = None  # of paramiko, when it is open
-    out: subprocesses.Tail = field(default_factory=subprocesses.Tail)
-    err: subprocesses.Tail = field(default_factory=subprocesses.Tail)
     head: bytes = b""
     pid: int | None = None
     told: bool = False  # whether it was told to begin
@@ -78,7 +77,6 @@ class Running:
                 return
             self.pid, out, self.head = int(matched[1]), self.head[matched.end() :], b""
         self.out.add(out)
-        self.lines.add(out)
 
 
 _URL = re.compile(
@@ -162,7 +160,7 @@ class SshConnection:
         """
         started_at = time.monotonic()
         command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
-        running = Running(subprocesses.OutputLines(on_line))
+        running = Running(subprocesses.ProgramOutput(on_line))
         cause: _Cause = None
         ended = False
         try:
@@ -173,11 +171,10 @@ class SshConnection:
         finally:
             await subprocesses.shielded(self._close(running, argv[0], ended=ended))
         if cause is not None:
-            seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.lines.progressed_at)
+            seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.out.progressed_at)
             raise cause(on_host(argv[0], self.host), seconds, subprocesses.last_line(running.err.text))
         returncode = self._returncode(running, argv[0])
-        spent_s = time.monotonic() - started_at
-        return subprocesses.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
+        return subprocesses.Finished(returncode, running.out.text, running.err.text)
 
     def _returncode(self, running: Running, program: str) -> int:
         assert running.channel is not None  # it was started
@@ -216,7 +213,7 @@ class SshConnection:
             out, err, ended = await self._threaded(running.read)
             running.add(out, err)
             if ended:
-                running.lines.end()
+                running.out.end()
                 return None
             now = time.monotonic()
             if now >= deadline:
@@ -224,7 +221,7 @@ class SshConnection:
             if running.pid is not None and not running.told:
                 running.told = True
                 await subprocesses.shielded(self._threaded(give))
-            elif running.told and stall_s is not None and now >= running.lines.progressed_at + stall_s:
+            elif running.told and stall_s is not None and now >= running.out.progressed_at + stall_s:
                 return subprocesses.Stalled
 
     async def _close(self, running: Running, program: str, *, ended: bool) -> None:

@@ -261,7 +261,7 @@ class _Work:
             text = msgid("{url}: is larger than the {limit_bytes} bytes that it may be")
             raise Refuse(text, errors.DOWNLOAD_FAILED, url=url, limit_bytes=limit_bytes)
         try:
-            origin.judge_wget(subprocesses.Finished(tuple(argv), code, ended.output, ended.errors, 0.0), remote.url)
+            origin.judge_wget(subprocesses.Finished(code, ended.output, ended.errors), remote.url)
         except Refuse as error:
             if error.code is errors.DISK_FULL:
                 raise FallBack(labelled(self._connection.host, error.message), errors.NO_ECS_ROOM) from error
