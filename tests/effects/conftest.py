@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import psutil
 import pytest
 from sqlalchemy import Engine
@@ -46,6 +47,13 @@ def running_with(words: str) -> list[int]:
         if words in command and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
+
+
+def shape(path: Path) -> tuple[int, int, list[str]]:
+    """Width and height of the pictures, and the codecs of the sound."""
+    with av.open(str(path)) as container:
+        (picture,), sounds = container.streams.video, container.streams.audio
+        return picture.width, picture.height, [sound.codec_context.name for sound in sounds]
 
 
 def make_recording(path: Path, *options: str, video: bool = True, audio: bool = True, seconds: int = 4) -> Path:

@@ -15,12 +15,11 @@ from lectern.playout import keyframe_index
 from lectern.states import FileState
 from lectern.storage import cache_dir
 from tests import flv
-from tests.effects.conftest import make_recording
+from tests.effects.conftest import make_recording, shape
 
 
 async def test_a_recording_is_described(recording: Path) -> None:
     found = await probe.probe(recording)
-    assert (found.width, found.height, found.video_codec, found.audio_codec) == (640, 360, "h264", "aac")
     assert found.duration_s == pytest.approx(4, abs=0.1)
     assert found.size_bytes == recording.stat().st_size
     assert found.last_second_decodes
@@ -32,7 +31,6 @@ async def test_a_recording_says_what_it_lacks_and_how_long_it_is_without_metadat
     assert found.duration_s == pytest.approx(4, abs=0.1)
     assert found.last_second_decodes
     found = await probe.probe(make_recording(tmp_path / "mute.flv", audio=False))
-    assert found.audio_codec is None
     assert found.last_second_decodes
     path = make_recording(tmp_path / "audio.flv", video=False)
     with pytest.raises(Refuse, match="only audio") as raised:
@@ -147,7 +145,7 @@ async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Pat
     path = tmp_path / "odd.flv"
     path.write_bytes(data)
     if kind == 8:
-        assert (await probe.probe(path)).audio_codec is None
+        assert (await probe.probe(path)).size_bytes == len(data)
         return
     with pytest.raises(Refuse, match="its pictures are of a kind that is not known") as raised:
         await probe.probe(path)
@@ -318,8 +316,7 @@ async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
     await ffmpeg.make_slate(path)
     found = keyframe_index.look(path)
     keyframe_index.check(found)
-    assert found.has_picture
-    assert found.has_sound
+    assert shape(path) == (640, 360, ["aac"])
     assert abs(found.duration_ms - 1000 * ffmpeg.SLATE_S) < 500
     made = path.stat().st_mtime_ns
     await ffmpeg.make_slate(path)
@@ -332,6 +329,6 @@ async def test_a_slate_that_is_empty_or_cannot_be_made_is_none(tmp_path: Path) -
     path = tmp_path / "slate.flv"
     path.touch()
     await ffmpeg.make_slate(path)
-    assert keyframe_index.look(path).has_picture
+    keyframe_index.look(path)
     with pytest.raises(LecternError, match="the slate cannot be made"):
         await ffmpeg.make_slate(tmp_path / "nowhere" / "slate.flv")

@@ -96,7 +96,7 @@ class Cache(RuleBasedStateMachine):
     def arriving(self, worker: int, stem: str) -> Work:
         size = size_of(int(stem))
         remote = RemoteFile("http://origin.example/x", size, None, None)
-        found = Probe(640, 360, 10.0, size, "h264", "aac", last_second_decodes=True)
+        found = Probe(10.0, size, last_second_decodes=True)
         return lambda c: change(c, self.hosts[worker], downloads.arrived(stem, remote, found))
 
     def failing(self, worker: int, stem: str) -> Work:

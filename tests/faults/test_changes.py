@@ -43,7 +43,7 @@ from tests.faults.interleaved import databases
 pytestmark = pytest.mark.night
 CLASSES, PORTION, ROUNDS = 10_000, 500, 14
 SIZE = 10
-PROBE = Probe(640, 360, 10.0, SIZE, "h264", "aac", last_second_decodes=True)
+PROBE = Probe(10.0, SIZE, last_second_decodes=True)
 OVER = BOOKING_OVER | {BookingState.BROKEN}
 
 

@@ -153,7 +153,7 @@ async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_anoth
 
 
 URL = "http://origin.example/6666.flv"
-PROBE = Probe(640, 360, 10.0, 10, "h264", "aac", last_second_decodes=True)
+PROBE = Probe(10.0, 10, last_second_decodes=True)
 LATE = {"class_id": "c-late", "end_time": 1_764_013_500.0}
 LONG_S = 1000
 """Seconds until the class is over."""

@@ -327,7 +327,7 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     final = cache_dir.rendition_path(streamer.settings.video_root, "2")
     part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
     with pytest.raises(Refuse):
-        streamer_downloads._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
+        streamer_downloads._finish(part, part, final, Look(part.stat().st_size, 20_000, None, ()))
     assert not final.parent.exists()
 
 
@@ -348,7 +348,7 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
     final = cache_dir.rendition_path(streamer.settings.video_root, "1")
     remote = RemoteFile("http://origin.example/1.flv", flv.size(20), None, None)
-    found = Probe(640, 360, 20.0, flv.size(20), "h264", "aac", last_second_decodes=True, mtime=1.0)
+    found = Probe(20.0, flv.size(20), last_second_decodes=True, mtime=1.0)
     downloads: list[str] = []
 
     async def fetched(_: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:

@@ -120,7 +120,7 @@ def raised(work: Callable[..., object], *given: object) -> str:
 
 def of_files() -> Iterator[str]:
     """Why a recording cannot be aired."""
-    found = Look(99, 4000, has_sound=True, has_picture=True, broken_at=12, records=())
+    found = Look(99, 4000, broken_at=12, records=())
     for head in (b"", b"MP4", b"FLV\x01", b"FLV\x01\x05\0\0\0\x08\0\0\0\0"):
         yield of("c-1", of("/v/6.flv", f"cannot be aired: {raised(flv.check_head, head)}"))
     yield red(Text("its file is damaged: {damaged}", damaged=raised(keyframe_index.check, found)))

@@ -1,4 +1,4 @@
-"""Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played.
+"""Looks into a recording on disk: whether it has pictures, how long it is, and whether its end can be played.
 
 This runs as a program of its own (``python -m lectern.media.probe PATH``): whatever a file does to a decoder,
 it does not take the memory or the life of the process that keeps the lease.
@@ -42,18 +42,14 @@ if int(av.__version__.partition(".")[0]) < 19:  # from 19 on, PyAV takes a title
 
 @dataclass(frozen=True)
 class Probe:
-    """The properties of a recording; *audio_codec* is None if it has no sound, or sound of an unknown kind.
+    """The properties of a recording with pictures.
 
     *duration_s* is what is there, whatever the header says. *last_second_decodes* is False if the end is damaged,
     or if the header promises more than is there (by more than 2 s and 1 %).
     """
 
-    width: int
-    height: int
     duration_s: float
     size_bytes: int
-    video_codec: str
-    audio_codec: str | None
     last_second_decodes: bool
     mtime: float | None = None
 
@@ -120,7 +116,6 @@ def _look(path: Path, container: InputContainer) -> Probe:
     looked = path.stat()
     size_bytes = looked.st_size
     stream = container.streams.video[0]
-    audio = container.streams.audio
     promised_s = container.duration / av.time_base if container.duration else 0.0
     begin_s = container.start_time / av.time_base if container.start_time else 0.0
     packets = _tail(path, container, stream, size_bytes)
@@ -129,16 +124,7 @@ def _look(path: Path, container: InputContainer) -> Probe:
     slack_s = max(2.0, duration_s * 0.01)
     # If the header names no duration, the last time stamp counts for it: that of a recorded live stream is its end.
     whole = promised_s - duration_s <= max(2.0, promised_s * 0.01) or abs(promised_s - end_s) <= slack_s
-    return Probe(
-        width=stream.width,
-        height=stream.height,
-        duration_s=duration_s,
-        size_bytes=size_bytes,
-        video_codec=stream.codec_context.name,
-        audio_codec=audio[0].codec_context.name if audio and audio[0].codec_context is not None else None,
-        last_second_decodes=whole and _decodes(stream, packets),
-        mtime=looked.st_mtime,
-    )
+    return Probe(duration_s, size_bytes, whole and _decodes(stream, packets), looked.st_mtime)
 
 
 def _tail(path: Path, container: InputContainer, stream: VideoStream, size_bytes: int) -> "list[Packet[Any]]":

@@ -56,8 +56,6 @@ class Look:
 
     size_bytes: int
     duration_ms: int
-    has_sound: bool
-    has_picture: bool
     broken_at: int | None
     records: tuple[Record, ...]
     holes: tuple[tuple[int, int], ...] = ()
@@ -159,7 +157,7 @@ class _Scan:
         if length_ms == 0:
             raise NotAirable(sentence("its times do not go on: all of it is at one moment"))
         holes = tuple(self._holes)
-        return Look(self._size, length_ms, SOUND in self._known, has_picture, broken_at, records, holes)
+        return Look(self._size, length_ms, broken_at, records, holes)
 
     def _walk(self) -> int | None:
         """Examine each tag; returns the offset at which the file is broken, None if it is whole."""
