@@ -160,21 +160,25 @@ class Session:
     """Bytes between a `PublisherProtocol` and a connection; *notes* gives what else its journal must keep."""
 
     def __init__(
-        self, target: Target, connection: socket.socket, notes: Callable[[], dict[str, Any]], login: str = ""
+        self,
+        target: Target,
+        connection: socket.socket,
+        notes: Callable[[], dict[str, Any]],
+        login: str = "",
+        journal: Journal | None = None,
     ) -> None:
         self.publisher = PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8), login)
         self.login = login
         self.connection = connection
-        self.journal: Journal | None = None
+        self.journal = journal
         self.written = 0
-        self.sent_at = 0.0
         self._notes = notes
         self._rest = memoryview(b"")
         self._owed = self._paid = 0
         self._intake = ReceiveBudget()
         self._deadline: float | None = time.monotonic() + SET_UP_S
         self._acknowledged, self._acknowledged_at = -1, time.monotonic()
-        if kernel.HAND_OVER and not isinstance(connection, ssl.SSLSocket):
+        if journal is None and kernel.HAND_OVER and not isinstance(connection, ssl.SSLSocket):
             self.journal = Journal()
 
     @classmethod
@@ -191,18 +195,11 @@ class Session:
         sent = counted.written - mark.offset
         if not 0 <= sent <= len(body) or len(body) < mark.size:
             raise Broken(sentence("the session's journal does not fit what was sent"))
-        self = cls.__new__(cls)
-        self.login = ""
-        self.publisher, self.connection, self.journal = (
-            PublisherProtocol.load(target, saved["publisher"]),
-            connection,
-            journal,
-        )
-        self.written, self.sent_at, self._notes = counted.written, mark.sent_at, notes
-        self._rest, self._deadline, self._intake = memoryview(body)[sent:], None, ReceiveBudget()
+        self = cls(target, connection, notes, journal=journal)
+        self.publisher = PublisherProtocol.load(target, saved["publisher"])
+        self.written, self._rest, self._deadline = counted.written, memoryview(body)[sent:], None
         self._owed, self._paid = saved["owed"], mark.paid
         self.publisher.owed = self.publisher.owed[len(self.publisher.owed) - max(0, self._owed - self._paid) :]
-        self._acknowledged, self._acknowledged_at = -1, time.monotonic()
         return self, mark, saved
 
     @property
@@ -279,8 +276,6 @@ class Session:
             raise Broken(net.words(error)) from error
         self._rest = self._rest[sent:]
         self.written += sent
-        if sent:
-            self.sent_at = time.monotonic()
 
     def watch(self, now: float) -> None:
         """Raise Broken if the peer has not answered, or has taken nothing for too long."""
