@@ -1,7 +1,7 @@
 """Messages as chunks: composed with full headers always, parsed within bounds."""
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
 from lectern.playout.rtmp import NotRtmp
@@ -112,18 +112,7 @@ class Parser:
 
     def save(self) -> dict[str, Any]:
         """The parser's whole state, as JSON; a parser that loads it goes on at the next byte."""
-        streams = {
-            str(number): [
-                chunks.timestamp,
-                chunks.delta,
-                chunks.size,
-                chunks.kind,
-                chunks.stream,
-                chunks.extended,
-                _text(chunks.body),
-            ]
-            for number, chunks in self._streams.items()
-        }
+        streams = {str(number): [*astuple(chunks)[:-1], _text(chunks.body)] for number, chunks in self._streams.items()}
         return {"chunk_bytes": self._chunk_bytes, "rest": _text(self._rest), "streams": streams}
 
     @classmethod
@@ -131,9 +120,9 @@ class Parser:
         """The parser with the state that was saved."""
         parser = cls()
         parser._chunk_bytes, parser._rest = saved["chunk_bytes"], base64.b64decode(saved["rest"])
-        for number, (time, delta, size, kind, stream, extended, body) in saved["streams"].items():
-            begun = bytearray(base64.b64decode(body))
-            parser._streams[int(number)] = _Chunks(time, delta, size, kind, stream, extended, begun)
+        for number, (*fields, body) in saved["streams"].items():
+            parser._streams[int(number)] = known = _Chunks(*fields)
+            known.body += base64.b64decode(body)
         return parser
 
     def _chunk(self, at: int) -> tuple[int, ChunkMessage | None]:
