@@ -1,11 +1,11 @@
 """A worker process as its supervisor sees it: its start and end, the pipe to it, and the memory they share."""
 
+import ctypes
 import json
 import mmap
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -142,7 +142,7 @@ class Child:
             theirs.close()
 
     def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """Its messages except "loaded", with their files."""
+        """Its messages, with their files."""
         try:
             messages = self.pipe.hear()
         except Gone:
@@ -150,7 +150,7 @@ class Child:
         for message, _ in messages:
             if message["say"] == "loaded":
                 self.loaded = message
-        return [message for message in messages if message[0]["say"] != "loaded"]
+        return messages
 
     @property
     def is_over(self) -> bool:
@@ -185,32 +185,28 @@ class Child:
         self.pipe.close()
 
 
-_DOUBLE = struct.Struct("=d")
-_NUMBER = struct.Struct("=Q")
-_LEASE, _TICK, _HANDLED = 0, 64, 128
-
-
 class Shared:
-    """Made by the supervisor; a worker opens it by the descriptor that it inherits."""
+    """Memory made by the supervisor; a worker opens it by the descriptor that it inherits."""
 
     def __init__(self, file: int | None = None) -> None:
         if file is None:
             file = kernel.memory_file("lectern-playout")
             os.ftruncate(file, mmap.PAGESIZE)
         self.file = file
-        self._memory = mmap.mmap(file, mmap.PAGESIZE)
+        memory = mmap.mmap(file, mmap.PAGESIZE)
+        # The processor writes each of them at once: whoever reads one meanwhile sees the number before, or the new one.
+        self._lease_until = ctypes.c_double.from_buffer(memory, 0)
+        self._ticked_at = ctypes.c_double.from_buffer(memory, 64)
+        self._handled = ctypes.c_uint64.from_buffer(memory, 128)
 
     @property
     def lease_until(self) -> float:
-        """The end of the lease by kernel.boot_now; read twice, because the supervisor may be writing it."""
-        while True:
-            first, second = self._get(_LEASE), self._get(_LEASE)
-            if first == second:
-                return first
+        """The end of the lease by kernel.boot_now."""
+        return self._lease_until.value
 
     @lease_until.setter
     def lease_until(self, until: float) -> None:
-        self._memory[_LEASE : _LEASE + 8] = _DOUBLE.pack(until)
+        self._lease_until.value = until
 
     def held(self) -> bool:
         """Whether the lease has not expired, so that sending is allowed."""
@@ -219,21 +215,18 @@ class Shared:
     def tick(self) -> None:
         """Record that the worker is alive, and handles no session."""
         self.handle(0)
-        self._memory[_TICK : _TICK + 8] = _DOUBLE.pack(time.monotonic())
+        self._ticked_at.value = time.monotonic()
 
     @property
     def ticked_at(self) -> float:
         """The worker's last tick, by time.monotonic."""
-        return self._get(_TICK)
+        return self._ticked_at.value
 
     def handle(self, session: int) -> None:
         """Record the number of the session that is handled now; 0 for none."""
-        self._memory[_HANDLED : _HANDLED + 8] = _NUMBER.pack(session)
+        self._handled.value = session
 
     @property
     def handled(self) -> int:
         """The number of the session that the worker handles, or handled when it hung; 0 for none."""
-        return int(_NUMBER.unpack(self._memory[_HANDLED : _HANDLED + 8])[0])
-
-    def _get(self, at: int) -> float:
-        return float(_DOUBLE.unpack(self._memory[at : at + 8])[0])
+        return self._handled.value
