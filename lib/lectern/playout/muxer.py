@@ -42,21 +42,17 @@ class Muxer:
         """Position in the class from which another demuxer takes over."""
         self.tags_left = TAGS
         """Number of tags that may still be taken in this turn."""
+        self.queue: deque[Item] = deque()
+        """Messages that wait, and must be sent together."""
         self._from_ms, self._awaits_key = 0, False
-        self._queue: deque[Item] = deque()  # messages that wait, and must be sent together
         self._sent: dict[int, bytes] = {}  # the last header or metadata of each kind that the session got
         self._resumed: tuple[Place, dict[str, Any]] | None = None
         """The place and notes of the worker before: all that is known until the file is open again."""
 
-    @property
-    def queued(self) -> bool:
-        """Whether messages wait that belong together."""
-        return bool(self._queue)
-
     def peek(self, position_ms: float) -> Item | None:
         """The next message to send if it is due, else None."""
-        if self._queue:
-            return self._queue[0]
+        if self.queue:
+            return self.queue[0]
         demuxer = self.demuxer
         if position_ms >= self.before_ms:
             position_ms = self.before_ms - 1
@@ -80,8 +76,8 @@ class Muxer:
         is_header = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
         if is_header:
             self._sent[item.kind] = item.body
-        if self._queue:
-            self._queue.popleft()
+        if self.queue:
+            self.queue.popleft()
             return True
         assert self.demuxer is not None
         self.demuxer.advance()
@@ -98,18 +94,16 @@ class Muxer:
 
     def put(self, demuxer: Demuxer, source: int, shift_ms: int = 0) -> None:
         """Send the tags of *demuxer* from now on; the caller announces its headers."""
-        if self.demuxer is not None:
-            self.demuxer.close()
+        self.drop()
         self.demuxer, self.source, self.shift_ms = demuxer, source, shift_ms
         self._from_ms, self._awaits_key = 0, False
-        self._queue.clear()
 
     def drop(self) -> None:
         """Send no tags for now."""
         if self.demuxer is not None:
             self.demuxer.close()
             self.demuxer = None
-        self._queue.clear()
+        self.queue.clear()
 
     def skip_to(self, position_ms: int) -> None:
         """Send nothing before *position_ms*, then no picture before the next keyframe."""
@@ -118,7 +112,7 @@ class Muxer:
     def forget(self) -> None:
         """Forget the headers that were sent: a new session begins."""
         self._sent.clear()
-        self._queue.clear()
+        self.queue.clear()
 
     def announce(self, position_ms: float) -> None:
         """Queue the demuxer's metadata and headers before its tags, unless the session has them."""
@@ -126,7 +120,7 @@ class Muxer:
             metadata = {} if self.demuxer.metadata is None else {flv.SCRIPT: self.demuxer.metadata}
             needed = {**metadata, **{kind: body for kind, (_, body) in self.demuxer.headers.items()}}
             missing = [kind for kind, body in needed.items() if self._sent.get(kind) != body]
-            self._queue += [Item(kind, int(position_ms), needed[kind]) for kind in missing]
+            self.queue += [Item(kind, int(position_ms), needed[kind]) for kind in missing]
 
     def resume(self, demuxer: Demuxer, mark: Mark, saved: dict[str, Any]) -> None:
         """Go on after the batch of *mark*."""

@@ -24,14 +24,6 @@ from lectern.playout.timetable import ScheduledClass
 
 
 @dataclass
-class Totals:
-    """Counts since the worker began."""
-
-    bytes: int = 0
-    reconnects: int = 0
-
-
-@dataclass
 class WorkerContext:
     """What a worker gives to its classes: threads for files, the lease, and what to call for events and connections."""
 
@@ -44,7 +36,9 @@ class WorkerContext:
     ca_file: str | None = None
     is_held: bool = False
     """Whether the lease allows sending in this tick."""
-    totals: Totals = field(default_factory=Totals)
+    sent_bytes: int = 0
+    """Bytes of media that were sent since the worker began."""
+    reconnects: int = 0
     chance: random.Random = field(default_factory=random.Random)
     _trusted: ssl.SSLContext | None = None
 
@@ -257,7 +251,7 @@ class ClassPublisher:
         """Record that the session ended, or could not be made; another is tried after the backoff."""
         was_on_air = self.state == "on_air"
         pause_s = self.backoff.failed(now.mono)
-        self._context.totals.reconnects += 1
+        self._context.reconnects += 1
         self.why, self.state = why, "trying"
         self._end_session(politely=False)
         self.say(
@@ -368,7 +362,7 @@ class ClassPublisher:
         """Send one batch, with what is owed to the server; returns the size of its media in bytes. Raises Broken."""
         muxer, media = self.feed.muxer, list[bytes]()
         size, has_header = 0, False
-        while size < BATCH_BYTES or muxer.queued:
+        while size < BATCH_BYTES or muxer.queue:
             item = muxer.peek(position_ms)
             if item is None:
                 break
@@ -383,7 +377,7 @@ class ClassPublisher:
         return size
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
-        self._context.totals.bytes += size
+        self._context.sent_bytes += size
         row = {"url": self.number, "session": self.as_run.sessions, "source": NAMES[source]}
         row |= {"from": now.wall, "to": now.wall, "position_s": round(self.position_ms(now) / 1000, 3), "bytes": size}
         last_s = self.feed.muxer.last_ms / 1000

@@ -25,10 +25,8 @@ from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
 
+
 # Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in.
-BUFFER_BYTES = 64 * 1024
-
-
 async def connect_refusal(
     target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
 ) -> str | None:
@@ -36,7 +34,7 @@ async def connect_refusal(
     login = ""
     while True:
         try:
-            connection = await net.connect(target, BUFFER_BYTES, trusted, networks)
+            connection = await net.connect(target, net.MIN_BUFFER_BYTES, trusted, networks)
         except (OSError, ValueError) as error:
             return net.words(error)
         session = Session(target, connection, dict, login)
@@ -177,9 +175,8 @@ class Worker:
         def rest() -> Iterator[None]:
             yield from self.aired.restore(over)
             yield from self.schedule.take_over(difference)
-            for class_id in (
-                entries.keys() - self.schedule.airings.keys()
-            ):  # taken off the air while no worker was there
+            # Those that were taken off the air while no worker was there.
+            for class_id in entries.keys() - self.schedule.airings.keys():
                 entries[class_id].ended = CANCELLED
                 self.schedule.ended(entries[class_id])
                 yield
@@ -311,13 +308,13 @@ class Worker:
                 yield
 
         await in_slices(shown())
-        totals, now = self.context.totals, Now.read()
+        now = Now.read()
         known_slate_s = sum(player.slate_s(now) for player in (*schedule.active.values(), *schedule.over.values()))
         status = {
             "since": self.since,
             "lateness_s": round(max(self.lateness.values(), default=0.0), 4),
-            "bytes": totals.bytes,
-            "reconnects": totals.reconnects,
+            "bytes": self.context.sent_bytes,
+            "reconnects": self.context.reconnects,
             "slate_s": round(known_slate_s, 3),
             "classes_on_air": sum(player.state == "on_air" for player in schedule.active.values()),
             "taken_over": self.taken_over,
