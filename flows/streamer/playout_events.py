@@ -23,7 +23,7 @@ from lectern.decide import airing as decide
 from lectern.decide import change
 from lectern.decide.airing import STORY
 from lectern.errors import ErrorCode
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.views import EventView
@@ -296,11 +296,8 @@ class PlayoutEvents:
             text = Text(
                 "it falls behind the clock, and {skipped_s:.0f} s of it were skipped", skipped_s=event["behind_s"]
             )
-            await self._alarm(
-                class_id,
-                errors.AIRING_BROKEN,
-                Text("{thing}: {what}", thing=text, what=Text("its receiver takes less than it is sent")),
-            )
+            why = labelled(text, Text("its receiver takes less than it is sent"))
+            await self._alarm(class_id, errors.AIRING_BROKEN, why)
         elif kind == "back":
             self._found_again(class_id)
         elif kind == "slate":
@@ -314,9 +311,7 @@ class PlayoutEvents:
         airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
         has_begun = airing is None or airing.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
-        await self._alarm(
-            class_id, errors.NO_RECORDING, Text("{thing}: {what}", thing=sent, what=why or Text("no reason is known"))
-        )
+        await self._alarm(class_id, errors.NO_RECORDING, labelled(sent, why or Text("no reason is known")))
 
     def _fetch(self, class_id: str, reported: Mapping[str, Any]) -> None:
         if reported.get("wants_file") and class_id not in self._fetching:
@@ -381,7 +376,7 @@ def _alarm(connection: Connection, changes: StreamerChanges, class_id: str, code
     """Raise an alarm, unless the class is over, or was never this streamer's."""
     airing = airings.by_id(connection, [class_id]).get(class_id)
     if airing is not None and airing.state in LIVE_AIRINGS:
-        changes.alarm(code, Text("{thing}: {what}", thing=class_id, what=why), airing)
+        changes.alarm(code, labelled(class_id, why), airing)
 
 
 @decision

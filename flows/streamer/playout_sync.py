@@ -31,6 +31,7 @@ from lectern.media import ffmpeg
 from lectern.model.facts import Airing
 from lectern.model.tables.streamer import as_runs
 from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
+from lectern.playout.timetable import NAME
 from lectern.storage import cache_dir
 from lectern.timing import backoff_s, comes
 
@@ -162,8 +163,6 @@ def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[
             unheard.add(one["class_id"])
     return unheard
 
-
-NAME = "timetable.jsonl"
 
 LOOK_EVERY_S = 3.0
 """Seconds between two beats; in each the rows are read, and the playout is asked which timetable it airs."""

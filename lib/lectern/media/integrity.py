@@ -110,11 +110,9 @@ async def trouble(path: Path, row: Cached) -> str | None:
         raise
     except OSError as error:
         return cache_dir.read_fault(path, error)
-    return (
-        None
-        if crc64 == row.crc64
-        else Text("its CRC-64 is {crc64}, not {other_crc64}", crc64=crc64, other_crc64=row.crc64)
-    )
+    if crc64 == row.crc64:
+        return None
+    return Text("its CRC-64 is {crc64}, not {other_crc64}", crc64=crc64, other_crc64=row.crc64)
 
 
 async def quick_trouble(path: Path, row: Cached) -> str | None:

@@ -135,10 +135,7 @@ def _loudness_graph(part: AudioFrame) -> Graph:
         format=part.format.name, sample_rate=part.sample_rate, layout=part.layout.name, time_base=part.time_base
     )
     meter = graph.add("ebur128", "metadata=1:framelog=quiet")
-    sink = graph.add("abuffersink")
-    source.link_to(meter)
-    meter.link_to(sink)
-    graph.configure()
+    graph.link_nodes(source, meter, graph.add("abuffersink")).configure()
     return graph
 
 

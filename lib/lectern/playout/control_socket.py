@@ -6,10 +6,9 @@ import json
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lectern.playout.kernel import Isolated, replace
 from lectern.playout.sentences import sentence
@@ -167,7 +166,7 @@ def write_timetable(path: Path, lines: Sequence[str]) -> str:
     return version
 
 
-class Client:
+class Client(AbstractAsyncContextManager["Client"]):
     """One connection. `async with await Client.connect(path) as client`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -190,12 +189,7 @@ class Client:
             raise PlayoutUnreachable(sentence("{path}: no playout answers there: {why}", path=path, why=why)) from error
         return cls(reader, writer)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -247,9 +241,8 @@ class Client:
             self._is_over = True
             while self._waiting:
                 self._answer(None)
-            with suppress(asyncio.QueueEmpty):
-                if self._events.full():
-                    self._events.get_nowait()
+            if self._events.full():
+                self._events.get_nowait()
             self._events.put_nowait(None)
             self._writer.close()
 

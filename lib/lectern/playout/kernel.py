@@ -14,9 +14,9 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from lectern.playout.sentences import sentence
 
@@ -110,16 +110,12 @@ def die_with(parent: int) -> None:
         raise SystemExit(1)
 
 
-class Isolated:
+class Isolated(AbstractContextManager["Isolated", bool]):
     """A context in which a fault of one class or request harms no other: it is kept. Errors of *through* are raised."""
 
     def __init__(self, *through: type[Exception]) -> None:
         self.error: Exception | None = None
         self._through = through
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         """Keep *error*, unless it ends the process, or a task."""
@@ -131,11 +127,9 @@ class Isolated:
     @property
     def fault(self) -> str:
         """The fault in words; empty if there was none."""
-        return (
-            sentence("a fault of the playout: {name}: {error}", name=type(self.error).__name__, error=self.error)
-            if self.error
-            else ""
-        )
+        if self.error is None:
+            return ""
+        return sentence("a fault of the playout: {name}: {error}", name=type(self.error).__name__, error=self.error)
 
 
 def say(text: str) -> None:

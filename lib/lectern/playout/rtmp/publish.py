@@ -229,12 +229,9 @@ class PublisherProtocol:
         text = ": ".join(str(fields[name]) for name in ("code", "description") if fields.get(name))
         for secret in filter(None, (self._target.password, self._target.user)):
             text = text.replace(secret, "…")
-        text = cleaned(text)
-        return (
-            sentence("the server refuses: {why}", why=text)
-            if text
-            else sentence("the server refuses, and gives no reason")
-        )
+        if not (text := cleaned(text)):
+            return sentence("the server refuses, and gives no reason")
+        return sentence("the server refuses: {why}", why=text)
 
     def _control(self, kind: int, body: bytes) -> None:
         self.owed += compose(kind, 0, 0, body, chunk_stream=_PROTOCOL)
