@@ -390,7 +390,7 @@ def is_wanted(connection: Connection, due: Due) -> bool:
 
 def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterable[LecternError], now: float) -> None:
     """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
-    its_own = [error for error in errors if decide.blame(error) is decide.Blame.HOST]
+    its_own = [error for error in errors if decide.is_of_host(error)]
     if not its_own:
         return
     message = its_own[0].message.removeprefix(f"{name}: ")

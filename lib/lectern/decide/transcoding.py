@@ -8,19 +8,7 @@ from typing import Literal
 
 from lectern import errors
 from lectern.decide.placement import Loads, proceed
-from lectern.errors import (
-    BAD_RECORDING,
-    DOWNLOAD_FAILED,
-    FORBIDDEN_ORIGIN,
-    HALF_A_RECORDING,
-    TRANSCODE_FAILED,
-    TRANSCODE_TIMED_OUT,
-    UPLOAD_FAILED,
-    ErrorCode,
-    LecternError,
-    Refuse,
-    TryAgain,
-)
+from lectern.errors import ErrorCode, LecternError, Refuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Attempt, EcsHost, Order, Rendition, RenditionKey
 from lectern.model.plan import Changes
@@ -82,7 +70,7 @@ def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
     known = Cell.NO_ROW if row is None else row.state
     for success, type_, state, what in TABLE:
         if success in (Cell.ANY, result.success) and type_ in (Cell.ANY, result.type) and state in (Cell.ANY, known):
-            late = what is Outcome.FAIL and result.code == TRANSCODE_TIMED_OUT.number
+            late = what is Outcome.FAIL and result.code == errors.TRANSCODE_TIMED_OUT.number
             return Outcome.TIME_OUT if late else what
     raise AssertionError("the table ends with a row that fits everything")
 
@@ -417,32 +405,15 @@ FAILURES = 3
 """Number of failures in a row after which a host is put aside."""
 
 
-class Blame(StrEnum):
-    """What failed."""
-
-    SOURCE = "the source"
-    TARGET = "where it is uploaded to"
-    CLOCK = "the time"
-    ENCODER = "the recording and ffmpeg"
-    HOST = "the host"
+_OF_SOURCE = frozenset({errors.DOWNLOAD_FAILED, errors.BAD_RECORDING, errors.HALF_A_RECORDING, errors.FORBIDDEN_ORIGIN})
+_OF_NO_HOST = _OF_SOURCE | {errors.UPLOAD_FAILED, errors.TRANSCODE_TIMED_OUT}
+"""The codes of errors that the source has caused, and of all that are no fault of the host."""
 
 
-BLAME: Mapping[ErrorCode, Blame] = {
-    DOWNLOAD_FAILED: Blame.SOURCE,
-    BAD_RECORDING: Blame.SOURCE,
-    HALF_A_RECORDING: Blame.SOURCE,
-    FORBIDDEN_ORIGIN: Blame.SOURCE,
-    UPLOAD_FAILED: Blame.TARGET,
-    TRANSCODE_TIMED_OUT: Blame.CLOCK,
-}
-"""Who is at fault, by the error's code; with another code, or none, it is the host."""
-
-
-def blame(error: LecternError) -> Blame:
-    """What is at fault. A source that ffmpeg refuses fails for good; after a bad output another host may succeed."""
-    if error.code is TRANSCODE_FAILED and isinstance(error, Refuse):
-        return Blame.ENCODER
-    return Blame.HOST if error.code is None else BLAME.get(error.code, Blame.HOST)
+def is_of_host(error: LecternError) -> bool:
+    """Whether the host is at fault. What ffmpeg refuses fails for good; after a bad output another host may succeed."""
+    is_refused = error.code is errors.TRANSCODE_FAILED and isinstance(error, Refuse)
+    return not is_refused and error.code not in _OF_NO_HOST
 
 
 def again(error: LecternError, tries: int) -> bool:
@@ -451,10 +422,8 @@ def again(error: LecternError, tries: int) -> bool:
     Only a fault of the host, or a passing fault of the source, is retried: an upload that failed for a minute
     would fail on every host.
     """
-    if tries >= TRIES:
-        return False
-    fault = blame(error)
-    return fault is Blame.HOST or (fault is Blame.SOURCE and isinstance(error, TryAgain))
+    is_passing = error.code in _OF_SOURCE and isinstance(error, TryAgain)
+    return tries < TRIES and (is_of_host(error) or is_passing)
 
 
 def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
