@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lectern.decide.cache import Bound, WantedRendition
-from lectern.decide.transcoding import Limits
 from lectern.model.facts import Idle, Rendition, Usage
+from lectern.settings import TeacherSettings
 from lectern.states import Backend, FileState, RenditionState, Resolution
 from lectern.wire.messages import Booking, TranscodingResult
 
@@ -139,13 +139,21 @@ underway = st.dictionaries(
     ),
     max_size=8,
 )
-limits = st.builds(
-    Limits,
-    max_attempts_a_day=st.integers(1, 6),
-    transcoding_time_out_s=st.floats(1, 1_000),
-    ecs_time_out_s=st.floats(1, 7_200),
+_SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
+
+
+def transcoders(*, oss: bool = True, ecs: bool = True, **fields: object) -> TeacherSettings:
+    """The settings of a teacher that has an OSS transcoder, an ECS transcoder, both or none, changed by *fields*."""
+    names = {"oss_transcode_url": "http://oss.example/transcode" if oss else None, "ecs_hosts": "ecs1" if ecs else ""}
+    return _SETTINGS.model_copy(update={**names, **fields})
+
+
+settings = st.builds(
+    transcoders,
     oss=st.booleans(),
     ecs=st.booleans(),
+    max_attempts_a_day=st.integers(1, 6),
+    transcoding_time_out_s=st.floats(1, 1_000),
 )
 
 

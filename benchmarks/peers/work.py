@@ -18,7 +18,6 @@ from lectern.db.writer import write
 from lectern.decide import booking as decide_booking
 from lectern.decide import reports
 from lectern.decide.placement import proceed
-from lectern.decide.transcoding import Limits
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables import streamer as streamer_tables
@@ -29,7 +28,6 @@ from lectern.wire.messages import Booking, Message, Prepare, Report
 from lectern.wire.parser import parse
 
 STREAMER = "streamer1"
-LIMITS = Limits(5, 120.0, 3600.0, oss=True, ecs=False)
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 OF_STREAMER = StreamerSettings.load(_env_file=None, streamer_name=STREAMER)
 
@@ -64,9 +62,8 @@ def order(body: str) -> str | None:
     with transaction(database("teacher")) as connection:
         changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))
         states = transcodings.states(connection, [booking.key] if booking.key else [])
-        plan = decide_booking.plan(
-            [booking], decide_booking.BookingFacts(decide_booking.already_answered(changes.orders), states), LIMITS, now
-        )
+        before = decide_booking.BookingFacts(decide_booking.already_answered(changes.orders), states)
+        plan = decide_booking.plan([booking], before, SETTINGS, now)
         if not plan.verdicts:
             return None  # delivered again
         (verdict,) = plan.verdicts

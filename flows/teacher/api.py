@@ -33,7 +33,6 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
 from lectern.decide import forecast
 from lectern.decide.placement import answer_of
-from lectern.decide.transcoding import Limits
 from lectern.errors import Malformed
 from lectern.i18n import Text
 from lectern.model.facts import Order
@@ -400,7 +399,7 @@ class ClassesApi:
         before = decide_booking.BookingFacts(decide_booking.already_answered(orders), states, taken, least_s)
         early = bookings.cancelled_before(connection, [booking.class_id for booking in booked], now) - orders.keys()
         others = [booking for booking in booked if booking.class_id not in early]
-        plan = decide_booking.plan(others, before, Limits.of(settings), now)
+        plan = decide_booking.plan(others, before, settings, now)
         by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         for verdict in plan.verdicts:
             answer = _verdict(

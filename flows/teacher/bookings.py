@@ -23,7 +23,6 @@ from lectern.decide import change as decide_change
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide_reports
 from lectern.decide.placement import CancelFacts, Choice, secondary_id
-from lectern.decide.transcoding import Limits
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as teacher_tables
@@ -70,7 +69,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
         cancels=cancels,
         least_s=forecast.least_s(connection, changes.settings) if decide_booking.may_begin(booked, states) else 0.0,
     )
-    decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
+    decide_booking.decide_orders(changes, booked, cancelled, facts)
 
 
 async def after(host: TeacherHost, plans: Sequence[Changes]) -> None:
@@ -150,14 +149,14 @@ def _author() -> str:
 
 def decided_changes(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
     """Decide changes of classes; the streamers *alive* can take classes."""
-    known, limits = facts(connection, changes, asked, alive), Limits.of(changes.settings)
+    known = facts(connection, changes, asked, alive)
     changed_before: set[str] = set()
     for message in asked:
         if message.class_id in changed_before:  # with the change before it, it may name what nobody looked for yet
             more = facts(connection, changes, [message], alive)
             known = replace(known, renditions=more.renditions | known.renditions, taken=more.taken | known.taken)
         changed_before.add(message.class_id)
-        decide_change.decide(changes, [message], known, limits)
+        decide_change.decide(changes, [message], known)
 
 
 def facts(

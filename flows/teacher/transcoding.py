@@ -102,8 +102,7 @@ def decided_results(
     loads = bookings.loads(connection, alive, changes.now) if ending else {}
     for settlement in settled:
         waiting = waiters.get(settlement.key) or Waiters(listed=_readable(settlement.key, lists))
-        ahead = transcoding.Ahead(loads, changes.now + DEADLINE_S)
-        transcoding.apply(changes, settlement, rows.get(settlement.key), waiting, ahead)
+        transcoding.apply(changes, settlement, rows.get(settlement.key), waiting, loads)
         if settlement.outcome is transcoding.Outcome.IGNORE:
             log.info("%s: a late, doubled or older result changes nothing", settlement.stem)
 
@@ -414,10 +413,10 @@ def expired(connection: Connection, changes: Changes, late: Sequence[Late], aliv
     """Settle those of *late* that no result has settled, or is about to, since their output was looked for."""
     open_ = {row.key for row in _overdue(connection, changes.now)}  # a look may take as long as a result
     waiters = waiters_of(connection, changes, [rendition.key for rendition in late if rendition.key in open_], lists)
-    ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + DEADLINE_S)
+    loads = bookings.loads(connection, alive, changes.now)
     for rendition in late:
         if rendition.key in open_:
-            transcoding.expire(changes, rendition, waiters[rendition.key], ahead)
+            transcoding.expire(changes, rendition, waiters[rendition.key], loads)
 
 
 # -- on our own ffmpeg servers -----------------------------------------------------------------------------------------

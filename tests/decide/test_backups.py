@@ -19,7 +19,7 @@ from lectern.states import BookingState
 from lectern.wire.fields import MAX_NAME
 from lectern.wire.messages import Cancel, Prepare, Release, Report
 from tests import strategies
-from tests.decide.test_booking import LIMITS
+from tests.decide.test_booking import BOTH
 
 BACKUP_URL = "rtmp://backup.example/live/c-1"
 URL = "http://origin.example/6666.flv"
@@ -155,10 +155,10 @@ def test_a_backup_stream_that_another_class_has_is_refused() -> None:
     booking = strategies.booking("c-1", push_url_backup=BACKUP_URL)
     slot = Slot("c-2", booking.start_time + 60, booking.end_time + 60)
     for stream in booking.streams:
-        made = bookings.plan([booking], BookingFacts(taken={stream: [slot]}), LIMITS, strategies.NOW)
+        made = bookings.plan([booking], BookingFacts(taken={stream: [slot]}), BOTH, strategies.NOW)
         assert made.verdicts[0].code is errors.CONFLICT
     later = strategies.booking("c-3", push_url=BACKUP_URL)
-    made = bookings.plan([booking, later], BookingFacts(), LIMITS, strategies.NOW)
+    made = bookings.plan([booking, later], BookingFacts(), BOTH, strategies.NOW)
     assert [one.code for one in made.verdicts][1] is errors.CONFLICT
 
 

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from lectern import errors
 from lectern.decide import booking as decide
 from lectern.decide.booking import BookingFacts, plan
-from lectern.decide.transcoding import Limits
 from lectern.decide.transcoding import source as chosen_source
 from lectern.model.facts import Rendition, RenditionKey, Slot
+from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.wire.messages import Booking
 from tests import strategies
-from tests.strategies import NOW, booking
+from tests.strategies import NOW, booking, transcoders
 
-LIMITS = Limits(max_attempts_a_day=5, transcoding_time_out_s=120, ecs_time_out_s=3600, oss=True, ecs=True)
+BOTH = transcoders(max_attempts_a_day=5, transcoding_time_out_s=120)
+"""The settings of a teacher that has two transcoders."""
 
 # The booking decision as the rollout note and the design word it.
 WORDS = [
@@ -53,7 +54,7 @@ def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0
 LISTED = {"720P": "http://origin.example/720", "480P": "http://origin.example/480"}
 OVER: dict[str, Any] = {"start_time": NOW - 20, "end_time": NOW}
 TAKEN = BookingFacts(taken={booking(**OVER).stream: [Slot("c-2", NOW - 100, NOW + 100)]})
-NO_TRANSCODER = Limits(5, 120, 3600, oss=False, ecs=False)
+NO_TRANSCODER = transcoders(oss=False, ecs=False)
 FAILED, TIMED_OUT = RenditionState.FAILED, RenditionState.TIMED_OUT
 LONE: dict[str, tuple[dict[str, Any], BookingFacts, str, int | None, bool]] = {
     "no resolution": ({"video_resolution": None}, of(FAILED), "placed", None, False),
@@ -76,7 +77,7 @@ LONE: dict[str, tuple[dict[str, Any], BookingFacts, str, int | None, bool]] = {
 def test_a_lone_booking_follows_its_row(case: str) -> None:
     """An alarm is raised of what cannot happen or cannot be helped alone."""
     fields, before, state, code, alarm = LONE[case]
-    planned = plan([booking(**fields)], before, LIMITS, NOW)
+    planned = plan([booking(**fields)], before, BOTH, NOW)
     (verdict,) = planned.verdicts
     assert (verdict.state, verdict.code.number if verdict.code else None, bool(verdict.alarm)) == (state, code, alarm)
     assert len(planned.attempts) == (state == "waiting" and case != "transcoding")
@@ -97,28 +98,28 @@ def test_without_a_transcoder_what_has_to_be_transcoded_is_refused_at_once() -> 
     ids=["of the old kind", "listed"],
 )
 def test_a_booking_proceeds_with_the_url_of_its_resolution(fields: dict[str, Any], url: str, stem: str) -> None:
-    (verdict,) = plan([booking(**fields)], BookingFacts(), LIMITS, NOW).verdicts
+    (verdict,) = plan([booking(**fields)], BookingFacts(), BOTH, NOW).verdicts
     assert (verdict.url, verdict.booking.stem) == (url, stem)
 
 
 def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
-    planned = plan([booking(f"c-{n}") for n in range(1_000)], BookingFacts(), LIMITS, NOW)
+    planned = plan([booking(f"c-{n}") for n in range(1_000)], BookingFacts(), BOTH, NOW)
     assert len(planned.attempts) == 1
     assert {verdict.state for verdict in planned.verdicts} == {BookingState.WAITING}
     assert len(planned.verdicts) == 1_000
 
 
 def test_a_booking_that_comes_again_is_not_decided_again() -> None:
-    planned = plan([booking(), booking()], BookingFacts(), LIMITS, NOW)
+    planned = plan([booking(), booking()], BookingFacts(), BOTH, NOW)
     assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
     assert not planned.again[0].differs
-    planned = plan([booking()], BookingFacts({"c-1": (booking().to_json(),)}, {}), LIMITS, NOW)
+    planned = plan([booking()], BookingFacts({"c-1": (booking().to_json(),)}, {}), BOTH, NOW)
     assert planned.again == [decide.Again("c-1", [])]
     assert not planned.verdicts
 
 
 def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
-    planned = plan([booking(), booking(record_id=7)], BookingFacts(), LIMITS, NOW)
+    planned = plan([booking(), booking(record_id=7)], BookingFacts(), BOTH, NOW)
     assert len(planned.verdicts) == 1
     (again,) = planned.again
     assert again.differs == [f"record_id {booking().record_id} -> 7"]
@@ -127,7 +128,8 @@ def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
 
 @pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])
 def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bool, ecs: bool, backend: str) -> None:
-    (attempt,) = plan([booking()], BookingFacts(), Limits(5, 120, 3600, oss, ecs), NOW).attempts
+    settings = transcoders(oss=oss, ecs=ecs, transcoding_time_out_s=120)
+    (attempt,) = plan([booking()], BookingFacts(), settings, NOW).attempts
     assert attempt.backend == Backend(backend)
     assert attempt.deadline == NOW + (120 if oss else 3600), "the OSS's time-out does not bound our own server"
 
@@ -139,7 +141,7 @@ def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bo
 )
 def test_attempts_are_counted_by_the_day(before: int, since: float, today: int, from_: float) -> None:
     """With a wrong date no certificate is valid, so all attempts fail: the recording would be refused for years."""
-    (attempt,) = plan([booking()], of(FAILED, before, since), LIMITS, NOW).attempts
+    (attempt,) = plan([booking()], of(FAILED, before, since), BOTH, NOW).attempts
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, today, from_)
 
 
@@ -185,14 +187,14 @@ def test_a_class_is_refused_if_even_a_quick_transcoding_would_end_after_its_star
         booking("c-2", start_time=NOW + 900),
         booking("c-3", start_time=NOW + 300),
     )
-    planned = plan([soon, later, too], BookingFacts(least_s=least_s), LIMITS, NOW)
+    planned = plan([soon, later, too], BookingFacts(least_s=least_s), BOTH, NOW)
     assert [one.code and one.code.number for one in planned.verdicts] == [code, None, None]
     assert len(planned.attempts) == 1
 
 
 def test_a_plan_reads_as_one_line_a_decision() -> None:
     batch = [booking("c-1"), booking("c-1"), booking("c-2", end_time=NOW, start_time=1)]
-    lines = plan(batch, BookingFacts(), LIMITS, NOW).lines()
+    lines = plan(batch, BookingFacts(), BOTH, NOW).lines()
     assert lines == [
         "c-1: waiting 6666_720P",
         "c-2: refused 6666_720P 410",
@@ -201,17 +203,17 @@ def test_a_plan_reads_as_one_line_a_decision() -> None:
     ]
 
 
-Batch = tuple[list[Booking], dict[RenditionKey, Rendition], Limits]
-batches = st.tuples(st.lists(strategies.bookings(), max_size=12), strategies.renditions, strategies.limits)
+Batch = tuple[list[Booking], dict[RenditionKey, Rendition], TeacherSettings]
+batches = st.tuples(st.lists(strategies.bookings(), max_size=12), strategies.renditions, strategies.settings)
 
 
 @given(batches)
 def test_each_booking_gets_one_decision_with_what_it_needs(drawn: Batch) -> None:
     """What is placed has a URL, what is refused a code, what waits a transcoding; what was given is left as it was."""
-    batch, rows, limits = drawn
+    batch, rows, settings = drawn
     known: dict[str, list[str]] = {}
     before = json.dumps([[one.to_json() for one in batch], str(rows)])
-    planned = plan(batch, BookingFacts(known, rows), limits, NOW)
+    planned = plan(batch, BookingFacts(known, rows), settings, NOW)
     assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
     decided = [verdict.booking.class_id for verdict in planned.verdicts]
     assert sorted(decided) == sorted({one.class_id for one in batch})
@@ -227,9 +229,9 @@ def test_each_booking_gets_one_decision_with_what_it_needs(drawn: Batch) -> None
 
 @given(batches)
 def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(drawn: Batch) -> None:
-    batch, rows, limits = drawn
+    batch, rows, settings = drawn
     begun = Counter(
-        (one.record_id, one.resolution) for one in plan(batch, BookingFacts({}, rows), limits, NOW).attempts
+        (one.record_id, one.resolution) for one in plan(batch, BookingFacts({}, rows), settings, NOW).attempts
     )
     assert all(count == 1 for count in begun.values())
     assert not {key for key in begun if key in rows and rows[key].state is RenditionState.TRANSCODING}
@@ -237,13 +239,13 @@ def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second
 
 @given(batches)
 def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(drawn: Batch) -> None:
-    batch, rows, limits = drawn
-    at_once = plan(batch, BookingFacts({}, rows), limits, NOW)
+    batch, rows, settings = drawn
+    at_once = plan(batch, BookingFacts({}, rows), settings, NOW)
     known: dict[str, list[str]] = {}
     rows = dict(rows)
     singly = decide.Plan()
     for one in batch:
-        step = plan([one], BookingFacts(known, rows), limits, NOW)
+        step = plan([one], BookingFacts(known, rows), settings, NOW)
         singly.verdicts += step.verdicts
         singly.attempts += step.attempts
         singly.again += step.again
@@ -263,7 +265,7 @@ def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -
         ([first, second], {}),
         ([second], {first.stream: [Slot("c-1", first.start_time, first.end_time)]}),
     ):
-        found = plan(batch, BookingFacts({}, {}, taken), LIMITS, NOW).verdicts[-1]
+        found = plan(batch, BookingFacts({}, {}, taken), BOTH, NOW).verdicts[-1]
         assert (found.booking.class_id, found.state, found.code) == ("c-2", BookingState.REFUSED, errors.CONFLICT)
         assert found.message == "c-1 is pushed to the same URL, and overlaps for 8 min"
         assert not found.alarm
@@ -273,7 +275,7 @@ def test_a_refused_class_begins_no_transcoding_and_takes_no_stream() -> None:
     ended = booking("c-0", push_url="rtmp://push.example/live/x", start_time=NOW - 900, end_time=NOW - 1)
     first = booking("c-1", push_url="rtmp://push.example/live/x")
     second = booking("c-2", push_url="rtmp://push.example/live/x", record_id=7)
-    found = plan([ended, first, second], BookingFacts(), LIMITS, NOW)
+    found = plan([ended, first, second], BookingFacts(), BOTH, NOW)
     assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused"]
     assert [one.record_id for one in found.attempts] == [6666]
 
@@ -282,7 +284,7 @@ def test_a_class_may_begin_when_another_ends_and_may_come_twice() -> None:
     first = booking("c-1", push_url="rtmp://push.example/live/x")
     later = booking("c-2", push_url=first.push_url, start_time=first.end_time, end_time=first.end_time + 60)
     other = booking("c-3", push_url="rtmp://push.example/live/y")
-    found = plan([first, later, other, first], BookingFacts(), LIMITS, NOW)
+    found = plan([first, later, other, first], BookingFacts(), BOTH, NOW)
     assert [one.state for one in found.verdicts] == ["waiting"] * 3
     assert [one.class_id for one in found.again] == ["c-1"]
 

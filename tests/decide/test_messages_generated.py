@@ -19,7 +19,6 @@ from lectern.wire.messages import Booking, Grant, Message, TranscodingResult
 from lectern.wire.outgoing import Alarm, OrderResult
 from lectern.wire.parser import COMMANDS, command_of, parse
 from tests import strategies
-from tests.decide.test_booking import LIMITS
 from tests.decide.test_reports import SETTINGS
 from tests.strategies import BOOKING, NOW
 
@@ -153,7 +152,7 @@ def test_another_booking_is_refused_now_and_the_first_one_gets_its_own_answers(s
     order = replace(Order.of(first), state=state, streamer="s1")
     changes = Changes(SETTINGS, NOW, orders={order.class_id: order})
     other = Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 600})
-    booking.decide_orders(changes, [other], [], booking.BookingFacts(), LIMITS)
+    booking.decide_orders(changes, [other], [], booking.BookingFacts())
     assert changes.orders == {order.class_id: order}
     (said,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
     assert (said.result, said.code) == ("fail", errors.CONFLICT.number)

@@ -1,7 +1,6 @@
 """A booked class is changed: admitted as a booking is, in force once its streamer has it, or left as it was."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +16,11 @@ from lectern.decide.transcoding import Waiters
 from lectern.model.facts import Order, Rendition, Slot
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import orders
-from lectern.settings import TeacherSettings
 from lectern.states import BookingState, RenditionState, Resolution
 from lectern.wire.messages import Amend, Cancel, Change, Prepare, Release, Report
 from lectern.wire.outgoing import Alarm, ChangeResult, OrderResult
 from tests import strategies
-from tests.decide.test_booking import LIMITS
+from tests.decide.test_booking import BOTH
 
 LIES: str = "http://origin.example/6666_720P.flv"
 OTHER: dict[str, Any] = {"record_id": 7777, "video_url_list": {"720P": "http://origin.example/7777_720P.flv"}}
@@ -31,9 +29,8 @@ FIRST = "c-1^1"
 
 
 @pytest.fixture
-def changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changes:
-    monkeypatch.chdir(tmp_path)
-    return Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), strategies.NOW)
+def changes() -> Changes:
+    return Changes(BOTH, strategies.NOW)
 
 
 def facts(**more: Any) -> BookingFacts:
@@ -85,7 +82,7 @@ def take(
 
 
 def change(changes: Changes, known: BookingFacts | None = None, **fields: Any) -> None:
-    decide_change.decide(changes, [Change(class_id="c-1", **fields)], known or facts(), LIMITS)
+    decide_change.decide(changes, [Change(class_id="c-1", **fields)], known or facts())
 
 
 def told(changes: Changes, kind: type[Any]) -> list[Any]:
@@ -506,7 +503,7 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
     change(changes, **OTHER)
     in_force(changes, FIRST)
     before = bookings.BookingFacts(bookings.already_answered(changes.orders))
-    made = bookings.plan([strategies.booking("c-1")], before, LIMITS, strategies.NOW)
+    made = bookings.plan([strategies.booking("c-1")], before, BOTH, strategies.NOW)
     assert [one.differs for one in made.again] == [[]]
 
 

@@ -19,7 +19,6 @@ from lectern.wire.outgoing import CancelResult
 from tests import strategies
 from tests.decide import test_class_events as told_of
 from tests.decide import test_revisions as revised
-from tests.decide.test_booking import LIMITS
 from tests.decide.test_class_events import READY, START
 from tests.decide.test_revisions import changes as changes  # noqa: PLC0414 (asked for here, too)
 
@@ -65,7 +64,7 @@ def test_a_stream_is_free_for_the_booking_that_comes_with_the_cancel_of_its_clas
     first = revised.ready(changes)
     second = strategies.booking("c-2", push_url="rtmp://push.example/live/c-1")
     taken = {stream: [Slot("c-1", first.start_time, first.end_time)] for stream in second.streams}
-    decide_orders(changes, [second], [Cancel(class_id="c-1")], revised.facts(taken=taken), LIMITS)
+    decide_orders(changes, [second], [Cancel(class_id="c-1")], revised.facts(taken=taken))
     assert changes.orders["c-1"].state is BookingState.CANCELLED
     assert changes.orders["c-2"].state is not BookingState.REFUSED, changes.orders["c-2"].message
 
@@ -73,7 +72,7 @@ def test_a_stream_is_free_for_the_booking_that_comes_with_the_cancel_of_its_clas
 def test_a_cancel_that_comes_again_beside_its_late_booking_is_answered(changes: Changes) -> None:
     """The first came before the booking, and was answered with 404."""
     known = revised.facts(early={"c-1"}, cancels=CancelFacts({"c-1": (404, "it is not booked here", 0.0)}))
-    decide_orders(changes, [strategies.booking("c-1")], [Cancel(class_id="c-1")], known, LIMITS)
+    decide_orders(changes, [strategies.booking("c-1")], [Cancel(class_id="c-1")], known)
     assert cancel_results(changes) == [("c-1", 0)]
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from flows.host import TeacherHost
 from flows.teacher.http_requests import Refused, admit, body_of
 from flows.teacher.transcoding import DEADLINE_S, ecs_run, output_gone
 from lectern.db import bookings, events, transcodings
-from lectern.decide.transcoding import Limits, next_attempt
+from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event
@@ -257,7 +257,7 @@ def _begin(
     if payload is None:
         unknown = Text("record {record}: no booking names it, so its recording is not known here", record=key[0])
         raise Refused(404, unknown)
-    own = replace(Limits.of(host.settings), oss=False)
+    own = host.settings.model_copy(update={"oss_transcode_url": None})
     attempt = next_attempt(Booking.model_validate_json(payload), key, row, own, now)
     if isinstance(attempt, Refuse):
         raise Refused(409, f"{attempt.code.number}: {attempt.message}")

@@ -20,7 +20,6 @@ from lectern.db import account, bookings, transcodings
 from lectern.db import forecast as db_forecast
 from lectern.db.writer import lines
 from lectern.decide import change as decide
-from lectern.decide.transcoding import Limits
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.model.plan import Changes
@@ -153,7 +152,6 @@ def _plan_of_booking(booking: Booking) -> list[str]:
     """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
     from lectern.decide import booking as decide_booking  # noqa: PLC0415 (only here)
     from lectern.decide import forecast  # noqa: PLC0415 (only here)
-    from lectern.decide.transcoding import Limits  # noqa: PLC0415 (only here)
 
     place = readers.teacher()
     now = time.time()
@@ -162,8 +160,8 @@ def _plan_of_booking(booking: Booking) -> list[str]:
         states = transcodings.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
         least_s = db_forecast.least_s(connection, place.settings)
-        before, limits = decide_booking.BookingFacts(known, states, taken, least_s), Limits.of(place.settings)
-        plan = decide_booking.plan([booking], before, limits, now)
+        before = decide_booking.BookingFacts(known, states, taken, least_s)
+        plan = decide_booking.plan([booking], before, place.settings, now)
         made_at = db_forecast.transcoded(connection, place.settings, now, plan.transcodings()).get(booking.stem)
     states_now = [verdict.state for verdict in plan.verdicts]
     said = ""
@@ -268,7 +266,7 @@ def _plan_of_change(message: Change) -> list[str]:
     changes = Changes(place.settings, time.time())
     with place.looking() as connection:
         known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))
-    decide.decide(changes, [message], known, Limits.of(place.settings))
+    decide.decide(changes, [message], known)
     return [
         *lines(changes),
         *(f"{row['class']}: {row['decision']} {row['code']} {row['detail']}" for row in changes.table),

@@ -20,12 +20,13 @@ from lectern.decide.placement import (
     refuse_other,
     without_cancelled,
 )
-from lectern.decide.transcoding import Limits, next_attempt
+from lectern.decide.transcoding import next_attempt
 from lectern.errors import ErrorCode
 from lectern.i18n import Text, msgid
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey, Slot
 from lectern.model.plan import Changes
 from lectern.rendition_ids import source
+from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_OVER, BookingState, RenditionState
 from lectern.wire.fields import read_resolution
 from lectern.wire.messages import Booking, Cancel
@@ -219,7 +220,7 @@ class BookingFacts:
     cancels: CancelFacts = NO_CANCEL_FACTS
 
 
-def plan(bookings: Iterable[Booking], before: BookingFacts, limits: Limits, now: float) -> Plan:
+def plan(bookings: Iterable[Booking], before: BookingFacts, settings: TeacherSettings, now: float) -> Plan:
     """Decide a batch in its order; each booking is decided with what the bookings before it have begun."""
     result = Plan()
     now_taken = {stream: list(slots) for stream, slots in before.taken.items()}
@@ -232,7 +233,7 @@ def plan(bookings: Iterable[Booking], before: BookingFacts, limits: Limits, now:
             continue
         # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
         slots = [live for stream in booking.streams for live in now_taken.get(stream, ())] if now_taken else []
-        verdict, attempt = _decide(booking, slots, now_renditions, limits, now)
+        verdict, attempt = _decide(booking, slots, now_renditions, settings, now)
         if attempt is not None and (too_late := _too_late(booking, before.least_s, now)):
             verdict, attempt = too_late, None
         if verdict.state is not BookingState.REFUSED:
@@ -288,7 +289,7 @@ def _decide(
     booking: Booking,
     slots: Iterable[Slot],
     renditions: Mapping[RenditionKey, Rendition],
-    limits: Limits,
+    settings: TeacherSettings,
     now: float,
 ) -> tuple[BookingVerdict, Attempt | None]:
     if booking.end_time <= now:
@@ -314,7 +315,7 @@ def _decide(
             return _refusal(booking, errors.URL_MISSING, text, alarm=True), None
         case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key
-            attempt = next_attempt(booking, key, renditions.get(key), limits, now)
+            attempt = next_attempt(booking, key, renditions.get(key), settings, now)
             if isinstance(attempt, Attempt):
                 return BookingVerdict(booking, BookingState.WAITING), attempt
             return _refusal(booking, attempt.code, attempt.message, alarm=True), None
@@ -325,7 +326,7 @@ def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = F
 
 
 def decide_orders(
-    changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: BookingFacts, limits: Limits
+    changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: BookingFacts
 ) -> None:
     """Decide cancels of known classes, bookings in their order, then the other cancels.
 
@@ -341,7 +342,7 @@ def decide_orders(
         taken = {stream: [it for it in slots if it.class_id not in over] for stream, slots in facts.taken.items()}
         facts = replace(facts, taken=taken)
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
-    decided = plan(others, replace(facts, known=already_answered(changes.orders)), limits, changes.now)
+    decided = plan(others, replace(facts, known=already_answered(changes.orders)), changes.settings, changes.now)
     going: list[tuple[Order, str]] = []
     for verdict in decided.verdicts:
         order = changes.book(verdict.booking)

@@ -16,7 +16,6 @@ from lectern import errors
 from lectern.decide import placement
 from lectern.decide.booking import BookingFacts, BookingVerdict, changed_fields, is_same, plan
 from lectern.decide.placement import Loads, asked_by, cancel_second, proceed
-from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
 from lectern.i18n import Text, labelled
 from lectern.model.facts import Airing, Order, Rendition, Slot
@@ -37,11 +36,11 @@ LAST_S = 5.0
 """Seconds before the end of a class in which it cannot be changed: its streamer may not do it in time."""
 
 
-def decide(changes: Changes, asked: Sequence[Change], facts: BookingFacts, limits: Limits) -> None:
+def decide(changes: Changes, asked: Sequence[Change], facts: BookingFacts) -> None:
     """Decide changes in their order; ``changes`` knows the classes, their second airings, and the revisions of both."""
     for change in asked:
         try:
-            _decide(changes, change, facts, limits)
+            _decide(changes, change, facts)
         except Refuse as error:
             changes.answer_change(change.class_id, error.code.number, error.message)
             changes.note("change refused", class_id=change.class_id, detail=labelled(error.code.number, error.message))
@@ -67,7 +66,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
         raise Refuse(labelled(asked.class_id, in_words(error)), errors.MALFORMED) from error
 
 
-def _decide(changes: Changes, asked: Change, facts: BookingFacts, limits: Limits) -> None:
+def _decide(changes: Changes, asked: Change, facts: BookingFacts) -> None:
     latest, booking = wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)
     order = changes.orders[asked.class_id]
     if is_same(_plain(latest), booking):
@@ -94,7 +93,7 @@ def _decide(changes: Changes, asked: Change, facts: BookingFacts, limits: Limits
             reason=why,
             backup_field=placement.BACKUP_FIELD,
         )
-    verdict = _admitted(changes, latest, booking, facts, limits)
+    verdict = _admitted(changes, latest, booking, facts)
     if order.state is BookingState.WAITING:
         _at_once(changes, order, booking, verdict, facts.loads)
         changes.note("changed", changes.orders[order.class_id], asked_by(asked))
@@ -132,13 +131,13 @@ def _again(changes: Changes, latest: Order) -> None:
     changes.row(class_id, "change delivered again")
 
 
-def _admitted(changes: Changes, latest: Order, booking: Booking, facts: BookingFacts, limits: Limits) -> BookingVerdict:
+def _admitted(changes: Changes, latest: Order, booking: Booking, facts: BookingFacts) -> BookingVerdict:
     """The booking table's verdict for the changed class, against all other classes. Raises Refuse if it is refused."""
     others = {
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
         for stream in booking.streams
     }
-    decided = plan([_where_it_lies(latest, booking)], replace(facts, taken=others), limits, changes.now)
+    decided = plan([_where_it_lies(latest, booking)], replace(facts, taken=others), changes.settings, changes.now)
     (verdict,) = decided.verdicts
     if verdict.code is not None:
         raise Refuse(verdict.message, verdict.code)

@@ -139,6 +139,7 @@ def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal[
 
 
 UNKNOWN_LIMIT_S = 3600.0
+"""Seconds that an ECS attempt may take at most as long as its recording's duration is unknown."""
 
 
 def total_limit_s(duration_s: float | None) -> float:
@@ -173,16 +174,8 @@ class Waiters:
     """Those of *listed* that are booked here."""
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """The streamers that classes can go to, and the deadline (epoch seconds) of an attempt that falls back to ECS."""
-
-    loads: Loads
-    ecs_deadline: float
-
-
-def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Waiters, ahead: Ahead) -> None:
-    """Do what the table says about one result."""
+def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Waiters, loads: Loads) -> None:
+    """Do what the table says about one result; *loads* are those of the streamers that classes can go to."""
     backend = settled.result.type or (row and row.backend) or "unknown"
     word = "success" if settled.result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
@@ -193,7 +186,7 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
     url = settled.result.transcode_video_url or ""
     match settled.outcome:
         case Outcome.SUCCEED if row is not None:
-            succeed(changes, settled.key, url, waiters, ahead.loads)
+            succeed(changes, settled.key, url, waiters, loads)
         case Outcome.CORRECT if row is not None:
             changes.remake(settled.key, row.state, RenditionState.SUCCESS, url=url)
         case Outcome.FAIL if row is not None:
@@ -201,7 +194,7 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
         case Outcome.TIME_OUT if row is not None:
             give_up(changes, settled.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
         case Outcome.FALL_BACK:
-            changes.fell_back_to_ecs.append((settled.key, ahead.ecs_deadline))
+            changes.fell_back_to_ecs.append((settled.key, changes.now + UNKNOWN_LIMIT_S))
         case Outcome.ALARM:
             _unknown(changes, settled, waiters.listed)
     detail = Text("{backend}: {outcome}. {why}", backend=settled.result.type or "?", outcome=settled.outcome, why=why)
@@ -219,14 +212,14 @@ class Late:
     url: str | None = None
 
 
-def expire(changes: Changes, late: Late, waiters: Waiters, ahead: Ahead) -> None:
-    """Do what was decided about a rendition whose deadline has passed."""
+def expire(changes: Changes, late: Late, waiters: Waiters, loads: Loads) -> None:
+    """Do what was decided about a rendition whose deadline has passed; *loads* are as for `apply`."""
     changes.transcoded.append((str(late.backend), late.what.name.lower()))
     match late.what:
         case Overdue.SUCCEED:
-            succeed(changes, late.key, late.url or "", waiters, ahead.loads)
+            succeed(changes, late.key, late.url or "", waiters, loads)
         case Overdue.FALL_BACK:
-            changes.fell_back_to_ecs.append((late.key, ahead.ecs_deadline))
+            changes.fell_back_to_ecs.append((late.key, changes.now + UNKNOWN_LIMIT_S))
         case Overdue.TIME_OUT:
             why = Text("no result of the old transcoding in time")
             if late.backend:
@@ -293,53 +286,31 @@ def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
 DAY_S = 86_400
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The settings that the choice of an attempt depends on."""
-
-    max_attempts_a_day: int
-    transcoding_time_out_s: float  # bounds an OSS attempt
-    ecs_time_out_s: float  # bounds an ECS attempt until its recording's duration is known
-    oss: bool  # an OSS transcoder is set up
-    ecs: bool  # an ECS transcoder is set up
-
-    @classmethod
-    def of(cls, settings: TeacherSettings) -> "Limits":
-        """The limits that *settings* set."""
-        return cls(
-            settings.max_attempts_a_day,
-            settings.transcoding_time_out_s,
-            UNKNOWN_LIMIT_S,
-            oss=settings.oss_transcode_url is not None,
-            ecs=bool(settings.ecs_hosts),
-        )
-
-
 def next_attempt(
-    booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
+    booking: Booking, key: RenditionKey, row: Rendition | None, settings: TeacherSettings, now: float
 ) -> Attempt | Refuse:
     """The next transcoding of a rendition that nobody transcodes now, from *booking*'s URLs; or why it is refused."""
     record_id, resolution = key
     thing = stem(record_id, resolution)
     source_url = source(booking, resolution)
-    if source_url is None or not (limits.oss or limits.ecs):
+    has_oss = settings.oss_transcode_url is not None
+    if source_url is None or not (has_oss or settings.ecs_hosts):
         why = Text("neither OSS nor ECS transcoding is set up")
         if source_url is None:
             why = Text("the booking names no source")
         return Refuse(labelled(thing, why), errors.NO_TRANSCODER)
     same_day = row is not None and abs(now - row.attempts_since) < DAY_S  # in the future if the clock was set back
     spent = row.attempts_today if row and same_day else 0
-    if spent >= limits.max_attempts_a_day:
+    if spent >= settings.max_attempts_a_day:
         return Refuse("{thing} failed {spent} times today", errors.ATTEMPTS_SPENT, thing=thing, spent=spent)
-    backend = Backend.OSS if limits.oss else Backend.ECS
     return Attempt(
         record_id=record_id,
         resolution=resolution,
         attempt=(row.attempt if row else 0) + 1,
         attempts_today=spent + 1,
         attempts_since=row.attempts_since if row and same_day else now,
-        backend=backend,
-        deadline=now + (limits.transcoding_time_out_s if backend is Backend.OSS else limits.ecs_time_out_s),
+        backend=Backend.OSS if has_oss else Backend.ECS,
+        deadline=now + (settings.transcoding_time_out_s if has_oss else UNKNOWN_LIMIT_S),
         source_url=source_url,
     )
 
