@@ -51,11 +51,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
     if cancelled:
         changes.learn(bookings.by_id(connection, [f"{cancel.class_id}{BACKUP}" for cancel in cancelled]))
         changes.learn(bookings.revisions_of(connection, list(changes.orders)))
-    unlisted = {
-        booking.key
-        for booking in booked
-        if booking.key and decide_booking.named_by(booking) is decide_booking.Named.NOT_IN_LIST
-    }
+    unlisted = {booking.key for booking in booked if booking.key and not decide_booking.is_listed(booking)}
     states, cancels = transcodings.states(connection, unlisted) if unlisted else {}, CancelFacts()
     if class_ids := [cancel.class_id for cancel in cancelled]:
         ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)

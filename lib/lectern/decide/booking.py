@@ -88,23 +88,8 @@ def _in_words(name: str, before: Any, now: Any) -> str:  # noqa: ANN401 (any val
     return f"{name} {before} -> {now}" if name in _SHOWN else name
 
 
-class Named(StrEnum):
-    """What a booking says of the resolution that it wants."""
-
-    NO_RESOLUTION = "names no resolution"
-    IN_LIST = "resolution in video_url_list"
-    NOT_IN_LIST = "not in the list"
-
-
-class RenditionLookup(StrEnum):
-    """What the database says of a rendition without a state."""
-
-    NOT_LOOKED_AT = "not looked at"
-    NO_ROW = "no row"
-
-
 class BookingAction(StrEnum):
-    """What is done with a booking: the table's last column."""
+    """What is done with a booking."""
 
     PROCEED = "proceed"
     WAIT = "wait"
@@ -114,35 +99,27 @@ class BookingAction(StrEnum):
     REFUSE_TIMED_OUT = "refuse with 207"
 
 
-LookupResult = RenditionState | RenditionLookup
-
-TABLE: tuple[tuple[Named, LookupResult, BookingAction], ...] = (
-    (Named.NO_RESOLUTION, RenditionLookup.NOT_LOOKED_AT, BookingAction.PROCEED),
-    (Named.IN_LIST, RenditionLookup.NOT_LOOKED_AT, BookingAction.PROCEED),
-    (Named.NOT_IN_LIST, RenditionLookup.NO_ROW, BookingAction.INSERT_REQUEST_WAIT),
-    (Named.NOT_IN_LIST, RenditionState.TRANSCODING, BookingAction.WAIT),
-    (Named.NOT_IN_LIST, RenditionState.SUCCESS, BookingAction.ALARM_REFUSE_URL_MISSING),
-    (Named.NOT_IN_LIST, RenditionState.TIMED_OUT, BookingAction.REFUSE_TIMED_OUT),
-    (Named.NOT_IN_LIST, RenditionState.FAILED, BookingAction.SET_REQUEST_WAIT),
-)
-
-_ROWS: Mapping[tuple[Named, LookupResult], BookingAction] = {(named, found): do for named, found, do in TABLE}
+_OF_STATE: Mapping[RenditionState | None, BookingAction] = {
+    None: BookingAction.INSERT_REQUEST_WAIT,  # no row
+    RenditionState.TRANSCODING: BookingAction.WAIT,
+    RenditionState.SUCCESS: BookingAction.ALARM_REFUSE_URL_MISSING,
+    RenditionState.TIMED_OUT: BookingAction.REFUSE_TIMED_OUT,
+    RenditionState.FAILED: BookingAction.SET_REQUEST_WAIT,
+}
+"""What is done with a booking that does not list the resolution it wants, by the state of that rendition."""
 
 
-def named_by(booking: Booking) -> Named:
-    """The first column of the table for *booking*."""
-    if booking.video_resolution is None:
-        return Named.NO_RESOLUTION
-    return Named.IN_LIST if booking.video_resolution in booking.urls else Named.NOT_IN_LIST
+def is_listed(booking: Booking) -> bool:
+    """Whether *booking* has the URL of what it wants, so that nobody needs to look at renditions."""
+    return booking.video_resolution is None or booking.video_resolution in booking.urls
 
 
 def action(booking: Booking, renditions: Mapping[RenditionKey, Rendition]) -> BookingAction:
-    """The last column of the table for *booking*."""
-    named = named_by(booking)
-    if named is not Named.NOT_IN_LIST:
-        return _ROWS[named, RenditionLookup.NOT_LOOKED_AT]
+    """What is done with *booking*, by what is known of *renditions*."""
+    if is_listed(booking):
+        return BookingAction.PROCEED
     row = renditions.get(booking.key) if booking.key else None
-    return _ROWS[named, RenditionLookup.NO_ROW if row is None else row.state]
+    return _OF_STATE[None if row is None else row.state]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 from lectern import errors
 from lectern.db import bookings, events, inbox, transcodings
 from lectern.db.inbox import ReceivedMessage
-from lectern.decide.booking import BookingAction, Named, action, named_by
+from lectern.decide.booking import BookingAction, action
 from lectern.decide.transcoding import source
 from lectern.errors import Malformed, Misuse
 from lectern.i18n import Text, msgid
@@ -335,7 +335,7 @@ class OldLists:
         elif not self._is_handed_over(booking):
             cases.decided.append(booking)
             text = msgid("{class_id}: already {state} is {stem}; the booking flow decides it at the start.")
-            if named_by(booking) is Named.IN_LIST:
+            if booking.video_resolution in booking.urls:
                 text = msgid("{class_id}: its booking has the URL of {stem}; the booking flow decides it at the start.")
             adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
