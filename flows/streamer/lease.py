@@ -33,7 +33,7 @@ from lectern import health
 from lectern.db import airings, cache, inbox, leases
 from lectern.decide import airing as decide
 from lectern.decide import leases as decide_leases
-from lectern.decide.leases import Answer, PartitionVerdict, Peer, Peers, PrefectAnswer
+from lectern.decide.leases import Answer, PartitionVerdict, Peers, PrefectAnswer
 from lectern.errors import Caught, TryAgain
 from lectern.model.facts import Airing, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
@@ -260,7 +260,7 @@ class HeartbeatThread:
 
     def _take(self, answer: Answer, asked_at: float) -> None:
         """Take in Redis' *answer*: a lease that was taken is given up before anything else."""
-        self._set(self._lease.answered(answer, asked_at, boot_now(), self._settings.lease_s))
+        self._set(self._lease.answered(answer, asked_at, self._settings.lease_s))
         if answer is Answer.OURS:
             if self._why:
                 log.info("lease: the control host is heard again")
@@ -426,11 +426,11 @@ class QuorumCheck:
             return Peers.SILENT  # not asked, or no heartbeat has told yet who the others are
         looks = await asyncio.gather(*(_look(*peer) for peer in self._known.items()))
         for name, look in zip(self._known, looks, strict=True):
-            log.debug("%s: %s", name, look)
+            log.debug("%s: %s", name, look.name.lower())
         return decide_leases.together(looks)
 
 
-async def _look(name: str, address: str) -> Peer:
+async def _look(name: str, address: str) -> Peers:
     return decide_leases.look(await health.of(address, LOOK_S) if address else None, name)
 
 

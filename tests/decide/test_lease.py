@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lectern.decide import leases
-from lectern.decide.leases import PARTITION_TABLE, Answer, Lease, Peer, Peers, PrefectAnswer
+from lectern.decide.leases import PARTITION_TABLE, Answer, Lease, Peers, PrefectAnswer
 
 
 def test_nobody_takes_a_class_before_its_lease_has_run_out() -> None:
@@ -67,7 +67,7 @@ HELD, OVER = 20.0, 5.0
 )
 def test_each_case_of_the_table(answer: Answer, until: float, goes_on: bool | None, end: float) -> None:
     """What Redis takes is given up whatever the witnesses say; they lengthen a lease that runs, and revive none."""
-    found = Lease(until).answered(answer, 9.0, 10.0, 45.0)
+    found = Lease(until).answered(answer, 9.0, 45.0)
     if goes_on is not None:
         found = found.witnessed(9.0, 10.0, goes_on=goes_on)
     assert found == Lease(end, answer)
@@ -75,7 +75,7 @@ def test_each_case_of_the_table(answer: Answer, until: float, goes_on: bool | No
 
 def test_no_witness_counts_once_redis_has_renewed_the_lease() -> None:
     """Its answer is of the time before."""
-    renewed = Lease(HELD).answered(Answer.OURS, 10.0, 10.0, 45.0)
+    renewed = Lease(HELD).answered(Answer.OURS, 10.0, 45.0)
     assert renewed.witnessed(60.0, 10.0, goes_on=True) == renewed
 
 
@@ -117,30 +117,30 @@ def test_each_row_decides_some_case() -> None:
     ("looks", "together"),
     [
         ([], Peers.NONE),
-        ([Peer.BLIND, Peer.BLIND], Peers.BLIND),
-        ([Peer.BLIND, Peer.SILENT], Peers.SILENT),
-        ([Peer.BLIND, Peer.SILENT, Peer.HEARS], Peers.HEARS),
+        ([Peers.BLIND, Peers.BLIND], Peers.BLIND),
+        ([Peers.BLIND, Peers.SILENT], Peers.SILENT),
+        ([Peers.BLIND, Peers.SILENT, Peers.HEARS], Peers.HEARS),
     ],
 )
-def test_who_hears_or_might_hear_outweighs_who_does_not(looks: list[Peer], together: Peers) -> None:
+def test_who_hears_or_might_hear_outweighs_who_does_not(looks: list[Peers], together: Peers) -> None:
     assert leases.together(looks) is together
 
 
 @pytest.mark.parametrize(
-    ("health", "peer"),
+    ("health", "found"),
     [
-        (None, Peer.SILENT),
-        ({"name": "s2", "hears": False}, Peer.BLIND),
-        ({"name": "s2", "hears": True, "ready": False}, Peer.HEARS),
-        ({"name": "s1", "hears": False}, Peer.SILENT),
-        ({"name": "s2", "ready": True}, Peer.SILENT),
-        ({"name": "s2", "hears": "no"}, Peer.SILENT),
+        (None, Peers.SILENT),
+        ({"name": "s2", "hears": False}, Peers.BLIND),
+        ({"name": "s2", "hears": True, "ready": False}, Peers.HEARS),
+        ({"name": "s1", "hears": False}, Peers.SILENT),
+        ({"name": "s2", "ready": True}, Peers.SILENT),
+        ({"name": "s2", "hears": "no"}, Peers.SILENT),
     ],
     ids=["no answer", "blind", "hears", "another host", "an older release", "not readable"],
 )
-def test_only_a_clear_answer_of_that_very_streamer_counts(health: dict[str, object] | None, peer: Peer) -> None:
+def test_only_a_clear_answer_of_that_very_streamer_counts(health: dict[str, object] | None, found: Peers) -> None:
     """At a loopback address this streamer would find itself, as blind as it is."""
-    assert leases.look(health, "s2") is peer
+    assert leases.look(health, "s2") is found
 
 
 def test_a_streamer_knows_those_that_were_heard_lately() -> None:
@@ -299,7 +299,7 @@ class World:
         for sent in [one for one in self.coming if one.at <= self.now]:
             self.coming.remove(sent)
             if sent.answer is not None:
-                self.lease = self.lease.answered(sent.answer, sent.asked_at, self.now, LEASE_S)
+                self.lease = self.lease.answered(sent.answer, sent.asked_at, LEASE_S)
             elif sent.goes_on is not None:
                 self.lease = self.lease.witnessed(sent.asked_at, self.now, goes_on=sent.goes_on)
 

@@ -56,22 +56,21 @@ class Lease:
     answer: Answer = Answer.NONE
     """Redis' last answer to a heartbeat."""
 
-    def answered(self, answer: Answer, asked_at: float, now: float, lease_s: float) -> "Lease":
+    def answered(self, answer: Answer, asked_at: float, lease_s: float) -> "Lease":
         """The lease after Redis' *answer* to a heartbeat that was sent at *asked_at*."""
-        return self._after(answer, None, asked_at, now, lease_s)
-
-    def witnessed(self, asked_at: float, now: float, *, goes_on: bool) -> "Lease":
-        """The lease after the witnesses' answer; once Redis has renewed the lease or taken it, nothing of it counts."""
-        return self if self.answer is Answer.OURS else self._after(self.answer, goes_on, asked_at, now, 0.0)
-
-    def _after(self, answer: Answer, goes_on: bool | None, asked_at: float, now: float, lease_s: float) -> "Lease":  # noqa: FBT001 (None if no witness was asked)
-        """Once a lease is over, another streamer may have the classes: only Redis gives it back."""
         if answer is Answer.OURS:
             ours = until(asked_at, lease_s)  # an earlier one may be longer: LEASE_S was another one
             return Lease(max(ours, min(self.until, asked_at + WITNESS_S)), answer)
-        if answer is Answer.TAKEN:  # final: no witness can know better
-            return Lease(0.0, answer)
-        return Lease(max(self.until, asked_at + WITNESS_S) if goes_on and now < self.until else self.until, answer)
+        return Lease(0.0 if answer is Answer.TAKEN else self.until, answer)
+
+    def witnessed(self, asked_at: float, now: float, *, goes_on: bool) -> "Lease":
+        """The lease after the witnesses' answer; once Redis has renewed the lease or taken it, nothing of it counts.
+
+        Nor if it is over: another streamer may have the classes, and only Redis gives it back.
+        """
+        if self.answer is Answer.OURS or not goes_on or now >= self.until:
+            return self
+        return Lease(max(self.until, asked_at + WITNESS_S), self.answer)
 
 
 def answer(held_by: str | None, claim: str) -> Answer:
@@ -258,16 +257,8 @@ class PrefectAnswer(StrEnum):
     AWAY = "Prefect does not answer"
 
 
-class Peer(StrEnum):
-    """What one streamer's health says about whether it hears the control host."""
-
-    BLIND = "blind"
-    HEARS = "hears"
-    SILENT = "silent"
-
-
 class Peers(StrEnum):
-    """What the healths of all other streamers say together."""
+    """What the health of another streamer says of the control host, or those of all others say together."""
 
     NONE = "no other streamer is known"
     BLIND = "every other streamer answers and hears no control host either"
@@ -308,22 +299,19 @@ def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> Partiti
     raise AssertionError((policy, word, peers))
 
 
-def together(looks: Collection[Peer]) -> Peers:
+def together(looks: Collection[Peers]) -> Peers:
     """What all other streamers say: one that hears the control host, or may hear it, outweighs those that do not."""
-    for peer, peers in ((Peer.HEARS, Peers.HEARS), (Peer.SILENT, Peers.SILENT), (Peer.BLIND, Peers.BLIND)):
-        if peer in looks:
-            return peers
-    return Peers.NONE
+    return next((peers for peers in (Peers.HEARS, Peers.SILENT, Peers.BLIND) if peers in looks), Peers.NONE)
 
 
-def look(health: Mapping[str, Any] | None, name: str) -> Peer:
+def look(health: Mapping[str, Any] | None, name: str) -> Peers:
     """What the *health* of streamer *name* says about the control host; *health* is None if it did not answer.
 
     An answer under another name does not count: two streamers may have the same loopback address.
     """
     if health is None or health.get("name") != name or not isinstance(health.get("hears"), bool):
-        return Peer.SILENT
-    return Peer.HEARS if health["hears"] else Peer.BLIND
+        return Peers.SILENT
+    return Peers.HEARS if health["hears"] else Peers.BLIND
 
 
 def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
