@@ -1,8 +1,7 @@
 """States and the moves between them, as tables; a move that is not in its table is an error."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from lectern.errors import ForbiddenMove
@@ -126,52 +125,40 @@ class InboxState(StrEnum):
 S = TypeVar("S", bound=StrEnum)
 
 
-def _table(moves: Mapping[S, set[S]]) -> Mapping[S, frozenset[S]]:
-    return MappingProxyType({old: frozenset(new) for old, new in moves.items()})
-
-
 _R, _B, _A, _F = RenditionState, BookingState, AiringState, FileState
-RENDITION_MOVES = _table(
-    {
-        _R.TRANSCODING: {_R.SUCCESS, _R.FAILED, _R.TIMED_OUT},
-        _R.FAILED: {_R.TRANSCODING},
-        _R.TIMED_OUT: {_R.SUCCESS, _R.TRANSCODING},
-        _R.SUCCESS: {_R.TRANSCODING},  # asked for again, because its file is gone
-    }
-)
-BOOKING_MOVES = _table(
-    {
-        _B.RECEIVED: {_B.WAITING, _B.PLACED, _B.REFUSED, _B.CANCELLED},
-        _B.WAITING: {_B.PLACED, _B.REFUSED, _B.CANCELLED},
-        _B.PLACED: {_B.READY, _B.REFUSED, _B.CANCELLED, _B.BROKEN},
-        _B.READY: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED, _B.BROKEN, _B.PLACED},  # the last: moved to another
-        _B.REFUSED: set(),
-        _B.CANCELLED: set(),
-        _B.AIRED: set(),
-        _B.AIRED_WITH_GAPS: {_B.AIRED},  # another streamer reported its part late
-        _B.BROKEN: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED},  # a person retried in the UI
-    }
-)
-AIRING_MOVES = _table(
-    {
-        _A.WAITING: {_A.READY, _A.REFUSED, _A.CANCELLED},
-        _A.READY: {_A.ON_AIR, _A.CANCELLED, _A.BROKEN, _A.WAITING},  # the last: its file is lost
-        _A.ON_AIR: {_A.AIRED, _A.AIRED_WITH_GAPS, _A.CANCELLED, _A.BROKEN, _A.WAITING},  # as above
-        _A.AIRED: set(),
-        _A.AIRED_WITH_GAPS: set(),
-        _A.REFUSED: set(),
-        _A.CANCELLED: set(),
-        _A.BROKEN: {_A.ON_AIR, _A.CANCELLED},
-    }
-)
-FILE_MOVES = _table(
-    {
-        _F.DOWNLOADING: {_F.READY, _F.BAD},
-        _F.READY: {_F.EVICTING},
-        _F.EVICTING: set(),
-        _F.BAD: set(),  # the row is deleted before the next download
-    }
-)
+RENDITION_MOVES: Mapping[RenditionState, Set[RenditionState]] = {
+    _R.TRANSCODING: {_R.SUCCESS, _R.FAILED, _R.TIMED_OUT},
+    _R.FAILED: {_R.TRANSCODING},
+    _R.TIMED_OUT: {_R.SUCCESS, _R.TRANSCODING},
+    _R.SUCCESS: {_R.TRANSCODING},  # asked for again, because its file is gone
+}
+BOOKING_MOVES: Mapping[BookingState, Set[BookingState]] = {
+    _B.RECEIVED: {_B.WAITING, _B.PLACED, _B.REFUSED, _B.CANCELLED},
+    _B.WAITING: {_B.PLACED, _B.REFUSED, _B.CANCELLED},
+    _B.PLACED: {_B.READY, _B.REFUSED, _B.CANCELLED, _B.BROKEN},
+    _B.READY: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED, _B.BROKEN, _B.PLACED},  # the last: moved to another
+    _B.REFUSED: set(),
+    _B.CANCELLED: set(),
+    _B.AIRED: set(),
+    _B.AIRED_WITH_GAPS: {_B.AIRED},  # another streamer reported its part late
+    _B.BROKEN: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED},  # a person retried in the UI
+}
+AIRING_MOVES: Mapping[AiringState, Set[AiringState]] = {
+    _A.WAITING: {_A.READY, _A.REFUSED, _A.CANCELLED},
+    _A.READY: {_A.ON_AIR, _A.CANCELLED, _A.BROKEN, _A.WAITING},  # the last: its file is lost
+    _A.ON_AIR: {_A.AIRED, _A.AIRED_WITH_GAPS, _A.CANCELLED, _A.BROKEN, _A.WAITING},  # as above
+    _A.AIRED: set(),
+    _A.AIRED_WITH_GAPS: set(),
+    _A.REFUSED: set(),
+    _A.CANCELLED: set(),
+    _A.BROKEN: {_A.ON_AIR, _A.CANCELLED},
+}
+FILE_MOVES: Mapping[FileState, Set[FileState]] = {
+    _F.DOWNLOADING: {_F.READY, _F.BAD},
+    _F.READY: {_F.EVICTING},
+    _F.EVICTING: set(),
+    _F.BAD: set(),  # the row is deleted before the next download
+}
 
 BOOKING_OVER = frozenset(
     {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.AIRED_WITH_GAPS}
@@ -182,7 +169,7 @@ LIVE_AIRINGS = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON
 """States in which a class cites its rendition (``num_cite``)."""
 
 
-def check_move(moves: Mapping[S, frozenset[S]], thing: str, old: S, new: S) -> None:
+def check_move(moves: Mapping[S, Set[S]], thing: str, old: S, new: S) -> None:
     """Raise ForbiddenMove unless *thing* may go from *old* to *new*; it may always stay in its state."""
     if new != old and new not in moves[old]:
         raise ForbiddenMove(thing, old, new)

@@ -3,7 +3,7 @@
 import ast
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from lectern.states import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-Table = Mapping[StrEnum, frozenset[StrEnum]]
+Table = Mapping[StrEnum, Set[StrEnum]]
 TABLES: list[tuple[Table, type[StrEnum]]] = [
     (RENDITION_MOVES, RenditionState),  # type: ignore[list-item]  # a mapping's key type is invariant
     (BOOKING_MOVES, BookingState),  # type: ignore[list-item]
