@@ -85,6 +85,7 @@ def named(names: type[StrEnum], length: int) -> Any:  # noqa: ANN401 (SQLModel d
 class InboxColumns(SQLModel):
     """A received message, and whether it is handled; pruned after a week."""
 
+    __tablename__ = "inbox_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     source: str = Field(sa_type=Text)
     command: str = Field(default="", max_length=20)
@@ -103,6 +104,7 @@ class InboxColumns(SQLModel):
 class OutboxColumns(SQLModel):
     """A message to be sent: it is committed first, then sent, with retries until that succeeds."""
 
+    __tablename__ = "outbox_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     target: str = Field(sa_type=Text)
     kind: str = Field(max_length=10)  # "channel": PUBLISH and a bounded stream of the same name; "stream": XADD
@@ -120,6 +122,7 @@ class OutboxColumns(SQLModel):
 class EventColumns(SQLModel):
     """What happened to a class or a rendition, when, where, why."""
 
+    __tablename__ = "event_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     at: float
     what: str = Field(sa_type=Text)
@@ -133,6 +136,7 @@ class EventColumns(SQLModel):
 class IncidentColumns(SQLModel):
     """Alarms of one code, grouped into one; *first_id* and *last_id* are rows of the outbox, *classes* a JSON list."""
 
+    __tablename__ = "incident_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     code: int = Field(index=True)
     first_at: float
@@ -153,6 +157,7 @@ class IncidentColumns(SQLModel):
 class AsRunColumns(SQLModel):
     """A part of a class that was really sent; times are epoch seconds."""
 
+    __tablename__ = "as_run_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     class_id: str = Field(sa_type=Text, index=True)
     url: int

@@ -99,7 +99,6 @@ class DrainRow(StreamerTable, table=True):
 class AsRunRow(AsRunColumns, StreamerTable, table=True):
     """A part of a class that was really sent from here."""
 
-    __tablename__ = "as_run_list"
     ends: float = Field(index=True)
 
 
@@ -117,25 +116,17 @@ class DirRow(StreamerTable, table=True):
 class StreamerInbox(InboxColumns, StreamerTable, table=True):
     """Messages to the streamer."""
 
-    __tablename__ = "inbox_list"
-
 
 class StreamerOutbox(OutboxColumns, StreamerTable, table=True):
     """Messages from the streamer."""
-
-    __tablename__ = "outbox_list"
 
 
 class StreamerEvent(EventColumns, StreamerTable, table=True):
     """The streamer's events."""
 
-    __tablename__ = "event_list"
-
 
 class StreamerIncident(IncidentColumns, StreamerTable, table=True):
     """The streamer's incidents."""
-
-    __tablename__ = "incident_list"
 
 
 tasks = table_of(TaskRow)

@@ -200,7 +200,6 @@ class ViewerRow(TeacherTable, table=True):
 class AsRunRow(AsRunColumns, TeacherTable, table=True):
     """A part of a class that *streamer* really sent, as it reported it."""
 
-    __tablename__ = "as_run_list"
     streamer: str = Field(max_length=250)
     begins: float = Field(index=True)
 
@@ -222,7 +221,6 @@ class ClassEventRow(TeacherTable, table=True):
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
     """Messages to the teacher; if several teachers share them, also who has claimed and who has received each."""
 
-    __tablename__ = "inbox_list"
     owner: str | None = Field(default=None, max_length=250)
     digest: str | None = Field(default=None, max_length=64)  # of its source, its entry and its body
     heard_by: str = Field(default="", sa_type=Text)  # of a channel's message: " TEACHER#BATCH " for each receiver
@@ -231,7 +229,6 @@ class TeacherInbox(InboxColumns, TeacherTable, table=True):
 class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
     """Messages from the teacher; if several teachers share them, also who sends each, and until when."""
 
-    __tablename__ = "outbox_list"
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float = 0
     webhook: str | None = Field(
@@ -244,13 +241,9 @@ class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
 class TeacherEvent(EventColumns, TeacherTable, table=True):
     """The teacher's events."""
 
-    __tablename__ = "event_list"
-
 
 class TeacherIncident(IncidentColumns, TeacherTable, table=True):
     """The teacher's incidents."""
-
-    __tablename__ = "incident_list"
 
 
 videos = table_of(RenditionRow)
