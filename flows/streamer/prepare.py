@@ -28,7 +28,7 @@ from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.bandwidth import Download
-from lectern.decide.cache import Admit, Bound, Coming
+from lectern.decide.cache import Admit, Bound
 from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
@@ -236,16 +236,16 @@ def admit(
 
 def _coming(
     changes: StreamerChanges, looked: Mapping[str, ProbeResult], stems: set[str]
-) -> dict[str, Coming | LecternError]:
+) -> dict[str, Download | LecternError]:
     """What the origins say of the recordings that are not here; a recording without a known size is left out."""
-    coming: dict[str, Coming | LecternError] = {}
+    coming: dict[str, Download | LecternError] = {}
     for stem in stems & looked.keys():
         remote = looked[stem]
         if isinstance(remote, LecternError):
             coming[stem] = remote
         elif remote.size_bytes is not None:
             part = cache_dir.part_path(changes.settings.video_root, stem)
-            coming[stem] = Coming(remote.size_bytes, remote.size_bytes - cache_dir.size_bytes(part))
+            coming[stem] = Download(stem, remote.size_bytes, came_bytes=cache_dir.size_bytes(part))
     return coming
 
 

@@ -179,14 +179,6 @@ def admit(
 _WAS_READY = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
 
 
-@dataclass(frozen=True)
-class Coming:
-    """A recording that is not in the cache: its size, and the bytes of it that are still to be downloaded."""
-
-    size_bytes: int
-    left_bytes: int
-
-
 def new_classes(
     changes: StreamerChanges,
     prepares: Sequence[Prepare],
@@ -234,11 +226,11 @@ def _again(changes: StreamerChanges, known: Airing) -> None:
 
 
 def wanted_renditions(
-    changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Coming | LecternError]
+    changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Download | LecternError]
 ) -> list[WantedRendition]:
     """The renditions to ask the cache for; refuses a class that is over, or whose recording cannot be had.
 
-    *here* are the renditions that are cached or being downloaded.
+    *here* are the renditions that are cached or being downloaded, *coming* what the origins say of the others.
     """
     renditions: list[WantedRendition] = []
     for message in new:
@@ -247,7 +239,7 @@ def wanted_renditions(
             changes.refuse(message, errors.ENDED, Text("it ended before its rendition was there"))
         elif message.stem in here:
             renditions.append(WantedRendition(message.class_id, message.stem))
-        elif isinstance(there, Coming):
+        elif isinstance(there, Download):
             renditions.append(WantedRendition(message.class_id, message.stem, there.size_bytes))
         elif there is None:
             changes.refuse(message, DOWNLOAD_FAILED, Text("the origin does not say how large the recording is"))
@@ -260,7 +252,7 @@ def asks(
     changes: StreamerChanges,
     new: Mapping[str, Prepare],
     wanted: Sequence[WantedRendition],
-    coming: Mapping[str, Coming | LecternError],
+    coming: Mapping[str, Download | LecternError],
     under_way: Mapping[str, Download],
 ) -> list[Ask]:
     """What is to be forecast: the classes among *wanted* whose renditions are *coming*, or *under_way*.
@@ -271,12 +263,10 @@ def asks(
     """
     found: list[Ask] = []
     for rendition in wanted:
-        message, there = new[rendition.class_id], coming.get(rendition.stem)
-        download = under_way.get(rendition.stem)
-        is_revised = download is not None and revised(message.class_id) is not None
-        if download is None and isinstance(there, Coming):
-            download = Download(rendition.stem, there.size_bytes, came_bytes=there.size_bytes - there.left_bytes)
-        if download is None:
+        message, begun = new[rendition.class_id], under_way.get(rendition.stem)
+        is_revised = begun is not None and revised(message.class_id) is not None
+        download = begun or coming.get(rendition.stem)
+        if not isinstance(download, Download):
             continue
         was_placed, is_late = message.placement > 1, message.start_time <= changes.now
         slated = changes.settings.on_late == "slate"
