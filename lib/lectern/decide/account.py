@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
 from lectern.decide.forecast import about, will_be_there
+from lectern.decide.timeline import heading
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.facts import Needed
@@ -152,14 +153,10 @@ def _story(view: ClassView, now: float) -> list[timeline.TimelineLine]:
     return timeline.story(view, longest[:GAPS])
 
 
-_OVER: dict[str, Standing] = {
-    state: state
-    for state in (
-        *(Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN),
-        *(Standing.REFUSED, Standing.CANCELLED),
-    )
-}
-"""The standing of a class that is over, by its state at its teacher or on its streamer: both use the same words."""
+_OVER: frozenset[str] = frozenset(
+    {Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED}
+)
+"""The standings of a class that is over; its state at its teacher and on its streamer is the same word."""
 
 
 def standing(view: ClassView, now: float) -> Standing:
@@ -174,14 +171,12 @@ def standing(view: ClassView, now: float) -> Standing:
         return _in_its_time(view)  # a person may have retried a class that its teacher has as broken
     for state in (booked.state if booked else None, cited.state if cited else None):
         if state in _OVER:
-            return _OVER[state]
+            return Standing(state)
     if is_its_time:
         return _in_its_time(view)
     is_ready = booked.state is BookingState.READY if booked else cited is not None and cited.state in _THERE
-    is_ready = (
-        is_ready and view.ready_by is None
-    )  # with ON_LATE=slate a class is accepted before its recording is there
-    return Standing.READY if is_ready else Standing.COMING
+    # With ON_LATE=slate a class is accepted before its recording is there.
+    return Standing.READY if is_ready and view.ready_by is None else Standing.COMING
 
 
 _THERE = frozenset({AiringState.READY, AiringState.ON_AIR})
@@ -380,7 +375,7 @@ def _following(view: ClassView, known: Standing, now: float) -> list[str]:
             class_id=view.class_id,
         )
         sentences.append(runs)
-        sentences.append(_NO_REDIS if view.unheard == NO_REDIS else _heading(STREAMER_LOST.number))
+        sentences.append(_NO_REDIS if view.unheard == NO_REDIS else heading(STREAMER_LOST))
     elif known is Standing.NOT_ON_AIR:
         sentences += _missing(view)
     if known is not Standing.ON_AIR:
@@ -391,23 +386,23 @@ def _following(view: ClassView, known: Standing, now: float) -> list[str]:
     if view.check is not None and view.check.reds and known in {Standing.READY, Standing.COMING}:
         sentences = [
             Text("It is not ready for its start: {reds}", reds=view.check.reds),
-            _heading(NOT_READY_FOR_START.number),
+            heading(NOT_READY_FOR_START),
             *sentences,
         ]
     if view.dead_air and known in {Standing.READY, Standing.COMING}:
         sentences += [
             Text("Look at its recording there, and have it replaced if that is not meant."),
-            _heading(DEAD_AIR.number),
+            heading(DEAD_AIR),
         ]
     if view.booked is None and view.cited is None:
         sentences += timeline.next_of_unbooked(view.kept_since, malformed=view.is_malformed, now=now)
-    sentences += [_heading(alarm.code) for alarm in view.alarms if alarm.code in CODES]
+    sentences += [heading(CODES[alarm.code]) for alarm in view.alarms if alarm.code in CODES]
     return list(dict.fromkeys(sentences))
 
 
 def _missing(view: ClassView) -> list[str]:
     why, code = why_not(view)
-    sentences = [Text("It should be on air now: {reason}.", reason=why), _heading(code.number)]
+    sentences: list[str] = [Text("It should be on air now: {reason}.", reason=why), heading(code)]
     if view.sending is not None and view.sending.failures:
         reached = _reached(view.booked or view.cited)
         look = Text(
@@ -424,10 +419,6 @@ def _reached(class_: Booked | StreamerView | None) -> str:
     except ValueError:
         return "HOST PORT"
     return f"{url.host} {url.port}"
-
-
-def _heading(code: int) -> str:
-    return timeline.heading(CODES[code])
 
 
 SENT_GAPS = 5
@@ -475,15 +466,13 @@ NEEDED = "pinned by classes"
 
 def cache_ahead(needed: Iterable[Needed], now: float) -> list[int]:
     """Bytes that classes need of the cache at each of the next 24 hours, if nothing else is booked."""
-    last: dict[str, Needed] = {}
-    for need in needed:
-        if need.stem not in last or need.until > last[need.stem].until:
-            last[need.stem] = need
-    ends = [(need.until, need.size_bytes) for need in last.values()]
-    return [sum(size for until, size in ends if until > now + hour * HOUR_S) for hour in range(HOURS)]
+    last = {need.stem: need for need in sorted(needed, key=attrgetter("until"))}
+    times = [now + hour * HOUR_S for hour in range(HOURS)]
+    return [sum(need.size_bytes for need in last.values() if need.until > at) for at in times]
 
 
 MISSED = frozenset({Standing.NOT_ON_AIR, Standing.BROKEN})
+"""The standings of a class that should be on air and is not."""
 
 
 @dataclass(frozen=True)

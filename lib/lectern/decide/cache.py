@@ -128,13 +128,12 @@ def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Ne
 
     *needed* is what all booked classes need, including the classes just admitted.
     """
-    told: list[Admission] = []
-    for admission in admissions:
-        if admission.admit is Admit.FULL:
-            at = next_place(admission.wanted.size_bytes, bound, needed)
-            admission = replace(admission, why=with_next_place(admission.why, at, now))  # noqa: PLW2901
-        told.append(admission)
-    return told
+    return [
+        replace(it, why=with_next_place(it.why, next_place(it.wanted.size_bytes, bound, needed), now))
+        if it.admit is Admit.FULL
+        else it
+        for it in admissions
+    ]
 
 
 def admit(
