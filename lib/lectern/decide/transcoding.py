@@ -254,7 +254,7 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
     if changed:
         what.append(Text.many("{n:,} change refused", "{n:,} changes refused", n=len(changed)))
     text = labelled(stem(*key), joined(what))
-    changes.alarm(code, text, record_id=key[0], resolution=key[1], classes=refused)
+    changes.alarm(code, text, record_id=key[0], video_resolution=key[1], classes=refused)
 
 
 def _unknown(changes: Changes, settled: Settled, listed: Sequence[str]) -> None:
@@ -269,7 +269,7 @@ def _unknown(changes: Changes, settled: Settled, listed: Sequence[str]) -> None:
             list=name,
         )
         text = Text("{result}. {waiting}", result=text, waiting=waiting)
-    changes.alarm(errors.UNKNOWN_RENDITION, text, record_id=settled.key[0], resolution=settled.key[1])
+    changes.alarm(errors.UNKNOWN_RENDITION, text, record_id=settled.key[0], video_resolution=settled.key[1])
 
 
 def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:

@@ -326,7 +326,8 @@ class Changes(Decided[TeacherSettings]):
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
         """Raise an alarm; *about* is the class that is in danger."""
         if about is not None:
-            named |= {"class_id": called(about.class_id), "record_id": about.record_id, "resolution": about.resolution}
+            whose = {"record_id": about.record_id, "video_resolution": about.resolution}
+            named |= {"class_id": called(about.class_id), **whose}
         self.raise_alarm(code, said, **named)
 
     def tell(self, streamer: str, message: Message, class_id: str | None) -> None:

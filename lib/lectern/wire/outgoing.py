@@ -180,25 +180,15 @@ class About(TypedDict, total=False):
 
     class_id: str | None
     record_id: int | None
-    resolution: Resolution | None
+    video_resolution: Resolution | None
     classes: Sequence[str]
 
 
 def alarm(code: ErrorCode, message: str, now: float, host: str, **about: Unpack[About]) -> Alarm:
     """An alarm for a person."""
-    classes = about.get("classes")
-    more = i18n.wire(message) | ({"classes": list(classes)} if classes else {})
-    return Alarm(
-        code=code.number,
-        message=message,
-        at=now,
-        runbook=code.runbook,
-        host=host,
-        class_id=about.get("class_id"),
-        record_id=about.get("record_id"),
-        video_resolution=about.get("resolution"),
-        **more,
-    )
+    known = {name: value for name, value in about.items() if value not in (None, [])}
+    whole = {"code": code.number, "message": message, "at": now, "runbook": code.runbook, "host": host, **known}
+    return Alarm(**whole, **i18n.wire(message))
 
 
 def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
