@@ -166,16 +166,19 @@ Stretch = tuple[float, float]
 
 def _joined(parts: Sequence[AsRun], source: str, start: float, end: float) -> list[Stretch]:
     """The time in which any session sent *source*: up to the media that it really sent, if it fell behind."""
-    stretches: list[Stretch] = []
-    for part in sorted((row for row in parts if row.source == source), key=attrgetter("begins")):
-        begins, ends = max(start, part.begins), min(end, part.ends, part.begins + part.sent_s)
-        if ends <= begins:
-            continue
-        if stretches and begins <= stretches[-1][1]:
-            stretches[-1] = stretches[-1][0], max(stretches[-1][1], ends)
-        else:
-            stretches.append((begins, ends))
-    return stretches
+    rows = sorted((row for row in parts if row.source == source), key=attrgetter("begins"))
+    return merged((max(start, row.begins), min(end, row.ends, row.begins + row.sent_s)) for row in rows)
+
+
+def merged(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """The *stretches*, ordered by their begin, as fewer ones: those that touch are joined, empty ones are left out."""
+    found: list[Stretch] = []
+    for begins, ends in stretches:
+        if found and found[-1][0] <= begins <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], ends)
+        elif begins < ends:
+            found.append((begins, ends))
+    return found
 
 
 def _without(whole: Sequence[Stretch], taken: Sequence[Stretch]) -> list[Stretch]:

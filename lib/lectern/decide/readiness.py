@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from lectern import errors
-from lectern.decide.gaps import Stretch, both
+from lectern.decide.gaps import Stretch, both, merged
 from lectern.errors import ErrorCode
 from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, Cached, Samples
@@ -197,15 +197,7 @@ def _frozen(samples: Samples) -> list[Stretch]:
 def _silent(samples: Samples) -> list[Stretch]:
     if not samples.sounds:
         return [(0.0, samples.duration_s)]
-    stretches: list[Stretch] = []
-    for second, loudest in samples.sounds:
-        if loudest > SILENCE:
-            continue
-        if stretches and second == stretches[-1][1]:
-            stretches[-1] = (stretches[-1][0], second + 1.0)
-        else:
-            stretches.append((second, second + 1.0))
-    return stretches
+    return merged((second, second + 1.0) for second, loudest in samples.sounds if loudest <= SILENCE)
 
 
 def _widened(times: Sequence[float], first: int, last: int, duration_s: float) -> Stretch:
