@@ -180,12 +180,8 @@ def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
     sentences: list[str] = [Text("Cause: {message}", message=message)] if message else []
     if known is None:
         return [*sentences, Text("Nothing comes next.")]
-    sentences.append(heading(known))
-    return (
-        sentences
-        if over
-        else [*sentences, Text("The platform should: {platform_should}", platform_should=known.platform_should)]
-    )
+    should = Text("The platform should: {platform_should}", platform_should=known.platform_should)
+    return [*sentences, heading(known), *([] if over else [should])]
 
 
 def _danger(class_id: str, start: float, now: float) -> list[str]:

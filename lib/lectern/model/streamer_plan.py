@@ -147,10 +147,9 @@ class StreamerChanges(Decided[StreamerSettings]):
         for one in revisions:
             self.change(classes, {"class_id": one}, {}, {"unconfirmed_since": since})
 
-    def bar(self, class_id: str, placement: int | None) -> None:
-        """Note that an unknown class was released, up to *placement*; None means any placement."""
-        up_to = ANY_PLACEMENT if placement is None else placement
-        after = {"class_id": class_id, "video_id": "", "state": AiringState.CANCELLED, "placement": up_to}
+    def bar(self, class_id: str, placement: int) -> None:
+        """Note that an unknown class was released, up to *placement*."""
+        after = {"class_id": class_id, "video_id": "", "state": AiringState.CANCELLED, "placement": placement}
         self.change(classes, {"class_id": class_id}, None, {**after, "updated_at": self.now, "released_at": self.now})
 
     def become(self, one: Airing, noted: Mapping[str, object], **after: Any) -> Airing:  # noqa: ANN401 (fields of an airing)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import PlainSerializer, PlainValidator
 from pydantic_core import to_json
@@ -249,8 +249,7 @@ class ClassEvent:
         return to_json({name: value for name, value in its.items() if value is not None}).decode()
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(NamedTuple):
     """Two events that take turns: *right* is the first of its kind, *again* each later one."""
 
     wrong: str
@@ -258,10 +257,6 @@ class _Pair:
     again: str
     before: str | None
     """Which of them holds before the first one is told."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset({self.wrong, self.right, self.again})
 
 
 _PAIRS = {
@@ -271,7 +266,7 @@ _PAIRS = {
         _Pair("slate", "recording", "recording", "recording"),
         _Pair("not_ready", "ready", "ready", None),
     )
-    for name in pair.names
+    for name in pair[:3]
 }
 _ONCE = frozenset({"accepted", *FINAL})
 _CODES = {
@@ -292,7 +287,7 @@ def told(known: Heads, one: ClassEvent) -> list[ClassEvent]:
     pair = _PAIRS.get(one.event)
     if pair is None:
         return [one]
-    last = max(pair.names & known.keys(), key=lambda name: known[name][0], default=pair.before)
+    last = max(known.keys() & pair[:3], key=lambda name: known[name][0], default=pair.before)
     last_at = known[last][1] if last is not None and last in known else None
     if one.event == pair.wrong:
         return [] if last == pair.wrong or one.at < (last_at or 0.0) else [_told(one, pair.wrong, one.at)]
