@@ -20,13 +20,6 @@ from lectern.wire.fields import class_of
 from lectern.wire.messages import Booking, TranscodingResult
 
 
-class Cell(StrEnum):
-    """What a column of the table may hold beside values."""
-
-    ANY = "any"
-    NO_ROW = "none"
-
-
 class Outcome(StrEnum):
     """What a transcoding result leads to: the table's last column."""
 
@@ -37,18 +30,6 @@ class Outcome(StrEnum):
     ALARM = msgid("alarm, change nothing")
     CORRECT = msgid("correct the status of a timed-out rendition")
     IGNORE = msgid("counted, logged, changes nothing")
-
-
-TABLE: tuple[tuple[bool | Cell, Backend | Cell, RenditionState | Cell, Outcome], ...] = (
-    # success?, type, the rendition's row
-    (Cell.ANY, Cell.ANY, Cell.NO_ROW, Outcome.ALARM),
-    (True, Cell.ANY, RenditionState.TRANSCODING, Outcome.SUCCEED),
-    (False, Backend.OSS, RenditionState.TRANSCODING, Outcome.FALL_BACK),
-    (False, Backend.ECS, RenditionState.TRANSCODING, Outcome.FAIL),
-    (True, Cell.ANY, RenditionState.TIMED_OUT, Outcome.CORRECT),
-    (Cell.ANY, Cell.ANY, Cell.ANY, Outcome.IGNORE),
-)
-"""The first row that fits, from the top, decides. Results of older attempts are ignored before: see :func:`stale`."""
 
 
 def stale(result: TranscodingResult, row: Rendition) -> bool:
@@ -65,14 +46,21 @@ def stale(result: TranscodingResult, row: Rendition) -> bool:
 
 def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
     """The last column of the table for *result*; our own attempt that took longer than it may is timed out."""
-    if row is not None and stale(result, row):
+    if row is None:
+        return Outcome.ALARM
+    if stale(result, row):
         return Outcome.IGNORE
-    known = Cell.NO_ROW if row is None else row.state
-    for success, type_, state, what in TABLE:
-        if success in (Cell.ANY, result.success) and type_ in (Cell.ANY, result.type) and state in (Cell.ANY, known):
-            late = what is Outcome.FAIL and result.code == errors.TRANSCODE_TIMED_OUT.number
-            return Outcome.TIME_OUT if late else what
-    raise AssertionError("the table ends with a row that fits everything")
+    match row.state, result.success, result.type:
+        case RenditionState.TRANSCODING, True, _:
+            return Outcome.SUCCEED
+        case RenditionState.TRANSCODING, False, Backend.OSS:
+            return Outcome.FALL_BACK
+        case RenditionState.TRANSCODING, False, _:
+            return Outcome.TIME_OUT if result.code == errors.TRANSCODE_TIMED_OUT.number else Outcome.FAIL
+        case RenditionState.TIMED_OUT, True, _:
+            return Outcome.CORRECT
+        case _:
+            return Outcome.IGNORE
 
 
 @dataclass(frozen=True)
