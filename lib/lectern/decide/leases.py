@@ -40,9 +40,6 @@ class Answer(StrEnum):
     NONE = "no answer"
 
 
-ANY = None
-
-
 @dataclass(frozen=True)
 class Lease:
     """The lease as its streamer knows it; all times are of one clock, which no correction moves.
@@ -274,29 +271,17 @@ class PartitionVerdict:
     why: str
 
 
-GO_ON, STOP = True, False
-PARTITION_TABLE: Sequence[tuple[str | None, PrefectAnswer | None, Peers | None, bool]] = (
-    # PARTITION_POLICY | Prefect | other streamers | do
-    (ANY, PrefectAnswer.TAKEN, ANY, STOP),
-    (ANY, PrefectAnswer.FREE, ANY, GO_ON),
-    ("push", PrefectAnswer.AWAY, ANY, GO_ON),
-    ("stop", PrefectAnswer.AWAY, ANY, STOP),
-    ("ask peers", PrefectAnswer.AWAY, Peers.NONE, GO_ON),
-    ("ask peers", PrefectAnswer.AWAY, Peers.BLIND, GO_ON),
-    ("ask peers", PrefectAnswer.AWAY, Peers.HEARS, STOP),
-    ("ask peers", PrefectAnswer.AWAY, Peers.SILENT, STOP),
-)
-"""The first row that fits decides. *STOP* does not lengthen the lease: the classes end with it."""
-
-
 def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> PartitionVerdict:
-    """The verdict of the first row that fits."""
-    for on_lost, answered, others, do in PARTITION_TABLE:
-        given = ((on_lost, policy), (answered, word), (others, peers))
-        if all(wanted is ANY or wanted == actual for wanted, actual in given):
-            why = str(peers) if policy == "ask peers" else f"PARTITION_POLICY is {policy}"
-            return PartitionVerdict(do, why if word is PrefectAnswer.AWAY else f"Prefect says that {word}")
-    raise AssertionError((policy, word, peers))
+    """Whether the classes go on: as Prefect says; while it is away, as PARTITION_POLICY says.
+
+    With `ask peers` they do unless another streamer hears the control host, or may hear it. If they do not go on, the
+    lease is not lengthened, and they end with it.
+    """
+    if word is not PrefectAnswer.AWAY:
+        return PartitionVerdict(word is PrefectAnswer.FREE, f"Prefect says that {word}")
+    if policy == "ask peers":
+        return PartitionVerdict(peers in {Peers.NONE, Peers.BLIND}, str(peers))
+    return PartitionVerdict(policy == "push", f"PARTITION_POLICY is {policy}")
 
 
 def together(looks: Collection[Peers]) -> Peers:
