@@ -120,7 +120,9 @@ def account(view: ClassView, now: float) -> Account:
     """The account of a class at *now* (epoch seconds)."""
     known = standing(view, now)
     header = tuple((label, text) for label, text in _header(view, known, now) if text)
-    return Account(known, header, tuple(_following(view, known, now)), tuple(_story(view, now)))
+    shown = [gap for gap in known_gaps(view, now) if gap.missing_s >= gaps.SHOWN_S]
+    story = timeline.story(view, sorted(shown, key=lambda gap: -gap.missing_s)[:GAPS])
+    return Account(known, header, tuple(_following(view, known, now)), tuple(story))
 
 
 _EVENT = ("at", "host", "what", "class_id", "detail")
@@ -146,13 +148,6 @@ def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[st
     }
 
 
-def _story(view: ClassView, now: float) -> list[timeline.TimelineLine]:
-    longest = sorted(
-        (gap for gap in known_gaps(view, now) if gap.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s
-    )
-    return timeline.story(view, longest[:GAPS])
-
-
 _OVER: frozenset[str] = frozenset(
     {Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED}
 )
@@ -174,12 +169,10 @@ def standing(view: ClassView, now: float) -> Standing:
             return Standing(state)
     if is_its_time:
         return _in_its_time(view)
-    is_ready = booked.state is BookingState.READY if booked else cited is not None and cited.state in _THERE
+    is_there = cited is not None and cited.state in {AiringState.READY, AiringState.ON_AIR}
+    is_ready = booked.state is BookingState.READY if booked else is_there
     # With ON_LATE=slate a class is accepted before its recording is there.
     return Standing.READY if is_ready and view.ready_by is None else Standing.COMING
-
-
-_THERE = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
 def _in_its_time(view: ClassView) -> Standing:
