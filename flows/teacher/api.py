@@ -326,7 +326,7 @@ class ClassesApi:
         rows = await self._host.read_tx(timetable.page, span, wanted.state, _place(wanted.cursor), PAGE)
         classes = [
             {name: getattr(row, name) for name in ("class_id", "state", "start_time", "end_time", "code", "message")}
-            | {"streamer": row.streamer, "institution": row.institution, "rendition": row.stem}
+            | {"streamer": row.streamer, "institution": row.institution_id, "rendition": row.stem}
             for row in rows
         ]
         following = f"{rows[-1].start_time!r}:{rows[-1].class_id}" if len(rows) == PAGE else None

@@ -25,8 +25,8 @@ from lectern.decide.account import (
     without_playout,
 )
 from lectern.i18n import Text
-from lectern.model.facts import AsRun
-from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
+from lectern.model.facts import Airing, AsRun
+from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus
 from lectern.states import AiringState, BookingState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Change
@@ -38,11 +38,12 @@ START, END = NOW - 120, NOW + 600
 
 def booked(state: BookingState = BookingState.READY, **fields: object) -> Booked:
     one = Booked("c-1", state, "6666_720P", START, END, None, None, "streamer1", answered=True)
-    return replace(one, institution="inst-1", push="rtmp://push/…", source="http://o/6666.flv", **fields)  # type: ignore[arg-type]
+    its = {"institution_id": "inst-1", "push_url": "rtmp://push/…", "video_url": "http://o/6666.flv", **fields}
+    return replace(one, **its)  # type: ignore[arg-type]
 
 
-def cited(state: AiringState = AiringState.ON_AIR, **fields: object) -> StreamerView:
-    return replace(StreamerView("c-1", state, "6666_720P", START, END, None, None), **fields)  # type: ignore[arg-type]
+def cited(state: AiringState = AiringState.ON_AIR, **fields: object) -> Airing:
+    return replace(Airing("c-1", "6666_720P", state, "", START, END, 6666, None), **fields)  # type: ignore[arg-type]
 
 
 ON_AIR = Sending(on_air=True, since=START, position_s=123)
@@ -59,7 +60,7 @@ def told(found: ClassView, now: float = NOW) -> str:
 
 
 def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
-    known = cited(AiringState.READY, push="rtmp://push.example:19350/…")
+    known = cited(AiringState.READY, push_url="rtmp://push.example:19350/…")
     found = ClassView("c-1", cited=known, streamer="streamer1", sending=REFUSED)
     said = told(found)
     assert standing(found, NOW) is Standing.NOT_ON_AIR

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from lectern.decide.timeline import nearest_deadline, next_of_airing, next_of_booking, next_of_unbooked
 from lectern.errors import CODES
 from lectern.i18n import translated
-from lectern.model.views import Booked, StreamerView, TranscodeView
+from lectern.model.facts import Airing
+from lectern.model.views import Booked, TranscodeView
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
 NOW = 1_764_010_000.0
@@ -71,10 +72,11 @@ def test_every_booking_has_a_sentence(
     assert in_chinese(said)
 
 
-@given(
-    st.builds(StreamerView, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, texts)
-)
-def test_every_class_of_a_streamer_has_a_sentence(one: StreamerView) -> None:
+@given(st.sampled_from(AiringState), st.tuples(times, times), codes, texts, st.booleans())
+def test_every_class_of_a_streamer_has_a_sentence(
+    state: AiringState, start_and_end: tuple[float, float], code: int | None, text: str | None, lost: bool
+) -> None:
+    one = Airing("c-1", "6666", state, "", *start_and_end, 6666, None, code, text, lost=lost)
     said = next_of_airing(one, NOW)
     assert in_chinese(said)
     assert said or one.start_time <= NOW < one.end_time  # then its account says whether it is on air

@@ -59,8 +59,8 @@ def test_of_a_class_people_read_whether_it_is_answered_and_where_it_goes_without
         cited = account.at_streamer(connection, "s", "c-1", NOW).cited
     for one in (*found, cited):
         assert one is not None
-        assert (one.push or "").startswith("rtmp://push")
-        assert "secret" not in str(one.push)
+        assert (one.push_url or "").startswith("rtmp://push")
+        assert "secret" not in str(one)
 
 
 def test_a_wrong_database_url_is_named_without_its_password() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import Connection, func, select
@@ -14,7 +15,7 @@ from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import MessageTables, Role
 from lectern.model.tables.streamer import journal
 from lectern.model.tables.teacher import orders, streamers, videos
-from lectern.model.views import Booked, Check, ClassView, EventView, Sending, StreamerView, TranscodeView
+from lectern.model.views import Booked, Check, ClassView, EventView, Sending, TranscodeView
 from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
@@ -83,9 +84,6 @@ def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[st
     return [EventView(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
 
 
-_KNOWN = ("class_id", "state", "stem", "start_time", "end_time", "code", "message")
-"""The fields that a class has both at its teacher and on its streamer."""
-
 
 def journal_of(role: Role) -> MessageTables:
     """The tables of messages, events and incidents of a role."""
@@ -144,16 +142,10 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
     if airing is None:
         return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=story)
     alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
+    video_url = redact_url(airing.video_url) if airing.video_url else None
     return ClassView(
         class_id,
-        cited=StreamerView(
-            **{name: getattr(airing, name) for name in _KNOWN},
-            lost=airing.lost,
-            institution=airing.institution_id,
-            source=redact_url(airing.video_url) if airing.video_url else None,
-            push=redact_url(airing.push_url) if airing.push_url else None,
-            placement=airing.placement,
-        ),
+        cited=replace(airing, video_url=video_url, push_url=redact_url(airing.push_url) if airing.push_url else ""),
         streamer=host,
         sending=sendings(connection, [airing]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
@@ -172,16 +164,15 @@ def booked(connection: Connection, order: Order) -> Booked:
     payload = fields_of(order.payload)
     source = order.url or payload.get("video_url")
     push = payload.get("push_url")
+    known = ("class_id", "state", "stem", "start_time", "end_time", "code", "message", "streamer", "placement")
     return Booked(
-        **{name: getattr(order, name) for name in _KNOWN},
-        streamer=order.streamer,
+        **{name: getattr(order, name) for name in known},
         answered=row.answered_at is not None,
         lost_since=connection.execute(lost).scalar_one_or_none(),
-        institution=row.institution_id,
-        source=redact_url(str(source)) if source else None,
-        push=redact_url(str(push)) if push else None,
+        institution_id=row.institution_id,
+        video_url=redact_url(str(source)) if source else None,
+        push_url=redact_url(str(push)) if push else None,
         received_at=row.received_at,
-        placement=order.placement,
         decided_at=row.updated_at,
         by=author_of(order.payload),
     )

@@ -205,7 +205,7 @@ def _found(connection: Connection, wanted: Select[Any]) -> list[Booked]:
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
     known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
-    more = {"institution": row.institution_id, "placement": row.placement}
+    more = {"institution_id": row.institution_id, "placement": row.placement}
     return Booked(*known, row.streamer, answered=True, received_at=row.received_at, decided_at=row.updated_at, **more)
 
 

@@ -17,8 +17,8 @@ from lectern.decide.forecast import about, will_be_there
 from lectern.decide.timeline import heading
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
-from lectern.model.facts import Needed
-from lectern.model.views import Booked, ClassView, EventView, Gap, OpenAlarm, Sending, StreamerStatus, StreamerView
+from lectern.model.facts import Airing, Needed
+from lectern.model.views import Booked, ClassView, EventView, Gap, OpenAlarm, Sending, StreamerStatus
 from lectern.states import AiringState, BookingState
 
 NO_REDIS = Text("Redis does not answer")
@@ -131,11 +131,12 @@ _EVENT = ("at", "host", "what", "class_id", "detail")
 def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[str, Any]:
     """The account for programs: ``explain --json`` and ``GET /v1/classes/{class_id}``."""
     row: Any = view.booked or view.cited
-    names = ("state", "start_time", "end_time", "code", "message", "institution") if row is not None else ()
+    names = ("state", "start_time", "end_time", "code", "message") if row is not None else ()
     return {
         "thing": view.class_id,
         "standing": known.standing,
         **{name: getattr(row, name) for name in names},
+        **({} if row is None else {"institution": row.institution_id}),
         "ready_by": view.ready_by,
         "streamer": view.booked.streamer if view.booked else view.streamer,
         "by": view.booked.by if view.booked else None,
@@ -254,10 +255,10 @@ def _header(view: ClassView, known: Standing, now: float) -> list[tuple[str, str
     return [
         (msgid("state"), state_sentence(view, known, now)),
         (msgid("time"), period(class_.start_time, class_.end_time)),
-        (msgid("institution"), class_.institution or ""),
+        (msgid("institution"), class_.institution_id or ""),
         (msgid("booked by"), view.booked.by if view.booked else ""),
-        (msgid("recording"), class_.source or ""),
-        (msgid("push URL"), class_.push or ""),
+        (msgid("recording"), class_.video_url or ""),
+        (msgid("push URL"), class_.push_url or ""),
         (msgid("streamer"), "" if making else view.host),
         (msgid("rendition"), class_.stem),
         (msgid("last error"), _last_error(view, class_)),
@@ -317,7 +318,7 @@ def known_gaps(view: ClassView, now: float) -> list[Gap]:
     return [*what_was_sent(view, now).gaps, *shown]
 
 
-def _last_error(view: ClassView, class_: Booked | StreamerView) -> str:
+def _last_error(view: ClassView, class_: Booked | Airing) -> str:
     sending = view.sending
     if sending is not None and sending.why:
         if sending.why_at is None:
@@ -405,10 +406,10 @@ def _missing(view: ClassView) -> list[str]:
     return sentences
 
 
-def _reached(class_: Booked | StreamerView | None) -> str:
+def _reached(class_: Booked | Airing | None) -> str:
     """The host and port of a class's push URL, as programs take them; HOST PORT if it does not say them."""
     try:
-        url = urls.push((class_ and class_.push) or "")
+        url = urls.push((class_ and class_.push_url) or "")
     except ValueError:
         return "HOST PORT"
     return f"{url.host} {url.port}"

@@ -8,8 +8,9 @@ from typing import assert_never
 from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
+from lectern.model.facts import Airing
 from lectern.model.streamer_plan import DETAIL_TOLD
-from lectern.model.views import Booked, ClassView, EventView, Gap, StreamerView, TranscodeView
+from lectern.model.views import Booked, ClassView, EventView, Gap, TranscodeView
 from lectern.states import AiringState, Backend, BookingState
 from lectern.wire.fields import BACKUP
 
@@ -24,9 +25,7 @@ SOON_S = 600.0
 """Seconds before its start in which a class that is not ready is in danger; the platform can still move it."""
 
 
-def next_of_class(
-    booked: Booked | None, making: TranscodeView | None, cited: StreamerView | None, now: float
-) -> list[str]:
+def next_of_class(booked: Booked | None, making: TranscodeView | None, cited: Airing | None, now: float) -> list[str]:
     """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
     if booked is None:
         return [] if cited is None else next_of_airing(cited, now)
@@ -83,7 +82,7 @@ def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -
     return [Text("It is not booked: {heading}", heading=heading(MALFORMED))] if malformed else []
 
 
-def next_of_airing(view: StreamerView, now: float) -> list[str]:
+def next_of_airing(view: Airing, now: float) -> list[str]:
     """What comes next for a class, by its state on its streamer."""
     match view.state:
         case AiringState.REFUSED if view.lost:

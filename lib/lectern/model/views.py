@@ -9,8 +9,8 @@ from pydantic_core import to_json
 
 from lectern import errors, i18n
 from lectern.i18n import Text, labelled, packed, unpacked
-from lectern.model.facts import AsRun, Usage
-from lectern.states import AiringState, Backend, BookingState, RenditionState
+from lectern.model.facts import Airing, AsRun, Usage
+from lectern.states import Backend, BookingState, RenditionState
 
 Sentence = Annotated[str, PlainSerializer(packed), PlainValidator(unpacked)]
 """A sentence that keeps its id in a heartbeat."""
@@ -30,9 +30,9 @@ class Booked:
     streamer: str | None
     answered: bool
     lost_since: float | None = None  # since when its streamer is lost
-    institution: str | None = None
-    source: str | None = None
-    push: str | None = None
+    institution_id: str | None = None
+    video_url: str | None = None
+    push_url: str | None = None
     received_at: float | None = None
     placement: int = 0
     decided_at: float | None = None  # when the row last changed
@@ -53,24 +53,6 @@ class TranscodeView:
     def under_way(self) -> bool:
         """Whether its result is still to come."""
         return self.state is RenditionState.TRANSCODING
-
-
-@dataclass(frozen=True)
-class StreamerView:
-    """A class as its streamer has it, for people; times are epoch seconds, URLs have no secrets."""
-
-    class_id: str
-    state: AiringState
-    stem: str
-    start_time: float
-    end_time: float
-    code: int | None
-    message: str | None
-    lost: bool = False  # it was ready, and lacks its file
-    institution: str | None = None
-    source: str | None = None
-    push: str | None = None
-    placement: int = 1
 
 
 @dataclass(frozen=True)
@@ -150,7 +132,7 @@ class ClassView:
     class_id: str
     booked: Booked | None = None
     making: TranscodeView | None = None
-    cited: StreamerView | None = None
+    cited: Airing | None = None  # as its streamer has it; its URLs have no secrets
     streamer: str | None = None  # the host that *cited* and *sending* come from
     sending: Sending | None = None
     unheard: str | None = None  # why nobody knows what the streamer does; None if it was heard of lately

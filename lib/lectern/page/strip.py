@@ -8,8 +8,8 @@ from typing import NamedTuple
 from lectern.decide import account
 from lectern.decide.account import Standing
 from lectern.i18n import Text, labelled, msgid
-from lectern.model.facts import AsRun
-from lectern.model.views import Booked, ClassView, StreamerView
+from lectern.model.facts import Airing, AsRun
+from lectern.model.views import Booked, ClassView
 
 HOUR_S = 3600
 BACK_S, AHEAD_S = 2 * HOUR_S, 6 * HOUR_S
@@ -186,7 +186,7 @@ def _natural(name: str) -> list[tuple[str, int]]:
     return [(words, int(number or 0)) for words, number in re.findall(r"(\D*)(\d{0,15})", name)]
 
 
-def _booked(view: ClassView, known: Booked | StreamerView, standing: Standing) -> Block:
+def _booked(view: ClassView, known: Booked | Airing, standing: Standing) -> Block:
     what = Text(
         "{class_id} {begins:clock}-{ends:clock}, {standing}",
         class_id=view.class_id,

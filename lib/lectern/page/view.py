@@ -165,7 +165,7 @@ def of_day(
     due = [
         _stood(one, words, now, made_at)
         for one in timetable.due(connection, now)
-        if institution in {None, one.institution}
+        if institution in {None, one.institution_id}
     ]
     begin = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
     soon = [_stood(one, words, now, made_at) for one in begin]
@@ -289,7 +289,7 @@ def of_class(
     if found.booked is None and not found.is_malformed and found.kept_since is None:
         return None
     if viewer.institution_id is not None and (
-        found.booked is None or found.booked.institution != viewer.institution_id
+        found.booked is None or found.booked.institution_id != viewer.institution_id
     ):
         return None
     now = time.time()
