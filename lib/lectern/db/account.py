@@ -84,7 +84,6 @@ def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[st
     return [EventView(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
 
 
-
 def journal_of(role: Role) -> MessageTables:
     """The tables of messages, events and incidents of a role."""
     return teacher_tables.journal if role == "teacher" else streamer_tables.journal

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from types import new_class
+from typing import Any, Self
 
 from sqlalchemy import (
     BigInteger,
@@ -178,6 +179,15 @@ class MessageTables:
     outbox: Table
     events: Table
     incidents: Table
+
+    @classmethod
+    def of(
+        cls, role: type[SQLModel], inbox: type[SQLModel] = InboxColumns, outbox: type[SQLModel] = OutboxColumns
+    ) -> Self:
+        """Make the tables among those of *role*, whose *inbox* and *outbox* may have columns of their own."""
+        models = (inbox, outbox, EventColumns, IncidentColumns)
+        rows = [new_class(f"{role.__name__}{model.__name__}", (model, role), {"table": True}) for model in models]
+        return cls(*map(table_of, rows))
 
     def __post_init__(self) -> None:
         """Add the indexes of what waits, which find it without reading a table of many days."""

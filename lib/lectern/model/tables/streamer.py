@@ -3,15 +3,7 @@
 from sqlalchemy import Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
-from lectern.model.tables.shared import (
-    AsRunColumns,
-    EventColumns,
-    InboxColumns,
-    IncidentColumns,
-    MessageTables,
-    OutboxColumns,
-    table_of,
-)
+from lectern.model.tables.shared import AsRunColumns, MessageTables, table_of
 from lectern.states import FileState
 
 
@@ -113,22 +105,6 @@ class DirRow(StreamerTable, table=True):
     reserved_num: int | None = 0
 
 
-class StreamerInbox(InboxColumns, StreamerTable, table=True):
-    """Messages to the streamer."""
-
-
-class StreamerOutbox(OutboxColumns, StreamerTable, table=True):
-    """Messages from the streamer."""
-
-
-class StreamerEvent(EventColumns, StreamerTable, table=True):
-    """The streamer's events."""
-
-
-class StreamerIncident(IncidentColumns, StreamerTable, table=True):
-    """The streamer's incidents."""
-
-
 tasks = table_of(TaskRow)
 files = table_of(FileRow)
 classes = table_of(ClassRow)
@@ -138,6 +114,4 @@ Index("ix_video_list_eviction", files.c.num_cite, files.c.update_time)
 leases = table_of(LeaseRow)
 drains = table_of(DrainRow)
 as_runs = table_of(AsRunRow)
-journal = MessageTables(
-    table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent), table_of(StreamerIncident)
-)
+journal = MessageTables.of(StreamerTable)

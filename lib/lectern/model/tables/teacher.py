@@ -5,9 +5,7 @@ from sqlmodel import Field, SQLModel
 
 from lectern.model.tables.shared import (
     AsRunColumns,
-    EventColumns,
     InboxColumns,
-    IncidentColumns,
     MessageTables,
     OutboxColumns,
     Whole,
@@ -218,7 +216,7 @@ class ClassEventRow(TeacherTable, table=True):
     body: str = Field(sa_type=Text)  # the message that is sent
 
 
-class TeacherInbox(InboxColumns, TeacherTable, table=True):
+class TeacherInbox(InboxColumns):
     """Messages to the teacher; if several teachers share them, also who has claimed and who has received each."""
 
     owner: str | None = Field(default=None, max_length=250)
@@ -226,7 +224,7 @@ class TeacherInbox(InboxColumns, TeacherTable, table=True):
     heard_by: str = Field(default="", sa_type=Text)  # of a channel's message: " TEACHER#BATCH " for each receiver
 
 
-class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
+class TeacherOutbox(OutboxColumns):
     """Messages from the teacher; if several teachers share them, also who sends each, and until when."""
 
     owner: str | None = Field(default=None, max_length=250)
@@ -236,14 +234,6 @@ class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
     )  # of what goes to EVENT_WEBHOOK_URL: due, told, given up, gone
     webhook_tries: int = 0
     webhook_at: float = 0  # not before
-
-
-class TeacherEvent(EventColumns, TeacherTable, table=True):
-    """The teacher's events."""
-
-
-class TeacherIncident(IncidentColumns, TeacherTable, table=True):
-    """The teacher's incidents."""
 
 
 videos = table_of(RenditionRow)
@@ -257,9 +247,7 @@ duties = table_of(DutyRow)
 viewers = table_of(ViewerRow)
 as_runs = table_of(AsRunRow)
 class_events = table_of(ClassEventRow)
-journal = MessageTables(
-    table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident)
-)
+journal = MessageTables.of(TeacherTable, TeacherInbox, TeacherOutbox)
 
 index_some("ix_outbox_list_webhook", journal.outbox, "class_id", "webhook = 'due'")
 index_some("ix_outbox_list_gone", journal.outbox, "webhook_at", "webhook = 'gone'")
