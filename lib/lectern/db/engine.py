@@ -39,7 +39,6 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import msgid
-from lectern.model.tables.shared import Whole
 
 # Opens a PostgreSQL database: which URLs are accepted, the limits of its sessions, and which errors pass.
 
@@ -370,7 +369,7 @@ def _on_postgresql(element: _Values, compiler: SQLCompiler, **options: Any) -> s
 def in_list(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool]:
     """Whether *column* is one of the list that the parameter *name* holds, as `bind_list` makes it."""
     parameter: BindParameter[str] = bindparam(name)
-    values = _Numbers if isinstance(column.type, Integer | Whole) else _Values
+    values = _Numbers if isinstance(column.type, Integer) else _Values
     return column.bool_op("IN")(values(parameter))
 
 

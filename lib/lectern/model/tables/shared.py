@@ -24,7 +24,6 @@ from sqlalchemy import (
     true,
     type_coerce,
 )
-from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from lectern import i18n
@@ -35,15 +34,8 @@ AnyTable = Table
 """A table, for decisions, which know nothing of SQLAlchemy."""
 
 
-class Whole(TypeDecorator[int]):
-    """A whole number of 64 bits on both kinds of database."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int]:
-        """The type in SQL; for SQLite it is INTEGER, because SQLite assigns keys itself only for that type."""
-        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+Whole = BigInteger().with_variant(Integer(), "sqlite")
+"""A whole number of 64 bits on both kinds of database; SQLite assigns keys itself only if their type is INTEGER."""
 
 
 class Named(TypeDecorator[str]):
@@ -76,11 +68,6 @@ class Sentence(TypeDecorator[str]):
 def sentence(table: Table, name: str) -> ColumnElement[Any]:
     """The column *name* of *table*, which is English, with the id and the values that the row has in *sentence*."""
     return type_coerce(func.coalesce(table.c.sentence, table.c[name]), Sentence).label(name)
-
-
-def named(names: type[StrEnum], length: int) -> Any:  # noqa: ANN401 (SQLModel declares a class, and takes a type)
-    """The type of a column that names a member of *names*."""
-    return Named(names, length)
 
 
 class InboxColumns(SQLModel):

@@ -7,10 +7,10 @@ from lectern.model.tables.shared import (
     AsRunColumns,
     InboxColumns,
     MessageTables,
+    Named,
     OutboxColumns,
     Whole,
     index_some,
-    named,
     table_of,
 )
 from lectern.rendition_ids import stem
@@ -32,10 +32,10 @@ class RenditionRow(TeacherTable, table=True):
 
     __tablename__ = "video_list"
     record_id: int = Field(primary_key=True, sa_type=Whole)
-    resolution: Resolution = Field(primary_key=True, sa_type=named(Resolution, 10))
+    resolution: Resolution = Field(primary_key=True, sa_type=Named(Resolution, 10))
     status: str | None = Field(default=None, max_length=20)
     url: str | None = Field(default=None, sa_type=Text)
-    backend: Backend | None = Field(default=None, sa_type=named(Backend, 10))
+    backend: Backend | None = Field(default=None, sa_type=Named(Backend, 10))
     attempt: int = 0
     attempts_since: float = 0  # when the day of `attempts_today` began
     attempts_today: int = 0
