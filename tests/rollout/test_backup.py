@@ -152,7 +152,7 @@ def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> N
 def test_an_old_backup_whose_manifest_is_damaged_stays_and_fails_no_new_one(host: Host) -> None:
     old = host.parsed()
     backup_host.make(old)
-    manifest = old.backup_dir / backup_host.MANIFEST
+    manifest = old.backup_dir / disk.MANIFEST
     manifest.write_text("{")
     newest = host.parsed(keep=1, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "7"})
     said = backup_host.make(newest).said

@@ -264,8 +264,7 @@ async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps
     await transcode(connection, job)
     path = tmp_path / "made.flv"
     path.write_bytes(origin.files[UP])
-    found = await probe.probe(path)
-    assert (found.width, found.height) == (136, 240)
+    assert shape(path)[:2] == (136, 240)
 
 
 @pytest.mark.parametrize("every_s", [1.0, 2.0])

@@ -340,7 +340,7 @@ class OldLists:
             adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
     def _is_handed_over(self, booking: Booking) -> bool:
-        return self._has_tables and bool(events.known(self.connection, journal, ADOPTED, [booking.class_id]))
+        return self._has_tables and bool(events.named(self.connection, journal, ADOPTED, [booking.class_id]))
 
 
 def _why_left(waiter: Waiter, why: str, state: RenditionState | None) -> str:
