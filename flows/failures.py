@@ -16,17 +16,19 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flows.host import Host, log
 from flows.outbox_publisher import alarm_refusal, publish_outbox
 from lectern import errors
-from lectern.db import airings, bookings, events, inbox, outbox
+from lectern.db import airings, bookings, inbox, outbox
+from lectern.db.writer import write
 from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
-from lectern.i18n import Text, msgid
-from lectern.model.facts import Event, InboxMessage, UnrecordedWork
+from lectern.i18n import Text, labelled, msgid
+from lectern.model.facts import InboxMessage, UnrecordedWork
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
 from lectern.storage import disk
 from lectern.timing import backoff_s
 from lectern.wire import outgoing
-from lectern.wire.messages import Report
-from lectern.wire.outgoing import Outgoing, OutgoingKind
+from lectern.wire.fields import is_count
 from lectern.wire.parser import fields_of
 
 AGAIN_AFTER_S = 600.0  # most seconds until an alarm is raised again for the same trouble
@@ -298,45 +300,37 @@ def _give_up(connection: Connection, host: Host[Any], one: InboxMessage, now: fl
     class_id = label_of(one.body).class_id
     why = Text("not handled in {tries} runs; see their logs", tries=one.tries + 1)
     log.error("inbox %d: %s", one.id, why)
-    inbox.dead(connection, host.journal, one.id, why, inbox.Handling(now))
-    code = errors.NOT_HANDLED if class_id else errors.DEAD_LETTER
-    answer = _answer(connection, host, one, class_id, why) if class_id else None
     said = Text("inbox {number}: {why}", number=one.id, why=why)
-    said = Text("{thing}: {what}", thing=class_id, what=said) if class_id else said
-    letter = outgoing.dead_letter(host.settings.dead_letter_stream, one.command, one.body, why)
-    alarm = host.alarm(code, said, now, class_id=class_id)
-    outbox.put(connection, host.journal, [letter, *([answer] if answer else []), alarm], now)
-    noted = Event("given up", class_id, detail=Text("{thing}: {what}", thing=one.command, what=why))
-    events.note(connection, host.journal, host.settings.name, [noted], now)
-
-
-def _answer(connection: Connection, host: Host[Any], one: InboxMessage, class_id: str, why: str) -> Outgoing | None:
-    """The refusal of a given-up message: to the platform for a booking or change, to the teacher for a prepare."""
-    code = errors.NOT_HANDLED.number
+    changes: Changes | StreamerChanges = StreamerChanges(host.settings, now)
     if isinstance(host.settings, TeacherSettings):
-        if one.command == "change":
-            changed = outgoing.answer(class_id, code, why, outgoing.ChangeResult)
-            return Outgoing(host.settings.change_result_channel, OutgoingKind.CHANNEL, changed, class_id)
-        if one.command == "cancel":
-            cancelled = outgoing.cancel_answer(class_id, code, why)
-            return Outgoing(host.settings.cancel_result_channel, OutgoingKind.CHANNEL, cancelled, class_id)
-        if one.command != "order" or class_id in bookings.booked_among(connection, [class_id]):
-            return None
-        said = outgoing.answer(class_id, code, why)
-        return Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)
-    if one.command != "prepare":
-        return None
-    with suppress(CallAPerson, ValueError):  # whose row cannot be read is never aired here, so another may get it
-        if class_id in airings.by_id(connection, [class_id]):
-            return None
-    placement = fields_of(one.body).get("placement", 1)
-    report = Report(
-        cmd="prepared",
-        class_id=class_id,
-        streamer=host.settings.name,
-        result="fail",
-        code=code,
-        message=why,
-        placement=placement if type(placement) is int else 1,
-    )
-    return Outgoing(host.settings.report_stream, OutgoingKind.STREAM, report, class_id)
+        changes = Changes(host.settings, now)
+    changes.dead.append((one.id, why))
+    changes.sends.append(outgoing.dead_letter(host.settings.dead_letter_stream, one.command, one.body, why))
+    if class_id is not None:
+        _answer(connection, changes, one, class_id, why)
+        changes.raise_alarm(errors.NOT_HANDLED, labelled(class_id, said), class_id=class_id)
+    else:
+        changes.raise_alarm(errors.DEAD_LETTER, said)
+    changes.note("given up", detail=labelled(one.command, why), class_id=class_id)
+    write(connection, host.journal, changes)
+
+
+def _answer(
+    connection: Connection, changes: Changes | StreamerChanges, one: InboxMessage, class_id: str, why: str
+) -> None:
+    """Refuse a given-up message: a booking, a change or a cancel to the platform, a prepare to the teacher."""
+    code = errors.NOT_HANDLED
+    if isinstance(changes, StreamerChanges):
+        if one.command != "prepare":
+            return
+        with suppress(CallAPerson, ValueError):  # whose row cannot be read is never aired here, so another may get it
+            if class_id in airings.by_id(connection, [class_id]):
+                return
+        placement = fields_of(one.body).get("placement", 1)
+        changes.report_as("prepared", class_id, placement if is_count(placement) else 1, (code, why))
+    elif one.command == "change":
+        changes.answer_change(class_id, code.number, why)
+    elif one.command == "cancel":
+        changes.answer_cancel(class_id, code.number, why)
+    elif one.command == "order" and class_id not in bookings.booked_among(connection, [class_id]):
+        changes.answer_class(class_id, code.number, why)

@@ -130,6 +130,16 @@ def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other
     assert said == [("dead_letter", None), *([] if is_teacher(host) else [("prepared", 506)]), ("alarm", 506)]
 
 
+def test_a_message_of_an_odd_placement_is_given_up_like_any_other(host: Host[Any]) -> None:
+    """A streamer could make no report of it, so it was tried for ever."""
+    body = {**json.loads(message(host, "c-1").to_json()), "placement": -1}
+    keep(host, [json.dumps(body)], "order" if is_teacher(host) else "prepare")
+    for _ in range(host.settings.inbox_max_attempts):
+        ended(host, claim(host), Failed(message="boo"))
+    assert claim(host) == []
+    assert ("fail", 506) in {(one.get("result"), one.get("code")) for one in rows.said(host)}
+
+
 @pytest.mark.parametrize(
     "how", [Completed(message="put back"), OperationalError("s", {}, Exception("locked")), ConnectionError("redis")]
 )
