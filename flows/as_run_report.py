@@ -37,52 +37,39 @@ def made(connection: Connection, since: float, until: float, institution: str | 
 
 def write(found: AsRunReport, form: Format, sink: TextIO, title: str) -> None:
     """Write a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
+    totals, whole = _totals(found), found.whole().told()
     if form is Format.json:
         lines = [{name: getattr(one, name) for name in NAMES} for one in found.lines]
-        totals = {name: one.told() for name, one in sorted(found.totals.items())}
-        json.dump({"classes": lines, "institutions": totals, "all": found.whole().told()}, sink)
+        json.dump({"classes": lines, "institutions": dict(totals), "all": whole}, sink)
         sink.write("\n")
     elif form is Format.csv:
         rows = csv.writer(sink)
         rows.writerow(NAMES)
         rows.writerows(cells(one) for one in found.lines)
         rows.writerow(())
-        rows.writerow(("institution", *found.whole().told()))
-        rows.writerows(sums(found))
+        rows.writerow(("institution", *whole))
+        rows.writerows((name, *told.values()) for name, told in [*totals, ("all", whole)])
     else:
         sink.write(rendered("as_run.html", title=title, **fields_of(found)))
 
 
 def cells(one: ReportLine) -> list[object]:
     """The cells of a class's row, with its times as people read them."""
-    return [_time(getattr(one, name)) if name in TIMES else getattr(one, name) for name in NAMES]
+    values = [(name, getattr(one, name)) for name in NAMES]
+    return [formatting.tenths(value) if name in TIMES and value is not None else value for name, value in values]
 
 
-def _time(at: float | None) -> str:
-    if at is None:
-        return ""
-    second, tenth = divmod(round(at * 10), 10)
-    return f"{formatting.moment(second)}.{tenth}"
-
-
-def sums(found: AsRunReport) -> list[tuple[object, ...]]:
-    """A row of totals for each institution, and one for all of them together."""
-    listed = [(name, *_blank(one.told())) for name, one in sorted(found.totals.items())]
-    return [*listed, ("all", *_blank(found.whole().told()))]
-
-
-def _blank(told: dict[str, float | None]) -> list[object]:
-    return ["" if value is None else value for value in told.values()]
+def _totals(found: AsRunReport) -> list[tuple[str, dict[str, float | None]]]:
+    return [(name, one.told()) for name, one in sorted(found.totals.items())]
 
 
 def fields_of(found: AsRunReport, most: int | None = None) -> dict[str, Any]:
     """The variables of the report's template, with the first *most* classes, those refused apart."""
-    told = [(name, one.told()) for name, one in sorted(found.totals.items())]
     apart: dict[bool, list[ReportLine]] = {False: [], True: []}
     for one in found.lines[:most]:
         apart[one.state is BookingState.REFUSED].append(one)
     return {
-        "totals": [*told, ("", found.whole().told())],
+        "totals": [*_totals(found), ("", found.whole().told())],
         "lines": apart[False],
         "refused": apart[True],
         "number": len(found.lines),

@@ -17,6 +17,12 @@ def clock(at: float) -> str:
     return _written("%H:%M:%S", at)
 
 
+def tenths(at: float) -> str:
+    """The date and time of *at* (epoch seconds) to the tenth of a second: ``2026-11-26 19:00:00.5``."""
+    second, tenth = divmod(round(at * 10), 10)
+    return f"{moment(second)}.{tenth}"
+
+
 def when(at: float, now: float) -> str:
     """The time of day of *at* (epoch seconds), with its date unless that is the date of *now*."""
     return clock(at) if _written("%F", at) == _written("%F", now) else moment(at)

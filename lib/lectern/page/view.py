@@ -418,7 +418,7 @@ _TEMPLATES.filters |= {
     "clock": formatting.clock,
     "span": formatting.span,
     "when": formatting.when,
-    "tenths": lambda at: f"{formatting.clock(at)}.{int(round(at, 1) * 10) % 10}",
+    "tenths": lambda at: formatting.tenths(at)[11:],
     "size": formatting.size,
     "place": formatting.position,
     "day": lambda at: formatting.moment(at)[:10],
