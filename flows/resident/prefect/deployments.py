@@ -3,8 +3,10 @@
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -101,28 +103,6 @@ def silent_runs(every_s: float) -> AutomationCore:
     )
 
 
-async def lacks_automation(client: PrefectClient, every_s: float) -> bool:
-    """Whether the server lacks the automation, or has it in another form."""
-    wanted = silent_runs(every_s)
-    there = await client.read_automations_by_name(wanted.name)
-    return not any(
-        automation.trigger == wanted.trigger and automation.actions == wanted.actions for automation in there
-    )
-
-
-async def make_automation(client: PrefectClient, every_s: float) -> None:
-    """Create or update the automation; delete the one that passed alarms on for an earlier build."""
-    for automation in await client.read_automations_by_name("lectern: alarms"):
-        await client.delete_automation(automation.id)
-    if not await lacks_automation(client, every_s):
-        return
-    wanted = silent_runs(every_s)
-    if there := await client.read_automations_by_name(wanted.name):
-        await client.update_automation(there[0].id, wanted)
-    else:
-        await client.create_automation(wanted)
-
-
 TEACHER: Mapping[str, Flow[..., Any]] = {
     "booking": booking,
     "change": change,
@@ -177,46 +157,53 @@ async def make(settings: Settings) -> list[str]:
     """
     async with asking(math.inf), get_client() as client:
         wanted = await _missing(client, settings)
-        if f"work pool {settings.work_pool}" in wanted:
-            await _make_pool(client, settings.work_pool)
-        for flow in of(settings).values():
-            if f"deployment {flow.name}/{settings.queue}" in wanted:
-                await _make_deployment(settings, flow)
-        await make_automation(client, settings.run_heartbeat_s)
-        return wanted
+        for made in wanted.values():
+            await made()
+        for outdated in await client.read_automations_by_name("lectern: alarms"):  # an earlier build passed alarms on
+            await client.delete_automation(outdated.id)
+        return [*wanted]
 
 
 async def missing(settings: Settings) -> list[str]:
     """The names of what `make` would make; changes nothing, and raises what `make` raises."""
     async with asking(math.inf), get_client() as client:
-        return await _missing(client, settings)
+        return [*await _missing(client, settings)]
 
 
-async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
-    missing: list[str] = []
+async def _missing(client: PrefectClient, settings: Settings) -> dict[str, Callable[[], Awaitable[object]]]:
+    """What is missing, by its name, in the order in which it can be made, each with the call that makes it."""
+    missing: dict[str, Callable[[], Awaitable[object]]] = {}
+    make_pool = partial(_make_pool, client, settings.work_pool)
     try:
         pool = await client.read_work_pool(settings.work_pool)
     except ObjectNotFound:
-        missing.append(f"work pool {settings.work_pool}")
+        missing[f"work pool {settings.work_pool}"] = make_pool
     else:
         if pool.type != "resident":
             wrong = msgid("The work pool {pool!r} is of type {type!r}, not 'resident'. Set WORK_POOL to another name.")
             raise Misuse(Text(wrong, pool=pool.name, type=pool.type))
         unused = await client.read_work_queue_by_name(UNUSED, work_pool_name=pool.name)
         if pool.base_job_template != NO_JOB or not unused.is_paused:  # no worker polls it: the UI shows it as unhealthy
-            missing.append(f"work pool {settings.work_pool}")
+            missing[f"work pool {settings.work_pool}"] = make_pool
     for flow in of(settings).values():
         name = f"{flow.name}/{settings.queue}"
-        try:
+        there = None
+        with suppress(ObjectNotFound):
             there = await client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            missing.append(f"deployment {name}")
-        else:
-            if there.version != __version__ or there.work_queue_name != settings.queue:
-                missing.append(f"deployment {name}")
-    if await lacks_automation(client, settings.run_heartbeat_s):
-        missing.append(f"automation {AUTOMATION!r}")
+        if there is None or there.version != __version__ or there.work_queue_name != settings.queue:
+            missing[f"deployment {name}"] = partial(_make_deployment, settings, flow)
+    wanted = silent_runs(settings.run_heartbeat_s)
+    known = await client.read_automations_by_name(wanted.name)
+    if not any(one.trigger == wanted.trigger and one.actions == wanted.actions for one in known):
+        missing[f"automation {AUTOMATION!r}"] = partial(_make_automation, client, wanted)
     return missing
+
+
+async def _make_automation(client: PrefectClient, wanted: AutomationCore) -> None:
+    if there := await client.read_automations_by_name(wanted.name):  # another host may have been quicker
+        await client.update_automation(there[0].id, wanted)
+    else:
+        await client.create_automation(wanted)
 
 
 async def _make_pool(client: PrefectClient, name: str) -> None:
