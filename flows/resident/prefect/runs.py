@@ -11,26 +11,14 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 from prefect import runtime
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas import filters
 from prefect.client.schemas.actions import DeploymentFlowRunCreate
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterIdempotencyKey,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-    FlowRunFilterWorkQueueName,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
@@ -105,22 +93,19 @@ class ResidentRuns:
         began, key = time.time(), run.key or uuid4().hex
         with suppress(ValueError):  # Prefect may have created its run: the recorder will end that
             self.created.unheard.remove(key)
-        note = partial(self._noted, replace(run, key=key), began)
         returned: Any = None
         with Caught() as failed:  # if it is cut off, the next attempt does it again
             returned = await self._by_name[run.flow].fn(**run.parameters)
+        state = returned if isinstance(returned, State) else None
+        message = (state.message if state else None) or "done"
+        why = message if state and state.is_failed() else None
         if (error := failed.error) is not None:
-            await note("", error.message if isinstance(error, LecternError) else redact(repr(error)))
-            raise error
-        message = (returned.message if isinstance(returned, State) else None) or "done"
-        await note(message, message if isinstance(returned, State) and returned.is_failed() else None)
-
-    async def _noted(self, run: NewRun, began: float, message: str, failed: str | None) -> None:
-        assert self.host is not None
+            message, why = "", error.message if isinstance(error, LecternError) else redact(repr(error))
         tags = (*run.tags, WITHOUT)
-        await noted(
-            self.host, UnrecordedWork(run.flow, run.name, began, message, run.parameters, tags, failed, key=run.key)
-        )
+        work = UnrecordedWork(run.flow, run.name, began, message, run.parameters, tags, why, key=key)
+        await noted(self.host, work)
+        if error is not None:
+            raise error
 
     def is_at_work(self, run_id: str) -> bool:
         """Whether a run is being executed here."""
@@ -197,7 +182,12 @@ class ResidentRuns:
         try:
             parameters = await self._own(name, flow.validate_parameters(run.parameters))
         except (Misuse, PrefectException) as error:
-            return await _unreadable(self.client, run, error)
+            why = f"its parameters cannot be read: {redact(str(error))}"
+            log.warning("%s: %s", run.name, why)
+            failed: State[Any] = Failed(message=why)  # otherwise it would be due again each second
+            async with asking():
+                await self.client.set_flow_run_state(run.id, failed, force=True)
+            return failed
         async with asking(math.inf):  # what the flow raises is in the state
             outcome = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return outcome if isinstance(outcome, State) else None
@@ -265,19 +255,6 @@ class ResidentRuns:
         left = set(self._tasks.values()) | {active.task for active in self._active.values()}
         if left:
             await asyncio.wait(left, timeout=rest_s)
-
-
-async def _unreadable(client: PrefectClient, run: FlowRun, error: Exception) -> State[Any]:
-    """Fail a run whose parameters cannot be read; otherwise it would be due again each second.
-
-    Raises TryAgain if Prefect is away.
-    """
-    why = f"its parameters cannot be read: {redact(str(error))}"
-    log.warning("%s: %s", run.name, why)
-    state: State[Any] = Failed(message=why)
-    async with asking():
-        await client.set_flow_run_state(run.id, state, force=True)
-    return state
 
 
 JSON = {"content-type": "application/json"}
@@ -409,8 +386,9 @@ PAGE = 200  # number of runs that Prefect gives at a time
 
 async def runs_in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[StateType]) -> list[FlowRun]:
     """The runs among *ids* that are in one of *states*."""
-    wanted = FlowRunFilter(
-        id=FlowRunFilterId(any_=list(ids)), state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
+    wanted = filters.FlowRunFilter(
+        id=filters.FlowRunFilterId(any_=list(ids)),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=list(states))),
     )
     async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
@@ -418,8 +396,9 @@ async def runs_in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequ
 
 async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
     """Whether a run has this *tag*, of those whose state has another name than *but*, however many others there are."""
-    wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[tag]), state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but]))
+    wanted = filters.FlowRunFilter(
+        tags=filters.FlowRunFilterTags(all_=[tag]),
+        state=filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(not_any_=[but])),
     )
     async with asking():
         return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
@@ -441,11 +420,11 @@ async def about_moves() -> AsyncIterator[Callable[[str, str], Awaitable[bool]]]:
 
 async def runs_named(client: PrefectClient, pool: str, queue: str, states: Sequence[str]) -> list[FlowRun]:
     """All runs of a *queue* whose state has one of these names, however many there are."""
-    wanted = FlowRunFilter(
-        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(states))),
-        work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
+    wanted = filters.FlowRunFilter(
+        state=filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(any_=list(states))),
+        work_queue_name=filters.FlowRunFilterWorkQueueName(any_=[queue]),
     )
-    of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    of_pool = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[pool]))
     runs: list[FlowRun] = []
     while True:
         async with asking():
@@ -459,9 +438,9 @@ async def runs_named(client: PrefectClient, pool: str, queue: str, states: Seque
 
 async def runs_begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
     """The runs that were created with one of these *keys* and look as if they were about to begin."""
-    wanted = FlowRunFilter(
-        idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+    wanted = filters.FlowRunFilter(
+        idempotency_key=filters.FlowRunFilterIdempotencyKey(any_=list(keys)),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.PENDING])),
     )
     async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
