@@ -138,11 +138,10 @@ class Board:
 
     async def table(self, key: str, lines: list[dict[str, object]], description: str) -> None:
         """Show *lines* under *key*, unless they are shown already."""
-        if self._shown.get(key) != lines and await self._put(key, "table", json.dumps(lines), description):
-            self._shown[key] = lines
-
-    async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
-        slug, said = _slug(key), f"{description}; as of {formatting.moment(time.time())}"
+        if self._shown.get(key) == lines:
+            return
+        slug, data = _slug(key), json.dumps(lines)
+        said = f"{description}; as of {formatting.moment(time.time())}"
         try:
             async with asking(SHOW_S):
                 if key not in self._ids:  # a process before this one may have made it
@@ -152,16 +151,13 @@ class Board:
                         self._ids[key] = before.id
                 if key in self._ids:
                     # Not by the client's own method: it sends all the data once more, as an event.
-                    more = {"data": data, "description": said}
-                    await self._client.request(
-                        "PATCH", "/artifacts/{id}", path_params={"id": self._ids[key]}, json=more
-                    )
+                    path, more = {"id": self._ids[key]}, {"data": data, "description": said}
+                    await self._client.request("PATCH", "/artifacts/{id}", path_params=path, json=more)
                 else:
-                    wanted: Any = ArtifactCreate(key=slug, type=kind, description=said, data=data)
+                    wanted: Any = ArtifactCreate(key=slug, type="table", description=said, data=data)
                     self._ids[key] = (await self._client.create_artifact(wanted)).id
+            self._shown[key] = lines
         except TryAgain as error:
             if not isinstance(error.__cause__, TimeoutError):
                 self._ids.pop(key, None)  # somebody may have deleted it
             log.warning("prefect: cannot %s: %s", f"show artifact {slug}", error.message)
-            return False
-        return True
