@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lectern.cli import main as lectern
-from lectern.cli.options import Role, set_prefect, settings_of
+from lectern.cli.options import set_prefect, settings_of
 from tests.faults.points import Point, arm
 
 PLAN, LOG, DATABASE = "TEST_LIVES", "TEST_LIVES_LOG", "TEST_LIVES_DATABASE"
@@ -119,7 +119,7 @@ def main() -> None:
     """Live as often as the plan says, and then once more without an end."""
     plan = [Moment(**one) for one in json.loads(os.environ[PLAN])]
     log, database = Path(os.environ[LOG]), Path(os.environ[DATABASE])
-    set_prefect(settings_of(Role(sys.argv[2]), None))
+    set_prefect(settings_of("teacher" if sys.argv[2] == "teacher" else "streamer"))
     for name in ("lectern.cli.app", "flows.resident.process"):
         importlib.import_module(name)
     gc.freeze()

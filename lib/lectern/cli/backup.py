@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import ArgumentError
 
-from lectern.cli.options import Json, Role, read, say, settings_of
+from lectern.cli.options import Json, read, say, settings_of
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text
 from lectern.redis import rename as renaming
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.settings import Common
+from lectern.states import Role
 from lectern.storage import disk
 
 app = typer.Typer()
@@ -103,7 +104,7 @@ def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[
         )
     if role is not None:
         settings = settings_of(role, name)
-        return store.at(settings.database_url), f"{role.value}-{settings.name}"
+        return store.at(settings.database_url), f"{role}-{settings.name}"
     assert database is not None  # exactly one of the two is given
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise Misuse(Text("--database wants --name NAME, of letters, digits, - and _."))

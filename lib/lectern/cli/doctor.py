@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from lectern import formatting, health, urls
 from lectern.allowlist import Allowlist
 from lectern.cli import readers
-from lectern.cli.options import Json, Role, on_bus, painted, say, settings_of
+from lectern.cli.options import Json, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
 from lectern.db.engine import looking, open_database, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
@@ -29,6 +29,7 @@ from lectern.playout.sentences import cleaned
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.settings import RENAMED, Common, Settings, StreamerSettings, TeacherSettings, own_file, shown
+from lectern.states import Role
 from lectern.storage import disk, origin
 from lectern.urls import redact_url
 
@@ -287,7 +288,7 @@ def roles(role: Role | None, command: str = "doctor") -> list[Role]:
     if role is not None:
         return [role]
     try:
-        return [Role(place.settings.role) for place in readers.here()]
+        return [place.settings.role for place in readers.here()]
     except Misuse as error:
         raise Misuse(
             "{error} Say what this host is: lectern {command} teacher, or lectern {command} streamer",
@@ -303,7 +304,7 @@ def _of(role: Role) -> Iterator[Finding]:
         how = "write them into settings.env or .env, see README.md"
         yield Finding("settings", is_well=False, said=error.message, to_type=how)
         return
-    yield Finding(role.value, is_well=True, said=settings.name)
+    yield Finding(role, is_well=True, said=settings.name)
     yield from of_settings(settings)
     yield of_database(settings)
     yield from of_redis(settings)

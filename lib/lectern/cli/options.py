@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,22 +15,16 @@ from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
 from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings, exported, in_own_language
+from lectern.states import Role
 from lectern.urls import plain
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Name = Annotated[str | None, typer.Option("--name", help="The host's name, if not the one in the settings.")]
 
 
-class Role(StrEnum):
-    """The role of a host."""
-
-    teacher = "teacher"
-    streamer = "streamer"
-
-
 def settings_of(role: Role, name: str | None = None) -> Settings:
     """The settings of a role; *name* overrides the name in them. Raises Misuse."""
-    if role is Role.teacher:
+    if role == "teacher":
         return TeacherSettings.load(**({"teacher_name": name} if name else {}))
     return StreamerSettings.load(**({"streamer_name": name} if name else {}))
 

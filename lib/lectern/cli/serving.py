@@ -9,13 +9,14 @@ import typer
 
 from lectern import health, logs
 from lectern.cli import doctor
-from lectern.cli.options import Json, Name, Role, on_bus, say, set_prefect, settings_of
+from lectern.cli.options import Json, Name, on_bus, say, set_prefect, settings_of
 from lectern.db import schema
 from lectern.db.engine import open_database
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text, labelled, translated
 from lectern.redis import key_patterns
 from lectern.settings import Settings
+from lectern.states import Role
 
 app = typer.Typer()
 GARBAGE = 50_000, 5, 5
@@ -53,7 +54,7 @@ def init(
     settings = settings_of(role, name)
     engine = open_database(settings.database_url)
     try:
-        done = (schema.plan if check else schema.upgrade)(engine, role.value)
+        done = (schema.plan if check else schema.upgrade)(engine, role)
     finally:
         engine.dispose()  # SQLite moves what was written from its log into the file when the last connection is closed
     if check:
@@ -109,9 +110,9 @@ def reload(
         if not bind or bind.endswith(":0"):
             raise Misuse(
                 "The {role} answers nowhere, by its settings. Send its process SIGHUP instead, and read its log.",
-                role=each,
+                role=Text(each),
             )
         answer = health.reloaded(f"http://{bind}", f"lectern-{each}")
         lines = health.sentences(answer) or [Text("no setting has changed")]
-        said = [translated(labelled(each, line), settings.lectern_lang) for line in lines]
-        say(as_json, {"role": str(each), **answer}, said)
+        said = [translated(labelled(Text(each), line), settings.lectern_lang) for line in lines]
+        say(as_json, {"role": each, **answer}, said)
