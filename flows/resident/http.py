@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import uvicorn
@@ -181,22 +181,6 @@ _PASSED_ON = "forwarded", "x-forwarded-for", "x-real-ip", "origin"
 """Headers of a request that comes from elsewhere, by a proxy or a page in a browser of this machine."""
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What a reload has changed, and what people should know of it, by setting."""
-
-    changes: list[Change]
-    notes: dict[str, str]
-
-    def lines(self) -> list[str]:
-        """A sentence for each change."""
-        notes = [[self.notes[change.name]] if change.name in self.notes else [] for change in self.changes]
-        return [
-            joined([str(change), *note], msgid("{first}, {second}"))
-            for change, note in zip(self.changes, notes, strict=True)
-        ]
-
-
 class Reload:
     """``POST /reload``, from this host only, and SIGHUP."""
 
@@ -217,28 +201,32 @@ class Reload:
         if not _is_from_here(request):
             return JSONResponse({"error": "settings are read anew for a request of this host only"}, 403)
         try:
-            taken = await self.read()
+            changes, lines = await self.read()
         except LecternError as error:
             return JSONResponse({"error": error.message}, 422)
-        changes = [asdict(change) for change in taken.changes]
-        lines = taken.lines()
         fields = {"said": lines, "sentences": [packed(line) for line in lines]}
-        return JSONResponse({"changes": changes, **fields, "digest": self._host.settings.digest})
+        changed = [asdict(change) for change in changes]
+        return JSONResponse({"changes": changed, **fields, "digest": self._host.settings.digest})
 
-    async def read(self) -> Taken:
-        """Read, check and take over the settings; raises LecternError, and changes nothing, if one is wrong."""
+    async def read(self) -> tuple[list[Change], list[str]]:
+        """Read, check and take over the settings; returns what has changed, and a sentence on each change.
+
+        Raises LecternError, and changes nothing, if one is wrong.
+        """
         host = self._host
         async with self._one_at_a_time:
             try:
                 new = await asyncio.to_thread(_checked, host.settings)
-                taken = Taken(host.settings.changes(new), await self._notes(new))
+                changes, notes = host.settings.changes(new), await self._notes(new)
             except LecternError as error:
                 log.error("settings: nothing is changed: %s", error.message)
                 raise
-            self._take(new, taken.changes)
-        for line in taken.lines():
+            self._take(new, changes)
+        both = [[str(change), *([notes[change.name]] if change.name in notes else [])] for change in changes]
+        lines = [joined(parts, msgid("{first}, {second}")) for parts in both]
+        for line in lines:
             log.info("settings: %s", line)
-        return taken
+        return changes, lines
 
     def _take(self, new: Settings, changes: list[Change]) -> None:
         """Go by *new* from now on, all at once: nothing else is at work in this thread meanwhile."""

@@ -58,7 +58,7 @@ def write(**values: object) -> None:
 
 
 async def said(host: TeacherHost | StreamerHost) -> list[str]:
-    return (await Reload(host).read()).lines()
+    return (await Reload(host).read())[1]
 
 
 def test_no_other_part_keeps_a_copy_of_the_settings() -> None:
