@@ -129,17 +129,17 @@ class Resident:
 
     def stop(self) -> None:
         """Drain and end; may be called from any thread, also before the loop has begun."""
-        if self._loop is None:
-            self._stop.set()
-        else:
-            self._loop.call_soon_threadsafe(self._stop.set)
+        self._set(self._stop)
 
     def reload(self) -> None:
         """Read the settings anew soon; may be called from any thread, also before the loop has begun."""
+        self._set(self._hung_up)
+
+    def _set(self, event: asyncio.Event) -> None:
         if self._loop is None:
-            self._hung_up.set()
+            event.set()
         else:
-            self._loop.call_soon_threadsafe(self._hung_up.set)
+            self._loop.call_soon_threadsafe(event.set)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -233,6 +233,7 @@ class Resident:
     def _beside(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
         works: dict[str, Service] = {
             "runs": lambda: worker.serve(host, runs),
+            "prefect": lambda: worker.listen(host, runs.client),
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: notifications.watch(host),
             "redis": lambda: notifications.watch_redis(host),

@@ -380,7 +380,7 @@ def test_a_prefect_that_hangs_makes_no_host_stand_still(host: Host[Any], monkeyp
 
     async def scene() -> None:
         mine = runs(server := Hangs())
-        await rounds_of(host, worker._serve(host, mine), 3)
+        await rounds_of(host, worker.serve(host, mine), 3)
         assert host.prefect_away
         mine.created.unheard.append("k-1")
         with pytest.raises(TryAgain):

@@ -116,16 +116,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
     return run.model_copy(update={"state": answer.state, "tags": tags})
 
 
-async def serve(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing."""
-    listening = asyncio.create_task(_listen(host, runs.client))
-    try:
-        await _serve(host, runs)
-    finally:
-        listening.cancel()
-
-
-async def _listen(host: Host[Any], client: PrefectClient) -> None:
+async def listen(host: Host[Any], client: PrefectClient) -> None:
     """Note within seconds that Prefect does not answer: its own worker retries for about a minute before it ends."""
     while True:
         await asyncio.sleep(UNHEARD_EVERY_S)
@@ -139,8 +130,11 @@ async def _listen(host: Host[Any], client: PrefectClient) -> None:
         host.prefect_away = why is not None
 
 
-async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
-    """Run Prefect's worker again and again: it ends by itself after about a minute without its server."""
+async def serve(host: Host[Any], runs: ResidentRuns) -> None:
+    """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing.
+
+    Prefect's worker is begun again and again: it ends by itself after about a minute without its server.
+    """
     settings: Settings = host.settings
     tries, well_at = 0, time.monotonic()
     while True:  # not left to `Supervisor`: a host without Prefect is well, and only a long absence is an alarm
