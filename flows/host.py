@@ -311,9 +311,7 @@ class StreamerHost(Host[StreamerSettings]):
     shares: Shares = field(default_factory=Shares)  # what downloads may take of the network
     shared_at: float = -math.inf  # when that was found, monotonic
     network: Network = field(default_factory=Network)
-    ready_by: Mapping[str, float] = field(
-        default_factory=dict
-    )  # when the recordings of classes that wait will be there
+    ready_by: Mapping[str, float] = field(default_factory=dict)  # when each recording that a class waits for is there
     checks: "deque[tuple[float, int]]" = field(default_factory=partial(deque, maxlen=MEASURED))  # seconds and bytes
 
 

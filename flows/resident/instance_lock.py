@@ -43,9 +43,7 @@ class QueueLock:
         """
         until = time.monotonic() + START_WAIT_S
         tries = 0
-        while (
-            True
-        ):  # not left to `Supervisor`: nothing works before this, and its pause ends when the process is stopped
+        while True:  # not left to `Supervisor`: nothing works before this, and a stop ends its pause
             why = await self._try(bus)
             if why is None:
                 return True
@@ -125,15 +123,13 @@ def owner(pid: int) -> str:
 def _dead(holder: str) -> bool:
     """Whether *holder*, an owner of the lock, was a process of this machine that is no more."""
     machine, *known = holder.split(":")
-    if machine != socket.gethostname() or len(known) not in {2, 3}:
+    if machine != socket.gethostname() or len(known) != 3:
         return False
     try:
-        times = [float(part) for part in known[1:]]
-        began = psutil.Process(int(known[0])).create_time()
+        pid, since_boot = int(known[0]), float(known[2])  # the other time moves whenever the clock is set
+        began = psutil.Process(pid).create_time() - psutil.boot_time()
     except psutil.NoSuchProcess:
         return True
     except ValueError:  # nobody of ours has written it
         return False
-    if len(times) > 1:  # what an earlier release has not written; the other time moves whenever the clock is set
-        return bool(abs(began - psutil.boot_time() - times[1]) > 1)
-    return bool(abs(began - times[0]) > 1)
+    return bool(abs(began - since_boot) > 1)

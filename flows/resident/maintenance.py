@@ -41,7 +41,7 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
     """
     if SWEEP in host.in_progress:
         return False
-    if await due(host) and await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
+    if await host.write_tx(due, host) and await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.sweep(), name="sweep")
     return True
 
@@ -54,12 +54,8 @@ async def _until(host: Host[Any]) -> float:
     return float(min(max(left, 1.0), host.settings.sweep_interval_s))
 
 
-async def due(host: Host[Any]) -> bool:
-    """Whether anything is to be swept and no sweep is at work."""
-    return SWEEP not in host.in_progress and await host.write_tx(_due, host)
-
-
-def _due(connection: Connection, host: Host[Any]) -> bool:
+def due(connection: Connection, host: Host[Any]) -> bool:
+    """Whether anything is to be swept."""
     unsent = outbox.oldest_unsent(connection, host.journal, now := time.time())
     if unsent is not None and unsent < now - GRACE_S:
         return True

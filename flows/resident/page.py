@@ -68,10 +68,8 @@ class Page:
         self._stills, self._still_rates = Stills(STILLS_AT_ONCE), Rate(STILLS_BURST, STILLS_A_SECOND)
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
-        self._words: tuple[float, Mapping[str, StreamerStatus] | None] = (
-            0.0,
-            None,
-        )  # until when they are fresh, monotonic
+        # until when they are fresh, monotonic
+        self._words: tuple[float, Mapping[str, StreamerStatus] | None] = (0.0, None)
 
     def routes(self) -> list[Route]:
         """The routes of the page."""

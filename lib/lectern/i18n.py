@@ -337,12 +337,8 @@ def _form(id_: str, plural: str | None, pattern: str) -> _Form:
     return _Form(id_, plural, max((words for words, *_ in parts), key=len), re.compile(written, re.DOTALL))
 
 
-Translator = Callable[..., str]
-"""Writes a sentence, given as its id and its values, in one language."""
-
-
-def translator(language: str) -> Translator:
-    """What writes sentences in *language*: ``t("{n} classes", n=3)``."""
+def translator(language: str) -> Callable[..., str]:
+    """What writes sentences, given as their ids and values, in *language*: ``t("{n} classes", n=3)``."""
 
     def t(id_: str, /, **args: object) -> str:
         return translated(Text(id_, **args), language)
