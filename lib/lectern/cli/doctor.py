@@ -20,7 +20,7 @@ from lectern.allowlist import Allowlist
 from lectern.cli import readers
 from lectern.cli.options import Json, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
-from lectern.db.engine import looking, open_database, open_to_look
+from lectern.db.engine import open_database
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, translator
 from lectern.model.tables import teacher
@@ -183,29 +183,27 @@ def of_oss(settings: TeacherSettings) -> Iterator[Finding]:
 
     No request is known that would try the key and book no transcoding.
     """
-    url = settings.oss_transcode_url
+    what, url = "OSS transcoder", settings.oss_transcode_url
     if url is None:
         return
+    where = redact_url(url)
     try:
         httpx.head(url, timeout=LOOK_S, trust_env=False, verify=origin.trusted_authorities())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        yield Finding("OSS transcoder", is_well=False, said=f"{redact_url(url)} {_why(error)}", to_type="curl -I URL")
+        yield Finding(what, is_well=False, said=f"{where} {_why(error)}", to_type="curl -I URL")
         return
-    key = "TRANSCODE_SIGN_KEY is not tried here, because each request is a transcoding"
-    try:
-        with looking(open_to_look(settings.database_url, settings.role), settings.role) as connection:
-            refused = incidents.open_of(connection, teacher.journal, OSS_REFUSES.number)
-            taken = transcodings.last_request_taken(connection)
-    except LecternError:  # the finding on the database reports that
-        yield Finding("OSS transcoder", is_well=True, said=f"{redact_url(url)} answers; {key}")
+    said = f"{where} answers; TRANSCODE_SIGN_KEY is not tried here, because each request is a transcoding"
+    refused = None
+    with suppress(LecternError), readers.at(settings).looking() as connection:  # the database's finding says so
+        at = transcodings.last_request_taken(connection)
+        refused = incidents.open_of(connection, teacher.journal, OSS_REFUSES.number)
+        said += "; no request was taken yet" if at is None else f"; it took the last request at {formatting.moment(at)}"
+    if refused is None:
+        yield Finding(what, is_well=True, said=said)
         return
-    if refused is not None:
-        said = f"{redact_url(url)} answers, and refused the last request: {refused}"
-        to_type = "correct TRANSCODE_SIGN_KEY, then: lectern reload teacher"
-        yield Finding("OSS transcoder", is_well=False, said=said, to_type=to_type)
-        return
-    last = "no request was taken yet" if taken is None else f"it took the last request at {formatting.moment(taken)}"
-    yield Finding("OSS transcoder", is_well=True, said=f"{redact_url(url)} answers; {key}; {last}")
+    to_type = "correct TRANSCODE_SIGN_KEY, then: lectern reload teacher"
+    said = f"{where} answers, and refused the last request: {refused}"
+    yield Finding(what, is_well=False, said=said, to_type=to_type)
 
 
 def of_process(settings: Settings) -> Finding:
@@ -240,12 +238,8 @@ def of_disk(settings: StreamerSettings) -> Finding:
     except OSError as error:  # a folder above it is closed to who types this
         return Finding("disk", is_well=False, said=f"{root}: {error.strerror}", to_type=f"namei -l {root}")
     free, used = disk.free_bytes(root), 0
-    try:
-        engine = open_to_look(settings.database_url, "streamer")
-        with looking(engine, "streamer") as connection:
-            used = cache.used(connection, root).size_bytes
-    except LecternError:
-        pass  # the finding on the database reports that
+    with suppress(LecternError), readers.at(settings).looking() as connection:  # the database's finding says so
+        used = cache.used(connection, root).size_bytes
     wanted = max(settings.max_bytes - used, 0)
     size = formatting.size
     said = f"{root}: {size(free)} free; the cache has {size(used)} of {size(settings.max_bytes)}"
@@ -355,11 +349,8 @@ def _push_hosts(settings: StreamerSettings) -> Iterator[Finding]:
     """Whether the servers answer that booked classes will be pushed to, up to MOST_HOSTS of them."""
     servers: dict[tuple[str, int], str] = {}
     texts: list[str] = []
-    try:
-        with looking(open_to_look(settings.database_url, "streamer"), "streamer") as connection:
-            texts = [one.push_url for one in airings.live(connection)]
-    except LecternError:
-        pass  # the finding on the database reports that
+    with suppress(LecternError), readers.at(settings).looking() as connection:  # the database's finding says so
+        texts = [one.push_url for one in airings.live(connection)]
     for text in texts:
         with suppress(ValueError):  # it was refused, or its streamer's check says so
             url = urls.push(text)

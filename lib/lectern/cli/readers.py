@@ -35,16 +35,19 @@ class Place(Generic[S]):
         return looking(self.engine, self.settings.role)
 
 
+def at(settings: S) -> Place[S]:
+    """The database of *settings*; raises Misuse if it is not on this host."""
+    return Place(settings, open_to_look(settings.database_url, settings.role))
+
+
 def teacher() -> Place[TeacherSettings]:
     """The teacher's database; raises Misuse if it is not on this host."""
-    settings = TeacherSettings.to_look()
-    return Place(settings, open_to_look(settings.database_url, settings.role))
+    return at(TeacherSettings.to_look())
 
 
 def streamer() -> Place[StreamerSettings]:
     """The streamer's database; raises Misuse if it is not on this host."""
-    settings = StreamerSettings.load()
-    return Place(settings, open_to_look(settings.database_url, settings.role))
+    return at(StreamerSettings.load())
 
 
 def here() -> list[Place[Any]]:
