@@ -120,11 +120,11 @@ def _send(message: Booking | Change, done: str, *, wait: bool, as_json: bool) ->
     if isinstance(message, Change):
         to, answers = settings.change_channel, settings.change_result_channel
     if not wait:
-        asyncio.run(on_bus(settings, lambda bus: bus.add(to, message.to_json())))
+        on_bus(settings, lambda bus: bus.add(to, message.to_json()))
         line = f"{class_id}: {done}; whether it is taken, says: lectern explain {class_id}"
         say(as_json, {"class_id": class_id, "result": "sent"}, [line])
         return
-    answer = asyncio.run(on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers)))
+    answer = on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers))
     say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
     raise typer.Exit(0 if answer["result"] == "success" else 1)
 
@@ -195,7 +195,7 @@ def cancel(class_id: str) -> None:
             state=booked.state,
         )
     settings = Common.load()
-    asyncio.run(on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json())))
+    on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json()))
     if place is not None and booked is None:
         raise LecternError(
             "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "

@@ -132,10 +132,9 @@ def of_redis(settings: Common) -> Iterator[Finding]:
 
     before = time.time()
     try:
-        shared, refusal = asyncio.run(asyncio.wait_for(on_bus(settings, look), LOOK_S))
-    except (LecternError, TimeoutError) as error:
-        why = error.__cause__ or error.message if isinstance(error, LecternError) else "no answer in time"
-        said = f"{where}: {why}"
+        shared, refusal = on_bus(settings, look, LOOK_S)
+    except LecternError as error:
+        said = f"{where}: {str(error.__cause__ or error.message) or 'no answer in time'}"
         yield Finding("redis", is_well=False, said=said, to_type=connection.command(url, "ping"))
         return
     said = f"{where} answers, but takes no writes: {refusal}" if refusal else f"{where} answers"

@@ -1,12 +1,14 @@
 """What the commands share: options, settings, printing, the bus."""
 
+import asyncio
 import getpass
 import json
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +20,7 @@ from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
 from lectern.states import Role
 from lectern.urls import plain
 
+T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Name = Annotated[str | None, typer.Option("--name", help="The host's name, if not the one in the settings.")]
 
@@ -47,21 +50,32 @@ def set_prefect(settings: Common) -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 
-async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call of the bus)
-    """What *work* returns of an open bus; raises LecternError if Redis does not answer."""
-    bus = Bus.open(settings.redis_url.get_secret_value())
+def on_bus(settings: Common, work: Callable[[Bus], Awaitable[T]], within_s: float | None = None) -> T:
+    """What *work* returns of an open bus; raises LecternError if Redis does not answer, or not within *within_s*."""
+    url = settings.redis_url.get_secret_value()
+
+    async def ask() -> T:
+        bus = Bus.open(url)
+        try:
+            async with asyncio.timeout(within_s), asking():
+                return await work(bus)
+        finally:
+            await bus.close()
+
     try:
-        async with asking():
-            return await work(bus)
+        return asyncio.run(ask())
+    except TimeoutError as error:
+        raise LecternError(
+            "Redis does not answer: nothing came within {waited_s:g} s. Is it up? {typed}",
+            waited_s=within_s,
+            typed=connection.command(url, "ping"),
+        ) from error
     except TryAgain as error:
-        asked = connection.command(settings.redis_url.get_secret_value(), "ping")
         raise LecternError(
             "Redis does not answer: {why}. Is REDIS_URL right, and Redis up? Try: {command}",
             why=plain(error.__cause__ or error),
-            command=asked,
+            command=connection.command(url, "ping"),
         ) from error.__cause__
-    finally:
-        await bus.close()
 
 
 def me() -> str:

@@ -12,10 +12,9 @@ from sqlalchemy import Connection, Engine
 from lectern.cli.options import on_bus
 from lectern.db.engine import looking, open_to_look
 from lectern.decide import account
-from lectern.errors import LecternError, Misuse
+from lectern.errors import Misuse
 from lectern.model.views import EventView, Sending, StreamerStatus
 from lectern.playout import control_socket as playout
-from lectern.redis import connection
 from lectern.settings import Common, StreamerSettings, TeacherSettings
 
 S = TypeVar("S", TeacherSettings, StreamerSettings)
@@ -67,30 +66,12 @@ def here() -> list[Place[Any]]:
 
 def words(settings: Common) -> Mapping[str, StreamerStatus]:
     """The last heartbeat of each streamer, by its name. Raises LecternError if Redis does not answer."""
-    return asked(settings, lambda bus: bus.words(settings.streamers_key, lost_after_s(settings)))  # type: ignore[no-any-return]
+    return on_bus(settings, lambda bus: bus.words(settings.streamers_key, lost_after_s(settings)), LOOK_S)
 
 
 def lost_after_s(settings: Common) -> float:
     """Seconds of silence after which a streamer's last heartbeat is too old to be believed."""
     return 3 * settings.heartbeat_interval_s + 2
-
-
-def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bus, and its answer)
-    """What *work* returns of the bus. Raises LecternError if Redis does not answer within LOOK_S."""
-
-    async def ask() -> Any:  # noqa: ANN401 (as above)
-        try:
-            async with asyncio.timeout(LOOK_S):
-                return await on_bus(settings, work)
-        except TimeoutError as error:
-            typed = connection.command(settings.redis_url.get_secret_value(), "ping")
-            raise LecternError(
-                "Redis does not answer: nothing came within {waited_s:g} s. Is it up? {typed}",
-                waited_s=LOOK_S,
-                typed=typed,
-            ) from error
-
-    return asyncio.run(ask())
 
 
 def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[EventView]) -> Sending | None:

@@ -89,10 +89,9 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
 
 def _redis_faults(settings: Settings) -> list[str]:
     try:
-        found: list[str] = asyncio.run(on_bus(settings, lambda bus: key_patterns.type_faults(bus, settings)))
+        return on_bus(settings, lambda bus: key_patterns.type_faults(bus, settings))
     except LecternError as error:
         return [error.message]  # the host starts without Redis, too, and waits for it
-    return found
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.options import Json, painted, say
+from lectern.cli.options import Json, on_bus, painted, say
 from lectern.cli.readers import Place
 from lectern.db import timetable
 from lectern.decide.account import class_counts
@@ -73,7 +73,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     try:
         said = readers.words(place.settings)
         own = place.settings
-        now_there, beats, _ = readers.asked(own, lambda bus: bus.heard(own.streamers_key))
+        now_there, beats, _ = on_bus(own, lambda bus: bus.heard(own.streamers_key), readers.LOOK_S)
     except LecternError as error:
         trouble = error
     counted = class_counts((ClassView(one.class_id, one) for one in due), said, now)

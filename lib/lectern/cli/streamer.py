@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.options import Json, me, say
+from lectern.cli.options import Json, me, on_bus, say
 from lectern.db import airings, cache, cache_check, events, leases
 from lectern.db.engine import open_database, writing
 from lectern.errors import LecternError
@@ -128,11 +129,11 @@ def _left(place: readers.Place[StreamerSettings]) -> Left:
         live = [one for one in airings.live(connection) if one.end_time > now]
     on_air = [one.class_id for one in live if one.start_time <= now]
     waiting = [one.class_id for one in live if one.start_time > now]
-    try:
-        alive = readers.asked(own, lambda bus: bus.alive(own.streamers_key, readers.lost_after_s(own)))
+    others: list[str] | None = None
+    with suppress(LecternError):
+        lost_after_s = readers.lost_after_s(own)
+        alive = on_bus(own, lambda bus: bus.alive(own.streamers_key, lost_after_s), readers.LOOK_S)
         others = [name for name in alive if name != own.name]
-    except LecternError:
-        others = None
     return Left(on_air, waiting, max((one.end_time for one in live), default=None), others)
 
 
