@@ -27,7 +27,7 @@ from lectern.i18n import Text
 from lectern.model.facts import Airing, InboxMessage, UnrecordedWork
 from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TAKE_BACK
-from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
+from lectern.wire.parser import MAX_BODY_BYTES, Body, command_of, is_own_result
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
@@ -104,7 +104,7 @@ class Consumer:
         self._host = host
         self._handler = handler
         self._groups = routing.of(host.settings)
-        self._commands = routing.commands(host.settings)
+        self._commands = routing.sources(host.settings)
         self._channels = channels
         self._streams = streams
         self._came = asyncio.Event()
@@ -211,7 +211,7 @@ class Consumer:
         # No database stores a NUL byte; escaped, the body stays malformed, as does a body cut off after the bound.
         body = Body(body.replace("\0", "\\u0000")[: MAX_BODY_BYTES + 1])
         command = command_of(body)
-        if command not in COMMANDS or command not in self._groups:
+        if command not in self._groups:
             command = self._commands.get(name) or next(iter(self._groups))
         return ReceivedMessage(f"{kind}:{name}", command, body, entry, time.time())
 
