@@ -9,7 +9,6 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
-from prefect.client.schemas.objects import State
 from prefect.flows import Flow
 from sqlalchemy.exc import OperationalError
 
@@ -24,7 +23,7 @@ from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
 from lectern.i18n import Text
-from lectern.model.facts import Airing, InboxMessage, UnrecordedWork
+from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import MAX_BODY_BYTES, Body, command_of, is_own_result
@@ -49,31 +48,26 @@ class Handler:
         """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         claimed.set(kept)
+        ids = [message.id for message in kept]
         # What can be neither handled nor put back is retried when its lease ends.
         async with failures.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
-            if flow != TAKE_BACK:
-                await self._handle(flow, [message.id for message in kept])
-                return
-            assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
-            stops: Sequence[Airing] = ()
             with Caught() as failed:
-                stops = await lease.take_back(self._host, kept)
+                await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow, ids))
             if failed.error is not None:
                 passes = await self._said(flow, failed.error)
-                await failures.after_failure(self._host, [one.id for one in kept], failed.error, passes=passes)
-                return
-            ending = asyncio.create_task(lease.end_runs(self._host, stops))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+                shown = None if flow == TAKE_BACK else flow  # releases and leases are no runs
+                await failures.after_failure(self._host, ids, failed.error, passes=passes, flow=shown)
+
+    async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
+        assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
+        stops = await lease.take_back(self._host, kept)
+        ending = asyncio.create_task(lease.end_runs(self._host, stops))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
     async def _handle(self, flow: str, ids: Sequence[int]) -> None:
-        state: State[Any] | None = None
-        with Caught() as failed:
-            state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(ids))
-        if failed.error is not None:
-            passes = await self._said(flow, failed.error)
-            await failures.after_failure(self._host, ids, failed.error, passes=passes, flow=flow)
-        elif state is not None and (state.is_failed() or state.is_crashed()):
+        state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(ids))
+        if state is not None and (state.is_failed() or state.is_crashed()):
             await failures.failed(self._host, ids, flow, state.message or "")
 
     async def _said(self, flow: str, error: Exception) -> bool:
