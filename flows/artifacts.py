@@ -5,7 +5,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +20,12 @@ from flows.host import log
 from flows.prefect_api import asking, best_effort
 from lectern import formatting
 from lectern.errors import TryAgain
-from lectern.timing import Pace
 
 ROWS = 500
+PROGRESS_S = 30.0
+"""Seconds between two writes of a bar, whose whole per cent must have changed: a write for each class on air every few
+seconds fills a Prefect server."""
+
 LOOK_S = 1.0
 """Seconds between two looks at how far the work is; work that ends before the first look gets no progress bar."""
 
@@ -44,13 +47,15 @@ def _slug(key: str) -> str:
 
 
 class ProgressBar:
-    """A progress bar in the UI, set from any thread and written by the rule of `Pace`."""
+    """A progress bar in the UI, set from any thread; its first value and 100 % are due at once, see PROGRESS_S."""
 
-    def __init__(self, key: str, description: str, pace: Pace | None = None) -> None:
+    def __init__(self, key: str, description: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._key = _slug(key)
         self._description = description
-        self._pace = pace or Pace()
+        self._clock = clock
         self._percent = 0.0
+        self._written: int | None = None  # the last whole per cent
+        self._written_at = -math.inf  # by the clock
         self._begun: tuple[float, float] | None = None  # when progress was first seen, and its percent then
         self._artifact: UUID | None = None
         self._shown: tuple[float, str] | None = None
@@ -101,8 +106,10 @@ class ProgressBar:
 
     async def show(self) -> None:
         """Write how far the work is, if that is due; raises what Prefect's client raises."""
-        if (percent := self._pace.due(self._percent)) is not None:
-            await self._put(percent, self._forecast())
+        whole, now = math.floor(self._percent), self._clock()
+        if whole != self._written and (whole == 100 or now - self._written_at >= PROGRESS_S):
+            self._written, self._written_at = whole, now
+            await self._put(float(whole), self._forecast())
 
     def _forecast(self) -> str:
         now = time.time()

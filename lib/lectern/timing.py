@@ -10,9 +10,6 @@ from contextlib import suppress
 
 FIRST_S, MOST_S = 0.5, 10.0
 
-PROGRESS_S = 30.0
-"""Seconds between two writes of progress. A write for each class on air every few seconds fills a Prefect server."""
-
 NAMES = 2_000
 """Number of names of a `Rate` or a `Throttle` that are remembered; the one that came least recently is forgotten."""
 
@@ -32,26 +29,6 @@ async def comes(event: asyncio.Event, within_s: float) -> bool:
         async with asyncio.timeout(within_s):
             return await event.wait()
     return False
-
-
-class Pace:
-    """Says when progress is to be written: at most every 30 seconds, and only if its whole per cent has changed.
-
-    The first value is due at once, and so is 100 %.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._written: int | None = None
-        self._at_s = -math.inf
-
-    def due(self, percent: float) -> float | None:
-        """The whole per cent to record now, which then counts as recorded; None if there is nothing to record."""
-        whole, now_s = math.floor(percent), self._clock()
-        if whole == self._written or (whole < 100 and now_s - self._at_s < PROGRESS_S):
-            return None
-        self._written, self._at_s = whole, now_s
-        return float(whole)
 
 
 class Rate:

@@ -13,7 +13,6 @@ from prefect.context import FlowRunContext
 from flows import artifacts
 from flows.artifacts import Board, ProgressBar
 from lectern import formatting
-from lectern.timing import Pace
 
 
 class Slow:
@@ -109,7 +108,7 @@ class Bar:
         self.now = 0
         self.written: list[tuple[int, float]] = []
         self.said: list[str | None] = []
-        self.bar = ProgressBar("download-6666_720P", "download 6666_720P", Pace(lambda: float(self.now)))
+        self.bar = ProgressBar("download-6666_720P", "download 6666_720P", lambda: float(self.now))
 
         async def create(percent: float, key: str, description: str | None = None) -> UUID:
             return await update(uuid4(), percent, description)
