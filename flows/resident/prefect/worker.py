@@ -2,13 +2,11 @@
 
 import asyncio
 import math
-import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import anyio.abc
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
@@ -43,11 +41,7 @@ UNTAGGED_S = 60.0
 NOBODY = ""  # in place of a host's name: adopt only runs that were abandoned without a host's tag
 
 
-class ResidentResult(BaseWorkerResult):
-    """How a run in this process ended; the engine has told the server already."""
-
-
-class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentResult]):
+class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
     """Polls its queue for retries, quick runs and schedules, and executes them inside this process."""
 
     type = "resident"
@@ -77,17 +71,9 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
                 self._runs.take(mine)
         return [response.flow_run for response in due]
 
-    async def run(
-        self,
-        flow_run: FlowRun,
-        configuration: BaseJobConfiguration,
-        task_status: anyio.abc.TaskStatus[int] | None = None,
-    ) -> ResidentResult:
-        """Execute one run as an asyncio task of this process."""
-        if task_status is not None:
-            task_status.started(os.getpid())
-        await self._runs.execute(flow_run)
-        return ResidentResult(identifier=str(os.getpid()), status_code=0)
+    async def run(self, *_: object, **__: object) -> BaseWorkerResult:
+        """Prefect requires this method, and calls it only in the steps that `get_and_submit_flow_runs` leaves out."""
+        raise NotImplementedError
 
 
 async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
