@@ -286,12 +286,10 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
 def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage], flow: str, why: str) -> None:
     """Keep a failed try of *flow* for the recorder: a Retry of its run handles these messages."""
     labels, now = [label_of(one.body) for one in some], time.time()
-    ids, names = inbox.format_id_ranges([one.id for one in some]), zip(labels, some, strict=True)
-    table = [{"class": label.class_id or f"inbox {one.id}", "decision": FAILED, "detail": why} for label, one in names]
-    said = json.dumps(table)
-    work = UnrecordedWork(
-        flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why, said
-    )
+    name, ids = name_of(flow, labels, len(some)), inbox.format_id_ranges([one.id for one in some])
+    classes = [label.class_id or f"inbox {one.id}" for label, one in zip(labels, some, strict=True)]
+    said = json.dumps([{"class": class_id, "decision": FAILED, "detail": why} for class_id in classes])
+    work = UnrecordedWork(flow, name, now, "", {"inbox_ids": ids}, tags_of(labels), why, said)
     inbox.keep_work(connection, host.journal, work, now, host.settings.name if host.settings.shared else None)
 
 

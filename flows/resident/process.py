@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 
-from flows import prefect_api
+from flows import failures, prefect_api
 from flows.host import Host, StreamerHost, TeacherHost
 from flows.outbox_publisher import publish_outbox
 from flows.resident import http, maintenance, notifications, peers, routing
@@ -202,9 +202,11 @@ class Resident:
                 works.begin(
                     {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
                 )
-                await works.once("reconcile", lambda: reconciled(host, reads=False))
+                async with failures.isolated(host, "reconcile", through=()):
+                    await reconciled(host, reads=False)
             else:
-                await works.once("what the OSS refuses", lambda: transcoding.remember(host))
+                async with failures.isolated(host, "what the OSS refuses", through=()):
+                    await transcoding.remember(host)
             works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run, "settings": reloads})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time

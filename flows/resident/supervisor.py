@@ -31,11 +31,6 @@ class Supervisor:
         for name, work in works.items():
             self._tasks[name] = asyncio.create_task(self._keep(name, work), name=name)
 
-    async def once(self, name: str, work: Service) -> None:
-        """Do *work* to its end; if it fails, log and alarm that, and go on without."""
-        async with failures.isolated(self._host, name, through=()):
-            await work()
-
     async def end(self, names: Collection[str] | None, within_s: float) -> None:
         """Cancel the services of these *names*, or all, until they have ended, for at most *within_s* seconds."""
         names = self._tasks.keys() if names is None else names

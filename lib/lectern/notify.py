@@ -11,7 +11,7 @@ from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 from lectern import formatting
 from lectern.errors import CODES, Misuse, Severity, alarm_in
-from lectern.i18n import Text, msgid, of_wire, translator
+from lectern.i18n import msgid, of_wire, translator
 
 # Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
 log = logging.getLogger("lectern")
@@ -69,10 +69,9 @@ def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
     found: list[tuple[str, apprise.Apprise]] = []
     for number, url in enumerate(urls.split(), 1):
         name = f"{url.partition('://')[0]}:// (number {number})"
-        unknown = Text("ALARM_URLS: {name} is no address that apprise knows. See {page}", name=name, page=_APPRISE)
         service = apprise.Apprise()
         if not service.add(f"{url}{'&' if '?' in url else '?'}{_TIMES}"):
-            raise Misuse(unknown)
+            raise Misuse("ALARM_URLS: {name} is no address that apprise knows. See {page}", name=name, page=_APPRISE)
         found.append((name, service))
     return found
 

@@ -148,10 +148,8 @@ def main() -> None:
             app(prog_name="lectern")
         finally:
             sys.stdout.flush()  # at Python's own exit nobody could say why it failed
-    except Misuse as error:
-        sys.exit(_complain(error, 2))
     except LecternError as error:
-        sys.exit(_complain(error, 1))
+        sys.exit(_complain(error, 2 if isinstance(error, Misuse) else 1))
     except OSError as error:
         if error.filename is not None or error.errno not in _OUTPUT_LOST:
             raise

@@ -83,7 +83,7 @@ class Row:
     @property
     def height_px(self) -> int:
         """The height of the row."""
-        return max(self._lanes(), 1) * self.lane_px + 2
+        return self._lanes() * self.lane_px + 2
 
     @property
     def is_named(self) -> bool:
