@@ -19,7 +19,7 @@ from lectern import errors
 from lectern.db import airings, bookings, inbox, outbox
 from lectern.db.writer import write
 from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
-from lectern.i18n import Text, labelled, msgid
+from lectern.i18n import Text, labelled
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
@@ -78,23 +78,9 @@ async def isolated(
         await report(host, what, failed.error, pause_s)
 
 
-PARTS = frozenset(
-    {
-        *(msgid("prefect"), msgid("channels"), msgid("messages of channels"), msgid("streams"), msgid("streamers")),
-        *(msgid("sweeps"), msgid("recorder"), msgid("runs"), msgid("lock"), msgid("alarms"), msgid("people")),
-        *(msgid("notes"), msgid("retention"), msgid("readiness"), msgid("lease"), msgid("playout"), msgid("redis")),
-        *(msgid("reconcile"), msgid("timetable"), msgid("plan"), msgid("changes"), msgid("indexes"), msgid("word")),
-        *(msgid("dead air"), msgid("downloads"), msgid("what a heartbeat says"), msgid("files written to")),
-        *(msgid("peers"), msgid("peers, note"), msgid("peers, sweep"), msgid("peers, adopt"), msgid("sweep")),
-    }
-)
-"""The parts of a host, by the names that logs have for them."""
-
-
 async def alarm(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm that *what* does not work, unless it was raised lately. Raises no error."""
-    part = Text(what) if what in PARTS else what
-    said = Text("{host}: {part} does not work: {why}", host=host.settings.name, part=part, why=why)
+    said = Text("{host}: {part} does not work: {why}", host=host.settings.name, part=what, why=why)
     await raised(host, what, errors.WORK_FAILED, said, publish_outbox)
 
 

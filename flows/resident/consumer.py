@@ -83,7 +83,7 @@ class Handler:
         """Sweep; a run shows a sweep that fails. Raises nothing; run it in a task."""
         current.set(self._host)
         began = time.time()
-        async with failures.isolated(self._host, "sweep", through=()):
+        async with failures.isolated(self._host, Text("sweep"), through=()):
             with Caught() as failed:
                 await self._flows["sweep"].fn()
             if failed.error is not None and not await self._said("sweep", failed.error):
@@ -110,11 +110,11 @@ class Consumer:
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
         self._batch: list[ReceivedMessage] = []  # messages of channels that are not committed yet
 
-    def works(self) -> dict[str, supervisor.Service]:
+    def works(self) -> dict[Text, supervisor.Service]:
         """The loops to run side by side, by name."""
-        services: dict[str, supervisor.Service] = {"streams": self._read_streams}
+        services: dict[Text, supervisor.Service] = {Text("streams"): self._read_streams}
         if self._channels:
-            services |= {"channels": self._listen, "messages of channels": self._commit_channels}
+            services |= {Text("channels"): self._listen, Text("messages of channels"): self._commit_channels}
         return services | {Text("inbox, {flow}", flow=flow): partial(self._dispatch, flow) for flow in self._woken}
 
     async def close(self, within_s: float) -> None:

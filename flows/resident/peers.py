@@ -14,6 +14,7 @@ from flows.resident.prefect.runs import ResidentRuns
 from flows.resident.supervisor import Service
 from lectern.db import leases
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.redis.connection import asking
 from lectern.timing import comes
 
@@ -47,16 +48,16 @@ class Peers:
         self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead teachers whose runs in Prefect wait to be taken up
 
-    def works(self) -> dict[str, Service]:
+    def works(self) -> dict[Text, Service]:
         """The loops to run side by side, by name: if one fails, the others still show that this teacher is alive.
 
         A teacher without Redis takes no other for dead, and gives back what it has claimed.
         """
         return {
-            "peers": self._look_again_and_again,
-            "peers, note": self._note,
-            "peers, sweep": self._sweep_after,
-            "peers, adopt": self._adopt,
+            Text("peers"): self._look_again_and_again,
+            Text("peers, note"): self._note,
+            Text("peers, sweep"): self._sweep_after,
+            Text("peers, adopt"): self._adopt,
         }
 
     async def _note(self) -> None:

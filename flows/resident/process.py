@@ -39,6 +39,7 @@ from flows.teacher.webhook import Webhook
 from lectern.db import inbox, schema, transcodings
 from lectern.db.engine import close_to_others, open_database
 from lectern.errors import LecternError, TryAgain
+from lectern.i18n import Text
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
 from lectern.redis.client import Bus
@@ -193,21 +194,20 @@ class Resident:
         works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
         intake = Consumer(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
-        taking: dict[str, Service] = {**intake.works(), "sweeps": lambda: maintenance.sweeps(host, handler)}
+        taking: dict[Text, Service] = {**intake.works(), Text("sweeps"): lambda: maintenance.sweeps(host, handler)}
         try:
             if isinstance(host, StreamerHost):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
-                keeper = lease.LeaseRenewer(host, about_moves)
+                works.begin({Text("lease"): lease.LeaseRenewer(host, about_moves).run})
                 playout = playout_sync.PlayoutSync(host)
-                works.begin(
-                    {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
-                )
-                async with failures.isolated(host, "reconcile", through=()):
+                works.begin({Text("playout"): playout.run, Text("timetable of the playout"): playout.keep_in_step})
+                async with failures.isolated(host, Text("reconcile"), through=()):
                     await reconciled(host, reads=False)
             else:
-                async with failures.isolated(host, "what the OSS refuses", through=()):
+                async with failures.isolated(host, Text("what the OSS refuses"), through=()):
                     await transcoding.remember(host)
-            works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run, "settings": reloads})
+            beside = self._beside(host, runs, handler)
+            works.begin({**beside, **taking, Text("recorder"): recorder.run, Text("settings"): reloads})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
             if isinstance(host, TeacherHost):
@@ -232,36 +232,36 @@ class Resident:
         if works.why is not None:
             raise works.why
 
-    def _beside(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
-        works: dict[str, Service] = {
-            "runs": lambda: worker.serve(host, runs),
-            "prefect": lambda: worker.listen(host, runs.client),
-            "lock": lambda: self._lock.keep(host),
-            "alarms": lambda: notifications.watch(host),
-            "redis": lambda: notifications.watch_redis(host),
-            "retention": lambda: maintenance.forget(host),
-            "people": notifications.People(host).tell,
-            "notes": host.keep_noting,
+    def _beside(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, handler: Handler) -> dict[Text, Service]:
+        works: dict[Text, Service] = {
+            Text("runs"): lambda: worker.serve(host, runs),
+            Text("prefect"): lambda: worker.listen(host, runs.client),
+            Text("lock"): lambda: self._lock.keep(host),
+            Text("alarms"): lambda: notifications.watch(host),
+            Text("redis"): lambda: notifications.watch_redis(host),
+            Text("retention"): lambda: maintenance.forget(host),
+            Text("people"): notifications.People(host).tell,
+            Text("notes"): host.keep_noting,
         }
         if isinstance(host, StreamerHost):
             return works | {
-                "timetable": lambda: broadcast.cancels(host),
-                "plan": lambda: broadcast.plan(host),
-                "changes": lambda: amend.keep_confirming(host),
-                "indexes": lambda: recording_checks.keep_indexes(host),
-                "files written to": lambda: read_again(host),
-                "dead air": lambda: recording_checks.keep_dead_air(host),
-                "word": lambda: streamer_readiness.say(host),
-                "downloads": DownloadQueue(host).run,
-                "bandwidth": Governor(host).run,
-                "readiness": streamer_readiness.Readiness(host, runs.client).run,
+                Text("timetable"): lambda: broadcast.cancels(host),
+                Text("plan"): lambda: broadcast.plan(host),
+                Text("changes"): lambda: amend.keep_confirming(host),
+                Text("indexes"): lambda: recording_checks.keep_indexes(host),
+                Text("files written to"): lambda: read_again(host),
+                Text("dead air"): lambda: recording_checks.keep_dead_air(host),
+                Text("word"): lambda: streamer_readiness.say(host),
+                Text("downloads"): DownloadQueue(host).run,
+                Text("bandwidth"): Governor(host).run,
+                Text("readiness"): streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:
             works |= peers.Peers(host, runs, lambda: maintenance.sweep(host, handler)).works()
         return works | {
-            "streamers": membership.Membership(host).run,
-            "webhook": Webhook(host).run,
-            "readiness": lambda: teacher_sweep.teacher_checks(host),
+            Text("streamers"): membership.Membership(host).run,
+            Text("webhook"): Webhook(host).run,
+            Text("readiness"): lambda: teacher_sweep.teacher_checks(host),
         }
 
     async def _leave(self, host: Host[Any]) -> None:

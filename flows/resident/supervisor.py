@@ -9,6 +9,7 @@ from flows import failures
 from flows.failures import FatalError
 from flows.host import Host, log
 from lectern.errors import Caught
+from lectern.i18n import Text
 from lectern.timing import backoff_s
 
 Service = Callable[[], Coroutine[Any, Any, object]]
@@ -26,8 +27,8 @@ class Supervisor:
         self.must_end = asyncio.Event()
         self.why: FatalError | None = None  # why this process cannot go on, if a service has raised FatalError
 
-    def begin(self, works: Mapping[str, Service]) -> None:
-        """Run the services *works*, by their names, until `end`."""
+    def begin(self, works: Mapping[Text, Service]) -> None:
+        """Run the services *works*, by the names that people read, until `end`."""
         for name, work in works.items():
             self._tasks[name] = asyncio.create_task(self._keep(name, work), name=name)
 

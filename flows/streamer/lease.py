@@ -35,6 +35,7 @@ from lectern.decide import airing as decide
 from lectern.decide import leases as decide_leases
 from lectern.decide.leases import Answer, PartitionVerdict, Peers, PrefectAnswer
 from lectern.errors import Caught, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Airing, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.redis.client import Bus
@@ -92,7 +93,8 @@ class LeaseRenewer:
                     self._host.granted,
                     self._host.settings.heartbeat_interval_s if self._host.control_connected else AGAIN_S,
                 )
-                async with isolated(self._host, "what a heartbeat says", AGAIN_S, through=()):  # it beats on meanwhile
+                # It beats on meanwhile.
+                async with isolated(self._host, Text("what a heartbeat says"), AGAIN_S, through=()):
                     beats.hand_over(await self._read())
         finally:
             await beats.stop()
@@ -193,7 +195,7 @@ class HeartbeatThread:
             with Caught() as failed:
                 await loop()
             if failed.error is not None and (self._saying is None or self._saying.done()):
-                reporting = failures.report(self._host, "lease", failed.error, AGAIN_S)
+                reporting = failures.report(self._host, Text("lease"), failed.error, AGAIN_S)
                 self._saying = asyncio.run_coroutine_threadsafe(reporting, self._resident)
             await asyncio.sleep(AGAIN_S)
 

@@ -218,7 +218,7 @@ class PlayoutEvents:
                         key = class_id, statement.event in decide.OF_SOURCE
                         news |= {key: statement} if decide.is_news(statement, self._stated.get(key)) else {}
         if news:
-            async with isolated(self._host, "the platform's events of classes on air"):
+            async with isolated(self._host, Text("the platform's events of classes on air")):
                 await changed(self._host, _stated([(due[key[0]], statement) for key, statement in news.items()]))
                 self._stated |= news
                 await publish_outbox(self._host)

@@ -116,7 +116,7 @@ class Webhook:
 
     async def _deliver(self, client: httpx.AsyncClient, message: WebhookDue) -> None:
         try:
-            async with failures.isolated(self._host, "webhook"):
+            async with failures.isolated(self._host, Text("webhook")):
                 url = self._settings.event_webhook_url or ""
                 why = await self._post(client, message, url)
                 await self._host.write_tx(self._note, message, why, time.time(), url)

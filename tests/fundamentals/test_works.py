@@ -24,6 +24,7 @@ from lectern import timing
 from lectern.db import incidents
 from lectern.db.engine import reading
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from tests.faults.turns import Quiet
 from tests.rows import commit, said
 from tests.waiting import async_wait_until
@@ -46,7 +47,7 @@ def play(host: Host[Any], works: dict[str, Service], *until: Callable[[], object
 
     async def scene() -> None:
         at_work = Supervisor(host)
-        at_work.begin(works)
+        at_work.begin({Text(name): work for name, work in works.items()})
         for number, condition in enumerate(until, 1):
             await async_wait_until(condition, description=f"condition {number} of {[*works]} is true")
         await at_work.end(None, end_s)
@@ -194,7 +195,7 @@ def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[
     async def scene() -> None:
         nonlocal over
         works = Supervisor(host)
-        works.begin({"stubborn": stubborn})
+        works.begin({Text("stubborn"): stubborn})
         await asyncio.sleep(0)
         await works.end(None, 1)
         over = True
@@ -225,7 +226,7 @@ def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
 
     async def scene() -> None:
         works = Supervisor(host)
-        works.begin({"last": last})
+        works.begin({Text("last"): last})
         async with asyncio.timeout(10):
             await works.must_end.wait()
         assert str(works.why) == "another process serves teacher now"

@@ -142,7 +142,7 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
                 host.ongoing[errors.WORK_FAILED.number] = now
                 await failures.alarm(
                     host,
-                    "prefect",
+                    Text("prefect"),
                     Text("away for more than {alarm_after_s:.0f} s: {reason}", alarm_after_s=ALARM_AFTER_S, reason=why),
                 )
         tries += 1
