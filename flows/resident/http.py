@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -141,40 +142,30 @@ class HealthReport:
         return wrong
 
 
-class Metrics:
-    """What ``GET /metrics`` says, for Prometheus."""
-
-    def __init__(self, host: Host[Any]) -> None:
-        self._host = host
-
-    async def answer(self, _request: Request) -> Response:
-        """The metrics as text; the rows are counted again for each request."""
-        host, settings = self._host, self._host.settings
-        left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
-        text = await host.read_tx(self._text, settings)
-        states: Mapping[str, int] | None = None
-        if isinstance(host, TeacherHost):
-            known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
-            states = dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
-        text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
-        if isinstance(host, StreamerHost):
-            text += lectern_metrics.playout_exposition(await self._playout(host))
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @staticmethod
-    async def _playout(host: StreamerHost) -> Mapping[str, Any] | None:
-        try:
+async def exposition(host: Host[Any], _request: Request) -> Response:
+    """What ``GET /metrics`` says, for Prometheus; the rows are counted again for each request."""
+    left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
+    text = await host.read_tx(_of_rows, host.settings)
+    states: Mapping[str, int] | None = None
+    if isinstance(host, TeacherHost):
+        known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
+        states = dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
+    text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
+    if isinstance(host, StreamerHost):
+        status: Mapping[str, Any] | None = None
+        with suppress(LecternError, TimeoutError):
             async with asyncio.timeout(LOOK_S):
-                return await host.playout.ask("status", active=True)
-        except (LecternError, TimeoutError):
-            return None
+                status = await host.playout.ask("status", active=True)
+        text += lectern_metrics.playout_exposition(status)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def _text(self, connection: Connection, settings: Settings) -> bytes:
-        ages_s = disk.backup_ages_s(settings.backup_dir, f"{settings.role}-{settings.name}", time.time())
-        bound = metrics.NO_BOUND
-        if isinstance(settings, StreamerSettings):
-            bound = Usage(settings.max_bytes, settings.max_video_num)
-        return metrics.exposition(settings.role, settings.name, connection, bound, ages_s)
+
+def _of_rows(connection: Connection, settings: Settings) -> bytes:
+    ages_s = disk.backup_ages_s(settings.backup_dir, f"{settings.role}-{settings.name}", time.time())
+    bound = metrics.NO_BOUND
+    if isinstance(settings, StreamerSettings):
+        bound = Usage(settings.max_bytes, settings.max_video_num)
+    return metrics.exposition(settings.role, settings.name, connection, bound, ages_s)
 
 
 _PASSED_ON = "forwarded", "x-forwarded-for", "x-real-ip", "origin"
@@ -294,7 +285,7 @@ async def served(
         yield
         return
     app = app or Starlette()
-    app.router.routes += [Route("/health", health.answer), Route("/metrics", Metrics(host).answer)]
+    app.router.routes += [Route("/health", health.answer), Route("/metrics", partial(exposition, host))]
     if reload is not None:
         app.router.routes.append(Route("/reload", reload.answer, methods=["POST"]))
     address, _, port = settings.bind.rpartition(":")

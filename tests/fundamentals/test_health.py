@@ -122,7 +122,7 @@ def test_a_streamer_whose_playout_is_not_there_is_not_ready(
 
 def test_metrics_say_whether_servers_answer_and_how_long_a_streamer_may_push(host: Host[Any]) -> None:
     host.prefect_away = True
-    text = bytes(asyncio.run(http.Metrics(host).answer(cast("Any", None))).body).decode()
+    text = bytes(asyncio.run(http.exposition(host, cast("Any", None))).body).decode()
     assert 'lectern_server_answers{server="redis"} 1.0' in text
     assert 'lectern_server_answers{server="prefect"} 0.0' in text
     left_s = re.findall(r"^lectern_lease_left_seconds (\S+)$", text, re.MULTILINE)
