@@ -3,22 +3,19 @@
 import asyncio
 import json
 import resource
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import uvicorn
 from sqlalchemy import Connection, insert, text
 from starlette.applications import Starlette
 from starlette.requests import Request
 
 from benchmarks import recording, streamer
-from benchmarks.figures import Figure, quantile
-from benchmarks.stand import Stand
+from benchmarks.figures import Figure, quantile, timed
+from benchmarks.stand import Stand, served
 from flows.host import TeacherHost
 from flows.resident.page import COOKIE, Page
 from flows.streamer.stills import StillServer
@@ -31,7 +28,6 @@ from lectern.page.view import DAY_S, begin_of_day
 from lectern.playout import keyframe_index
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from town.ports import HOST, free_port
 
 WHAT = (
     "`/` of a teacher that has 10,000 classes today: aired, on air, waiting, ready and refused,"
@@ -97,10 +93,10 @@ def _took(
         tokens = [viewers.make(connection, f"viewer-{one}", None, now) for one in range(ASKS)]
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
     host = TeacherHost(settings, engine, journal, cast("Any", Said(words)), cast("Any", None))
-    with _served(Starlette(routes=Page(host).routes())) as url:
+    with served(Starlette(routes=Page(host).routes())) as url:
         answers = [_asked(url, token) for token in tokens]
     with reading(engine) as connection:
-        bare = min(_timed(lambda: connection.execute(_BARE).all()) for _ in range(5))
+        bare = min(timed(lambda: connection.execute(_BARE).all()) for _ in range(5))
     engine.dispose()
     return [took for took, _ in answers], bare, answers[-1][1]
 
@@ -212,30 +208,3 @@ def _asked(url: str, token: str) -> tuple[float, int]:
         began = time.perf_counter()
         answer = client.get("/", headers={"cookie": f"{COOKIE}={token}"}).raise_for_status()
         return time.perf_counter() - began, len(answer.content)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-@contextmanager
-def _served(app: Starlette) -> Iterator[str]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    _until(lambda: server.started)
-    try:
-        yield f"http://{HOST}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-
-
-def _until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < end, "the page is not served"
-        time.sleep(0.01)

@@ -7,7 +7,8 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,19 @@ def _commit() -> str:
 def best(values: list[float], *, more_is_better: bool) -> float:
     """Of several rounds the one that was disturbed least."""
     return (max if more_is_better else min)(values)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that *work* takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The best seconds of each way, one after the other in each round."""
+    times = [{name: timed(way) for name, way in ways.items()} for _ in range(rounds)]
+    return {name: best([one[name] for one in times], more_is_better=False) for name in ways}
 
 
 def quantile(values: list[float], share: float) -> float:

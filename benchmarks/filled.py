@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from benchmarks.figures import Figure, best
+from benchmarks.figures import Figure, timed
 from benchmarks.stand import Stand
 from benchmarks.storm import Ours
 from tests.stage import Stage
@@ -94,9 +94,4 @@ def _looked(stand: Stand, stage: Stage, ours: Ours, name: str) -> dict[str, floa
 
 
 def _timed(ask: Callable[[], object]) -> float:
-    took = []
-    for _ in range(ASKS):
-        began = time.perf_counter()
-        ask()
-        took.append(time.perf_counter() - began)
-    return best(took, more_is_better=False)
+    return min(timed(ask) for _ in range(ASKS))

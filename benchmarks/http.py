@@ -2,22 +2,19 @@
 
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.figures import Figure, quantile
 from benchmarks.lone import SHARES, WARM_UP, ours_waits
-from benchmarks.stand import Stand
+from benchmarks.stand import Stand, served
 from benchmarks.storm import Ours, bodies
-from tests.stage import wait_until
 from town.ports import HOST, free_port
 
 WHAT = (
@@ -84,7 +81,7 @@ def _waits(put: Put, found: Sequence[str], rate: float) -> list[float]:
 @contextmanager
 def _bare(file: Path) -> Iterator[str]:
     """The limit: a server in this process."""
-    app, port = FastAPI(), free_port()
+    app = FastAPI()
     database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     database.execute("pragma journal_mode=wal")
     database.execute("pragma synchronous=full")
@@ -95,13 +92,5 @@ def _bare(file: Path) -> Iterator[str]:
         database.execute("insert into booking values (?, ?)", (class_id, json.dumps(payload)))
         return {"class_id": class_id, "result": "success"}
 
-    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, description="the bare route is served")
-    try:
-        yield f"http://{HOST}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        database.close()
+    with closing(database), served(app) as url:
+        yield url

@@ -1,6 +1,7 @@
 """How long a lone booking waits with Prefect on PostgreSQL, beside the same with Prefect on SQLite."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from benchmarks import lone, postgres
 from benchmarks.figures import Figure
@@ -20,11 +21,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
         stand.say("lone_postgres: not measured, there is no PostgreSQL here (Debian: apt install postgresql)")
         return
     name_servers(stand)
-    with postgres.server(folder) as url:
-        other = stand.like(PREFECT_SERVER_DATABASE_CONNECTION_URL=url)
-        try:
-            ours = lone.ours_waits(other, "postgres")
-        finally:
-            other.close()
+    with postgres.server(folder) as url, closing(stand.like(PREFECT_SERVER_DATABASE_CONNECTION_URL=url)) as other:
+        ours = lone.ours_waits(other, "postgres")
     sqlite = lone.ours_waits(stand, "sqlite")
     yield from lone.figures("lone_postgres", {"ours": ours, "Prefect on SQLite": sqlite})

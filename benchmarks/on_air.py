@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.receiver import Packet, Receiver, Session
+from benchmarks.storm import cpu_s
 from lectern.playout import flv
 from tests.stage import Stage, wait_until
 from town.recordings import encode
@@ -60,9 +61,9 @@ def watch(receiver: Receiver, names: Sequence[str], start: float, window_s: floa
     """Wait until all are on air, and look at *sender* and its children for *window_s*."""
     until_on_air(receiver, names, dict.fromkeys(names, 1))
     time.sleep(3)
-    before = _cpu_s(sender)
+    before = cpu_s([sender.pid])
     time.sleep(window_s)
-    used_s, memory_mib = _cpu_s(sender) - before, _memory_mib(sender)
+    used_s, memory_mib = cpu_s([sender.pid]) - before, _memory_mib(sender)
     offset_s = time.time() - time.monotonic()
     late_s = [abs(receiver.of(name)[0].at[0] + offset_s - start) for name in names]
     return Seen(late_s, memory_mib, used_s / len(names) / (window_s / 60))
@@ -153,11 +154,3 @@ def _memory_mib(process: psutil.Process) -> float:
             state = file.stat()
             journals[state.st_ino] = state.st_blocks * 512
     return float(sum(one.memory_full_info().pss for one in family) + sum(journals.values())) / 2**20
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    total = 0.0
-    for one in [process, *process.children(recursive=True)]:
-        found = one.cpu_times()
-        total += found.user + found.system
-    return total

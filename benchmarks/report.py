@@ -1,12 +1,11 @@
 """What the as-run report of a month costs, beside a bare query of the same rows."""
 
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from sqlalchemy import Connection, insert, text
 
-from benchmarks.figures import Figure, best
+from benchmarks.figures import Figure, in_turns
 from benchmarks.stand import Stand
 from flows.as_run_report import Format, made, write
 from lectern.db import schema
@@ -38,14 +37,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
             wanted = "select * from order_list o join as_run_list a on a.class_id = o.class_id order by o.start_time"
             assert len(connection.execute(text(wanted)).all()) == 2 * number
 
-    ways: dict[str, Callable[[], None]] = {"bare query": bare, "report": report}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(stand.rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - began)
-    found = {name: best(all_, more_is_better=False) for name, all_ in times.items()}
+    found = in_turns({"bare query": bare, "report": report}, stand.rounds)
     engine.dispose()
     yield Figure(
         f"report, {number:,} classes",

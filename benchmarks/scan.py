@@ -2,12 +2,11 @@
 
 import asyncio
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks import streamer
-from benchmarks.figures import Figure, best, growth
+from benchmarks.figures import Figure, growth, in_turns
 from benchmarks.stand import Stand
 from flows.streamer.maintenance import reconciled
 from lectern.states import Resolution
@@ -50,14 +49,8 @@ def _measured(stand: Stand, number: int) -> dict[str, float]:
             "disk": lambda: cache_dir.scan(root),
             "all": everything,
         }
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(stand.rounds + 1):
-            for name, way in ways.items():
-                began = time.perf_counter()
-                way()
-                if turn:
-                    times[name].append(time.perf_counter() - began)
-    found = {name: best(all_, more_is_better=False) for name, all_ in times.items()}
+        in_turns(ways, 1)
+        found = in_turns(ways, stand.rounds)
     stand.say(f"scan of {number:,}: " + ", ".join(f"{name} {value:.3f} s" for name, value in found.items()))
     return found
 

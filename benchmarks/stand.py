@@ -2,6 +2,7 @@
 
 import multiprocessing
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,10 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 import redis
+import uvicorn
 from pydantic_core import from_json
 from rich.console import Console
+from starlette.types import ASGIApp
 
-from tests.stage import Stage, Town, staged
+from tests.stage import Stage, Town, staged, wait_until
+from town.ports import HOST, free_port
 
 REAL = {
     "SWEEP_INTERVAL_S": "30",
@@ -77,6 +81,21 @@ class Ear:
         self._process.join(30)
         assert len(heard.answers) == self._number, f"{len(heard.answers)} of {self._number} bookings were answered"
         return heard
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """The address at which a thread of this process serves *app*."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, description="the app is served")
+    try:
+        yield f"http://{HOST}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 class _Town(Town):

@@ -1,18 +1,18 @@
 """The storm with Prefect on PostgreSQL, beside the same with Prefect on SQLite."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from benchmarks import postgres
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
-from benchmarks.storm import Ours, Storm
+from benchmarks.storm import KINDS, best_storms
 
 WHAT = (
     "the storm of bookings once more, with the Prefect server on a PostgreSQL of its own, as it comes; the teacher and"
     " the streamer keep their SQLite, *cost* is without PostgreSQL's own, and *view* is how much later the last run is"
     " shown. The peer is the same with the Prefect server on SQLite"
 )
-KINDS = ("refused", "cached")
 
 
 def measure(stand: Stand) -> Iterator[Figure]:
@@ -22,13 +22,9 @@ def measure(stand: Stand) -> Iterator[Figure]:
     if folder is None:
         stand.say("storm_postgres: not measured, there is no PostgreSQL here (Debian: apt install postgresql)")
         return
-    with postgres.server(folder) as url:
-        other = stand.like(PREFECT_SERVER_DATABASE_CONNECTION_URL=url)
-        try:
-            ours = _storms(other, number, "on PostgreSQL")
-        finally:
-            other.close()
-    peer = _storms(stand, number, "on SQLite")
+    with postgres.server(folder) as url, closing(stand.like(PREFECT_SERVER_DATABASE_CONNECTION_URL=url)) as other:
+        ours = best_storms(other, number, "Prefect on PostgreSQL")
+    peer = best_storms(stand, number, "Prefect on SQLite")
     for kind in KINDS:
         row = f"storm_postgres, {kind}, {number:,}"
         sqlite = "Prefect on SQLite"
@@ -38,16 +34,3 @@ def measure(stand: Stand) -> Iterator[Figure]:
         lag, its = ours[kind].lag_s, peer[kind].lag_s
         if lag is not None and its is not None:
             yield Figure(f"{row}: view", "s", lag, {sqlite: its}, more_is_better=False, goal="<= 2")
-
-
-def _storms(stand: Stand, number: int, where: str) -> dict[str, Storm]:
-    """The best storm of each kind."""
-    found: dict[str, list[Storm]] = {kind: [] for kind in KINDS}
-    with stand.stage() as stage:
-        ours = Ours(stand, stage)
-        for turn in range(stand.rounds):
-            for kind in KINDS:
-                found[kind].append(ours.storm(number, kind, f"{kind}{turn}"))
-                stand.say(f"storm of {number:,}, {kind}, Prefect {where}: {found[kind][-1]}")
-                ours.calm()
-    return {kind: max(storms, key=lambda one: one.rate) for kind, storms in found.items()}

@@ -50,11 +50,7 @@ def _have_all(stage: Stage, streamers: Sequence[str], records: Sequence[int]) ->
             stage.tell(who, {**one, "cmd": "prepare"})
     wanted = {str(record) for record in records}
     for who in streamers:
-        wait_until(
-            lambda who=who: wanted <= stage.cached(who),
-            timeout_s=300,
-            description=f"{who} has all recordings",
-        )
+        wait_until(lambda who=who: wanted <= stage.cached(who), timeout_s=300, description=f"{who} has all recordings")
 
 
 def _idle(stage: Stage, streamers: Sequence[str]) -> float:

@@ -9,17 +9,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from flows.handling import Decide, DecideAll, change
-from flows.host import Host, StreamerHost
-from lectern.db import airings, cache
+from flows.host import Host, StreamerHost, TeacherHost
+from lectern.db import airings, cache, inbox
 from lectern.db.engine import reading, transaction
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
-from lectern.model.facts import Airing, Order, RenditionKey
-from lectern.model.plan import NEW, Granted, new_row
+from lectern.model.facts import Airing, InboxMessage, Order, RenditionKey
+from lectern.model.plan import NEW, Changes, Granted, new_row
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import classes, files, journal
+from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.settings import StreamerSettings
-from lectern.states import AiringState, FileState, RenditionState
+from lectern.states import AiringState, BookingState, FileState, RenditionState
 from lectern.wire.messages import Booking, Message, Prepare
 
 M = TypeVar("M", bound=Message)
@@ -67,6 +68,36 @@ def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, 
         for row in rows:
             values = dict(zip(names, row, strict=True))
             connection.execute(insert(table).values(values | ({"site": site} if "site" in values else {})))
+
+
+def bare(connection: Connection, /, class_id: str, start: float, state: str = "ready", **task: object) -> None:
+    """A class in as few values as its streamer's rows can have."""
+    its = {"start_time": start, "end_time": start + 600, "push_url": "rtmp://push.example/live/x", **task}
+    connection.execute(insert(tasks).values(class_id=class_id, **its))
+    connection.execute(insert(classes).values(class_id=class_id, video_id="6666", state=state))
+
+
+def placed(host: TeacherHost, booking: Booking, streamer: str, url: str = "", *, ready: bool = False) -> None:
+    """A class that was given to *streamer*, which airs the recording of *url*; it says so if it is *ready*."""
+    changes = Changes(host.settings, time.time())
+    changes.place(changes.book(booking), streamer, url or "http://origin.example/6666.flv")
+    if ready:
+        changes.move(changes.orders[booking.class_id], BookingState.READY, promised_at=changes.now)
+    changes.sends.clear()
+    commit(host.engine, write, host.journal, changes)
+
+
+def claimed(host: Host[Any], *commands: str, now: float | None = None) -> list[InboxMessage]:
+    """What of *commands* lies in the inbox, and is due."""
+    now = time.time() if now is None else now
+    return commit(host.engine, inbox.claim, host.journal, commands, limit=10, lease_s=60, now=now)
+
+
+def came(host: Host[Any], *messages: Message) -> list[InboxMessage]:
+    """*messages* come into the inbox, and are claimed."""
+    arrived = [ReceivedMessage("test", json.loads(body)["cmd"], body) for body in map(Message.to_json, messages)]
+    commit(host.engine, inbox.keep, host.journal, arrived, time.time())
+    return claimed(host, *{one.command for one in arrived})
 
 
 def granted(connection: Connection, claim: Granted, now: float, lost_at: float | None = None) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -30,6 +30,13 @@ async def async_wait_until(
             return found
         await asyncio.sleep(pause)
     raise AssertionError(f"waited {timeout_s:g} s until {description}")
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel *task*, and wait until it has ended by that."""
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
 
 
 def _pauses(timeout_s: float, pause_s: float) -> Iterator[float]:

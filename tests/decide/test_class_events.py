@@ -97,12 +97,7 @@ def part(begins: float, ends: float, source: str = "recording") -> dict[str, Any
         ([part(0, 9)], "trying", 11.5, [("interrupted", 9, None)]),
         ([part(0, 9)], "on_air", 11.5, [("interrupted", 9, None)]),
         ([part(0, 9), part(9, 20, "slate")], "on_air", 20, [("on_air", 0, None), ("slate", 9, None)]),
-        (
-            [part(0, 9), part(9, 20, "slate"), part(20, 30)],
-            "on_air",
-            30,
-            [("on_air", 0, None), ("recording", 20, 9)],
-        ),
+        ([part(0, 9), part(9, 20, "slate"), part(20, 30)], "on_air", 30, [("on_air", 0, None), ("recording", 20, 9)]),
     ],
     ids=["nothing", "a try", "on air", "a short cut", "cut", "off", "a receiver that hangs", "slate", "back"],
 )

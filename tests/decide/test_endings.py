@@ -96,10 +96,7 @@ def test_a_class_that_lost_its_file_ends_as_what_was_sent_of_it() -> None:
 
 @pytest.mark.parametrize(
     ("one", "command", "code", "state"),
-    [
-        (replace(LOST, lost=False), "prepared", 410, AiringState.REFUSED),
-        (LOST, "ended", 321, AiringState.BROKEN),
-    ],
+    [(replace(LOST, lost=False), "prepared", 410, AiringState.REFUSED), (LOST, "ended", 321, AiringState.BROKEN)],
     ids=["never ready", "promised"],
 )
 def test_a_class_without_its_file_is_closed_late_by_what_was_promised(

@@ -71,11 +71,7 @@ ARRIVALS: dict[str, tuple[list[Download], Capacity, dict[str, float]]] = {
         ALONE,
         {**dict.fromkeys("1234", takes_s(100)), "0": 2 * takes_s(100)},
     ),
-    "pushes come first": (
-        [fetch("a", 2000)],
-        PUSHED,
-        {"a": 3600 + (2000 * SURE - 600 - 3000 * 0.2) + checked_s(2000)},
-    ),
+    "pushes come first": ([fetch("a", 2000)], PUSHED, {"a": 3600 + (2000 * SURE - 600 - 3000 * 0.2) + checked_s(2000)}),
     "also of one whose length is not known, over all of its time": (
         [fetch("a", 2000)],
         replace(PUSHED, needed=[Needed("x", int(0.8 * MB * 2400), NOW + 3600, NOW + 1200)]),

@@ -47,15 +47,7 @@ def in_chinese(texts: Iterable[str]) -> bool:
     return all(re.search("[\u4e00-\u9fff]", translated(text, "zh")) for text in texts)
 
 
-@given(
-    st.sampled_from(BookingState),
-    st.tuples(times, times),
-    codes,
-    texts,
-    st.booleans(),
-    st.none() | times,
-    makings,
-)
+@given(st.sampled_from(BookingState), st.tuples(times, times), codes, texts, st.booleans(), st.none() | times, makings)
 def test_every_booking_has_a_sentence(
     state: BookingState,
     start_and_end: tuple[float, float],

@@ -93,6 +93,13 @@ def test_of_a_batch_each_result_finds_what_the_one_before_has_left(case: str) ->
 
 
 batches = st.lists(strategies.results(), max_size=12)
+AFTER = {
+    Outcome.SUCCEED: RenditionState.SUCCESS,
+    Outcome.CORRECT: RenditionState.SUCCESS,
+    Outcome.FAIL: RenditionState.FAILED,
+    Outcome.TIME_OUT: RenditionState.TIMED_OUT,
+}
+"""The state of the row of a rendition after an outcome."""
 
 
 @given(batches, strategies.underway, st.booleans())
@@ -120,12 +127,6 @@ def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
 def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
     batch: list[TranscodingResult], rows: dict[RenditionKey, Rendition], ecs: bool
 ) -> None:
-    after = {
-        Outcome.SUCCEED: RenditionState.SUCCESS,
-        Outcome.CORRECT: RenditionState.SUCCESS,
-        Outcome.FAIL: RenditionState.FAILED,
-        Outcome.TIME_OUT: RenditionState.TIMED_OUT,
-    }
     now = dict(rows)
     singly = []
     for came in batch:
@@ -134,7 +135,7 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
         if one.key in now:  # what the commit of the step leaves in the database
             row = now[one.key]
             backend = Backend.ECS if one.outcome is Outcome.FALL_BACK else row.backend
-            now[one.key] = Rendition(after.get(one.outcome, row.state), row.attempt, backend=backend)
+            now[one.key] = Rendition(AFTER.get(one.outcome, row.state), row.attempt, backend=backend)
     assert settle(batch, rows, ecs=ecs) == singly
 
 
@@ -149,17 +150,11 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
     ),
 )
 def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Rendition | None) -> None:
-    aims = {
-        Outcome.SUCCEED: RenditionState.SUCCESS,
-        Outcome.CORRECT: RenditionState.SUCCESS,
-        Outcome.FAIL: RenditionState.FAILED,
-        Outcome.TIME_OUT: RenditionState.TIMED_OUT,
-    }
     what = outcome(came, row)
     if row is None:
         assert what is Outcome.ALARM
-    elif what in aims:
-        assert aims[what] in RENDITION_MOVES[row.state]
+    elif what in AFTER:
+        assert AFTER[what] in RENDITION_MOVES[row.state]
         assert not stale(came, row)
     elif what is Outcome.FALL_BACK:
         assert row.state is RenditionState.TRANSCODING

@@ -20,11 +20,11 @@ from lectern.db.engine import open_database
 from lectern.ecs import ssh
 from tests import laid, marks
 from tests.answering import Answer, serving
-from tests.effects.redis_servers import empty_redis, redis_of_a_module
+from tests.effects.redis_servers import bus_of_a_test, empty_redis, redis_of_a_module
 from tests.waiting import wait_until
 from town.ports import free_port
 
-__all__ = ["empty_redis", "redis_of_a_module"]
+__all__ = ["bus_of_a_test", "empty_redis", "redis_of_a_module"]
 
 SSHD = Path("/usr/sbin/sshd")
 FAMILY = 'sleep 300 & echo "$$ $!"; wait'
@@ -37,16 +37,6 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def running_with(words: str) -> list[int]:
-    """Processes with *words* in their command line, other than these tests."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if words in command and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process.pid)
-    return found
 
 
 def shape(path: Path) -> tuple[int, int, list[str]]:

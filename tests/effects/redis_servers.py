@@ -1,13 +1,19 @@
 """A Redis of a test's own, on loopback, that forgets everything at its end."""
 
+import os
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 
+from flows.host import TeacherHost
+from lectern.db.engine import open_database
+from lectern.redis.client import Bus
+from tests.faults import hosts
 from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
@@ -30,10 +36,50 @@ def redis_server(folder: Path, *options: str) -> Iterator[redis.Redis]:
             server.wait(10)
 
 
+@contextmanager
+def paused(client: redis.Redis) -> Iterator[None]:
+    """A server whose process stands still."""
+    pid = int(client.info("server")["process_id"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def url_of(client: redis.Redis) -> str:
     """How another process reaches the same database."""
     found = client.connection_pool.connection_kwargs
     return f"redis://127.0.0.1:{found['port']}/{found.get('db', 0)}"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Bus]:
+    """A bus of the product."""
+    bus = Bus.open(url)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def host_at(client: redis.Redis, folder: Path) -> AsyncIterator[TeacherHost]:
+    """A teacher that has a database in *folder*, and this Redis."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', folder / 'teacher.db')}")
+    host = hosts.teacher(engine)
+    host.bus = Bus.open(url_of(client))
+    try:
+        yield host
+    finally:
+        await host.bus.close()  # a test may have given it another one
+        engine.dispose()
+
+
+@pytest.fixture(name="bus")
+async def bus_of_a_test(client: redis.Redis) -> AsyncIterator[Bus]:
+    async with opened(url_of(client)) as made:
+        yield made
 
 
 def _answers(client: redis.Redis) -> bool:

@@ -15,7 +15,7 @@ from flows.outbox_publisher import ANSWERS_S
 from lectern.errors import Misuse, TryAgain
 from lectern.redis import connection, rename
 from lectern.redis.client import Bus
-from tests.effects.redis_servers import redis_server, url_of
+from tests.effects.redis_servers import opened, redis_server, url_of
 from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
@@ -54,16 +54,13 @@ async def test_what_a_person_types_to_reach_it_has_its_place_and_no_password(url
 
 async def test_a_server_of_a_cluster_is_refused_in_words(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--cluster-enabled", "yes") as client:
-        bus = Bus.open(url_of(client))
-        with pytest.raises(Misuse, match="one server, or the sentinels"):
-            await bus.refuse_cluster()
-        await bus.close()
+        async with opened(url_of(client)) as bus:
+            with pytest.raises(Misuse, match="one server, or the sentinels"):
+                await bus.refuse_cluster()
 
 
-async def test_a_server_by_itself_is_none_of_a_cluster(client: redis.Redis) -> None:
-    bus = Bus.open(url_of(client))
+async def test_a_server_by_itself_is_none_of_a_cluster(bus: Bus) -> None:
     await bus.refuse_cluster()
-    await bus.close()
 
 
 @pytest.fixture
@@ -127,19 +124,15 @@ async def test_a_sentinel_without_answers_is_not_waited_for(sentinel: tuple[int,
     """It died with the host of the master: the next one is asked while a teacher still waits to send its answers."""
     port, _, _ = sentinel
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        bus = Bus.open(f"redis+sentinel://127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}/mymaster")
-        try:
+        async with opened(f"redis+sentinel://127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}/mymaster") as bus:
             async with asyncio.timeout(ANSWERS_S):
                 assert await bus.now() > 0
-        finally:
-            await bus.close()
 
 
 async def test_what_a_url_of_sentinels_says_of_tls_holds_for_them_and_for_the_master() -> None:
-    bus = Bus.open(
+    async with opened(
         "rediss+sentinel://user:pw@a,b/mymaster/2?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false&sentinel_password=s"
-    )
-    try:
+    ) as bus:
         pool: Any = bus._client.connection_pool
         (first, *_) = pool.sentinel_manager.sentinels
         for given in (pool.connection_kwargs, first.connection_pool.connection_kwargs):
@@ -147,8 +140,6 @@ async def test_what_a_url_of_sentinels_says_of_tls_holds_for_them_and_for_the_ma
         assert issubclass(pool.connection_class, redis.asyncio.SSLConnection)
         assert first.connection_pool.connection_kwargs["password"] == "s"
         assert (pool.connection_kwargs["password"], pool.connection_kwargs["db"]) == ("pw", 2)
-    finally:
-        await bus.close()
 
 
 async def test_keys_are_renamed_on_server_that_sentinels_name(sentinel: tuple[int, redis.Redis, redis.Redis]) -> None:

@@ -31,7 +31,7 @@ from lectern.storage import cache_dir, origin
 from lectern.timing import NAMES, Rate, Throttle
 from tests import rows
 from tests.effects.conftest import Origin
-from tests.waiting import async_wait_until
+from tests.waiting import async_wait_until, cancelled
 from town.programs import gather
 
 BODY = bytes(range(256)) * 4096
@@ -95,9 +95,7 @@ async def test_a_cancelled_download_leaves_no_program_behind(host: StreamerHost,
     let(host, 50_000)
     downloading = asyncio.create_task(download(host, origin))
     await async_wait_until(lambda: cache_dir.size_bytes(part(host)) > 0, description="it has begun")
-    downloading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await downloading
+    await cancelled(downloading)
     came = cache_dir.size_bytes(part(host))
     await asyncio.sleep(0.5)
     assert cache_dir.size_bytes(part(host)) == came
@@ -216,8 +214,7 @@ async def test_a_download_goes_on_in_its_next_window_and_nothing_is_fetched_twic
     await async_wait_until(lambda: cache_dir.size_bytes(part(host)) > 0, description="it has begun")
     await at(clock)
     if is_restarted:
-        downloading.cancel()
-        await asyncio.wait({downloading})
+        await cancelled(downloading)
         host.shares, host.shared_at = Shares(), -math.inf
         await at(clock)
         downloading = asyncio.create_task(download(host, origin))

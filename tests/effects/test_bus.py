@@ -1,6 +1,6 @@
 """What is sent by the bus: all of it, in its order, also behind what Redis refuses."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,14 +14,7 @@ from lectern.redis import pubsub
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import SEND_AT_ONCE
 from lectern.wire.outgoing import OutgoingKind
-from tests.effects.redis_servers import url_of
-
-
-@pytest.fixture
-async def bus(client: redis.Redis) -> AsyncIterator[Bus]:
-    made = Bus.open(url_of(client))
-    yield made
-    await made.close()
+from tests.effects.redis_servers import opened, url_of
 
 
 def bodies(client: redis.Redis, stream: str) -> list[str]:
@@ -75,15 +68,12 @@ async def test_a_key_that_is_no_stream_is_told_and_holds_up_no_other(client: red
 async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:
     """Also not itself as a channel: the platform listens there, whether or not the stream of the same name is kept."""
     client.acl_setuser("sender", enabled=True, passwords=["+p"], commands=["+@all"], keys=["answers"], channels=["*"])
-    bus = Bus.open(url_of(client).replace("redis://", "redis://sender:p@"))
     messages = [*to("answers", "a"), *to("alarm", "b"), *to("streamer1", "c", kind=OutgoingKind.STREAM)]
-    try:
+    async with opened(url_of(client).replace("redis://", "redis://sender:p@")) as bus:
         with listening(client, "alarm") as heard:
             sent = await bus.send([*messages, *to("answers", "d")])
             assert heard() == ["b"]
-    finally:
-        await bus.close()
-        client.acl_deluser("sender")
+    client.acl_deluser("sender")
     assert (sent.number, sent.broke) == (4, None)
     assert [(one.index, one.rest, "permission" in one.why) for one in sent.refused] == [
         (1, Rest.ADD, True),

@@ -38,7 +38,7 @@ from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import parse
-from tests import laid, typed
+from tests import laid, strategies, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rows import add, commit, prepare
@@ -46,29 +46,14 @@ from town.__main__ import next_steps
 
 CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
-FOREIGN = (
-    "sqlalchemy",
-    "sqlalchemy.dialects.postgresql",
-    "pydantic",
-    "redis",
-    "rich",
-    "prefect",
-    "httpx",
-    "paramiko",
-)
+FOREIGN = ("sqlalchemy", "sqlalchemy.dialects.postgresql", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko")
 
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
     """A folder with a teacher's database, and in it a class that was aired."""
     engine = laid.opened("teacher", tmp_path / "teacher.db")
-    done = Booking(
-        class_id="c-aired",
-        video_url="http://o.example/1.flv",
-        push_url="rtmp://p.example/live/x",
-        start_time=1.0,
-        end_time=2.0,
-    )
+    done = strategies.booking("c-aired", start_time=1.0, end_time=2.0)
     commit(engine, bookings.add, [(done, BookingState.AIRED)], 1.0)
     engine.dispose()
     return tmp_path
@@ -254,13 +239,7 @@ def test_what_cannot_be_done_of_a_class_or_by_settings_that_are_not_there_says_s
 def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_is_over(teacher: Path) -> None:
     """As after *Cancel* of the run of the first: the cancel is sent."""
     engine = open_database(f"sqlite:///{teacher}/teacher.db")
-    booking = Booking(
-        class_id="c-two",
-        video_url="http://o.example/1.flv",
-        push_url="rtmp://p.example/live/x",
-        start_time=1.0,
-        end_time=2.0,
-    )
+    booking = strategies.booking("c-two", start_time=1.0, end_time=2.0)
     both = [(booking, BookingState.CANCELLED), (booking.under(f"c-two{BACKUP}"), BookingState.READY)]
     commit(engine, bookings.add, both, 1.0)
     engine.dispose()

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from benchmarks import streamer
 from flows.handling import change
@@ -14,9 +14,8 @@ from flows.host import StreamerHost
 from flows.streamer import maintenance, prepare
 from flows.streamer.readiness import word
 from lectern.db import airings, cache
-from lectern.db.engine import open_database, reading, transaction
+from lectern.db.engine import open_database, transaction
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import classes, tasks
 from lectern.storage.origin import RemoteFile
 from tests import rows
 from tests.effects.sqlite_steps import steps
@@ -74,11 +73,8 @@ def test_classes_of_tomorrow_are_not_read_with_each_heartbeat(tmp_path: Path) ->
     for begins, number in ((now - 60, 3), (now + DAY_S, 200), (now + 2 * DAY_S, 2000)):
         with transaction(engine) as connection:
             for one in range(number):
-                its = {"class_id": f"c-{begins:.0f}-{one}", "start_time": begins, "end_time": begins + 600}
-                connection.execute(insert(tasks).values(**its, push_url="rtmp://push.example/live/x"))
-                connection.execute(insert(classes).values(class_id=its["class_id"], video_id="6666", state="ready"))
-        with reading(engine) as connection:
-            assert word(connection, settings, now).due == 3
+                rows.bare(connection, f"c-{begins:.0f}-{one}", begins)
+        assert rows.look(engine, word, settings, now).due == 3
         taken.append(steps(engine, lambda connection: word(connection, settings, now)))
     engine.dispose()
     # What is left are two looks at the state and the start of each class, and at the faults of its recording: 0.3 each.

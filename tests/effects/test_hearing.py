@@ -1,8 +1,6 @@
 """What is heard of Redis: a subscription that is dead without an error is noticed, one bad stream spoils no other."""
 
 import asyncio
-import os
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -16,8 +14,9 @@ from lectern.redis import key_patterns, streams
 from lectern.redis.client import Bus
 from lectern.redis.streams import StreamEntry, Streams
 from lectern.settings import TeacherSettings
-from tests.effects.redis_servers import url_of
+from tests.effects.redis_servers import opened, paused, url_of
 from tests.stage import Gate
+from tests.waiting import cancelled
 
 
 @asynccontextmanager
@@ -83,35 +82,23 @@ async def heard_over_a_hang(client: redis.Redis, bus: Bus, length_s: float) -> l
         await asyncio.sleep(length_s / 10)
 
     listening = asyncio.create_task(listen())
-    info: Any = client.info("server")
     await asyncio.sleep(1)
-    try:
-        await say("before")
-        os.kill(info["process_id"], signal.SIGSTOP)
+    await say("before")
+    with paused(client):
         for text in (*map(str, range(9)), "same"):
             await say(text)
         sending.append(asyncio.create_task(asyncio.to_thread(publish, "same")))
         await asyncio.sleep(0.2)
-    finally:
-        os.kill(info["process_id"], signal.SIGCONT)
     await asyncio.gather(*sending)
     for number in range(20):
         await asyncio.to_thread(publish, f"after {number}")
         await asyncio.sleep(bus.hearing.beat_s / 5)
     await asyncio.sleep(1.5)  # whatever comes twice comes now
-    listening.cancel()
-    await asyncio.wait([listening])
+    await cancelled(listening)
     return heard
 
 
 SENT = sorted(["before", *map(str, range(9)), "same", "same", *(f"after {number}" for number in range(20))])
-
-
-@pytest.fixture
-async def bus(client: redis.Redis) -> AsyncIterator[Bus]:
-    made = Bus.open(url_of(client))
-    yield made
-    await made.close()
 
 
 async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(client: redis.Redis, bus: Bus) -> None:
@@ -173,15 +160,12 @@ async def test_who_stood_still_hears_what_came_meanwhile(client: redis.Redis) ->
 
 async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(client: redis.Redis) -> None:
     client.acl_setuser("plain", enabled=True, passwords="+pw", keys="*", commands=["+@all"], channels=["order"])
-    bus = Bus.open(url_of(client).replace("//", "//plain:pw@"))
-    bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
-    try:
+    async with opened(url_of(client).replace("//", "//plain:pw@")) as bus:
+        bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
         async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
             await subscription(messages)
             client.publish("order", "one")
             assert await first(messages) == ("order", "one")
-    finally:
-        await bus.close()
 
 
 async def test_connections_are_kept_alive_by_the_kernel(bus: Bus) -> None:
@@ -216,11 +200,8 @@ async def test_a_cancel_ends_a_reader_whenever_it_comes(bus: Bus, after_s: float
 
 @asynccontextmanager
 async def reading(client: redis.Redis, *names: str) -> AsyncIterator[Streams]:
-    bus = Bus.open(url_of(client))
-    try:
+    async with opened(url_of(client)) as bus:
         yield bus.streams(names, "teacher")
-    finally:
-        await bus.close()
 
 
 async def bodies(streams: Streams) -> list[str]:

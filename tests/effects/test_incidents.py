@@ -39,6 +39,11 @@ class Desk:
         """Send what is unsent as the host does; returns the codes that were published. Not *reached*: Redis is away."""
         return [one.code for one in self.sent(now, reached=reached)]
 
+    def told(self, code: ErrorCode, now: float, number: int = 1, class_id: str | None = None) -> list[int]:
+        """Raise alarms, and send them; returns the codes that were published."""
+        self.cry(code, now, number, class_id)
+        return self.send(now)
+
     def sent(self, now: float, *, reached: bool = True) -> list[Alarm]:
         """Send what is unsent as the host does; returns what was published."""
         with transaction(self.engine) as connection:
@@ -67,8 +72,7 @@ def desk(teacher_engine: Engine) -> Desk:
 
 
 def test_an_outage_of_500_classes_is_one_alarm_and_one_word_more_and_its_end(desk: Desk) -> None:
-    desk.cry(TRANSCODE_FAILED, 1000, 500)
-    assert desk.send(1000) == [208]
+    assert desk.told(TRANSCODE_FAILED, 1000, 500) == [208]
     assert desk.follow_up(1010) == []
     assert desk.follow_up(1060) == [("more", 500)]
     assert desk.follow_up(1061) == []
@@ -79,18 +83,15 @@ def test_an_outage_of_500_classes_is_one_alarm_and_one_word_more_and_its_end(des
 
 def test_each_code_and_each_class_without_recording_is_an_incident_of_its_own(desk: Desk) -> None:
     desk.cry(TRANSCODE_FAILED, 1000)
-    desk.cry(DISK_FULL, 1000)
-    assert desk.send(1000) == [208, 316]
-    desk.cry(TRANSCODE_FAILED, 1001)
-    assert desk.send(1001) == []
+    assert desk.told(DISK_FULL, 1000) == [208, 316]
+    assert desk.told(TRANSCODE_FAILED, 1001) == []
 
 
 def test_a_class_without_its_recording_is_one_incident_before_its_start_and_after(desk: Desk) -> None:
     """324, then 326. It lasts as long as either is seen."""
     late = desk.cry(NOT_READY_FOR_START, 1000)
     assert desk.send(1000) == [324]
-    desk.cry(NO_RECORDING, 1030, class_id=late)
-    assert desk.send(1030) == []
+    assert desk.told(NO_RECORDING, 1030, class_id=late) == []
     (found,) = commit(desk.engine, incidents.open_now, journal)
     assert (found["code"], found["count"], found["classes"]) == (326, 2, [late])
     desk.patience = replace(PATIENCE, goes_on={326})
@@ -101,16 +102,13 @@ def test_a_class_without_its_recording_is_one_incident_before_its_start_and_afte
 
 def test_another_class_without_its_recording_is_an_incident_of_its_own(desk: Desk) -> None:
     desk.cry(NOT_READY_FOR_START, 1000)
-    desk.cry(NO_RECORDING, 1001)
-    assert desk.send(1001) == [324, 326]
+    assert desk.told(NO_RECORDING, 1001) == [324, 326]
 
 
 def test_after_its_end_the_same_code_is_a_new_incident(desk: Desk) -> None:
-    desk.cry(DISK_FULL, 1000)
-    desk.send(1000)
+    desk.told(DISK_FULL, 1000)
     assert desk.follow_up(1300) == [("resolved", 1)]
-    desk.cry(DISK_FULL, 1301)
-    assert desk.send(1301) == [316]
+    assert desk.told(DISK_FULL, 1301) == [316]
 
 
 def test_what_was_never_told_is_sent_when_redis_is_back_and_counted_once(desk: Desk) -> None:
@@ -124,8 +122,7 @@ def test_what_was_never_told_is_sent_when_redis_is_back_and_counted_once(desk: D
 
 def test_an_incident_that_is_seen_going_on_is_not_over(desk: Desk) -> None:
     """A streamer that stays lost, a slate that is still sent: nobody says so again, and it is not resolved."""
-    desk.cry(DISK_FULL, 1000)
-    desk.send(1000)
+    desk.told(DISK_FULL, 1000)
     desk.patience = replace(PATIENCE, goes_on=frozenset({DISK_FULL.number}))
     assert desk.follow_up(2000) == []
     desk.patience = replace(PATIENCE, lasts_s={DISK_FULL.number: 3600.0})
@@ -135,8 +132,7 @@ def test_an_incident_that_is_seen_going_on_is_not_over(desk: Desk) -> None:
 
 def test_an_incident_is_followed_up_although_the_clock_was_set_back_by_a_day(desk: Desk) -> None:
     """Else each further class in danger would be folded into it, and told to nobody for a day."""
-    desk.cry(NOT_READY_FOR_START, 100_000)
-    desk.send(100_000)
+    desk.told(NOT_READY_FOR_START, 100_000)
     later = 100_000 - 86_400
     new = desk.cry(NOT_READY_FOR_START, later)
     desk.send(later)
@@ -147,16 +143,14 @@ def test_an_incident_is_followed_up_although_the_clock_was_set_back_by_a_day(des
 
 
 def test_an_incident_does_not_last_for_a_day_because_the_clock_was_set_back_by_that(desk: Desk) -> None:
-    desk.cry(NOT_READY_FOR_START, 100_000)
-    desk.send(100_000)
+    desk.told(NOT_READY_FOR_START, 100_000)
     assert desk.follow_up(100_000 - 2) == [], "a small correction ends nothing"
     assert desk.follow_up(100_000 - 86_400) == [("resolved", 1)]
 
 
 def test_an_incident_that_one_teacher_sees_going_on_is_not_called_over_by_another(desk: Desk) -> None:
     """A part of its process that fails again and again, for example: no other process sees that."""
-    desk.cry(DISK_FULL, 1000)
-    desk.send(1000)
+    desk.told(DISK_FULL, 1000)
     other = Desk(desk.engine, replace(PATIENCE, shared=True))
     desk.patience = replace(PATIENCE, shared=True, goes_on=frozenset({DISK_FULL.number}))
     told: list[tuple[str, int]] = []
@@ -171,8 +165,7 @@ def test_an_incident_that_one_teacher_sees_going_on_is_not_called_over_by_anothe
 
 def test_the_newest_message_of_an_incident_is_what_is_shown_of_it(desk: Desk) -> None:
     desk.cry(DISK_FULL, 1000, class_id="c-first")
-    desk.cry(DISK_FULL, 1001, class_id="c-last")
-    desk.send(1001)
+    desk.told(DISK_FULL, 1001, class_id="c-last")
     (one,) = commit(desk.engine, incidents.open_now, journal)
     assert one["message"].startswith("c-last")
     assert one["classes"] == ["c-first", "c-last"]
@@ -181,8 +174,7 @@ def test_the_newest_message_of_an_incident_is_what_is_shown_of_it(desk: Desk) ->
 def test_an_incident_that_goes_on_is_escalated_once(desk: Desk) -> None:
     told: list[tuple[str, int]] = []
     for now in range(1000, 3000, 100):
-        desk.cry(TRANSCODE_FAILED, now)
-        desk.send(now)
+        desk.told(TRANSCODE_FAILED, now)
         told += desk.follow_up(now)
     assert [stage for stage, _ in told].count("escalated") == 1
     assert len(told) <= 6
@@ -191,22 +183,18 @@ def test_an_incident_that_goes_on_is_escalated_once(desk: Desk) -> None:
 
 def test_a_notice_is_not_escalated(desk: Desk) -> None:
     for now in range(1000, 3000, 100):
-        desk.cry(CONFLICT, now)
-        desk.send(now)
+        desk.told(CONFLICT, now)
         assert "escalated" not in dict(desk.follow_up(now))
 
 
 def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
     desk.patience = AlertPolicy(group_s=0, escalate_s=900, quiet_s=300)
-    desk.cry(DISK_FULL, 1000, 3)
-    assert desk.send(1000) == [316, 316, 316]
+    assert desk.told(DISK_FULL, 1000, 3) == [316, 316, 316]
 
 
 def test_an_incident_names_all_its_classes(desk: Desk) -> None:
-    desk.cry(DISK_FULL, 1000, 80)
-    desk.send(1000)
-    desk.cry(DISK_FULL, 1001, 80)
-    desk.send(1001)
+    desk.told(DISK_FULL, 1000, 80)
+    desk.told(DISK_FULL, 1001, 80)
     (one,) = commit(desk.engine, incidents.open_now, journal)
     assert one["count"] == 160
     assert one["classes"] == [f"c-{number}" for number in range(1, 161)]
@@ -274,15 +262,13 @@ def test_a_thousand_alarms_are_folded_in_few_statements(desk: Desk) -> None:
 
 def test_trouble_that_is_watched_is_resolved_when_it_is_seen_no_more(desk: Desk) -> None:
     """Not five minutes later; but an alarm that came after it was last seen has its own time."""
-    desk.cry(DISK_FULL, 1000)
-    desk.send(1000)
+    desk.told(DISK_FULL, 1000)
     number = DISK_FULL.number
     desk.patience = replace(PATIENCE, goes_on={number})
     assert desk.follow_up(5000) == [], "it is open while its cause is seen"
     desk.patience = replace(PATIENCE, ended_s={number: 20.0})
     assert desk.follow_up(5020) == [("resolved", 1)]
-    desk.cry(DISK_FULL, 6000)
-    desk.send(6000)
+    desk.told(DISK_FULL, 6000)
     desk.patience = replace(PATIENCE, ended_s={number: 1000.0})
     assert desk.follow_up(6020) == []
     desk.patience = replace(PATIENCE, ended_s={number: 1280.0})

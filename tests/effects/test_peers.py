@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, delete, select
 
 from lectern.db import inbox, leases, outbox, transcodings
-from lectern.db.engine import reading, transaction
+from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal
 from lectern.states import Backend, Resolution
 from lectern.wire.outgoing import OrderResult, Outgoing, OutgoingKind
 from tests.marks import share
-from tests.rows import commit
+from tests.rows import commit, look
 
 NOW = 1_764_010_800.0
 SWEEPING, PRUNING = "sweep", "prune"
@@ -129,8 +129,7 @@ def keep(engine: Engine, me: str, arrived: list[ReceivedMessage], now: float = N
 
 
 def rows(engine: Engine) -> list[str]:
-    with reading(engine) as connection:
-        return list(connection.execute(select(journal.inbox.c.body).order_by(journal.inbox.c.id)).scalars())
+    return list(look(engine, Connection.execute, select(journal.inbox.c.body).order_by(journal.inbox.c.id)).scalars())
 
 
 def test_what_the_platform_sends_twice_is_two_rows_and_what_two_hear_is_one(either_engine: Engine) -> None:

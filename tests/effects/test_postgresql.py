@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, make_url, select, text
+from sqlalchemy import Connection, Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
 from lectern.db import bookings, events, inbox, leases, outbox, schema
@@ -22,7 +22,7 @@ from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.fields import BACKUP, MAX_NAME
-from lectern.wire.messages import Booking, Release
+from lectern.wire.messages import Release
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests import strategies
 from tests.rows import commit, look
@@ -81,8 +81,7 @@ def test_the_driver_is_named_with_what_to_type_where_it_is_missing(monkeypatch: 
 @pytest.mark.parametrize("form", ["postgres://", "postgresql://", "postgresql+psycopg://"])
 def test_each_usual_spelling_of_the_url_opens(postgres_url: str, form: str) -> None:
     engine = open_database(postgres_url.replace("postgresql://", form))
-    with reading(engine) as connection:
-        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    assert look(engine, Connection.execute, text("SELECT 1")).scalar_one() == 1
     engine.dispose()
 
 
@@ -93,8 +92,7 @@ def test_of_several_servers_that_one_is_taken_which_may_write(postgres_url: str)
     engine = open_database(
         f"postgresql://{parsed.username}@/{parsed.database}?{places}&target_session_attrs=read-write"
     )
-    with reading(engine) as connection:
-        assert connection.execute(text("SELECT current_database()")).scalar_one() == parsed.database
+    assert look(engine, Connection.execute, text("SELECT current_database()")).scalar_one() == parsed.database
     engine.dispose()
 
 
@@ -137,13 +135,9 @@ def test_a_migration_of_a_large_table_has_no_bound(postgres_url: str, monkeypatc
 
 
 def test_the_largest_record_of_the_wire_is_booked(engine: Engine) -> None:
-    url = "http://origin/lesson.flv"
-    booking = Booking(
-        class_id="c-1", video_url=url, start_time=NOW, end_time=NOW + 60, push_url="rtmp://live/c-1", record_id=LARGEST
-    )
+    booking = strategies.booking("c-1", start_time=NOW, end_time=NOW + 60, record_id=LARGEST)
     commit(engine, bookings.add, [(booking, BookingState.RECEIVED)], NOW)
-    with reading(engine) as connection:
-        assert connection.execute(select(orders.c.record_id)).scalar_one() == LARGEST
+    assert look(engine, Connection.execute, select(orders.c.record_id)).scalar_one() == LARGEST
 
 
 @pytest.mark.parametrize(
@@ -210,8 +204,7 @@ def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: En
         thread.start()
     for thread in threads:
         thread.join(60)
-    with reading(engine) as connection:
-        assert (failed, connection.execute(text("SELECT number FROM counted")).scalar_one()) == ([], 200)
+    assert (failed, look(engine, Connection.execute, text("SELECT number FROM counted")).scalar_one()) == ([], 200)
     others[1].dispose()
 
 
@@ -225,16 +218,14 @@ def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(postgres_url
         thread.join(60)
         assert not thread.is_alive()
         still.execute(text("SELECT 1"))
-    with reading(engine) as connection:
-        assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
+    assert look(engine, Connection.execute, select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
     hangs.dispose()
 
 
 def held_by(engine: Engine) -> list[str]:
     """The programs that hold the lock of all writers."""
     wanted = "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE objid = :lock AND granted"
-    with reading(engine) as connection:
-        return list(connection.execute(text(wanted), {"lock": WRITERS}).scalars())
+    return list(look(engine, Connection.execute, text(wanted), {"lock": WRITERS}).scalars())
 
 
 @contextmanager
@@ -263,8 +254,7 @@ def test_who_stands_still_in_a_statement_is_cut_off_by_a_living_teacher(postgres
             assert leases.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
             assert leases.cut_off(connection, ["b", "a"], 0.5) == ["a"]
         _write(postgres_url)
-    with reading(engine) as connection:
-        assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
+    assert look(engine, Connection.execute, select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
 
 
 @pytest.mark.parametrize("name", ["teacher1", "t" * 250], ids=["short", "long"])
@@ -333,12 +323,10 @@ def test_a_teacher_shows_its_own_rows_first_those_that_prefect_was_asked_for(eng
 def test_a_text_that_the_database_cannot_hold_is_written_with_a_sign_for_it(engine: Engine) -> None:
     """A program of ours can print a NUL byte: the note of what it did must not fail for it."""
     commit(engine, events.note, journal, "teacher", [Event("failed", "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
-    with reading(engine) as connection:
-        assert connection.execute(select(journal.events.c.detail)).scalar_one() == "ffmpeg said \u2400 and ?"
+    assert look(engine, Connection.execute, select(journal.events.c.detail)).scalar_one() == "ffmpeg said \u2400 and ?"
 
 
 def test_an_event_may_have_a_long_name(engine: Engine) -> None:
     """SQLite looks at no length of a column, so none is kept to."""
     commit(engine, events.note, journal, "t" * 300, [Event("deadline passed: " + "long " * 30, "c-1")], NOW)
-    with reading(engine) as connection:
-        assert len(connection.execute(select(journal.events.c.what)).scalar_one()) > 150
+    assert len(look(engine, Connection.execute, select(journal.events.c.what)).scalar_one()) > 150

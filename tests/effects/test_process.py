@@ -15,7 +15,7 @@ import pytest
 from lectern import subprocesses
 from lectern.errors import Misuse, TryAgain
 from tests.effects.conftest import alive
-from tests.waiting import wait_until
+from tests.waiting import async_wait_until, cancelled, wait_until
 
 FAMILY = 'sleep 300 & echo "$$ $!" > "$1"; echo begun; wait'
 STUBBORN = "trap '' TERM; sleep 300 & " + FAMILY
@@ -118,9 +118,7 @@ async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
     await asyncio.wait_for(begun.wait(), 10)
     task.cancel()
     await asyncio.sleep(0.1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancelled(task)
     assert not any(alive(pid) for pid in family(pids))
 
 
@@ -190,6 +188,11 @@ def gated(folder: Path) -> Callable[[], None]:
     return wait
 
 
+def pid_of(folder: Path) -> int:
+    """Which child waits at the gate; 0 if none has come to it."""
+    return int((folder / "pid").read_text() or 0) if (folder / "pid").exists() else 0
+
+
 async def test_a_child_that_waits_its_turn_holds_up_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fifty downloads on two processors, a lease was passed on a minute late."""
     monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
@@ -204,15 +207,10 @@ async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves
 ) -> None:
     monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
     running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    running.cancel()
-    await asyncio.wait({running})
+    await async_wait_until(lambda: pid_of(tmp_path), description="the child waits")
+    await cancelled(running)
     (tmp_path / "gate").touch()
-    pid = int((tmp_path / "pid").read_text())
-    while alive(pid):  # noqa: ASYNC110 (the test's own end bounds it)
-        await asyncio.sleep(0.01)
-    assert running.cancelled()
+    await async_wait_until(lambda: not alive(pid_of(tmp_path)), description="the child is gone")
 
 
 async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves_nobody(
@@ -232,8 +230,7 @@ async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves
     running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
     await asyncio.wait({running})
     (popen,) = begun
-    while alive(popen.pid):  # noqa: ASYNC110 (the test's own end bounds it)
-        await asyncio.sleep(0.01)
+    await async_wait_until(lambda: not alive(popen.pid), description="the program is gone")
     assert running.cancelled()
     assert [pipe.closed for pipe in (popen.stdout, popen.stderr) if pipe is not None] == [True, True]
 
@@ -247,15 +244,12 @@ def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_
 
     async def give_up() -> None:
         running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.wait({running})
+        await async_wait_until(lambda: pid_of(tmp_path), description="the child waits")
+        await cancelled(running)
 
     asyncio.run(give_up())
     (tmp_path / "gate").touch()
-    pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not alive(pid), description="the child is gone")
+    wait_until(lambda: not alive(pid_of(tmp_path)), description="the child is gone")
     wait_until(lambda: threading.active_count() <= threads, description="its thread, and with it its pipes")
 
 

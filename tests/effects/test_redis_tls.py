@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from lectern.errors import TryAgain
-from lectern.redis.client import Bus
 from tests.effects.certificates import issued
+from tests.effects.redis_servers import opened
 from tests.waiting import wait_until
 from town import programs
 from town.ports import HOST, free_port
@@ -63,8 +63,7 @@ def encrypted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Encryp
 
 
 async def test_what_is_sent_over_tls_is_heard_over_tls(encrypted: Encrypted) -> None:
-    bus = Bus.open(encrypted.url(f"ssl_ca_certs={encrypted.authority}"))
-    try:
+    async with opened(encrypted.url(f"ssl_ca_certs={encrypted.authority}")) as bus:
         async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
             while await bus._client.publish("order", "one") == 0:
                 await anext(messages)
@@ -72,8 +71,6 @@ async def test_what_is_sent_over_tls_is_heard_over_tls(encrypted: Encrypted) -> 
                 pass
         assert found == ("order", "one")
         assert await bus.hold("lectern:queue:a", "me", 5)
-    finally:
-        await bus.close()
 
 
 async def test_a_server_whose_authority_is_unknown_is_told_nothing(encrypted: Encrypted) -> None:
@@ -86,9 +83,6 @@ async def test_a_server_that_has_another_name_is_told_nothing(encrypted: Encrypt
 
 
 async def _is_refused(url: str) -> None:
-    bus = Bus.open(url)
-    try:
+    async with opened(url) as bus:
         with pytest.raises(TryAgain, match=r"(?i)certificate"):
             await bus.hold("lectern:queue:a", "me", 5)
-    finally:
-        await bus.close()

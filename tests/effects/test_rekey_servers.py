@@ -1,11 +1,7 @@
 """Renaming Redis keys on servers that will not, and by the command."""
 
 import json
-import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.redis import rename
 from lectern.redis.rename import Rule, renamed
 from tests import typed
-from tests.effects.redis_servers import redis_server, url_of
+from tests.effects.redis_servers import paused, redis_server, url_of
 from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of
 from town.ports import free_port
 
@@ -60,17 +56,6 @@ def test_a_server_that_goes_away_in_the_middle_is_said_in_words(tmp_path: Path) 
 
         with other, pytest.raises(TryAgain, match=r"Redis does not answer: .* [1-9]\d* keys, or a slice more, were"):
             renamed(other, [Rule.parse(*WAITING)], on_slice=away)
-
-
-@contextmanager
-def paused(client: redis.Redis) -> Iterator[None]:
-    """A server whose process stands still."""
-    pid = int(client.info("server")["process_id"])
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_server_that_hangs_is_not_waited_for_without_end(client: redis.Redis) -> None:

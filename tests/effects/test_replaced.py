@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,16 +12,13 @@ from flows.handling import Delivery, changed
 from flows.host import StreamerHost
 from flows.streamer import downloads, prepare
 from lectern.db import cache
-from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.model.facts import Cached, InboxMessage, Usage
 from lectern.states import FileState
 from lectern.storage import cache_dir
 from lectern.storage import origin as storage_origin
-from lectern.wire.messages import Prepare
 from tests import rows
 from tests.effects.conftest import Origin, make_recording
-from tests.faults import hosts
 from town.programs import gather
 
 STEM = "6666"
@@ -43,16 +39,11 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, origin: Origin) -> Iterator[StreamerHost]:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
-    found = hosts.streamer(engine, tmp_path / "videos", 10**9, 10)
-    allowed = urlsplit(origin.url).netloc
-    programs = gather(tmp_path / "bin")
-    changes = {"allowed_origins": allowed, "wget_path": programs.wget, "download_rate": "0"}
-    found.settings = found.settings.model_copy(update=changes)
-    found.settings.video_root.mkdir()
-    yield found
-    engine.dispose()
+def streamer(streamer: StreamerHost, tmp_path: Path, origin: Origin) -> StreamerHost:
+    wget = gather(tmp_path / "bin").wget
+    changes = {"allowed_origins": urlsplit(origin.url).netloc, "wget_path": wget, "download_rate": "0"}
+    streamer.settings = streamer.settings.model_copy(update=changes)
+    return streamer
 
 
 def reserve(host: StreamerHost, origin: Origin, size_bytes: int) -> Path:
@@ -164,8 +155,7 @@ def test_replaced_while_cached_it_is_aired_as_it_was(streamer: StreamerHost, ori
 
 async def _looked_at(host: StreamerHost, origin: Origin) -> dict[str, prepare.ProbeResult]:
     """What another class of the same recording has looked at."""
-    times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
-    wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)
+    wanted = rows.prepare("c-2", int(STEM), time.time() + 600, video_url=origin.url + PATH)
     came, here = await host.read_tx(
         prepare.with_stems, [Delivery(InboxMessage(1, "prepare", wanted.to_json(), 0), wanted)]
     )

@@ -21,8 +21,7 @@ def add(engine: Engine, table: Table, *rows: dict[str, object]) -> None:
 
 
 def left(engine: Engine, table: Table, column: str) -> list[object]:
-    with reading(engine) as connection:
-        return list(connection.execute(select(table.c[column]).order_by(table.c[column])).scalars())
+    return list(look(engine, Connection.execute, select(table.c[column]).order_by(table.c[column])).scalars())
 
 
 def forget(engine: Engine, rules: list[RetentionRule]) -> list[int]:

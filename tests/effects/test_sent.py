@@ -24,13 +24,12 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables import streamer, teacher
 from lectern.model.tables.streamer import journal
 from lectern.model.views import Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
-from lectern.redis.client import Bus
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState
-from lectern.wire.messages import Booking, Report
+from lectern.wire.messages import Report
 from lectern.wire.parser import parse
-from tests import laid, rows
-from tests.effects.redis_servers import redis_server, url_of
+from tests import laid, rows, strategies
+from tests.effects.redis_servers import opened, redis_server, url_of
 from tests.rows import commit, look, prepare
 
 NOW = 1_764_010_000.0
@@ -105,18 +104,17 @@ def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(streamer_engin
     assert set(own.ahead[NEEDED]) == {0}  # nothing is cached, so nothing is pinned
 
     async def told(url: str) -> None:
-        bus = Bus.open(url)
-        before = int(time.time())  # a beat's time is Redis', in whole seconds
-        await bus.say("streamers", "streamer1", own)
-        found = await bus.words("streamers", 5)
-        assert list(found) == ["streamer1"]  # the other one cannot be read
-        heard = found["streamer1"]
-        assert before <= heard.at <= time.time()
-        assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
-        await asyncio.sleep(2.1)  # it says nothing for longer than the teacher waits
-        old = (await bus.words("streamers", 1))["streamer1"]
-        assert old.silent_s is not None
-        await bus.close()
+        async with opened(url) as bus:
+            before = int(time.time())  # a beat's time is Redis', in whole seconds
+            await bus.say("streamers", "streamer1", own)
+            found = await bus.words("streamers", 5)
+            assert list(found) == ["streamer1"]  # the other one cannot be read
+            heard = found["streamer1"]
+            assert before <= heard.at <= time.time()
+            assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
+            await asyncio.sleep(2.1)  # it says nothing for longer than the teacher waits
+            old = (await bus.words("streamers", 1))["streamer1"]
+            assert old.silent_s is not None
 
     with redis_server(tmp_path) as client:
         client.hset("streamers:words", "streamer2", "not JSON")
@@ -133,15 +131,7 @@ def test_of_an_alarm_with_many_classes_the_newest_are_told() -> None:
 
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 WHY = Text("{streamer} is lost", streamer="s1")
-BOOKING = Booking.model_validate(
-    {
-        "class_id": "c-1",
-        "start_time": NOW,
-        "end_time": NOW + 600,
-        "push_url": "rtmp://h/a/s",
-        "video_url": "http://h/6.flv",
-    }
-)
+BOOKING = strategies.booking("c-1", start_time=NOW, end_time=NOW + 600)
 
 
 def test_an_event_is_read_with_its_id_and_without_its_secrets(teacher_engine: Engine) -> None:

@@ -16,7 +16,7 @@ from lectern import subprocesses
 from lectern.ecs import ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key
-from tests.waiting import wait_until
+from tests.waiting import cancelled, wait_until
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -109,9 +109,7 @@ async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
     async with login(sshd) as connection:
         task = asyncio.create_task(connection.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line))
         await asyncio.wait_for(begun.wait(), 10)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled(task)
         assert not any(alive(int(pid)) for pid in lines[0].split())
         assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
 
@@ -123,9 +121,7 @@ async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp
         for number, file in enumerate(pids):
             task = asyncio.create_task(connection.run(["sh", "-c", f"echo $$ > {file}; exec sleep 300"], timeout_s=60))
             await asyncio.sleep(number / 200)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancelled(task)
     begun = [int(file.read_text() or 0) for file in pids if file.exists()]
     assert begun != [], "none was cancelled after it began"
     assert [pid for pid in begun if pid and alive(pid)] == []
@@ -147,25 +143,25 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
             await asyncio.sleep(0.01)
         if how == "cut off":
             connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled(task)
         wait_until(lambda: not alive(int(ids.read_text())), description="the wrapper is gone")
     assert not begun.exists()
+
+
+async def keeps_out(error: type[Exception], words: str, sshd: Sshd, **other: Path) -> None:
+    with pytest.raises(error, match=words):
+        async with login(sshd, **other):
+            pass
 
 
 async def test_a_host_key_that_is_not_the_known_one_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
     empty = tmp_path / "known_hosts"
     empty.touch()
-    with pytest.raises(CallAPerson, match=f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> "):
-        async with login(sshd, known_hosts=empty):
-            pass
+    await keeps_out(CallAPerson, f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> ", sshd, known_hosts=empty)
     assert empty.read_text() == ""
     other = tmp_path / "known_hosts"
     other.write_text(f"[127.0.0.1]:{sshd.port} {make_key(tmp_path / 'other')}")
-    with pytest.raises(CallAPerson, match="is another than in"):
-        async with login(sshd, known_hosts=other):
-            pass
+    await keeps_out(CallAPerson, "is another than in", sshd, known_hosts=other)
 
 
 KEYS = [("-t", "ed25519"), ("-t", "ecdsa"), ("-t", "rsa"), ("-t", "rsa", "-m", "PEM")]
@@ -175,9 +171,7 @@ KEYS = [("-t", "ed25519"), ("-t", "ecdsa"), ("-t", "rsa"), ("-t", "rsa", "-m", "
 async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Of whatever kind it is: that the host does not take it is what is said."""
     make_key(tmp_path / "stranger", kind)
-    with pytest.raises(CallAPerson, match="ssh-copy-id"):
-        async with login(sshd, key=tmp_path / "stranger"):
-            pass
+    await keeps_out(CallAPerson, "ssh-copy-id", sshd, key=tmp_path / "stranger")
 
 
 @pytest.mark.parametrize("kind", KEYS, ids=" ".join)
@@ -198,18 +192,12 @@ async def test_a_file_that_is_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_pat
         (tmp_path / "key").write_text("no key\n")
     else:
         make_key(tmp_path / "key", passphrase="made up")
-    with pytest.raises(Misuse, match="ssh-keygen"):
-        async with login(sshd, key=tmp_path / "key"):
-            pass
+    await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / "key")
 
 
 async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="ssh-keygen"):
-        async with login(sshd, key=tmp_path / "none"):
-            pass
-    with pytest.raises(Misuse, match="ssh-keyscan"):
-        async with login(sshd, known_hosts=tmp_path / "none"):
-            pass
+    await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / "none")
+    await keeps_out(Misuse, "ssh-keyscan", sshd, known_hosts=tmp_path / "none")
 
 
 async def test_a_host_that_does_not_answer_is_tried_again_and_not_waited_for(sshd: Sshd) -> None:

@@ -47,11 +47,7 @@ def test_a_database_of_the_old_program_is_its_groups_as_before_and_nobody_elses(
     path.chmod(0o664)
     before = path.stat()
     assert set(written(path).values()) == {0o660}
-    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_ino) == (
-        before.st_uid,
-        before.st_gid,
-        before.st_ino,
-    )
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_ino) == (before.st_uid, before.st_gid, before.st_ino)
 
 
 def test_what_lies_beside_it_already_is_closed_too(tmp_path: Path) -> None:

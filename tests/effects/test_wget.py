@@ -11,9 +11,10 @@ import pytest
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
-from tests.effects.conftest import Origin, running_with
+from tests.effects.conftest import Origin
 from tests.effects.test_origin import answering
-from tests.waiting import async_wait_until
+from tests.stage import running_with
+from tests.waiting import async_wait_until, cancelled
 
 BODY = os.urandom(400_000)
 
@@ -167,9 +168,7 @@ async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -
     begun = asyncio.Event()
     task = asyncio.create_task(fetch(f"{origin.url}/a.flv", part, rate="50k", on_progress=lambda _: begun.set()))
     await asyncio.wait_for(begun.wait(), 10)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancelled(task)
     # If it was just being started, it is killed as soon as it is there.
     await async_wait_until(lambda: running_with(str(part)) == [], description="wget is gone")
 

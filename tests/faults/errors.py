@@ -15,6 +15,7 @@ every module that has them under a name. A wrapped function looks at each call w
 ``tests.faults.points`` does the same where the variable is set, so a day with kills can have errors as well.
 """
 
+import asyncio
 import builtins
 import functools
 import importlib
@@ -22,6 +23,7 @@ import inspect
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,47 +130,57 @@ def _struck(folder: Path, step: str) -> Path:
 def arm(folder: Path) -> None:
     """Wrap the function of each step."""
     for step, function in {**STEPS, **AT_START}.items():
-        module_name, _, path = function.partition(":")
-        owner: Any = importlib.import_module(module_name)
-        *owners, name = path.split(".")
-        for one in owners:
-            owner = getattr(owner, one)
+        owner, name = owner_of(function)
         before = getattr(owner, name)
-        after = _wrapped(before, functools.partial(_look, folder, step))
+        after = wrapped(before, functools.partial(_look, folder, step), lambda _: 0.0)
         setattr(owner, name, after)
         for module in [one for key, one in sys.modules.items() if key.startswith(("flows", "lectern"))]:
             for alias in [alias for alias, found in vars(module).items() if found is before]:
                 setattr(module, alias, after)
 
 
-def _look(folder: Path, step: str, arguments: object) -> None:
-    order = _order(folder, step)
-    if not order.exists():
-        return
+def _look(folder: Path, step: str, arguments: object) -> float:
     try:
-        fields = json.loads(order.read_text())
+        fields = json.loads(_order(folder, step).read_text())
     except FileNotFoundError:
-        return
+        return 0.0
     if fields["only"] in repr(arguments):
         with _struck(folder, step).open("a") as struck:
             struck.write(".")
         raise getattr(builtins, fields["error"])(f"made up by a test: {step}")
+    return 0.0
 
 
-def _wrapped(function: Callable[..., Any], look: Callable[[object], None]) -> Callable[..., Any]:
+def owner_of(function: str) -> tuple[Any, str]:
+    """The module or class that has a *function*, and under which name."""
+    module, _, path = function.partition(":")
+    *owners, name = path.split(".")
+    return functools.reduce(getattr, owners, importlib.import_module(module)), name
+
+
+def wrapped(
+    function: Callable[..., Any], before: Callable[[object], float], after: Callable[[object], float]
+) -> Callable[..., Any]:
+    """*function* between two others, which get its arguments and return for how many seconds to linger."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def wrapped(*args: object, **kwargs: object) -> object:
-            look((args, kwargs))
-            return await function(*args, **kwargs)
+        async def coroutine(*args: object, **kwargs: object) -> object:
+            if seconds := before((args, kwargs)):
+                await asyncio.sleep(seconds)
+            found = await function(*args, **kwargs)
+            if seconds := after((args, kwargs)):
+                await asyncio.sleep(seconds)
+            return found
 
-        return wrapped
+        return coroutine
 
     @functools.wraps(function)
     def plain(*args: object, **kwargs: object) -> object:
-        look((args, kwargs))
-        return function(*args, **kwargs)
+        time.sleep(before((args, kwargs)))
+        found = function(*args, **kwargs)
+        time.sleep(after((args, kwargs)))
+        return found
 
     return plain
 

@@ -3,10 +3,6 @@
 The product has no hooks for it: the functions at the points are wrapped here, before it begins.
 """
 
-import asyncio
-import functools
-import importlib
-import inspect
 import json
 import os
 import signal
@@ -104,12 +100,9 @@ class Strike:
 
 def arm(trigger: Callable[[], float], point: Point) -> None:
     """Wrap the function at *point*."""
-    module_name, _, path = point.function.partition(":")
-    owner: Any = importlib.import_module(module_name)
-    *owners, name = path.split(".")
-    for one in owners:
-        owner = getattr(owner, one)
-    setattr(owner, name, _wrapped(getattr(owner, name), point.when, trigger))
+    owner, name = errors.owner_of(point.function)
+    strikes = {when: (lambda _: trigger()) if when == point.when else (lambda _: 0.0) for when in ("before", "after")}
+    setattr(owner, name, errors.wrapped(getattr(owner, name), **strikes))
 
 
 class _Trigger:
@@ -148,32 +141,6 @@ def _strike(strike: Strike, log: Path) -> None:
     with log.open("a") as struck:
         struck.write(f"{time.time():.3f} {os.getpid()} {strike.do} {strike.point}\n")
     os.kill(os.getpid(), signal.SIGKILL if strike.do == "kill" else signal.SIGSTOP)
-
-
-def _wrapped(function: Callable[..., Any], when: When, trigger: Callable[[], float]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def wrapped(*args: object, **kwargs: object) -> object:
-            if when == "before":
-                await asyncio.sleep(trigger())
-            found = await function(*args, **kwargs)
-            if when == "after":
-                await asyncio.sleep(trigger())
-            return found
-
-        return wrapped
-
-    @functools.wraps(function)
-    def plain(*args: object, **kwargs: object) -> object:
-        if when == "before":
-            time.sleep(trigger())
-        found = function(*args, **kwargs)
-        if when == "after":
-            time.sleep(trigger())
-        return found
-
-    return plain
 
 
 def main() -> None:

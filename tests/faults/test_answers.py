@@ -32,7 +32,6 @@ from flows.playout_link import Playout as Link
 from flows.streamer import amend, maintenance, playout_events, playout_sync
 from flows.streamer.playout_sync import AHEAD_S, PlayoutSync
 from lectern.db import airings, cache
-from lectern.db.engine import reading
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import orders
@@ -49,7 +48,7 @@ from tests import marks, strategies
 from tests.faults import hosts
 from tests.faults.interleaved import databases
 from tests.faults.test_changes import World, lesson
-from tests.rows import commit
+from tests.rows import commit, look
 
 CLASS, RECORD, LENGTH_S = "c-1", 10_001, 600
 BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
@@ -277,8 +276,7 @@ class Day(World):
     def unclosed(self) -> Iterator[str]:
         """The streamers whose class is past its end; what they say of it last is what it was when it ended."""
         for name, host in self.streamers.items():
-            with reading(host.engine) as connection:
-                known = airings.by_id(connection, [CLASS]).get(CLASS)
+            known = look(host.engine, airings.by_id, [CLASS]).get(CLASS)
             if known is not None and known.state in LIVE_AIRINGS and known.end_time <= time.time():
                 yield name
 

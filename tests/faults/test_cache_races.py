@@ -179,12 +179,7 @@ def faults(connection: Connection) -> list[str]:
     ready = [row for row in holding if row.state == FileState.READY]
     coming = [row for row in holding if row.state == FileState.DOWNLOADING]
     sums = connection.execute(select(dirs)).one()
-    counted = (
-        sum(row.size_bytes for row in ready),
-        len(ready),
-        sum(row.size_bytes for row in coming),
-        len(coming),
-    )
+    counted = (sum(row.size_bytes for row in ready), len(ready), sum(row.size_bytes for row in coming), len(coming))
     if (sums.size, sums.num, sums.reserved_bytes, sums.reserved_num) != counted:
         found.append(f"the sums are {tuple(sums)}, the rows say {counted}")
     cited = Counter(

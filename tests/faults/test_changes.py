@@ -39,6 +39,7 @@ from lectern.wire.parser import COMMANDS
 from tests import strategies
 from tests.faults import hosts
 from tests.faults.interleaved import databases
+from tests.rows import commit
 
 pytestmark = pytest.mark.night
 CLASSES, PORTION, ROUNDS = 10_000, 500, 14
@@ -298,8 +299,7 @@ class World:
 
     def faults(self, class_ids: Sequence[str]) -> Iterator[str]:
         """What is inconsistent, in words."""
-        with transaction(self.teacher.engine) as connection:
-            booked = {row.class_id: row for row in connection.execute(select(orders))}
+        booked = {row.class_id: row for row in commit(self.teacher.engine, Connection.execute, select(orders))}
         for class_id in class_ids:
             if self.answers["order_result"][class_id] != 1:
                 yield f"{class_id}: {self.answers['order_result'][class_id]} answers"
@@ -362,8 +362,7 @@ def test_no_interleaving_of_a_change_leaves_anything_inconsistent(
         streamers = {}
         for name, engine in zip(hosts.ALIVE, (first, second), strict=True):
             streamers[name] = hosts.streamer(engine, root, 10**6, 10**4, name=name)
-            with transaction(engine) as connection:
-                cache.make_sums(connection, root)
+            commit(engine, cache.make_sums, root)
         world = World(hosts.teacher(teacher), streamers, seed)
         class_ids = [f"c-{number}" for number in range(PORTION)]
         begins = {one: world.chance.randrange(4) for one in class_ids}

@@ -20,7 +20,6 @@ from flows.teacher.bookings import decided_reports
 from lectern import errors
 from lectern.db import airings, bookings, inbox, leases
 from lectern.db.engine import reading, transaction
-from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import leases as decide_leases
 from lectern.errors import TryAgain
@@ -63,11 +62,8 @@ def test_pushes_have_ended_when_the_lease_is_held(streamer: StreamerHost, *, gra
         Release(class_id="c-1", placement=1),
         Grant(streamer=streamer.settings.name, session="new"),
     ]
-    arrived = [ReceivedMessage("test", one.cmd, one.to_json()) for one in (reversed(said) if grant_first else said)]
-    with transaction(streamer.engine) as connection:
-        on_air(connection, "c-1")
-        inbox.keep(connection, journal, arrived, hosts.now())
-        kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
+    commit(streamer.engine, on_air, "c-1")
+    kept = rows.came(streamer, *(reversed(said) if grant_first else said))
     streamer.fencing_token = "new"
     runs = Runs(streamer)
     streamer.runs = cast("Any", runs)
@@ -86,10 +82,7 @@ def test_a_lease_that_was_not_asked_for_is_not_held(streamer: StreamerHost, stra
     """Whoever can write to the stream would else take the lease away that this streamer holds."""
     streamer.fencing_token = "asked"
     for one in (Grant(streamer=streamer.settings.name, session="asked"), strange):
-        with transaction(streamer.engine) as connection:
-            inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json())], hosts.now())
-            kept = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=hosts.now())
-        asyncio.run(lease.take_back(streamer, kept))
+        asyncio.run(lease.take_back(streamer, rows.came(streamer, one)))
     with reading(streamer.engine) as connection:
         assert leases.session(connection, streamer.settings.name) == "asked"
         assert leases.session(connection, hosts.ALIVE[1]) is None
@@ -178,12 +171,8 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     now = hosts.now()
-    with transaction(teacher.engine) as connection:
-        changes = Changes(teacher.settings, now)
-        booking = strategies.booking("c-1", start_time=now + 600, end_time=now + 1200)
-        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
-        write(connection, teacher.journal, changes)
-        rows.granted(connection, Granted(name, "session", 12.0), now, now - 300)
+    rows.placed(teacher, strategies.booking("c-1", start_time=now + 600, end_time=now + 1200), name)
+    commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now, now - 300)
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
         asyncio.run(membership.Membership(teacher)._take_in(now, beats, {}))
@@ -202,10 +191,9 @@ def test_a_class_of_tomorrow_stays_with_its_lost_streamer(teacher: TeacherHost, 
     name, other = hosts.ALIVE
     now = hosts.now()
     booking = strategies.booking("c-1", start_time=now + starts_in_s, end_time=now + starts_in_s + 600)
+    rows.placed(teacher, booking, name, ready=True)
     with transaction(teacher.engine) as connection:
         changes = Changes(teacher.settings, now)
-        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
-        changes.move(changes.orders["c-1"], BookingState.READY, promised_at=now)
         changes.take("c-1", other, 0, refused=True)
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
@@ -244,11 +232,8 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         changes.orders |= bookings.by_id(connection, ["c-1"])
         decided_reports([other], connection, changes, [refusal])
 
+    rows.placed(teacher, booking, name, ready=True)
     with transaction(teacher.engine) as connection:
-        changes = Changes(teacher.settings, now)
-        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
-        changes.move(changes.orders["c-1"], BookingState.READY, promised_at=now)
-        write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
         away = membership.drained(name, [other]) if drained else membership.taken(before, [other], force=False)
@@ -347,33 +332,3 @@ def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placemen
         assert leases.taken_from(connection, name) == [("c-1", 3), ("c-2", 7)]
         assert leases.taken_from(connection, other) == [("c-1", 2)]
         assert leases.moved_from(connection, ["c-1"]) == {"c-1": other}
-
-
-def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not before, and not never: until then the streamer has no lease, because it would go on with what was taken."""
-    said: list[Release | Grant] = [
-        Release(class_id="c-1", placement=1),
-        Grant(streamer=streamer.settings.name, session="new"),
-    ]
-    with transaction(streamer.engine) as connection:
-        inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], hosts.now())
-        kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
-    streamer.fencing_token = "new"
-
-    def fails(*_: object) -> None:
-        raise IndexError("nobody foresaw it")
-
-    monkeypatch.setattr(lease, "release_classes", fails)
-    asyncio.run(lease.take_back(streamer, kept))
-    now = hosts.now()
-    with transaction(streamer.engine) as connection:
-        assert leases.session(connection, streamer.settings.name) is None
-        its = journal.inbox.c.command == "grant"
-        due_at = connection.execute(select(journal.inbox.c.not_before).where(its)).scalar_one()
-        assert now < due_at <= now + lease.GRANT_AGAIN_S
-        again = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=due_at + 0.1)
-    monkeypatch.setattr(lease, "release_classes", lambda *_: None)
-    asyncio.run(lease.take_back(streamer, again))
-    assert look(streamer.engine, leases.session, streamer.settings.name) == "new"

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -31,6 +30,7 @@ from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
 from tests.rows import commit, look
+from tests.waiting import cancelled
 
 STARTS_IN_S = 3600
 
@@ -152,9 +152,7 @@ async def cut(work: Any, begun: asyncio.Event) -> None:
     """Begin *work*, and cancel it in its middle, as the end of the loop does with every task."""
     task = asyncio.create_task(work)
     await begun.wait()
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await cancelled(task)
 
 
 def put_on_air(connection: Connection) -> Airing:
@@ -190,7 +188,7 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
 
 
 @pytest.mark.parametrize(("cancelled", "results"), [(False, 0), (True, 1)])
-def test_a_rendition_is_given_up_by_nobody_but_a_person(
+async def test_a_rendition_is_given_up_by_nobody_but_a_person(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, results: int
 ) -> None:
     """Else its classes would be refused with 208, while the job goes on at the ECS host."""
@@ -207,18 +205,14 @@ def test_a_rendition_is_given_up_by_nobody_but_a_person(
         connection.execute(insert(at_teacher.videos).values(**row))
         due = transcodings.take(connection, [(6666, Resolution.P720)], RUN, 60, begun_at)
     assert [type(one) for one in due] == [RenditionRow]
+    begun = asyncio.Event()
 
-    async def main() -> None:
-        begun = asyncio.Event()
+    async def forever(_job: TranscodeJob) -> None:
+        begun.set()
+        await asyncio.sleep(60)
 
-        async def forever(_job: TranscodeJob) -> None:
-            begun.set()
-            await asyncio.sleep(60)
-
-        monkeypatch.setattr(TranscodeJob, "_climb", forever)
-        await cut(TranscodeJob(teacher, due, RUN).run(), begun)
-
-    asyncio.run(main())
+    monkeypatch.setattr(TranscodeJob, "_climb", forever)
+    await cut(TranscodeJob(teacher, due, RUN).run(), begun)
     with reading(teacher.engine) as connection:
         published = select(at_teacher.journal.outbox).where(at_teacher.journal.outbox.c.body.contains("in the UI"))
         assert len(connection.execute(published).all()) == results

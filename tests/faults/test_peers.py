@@ -102,12 +102,7 @@ def executed(stage: Stage, runs: list[str], times: int) -> None:
         left[:] = [one for one in left if not is_over(one)]
         return not left
 
-    wait_until(
-        all_over,
-        timeout_s=150,
-        pause_s=0.5,
-        description=f"all are executed {times} times",
-    )
+    wait_until(all_over, timeout_s=150, pause_s=0.5, description=f"all are executed {times} times")
     found = [stage.run(one) for one in runs]
     assert {one["run_count"] for one in found} == {times}
     hosts = [[tag for tag in one["tags"] if tag.startswith("host:")] for one in found]

@@ -37,10 +37,7 @@ class Lives:
         stage.launcher = (sys.executable, "-m", "tests.faults.lives")
         for who in WHO:
             plan = lives.moments(f"{seed} {who}", KILLS)
-            stage.own[who] = {
-                **lives.environment(plan, self.logs[who], stage.database(who)),
-                "PYTHONPATH": str(ROOT),
-            }
+            stage.own[who] = {**lives.environment(plan, self.logs[who], stage.database(who)), "PYTHONPATH": str(ROOT)}
 
     def deaths(self, who: str) -> list[dict[str, Any]]:
         """What each life of *who* ended with."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError
 
 from flows import failures
@@ -20,17 +20,15 @@ from flows.streamer import prepare as streamer_prepare
 from flows.teacher import membership
 from lectern.db import airings, cache, inbox, leases
 from lectern.db.engine import transaction
-from lectern.db.inbox import ReceivedMessage
-from lectern.db.writer import write
 from lectern.decide import airing as decide_airing
 from lectern.decide import leases as decide_leases
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Granted
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import journal
 from lectern.states import AiringState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import TAKE_BACK, Grant, Prepare, Release
+from lectern.wire.messages import TAKE_BACK, Grant, Message, Prepare, Release
 from tests import flv, rows, strategies
 from tests.faults import hosts
 from tests.rows import commit, look
@@ -39,6 +37,11 @@ from tests.rows import commit, look
 def admitted(connection: Connection, changes: StreamerChanges, prepares: Sequence[Prepare]) -> None:
     looked = {one.stem: RemoteFile(one.video_url, 1000, None, None) for one in prepares}
     streamer_prepare.decided_classes(looked, {}, connection, changes, prepares)
+
+
+def said(streamer: StreamerHost) -> list[Message]:
+    """A class is taken back, and then a lease is granted."""
+    return [Release(class_id="c-1", placement=1), Grant(streamer=streamer.settings.name, session="new")]
 
 
 @pytest.mark.parametrize("placement", [3, None], ids=["moved on", "cancelled"])
@@ -71,40 +74,42 @@ def test_a_bar_is_not_lowered(streamer: StreamerHost) -> None:
         assert airings.live(connection) == []
 
 
-def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost) -> None:
+def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again after a second, not before and not never; until then the streamer has no lease."""
     streamer.fencing_token = "new"
     with transaction(streamer.engine) as connection:
         rows.add(connection, rows.prepare("c-1", 1, time.time() + 60), AiringState.READY, "/v/1/1.flv", time.time())
         connection.exec_driver_sql("UPDATE task_list SET start_time = 'soon'")
-        said: list[Any] = [Release(class_id="c-1", placement=1), Grant(streamer=streamer.settings.name, session="new")]
-        inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], time.time())
-    now = time.time()
+    kept = rows.came(streamer, *said(streamer))
     for _ in range(2):
-        with transaction(streamer.engine) as connection:
-            kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=now)
         assert len(kept) == 2
         for portion in failures.batches(kept):
             asyncio.run(lease.take_back(streamer, portion))
-        now = time.time() + lease.GRANT_AGAIN_S + 0.1
+        now = time.time()
         with transaction(streamer.engine) as connection:
             assert inbox.waits(connection, journal, "release")
             assert leases.session(connection, streamer.settings.name) is None
+            its = journal.inbox.c.command == "grant"
+            due_at = connection.execute(select(journal.inbox.c.not_before).where(its)).scalar_one()
+        assert now < due_at <= now + lease.GRANT_AGAIN_S
+        kept = rows.claimed(streamer, "release", "grant", now=due_at + 0.1)
+    monkeypatch.setattr(lease, "release_classes", lambda *_: None)
+    asyncio.run(lease.take_back(streamer, rows.claimed(streamer, "release", "grant", now=1e10)))
+    assert look(streamer.engine, leases.session, streamer.settings.name) == "new"
 
 
 def test_a_broken_class_of_last_week_pins_nothing(streamer: StreamerHost) -> None:
     site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "1"), 20)
     old = rows.prepare("old", 1, time.time() - 90000)
     rows.cached(streamer, old, site)
-    with transaction(streamer.engine) as connection:
-        rows.went(connection, streamer, playout_events.closing_of_late("old"))
+    commit(streamer.engine, rows.went, streamer, playout_events.closing_of_late("old"))
     rows.cached(streamer, rows.prepare("new", 1, time.time() + 600), site)
     with transaction(streamer.engine) as connection:
         row = cache.by_stem(connection, ["1"])["1"]
         assert row.num_cite == 1
         rows.went(connection, streamer, partial(downloads.lose_file, row=row, why="it is gone"))
         rows.did(connection, streamer, lease.release_classes, Release(class_id="new", placement=1))
-    with transaction(streamer.engine) as connection:
-        assert cache.by_stem(connection, ["1"])["1"].num_cite == 0
+    assert commit(streamer.engine, cache.by_stem, ["1"])["1"].num_cite == 0
 
 
 def test_what_only_a_broken_class_of_last_week_needed_is_not_downloaded_again(streamer: StreamerHost) -> None:
@@ -131,8 +136,7 @@ def test_a_class_that_ended_while_a_sweep_asked_its_playout_is_no_error(
         else:
             one = airings.by_id(connection, ["c-1"])["c-1"]
             rows.went(connection, streamer, lambda _, changes: decide_airing.close(changes, one, AiringState.AIRED, ""))
-    with transaction(streamer.engine) as connection:
-        rows.went(connection, streamer, way)
+    commit(streamer.engine, rows.went, streamer, way)
 
 
 def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_lost(
@@ -140,11 +144,7 @@ def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_l
 ) -> None:
     name, now, real = hosts.ALIVE[0], time.time(), time.monotonic
     commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now)
-    with transaction(teacher.engine) as connection:
-        changes = Changes(teacher.settings, now)
-        booking = strategies.booking("c-1", start_time=now + 600, end_time=now + 1200)
-        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
-        write(connection, teacher.journal, changes)
+    rows.placed(teacher, strategies.booking("c-1", start_time=now + 600, end_time=now + 1200), name)
     monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     mine, beats = membership.Membership(teacher), {name: {"at": now + 3600}}  # of before it was set back
     teacher.listens_since = real() - 1000
@@ -161,10 +161,7 @@ async def test_a_release_that_the_database_did_not_take_is_retried_as_soon_as_a_
 ) -> None:
     """Not a minute later: until then a class that was cancelled is aired, and a lease that was granted is not held."""
     streamer.fencing_token = "new"
-    said: list[Any] = [Release(class_id="c-1", placement=1), Grant(streamer=streamer.settings.name, session="new")]
-    with transaction(streamer.engine) as connection:
-        inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], time.time())
-        kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=time.time())
+    kept = rows.came(streamer, *said(streamer))
     writes, tried = streamer.write_tx, []
 
     async def is_full_once(*given: Any) -> Any:
@@ -175,9 +172,7 @@ async def test_a_release_that_the_database_did_not_take_is_retried_as_soon_as_a_
 
     monkeypatch.setattr(streamer, "write_tx", is_full_once)
     await Handler(streamer, {}).handle(TAKE_BACK, kept)
-    with transaction(streamer.engine) as connection:
-        soon = time.time() + failures.AWAY_S
-        assert len(inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=soon)) == 2
+    assert len(rows.claimed(streamer, "release", "grant", now=time.time() + failures.AWAY_S)) == 2
 
 
 @pytest.mark.parametrize(("granted_s", "now_s"), [(45.0, 300.0), (300.0, 45.0), (0.0, 45.0), (45.0, 0.0)])
@@ -187,11 +182,8 @@ async def test_no_class_is_moved_before_the_lease_ends_that_the_last_beat_has_re
     """LEASE_S was changed, and the resident was started anew: it goes on with its session, and asks for no lease."""
     name = streamer.settings.name
     commit(teacher.engine, rows.granted, Granted(name, "session", granted_s), time.time())
-    with transaction(teacher.engine) as connection:
-        changes, start = Changes(teacher.settings, time.time()), time.time() + 600
-        booking = strategies.booking("c-1", start_time=start, end_time=start + 600)
-        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
-        write(connection, teacher.journal, changes)
+    start = time.time() + 600
+    rows.placed(teacher, strategies.booking("c-1", start_time=start, end_time=start + 600), name)
     streamer.settings = streamer.settings.model_copy(update={"lease_s": now_s})
     beats = {}
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from flows import artifacts
-from flows.host import StreamerHost
+from flows.host import StreamerHost, TeacherHost
 from flows.resident import maintenance as resident_maintenance
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance as teacher_maintenance
@@ -30,6 +30,7 @@ from tests.faults.errors import STEPS
 from tests.faults.points import STREAMER, TEACHER, TEACHERS
 from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
 from tests.rows import commit
+from tests.waiting import cancelled
 
 Prepare = Callable[[Connection], Flow]
 KEY = (6666, Resolution.P720)
@@ -174,25 +175,18 @@ def test_no_order_of_transactions_tears_what_belongs_together(paths: Iterator[Pa
         assert play(next(paths), PAIRS[pair], [False] * stop + [True] * MANY)[0] == []
 
 
-def test_a_sweep_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
+async def test_a_sweep_begins_when_the_one_before_has_ended(teacher: TeacherHost) -> None:
     """Where Prefect is slow they would pile up, and each begin the same downloads again."""
-
-    async def both() -> tuple[int, int]:
-        engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-        host = stepped(engine)
-        first = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
-        await first.stop()
-        before = host.transactions
-        second = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
-        await second.stop()
-        assert second.task.done()
-        assert not await resident_maintenance.sweep(host, cast("Any", None))
-        first.task.cancel()
-        await asyncio.wait({first.task})
-        engine.dispose()
-        return before, host.transactions
-
-    assert asyncio.run(both()) == (1, 1)
+    host = stepped(teacher.engine)
+    first = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
+    await first.stop()
+    before = host.transactions
+    second = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
+    await second.stop()
+    assert second.task.done()
+    assert not await resident_maintenance.sweep(host, cast("Any", None))
+    await cancelled(first.task)
+    assert (before, host.transactions) == (1, 1)
 
 
 def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator[Path]) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, select, update
 
 from flows import handling
 from flows.host import Host, StreamerHost, TeacherHost
@@ -18,7 +17,7 @@ from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, membership
 from lectern.db import airings, events, inbox
 from lectern.db import bookings as db_bookings
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import cache
@@ -32,7 +31,6 @@ from lectern.model.tables.teacher import cancels as cancel_list
 from lectern.states import AiringState
 from lectern.wire.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
 from lectern.wire.parser import parse
-from tests.faults import hosts
 from tests.rows import commit
 
 STREAMER = "streamer1"
@@ -133,13 +131,8 @@ def _kept(connection: Any, journal: MessageTables, bodies: list[str]) -> list[in
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    engines: list[Engine] = [
-        open_database(f"sqlite:///{hosts.database(role, tmp_path / f'{role}.db')}") for role in ("teacher", "streamer")
-    ]
-    yield Pair(hosts.teacher(engines[0]), hosts.streamer(engines[1], tmp_path, 10**9, 100))
-    for engine in engines:
-        engine.dispose()
+def pair(teacher: TeacherHost, streamer: StreamerHost) -> Pair:
+    return Pair(teacher, streamer)
 
 
 def commands(messages: list[dict[str, Any]]) -> list[str]:
@@ -276,8 +269,7 @@ async def test_a_cancel_beside_its_booking_in_one_batch_cancels_it_in_either_ord
     pair.book("c-0")
     payload = pair.said(pair.teacher)
     assert commands(payload) == ["prepare"]
-    with transaction(pair.teacher.engine) as connection:
-        body = connection.execute(select(pair.teacher.journal.inbox.c.body)).scalars().first()
+    body = commit(pair.teacher.engine, Connection.execute, select(pair.teacher.journal.inbox.c.body)).scalars().first()
     for number, order in enumerate(("after", "before")):
         class_id = f"c-{number + 1}"
         booked = parse(str(body).replace("c-0", class_id), (Booking,))
@@ -307,8 +299,7 @@ async def test_a_class_that_is_cancelled_on_its_way_back_is_not_aired(pair: Pair
     with transaction(pair.teacher.engine) as connection:  # streamer1 is drained, and later streamer2
         handling.change(connection, pair.teacher, membership.drained("streamer1", ["streamer2"]))
     pair.deliver([one for one in pair.said(pair.teacher) if one["cmd"] == "release"])
-    with transaction(pair.teacher.engine) as connection:
-        handling.change(connection, pair.teacher, membership.drained("streamer2", ["streamer1"]))
+    commit(pair.teacher.engine, handling.change, pair.teacher, membership.drained("streamer2", ["streamer1"]))
     back = [one for one in pair.said(pair.teacher) if one["cmd"] == "prepare"]
     pair.receive(Cancel(class_id="c-1"))
     pair.deliver([one for one in pair.said(pair.teacher) if one["cmd"] == "release"])  # its origin is still asked

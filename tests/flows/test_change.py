@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from flows import host as hall
+from flows.host import TeacherHost
 from flows.teacher import bookings as changing
-from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.playout import flv
-from tests.faults import hosts
 from tests.stage import Stage, wait_until
 from town import recordings
 
@@ -146,16 +145,14 @@ def test_a_change_by_hand_is_planned_and_sent_and_answered(stage: Stage) -> None
     assert stage.lectern("teacher", "change", class_id, "--end", "soon").returncode == 2
 
 
-def test_a_change_by_hand_that_cannot_be_made_now_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_by_hand_that_cannot_be_made_now_fails(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody tries it again, as a message of the inbox is: a run that is *Completed* would be taken for done."""
 
     async def away(_host: object) -> list[str]:
         raise TryAgain("the streamers' heartbeats cannot be read: refused")
 
     monkeypatch.setattr(changing, "alive_streamers", away)
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    hall.current.set(hosts.teacher(engine))
+    hall.current.set(teacher)
     for dry_run in (False, True):
         with pytest.raises(TryAgain, match="cannot be read: refused"):
             asyncio.run(changing.change.fn(class_id="c-1", end_time=1_764_010_800.0, dry_run=dry_run))
-    engine.dispose()

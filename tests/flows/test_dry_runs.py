@@ -68,12 +68,8 @@ class Stage(Alone):
 
     def placed(self, class_id: str, *, ready: bool = False, start_in_s: float = 3600) -> None:
         """A class is on the first streamer."""
-        changes = Changes(self.host.settings, time.time())
-        changes.place(changes.book(booked(class_id, start_in_s)), ONE, "http://origin.example/6666_720P.flv")
-        if ready:
-            changes.move(changes.orders[class_id], BookingState.READY, promised_at=changes.now)
-        changes.sends.clear()
-        commit(self.host.engine, write, self.host.journal, changes)
+        url = "http://origin.example/6666_720P.flv"
+        rows.placed(self.host, booked(class_id, start_in_s), ONE, url, ready=ready)
 
 
 @pytest.fixture

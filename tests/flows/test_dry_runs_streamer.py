@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import State
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from flows.streamer import prepare as preparing
 from flows.streamer.broadcast import broadcast
@@ -40,16 +40,7 @@ def agree(stage: Alone, key: str, flow: Flow) -> set[str]:
 
 
 def wanted(class_id: str, record: int, start_in_s: float = 3600, placement: int = 1) -> Prepare:
-    start = time.time() + start_in_s
-    return Prepare(
-        class_id=class_id,
-        record_id=record,
-        video_url=f"http://origin.example/{record}.flv",
-        start_time=start,
-        end_time=start + 600,
-        push_url="rtmp://push.example/live/x",
-        placement=placement,
-    )
+    return rows.prepare(class_id, record, time.time() + start_in_s, placement=placement)
 
 
 @pytest.fixture
@@ -91,8 +82,7 @@ def test_of_prepares(dry_run: Alone) -> None:
     """Classes that reserve room, join a download, evict, are refused, or were known; and a message nobody can read."""
     known = wanted("c-0", 1)
     taken(dry_run, known, AiringState.AIRED)
-    with transaction(dry_run.host.engine) as connection:
-        connection.execute(update(files).values(num_cite=0))
+    rows.commit(dry_run.host.engine, Connection.execute, update(files).values(num_cite=0))
     messages = [wanted("c-2", 2), wanted("c-3", 2), wanted("c-4", 3), wanted("c-9", 9), known]
     bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}']
     with transaction(dry_run.host.engine) as connection:
@@ -132,8 +122,7 @@ def test_of_what_works_outside(dry_run: Alone) -> None:
     """A download, a broadcast and the look through the disk say what they would begin, or mend."""
     taken(dry_run, wanted("c-1", 1), AiringState.READY)
     room = dry_run.host.settings.video_root
-    with transaction(dry_run.host.engine) as connection:
-        rows.reserve(connection, room, "2", 10, "http://origin.example/2.flv?key=x", time.time())
+    rows.commit(dry_run.host.engine, rows.reserve, room, "2", 10, "http://origin.example/2.flv?key=x", time.time())
     before = dry_run.rows()
     assert dry_run.run(lambda: download.fn("2", dry_run=True)).startswith(
         "dry run: would download http://origin.example"

@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, select, update
 
 from flows import failures
 from flows.host import StreamerHost
@@ -17,11 +16,9 @@ from flows.outbox_publisher import patience
 from flows.playout_link import Playout
 from flows.streamer import downloads, playout_events, playout_sync
 from lectern import errors
-from lectern.db.engine import reading, transaction
-from lectern.model.tables.streamer import classes, journal, tasks
+from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.control_socket import PROTOCOL, Client
-from lectern.settings import StreamerSettings
-from tests import laid, rows
+from tests import rows
 
 START = time.time() - 100
 
@@ -31,18 +28,11 @@ async def nobody(_host: object) -> None:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamerHost]:
+def streamer(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> StreamerHost:
     """A streamer with a class on air; what it sends stays in its outbox."""
     monkeypatch.setattr(playout_events, "publish_outbox", nobody)
-    engine = laid.opened("streamer", tmp_path / "streamer.db")
-    with transaction(engine) as connection:
-        times = {"start_time": START, "end_time": START + 2700}
-        connection.execute(insert(tasks).values(class_id="c-1", push_url="rtmp://push.example/live/x", **times))
-        connection.execute(insert(classes).values(class_id="c-1", video_id="6666", state="on air"))
-    yield StreamerHost(
-        StreamerSettings.load(streamer_name="streamer1"), engine, journal, cast("Any", None), cast("Any", None)
-    )
-    engine.dispose()
+    rows.commit(streamer.engine, rows.bare, "c-1", START, "on air", end_time=START + 2700)
+    return streamer
 
 
 def alarms(host: StreamerHost) -> list[str]:
@@ -63,8 +53,7 @@ async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_sen
     streamer: StreamerHost, starts_in_s: float, said: str
 ) -> None:
     """Its playout opens the file some seconds before the class."""
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).values(start_time=time.time() + starts_in_s))
+    rows.commit(streamer.engine, Connection.execute, update(tasks).values(start_time=time.time() + starts_in_s))
     slate = {"event": "slate", "class_id": "c-1", "at": time.time(), "slate": True, "why": "the recording is missing"}
     await playout_events.PlayoutEvents(streamer).take(slate)
     assert alarms(streamer) == [f"c-1: {said}: the recording is missing"]
@@ -160,9 +149,8 @@ async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: Str
     assert "it is not on air" in said
 
 
-async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
-    monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
     one = playout_events.PlayoutEvents(streamer)
     sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 2700.0, "sessions": 0, "as_run": []}
@@ -172,19 +160,17 @@ async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, monkey
     assert [one["cmd"] for one in rows.said(streamer) if one["cmd"] != "alarm"] == ["ended"]
 
 
-async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost) -> None:
     """The playout was away when the sweeper closed it, and says now what it has sent."""
-    monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(classes).values(state="broken", message="nobody knows how much of it was sent"))
+    broken = update(classes).values(state="broken", message="nobody knows how much of it was sent")
+    rows.commit(streamer.engine, Connection.execute, broken)
     row = {"url": 0, "session": 1, "source": "recording", "from": START, "to": START + 2700, "position_s": 0.0}
     row |= {"sent_s": 2700.0, "bytes": 9, "open": False}
     sums = {"sent_s": 2700.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
     told = {"class_id": "c-1", "state": "ended", "slate": False, "why": "its end has come", **sums}
     await playout_events.PlayoutEvents(streamer).catch_up(told)
-    with reading(streamer.engine) as connection:
-        assert connection.execute(select(classes.c.state)).scalar_one() == "aired"
+    assert rows.look(streamer.engine, Connection.execute, select(classes.c.state)).scalar_one() == "aired"
 
 
 async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(streamer: StreamerHost) -> None:
@@ -287,17 +273,16 @@ class Told:
         return next(self._answers)
 
 
-def test_playout_that_would_forget_class_is_said_once_until_it_writes_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_playout_that_would_forget_class_is_said_once_until_it_writes_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Else its next restart would be the first to show that its disk takes nothing."""
     kept, lost = {"durable": True}, {"durable": False, "why": "the timetable is not written yet"}
     playout = Playout(client=cast("Client", Told(lost, kept, lost, kept, lost)))
 
-    async def tell() -> None:
+    with caplog.at_level(logging.WARNING, logger="lectern"):
         for do in ("timetable", "status", "timetable", "timetable", "timetable"):
             await playout.ask(do)
-
-    with caplog.at_level(logging.WARNING, logger="lectern"):
-        asyncio.run(tell())
     assert caplog.messages == ["playout: the timetable is not written yet; if it ends now, it forgets that"] * 2
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import failures
@@ -60,10 +60,10 @@ def book(
 ) -> float:
     """A class of a minute, and its recording; returns when it begins."""
     start = time.time() + starts_in_s
+    end = start + more.get("length_s", 60.0)
     with transaction(host.engine) as connection:
-        times = {"start_time": start, "end_time": start + more.get("length_s", 60.0)}
-        connection.execute(insert(tasks).values(class_id=class_id, push_url=url, **times))
-        connection.execute(insert(classes).values(class_id=class_id, video_id="1", state=state))
+        rows.bare(connection, class_id, start, state, end_time=end, push_url=url)
+        connection.execute(update(classes).values(video_id="1"))
     return start
 
 
@@ -96,6 +96,15 @@ async def kept(host: StreamerHost) -> AsyncIterator[PlayoutSync]:
         for one in works:
             one.cancel()
         await asyncio.wait(works)
+
+
+async def alarmed(host: StreamerHost, words: str) -> None:
+    await async_wait_until(lambda: any(words in one for one in alarms(host)), description=f"an alarm says {words!r}")
+
+
+async def becomes(host: StreamerHost, state: str) -> None:
+    """Wait until the class c is so."""
+    await async_wait_until(lambda: rows.state_of(host, "c") == state, description=f"it is {state}")
 
 
 async def test_a_class_moved_while_its_playout_is_away_is_not_aired_as_before(streamer: StreamerHost) -> None:
@@ -179,16 +188,11 @@ async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), state="waiting", starts_in_s=1)
             await async_wait_until(lambda: receiver.of("c"), description="its slate is on air")
-            await async_wait_until(
-                lambda: any("its slate is sent" in one for one in alarms(streamer)), description="it is alarmed"
-            )
+            await alarmed(streamer, "its slate is sent")
             recorded(streamer)
-            with transaction(streamer.engine) as connection:
-                connection.execute(update(classes).values(state="ready"))
+            rows.commit(streamer.engine, Connection.execute, update(classes).values(state="ready"))
             await async_wait_until(lambda: playout.told("back"), description="the recording is sent")
-            await async_wait_until(
-                lambda: rows.state_of(streamer, "c") == "on air", description="the row says that it is on air"
-            )
+            await becomes(streamer, "on air")
             assert len(receiver.of("c")) == 1
 
 
@@ -196,10 +200,7 @@ async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(
     with Playout(streamer.settings.playout_dir):
         async with kept(streamer):
             book(streamer, "c-1", "rtmp://127.0.0.1:99999/live/c", starts_in_s=-10)
-            await async_wait_until(
-                lambda: any("the playout does not take it" in one for one in alarms(streamer)),
-                description="it is alarmed",
-            )
+            await alarmed(streamer, "the playout does not take it")
 
 
 async def test_classes_off_air_without_lease_are_alarmed_if_this_streamer_holds_one(streamer: StreamerHost) -> None:
@@ -207,14 +208,10 @@ async def test_classes_off_air_without_lease_are_alarmed_if_this_streamer_holds_
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), starts_in_s=0)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="on air")
+            await becomes(streamer, "on air")
             playout.lease(-1)
-            await async_wait_until(
-                lambda: any("its lease is over, although" in one for one in alarms(streamer)), description="the lease"
-            )
-            await async_wait_until(
-                lambda: any("it is not on air" in one for one in alarms(streamer)), description="the class"
-            )
+            await alarmed(streamer, "its lease is over, although")
+            await alarmed(streamer, "it is not on air")
 
 
 async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(streamer: StreamerHost) -> None:
@@ -233,8 +230,7 @@ async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end
 
 def story(host: StreamerHost) -> set[str]:
     """What has happened on a streamer."""
-    with reading(host.engine) as connection:
-        return set(connection.execute(select(journal.events.c.what)).scalars())
+    return set(rows.look(host.engine, Connection.execute, select(journal.events.c.what)).scalars())
 
 
 async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(streamer: StreamerHost) -> None:
@@ -244,7 +240,7 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     with Receiver() as receiver, playout:
         async with kept(streamer):
             start = book(streamer, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await becomes(streamer, "on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
             await async_wait_until(lambda: "push refused" in story(streamer), description="it is refused, and noted")
@@ -256,7 +252,7 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
             playout.process.wait()
             await asyncio.sleep(3)  # another gap
             playout.start()
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "aired with gaps", description="it is over")
+            await becomes(streamer, "aired with gaps")
     (said,) = rows.said(streamer, "ended")
     assert (said["result"], said["code"]) == ("success", 329)
     told = TypeAdapter(list[EventView])
@@ -278,9 +274,8 @@ async def test_what_was_sent_of_a_class_that_was_taken_away_is_told_though_nobod
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), starts_in_s=0)
             book(streamer, "never sent", receiver.url("d"), starts_in_s=60)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
-        with transaction(streamer.engine) as connection:
-            connection.execute(update(classes).values(state="cancelled"))
+            await becomes(streamer, "on air")
+        rows.commit(streamer.engine, Connection.execute, update(classes).values(state="cancelled"))
         playout.hand_over()  # a timetable without them
         await async_wait_until(lambda: playout.status("c")["state"] == "ended", description="it is off the air")
         for _ in range(2):
@@ -322,7 +317,7 @@ async def test_a_class_over_while_no_playout_was_there_is_closed_with_what_was_s
     with Receiver() as receiver, playout:
         async with kept(streamer):
             start = book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=12.0)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await becomes(streamer, "on air")
             aired = playout.folder / "aired.jsonl"
             await async_wait_until(lambda: aired.exists() and saved(aired) > 2, description="what was sent is saved")
             playout.process.kill()
@@ -347,7 +342,7 @@ async def test_what_was_sent_of_a_class_that_was_changed_and_taken_away_at_once_
     with Receiver() as receiver, Playout(streamer.settings.playout_dir):
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), starts_in_s=0)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await becomes(streamer, "on air")
             with transaction(streamer.engine) as connection:  # between two beats
                 connection.execute(update(tasks).values(end_time=tasks.c.end_time + 600))
                 connection.execute(update(classes).values(state="cancelled"))
@@ -364,17 +359,14 @@ async def test_what_was_sent_after_it_had_come_back_is_told_though_nobody_heard_
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), starts_in_s=0)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
-            with transaction(streamer.engine) as connection:
-                connection.execute(update(classes).values(state="cancelled"))
+            await becomes(streamer, "on air")
+            rows.commit(streamer.engine, Connection.execute, update(classes).values(state="cancelled"))
             assert await streamer.playout.in_force(20)
             await async_wait_until(lambda: len(rows.said(streamer, "ended")) == 1, description="its first end is told")
-            with transaction(streamer.engine) as connection:
-                connection.execute(update(classes).values(state="ready", placement=3))
+            rows.commit(streamer.engine, Connection.execute, update(classes).values(state="ready", placement=3))
             assert await streamer.playout.in_force(20)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air again")
-        with transaction(streamer.engine) as connection:
-            connection.execute(update(classes).values(state="cancelled"))
+            await becomes(streamer, "on air")
+        rows.commit(streamer.engine, Connection.execute, update(classes).values(state="cancelled"))
         playout.hand_over()
         await async_wait_until(lambda: playout.status("c")["state"] == "ended", description="it is off the air")
         for _ in range(2):
@@ -404,10 +396,9 @@ async def test_what_was_sent_is_told_though_the_disk_took_nothing_when_the_class
     with Receiver() as receiver, Playout(streamer.settings.playout_dir):
         async with kept(streamer):
             book(streamer, "c", receiver.url("c"), starts_in_s=0)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await becomes(streamer, "on air")
             monkeypatch.setattr(playout_events, "_closed", full)
-            with transaction(streamer.engine) as connection:
-                connection.execute(update(classes).values(state="cancelled"))
+            rows.commit(streamer.engine, Connection.execute, update(classes).values(state="cancelled"))
             assert await streamer.playout.in_force(20)
             await async_wait_until(lambda: tries, description="the disk is full")
             await async_wait_until(lambda: rows.said(streamer, "ended"), description="its teacher is told")
@@ -421,7 +412,7 @@ async def test_what_was_sent_before_a_timetable_was_lost_is_told(streamer: Strea
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
             start = book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=14)
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await becomes(streamer, "on air")
             await async_wait_until(lambda: playout.status("c")["sent_s"] > 4, description="it was sent for a while")
             (playout.folder / "timetable.jsonl").write_text("{")
             os.kill(playout.worker(), signal.SIGKILL)
@@ -446,10 +437,10 @@ async def test_a_change_that_was_aired_is_in_force_though_nobody_heard_the_end_o
                 connection.execute(insert(tasks).values(class_id="c^1", **its))
                 its = {"class_id": "c^1", "video_id": "1", "state": "cancelled", "unconfirmed_since": start}
                 connection.execute(insert(classes).values(**its))
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "on air", description="it is on air")
+            await becomes(streamer, "on air")
         await async_wait_until(lambda: playout.status("c")["state"] == "ended", description="it is over")
         async with kept(streamer):
-            await async_wait_until(lambda: rows.state_of(streamer, "c") == "aired", description="its end is heard of")
+            await becomes(streamer, "aired")
             await amend.confirm(streamer)
     assert [one["code"] for one in rows.said(streamer, "amended")] == [0]
 
@@ -463,12 +454,10 @@ async def test_what_was_sent_of_a_class_that_had_lost_its_file_is_told_when_it_i
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
             start = book(streamer, "c", receiver.url("c"), state="refused", starts_in_s=1)
-            with transaction(streamer.engine) as connection:
-                connection.execute(update(classes).values(lost_at=start - 60, placement=1))
+            rows.commit(streamer.engine, Connection.execute, update(classes).values(lost_at=start - 60, placement=1))
             await async_wait_until(lambda: receiver.of("c"), description="its slate is on air")
             await async_wait_until(lambda: playout.status("c")["slate_s"] > 2, description="it is on air for a while")
-            with transaction(streamer.engine) as connection:
-                rows.did(connection, streamer, lease.release_classes, Release(class_id="c", placement=1))
+            rows.commit(streamer.engine, rows.did, streamer, lease.release_classes, Release(class_id="c", placement=1))
             assert await streamer.playout.in_force(20)
             await async_wait_until(lambda: rows.said(streamer, "ended"), description="its teacher is told")
     (said,) = rows.said(streamer, "ended")

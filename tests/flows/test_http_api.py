@@ -3,9 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from schemathesis import Case, checks
 from schemathesis.generation import GenerationMode
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows.handling import came, handled
@@ -40,7 +40,7 @@ from tests.flows.test_webhook import posting, states
 from tests.flows.test_webhook import receiver as receiver  # noqa: PLC0414 (asked for here, too)
 from tests.hook import SECRET
 from tests.marks import share
-from tests.rows import commit, look
+from tests.rows import commit, look, said
 from tests.waiting import async_wait_until
 
 Client = httpx.AsyncClient
@@ -92,14 +92,23 @@ async def unheard() -> None:
     """Redis does not answer."""
 
 
+def serving(host: TeacherHost, heard: Callable[[], Awaitable[Any]] = unheard) -> FastAPI:
+    return api.application(host, None, heard)  # type: ignore[arg-type]  # nothing is asked of Prefect
+
+
+def at(app: FastAPI) -> Client:
+    """A client of it."""
+    return Client(transport=httpx.ASGITransport(app=app), base_url="http://api")
+
+
 @pytest.fixture
 def app(teacher: TeacherHost) -> FastAPI:
-    return api.application(teacher, None, unheard)  # type: ignore[arg-type]  # nothing is asked of Prefect
+    return serving(teacher)
 
 
 @pytest.fixture
 async def anybody(app: FastAPI) -> AsyncIterator[Client]:
-    async with Client(transport=httpx.ASGITransport(app=app), base_url="http://api") as made:
+    async with at(app) as made:
         yield made
 
 
@@ -231,13 +240,7 @@ async def test_nobody_gets_in_without_a_token_and_a_client_only_to_what_it_may(
     anybody: Client, teacher: TeacherHost
 ) -> None:
     looks, reads = token(teacher, may="look", name="anna"), token(teacher, may="read", name="reader")
-    for headers in (
-        {},
-        bearer("x"),
-        bearer(looks),
-        bearer("y" * 200),
-        {"Authorization": "Basic x"},
-    ):
+    for headers in ({}, bearer("x"), bearer(looks), bearer("y" * 200), {"Authorization": "Basic x"}):
         found = await anybody.get(CLASS, headers=headers)
         assert (found.status_code, found.headers["www-authenticate"]) == (401, "Bearer")
     assert (await anybody.put(CLASS, headers=bearer(reads), json=fields())).status_code == 403
@@ -290,8 +293,7 @@ async def test_a_full_inbox_a_database_that_takes_nothing_and_a_teacher_that_end
 async def test_a_client_that_asks_too_often_has_to_wait(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is an address that tries tokens; another client goes on."""
     monkeypatch.setattr(api, "A_SECOND", 5.0)
-    app = api.application(teacher, None, unheard)  # type: ignore[arg-type]  # nothing is asked of Prefect
-    anybody = Client(transport=httpx.ASGITransport(app=app), base_url="http://api")
+    anybody = at(serving(teacher))
     one, other = bearer(token(teacher, name="one")), bearer(token(teacher, name="other"))
     many = [await anybody.get(CLASS, headers=one) for _ in range(60)]
     refused = [each for each in many if each.status_code == 429]
@@ -324,8 +326,7 @@ def happened(host: TeacherHost, *events: tuple[str, int, str | None]) -> None:
     for class_id, seq, institution in events:
         its = {"class_id": class_id, "seq": seq, "institution_id": institution, "at": 1.0, "event": "on_air"}
         body = json.dumps({"cmd": "class_event", "class_id": class_id, "seq": seq})
-        with transaction(host.engine) as connection:
-            connection.execute(insert(class_rows).values(**its, body=body))
+        commit(host.engine, Connection.execute, insert(class_rows).values(**its, body=body))
 
 
 async def test_events_are_read_on_from_where_a_client_stopped(client: Client, teacher: TeacherHost) -> None:
@@ -393,8 +394,7 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
         return {"streamer1": StreamerStatus(now, {}, {}, [], booked_now_s=(10.0, 70.0))}
 
     whole = fields(record_id=6666, video_resolution="720P", video_url_list={})
-    app = api.application(teacher, None, heard)  # type: ignore[arg-type]  # nothing is asked of Prefect
-    async with Client(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+    async with at(serving(teacher, heard)) as client:
         client.headers["Authorization"] = f"Bearer {token(teacher)}"
 
         async def checked(**other: object) -> dict[str, Any]:
@@ -404,8 +404,7 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
 
         few = await checked()
         assert (few["verdict"], few["message"], "ready_by" in few) == ("waiting", "", False), "four say too little"
-        with transaction(teacher.engine) as connection:
-            connection.execute(insert(videos).values(record_id=5, **its))
+        commit(teacher.engine, Connection.execute, insert(videos).values(record_id=5, **its))
         there = pytest.approx(now + 90 + 10 + 10, abs=20)
         soon = await checked(start_time=now + 60)
         assert (soon["verdict"], soon["code"]) == ("refused", 324)
@@ -468,8 +467,7 @@ async def test_a_check_knows_that_no_streamer_is_there(teacher: TeacherHost, mon
         return {}
 
     monkeypatch.setitem(globals(), "ALIVE", [])
-    made = api.application(teacher, None, heard)  # type: ignore[arg-type]  # nothing is asked of Prefect
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=made), base_url="http://api") as client:
+    async with at(serving(teacher, heard)) as client:
         client.headers["Authorization"] = f"Bearer {token(teacher)}"
         assert await both(client) == (317, 317)
 
@@ -479,51 +477,43 @@ async def test_a_check_knows_a_cancel_that_came_before(client: httpx.AsyncClient
     assert await both(client) == (411, 411)
 
 
+async def told_without_redis(client: Client, teacher: TeacherHost) -> int:
+    """The code of the answer that a client over HTTP gets while Redis is away."""
+    teacher.bus = cast("Any", Redis())
+    teacher.bus.is_up = False  # type: ignore[attr-defined]
+    asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
+    await async_wait_until(lambda: booked(teacher), description="it is booked")
+    await ready(teacher)
+    return int((await asked).json()["code"])
+
+
+async def on_redis_after_the_class(teacher: TeacherHost, **its: float) -> list[int]:
+    """The class passes, and then Redis is back: the codes of what is told there."""
+    past = time.time() - 10
+    wanted = update(orders).values(start_time=past - 600, end_time=past, **its)
+    commit(teacher.engine, Connection.execute, wanted)
+    commit(teacher.engine, Connection.execute, update(journal.outbox).values(created_at=past - 900))
+    teacher.bus.is_up = True  # type: ignore[attr-defined]
+    await publish_outbox(teacher)
+    return [one["code"] for one in said(teacher, "order_result")]
+
+
 async def test_what_was_told_in_time_by_the_webhook_is_told_so_on_redis(
     client: Client, teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook, "LOOK_S", 0.02)
     own = {"event_webhook_url": f"{receiver.url}/hook", "event_webhook_secret": SecretStr(SECRET)}
     teacher.settings = teacher.settings.model_copy(update={**own, "allowed_origins": "127.0.0.1"})
-    redis = Redis()
-    teacher.bus = redis  # type: ignore[assignment]  # as much of it as is asked
-    redis.is_up = False
-    asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
-    await async_wait_until(lambda: booked(teacher), description="it is booked")
-    await ready(teacher)
-    over_http = (await asked).json()["code"]
+    assert await told_without_redis(client, teacher) == 0
     await publish_outbox(teacher)  # Redis is away
     async with posting(teacher):
         await async_wait_until(lambda: "told" in states(teacher) and "due" not in states(teacher), description="posted")
-    posted = [one["code"] for _, one in receiver.taken if one["cmd"] == "order_result"]
-    past = time.time() - 10  # the class passes
-    commit(teacher.engine, lambda c: c.execute(update(orders).values(start_time=past - 600, end_time=past)))
-    commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(created_at=past - 900)))
-    redis.is_up = True
-    await publish_outbox(teacher)
-    bodies = look(teacher.engine, lambda c: c.execute(select(journal.outbox.c.body)).scalars().all())
-    on_redis = [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "order_result"]
-    assert (over_http, posted, on_redis) == (0, [0], [0])
+    assert [one["code"] for _, one in receiver.taken if one["cmd"] == "order_result"] == [0]
+    assert await on_redis_after_the_class(teacher) == [0]
 
 
 async def test_what_a_client_over_http_was_told_in_time_is_told_so_again(client: Any, teacher: TeacherHost) -> None:
-    redis = Redis()
-    teacher.bus = redis  # type: ignore[assignment]  # as much of it as is asked
-    redis.is_up = False
-    asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
-    await async_wait_until(lambda: booked(teacher), description="it is booked")
-    await ready(teacher)
-    assert (await asked).json()["code"] == 0
-    past = time.time() - 10  # the class passes
-    commit(
-        teacher.engine,
-        lambda c: c.execute(update(orders).values(start_time=past - 600, end_time=past, promised_at=past - 900)),
-    )
-    commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(created_at=past - 900)))
-    redis.is_up = True
-    await publish_outbox(teacher)
-    bodies = look(teacher.engine, lambda c: c.execute(select(journal.outbox.c.body)).scalars().all())
-    on_redis = [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "order_result"]
+    assert await told_without_redis(client, teacher) == 0
+    assert await on_redis_after_the_class(teacher, promised_at=time.time() - 910) == [0]
     row = look(teacher.engine, lambda c: c.execute(select(orders)).one())
-    assert on_redis == [0]
     assert row.promised_at < row.end_time, "the same booking again gets its answer again"

@@ -17,7 +17,7 @@ from flows.streamer import downloads, prepare, recording_checks
 from flows.streamer.prepare import ProbeResult
 from lectern import errors, subprocesses
 from lectern.db import airings, cache
-from lectern.db.engine import reading, transaction
+from lectern.db.engine import transaction
 from lectern.decide import airing
 from lectern.errors import DISK_FULL, Refuse
 from lectern.media import ffmpeg, integrity
@@ -44,8 +44,7 @@ async def put(host: StreamerHost, url: str, container: str = "flv") -> Path:
     argv += ["-f", "lavfi", "-i", "sine=duration=4", "-c:v", "libx264", "-g", "25", "-c:a", "aac", "-f", container]
     assert (await subprocesses.run([*argv, str(path)], timeout_s=60)).returncode == 0
     now = time.time()
-    times = {"start_time": now + 1, "end_time": now + 6}
-    one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
+    one = rows.prepare("c", 1, now + 1, 5.0, push_url=url)
     with transaction(host.engine) as connection:
         cache.make_sums(connection, root)
         rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, now)
@@ -167,8 +166,7 @@ def admitted(host: StreamerHost, size_bytes: int, left_s: float = LONG_S) -> tup
     with transaction(host.engine) as connection:
         looked: dict[str, ProbeResult] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
         rows.did(connection, host, partial(prepare.decided_classes, looked, {}), one)
-    with reading(host.engine) as connection:
-        row = connection.execute(select(classes.c.state, classes.c.code)).one()
+    row = look(host.engine, Connection.execute, select(classes.c.state, classes.c.code)).one()
     return str(row.state), row.code
 
 
@@ -247,8 +245,7 @@ def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: 
     """Nothing is reserved and nothing evicted for it."""
     size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
     assert admitted(streamer, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
-    with reading(streamer.engine) as connection:
-        assert connection.execute(select(files.c.id)).all() == []
+    assert look(streamer.engine, Connection.execute, select(files.c.id)).all() == []
 
 
 def test_a_download_that_ends_within_its_class_is_begun(streamer: StreamerHost) -> None:

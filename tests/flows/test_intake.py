@@ -1,7 +1,6 @@
 """What comes over the bus is kept in the inbox, also beside a key of Redis that cannot be read."""
 
 import asyncio
-import contextlib
 import json
 import threading
 import time
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 import redis
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError
 
 from flows.host import StreamerHost, TeacherHost, current
@@ -20,18 +19,15 @@ from flows.resident.consumer import Consumer
 from flows.streamer.playout_sync import PlayoutSync
 from flows.teacher.bookings import booking
 from lectern.db import airings, inbox
-from lectern.db.engine import open_database, reading, transaction
+from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import InboxMessage
-from lectern.model.tables.streamer import classes, tasks
 from lectern.model.tables.teacher import journal
 from lectern.playout.control_socket import PROTOCOL
-from lectern.redis.client import Bus
 from lectern.redis.pubsub import Sent
 from tests import rows
-from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
-from tests.faults import hosts
-from tests.waiting import async_wait_until
+from tests.effects.redis_servers import empty_redis, host_at, redis_of_a_module
+from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 
@@ -39,27 +35,20 @@ __all__ = ["empty_redis", "redis_of_a_module"]
 async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(client: redis.Redis, tmp_path: Path) -> None:
     client.set("order", "the old program's")
     client.xadd("streamer_report", {"body": '{"cmd": "prepared"}'})
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host = hosts.teacher(engine)
-    host.bus = Bus.open(url_of(client))
-    intake = Consumer(host, cast("Any", None), [], ["order", "streamer_report"])
-    work = asyncio.create_task(intake._read_streams())
     found: list[str] = []
     alarms: list[bytes] = []
-    for _ in range(100):
-        await asyncio.sleep(0.1)
-        assert not work.done(), work
-        with reading(engine) as connection:
-            found = list(connection.execute(select(journal.inbox.c.source)).scalars())
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = client.xrange("alarm")  # type: ignore[assignment]
-        alarms = [fields[b"body"] for _, fields in entries]
-        if found and alarms:
-            break
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
-    await host.bus.close()
-    engine.dispose()
+    async with host_at(client, tmp_path) as host:
+        intake = Consumer(host, cast("Any", None), [], ["order", "streamer_report"])
+        work = asyncio.create_task(intake._read_streams())
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert not work.done(), work
+            found = list(rows.look(host.engine, Connection.execute, select(journal.inbox.c.source)).scalars())
+            entries: list[tuple[bytes, dict[bytes, bytes]]] = client.xrange("alarm")  # type: ignore[assignment]
+            alarms = [fields[b"body"] for _, fields in entries]
+            if found and alarms:
+                break
+        await cancelled(work)
     assert found == ["stream:streamer_report"]
     assert len(alarms) == 1
     assert b'"code":505' in alarms[0]
@@ -204,9 +193,7 @@ def streamer(streamer: StreamerHost) -> StreamerHost:
     now = time.time()
     with transaction(streamer.engine) as connection:
         for number, class_id in reversed(list(enumerate(SOON))):
-            times = {"start_time": now + 600 + number, "end_time": now + 1200}
-            connection.execute(insert(tasks).values(class_id=class_id, push_url="rtmp://push.example/live/x", **times))
-            connection.execute(insert(classes).values(class_id=class_id, video_id="6666", state="ready"))
+            rows.bare(connection, class_id, now + 600 + number)
     return streamer
 
 

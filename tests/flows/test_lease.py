@@ -17,52 +17,37 @@ from flows.playout_link import boot_now
 from flows.streamer import lease
 from flows.streamer.lease import LeaseRenewer
 from lectern.db import leases
-from lectern.db.engine import open_database
 from lectern.decide import leases as decide
 from lectern.playout.lease import LeaseSocket
 from lectern.playout.worker_process import Shared
-from tests.effects.redis_servers import redis_server, url_of
+from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.rows import commit
 from tests.waiting import async_wait_until
 
+__all__ = ["empty_redis", "redis_of_a_module"]
 NAME, KEY = hosts.ALIVE[0], "streamers"
 LEASE_S, BEAT_S = 2.0, 0.3
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as client:
-        yield client
+@pytest.fixture
+def bus(client: redis.Redis) -> redis.Redis:
+    return client
 
 
 @pytest.fixture
-def bus(server: redis.Redis) -> redis.Redis:
-    server.flushall()
-    return server
-
-
-@pytest.fixture
-def streamer(bus: redis.Redis, tmp_path: Path) -> Iterator[StreamerHost]:
+def streamer(bus: redis.Redis, streamer: StreamerHost, tmp_path: Path) -> StreamerHost:
     """A streamer with a session that Redis knows, and whose playout has left what is not its own."""
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    found = hosts.streamer(engine, tmp_path, 1 << 20, 10)
-    found.settings = found.settings.model_copy(
-        update={
-            "redis_url": type(found.settings.redis_url)(url_of(bus)),
-            "playout_dir": tmp_path / "p",
-            "lease_s": LEASE_S,
-            "heartbeat_interval_s": BEAT_S,
-        }
-    )
-    with engine.begin() as connection:
-        leases.hold(connection, NAME, "s0", time.time())
+    its = {"redis_url": type(streamer.settings.redis_url)(url_of(bus)), "playout_dir": tmp_path / "p"}
+    its |= {"lease_s": LEASE_S, "heartbeat_interval_s": BEAT_S}
+    streamer.settings = streamer.settings.model_copy(update=its)
+    commit(streamer.engine, leases.hold, NAME, "s0", time.time())
     bus.hset(f"{KEY}:lease", NAME, "s0")
-    found.playout.cleared = "s0", os.getpid()
-    yield found
-    engine.dispose()
+    streamer.playout.cleared = "s0", os.getpid()
+    return streamer
 
 
 @pytest.fixture

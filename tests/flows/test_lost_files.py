@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
 from flows import handling
@@ -22,24 +22,21 @@ from flows.streamer.prepare import ProbeResult
 from flows.teacher.bookings import decided_reports
 from lectern import subprocesses
 from lectern.db import account as db_account
-from lectern.db import airings, bookings, cache, inbox, metrics
+from lectern.db import airings, bookings, cache, metrics
 from lectern.db.engine import reading, transaction
-from lectern.db.inbox import ReceivedMessage
-from lectern.db.writer import write
 from lectern.decide import account
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.media import ffmpeg, integrity
 from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage, Order
-from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.playout.keyframe_index import Look
 from lectern.states import AiringState, BookingState, FileState
 from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import Booking, Prepare, Release, Report
-from tests import flv, rows
+from lectern.wire.messages import Release, Report
+from tests import flv, rows, strategies
 
 
 @pytest.fixture
@@ -117,8 +114,7 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: StreamerHos
             if sample.name == "lectern_classes_not_on_air"
         ]
         assert missing == 1
-    with reading(streamer.engine) as connection:
-        found = db_account.at_streamer(connection, "streamer1", "class", time.time())
+    found = rows.look(streamer.engine, db_account.at_streamer, "streamer1", "class", time.time())
     said = account.account(found, time.time()).following
     assert "lost its file" in said[0]
     assert any("318" in one for one in said)
@@ -128,8 +124,7 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: StreamerHos
 
 
 def on_air(host: StreamerHost) -> None:
-    with transaction(host.engine) as connection:
-        connection.execute(update(classes).values(state=AiringState.ON_AIR))
+    rows.commit(host.engine, Connection.execute, update(classes).values(state=AiringState.ON_AIR))
 
 
 async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_class_goes_on(streamer: StreamerHost) -> None:
@@ -157,8 +152,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     monkeypatch.setattr(streamer_downloads, "FIRST_PAUSE_S", 0.001)
     on_air(streamer)
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).values(start_time=time.time() - 60))
+    rows.commit(streamer.engine, Connection.execute, update(tasks).values(start_time=time.time() - 60))
     answers = [404, 404, 404, 200]
 
     async def tried(*_: object) -> Any:
@@ -171,8 +165,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     (alarm,) = rows.said(streamer)
     assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
     assert state(streamer) == "on air"
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).values(end_time=time.time() - 1))
+    rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=time.time() - 1))
     answers.append(404)
     with pytest.raises(Refuse, match="404"):
         await streamer_downloads._fetched(streamer, "1")
@@ -242,8 +235,7 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: 
     """Whatever else happened to the older class since: its signed URL may have expired."""
     now = time.time()
     fresh = "http://origin.example/1.flv?Signature=fresh"
-    times = {"start_time": now + 3600, "end_time": now + 4200}
-    one = Prepare(class_id="younger", record_id=1, video_url=fresh, push_url="rtmp://push.example/live/y", **times)
+    one = rows.prepare("younger", 1, now + 3600, video_url=fresh)
     with transaction(streamer.engine) as connection:
         rows.add(connection, one, AiringState.READY, "", now)
         older = update(classes).where(classes.c.class_id == "class")
@@ -259,10 +251,8 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
 ) -> None:
     """The bad URL of one class refuses no other class of the recording."""
     good = "http://origin.example/2.flv?Signature=good"
-    start = time.time() + 3600
-    common = {"record_id": 2, "start_time": start, "end_time": start + 600, "push_url": "rtmp://push.example/live/y"}
-    urls = [f"{good}&expired=1", good, f"{good}&expired=2"]
-    new = [Prepare(class_id=f"c-{number}", video_url=url, **common) for number, url in enumerate(urls)]
+    start, urls = time.time() + 3600, [f"{good}&expired=1", good, f"{good}&expired=2"]
+    new = [rows.prepare(f"c-{number}", 2, start, video_url=url) for number, url in enumerate(urls)]
 
     async def look(url: str, **_: object) -> RemoteFile:
         if url != good:
@@ -427,22 +417,9 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
 @pytest.fixture
 def teacher(teacher: TeacherHost) -> TeacherHost:
     """A teacher whose class is ready on streamer1, and promised."""
-    now = time.time()
-    booking = {
-        "cmd": "order",
-        "class_id": "class",
-        "record_id": 1,
-        "video_url": "http://origin.example/1.flv",
-        "start_time": now + 200,
-        "end_time": now + 800,
-        "push_url": "rtmp://push.example/live/x",
-    }
-    with transaction(teacher.engine) as connection:
-        changes = Changes(teacher.settings, now)
-        changes.place(changes.book(Booking.model_validate(booking)), "streamer1", "http://origin.example/1.flv")
-        changes.move(changes.orders["class"], BookingState.READY, promised_at=now)
-        changes.sends.clear()
-        write(connection, teacher.journal, changes)
+    start = time.time() + 200
+    its = {"record_id": 1, "video_resolution": None, "start_time": start, "end_time": start + 600}
+    rows.placed(teacher, strategies.booking("class", **its), "streamer1", "http://origin.example/1.flv", ready=True)
     return teacher
 
 
@@ -457,10 +434,8 @@ def hears(host: TeacherHost, alive: list[str], placement: int = 1) -> Order:
         message="the origin says 403",
         placement=placement,
     )
+    came = [handling.came(one, (Report,)) for one in rows.came(host, said)]
     with transaction(host.engine) as connection:
-        inbox.keep(connection, host.journal, [ReceivedMessage("test", said.cmd, said.to_json())], time.time())
-        ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
-        came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
         handling.change(connection, host, partial(handling.of_messages, host, came, partial(decided_reports, alive)))
         return bookings.by_id(connection, ["class"])["class"]
 

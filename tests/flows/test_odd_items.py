@@ -30,7 +30,7 @@ from flows.streamer import maintenance, playout_events, playout_sync, prepare, r
 from flows.streamer.playout_sync import Facts, PlayoutSync, lesson
 from flows.teacher import transcoding
 from lectern.db import bookings, cache
-from lectern.db.engine import reading, transaction
+from lectern.db.engine import transaction
 from lectern.errors import Malformed
 from lectern.media import integrity
 from lectern.model.facts import Cached, Idle, InboxMessage
@@ -43,7 +43,7 @@ from lectern.states import FileState, Resolution
 from lectern.storage import cache_dir, origin
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES
-from tests.rows import commit, look
+from tests.rows import bare, commit, look
 
 
 async def nobody(_host: object) -> bool:
@@ -66,13 +66,9 @@ def cached(host: StreamerHost, *stems: str, state: FileState = FileState.READY) 
 
 def on_air(host: StreamerHost, *class_ids: str) -> None:
     """Classes that are being aired."""
-    now = time.time()
-    with transaction(host.engine) as connection:
-        for class_id in class_ids:
-            times = {"start_time": now - 60, "end_time": now + 600}
-            url = f"rtmp://push.example/live/{class_id}"
-            connection.execute(insert(tasks).values(class_id=class_id, push_url=url, **times))
-            connection.execute(insert(classes).values(class_id=class_id, video_id="6666", state="on air"))
+    for one in class_ids:
+        url = f"rtmp://push.example/live/{one}"
+        commit(host.engine, bare, one, time.time() - 60, "on air", end_time=time.time() + 600, push_url=url)
 
 
 async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_deleted(streamer: StreamerHost) -> None:
@@ -84,8 +80,7 @@ async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_de
     gone.write_bytes(b"x")
     await prepare.remove_files(streamer, [Idle("1", 9), Idle("2", 9)])
     assert not gone.exists()
-    with reading(streamer.engine) as connection:
-        assert list(connection.execute(select(files.c.id)).scalars()) == ["1"]
+    assert list(look(streamer.engine, Connection.execute, select(files.c.id)).scalars()) == ["1"]
 
 
 async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
@@ -103,8 +98,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
 
     monkeypatch.setattr(playout_events, "closing_of_late", odd)
     await maintenance._sweep(streamer, dry_run=False)
-    with reading(streamer.engine) as connection:
-        found = connection.execute(select(classes.c.class_id, classes.c.state)).all()
+    found = look(streamer.engine, Connection.execute, select(classes.c.class_id, classes.c.state)).all()
     assert {one.class_id: one.state for one in found} == {"bad": "on air", "good": "broken"}
 
 

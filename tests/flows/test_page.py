@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Connection, Engine, insert
 from starlette.applications import Starlette
 
 from flows import as_run_report as as_run_page
@@ -786,8 +786,7 @@ async def test_the_picture_of_a_class_is_fetched_from_its_streamer_for_whoever_m
 
     monkeypatch.setattr(health, "fetched", fetched)
     teacher.beats["streamer1"] = {"at": time.time(), "address": "10.0.0.1:8801"}
-    with transaction(teacher.engine) as connection:
-        connection.execute(insert(streamers).values(name="streamer1", session="s-1", lease_s=45))
+    commit(teacher.engine, Connection.execute, insert(streamers).values(name="streamer1", session="s-1", lease_s=45))
     now = time.time()
     book(teacher, order("c-air", "ready", now - 60), order("c-away", "ready", now - 60))
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {"c-air": Sending(True)}, {}, [])}

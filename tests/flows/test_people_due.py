@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import failures, outbox_publisher
-from flows.host import TELLING, Host, TeacherHost, is_ours
+from flows.host import TELLING, Host, StreamerHost, TeacherHost, is_ours
 from flows.outbox_publisher import patience, publish_outbox, tell_people
 from flows.resident import notifications as telling
 from flows.resident.notifications import People, watch_redis
@@ -32,7 +32,7 @@ from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.rows import commit, look
 from tests.stage.postgres import Databases
-from tests.waiting import async_wait_until
+from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["service"]
 pytestmark = [pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
@@ -209,8 +209,7 @@ async def test_a_process_that_has_just_begun_calls_no_trouble_over(
     monkeypatch.setattr(telling, "SEEN_S", 0.0)
     gone = "the minute in which all is looked at is over"
     await async_wait_until(lambda: not look(host.engine, incidents.open_now, journal), description=gone)
-    watching.cancel()
-    await asyncio.wait([watching])
+    await cancelled(watching)
 
 
 async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
@@ -359,16 +358,14 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
         one.engine.dispose()
 
 
-async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
-    host = hosts.streamer(engine, tmp_path, 10**9, 9)
+async def test_a_streamer_keeps_what_is_due_too(streamer: StreamerHost) -> None:
+    host = streamer
     host.settings = host.settings.model_copy(update={"alarm_urls": SecretStr("json://127.0.0.1:1/hook")})
     host.bus = cast("Bus", Redis())
     made = Alarm(code=321, message="c-1: no", at=time.time(), runbook="r", host="h", class_id="c-1")
     await host.write_tx(outbox.put, host.journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
     assert await publish_outbox(host)
     assert len(await host.read_tx(outbox.people_due, host.journal, 9)) == 1
-    engine.dispose()
 
 
 async def test_a_redis_that_is_away_is_told_to_people_who_need_no_redis(

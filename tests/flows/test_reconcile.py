@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from flows import handling
 from flows.host import StreamerHost
@@ -86,8 +86,7 @@ async def test_a_size_is_adopted_where_the_row_has_none(streamer: StreamerHost, 
     assert found.size_bytes == len(master)
     assert found.duration_s == pytest.approx(SECONDS, abs=0.2)
     assert found.mtime is not None
-    with reading(streamer.engine) as connection:
-        assert connection.execute(select(dirs.c.size)).scalar_one() == len(master)
+    assert look(streamer.engine, Connection.execute, select(dirs.c.size)).scalar_one() == len(master)
 
 
 async def test_a_file_that_was_written_to_is_read_again(streamer: StreamerHost, master: bytes) -> None:

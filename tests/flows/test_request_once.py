@@ -5,15 +5,15 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import redis
 import stamina
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import host as hall
@@ -22,15 +22,13 @@ from flows.outbox_publisher import patience
 from flows.prefect_api import NewRun
 from flows.teacher import maintenance, transcoding
 from lectern.db import incidents, transcodings
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.decide.transcoding import THRESHOLD, Breaker
 from lectern.errors import OSS_REFUSES, FallBack
 from lectern.model.facts import Attempt, RenditionKey
 from lectern.model.tables.teacher import journal, videos
-from lectern.redis.client import Bus
 from lectern.states import Backend, Resolution
-from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
-from tests.faults import hosts
+from tests.effects.redis_servers import empty_redis, host_at, redis_of_a_module
 from tests.rows import commit
 from town.ports import HOST, free_port
 
@@ -82,25 +80,28 @@ class RunsHere:
         return f"run-{len(self.tasks)}"
 
 
-@asynccontextmanager
-async def teacher(
-    client: redis.Redis, oss: SlowOss, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[TeacherHost]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', path / 'teacher.db')}")
-    host = hosts.teacher(engine)
-    host.settings = host.settings.model_copy(update={"oss_transcode_url": f"http://{HOST}:{oss.port}/t"})
-    host.bus = Bus.open(url_of(client))
-    host.runs = cast("Any", RunsHere())
+Opening = Callable[..., AbstractAsyncContextManager[tuple[SlowOss, TeacherHost]]]
+"""Opens an OSS that answers so slowly and with these statuses, and a teacher that asks it."""
+
+
+@pytest.fixture
+def opening(client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opening:
     numbers = itertools.count(1)
     monkeypatch.setattr(transcoding, "run_id", lambda: f"owner-{next(numbers)}")
     monkeypatch.setattr(transcoding, "_door", transcoding._Door())
-    token = hall.current.set(host)
-    try:
-        yield host
-    finally:
-        hall.current.reset(token)
-        await host.bus.close()
-        engine.dispose()
+
+    @asynccontextmanager
+    async def opened(answer_s: float, *statuses: int) -> AsyncIterator[tuple[SlowOss, TeacherHost]]:
+        async with SlowOss(answer_s, *statuses) as oss, host_at(client, tmp_path) as host:
+            host.settings = host.settings.model_copy(update={"oss_transcode_url": f"http://{HOST}:{oss.port}/t"})
+            host.runs = cast("Any", RunsHere())
+            token = hall.current.set(host)
+            try:
+                yield oss, host
+            finally:
+                hall.current.reset(token)
+
+    return opened
 
 
 def begin(engine: Engine, *records: int, attempt: int = 1) -> None:
@@ -112,16 +113,15 @@ def begin(engine: Engine, *records: int, attempt: int = 1) -> None:
 
 
 def row(engine: Engine) -> Any:
-    with transaction(engine) as connection:
-        return connection.execute(select(videos).where(videos.c.record_id == KEY[0])).one()
+    return commit(engine, Connection.execute, select(videos).where(videos.c.record_id == KEY[0])).one()
 
 
 async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixteen are sent at a time, so the last waits its turn through many sweeps."""
     monkeypatch.setattr(maintenance, "GRACE_S", 0.0)
-    async with SlowOss(0.4) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0.4) as (oss, host):
         records = range(1, 241)
         begin(host.engine, *records)
         await host.runs.start(NewRun("request", {"renditions": [(one, "720P") for one in records]}, "request"))
@@ -153,11 +153,11 @@ class CutOff:
 
 @pytest.mark.parametrize("step", ["take_requests", "may_request", "note_requested"])
 async def test_a_session_that_the_database_ends_costs_a_request_no_lease(
-    step: str, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it ends that of a teacher that stood still in a transaction: the run goes on by itself."""
     monkeypatch.setattr(transcodings, step, CutOff(getattr(transcodings, step), 1))
-    async with SlowOss(0.0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0.0) as (oss, host):
         begin(host.engine, 1)
         await transcoding.request.fn([(1, "720P")])
         assert row(host.engine).requested_at is not None
@@ -165,12 +165,12 @@ async def test_a_session_that_the_database_ends_costs_a_request_no_lease(
 
 
 async def test_what_a_run_that_fails_has_taken_is_free_at_once(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = stamina.AsyncRetryingCaller(attempts=1).on(OperationalError)
     monkeypatch.setattr(transcoding, "_again", once)
     monkeypatch.setattr(transcodings, "may_request", CutOff(transcodings.may_request, 1000))
-    async with SlowOss(0.0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0.0) as (oss, host):
         begin(host.engine, 1)
         with pytest.raises(OperationalError):
             await transcoding.request.fn([(1, "720P")])
@@ -180,11 +180,11 @@ async def test_what_a_run_that_fails_has_taken_is_free_at_once(
 
 
 async def test_leases_are_renewed_after_the_database_was_away_for_a_moment(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transcoding, "LEASE_S", 0.3)
     monkeypatch.setattr(transcodings, "keep_requests", CutOff(transcodings.keep_requests, 2))
-    async with SlowOss(10.0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(10.0) as (oss, host):
         begin(host.engine, 1)
         asking = asyncio.create_task(transcoding.request.fn([(1, "720P")]))
         async with asyncio.timeout(8):
@@ -197,11 +197,10 @@ async def test_leases_are_renewed_after_the_database_was_away_for_a_moment(
         await asyncio.wait([asking])
 
 
-async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    begin(engine, 1)
+async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(teacher_engine: Engine) -> None:
+    begin(teacher_engine, 1)
     now = time.time()
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         assert transcodings.take_requests(connection, [KEY], "killed", 60, now) == [(KEY, 1)]
         assert transcodings.forgotten_requests(connection, now, now + 59) == []
         assert transcodings.take_requests(connection, [KEY], "other", 60, now + 59) == []
@@ -209,26 +208,21 @@ async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(tmp_path:
         assert transcodings.take_requests(connection, [KEY], "other", 60, now + 61) == [(KEY, 1)]
         assert not transcodings.may_request(connection, KEY, 1, "killed", now + 122), "it was only slow, and is late"
         assert transcodings.may_request(connection, KEY, 1, "other", now + 122)
-    engine.dispose()
 
 
-async def test_a_run_that_lives_keeps_what_waits_in_its_line(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    begin(engine, 1)
+async def test_a_run_that_lives_keeps_what_waits_in_its_line(teacher_engine: Engine) -> None:
+    begin(teacher_engine, 1)
     now = time.time()
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         transcodings.take_requests(connection, [KEY], "slow", 60, now)
         transcodings.keep_requests(connection, "slow", 60, now + 50)
         assert transcodings.forgotten_requests(connection, now, now + 100) == []
         assert transcodings.may_request(connection, KEY, 1, "slow", now + 160)
-    engine.dispose()
 
 
-async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(opening: Opening) -> None:
     """Nor does it say anything of the API: one that failed again and again is not taken for well."""
-    async with SlowOss(0.1) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0.1) as (oss, host):
         begin(host.engine, 1)
         with transaction(host.engine) as connection:
             ((key, attempt),) = transcodings.take_requests(connection, [KEY], "mine", 60, time.time())
@@ -238,11 +232,9 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
         assert (transcoding._door.breaker, oss.asked) == (down, Counter())
 
 
-async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(opening: Opening) -> None:
     """The OSS failed while its API still made its answer: the ECS attempt has its own, longer time."""
-    async with SlowOss(0.2) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0.2) as (oss, host):
         begin(host.engine, 1)
         until = time.time() + 3600
 
@@ -257,10 +249,8 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
         assert row(host.engine).requested_at is None
 
 
-async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with SlowOss(0.2) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(opening: Opening) -> None:
+    async with opening(0.2) as (oss, host):
         begin(host.engine, 1)
         oss.meanwhile = lambda: begin(host.engine, 1, attempt=2)
         await transcoding.request.fn([(1, "720P")])
@@ -272,7 +262,7 @@ async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(
 
 @pytest.mark.parametrize(("ecs", "state"), [("", "failed"), ("ssh://us@ecs-1", "transcoding")])
 async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ecs: str, state: str
+    opening: Opening, monkeypatch: pytest.MonkeyPatch, ecs: str, state: str
 ) -> None:
     """Its URL was taken out of the settings while a request was due: no class waits for it for ever."""
     begun: list[list[RenditionKey]] = []
@@ -281,7 +271,7 @@ async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
         begun.append(keys)
 
     monkeypatch.setattr(transcoding, "start_ecs", start_ecs)
-    async with SlowOss(0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0) as (_, host):
         host.settings = host.settings.model_copy(update={"oss_transcode_url": None, "ecs_hosts": ecs})
         host.membership_cache = time.monotonic() + 3600, ("streamer1",)
         begin(host.engine, 1)
@@ -290,11 +280,9 @@ async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
         assert begun == [[KEY] if ecs else []]
 
 
-async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(opening: Opening) -> None:
     """The fallback goes on as ever, and would hide it."""
-    async with SlowOss(0.0, 401, 403, 200) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+    async with opening(0.0, 401, 403, 200) as (oss, host):
 
         async def asked(record: int) -> tuple[list[Any], bool]:
             begin(host.engine, record)

@@ -162,18 +162,14 @@ def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(mo
     assert prefect.asked <= prefect_api.AT_ONCE
 
 
-def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is back, runs are shown again."""
     monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     monkeypatch.setattr(prefect_api, "CIRCUIT_OPEN_S", 0.0)
     prefect, mine = Prefect(), BackgroundRuns()
-
-    async def scene() -> None:
-        await _begin(mine, prefect, 1)
-        prefect.is_away = False
-        await _begin(mine, prefect, 1)
-
-    asyncio.run(scene())
+    await _begin(mine, prefect, 1)
+    prefect.is_away = False
+    await _begin(mine, prefect, 1)
     assert (prefect.done, prefect.shown) == (["0"], ["0"])
 
 

@@ -96,8 +96,7 @@ def add(host: StreamerHost, class_id: str, stem: str = "1", *, starts_in_s: floa
     site = flv.write(cache_dir.rendition_path(host.settings.video_root, stem), 20)
     rows.cached(host, rows.prepare(class_id, int(stem), time.time() + starts_in_s), site)
     if task:
-        with transaction(host.engine) as connection:
-            connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**task))
+        rows.commit(host.engine, Connection.execute, update(tasks).where(tasks.c.class_id == class_id).values(**task))
 
 
 def alarms(host: StreamerHost) -> dict[str, str]:
@@ -175,8 +174,7 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
         connection.execute(update(tasks).where(tasks.c.class_id == "moved").values(**its, end_time=now + 4000))
     await checks.check(now + 1)
     assert "its file is gone" in alarms(streamer)["moved"]
-    with transaction(streamer.engine) as connection:
-        connection.execute(journal.outbox.delete())
+    rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
     await checks.check(now + 2)
     assert alarms(streamer) == {}, "once"
 
@@ -229,8 +227,7 @@ async def test_a_class_whose_times_are_unreadable_hides_no_other(streamer: Strea
     await checks.check(time.time())
     assert alarms(streamer).keys() == {"bad", "old"}
     assert "'soon'" in alarms(streamer)["old"]
-    with transaction(streamer.engine) as connection:
-        connection.execute(journal.outbox.delete())
+    rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
     await checks.check(time.time())
     assert alarms(streamer) == {}
 

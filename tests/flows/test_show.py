@@ -52,7 +52,9 @@ def test_a_table_that_is_not_taken_in_time_is_shown_later(
     assert server.made == 1
 
 
-def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said: list[str] = []
 
     class Server(Slow):
@@ -68,12 +70,8 @@ def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkey
     shown = Board(cast("Any", server))
     clock = iter(("19:00:00", "19:00:15"))
     monkeypatch.setattr(formatting, "moment", lambda _now: next(clock))
-
-    async def both() -> None:
-        await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
-        await shown.table("timetable-s1", [{"class": "c-2"}], "the day")
-
-    asyncio.run(both())
+    await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
+    await shown.table("timetable-s1", [{"class": "c-2"}], "the day")
     assert said == ["the day; as of 19:00:00", "the day; as of 19:00:15"]
 
 
@@ -177,8 +175,13 @@ async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyP
     assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]
 
 
-async def test_a_bar_goes_on_after_prefect(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged once that it is away, however long that is."""
+@pytest.mark.parametrize(
+    "answer", [httpx.ConnectError("refused"), ValueError("no artifact"), KeyError("id"), RuntimeError("closed")]
+)
+async def test_a_bar_goes_on_after_prefect_was_away_or_answered_what_is_no_prefects(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception
+) -> None:
+    """A page of a proxy, say; it is logged once, however long that is."""
     monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
     monkeypatch.setattr(FlowRunContext, "get", object)
     shown = Bar(monkeypatch)
@@ -196,7 +199,7 @@ async def test_a_bar_goes_on_after_prefect(monkeypatch: pytest.MonkeyPatch, capl
         shown.bar.set(asked)
         if asked == 3:
             monkeypatch.setattr(artifacts, "acreate_progress_artifact", comes)
-        raise httpx.ConnectError("refused")
+        raise answer
 
     monkeypatch.setattr(artifacts, "acreate_progress_artifact", away)
     async with shown.bar, asyncio.timeout(20):
@@ -223,30 +226,6 @@ async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypa
             await asyncio.sleep(0)  # its writer begins
             bar.set(100)
         await asked.wait()
-
-
-@pytest.mark.parametrize("answer", [ValueError("no artifact"), KeyError("id"), RuntimeError("closed")])
-async def test_a_bar_outlasts_an_answer_that_is_no_prefects(monkeypatch: pytest.MonkeyPatch, answer: Exception) -> None:
-    """A page of a proxy, say."""
-    monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
-    monkeypatch.setattr(FlowRunContext, "get", object)
-    shown = Bar(monkeypatch)
-    create, back = vars(artifacts)["acreate_progress_artifact"], asyncio.Event()
-
-    async def comes(*given: Any, **more: Any) -> UUID:
-        back.set()
-        return cast("UUID", await create(*given, **more))
-
-    async def odd(*_: object, **__: object) -> UUID:
-        shown.now += 31
-        shown.bar.set(50)
-        monkeypatch.setattr(artifacts, "acreate_progress_artifact", comes)
-        raise answer
-
-    monkeypatch.setattr(artifacts, "acreate_progress_artifact", odd)
-    async with shown.bar, asyncio.timeout(20):
-        await back.wait()
-    assert shown.written == [(31, 50.0)]
 
 
 @pytest.mark.parametrize("answer", [ValueError("no artifact"), None], ids=["odd", "none"])

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from flows.host import TeacherHost
 from flows.outbox_publisher import publish_outbox
 from lectern.db import bookings, outbox
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.decide.placement import answer_again
 from lectern.errors import CONFLICT, ENDED
 from lectern.model.plan import Changes
@@ -25,8 +24,7 @@ from lectern.redis.pubsub import Sent
 from lectern.wire import outgoing
 from lectern.wire.messages import Grant, Release
 from lectern.wire.outgoing import Outgoing, OutgoingKind
-from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
-from tests.faults import hosts
+from tests.effects.redis_servers import empty_redis, host_at, redis_of_a_module, url_of
 from tests.rows import commit
 
 __all__ = ["empty_redis", "redis_of_a_module"]
@@ -68,18 +66,6 @@ def ear(client: redis.Redis) -> Iterator[Ear]:
     yield found
     client.config_set("maxmemory", 0)
     found._pubsub.close()
-
-
-@asynccontextmanager
-async def host_at(client: redis.Redis, path: Path) -> AsyncIterator[TeacherHost]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', path / 'teacher.db')}")
-    host = hosts.teacher(engine)
-    host.bus = Bus.open(url_of(client))
-    try:
-        yield host
-    finally:
-        await host.bus.close()
-        engine.dispose()
 
 
 def answer(class_id: str) -> Outgoing:

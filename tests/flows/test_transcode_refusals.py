@@ -4,8 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import unquote
@@ -26,14 +25,13 @@ from flows.prefect_api import NewRun
 from flows.teacher import api as teacher_api
 from flows.teacher.ecs import api
 from lectern.db import bookings, transcodings
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.model.facts import Attempt
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.storage.oss import sign
 from tests import strategies
-from tests.faults import hosts
 from tests.marks import share
-from tests.rows import ended_in
+from tests.rows import commit, ended_in
 
 SECRET = "made-up"
 ID = "00000000-0000-0000-0000-000000000000"
@@ -66,17 +64,13 @@ def prefect() -> Prefect:
 
 
 @pytest.fixture
-def host(tmp_path: Path, prefect: Prefect) -> Iterator[TeacherHost]:
+def host(teacher: TeacherHost, prefect: Prefect) -> TeacherHost:
     """A teacher that knows the recording of RECORD."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    with transaction(engine) as connection:
-        booked = strategies.booking("c-1", record_id=RECORD)
-        bookings.add(connection, [(booked, BookingState.REFUSED)], time.time())
-    host = hosts.teacher(engine)
-    host.settings = host.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
-    host.runs = cast("Any", prefect)
-    yield host
-    engine.dispose()
+    booked = strategies.booking("c-1", record_id=RECORD)
+    commit(teacher.engine, bookings.add, [(booked, BookingState.REFUSED)], time.time())
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
+    teacher.runs = cast("Any", prefect)
+    return teacher
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -15,11 +14,11 @@ from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
 from lectern.db import bookings, inbox, transcodings
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
 from lectern.decide.transcoding import Late, Overdue
 from lectern.errors import ENDED
-from lectern.model.facts import Attempt
+from lectern.model.facts import Attempt, RenditionKey
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
@@ -136,17 +135,36 @@ class Lists:
 RENDITIONS = 400
 
 
-async def test_of_very_many_outputs_some_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host, now = hosts.teacher(engine), time.time()
-    host.membership_cache = time.monotonic() + 3600, ("streamer1",)
-    keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
-    with transaction(engine) as connection:
+def overdue(host: TeacherHost, *keys: RenditionKey) -> None:
+    """Renditions that the OSS was asked for, and that are not there after their time."""
+    now = time.time()
+    with transaction(host.engine) as connection:
         attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
         transcodings.begin(connection, attempts, now - 60)
         for key in keys:
             transcodings.requested(connection, key, now - 60)
+
+
+@pytest.fixture
+def alone(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
+    """A teacher that has a streamer, no lists of an old program, and tells nobody how a transcoding goes on."""
+    teacher.membership_cache = time.monotonic() + 3600, ("streamer1",)
+
+    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
+        return {key: [] for key in keys}
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(transcoding, "old_waiters", nobody)
+    monkeypatch.setattr(transcoding, "follow", nothing)
+    return teacher
+
+
+async def test_of_very_many_outputs_some_are_looked_for(alone: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
+    keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
+    overdue(alone, *keys)
     looking, most, answers = 0, 0, asyncio.Event()
 
     async def slow(*_: object) -> None:
@@ -158,66 +176,42 @@ async def test_of_very_many_outputs_some_are_looked_for(tmp_path: Path, monkeypa
         await answers.wait()
         looking -= 1
 
-    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
-        return {key: [] for key in keys}
-
-    async def nothing(*_: object) -> None:
-        return None
-
     monkeypatch.setattr(transcoding, "output_there", slow)
-    monkeypatch.setattr(transcoding, "old_waiters", nobody)
-    monkeypatch.setattr(transcoding, "follow", nothing)
-    await transcoding.time_out(host)
+    await transcoding.time_out(alone)
     assert most == transcoding.LOOKS < RENDITIONS
-    assert {one.state for one in commit(engine, transcodings.states, keys).values()} == {RenditionState.TIMED_OUT}
-    engine.dispose()
+    states = commit(alone.engine, transcodings.states, keys).values()
+    assert {one.state for one in states} == {RenditionState.TIMED_OUT}
 
 
-def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_again(tmp_path: Path) -> None:
+def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_again(teacher: TeacherHost) -> None:
     """Its result came late and was a success: no waiting class is refused; the others are timed out."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host, now = hosts.teacher(engine), time.time()
     settled, silent = keys = [(number, Resolution.P720) for number in (1, 2)]
-    with transaction(engine) as connection:
-        attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
-        transcodings.begin(connection, attempts, now - 60)
-        for key in keys:
-            transcodings.requested(connection, key, now - 60)
+    overdue(teacher, *keys)
+    now = time.time()
+    with transaction(teacher.engine) as connection:
         late = [Late(one.key, one.backend, Overdue.TIME_OUT, None) for one in transcodings.overdue(connection, now)]
         assert {one.key for one in late} == {*keys}
-        ended_in(
-            connection, settled, RenditionState.SUCCESS, now, deadline=None, url="http://origin.example/1_720P.flv"
-        )
-        changes = handling.change(connection, host, transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys}))
+        url = "http://origin.example/1_720P.flv"
+        ended_in(connection, settled, RenditionState.SUCCESS, now, deadline=None, url=url)
+        go = transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys})
+        changes = handling.change(connection, teacher, go)
         assert changes.ended == [silent]
         found = transcodings.states(connection, keys)
         assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
-    engine.dispose()
 
 
 async def test_a_result_that_comes_while_its_output_is_looked_for_goes_before_its_deadline(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+    alone: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its class would be refused, although its rendition is made; the next sweep finds it settled."""
     now, key = time.time(), (6666, Resolution.P720)
-    teacher.membership_cache = time.monotonic() + 3600, ("streamer1",)
-    attempt = Attempt(*key, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv")
-    commit(teacher.engine, transcodings.begin, [attempt], now - 60)
-    commit(teacher.engine, transcodings.requested, key, now - 60)
+    overdue(alone, key)
     came = inbox.ReceivedMessage("test", "transcoding", strategies.result(success=True).to_json())
 
     async def absent(*_: object) -> None:
-        commit(teacher.engine, inbox.keep, journal, [came], now)
-
-    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
-        return {key: [] for key in keys}
-
-    async def nothing(*_: object) -> None:
-        return None
+        commit(alone.engine, inbox.keep, journal, [came], now)
 
     monkeypatch.setattr(transcoding, "output_there", absent)
-    monkeypatch.setattr(transcoding, "old_waiters", nobody)
-    monkeypatch.setattr(transcoding, "follow", nothing)
-    await transcoding.time_out(teacher)
-    assert said(teacher) == []
-    assert commit(teacher.engine, transcodings.states, [key])[key].state is RenditionState.TRANSCODING
+    await transcoding.time_out(alone)
+    assert said(alone) == []
+    assert commit(alone.engine, transcodings.states, [key])[key].state is RenditionState.TRANSCODING

@@ -1,10 +1,9 @@
 """The webhook: what the platform is told is posted to it, signed, in the order of each class, until it is taken."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -25,8 +24,8 @@ from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests.answering import Server
 from tests.hook import SECRET, receiving
-from tests.rows import commit, look
-from tests.waiting import async_wait_until
+from tests.rows import commit, look, said
+from tests.waiting import async_wait_until, cancelled
 
 
 @pytest.fixture
@@ -53,8 +52,8 @@ def sent(host: TeacherHost, *class_ids: str, at: float | None = None) -> list[in
     """Answers that were sent on Redis, one for each of *class_ids*, numbered by their codes."""
     now = time.time() if at is None else at
     for number, class_id in enumerate(class_ids):
-        said = outgoing.answer(class_id, number, "")
-        one = Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)
+        answer = outgoing.answer(class_id, number, "")
+        one = Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, answer, class_id)
         commit(host.engine, outbox.put, journal, [one], now)
     rows = look(host.engine, lambda c: c.execute(select(journal.outbox)).all())
     some = [Unsent(row.id, row.target, OutgoingKind.CHANNEL, row.body) for row in rows]
@@ -64,14 +63,7 @@ def sent(host: TeacherHost, *class_ids: str, at: float | None = None) -> list[in
 
 def states(host: TeacherHost) -> list[str | None]:
     its = journal.outbox.c
-    rows = look(host.engine, lambda c: c.execute(select(its.webhook).order_by(its.id)).scalars().all())
-    return list(rows)
-
-
-def alarms(host: TeacherHost) -> list[dict[str, Any]]:
-    its = journal.outbox.c
-    wanted = select(its.body).where(its.target == host.settings.alarm_channel)
-    return [json.loads(one) for one in look(host.engine, lambda c: c.execute(wanted).scalars().all())]
+    return list(look(host.engine, lambda c: c.execute(select(its.webhook).order_by(its.id)).scalars()))
 
 
 @asynccontextmanager
@@ -80,9 +72,7 @@ async def posting(host: TeacherHost) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancelled(task)
 
 
 async def test_each_message_is_posted_once_signed_and_in_class_order(teacher: TeacherHost, receiver: Any) -> None:
@@ -131,8 +121,8 @@ async def test_what_lies_behind_much_that_waits_for_redis_is_due_in_time(
 
     monkeypatch.setattr(outbox_publisher, "SEND_BATCH", 2)
     teacher.bus = cast("Any", Away())
-    said = [Outgoing(teacher.settings.order_result_channel, OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, ""))] * 5
-    commit(teacher.engine, outbox.put, journal, said, time.time())
+    some = [Outgoing(teacher.settings.order_result_channel, OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, ""))] * 5
+    commit(teacher.engine, outbox.put, journal, some, time.time())
     due = []
     for _ in range(2):
         assert not await outbox_publisher.publish_outbox(teacher)
@@ -150,22 +140,24 @@ async def test_a_receiver_named_while_at_work_gets_what_comes(teacher: TeacherHo
         await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="it is taken")
 
 
-async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
+async def gone(teacher: TeacherHost, receiver: Any, *class_ids: str) -> None:
+    """The receiver answers that it is no more, and is posted to no more."""
     receiver.refuses = lambda _: 410
-    sent(teacher, "c-1", "c-2")
+    sent(teacher, *class_ids)
     async with posting(teacher):
         await async_wait_until(lambda: teacher.webhook_off, description="it is switched off")
+
+
+async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
+    await gone(teacher, receiver, "c-1", "c-2")
     assert states(teacher)[:2] in (["gone", "given up"], ["given up", "gone"])
-    assert [one["code"] for one in alarms(teacher)] == [509]
+    assert [one["code"] for one in said(teacher, "alarm")] == [509]
     assert sent(teacher, "c-3")
     assert states(teacher)[-1] is None
 
 
 async def test_a_restart_does_not_switch_it_on_again_another_url_does(teacher: TeacherHost, receiver: Any) -> None:
-    receiver.refuses = lambda _: 410
-    sent(teacher, "c-1")
-    async with posting(teacher):
-        await async_wait_until(lambda: teacher.webhook_off, description="it is switched off")
+    await gone(teacher, receiver, "c-1")
     receiver.refuses, its = lambda _: 200, teacher.settings
     teacher.webhook_off = False
     sent(teacher, "c-2")  # before the new process knows of it
@@ -185,10 +177,8 @@ async def test_a_message_not_taken_for_a_day_is_a_dead_letter(teacher: TeacherHo
     sent(teacher, "c-1", at=time.time() - webhook.GIVEN_UP_S - 1)
     async with posting(teacher):
         await async_wait_until(lambda: states(teacher)[0] == "given up", description="it is given up")
-    assert [one["code"] for one in alarms(teacher)] == [509]
-    its = journal.outbox.c
-    letters = select(its.body).where(its.target == teacher.settings.dead_letter_stream)
-    assert len(look(teacher.engine, lambda c: c.execute(letters).all())) == 1
+    assert [one["code"] for one in said(teacher, "alarm")] == [509]
+    assert len(said(teacher, "dead_letter")) == 1
 
 
 @pytest.mark.parametrize(
@@ -229,10 +219,7 @@ async def test_a_late_410_of_the_receiver_before_does_not_switch_the_new_one_off
 
 
 async def test_a_webhook_that_is_off_is_not_said_to_be_resolved(teacher: TeacherHost, receiver: Any) -> None:
-    receiver.refuses = lambda _: 410
-    sent(teacher, "c-1")
-    async with posting(teacher):
-        await async_wait_until(lambda: teacher.webhook_off, description="it is switched off")
+    await gone(teacher, receiver, "c-1")
     raised = commit(teacher.engine, outbox_publisher._unsent, teacher).messages
     commit(teacher.engine, incidents.told, journal, [one.id for one in raised], now := time.time())
     commit(teacher.engine, outbox.sent, journal, [one.id for one in raised], now)

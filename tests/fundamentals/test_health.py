@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,23 +15,18 @@ from flows.playout_link import boot_now
 from flows.resident import http
 from lectern import health as healths
 from lectern.db import inbox
-from lectern.db.engine import open_database
 from lectern.db.inbox import ReceivedMessage
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 from tests.rows import commit
 
 
-@pytest.fixture(params=["teacher", "streamer"])
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
-    engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
-    teaching = request.param == "teacher"
-    found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
-    if isinstance(found, StreamerHost):
-        found.playout.until = boot_now() + 60
-        found.playout.is_there()
-    yield found
-    engine.dispose()
+@pytest.fixture
+def host(host: Host[Any]) -> Host[Any]:
+    if isinstance(host, StreamerHost):
+        host.playout.until = boot_now() + 60
+        host.playout.is_there()
+    return host
 
 
 @pytest.fixture
@@ -138,22 +132,18 @@ def test_metrics_say_whether_servers_answer_and_how_long_a_streamer_may_push(hos
         "redis+sentinel://there-is-no-such-host.invalid:26379,127.0.0.3:26379/mymaster/0",
     ],
 )
-def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(redis_url: str, tmp_path: Path) -> None:
+async def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(redis_url: str, tmp_path: Path) -> None:
     """Or one of the sentinels: at 0.0.0.0 each streamer reaches itself, and no other vouches for its classes."""
     settings = StreamerSettings.load(
         _env_file=None, streamer_name="s", video_root=tmp_path, redis_url=redis_url, health_bind="0.0.0.0:0"
     )
     host = cast("Host[Any]", SimpleNamespace(settings=settings))
-
-    async def address() -> str:
-        async with http.served(host, http.HealthReport(settings)):
-            return host.address
-
-    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", asyncio.run(address()))
+    async with http.served(host, http.HealthReport(settings)):
+        assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", host.address)
 
 
 @pytest.mark.parametrize("body", [b"[" * 60_000, b"\xff", b"[]", b"", b"1" * 10_000])
-def test_a_host_whose_answer_is_no_health_report_counts_as_silent(body: bytes) -> None:
+async def test_a_host_whose_answer_is_no_health_report_counts_as_silent(body: bytes) -> None:
     """Whatever it is: a streamer without the control host asks the others, and its lease must not end by an answer."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -161,8 +151,5 @@ def test_a_host_whose_answer_is_no_health_report_counts_as_silent(body: bytes) -
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         writer.close()
 
-    async def asked() -> object:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            return await healths.of(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 10)
-
-    assert asyncio.run(asked()) is None
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        assert await healths.of(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 10) is None

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ from flows.teacher.ecs import job as work
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
 from lectern.db import bookings, events, transcodings
 from lectern.db.account import events_of
-from lectern.db.engine import open_database, reading, transaction
+from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.transcode import JobOutcome, JobReport
@@ -29,7 +28,8 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.rendition_ids import stem
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
-from tests.faults import hosts
+from tests.rows import commit, look
+from tests.waiting import cancelled
 
 RECORD, OURS, SERVER = 6666, "run-1", "ssh://us@ecs-1:22"
 LIMIT_S = 24 * 3600
@@ -77,23 +77,18 @@ class Job:
         return asyncio.run(beat())
 
     def row(self) -> dict[str, Any]:
-        with reading(self.host.engine) as connection:
-            return dict(connection.execute(select(videos)).mappings().one())
+        return dict(self.read(Connection.execute, select(videos)).mappings().one())
 
     def read(self, work: Callable[..., Any], *args: object) -> Any:
-        with reading(self.host.engine) as connection:
-            return work(connection, *args)
+        return look(self.host.engine, work, *args)
 
-    def change(self, work: Callable[[Connection], object]) -> None:
-        with transaction(self.host.engine) as connection:
-            work(connection)
+    def change(self, work: Callable[..., object], *args: object) -> None:
+        commit(self.host.engine, work, *args)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield Job(hosts.teacher(engine))
-    engine.dispose()
+def job(teacher: TeacherHost) -> Job:
+    return Job(teacher)
 
 
 def test_its_progress_is_written_with_its_lease_four_times_as_often_as_that_must_be(job: Job) -> None:
@@ -110,7 +105,7 @@ def test_its_progress_is_written_with_its_lease_four_times_as_often_as_that_must
 @pytest.mark.parametrize("loudness", ["", "it was -31.0 LUFS, now -16.0 LUFS"])
 def test_what_became_of_its_loudness_is_in_the_story_of_its_classes(job: Job, loudness: str) -> None:
     job.report.loudness = loudness
-    job.change(lambda connection: job.kept._results(connection, job.kept.due, {Resolution.P240: "http://made"}, None))
+    job.change(job.kept._results, job.kept.due, {Resolution.P240: "http://made"}, None)
     story = [(one.what, one.detail) for one in job.read(events_of, "teacher", "c-1")]
     assert [detail for what, detail in story if what == "loudness"] == ([loudness] if loudness else [])
     assert story[-1] == ("ECS transcoding ended", "http://made")
@@ -120,7 +115,7 @@ def test_what_stands_still_only_keeps_its_lease(job: Job) -> None:
     job.report.step = "upload"
     job.beats(4)
     before = job.row()
-    job.change(lambda connection: connection.execute(update(videos).values(lease_until=0)))
+    job.change(Connection.execute, update(videos).values(lease_until=0))
     job.writes = 0
     assert set(job.beats(600)) == {None}
     assert job.writes <= 600 / work.RENEW_S
@@ -141,9 +136,9 @@ def test_a_step_and_its_first_forecast_are_written_at_once(job: Job) -> None:
 
 def test_it_ends_at_the_next_beat_when_another_has_it_or_it_is_settled(job: Job) -> None:
     assert job.beats(8) == [None, None]
-    job.change(lambda connection: connection.execute(update(videos).values(owner="run-2", lease_until=1e12)))
+    job.change(Connection.execute, update(videos).values(owner="run-2", lease_until=1e12))
     assert job.beats(4) == [work.TAKEN]
-    job.change(lambda connection: connection.execute(update(videos).values(owner=None, status="available")))
+    job.change(Connection.execute, update(videos).values(owner=None, status="available"))
     assert job.beats(4) == [work.SETTLED]
 
 
@@ -218,7 +213,7 @@ def test_a_job_is_ended_on_its_host_when_its_last_class_is_cancelled(job: Job, m
 
 
 @pytest.mark.parametrize("drains", [False, True])
-def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
+async def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
     job: Job, monkeypatch: pytest.MonkeyPatch, drains: bool
 ) -> None:
     """A host that does not answer is waited for mostly in a login; only a process that ends leaves its job there."""
@@ -242,23 +237,18 @@ def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
     async def at_once(_: int) -> None:
         """There is no pause."""
 
-    async def cancelled() -> None:
-        running = asyncio.create_task(at_work(job, monkeypatch, drains=drains))
-        await hangs.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-
     monkeypatch.setattr(work, "connect", connect)
     monkeypatch.setattr(work, "pause", at_once)
     monkeypatch.setattr(transcode, "transcode", cut_off)
     monkeypatch.setattr(detached, "leave", ended)
-    asyncio.run(cancelled())
+    running = asyncio.create_task(at_work(job, monkeypatch, drains=drains))
+    await hangs.wait()
+    await cancelled(running)
     assert len(left) == (0 if drains else 1)
 
 
 @pytest.mark.parametrize("reached", [True, False])
-def test_a_job_that_is_another_one_after_a_restart_waits_for_no_place_of_its_own(
+async def test_a_job_that_is_another_one_after_a_restart_waits_for_no_place_of_its_own(
     job: Job, monkeypatch: pytest.MonkeyPatch, *, reached: bool
 ) -> None:
     """A setting changed, or a part of it is made: what runs there cannot be resumed, and held the only place."""
@@ -272,15 +262,11 @@ def test_a_job_that_is_another_one_after_a_restart_waits_for_no_place_of_its_own
     monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
     monkeypatch.setattr(detached, "leave", ended)
     monkeypatch.setattr(work, "LOOK_S", 0.01)
-    job.change(lambda connection: transcodings.attach(connection, job.kept.due, OURS, job.place))
+    job.change(transcodings.attach, job.kept.due, OURS, job.place)
     again = {"max_ecs_jobs": 1, "public_url": "http://another.example"}
     job.host.settings = job.host.settings.model_copy(update=again)
     due = job.read(transcodings.under_way)
-
-    async def placed() -> BegunJob:
-        return await asyncio.wait_for(work.HostQueue().place(TranscodeJob(job.host, due, OURS)), 5)
-
-    place = asyncio.run(placed())
+    place = await asyncio.wait_for(work.HostQueue().place(TranscodeJob(job.host, due, OURS)), 5)
     assert (place.host, job.row()["ecs_job"]) == (SERVER, place.job)
     assert place.job != job.place.job
     assert left == ([job.place.job] if reached else [])

@@ -62,9 +62,7 @@ def with_setting(engine: object, setting: str) -> StreamerHost:
 
 
 def take(host: StreamerHost, class_id: str, push_url: str, state: AiringState) -> None:
-    one = Prepare(
-        class_id=class_id, record_id=1, video_url="http://h/1.flv", push_url=push_url, start_time=2e9, end_time=2e9 + 60
-    )
+    one = rows.prepare(class_id, 1, 2e9, 60, push_url=push_url)
     commit(host.engine, rows.add, one, state, "/home/video/1/1.flv", 1e9)
 
 
@@ -149,7 +147,7 @@ def asked(id_: int, message: Prepare) -> Asked:
     return Delivery(InboxMessage(id_, "prepare", "", 0), message)
 
 
-def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
     slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * streamer_prepare.PROBES_AT_HOST)}
 
@@ -163,14 +161,8 @@ def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypa
     named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
     came = [asked(1, prepare("c-cached", 3, GOOD)), *(asked(*one) for one in reversed(named))]
     host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
-
-    async def portions() -> list[set[str]]:
-        return [
-            {one.class_id for one in streamer_prepare.prepares(some)}
-            async for some, _ in streamer_prepare.as_probed(host, came, {"3"})
-        ]
-
-    found = asyncio.run(portions())
+    portions = streamer_prepare.as_probed(host, came, {"3"})
+    found = [{one.class_id for one in streamer_prepare.prepares(some)} async for some, _ in portions]
     assert found[0] == {"c-cached"}
     assert "c-good" in found[1]
     assert set().union(*found) == {one.class_id for one in streamer_prepare.prepares(came)}

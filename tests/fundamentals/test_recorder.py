@@ -4,9 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -28,15 +26,15 @@ from flows.resident.prefect import recorder
 from flows.resident.prefect.recorder import Recorder
 from flows.resident.prefect.runs import ResidentRuns
 from lectern.db import events, inbox
-from lectern.db.engine import open_database, reading, transaction
+from lectern.db.engine import reading, transaction
 from lectern.db.inbox import HandledMessage, ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Event, InboxMessage
 from lectern.run_records import CLASSES, records_of, said_of
 from lectern.wire.messages import Cancel
-from tests.faults import hosts
 from tests.faults.turns import Quiet
 from tests.rows import commit, look
+from tests.waiting import cancelled
 
 DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
 
@@ -204,12 +202,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host = hosts.teacher(engine)
-    host.bus = cast("Any", Quiet())
-    yield Desk(host)
-    engine.dispose()
+def desk(teacher: TeacherHost) -> Desk:
+    teacher.bus = cast("Any", Quiet())
+    return Desk(teacher)
 
 
 async def test_a_booking_is_a_run_of_its_name_with_its_true_times(desk: Desk) -> None:
@@ -605,8 +600,7 @@ async def test_work_without_a_run_that_is_cut_off_is_not_shown(desk: Desk) -> No
     desk.may_end.clear()
     working = asyncio.create_task(desk.runs.without(NewRun("transcode", {}, "transcode 7 240P")))
     await asyncio.sleep(0)
-    working.cancel()
-    await asyncio.wait({working})
+    await cancelled(working)
     assert desk.unrecorded() == 0
 
 

@@ -19,13 +19,13 @@ from flows.resident.http import Reload
 from flows.streamer.playout_sync import TimetableReader
 from lectern.allowlist import Allowlist
 from lectern.db import cache
-from lectern.db.engine import reading
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.i18n import translated
 from lectern.model.tables import streamer as tables
 from lectern.settings import Cost, StreamerSettings, TeacherSettings
 from tests.faults import hosts
 from tests.flows.test_handing import book
+from tests.rows import look
 from tests.typed import lectern
 from tests.waiting import async_wait_until
 from town.ports import free_port
@@ -162,8 +162,7 @@ async def test_a_lowered_bound_says_how_much_is_too_much_and_evicts_nothing(stre
         "MAX_VIDEO_NUM 1000 -> 1: live, 2 renditions too many, evicted when room is needed",
         "MAX_VIDEO_SIZE 1000 -> 2: live, 1.1 GB too many, evicted when room is needed",
     ]
-    with reading(streamer.engine) as connection:
-        assert cache.used(connection, streamer.settings.video_root).num == 3
+    assert look(streamer.engine, cache.used, streamer.settings.video_root).num == 3
 
 
 async def test_no_reader_ever_sees_settings_half_taken_over(streamer: StreamerHost) -> None:
@@ -272,8 +271,7 @@ async def test_a_class_of_the_timetable_may_go_on_to_where_it_is_pushed(streamer
     reader = TimetableReader(streamer)
 
     def networks(*listed: str) -> dict[str, list[str] | None]:
-        with reading(streamer.engine) as connection:
-            found = reader.wanted(connection, hosts.now(), None, Allowlist.listed(",".join(listed)), None)
+        found = look(streamer.engine, reader.wanted, hosts.now(), None, Allowlist.listed(",".join(listed)), None)
         return {class_id: lesson["networks"] for class_id, lesson in found.lessons.items()}
 
     assert networks("10.0.0.0/8") == {"on air": ["10.0.0.0/8"]}

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as Lost
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from flows import failures
 from flows.failures import FatalError
@@ -22,11 +22,10 @@ from flows.resident import supervisor as works_module
 from flows.resident.supervisor import Service, Supervisor
 from lectern import timing
 from lectern.db import incidents
-from lectern.db.engine import reading
 from lectern.errors import TryAgain
 from lectern.i18n import Text
 from tests.faults.turns import Quiet
-from tests.rows import commit, said
+from tests.rows import commit, look, said
 from tests.waiting import async_wait_until
 
 
@@ -38,8 +37,7 @@ def host(teacher: Host[Any], monkeypatch: pytest.MonkeyPatch) -> Host[Any]:
 
 
 def alarms(host: Host[Any]) -> list[str]:
-    with reading(host.engine) as connection:
-        return list(connection.execute(select(host.journal.outbox.c.body)).scalars())
+    return list(look(host.engine, Connection.execute, select(host.journal.outbox.c.body)).scalars())
 
 
 def play(host: Host[Any], works: dict[str, Service], *until: Callable[[], object], end_s: float = 5) -> None:
@@ -184,7 +182,7 @@ def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
     assert rounds == 1
 
 
-def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[Any]) -> None:
+async def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[Any]) -> None:
     over = False
 
     async def stubborn() -> None:
@@ -192,16 +190,12 @@ def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.2)
 
-    async def scene() -> None:
-        nonlocal over
-        works = Supervisor(host)
-        works.begin({Text("stubborn"): stubborn})
-        await asyncio.sleep(0)
-        await works.end(None, 1)
-        over = True
-        await works.end(None, 5)
-
-    asyncio.run(asyncio.wait_for(scene(), 120))
+    works = Supervisor(host)
+    works.begin({Text("stubborn"): stubborn})
+    await asyncio.sleep(0)
+    await works.end(None, 1)
+    over = True
+    await works.end(None, 5)
 
 
 def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
@@ -220,29 +214,23 @@ def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
     play(host, {"work": work}, lambda: begun == 2)
 
 
-def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
+async def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
     async def last() -> None:
         raise FatalError("another process serves teacher now")
 
-    async def scene() -> None:
-        works = Supervisor(host)
-        works.begin({Text("last"): last})
-        async with asyncio.timeout(10):
-            await works.must_end.wait()
-        assert str(works.why) == "another process serves teacher now"
-        await works.end(None, 5)
-
-    asyncio.run(asyncio.wait_for(scene(), 120))
+    works = Supervisor(host)
+    works.begin({Text("last"): last})
+    async with asyncio.timeout(10):
+        await works.must_end.wait()
+    assert str(works.why) == "another process serves teacher now"
+    await works.end(None, 5)
 
 
-def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
-    async def scene() -> None:
-        host.watchdog.beat("still")
-        await asyncio.sleep(0.2)
-        host.watchdog.beat("round")
-        assert list(host.watchdog.stalled(0.1)) == ["still"]
-
-    asyncio.run(scene())
+async def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
+    host.watchdog.beat("still")
+    await asyncio.sleep(0.2)
+    host.watchdog.beat("round")
+    assert list(host.watchdog.stalled(0.1)) == ["still"]
 
 
 STUBBORN = """

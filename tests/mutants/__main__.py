@@ -151,17 +151,8 @@ def judged(ring: str, count: int, chance: random.Random) -> Judge:
     files = sorted({str(path) for one in drawn for path in near[one.module]})
     _say(f"{ring}: {len(drawn)} of {len(candidates)} mutants, {len(files)} files of tests")
     if files:
-        quiet = [
-            "-o",
-            "addopts=--import-mode=importlib",
-            "-p",
-            "no:terminal",
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:cacheprovider",
-        ]
-        pytest.main([*files, "-x", *quiet], plugins=[judge])
+        quiet = [f"-pno:{name}" for name in ("terminal", "xdist", "cacheprovider")]
+        pytest.main([*files, "-x", "-o", "addopts=--import-mode=importlib", *quiet], plugins=[judge])
     return judge
 
 

@@ -1,8 +1,10 @@
 """Plays a playbook on this machine, with a home of its own, where no host is reached."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +33,18 @@ def played(playbook: Path, *arguments: str) -> "subprocess.CompletedProcess[str]
         timeout=110,
         check=False,
     )
+
+
+def tasks_played(
+    folder: Path, tasks: Sequence[object], given: Mapping[str, object], *arguments: str, **more: object
+) -> tuple["subprocess.CompletedProcess[str]", set[str]]:
+    """Play *tasks* with the variables *given*; and which files `did-…` they made in *folder*, where they are gone."""
+    (folder / "play.yml").write_text(
+        json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks, **more}])
+    )
+    variables = json.dumps({"ansible_connection": "local", **given})
+    done = played(folder / "play.yml", *(arguments or ("-i", "localhost,")), "-e", variables)
+    did = {path.name for path in folder.glob("did-*")}
+    for name in did:
+        (folder / name).unlink()
+    return done, did

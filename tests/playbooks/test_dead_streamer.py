@@ -41,10 +41,7 @@ def controller(tmp_path: Path) -> Controller:
 
 @pytest.mark.parametrize(
     ("task", "ends"),
-    [
-        ("Ask the host for its Python", "unreachable"),
-        ("What stands here goes back", "failed"),
-    ],
+    [("Ask the host for its Python", "unreachable"), ("What stands here goes back", "failed")],
     ids=["before anything", "at its turn"],
 )
 def test_a_dead_streamer_keeps_no_other_host_from_going_back(

@@ -1,6 +1,5 @@
 """The firewall: new rules count also after a failed run, and its unit comes before the network on each Debian."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,17 +31,8 @@ def provisioned(folder: Path, rules: str, *, fails: bool = False) -> tuple[int, 
             tasks += [{**one, "ansible.builtin.copy": written}, {"fail": {}, "when": fails}]
         elif {"ansible.builtin.command", "ansible.builtin.file"} & set(one):
             tasks.append(one)
-    play = {
-        "hosts": "localhost",
-        "gather_facts": False,
-        "tasks": tasks,
-        "environment": {"PATH": f"{folder}:/usr/bin:/bin"},
-    }
-    (folder / "play.yml").write_text(json.dumps([play]))
-    done = here.played(folder / "play.yml", "-i", "localhost,", "-e", json.dumps({"ansible_connection": "local"}))
-    did = (folder / "did-load").exists()
-    (folder / "did-load").unlink(missing_ok=True)
-    return done.returncode, did
+    done, did = here.tasks_played(folder, tasks, {}, environment={"PATH": f"{folder}:/usr/bin:/bin"})
+    return done.returncode, bool(did)
 
 
 def test_rules_that_a_failed_run_wrote_are_loaded_by_the_next_one_and_once(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The user that runs lectern can work in the folders that are there already, whoever they belong to."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,7 @@ def shared(folder: Path, *, run_as: str) -> list[str]:
     for one in tasks:
         if one.pop("ansible.builtin.include_tasks", None) == "shared.yml":
             one["ansible.builtin.debug"] = {"msg": "let into {{ provision_folder }}"}
-    (folder / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
     given = {
-        "ansible_connection": "local",
         "provision_kind": "streamer",
         "provision_user": "nobody",
         "provision_run_as": run_as,
@@ -37,7 +34,7 @@ def shared(folder: Path, *, run_as: str) -> list[str]:
         "provision_video_root": str(folder / "video"),
         "provision_user_made": {"changed": False},
     }
-    done = here.played(folder / "play.yml", "-i", "localhost,", "--check", "-e", json.dumps(given))
+    done, _ = here.tasks_played(folder, tasks, given, "-i", "localhost,", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
     names = ("code", "video")
     return [name for name in names if f"let into {folder / name}" in done.stdout]
@@ -45,11 +42,7 @@ def shared(folder: Path, *, run_as: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("there", "run_as", "expected"),
-    [
-        ([], "", []),
-        (["video"], "", ["video"]),
-        (["code", "video"], "nobody", ["code", "video"]),
-    ],
+    [([], "", []), (["video"], "", ["video"]), (["code", "video"], "nobody", ["code", "video"])],
     ids=["nothing is there", "a disk is mounted", "an old program's"],
 )
 def test_the_user_is_let_into_each_folder_that_is_anothers(
@@ -64,23 +57,9 @@ def test_the_user_is_let_into_each_folder_that_is_anothers(
 def let_in(folder: Path) -> tuple[int, bool]:
     """The exit status of a run that lets the user work in a folder that is another's, and whether it had to."""
     tasks = [one for one in yaml.safe_load(SHARED.read_text().replace("/etc/lectern", str(folder))) if "block" in one]
-    play = {
-        "hosts": "localhost",
-        "gather_facts": False,
-        "tasks": tasks,
-        "environment": {"PATH": f"{folder}:/usr/bin:/bin"},
-    }
-    (folder / "play.yml").write_text(json.dumps([play]))
-    given = {
-        "ansible_connection": "local",
-        "provision_acl": {"changed": False},
-        "provision_folder": str(folder / "code"),
-        "provision_owner": "nobody",
-    }
-    done = here.played(folder / "play.yml", "-i", "localhost,", "-e", json.dumps(given))
-    did = (folder / "did-begin").exists()
-    (folder / "did-begin").unlink(missing_ok=True)
-    return done.returncode, did
+    given = {"provision_acl": {"changed": False}, "provision_folder": str(folder / "code"), "provision_owner": "nobody"}
+    done, did = here.tasks_played(folder, tasks, given, environment={"PATH": f"{folder}:/usr/bin:/bin"})
+    return done.returncode, bool(did)
 
 
 def test_a_user_who_was_let_into_half_of_a_folder_is_let_into_the_rest_by_the_next_run(tmp_path: Path) -> None:

@@ -105,18 +105,9 @@ class Host:
         variables = self.folder / "variables.json"
         variables.write_text(json.dumps({"given": {"wanted": wanted, "secrets": [SECRET]}}))
         ansible = Path(sys.executable).with_name("ansible")
+        argv = [str(ansible), "localhost", "-m", "lectern_step", "-a", json.dumps(arguments), "-e", f"@{variables}"]
         return subprocess.Popen(
-            [
-                str(ansible),
-                "localhost",
-                "-m",
-                "lectern_step",
-                "-a",
-                json.dumps(arguments),
-                "-e",
-                f"@{variables}",
-                *more,
-            ],
+            [*argv, *more],
             env={
                 **here.environment(self.folder),
                 "ANSIBLE_NOCOLOR": "1",
@@ -135,6 +126,18 @@ class Host:
         process = self.begin(step, *more, **options)
         shown, _ = process.communicate(timeout=90)
         return process.returncode, shown
+
+    def done(self, step: str, *more: str, **options: Any) -> dict[str, Any]:
+        """The answer of a step that does not fail."""
+        status, shown = self.run(step, *more, **options)
+        assert status == 0
+        return answer(shown)
+
+    def failed(self, step: str, **options: Any) -> dict[str, Any]:
+        """The answer of a step that fails."""
+        status, shown = self.run(step, **options)
+        assert status != 0
+        return answer(shown)
 
 
 @pytest.fixture
@@ -155,9 +158,7 @@ def answer(shown: str) -> dict[str, Any]:
 
 def test_the_command_gets_what_is_wanted_and_its_answer_comes_back(host: Host) -> None:
     host.orders(out=json.dumps({"changed": True, "said": ["down for 2 s"], "steps": [], "downtime_s": 2}))
-    status, shown = host.run("open")
-    assert status == 0
-    found = answer(shown)
+    found = host.done("open")
     assert (found["changed"], found["said"], found["downtime_s"]) == (True, ["down for 2 s"], 2)
     [call] = host.calls()
     assert call["argv"] == ["rollout", "open"]
@@ -166,18 +167,14 @@ def test_the_command_gets_what_is_wanted_and_its_answer_comes_back(host: Host) -
 
 def test_a_refusal_is_the_failure_in_its_own_words(host: Host) -> None:
     host.orders(out=json.dumps({"failed": True, "msg": "A class is on air. Wait.", "said": ["x"]}), status=1)
-    status, shown = host.run("preflight")
-    assert status != 0
-    assert answer(shown)["msg"] == "A class is on air. Wait."
-    assert answer(shown)["said"] == ["x"]
+    found = host.failed("preflight")
+    assert (found["msg"], found["said"]) == ("A class is on air. Wait.", ["x"])
 
 
 @pytest.mark.parametrize("out", ["", "Traceback\nboom", "[1]", '{"changed": true}\n{"changed": true}'])
 def test_an_answer_that_is_no_json_object_is_an_error_in_words_with_the_last_lines(host: Host, out: str) -> None:
     host.orders(out=out, err="why it broke\n", status=3)
-    status, shown = host.run("backup")
-    assert status != 0
-    told = answer(shown)["msg"]
+    told = host.failed("backup")["msg"]
     assert "rollout backup ended with 3 and gave no JSON answer" in told
     assert "why it broke" in told
 
@@ -207,14 +204,11 @@ def test_a_check_is_a_check_of_the_command_and_shows_its_differences(host: Host)
 
 def test_where_the_release_is_not_staged_a_check_says_so_and_a_run_is_refused(host: Host) -> None:
     host.lectern.unlink()
-    status, shown = host.run("open", "--check")
-    assert status == 0
-    assert answer(shown)["changed"] is True
-    assert "--tags prepare" in answer(shown)["said"][0]
-    assert answer(host.run("preflight", "--check")[1])["changed"] is False
-    status, shown = host.run("open")
-    assert status != 0
-    assert "--tags prepare" in answer(shown)["msg"]
+    checked = host.done("open", "--check")
+    assert checked["changed"] is True
+    assert "--tags prepare" in checked["said"][0]
+    assert host.done("preflight", "--check")["changed"] is False
+    assert "--tags prepare" in host.failed("open")["msg"]
 
 
 def test_a_rollback_of_what_stands_says_so_to_the_command(host: Host) -> None:
@@ -226,9 +220,8 @@ def test_a_rollback_of_what_stands_says_so_to_the_command(host: Host) -> None:
 
 def test_a_step_of_the_silence_is_asked_of_the_process_on_the_host(host: Host) -> None:
     with host.holder({"changed": True, "said": ["a column"], "steps": []}) as wishes:
-        status, shown = host.run("alter")
-    assert status == 0
-    assert (answer(shown)["changed"], answer(shown)["said"]) == (True, ["a column"])
+        found = host.done("alter")
+    assert (found["changed"], found["said"]) == (True, ["a column"])
     assert wishes == ["alter"]
     assert host.calls() == []
 
@@ -255,17 +248,14 @@ def test_no_secret_of_the_process_on_the_host_is_shown_nor_a_difference_that_nob
 
 def test_a_step_of_the_silence_that_takes_too_long_says_that_the_host_goes_on(host: Host) -> None:
     with host.holder({"changed": True, "said": []}, after_s=2):
-        status, shown = host.run("adopt", timeout_s=1)
-    assert status != 0
-    assert answer(shown)["msg"] == "adopt: not done after 1 s. The host goes on by itself."
+        found = host.failed("adopt", timeout_s=1)
+    assert found["msg"] == "adopt: not done after 1 s. The host goes on by itself."
     assert host.calls() == []
 
 
 @pytest.mark.parametrize("wanted", ["", "no JSON", "[1]"])
 def test_a_step_of_the_silence_without_what_is_wanted_says_what_must_be_given(host: Host, wanted: str) -> None:
-    status, shown = host.run("alter", wanted=wanted)
-    assert status != 0
-    assert "lectern and wanted must be given" in answer(shown)["msg"]
+    assert "lectern and wanted must be given" in host.failed("alter", wanted=wanted)["msg"]
 
 
 def test_both_sides_of_ansible_know_the_same_steps_of_the_silence() -> None:
@@ -275,16 +265,12 @@ def test_both_sides_of_ansible_know_the_same_steps_of_the_silence() -> None:
 
 def test_a_step_of_the_silence_that_fails_is_the_failure_in_its_own_words(host: Host) -> None:
     with host.holder({"failed": True, "msg": "The window failed in step 5.", "said": []}):
-        status, shown = host.run("switch")
-    assert status != 0
-    assert answer(shown)["msg"] == "The window failed in step 5."
+        assert host.failed("switch")["msg"] == "The window failed in step 5."
 
 
 def test_where_the_process_has_ended_the_command_says_what_became_of_a_step(host: Host) -> None:
     host.orders(out=json.dumps({"changed": False, "said": ["the host went on by itself"]}))
-    status, shown = host.run("alter")
-    assert status == 0
-    assert answer(shown)["said"] == ["the host went on by itself"]
+    assert host.done("alter")["said"] == ["the host went on by itself"]
     assert [call["argv"] for call in host.calls()] == [["rollout", "ended", "alter"]]
 
 
@@ -327,10 +313,9 @@ def _command_lines() -> str:
 
 def test_a_command_that_takes_too_long_is_asked_to_end_and_may_undo_itself(host: Host) -> None:
     host.orders(out="{}", hang=str(host.folder / "never"))
-    status, shown = host.run("open", timeout_s=4)
-    assert status != 0
-    assert "took longer than 4 s" in answer(shown)["msg"]
-    assert "undone" in answer(shown)["msg"]
+    told = host.failed("open", timeout_s=4)["msg"]
+    assert "took longer than 4 s" in told
+    assert "undone" in told
 
 
 def test_the_command_finishes_though_the_controller_and_the_module_are_killed(host: Host) -> None:

@@ -1,6 +1,5 @@
 """PostgreSQL lets new hosts of the inventory in without a restart, and gets a restart where a setting wants one."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -42,23 +41,10 @@ class Server:
         after = next(at for at, one in enumerate(tasks) if "ansible.builtin.blockinfile" in one) + 1
         tasks.insert(after, {"fail": {}, "when": fails})
         restart = {"name": "r", "listen": "PostgreSQL is begun anew", "command": f"touch {self.folder}/did-restart"}
-        play = {
-            "hosts": "localhost",
-            "gather_facts": False,
-            "tasks": tasks,
-            "handlers": [restart],
-            "environment": {"PGHOST": self.url.host, "PGPORT": str(self.url.port), "PGUSER": self.url.username},
-        }
-        (self.folder / "play.yml").write_text(json.dumps([play]))
-        given = {
-            "ansible_connection": "local",
-            "provision_cluster": str(self.cluster),
-            "provision_fleet_addresses": hosts,
-        }
-        done = here.played(self.folder / "play.yml", "-i", "localhost,", "-e", json.dumps(given))
-        did = (self.folder / "did-restart").exists()
-        (self.folder / "did-restart").unlink(missing_ok=True)
-        return done.returncode, self.asked("SELECT pg_conf_load_time()") != before, did
+        at = {"PGHOST": self.url.host, "PGPORT": str(self.url.port), "PGUSER": self.url.username}
+        given = {"provision_cluster": str(self.cluster), "provision_fleet_addresses": hosts}
+        done, did = here.tasks_played(self.folder, tasks, given, handlers=[restart], environment=at)
+        return done.returncode, self.asked("SELECT pg_conf_load_time()") != before, bool(did)
 
     def _tasks(self) -> list[dict[str, Any]]:
         [block] = [one["block"] for one in yaml.safe_load(TASKS.read_text()) if "block" in one]

@@ -34,12 +34,10 @@ def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone_or_another_serv
     was = {"from": f"{tmp_path}/releases/2.0.0", "backup": f"{tmp_path}/backups/prefect-1"}
     (tmp_path / "prefect-upgrade.json").write_text(json.dumps(was))
     tasks = yaml.safe_load(TASKS.read_text().replace("/etc/lectern", str(tmp_path)))
-    tasks[-1]["block"] = [{"command": f"touch {tmp_path}/stopped"}]
-    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+    tasks[-1]["block"] = [{"command": f"touch {tmp_path}/did-stop"}]
     with serving(Healthy) as other:
         port = other.server_port if gone == "another serves" else free_port()
         given = {"provision_prefect_others": ["127.0.0.1"], "provision_prefect_listens_port": port}
-        argv = ["-i", "localhost,127.0.0.1,", "-e", json.dumps({"ansible_connection": "local", **given})]
-        done = here.played(tmp_path / "play.yml", *argv)
-    assert (done.returncode, (tmp_path / "stopped").exists()) == ((2, False) if gone else (0, True)), done.stdout
+        done, did = here.tasks_played(tmp_path, tasks, given, "-i", "localhost,127.0.0.1,")
+    assert (done.returncode, bool(did)) == ((2, False) if gone else (0, True)), done.stdout
     assert ("Nothing was stopped" in done.stdout) is (gone is not None)

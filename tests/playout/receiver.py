@@ -67,6 +67,10 @@ class Session:
         path.write_bytes(b"".join(parts))
 
 
+def sounds(session: Session) -> list[Arrived]:
+    return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
+
+
 class Receiver:
     """Listens on a free port of loopback; a thread for each connection."""
 
@@ -90,7 +94,6 @@ class Receiver:
         self.bytes_a_second: float | None = None
         """How fast it reads; None: as fast as it can."""
         self._over = False
-        self._receive_buffer: int | None = None
 
     def url(self, name: str, scheme: str = "rtmp") -> str:
         return f"{scheme}://{HOST}:{self.port}/live/{name}"

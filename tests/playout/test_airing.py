@@ -18,7 +18,7 @@ from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import ClassPlayer
 from lectern.playout.timetable import ScheduledClass
 from tests.playout import flvs
-from tests.playout.receiver import Arrived, Receiver, Session
+from tests.playout.receiver import Arrived, Receiver, Session, sounds
 from tests.playout.stage import Playout
 from tests.waiting import wait_until
 
@@ -47,10 +47,6 @@ def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> 
 
 AHEAD_S = 0.3
 """How far a sound may be ahead of the clock; a busy machine sends late, never early."""
-
-
-def sounds(session: Session) -> list[Arrived]:
-    return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
 
 
 def late_s(session: Session, start: float) -> float:
@@ -99,14 +95,13 @@ def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Pat
         assert len(playout.status("c1")["as_run"]) == 5
 
 
-def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_path: Path) -> None:
+async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-
-    async def aired(receiver: Receiver, pool: ThreadPoolExecutor) -> None:
+    set_back_s = 0.0
+    with Receiver() as receiver, ThreadPoolExecutor(2) as pool:
         context = WorkerContext(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
         lesson = ScheduledClass("c1", str(path), (receiver.url("c1"),), time.time() - 5, time.time() + 60)
         airing = ClassPlayer(AiredClass(lesson), context)
-        set_back_s = 0.0
 
         async def until(count: int) -> None:
             end = time.monotonic() + 20
@@ -122,9 +117,6 @@ def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_
         set_back_s = 3600.0
         await until(len(receiver.of("c1")[0].packets()) + 60)
         airing.end("enough", Now.read())
-
-    with Receiver() as receiver, ThreadPoolExecutor(2) as pool:
-        asyncio.run(aired(receiver, pool))
 
 
 def test_a_server_that_says_start_and_closes_is_not_stormed(tmp_path: Path) -> None:

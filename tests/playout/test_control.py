@@ -8,9 +8,8 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from lectern import metrics
-from lectern.playout import as_run, control_socket, timetable, worker_process
+from lectern.playout import as_run, control_socket, timetable
 from lectern.playout.as_run import AiredClass
 from lectern.playout.kernel import Now
 from lectern.playout.schedule import Schedule
@@ -29,7 +28,7 @@ from lectern.playout.timetable import BadRequest, lesson
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
-from tests.waiting import wait_until
+from tests.waiting import async_wait_until, cancelled, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -42,14 +41,12 @@ LESSON: dict[str, Any] = {
 }
 
 
-@pytest.mark.live
 def test_the_socket_is_its_owners_only(tmp_path: Path) -> None:
     with Playout(tmp_path / "p") as playout:
         assert stat.S_IMODE(playout.socket.stat().st_mode) == 0o600
         assert stat.S_IMODE((tmp_path / "p").stat().st_mode) == 0o700
 
 
-@pytest.mark.live
 @pytest.mark.parametrize(
     "line", [b"\n", b"no json\n", b"[]\n", b'{"do": "dance"}\n', b'{"do": []}\n', b"[" * 9000 + b"\n"]
 )
@@ -66,7 +63,6 @@ def test_a_line_that_cannot_be_read_is_answered_and_harms_nothing(tmp_path: Path
         assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 2)
 
 
-@pytest.mark.live
 def test_a_line_without_end_ends_that_connection_only(tmp_path: Path) -> None:
     with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
@@ -137,7 +133,6 @@ def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: 
             as_run.read_aired(path)
 
 
-@pytest.mark.live
 @pytest.mark.parametrize(
     "text",
     ["", "{", "{}", "[]", '{"version": "v", "count": 2}\n{}', "[" * 100_000],
@@ -154,7 +149,6 @@ def test_a_timetable_that_cannot_be_read_changes_nothing(tmp_path: Path, text: s
         assert playout.status("c1")["state"] == "waiting"
 
 
-@pytest.mark.live
 def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
@@ -166,7 +160,6 @@ def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
         wait_until(lambda: receiver.of("c1"), description="on air")
 
 
-@pytest.mark.live
 @pytest.mark.parametrize("name", [timetable.NAME, as_run.AIRED])
 def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "p"
@@ -177,7 +170,6 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path
     assert (folder / f"{name}.unreadable").read_text() == "{"
 
 
-@pytest.mark.live
 def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_from_nothing(tmp_path: Path) -> None:
     """As on a disk that is mounted read-only after an error; here a folder is in the way."""
     folder = tmp_path / "p"
@@ -188,7 +180,6 @@ def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_fr
     assert (folder / timetable.NAME).read_text() == "{"
 
 
-@pytest.mark.live
 def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> None:
     """The class goes on; only the next worker would not know what was sent."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
@@ -200,7 +191,6 @@ def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> N
         assert playout.hand_over()["why"].startswith("what was aired cannot be written: ")
 
 
-@pytest.mark.live
 def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path) -> None:
     with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as deaf:
         deaf.settimeout(5)
@@ -211,7 +201,6 @@ def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path
         assert playout.hello()["ok"]
 
 
-@pytest.mark.live
 async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
@@ -246,16 +235,14 @@ async def test_requests_of_one_client_are_at_work_together_and_answered_in_their
         came.set()
         return {"which": "second"}
 
-    with served(tmp_path, {"first": first, "second": second}) as desk:
-        await desk.start()
-        async with await control_socket.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
-            answered: list[str] = []
+    async with served(tmp_path, {"first": first, "second": second}) as (_, ours):
+        answered: list[str] = []
 
-            async def ask(do: str) -> None:
-                answered.append((await ours.ask(do))["which"])
+        async def ask(do: str) -> None:
+            answered.append((await ours.ask(do))["which"])
 
-            await asyncio.gather(ask("first"), ask("second"))
-            assert answered == ["first", "second"]
+        await asyncio.gather(ask("first"), ask("second"))
+        assert answered == ["first", "second"]
 
 
 async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_answer(tmp_path: Path) -> None:
@@ -270,15 +257,12 @@ async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_an
     async def quick(_: dict[str, Any]) -> dict[str, Any]:
         return {"which": "quick"}
 
-    with served(tmp_path, {"slow": slow, "quick": quick}) as desk:
-        await desk.start()
-        async with await control_socket.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
-            cancelled = asyncio.create_task(ours.ask("slow"))
-            await begun.wait()
-            cancelled.cancel()
-            await asyncio.wait({cancelled})
-            go.set()
-            assert (await ours.ask("quick"))["which"] == "quick"
+    async with served(tmp_path, {"slow": slow, "quick": quick}) as (_, ours):
+        asked = asyncio.create_task(ours.ask("slow"))
+        await begun.wait()
+        await cancelled(asked)
+        go.set()
+        assert (await ours.ask("quick"))["which"] == "quick"
 
 
 async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp_path: Path) -> None:
@@ -297,13 +281,11 @@ async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp
     async def hello(_: dict[str, Any]) -> dict[str, Any]:
         return {}
 
-    with served(tmp_path, {"status": status, "hello": hello}) as desk:
-        await desk.start()
-        async with await control_socket.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
-            await ours.ask("hello", events=True)
-            for _ in range(2):
-                assert len((await ours.ask("status"))["classes"]) == 5 * control_socket.MAX_WAITING_BYTES
-                assert [one["event"] async for one in _first(ours.events())] == ["connected"]
+    async with served(tmp_path, {"status": status, "hello": hello}) as (desk, ours):
+        await ours.ask("hello", events=True)
+        for _ in range(2):
+            assert len((await ours.ask("status"))["classes"]) == 5 * control_socket.MAX_WAITING_BYTES
+            assert [one["event"] async for one in _first(ours.events())] == ["connected"]
 
 
 async def _first(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
@@ -312,27 +294,20 @@ async def _first(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[st
         return
 
 
-@contextmanager
-def served(folder: Path, does: dict[str, control_socket.Do]) -> Iterator[control_socket.Control]:
-    """A control socket *folder*/s that does what a test needs."""
+@asynccontextmanager
+async def served(
+    folder: Path, does: dict[str, control_socket.Do]
+) -> AsyncIterator[tuple[control_socket.Control, control_socket.Client]]:
+    """A control socket *folder*/s that does what a test needs, and a client of it, for ten seconds."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "s"))
         listener.listen()
-        yield control_socket.Control(listener, does)
+        desk = control_socket.Control(listener, does)
+        await desk.start()
+        async with await control_socket.Client.connect(folder / "s") as ours, asyncio.timeout(10):
+            yield desk, ours
 
 
-def test_it_starts_by_its_path_without_any_package(tmp_path: Path) -> None:
-    code = (
-        "import sys, runpy; sys.argv = ['x', 'check', '--dir', sys.argv[2]];"
-        f"runpy.run_path({str(worker_process.PROGRAM)!r}, run_name='__main__');"
-        "print([one for one in sys.modules if 'site-packages' in str(getattr(sys.modules[one], '__file__', ''))])"
-    )
-    argv = [sys.executable, "-I", "-S", "-c", code, "x", str(tmp_path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.live
 def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Path) -> None:
     """Nobody's stream is touched, not even by name; what is wrong comes in words."""
     with Playout(tmp_path / "p") as playout, Receiver() as receiver, socket.create_server(("127.0.0.1", 0)) as mute:
@@ -345,7 +320,6 @@ def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Pa
         assert not playout.ask("try", url="http://127.0.0.1/x")["ok"]
 
 
-@pytest.mark.live
 def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Path) -> None:
     """A name may lead elsewhere than it did when the class was taken: what is asked is what is checked."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
@@ -364,15 +338,14 @@ def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Pa
         assert not playout.ask("try", url=receiver.url("c1"), networks=["everywhere"])["ok"]
 
 
-def test_a_request_at_which_something_unforeseen_happens_is_answered(tmp_path: Path) -> None:
+async def test_a_request_at_which_something_unforeseen_happens_is_answered() -> None:
     """Its connection goes on: the lease is passed on over it."""
 
     async def odd(_: dict[str, Any]) -> dict[str, Any]:
         raise AttributeError("odd")
 
     with socket.socket(socket.AF_UNIX) as listener:
-        desk = control_socket.Control(listener, {"timetable": odd})
-        answer = asyncio.run(desk._answer(b'{"do": "timetable", "id": 7}'))
+        answer = await control_socket.Control(listener, {"timetable": odd})._answer(b'{"do": "timetable", "id": 7}')
     assert answer == {"id": 7, "ok": False, "why": "a fault of the playout: AttributeError: odd"}
 
 
@@ -404,7 +377,7 @@ def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_
     assert ticked == ["bad", "bad rests", "good"]
 
 
-def test_a_client_that_has_gone_is_written_to_no_more(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_has_gone_is_written_to_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its answers come one after another; asyncio logs a line without time or sense for each write."""
     begun = asyncio.Event()
 
@@ -413,20 +386,13 @@ def test_a_client_that_has_gone_is_written_to_no_more(caplog: pytest.LogCaptureF
         await asyncio.sleep(0.05)
         return {}
 
-    async def gone(listener: socket.socket, path: str) -> None:
-        desk = control_socket.Control(listener, {"air": slow})
-        await desk.start()
-        _, writer = await asyncio.open_unix_connection(path)
+    async with served(tmp_path, {"air": slow}) as (desk, _):
+        _, writer = await asyncio.open_unix_connection(tmp_path / "s")
         writer.write(b'{"do": "air"}\n' * 30)
         await writer.drain()
         await begun.wait()
         writer.transport.abort()
-        await asyncio.wait(set(desk._clients), timeout=30)
-
-    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
-        listener.bind(f"{folder}/s")
-        listener.listen()
-        asyncio.run(gone(listener, f"{folder}/s"))
+        await async_wait_until(lambda: len(desk._clients) == 1, description="only the other client is left")
     assert "socket.send() raised exception" not in caplog.text
 
 

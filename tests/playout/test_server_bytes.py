@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +17,8 @@ from lectern.playout.rtmp.chunks import ChunkMessage, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, PublisherProtocol, Step
 from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, ReceiveBudget, Session
 from tests.marks import share
+from tests.playout.test_rtmp import NONCE, SHAKE, TARGET, split
 
-TARGET = target("rtmp://live.example/app/room?token=1")
-NONCE = bytes(HANDSHAKE_BYTES - 8)
-SHAKE = b"\x03" + bytes(range(256)) * 6 + bytes(HANDSHAKE_BYTES)
 BUDGET = settings(max_examples=share(0.5), deadline=None)
 PROTOCOL, COMMANDS = 2, 3
 WAYS = st.sampled_from([COMMANDS, 5, 63, 64, 70, 319, 320, 400, 65_599])
@@ -141,11 +138,6 @@ def _answers(asked: Body) -> Iterator[Body]:
 
 
 CUTS = st.lists(st.integers(0, 100_000), max_size=12)
-
-
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in pairwise(places)]
 
 
 def said(owed: bytes) -> list[ChunkMessage]:

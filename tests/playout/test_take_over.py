@@ -10,7 +10,7 @@ import pytest
 
 from lectern.playout import source, supervisor, worker_process
 from tests.playout import dying, flvs
-from tests.playout.receiver import Arrived, Receiver, Session
+from tests.playout.receiver import Receiver, sounds
 from tests.playout.stage import Playout
 from tests.waiting import wait_until
 
@@ -28,10 +28,6 @@ def on_air(playout: Playout, receiver: Receiver, path: Path, *, length_s: float 
         playout.air(name, path, receiver.url(name), start=start, length_s=length_s)
     wait_until(lambda: all(receiver.of(name) and receiver.of(name)[0].packets() for name in names), description="media")
     return names
-
-
-def sounds(session: Session) -> list[Arrived]:
-    return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
 
 
 def ended_exact(receiver: Receiver, names: list[str], tags: list[flvs.Tag]) -> None:

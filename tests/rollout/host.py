@@ -193,6 +193,13 @@ class Host:
         answered = self.step(step, wanted=wanted, fault=KILL.format(number=number))
         assert answered.code == -9, f"the fault did not fire: {answered}"
 
+    def dies(self, step: str, place: str, wanted: Fields | None = None) -> None:
+        """A step that dies where it would call *place* of `lectern.rollout`."""
+        fault = f"import os\nfrom lectern.rollout import {place.partition('.')[0]}\n"
+        fault += f"{place} = lambda *_: os.kill(os.getpid(), 9)\n"
+        answered = self.step(step, wanted=wanted, fault=fault)
+        assert answered.code == -9, f"the fault did not fire: {answered}"
+
     def told(self) -> Fields:
         """What `lectern rollout status` says of this host."""
         found: Fields = self.done("status", "--json", "--root", str(self.root))[self.role]
@@ -203,6 +210,22 @@ class Host:
         answered = self.step(step, *options, wanted=wanted)
         assert answered.code == 0, f"{step}: {answered.fields} {answered.errors[-3000:]}"
         return answered.fields
+
+    def roll_out(self, wanted: Fields | None = None) -> Fields:
+        """A backup, and a window; returns the answer of the window."""
+        self.done("backup", wanted=wanted)
+        return self.done("window", wanted=wanted)
+
+    def write(self, sql: str, *values: object) -> None:
+        """A row that a program has written meanwhile, or a table that was changed."""
+        with closing(sqlite3.connect(self.database, timeout=20)) as connection, connection:
+            connection.execute(sql, values)
+
+    def book(self, class_id: str, start: float, end: float) -> None:
+        """A class that the streamer has."""
+        columns = "class_id, video_url, push_url, start_time, end_time"
+        row = (class_id, "http://o/6666.flv", "rtmp://a/b", start, end)
+        self.write(f"INSERT INTO task_list ({columns}) VALUES (?, ?, ?, ?, ?)", *row)
 
     # -- what is there --------------------------------------------------------------------------------------------
 

@@ -16,10 +16,9 @@ from lectern.states import Backend, RenditionState, Resolution
 from lectern.wire.messages import Booking
 from lectern.wire.parser import parse
 from tests import laid
-from tests.rows import ended_in
+from tests.rows import commit, ended_in
 from tests.strategies import NOW
 
-P720 = Resolution.P720
 P720 = Resolution.P720
 OLD_TABLE = "CREATE TABLE video_list (record_id INTEGER, resolution varchar(10), status varchar(20))"
 WAITING_KEY, ORDER_KEY = "{record_id}_{resolution}", "class:{class_id}"
@@ -54,13 +53,11 @@ def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY)
 
 
 def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:
-    with transaction(engine) as connection:
-        return bookings.by_id(connection, class_ids)
+    return commit(engine, bookings.by_id, class_ids)
 
 
 def under_way(engine: Engine) -> list[RenditionRow]:
-    with transaction(engine) as connection:
-        return transcodings.under_way(connection)
+    return commit(engine, transcodings.under_way)
 
 
 def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
@@ -75,6 +72,5 @@ def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
 
 def messages(engine: Engine) -> list[str]:
     """The class_ids of the bookings in the inbox."""
-    with transaction(engine) as connection:
-        kept = inbox.claim(connection, journal, ["order"], limit=500, lease_s=0, now=NOW + 1)
+    kept = commit(engine, inbox.claim, journal, ["order"], limit=500, lease_s=0, now=NOW + 1)
     return [parse(one.body, (Booking,)).class_id for one in kept if one.command == "order"]

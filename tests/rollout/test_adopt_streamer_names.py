@@ -211,8 +211,6 @@ def test_a_database_in_the_store_is_left_alone(host: OldStreamer) -> None:
     engine = host.engine()
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-        from lectern.storage import cache_dir
-
         assert [one.kind for one in cache_dir.scan(host.video_root)] == ["rendition"]
     engine.dispose()
 

@@ -33,6 +33,7 @@ from tests.rollout.old_teacher import (
     planned,
     under_way,
 )
+from tests.rows import commit
 from tests.stage import Town, staged, wait_until
 from tests.strategies import NOW, booking
 
@@ -119,8 +120,7 @@ def test_lists_of_any_length_are_gone_through_in_slices(
 
 def test_a_class_that_is_known_here_is_not_touched(client: redis.Redis, engine: Engine) -> None:
     left_by_the_old_program(client, booking("c-1"))
-    with transaction(engine) as connection:
-        bookings.add(connection, [(booking("c-1"), BookingState.PLACED)], NOW - 9)
+    commit(engine, bookings.add, [(booking("c-1"), BookingState.PLACED)], NOW - 9)
     before = orders_of(engine, "c-1")
     assert adopt(engine, client) == []
     assert orders_of(engine, "c-1") == before
@@ -231,8 +231,7 @@ def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engi
     """Under way: the class waits on, and the deadline stays. Settled: the booking flow decides by its table, once."""
     begun(engine, state)
     left_by_the_old_program(client, booking("c-1"))
-    with transaction(engine) as connection:
-        before = transcodings.states(connection, [(6666, P720)])
+    before = commit(engine, transcodings.states, [(6666, P720)])
     said = adopt(engine, client)
     if state is RenditionState.TRANSCODING:
         assert orders_of(engine, "c-1")["c-1"].state is BookingState.WAITING
@@ -317,8 +316,7 @@ def test_the_plan_says_what_will_be_done_and_changes_nothing(client: redis.Redis
         client.set(f"class:{class_id}", booking(class_id).to_json())
     client.set("class:c-5", booking("c-5", start_time=NOW - 90, end_time=NOW - 30).to_json())
     client.set("class:c-6", "no booking")
-    with transaction(engine) as connection:
-        bookings.add(connection, [(booking("c-4"), BookingState.PLACED)], NOW)
+    commit(engine, bookings.add, [(booking("c-4"), BookingState.PLACED)], NOW)
     before = old_databases.dump(file)
     there = {name: client.dump(name) for name in client.scan_iter()}
     plan = planned(engine, client)

@@ -15,12 +15,7 @@ from lectern.errors import Misuse
 from lectern.rollout import env_file, files, settings_files
 from lectern.settings import Common
 
-DOCUMENTED = {
-    "wget_path": "/usr/bin/wget",
-    "DOWNLOAD_RATE": "1000k",
-    "MAX_VIDEO_NUM": "1000",
-    "MAX_VIDEO_SIZE": "1000",
-}
+DOCUMENTED = {"wget_path": "/usr/bin/wget", "DOWNLOAD_RATE": "1000k", "MAX_VIDEO_NUM": "1000", "MAX_VIDEO_SIZE": "1000"}
 NAMES = ("wget_path", "MAX_VIDEO_SIZE", "A", "B")
 ODD = ["'", '"', "\\", "\\'", "#", "${A}", "${", "$", "`id`", "a=b", "密码", "\ufeff"]
 BLANK = ["", " ", "a #b", "a\nb", "\r\n", "\t", "x y"]

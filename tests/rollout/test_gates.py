@@ -76,16 +76,6 @@ def refused(host: Host, wanted: Fields, *options: str) -> list[str]:
     return said
 
 
-def book(host: Host, class_id: str, start: float, end: float) -> None:
-    """A class in the old program's table."""
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        row = (class_id, "http://o/6666.flv", "rtmp://a/b", start, end)
-        connection.execute(
-            "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES (?, ?, ?, ?, ?)", row
-        )
-        connection.commit()
-
-
 def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields) -> None:
     before = host.everything()
     answer = host.done("preflight", wanted=wanted)
@@ -137,9 +127,7 @@ def test_no_step_of_check_changes_byte_of_host(tmp_path: Path, mode: str, prefec
         look("preflight", "backup", "open", "rollback")
         host.done("backup", wanted=wanted)
         look("preflight", "backup", "open", "rollback")
-        die = "import os\nfrom lectern.rollout.settings_files import SettingsFile\n"
-        die += "SettingsFile.apply = lambda _: os.kill(os.getpid(), 9)\n"
-        assert host.step("window", wanted=wanted, fault=die).code == -9
+        host.dies("window", "settings_files.SettingsFile.apply", wanted)
         look("preflight", "backup", "open", "rollback")
         host.done("window", wanted=wanted)
         host.ctl("stop", "all")
@@ -148,7 +136,7 @@ def test_no_step_of_check_changes_byte_of_host(tmp_path: Path, mode: str, prefec
 
 def test_all_that_is_in_the_way_is_said_at_once(host: Host, wanted: Fields) -> None:
     now = time.time()
-    book(host, "on-air", now - 600, now + 600)
+    host.book("on-air", now - 600, now + 600)
     (host.root / "releases" / "2.0.0" / ".complete").unlink()
     (host.programs / "idc_client.conf").unlink()
     wanted["user"] = "nobody-knows-me"
@@ -172,15 +160,15 @@ def test_all_that_is_in_the_way_is_said_at_once(host: Host, wanted: Fields) -> N
 def test_a_class_on_air_or_due_soon_is_in_the_way(host: Host, wanted: Fields) -> None:
     """With no quiet minutes only one that is on air; a backup may be made all the same."""
     now = time.time()
-    book(host, "over", now - 600, now - 1)
-    book(host, "later", now + 1900, now + 3000)
+    host.book("over", now - 600, now - 1)
+    host.book("later", now + 1900, now + 3000)
     host.done("preflight", wanted=wanted)
-    book(host, "due", now + 1700, now + 3000)
+    host.book("due", now + 1700, now + 3000)
     (one,) = refused(host, wanted)
     assert "class 'due'" in one
     assert "Roll out after" in one
     host.done("preflight", wanted={**wanted, "quiet_minutes": 0})
-    book(host, "on-air", now - 600, now + 600)
+    host.book("on-air", now - 600, now + 600)
     assert "class 'on-air'" in " ".join(refused(host, wanted))
     assert "class 'on-air'" in " ".join(refused(host, {**wanted, "quiet_minutes": 0}))
     host.done("backup", wanted=wanted)
@@ -189,8 +177,7 @@ def test_a_class_on_air_or_due_soon_is_in_the_way(host: Host, wanted: Fields) ->
 def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted: Fields, tmp_path: Path) -> None:
     """It airs on while the host is stopped; what it does not hold would be cut."""
     wanted["env"]["PLAYOUT_DIR"] = "playout"
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
+    host.roll_out(wanted)
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1"}
     (one,) = refused(host, newer)
@@ -202,7 +189,7 @@ def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted
     try:
         wait_until((folder / "playout.sock").exists, description="the playout is there")
         host.done("preflight", wanted=newer)
-        book(host, "c-7", time.time() - 60, time.time() + 600)
+        host.book("c-7", time.time() - 60, time.time() + 600)
         (one,) = refused(host, newer)
         assert "class 'c-7'" in one
         assert "the playout does not hold them (its lease has run out" in one
@@ -218,19 +205,14 @@ def test_the_playout_is_looked_for_where_it_is_provisioned(host: Host) -> None:
 def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: Fields) -> None:
     """The host is silent: nothing may keep it so."""
     host.done("backup", wanted=wanted)
-    die = "import os\nfrom lectern.rollout import release_link\n"
-    die += "release_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
-    assert host.step("window", wanted=wanted, fault=die).code == -9
-    book(host, "c-7", time.time() - 60, time.time() + 600)
+    host.dies("window", "release_link.apply", wanted)
+    host.book("c-7", time.time() - 60, time.time() + 600)
     assert host.done("preflight", wanted=wanted)["state"] == "half"
 
 
 def test_after_half_a_rollback_only_the_rest_of_it_may_come(host: Host, wanted: Fields) -> None:
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
-    die = "import os\nfrom lectern.rollout import release_link\n"
-    die += "release_link.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
-    assert host.step("rollback", wanted=wanted, fault=die).code == -9
+    host.roll_out(wanted)
+    host.dies("rollback", "release_link.take_back", wanted)
     (one,) = refused(host, wanted)
     assert "was begun and did not end" in one
     assert "rollback.yml" in one
@@ -267,19 +249,15 @@ def test_a_check_needs_neither_wget_nor_a_staged_release(host: Host, wanted: Fie
 
 
 def test_a_database_that_a_newer_release_wrote_is_in_the_way(host: Host, wanted: Fields) -> None:
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-        connection.execute("INSERT INTO alembic_version VALUES ('streamer_9999')")
-        connection.commit()
+    host.write("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    host.write("INSERT INTO alembic_version VALUES ('streamer_9999')")
     said = refused(host, wanted)
     assert "a newer release wrote it (revision streamer_9999" in " ".join(said)
 
 
 def test_a_missing_database_or_one_with_a_wrong_table_is_in_the_way(host: Host, wanted: Fields) -> None:
     host.ctl("stop", "all")
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute("ALTER TABLE task_list RENAME COLUMN push_url TO pushed")
-        connection.commit()
+    host.write("ALTER TABLE task_list RENAME COLUMN push_url TO pushed")
     assert any("no column push_url" in one for one in refused(host, wanted))
     wanted["database"] = str(host.code / "other.db")
     assert any("the old program's database is not there" in one for one in refused(host, wanted))
@@ -293,20 +271,17 @@ def test_a_database_that_lacks_a_class_is_in_the_way(tmp_path: Path, prefect: st
     )
     with a_host(tmp_path, "teacher") as host:
         wanted = wish(host, database, prefect)
-        host.done("backup", wanted=wanted)
-        host.done("window", wanted=wanted)
+        host.roll_out(wanted)
         other, later = {**wanted, "database": str(host.code / "other.db")}, time.time() + 9000
-        with closing(sqlite3.connect(host.database, timeout=20)) as connection, connection:
-            connection.executemany(add, [("c-over", "ready", 2), ("c-no", "refused", later)])
+        host.write(add, "c-over", "ready", 2)
+        host.write(add, "c-no", "refused", later)
         host.done("preflight", wanted=other)
-        with closing(sqlite3.connect(host.database, timeout=20)) as connection, connection:
-            connection.execute(add, ("c-7", "ready", later))
+        host.write(add, "c-7", "ready", later)
         said = " ".join(refused(host, other))
         assert f"'c-7': booked in {host.database}, and not in {other['database']}" in said
         assert "-e rollout_other_database=true" in said
         host.done("preflight", wanted={**other, "other_database": True})
-        with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-            connection.execute("VACUUM INTO ?", (other["database"],))
+        host.write("VACUUM INTO ?", other["database"])
         host.done("preflight", wanted=other)
 
 
@@ -363,13 +338,9 @@ def test_too_small_a_disk_is_in_the_way(host: Host, wanted: Fields, monkeypatch:
 def test_a_streamer_whose_classes_are_over_for_the_new_program_may_be_stopped(host: Host, wanted: Fields) -> None:
     """What our own program knows of a class counts more than its times."""
     now = time.time()
-    book(host, "c-7", now - 60, now + 600)
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute(
-            "CREATE TABLE class_list (class_id TEXT PRIMARY KEY, video_id TEXT NOT NULL, site TEXT, state TEXT)"
-        )
-        connection.execute("INSERT INTO class_list VALUES ('c-7', '6666', NULL, 'cancelled')")
-        connection.commit()
+    host.book("c-7", now - 60, now + 600)
+    host.write("CREATE TABLE class_list (class_id TEXT PRIMARY KEY, video_id TEXT NOT NULL, site TEXT, state TEXT)")
+    host.write("INSERT INTO class_list VALUES ('c-7', '6666', NULL, 'cancelled')")
     host.done("preflight", wanted=wanted)
 
 

@@ -243,6 +243,7 @@ def test_what_keeps_the_window_from_beginning_is_told_at_once(host: Host) -> Non
     assert answered.code == 2
     assert "no backup" in answered.msg
     assert host.states() == {"idc_client": "RUNNING"}
+    assert not (host.root / "current").exists()
 
 
 def test_a_check_has_an_answer_for_each_task_and_changes_nothing(host: Host) -> None:

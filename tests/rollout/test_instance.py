@@ -1,11 +1,9 @@
 """An instance holds all that a rollout runs, and one link switches it; the old .env gets what the note says."""
 
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,8 +20,7 @@ DOCUMENTED = "\nwget_path=/usr/bin/wget\nDOWNLOAD_RATE=1000k\nMAX_VIDEO_NUM=1000
 
 def rolled_out(host: Host, wanted: Fields) -> Path:
     """Roll out what is *wanted*; returns its instance."""
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
+    host.roll_out(wanted)
     host.done("verify", wanted=wanted)
     return (host.root / "current").resolve()
 
@@ -44,9 +41,7 @@ def test_the_old_env_gets_the_documented_lines_and_the_programs_file_all_others(
 
 def test_it_is_written_before_the_stop(host: Host) -> None:
     host.done("backup")
-    die = "import os\nfrom lectern.rollout import supervisord\n"
-    die += "supervisord.Supervisord.stop_all = lambda _: os.kill(os.getpid(), 9)\n"
-    assert host.step("window", fault=die).code == -9
+    host.dies("window", "supervisord.Supervisord.stop_all")
     assert host.states() == {"idc_client": "RUNNING"}
     (instance,) = (host.root / "instances").iterdir()
     assert {one.name for one in instance.iterdir()} == {"venv", "settings.env", "program.conf"}
@@ -113,8 +108,7 @@ def test_where_the_release_before_is_gone_nothing_is_stopped_whatever_becomes_of
 
 @pytest.fixture
 def new(host: Host) -> Host:
-    host.done("backup")
-    host.done("window")
+    host.roll_out()
     return host
 
 
@@ -140,8 +134,7 @@ def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
     """A way back has no vault, so only the host knows what is to be blotted out."""
     wanted = host.wanted(redis_url="redis://lectern:hidden%2Fpass@127.0.0.1:1/0")
     wanted["env"] |= {"PREFECT_API_AUTH_STRING": "admin:hidden words"}
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
+    host.roll_out(wanted)
     leak = "from lectern.errors import CallAPerson\nfrom lectern.rollout import rollback, verify\n"
     leak += "def told(*_, **__): raise CallAPerson('it says admin:hidden words, hidden/pass, streamer1')\n"
     for step in ("rollback", "verify"):
@@ -166,8 +159,7 @@ def test_it_changes_nothing(new: Host) -> None:
     new.told()
     assert new.everything() == before
     new.ctl("stop", "all")
-    with closing(sqlite3.connect(new.database)) as connection:
-        connection.execute("SELECT 1")
+    new.write("SELECT 1")
     before = new.everything()
     faults(new)
     assert new.everything() == before
@@ -182,9 +174,7 @@ def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
     (settings,) = new.root.glob("instances/*/settings.env")
     settings.write_text("STREAMER_NAME=other\n")
     (new.code / ".env").write_text("wget_path=/usr/bin/wget\n")
-    with closing(sqlite3.connect(new.database, timeout=20)) as connection:
-        connection.execute("DROP TABLE dir_info")
-        connection.commit()
+    new.write("DROP TABLE dir_info")
     new.ctl("stop", "lectern-streamer")
     said = " ".join(faults(new))
     for words in (

@@ -8,7 +8,7 @@ import redis
 from tests.effects.redis_servers import url_of
 from tests.rollout.host import NOTES, Host, a_host
 from tests.rollout.steps import Fields
-from tests.rollout.test_rollback import booked, classes, finished
+from tests.rollout.test_rollback import classes
 from tests.rollout.test_window import program_pid
 from tests.rollout.test_window_teacher import RULES, client, host, is_new, keys, wanted
 
@@ -53,7 +53,7 @@ def test_a_rollback_takes_the_window_of_a_streamer_back(tmp_path: Path, number: 
 def test_a_change_of_settings_goes_back_or_on(tmp_path: Path, number: int) -> None:
     """It stops nothing, so its window has fewer lines."""
     with a_host(tmp_path) as host:
-        finished(host)
+        host.roll_out()
         pid, wanted = program_pid(host, "lectern-streamer"), host.wanted()
         wanted["env"]["DOWNLOAD_RATE"] = "2000k"
         host.done("backup", wanted=wanted)
@@ -88,8 +88,8 @@ def test_a_rollback_goes_on_where_it_was(tmp_path: Path, restore: bool, number: 
     """Also where it restores the database: what the old program wrote after the first try is not thrown away."""
     with a_host(tmp_path) as host:
         before = host.tree()
-        finished(host)
-        booked(host)
+        host.roll_out()
+        host.book("new", 1, 2)
         wanted = host.wanted(restore_database=restore)
         host.killed("rollback", number, wanted=wanted)
         assert host.step("window").code == 2, "a window may not go over a half rollback"
@@ -110,5 +110,5 @@ def test_a_window_writes_so_many_lines(tmp_path: Path, host: Host, wanted: Field
 def test_a_rollback_writes_so_many_lines(tmp_path: Path) -> None:
     for restore in (False, True):
         with a_host(tmp_path / str(restore)) as host:
-            finished(host)
+            host.roll_out()
             assert lines_of(host, "rollback", wanted=host.wanted(restore_database=restore)) == LINES + 2 * restore

@@ -59,6 +59,13 @@ def told(*words: str) -> dict[str, object]:
     return found
 
 
+def backup(folder: Path, name: str, manifest: dict[str, object] | bytes) -> None:
+    """One that was made before."""
+    content = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+    (folder / f"streamer-{name}").mkdir(parents=True)
+    (folder / f"streamer-{name}" / disk.MANIFEST).write_bytes(content)
+
+
 def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: Path, folder: Path) -> None:
     found = told("streamer")
     path = Path(str(found["folder"]))
@@ -100,9 +107,7 @@ def test_people_are_told_sizes_and_rows_and_the_prefect_database_is_backed_up_to
 
 def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(live: Path, folder: Path) -> None:
     for number in range(4):
-        (folder / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
-        manifest = {"name": "streamer-streamer1", "made_at": number}
-        (folder / f"streamer-streamer1-2020010{number}T000000Z" / "manifest.json").write_text(json.dumps(manifest))
+        backup(folder, f"streamer1-2020010{number}T000000Z", {"name": "streamer-streamer1", "made_at": number})
     (folder / "streamer-streamer1-20200109T000000Z.part").mkdir()
     (folder / "teacher-t-20200101T000000Z").mkdir()
     found = told("streamer", "--keep", "2")
@@ -117,9 +122,8 @@ def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(liv
 def test_the_backup_that_is_made_stays_though_older_ones_look_newer(live: Path, folder: Path) -> None:
     """The clock was ahead for some nights, and is set back: no night may take its own backup away."""
     for number in range(2):
-        ahead = folder / f"streamer-streamer1-2099010{number + 1}T000000Z"
-        ahead.mkdir(parents=True)
-        (ahead / disk.MANIFEST).write_text(json.dumps({"name": "streamer-streamer1", "made_at": 4e9 + number}))
+        manifest = {"name": "streamer-streamer1", "made_at": 4e9 + number}
+        backup(folder, f"streamer1-2099010{number + 1}T000000Z", manifest)
     found = told("streamer", "--keep", "2")
     assert found["pruned"] == []
     assert Path(str(found["folder"])).is_dir()
@@ -128,9 +132,7 @@ def test_the_backup_that_is_made_stays_though_older_ones_look_newer(live: Path, 
 def test_a_backup_whose_manifest_is_damaged_is_named_and_hides_no_other(live: Path, folder: Path) -> None:
     """Each later night would fail at it, and the age of the newest one would be told as infinite."""
     for number, content in enumerate([b"", b"[]", b"\xff"]):
-        odd = folder / f"streamer-streamer1-2026010{number}T000000Z"
-        odd.mkdir(parents=True)
-        (odd / disk.MANIFEST).write_bytes(content)
+        backup(folder, f"streamer1-2026010{number}T000000Z", content)
     said = typed("streamer").stdout
     for number in range(3):
         assert f"streamer-streamer1-2026010{number}T000000Z: its manifest cannot be read" in said
@@ -248,9 +250,8 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
     folder.mkdir()
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": math.inf}
     for number, copied_at in ((10, 0), (20, 25), (30, 0)):
-        (folder / f"streamer-s-{number}").mkdir()
         manifest = {"name": "streamer-s", "made_at": number, "copied_at": copied_at}
-        (folder / f"streamer-s-{number}" / "manifest.json").write_text(json.dumps(manifest))
+        backup(folder, f"s-{number}", manifest)
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
     (folder / "streamer-s-30" / "manifest.json").write_text("{")
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
@@ -304,15 +305,23 @@ def sftp_server(root: Path) -> Iterator[nightly.CopyTarget]:
         thread.join(30)
 
 
+def to(target: nightly.CopyTarget) -> tuple[str, ...]:
+    return "--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts)
+
+
+def older(there: Path) -> None:
+    """Three copies of this host that were made before."""
+    for number in range(3):
+        (there / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
+        (there / f"streamer-streamer1-2020010{number}T000000Z" / "task_list.db").touch()
+
+
 def test_a_copy_goes_off_the_host_whole_and_the_oldest_there_go_too(live: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    for number in range(3):
-        (there / "lectern" / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
-        (there / "lectern" / f"streamer-streamer1-2020010{number}T000000Z" / "task_list.db").touch()
+    older(there / "lectern")
     (there / "lectern" / "streamer-streamer10-20200101T000000Z").mkdir()
     with sftp_server(there) as target:
-        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
-        found = told("streamer", "--keep", "2", *words)
+        found = told("streamer", "--keep", "2", *to(target))
     path = Path(str(found["folder"]))
     assert sha256(there / "lectern" / path.name / "task_list.db") == found["sha256"]
     assert {one.name for one in (there / "lectern").iterdir()} == {
@@ -327,14 +336,11 @@ def test_a_copy_goes_off_the_host_whole_and_the_oldest_there_go_too(live: Path, 
 def test_the_oldest_there_go_however_much_else_is_in_the_folder(live: Path, tmp_path: Path) -> None:
     """All hosts of a site copy into one folder."""
     there = tmp_path / "there" / "lectern"
-    for number in range(3):
-        (there / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
-        (there / f"streamer-streamer1-2020010{number}T000000Z" / "task_list.db").touch()
+    older(there)
     for number in range(400):
         (there / f"teacher-teacher{number}-20200101T000000Z").mkdir()
     with sftp_server(there.parent) as target:
-        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
-        found = told("streamer", "--keep", "2", *words)
+        found = told("streamer", "--keep", "2", *to(target))
     assert sorted(one.name for one in there.glob("streamer-*")) == [
         "streamer-streamer1-20200102T000000Z",
         Path(str(found["folder"])).name,
@@ -349,8 +355,7 @@ def test_what_a_copy_that_was_broken_off_has_left_there_goes_before_the_next_one
         (there / name / "task_list.db").write_bytes(b"x")
     (there / "streamer-streamer1-20200102T000000Z.part").mkdir()
     with sftp_server(there.parent) as target:
-        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
-        found = told("streamer", "--into", str(tmp_path / "my [old] backups"), *words)
+        found = told("streamer", "--into", str(tmp_path / "my [old] backups"), *to(target))
     assert found["failed"] is None
     assert {one.name for one in there.iterdir()} == {
         "streamer-streamer10-20200101T000000Z.part",
@@ -375,9 +380,7 @@ def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, fold
     with sftp_server(there) as target:
         assert target.known_hosts is not None
         target.known_hosts.write_text("")
-        done = typed(
-            "streamer", "--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts)
-        )
+        done = typed("streamer", *to(target))
     assert isinstance(done.exception, LecternError)
     assert "no copy of it is off this host" in done.exception.message
     assert "Host key verification failed" in done.exception.message

@@ -182,8 +182,7 @@ def test_a_teacher_on_postgresql_goes_there_and_back(server: URL, client: redis.
     execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (1, 'h', 'x', 'c-1')")
     second = wanted_of(teacher, server, client, version="2.0.1")
     teacher.stage_release("2.0.1")
-    teacher.done("backup", wanted=second)
-    teacher.done("window", wanted=second)
+    teacher.roll_out(second)
     execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (2, 'h', 'x', 'c-2')")
     refused = teacher.step("rollback", wanted={**second, "restore_database": True})
     assert refused.code == 2

@@ -1,9 +1,7 @@
 """A rollout of settings that need no restart: the program reads them anew, also while a class is on air."""
 
 import json
-import sqlite3
 import time
-from contextlib import closing
 
 import httpx
 import pytest
@@ -25,15 +23,8 @@ def wish(host: Host, **env: str) -> Fields:
 @pytest.fixture
 def new(host: Host) -> Host:
     """A host of this release, on which a class is on air that no playout holds."""
-    host.done("backup")
-    host.done("window")
-    now = int(time.time())
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute(
-            "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES (?, ?, ?, ?, ?)",
-            ("on air", "http://o/1.flv", "rtmp://a/b", now - 60, now + 3600),
-        )
-        connection.commit()
+    host.roll_out()
+    host.book("on air", int(time.time()) - 60, int(time.time()) + 3600)
     return host
 
 
@@ -119,8 +110,7 @@ def test_else_the_host_is_stopped_as_ever(new: Host) -> None:
 
 def test_a_program_that_died_since_is_started_anew_on_the_way_back(new: Host) -> None:
     wanted = wish(new, DOWNLOAD_RATE="2000k")
-    new.done("backup", wanted=wanted)
-    new.done("window", wanted=wanted)
+    new.roll_out(wanted)
     new.ctl("stop", PROGRAM)
     new.done("rollback", wanted={**wanted, "even_on_air": True})
     assert says(new)["DOWNLOAD_RATE"] == "1000k"

@@ -16,19 +16,7 @@ from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
-BOOK = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES ('new', 'u', 'p', 1, 2)"
-
-
-def finished(host: Host) -> None:
-    host.done("backup")
-    host.done("window")
-
-
-def booked(host: Host) -> None:
-    """The new program writes a row."""
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute(BOOK)
-        connection.commit()
+LEASE = "INSERT INTO lease_list (streamer, session, granted_at) VALUES ('streamer1', 's', 1)"
 
 
 def classes(host: Host) -> set[str]:
@@ -50,8 +38,8 @@ def test_before_anything_was_done_nothing_is_touched(host: Host) -> None:
 
 
 def test_what_was_written_since_the_window_stays(host: Host) -> None:
-    finished(host)
-    booked(host)
+    host.roll_out()
+    host.book("new", 1, 2)
     answer = host.done("rollback")
     assert "new" in classes(host)
     assert host.lost() == set()
@@ -60,17 +48,15 @@ def test_what_was_written_since_the_window_stays(host: Host) -> None:
 
 def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on(host: Host) -> None:
     before = host.tree()
-    finished(host)
-    die = "import os\nfrom lectern.rollout import release_link\n"
-    die += "release_link.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
-    assert host.step("rollback", fault=die).code == -9
+    host.roll_out()
+    host.dies("rollback", "release_link.take_back")
     host.done("rollback")
     host.is_old(before)
 
 
 def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exported_first(host: Host) -> None:
-    finished(host)
-    booked(host)
+    host.roll_out()
+    host.book("new", 1, 2)
     answer = host.done("rollback", wanted=host.wanted(restore_database=True))
     assert "new" not in classes(host)
     assert host.lost() == set()
@@ -83,8 +69,8 @@ def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exporte
 
 def test_a_database_whose_restore_is_asked_for_only_by_a_later_try_is_restored(host: Host) -> None:
     """That the program cannot live with the present one shows only when it runs again."""
-    finished(host)
-    booked(host)
+    host.roll_out()
+    host.book("new", 1, 2)
     fault = "from lectern.errors import TryAgain\nfrom lectern.rollout import takeover\n"
     fault += "def fails(_): raise TryAgain('odd')\ntakeover.undo = fails\n"
     assert "not all is back" in host.step("rollback", fault=fault).msg
@@ -99,18 +85,12 @@ def test_teacher_leaves_streamer_its_classes_and_it_airs_none_that_is_another_s(
     start = int(time.time()) + 3600
     with redis_server(tmp_path) as client:
         wanted = host.wanted(redis_url=url_of(client))
-        host.done("backup", wanted=wanted)
-        host.done("window", wanted=wanted)
-        with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-            connection.execute("INSERT INTO lease_list (streamer, session, granted_at) VALUES ('streamer1', 's', 1)")
-            for class_id, state in (("kept", "ready"), ("moved", "cancelled"), ("over", "aired")):
-                times = (start, start + 60) if state != "aired" else (1, 2)
-                row = (class_id, "http://o/6.flv", "rtmp://a/b", *times, state)
-                task = "class_id, video_url, push_url, start_time, end_time, status"
-                connection.execute(f"INSERT INTO task_list ({task}) VALUES (?, ?, ?, ?, ?, ?)", row)
-                cited = (class_id, "6", state)
-                connection.execute("INSERT INTO class_list (class_id, video_id, state) VALUES (?, ?, ?)", cited)
-            connection.commit()
+        host.roll_out(wanted)
+        host.write(LEASE)
+        for class_id, state in (("kept", "ready"), ("moved", "cancelled"), ("over", "aired")):
+            host.book(class_id, *((start, start + 60) if state != "aired" else (1, 2)))
+            host.write("UPDATE task_list SET status = ? WHERE class_id = ?", state, class_id)
+            host.write("INSERT INTO class_list (class_id, video_id, state) VALUES (?, '6', ?)", class_id, state)
         client.hset("streamers", "streamer1", '{"at": 1}')
         client.hset("streamers:lease", "streamer1", "s")
         answer = host.done("rollback", wanted=wanted)
@@ -124,10 +104,8 @@ def test_teacher_leaves_streamer_its_classes_and_it_airs_none_that_is_another_s(
 
 def test_a_teacher_that_cannot_be_told_is_named_and_the_next_try_goes_on(host: Host) -> None:
     """The old program runs again all the same."""
-    finished(host)
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute("INSERT INTO lease_list (streamer, session, granted_at) VALUES ('streamer1', 's', 1)")
-        connection.commit()
+    host.roll_out()
+    host.write(LEASE)
     failed = host.step("rollback")
     assert failed.code == 1
     assert "classes: " in failed.fields["msg"]
@@ -146,7 +124,7 @@ def test_an_older_copy_never_takes_the_place_of_a_database_that_the_window_did_n
 
 
 def test_of_a_file_that_a_person_edited_since_only_our_values_are_taken_back(host: Host) -> None:
-    finished(host)
+    host.roll_out()
     env = host.code / ".env"
     env.write_text(env.read_text().replace("MAX_VIDEO_NUM=1000", "MAX_VIDEO_NUM=7") + "\nPERSON=1\n")
     answer = host.done("rollback")
@@ -156,7 +134,7 @@ def test_of_a_file_that_a_person_edited_since_only_our_values_are_taken_back(hos
 
 
 def test_a_supervisor_file_that_a_person_wrote_since_stays(host: Host) -> None:
-    finished(host)
+    host.roll_out()
     person = "[program:idc_client]\ncommand=/bin/sleep 1000\nstartsecs=0\n"
     (host.programs / "idc_client.conf").write_text(person)
     answer = host.done("rollback")
@@ -170,7 +148,7 @@ def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_nex
     host.ctl("update")
     wait_until(lambda: host.states().get("idc_client") == "RUNNING", description="it runs")
     before = host.tree()
-    finished(host)
+    host.roll_out()
     (host.code / "run.sh").write_text("echo my last words >&2; exit 3\n")
     quick = "from lectern.rollout import supervisord\n"
     quick += "supervisord.as_before.__defaults__ = (4.0, supervisord.no_beat)\n"
@@ -186,7 +164,7 @@ def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_nex
 
 def test_after_a_rollback_the_same_rollout_can_be_done_again(host: Host) -> None:
     before = host.tree()
-    finished(host)
+    host.roll_out()
     host.done("rollback")
     assert host.done("backup")["changed"], "a used backup is not the one of the next try"
     host.done("window")
@@ -198,7 +176,7 @@ def test_after_a_rollback_the_same_rollout_can_be_done_again(host: Host) -> None
 
 
 def test_a_backup_that_is_gone_is_missed_before_anything_is_stopped(host: Host) -> None:
-    finished(host)
+    host.roll_out()
     (backup,) = (host.root / "rollout" / "backups").iterdir()
     backup.rename(host.folder / "elsewhere")
     answered = host.step("rollback")
@@ -211,7 +189,7 @@ def test_a_backup_that_is_gone_is_missed_before_anything_is_stopped(host: Host) 
 
 def test_with_other_values_in_the_inventory_the_last_rollout_can_still_be_taken_back(host: Host) -> None:
     before = host.tree()
-    finished(host)
+    host.roll_out()
     other = host.wanted()
     other["env"] = {**other["env"], "MAX_VIDEO_NUM": "5"}
     answer = host.done("rollback", wanted=other)
@@ -222,7 +200,7 @@ def test_with_other_values_in_the_inventory_the_last_rollout_can_still_be_taken_
 
 
 def test_a_check_changes_nothing(host: Host) -> None:
-    finished(host)
+    host.roll_out()
     before = host.everything()
     assert host.done("rollback", "--check")["changed"]
     assert host.everything() == before
@@ -235,7 +213,7 @@ def test_a_check_changes_nothing(host: Host) -> None:
 def test_who_asks_for_the_end_of_a_rollback_waits_for_it(host: Host) -> None:
     """Half the way back is no place to stop at."""
     before = host.tree()
-    finished(host)
+    host.roll_out()
     step = host.begin("rollback")
     log = host.root / "rollout" / "journal.jsonl"
     wait_until(lambda: '"rollback"' in log.read_text(), description="the rollback is begun")

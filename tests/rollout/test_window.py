@@ -28,8 +28,7 @@ def program_pid(host: Host, name: str) -> int:
 
 def test_a_streamer_becomes_new_and_then_old_again(host: Host) -> None:
     before = host.tree()
-    host.done("backup")
-    answer = host.done("window")
+    answer = host.roll_out()
     assert answer["changed"]
     assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "4", "5", "6", "7", "8", "8"]
     rounding_s = 0.0005 * (len(answer["steps"]) + 1)  # each is told in milliseconds
@@ -41,8 +40,7 @@ def test_a_streamer_becomes_new_and_then_old_again(host: Host) -> None:
 
 
 def test_what_is_finished_is_not_stopped_again(host: Host) -> None:
-    host.done("backup")
-    host.done("window")
+    host.roll_out()
     pid, lines = program_pid(host, "lectern-streamer"), journal(host)
     for step in ("backup", "window"):
         assert not host.done(step)["changed"]
@@ -73,16 +71,6 @@ def test_a_rollback_does_not_end_a_backup(host: Host) -> None:
     wait_until(lambda: '"backup"' in journal(host), description="the backup is under way")
     assert not host.done("rollback")["changed"]
     assert backup.answered().code == 0
-
-
-def test_without_a_backup_nothing_is_stopped(host: Host) -> None:
-    before = host.everything()
-    answered = host.step("window")
-    assert answered.code == 2
-    assert "no backup" in answered.msg
-    assert host.states() == {"idc_client": "RUNNING"}
-    assert not (host.root / "current").exists()
-    assert before.keys() <= host.everything().keys()
 
 
 def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_told(host: Host) -> None:
@@ -171,8 +159,7 @@ def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
         "pair:pair_01": "RUNNING",
     }
     wait_until(lambda: host.states() == {**expected, "idc_client": "RUNNING"}, description="all are at work")
-    host.done("backup")
-    host.done("window")
+    host.roll_out()
     assert host.states() == {**expected, "lectern-streamer": "RUNNING"}
     host.done("rollback")
     assert host.states() == {**expected, "idc_client": "RUNNING"}
@@ -181,8 +168,7 @@ def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
 
 def test_an_old_program_that_was_stopped_by_hand_is_not_started_by_a_rollback(host: Host) -> None:
     host.ctl("stop", "idc_client")
-    host.done("backup")
-    host.done("window")
+    host.roll_out()
     host.done("rollback")
     assert host.states() == {"idc_client": "STOPPED"}
 
@@ -199,12 +185,7 @@ def test_a_window_that_was_killed_behind_its_work_is_finished_without_another_st
 
 def test_a_class_that_was_booked_since_preflight_keeps_the_window_from_beginning(host: Host) -> None:
     host.done("backup")
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        row = ("late", "http://o/6666.flv", "rtmp://a/b", time.time() + 60, time.time() + 600)
-        connection.execute(
-            "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES (?, ?, ?, ?, ?)", row
-        )
-        connection.commit()
+    host.book("late", time.time() + 60, time.time() + 600)
     answered = host.step("window")
     assert answered.code == 1
     assert "class 'late'" in answered.msg
@@ -241,8 +222,7 @@ def upgraded(host: Host) -> Fields:
     host.stage_release("2.0.1")
     newer = host.wanted(version="2.0.1")
     for wanted in (host.wanted(), newer):
-        host.done("backup", wanted=wanted)
-        host.done("window", wanted=wanted)
+        host.roll_out(wanted)
     return newer
 
 
@@ -279,22 +259,15 @@ def test_a_backup_of_each_rollout_that_stands_is_kept(host: Host) -> None:
         if version != "2.0.0":
             host.stage_release(version)
         wanted = host.wanted(version=version, keep=1)
-        host.done("backup", wanted=wanted)
-        host.done("window", wanted=wanted)
+        host.roll_out(wanted)
     for version in ("2.0.1", "2.0.0"):
         host.done("rollback", wanted=host.wanted(version=version))
     host.is_old(before)
 
 
 def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) -> None:
-    host.done("backup")
-    host.done("window")
-    now = int(time.time())
-    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
-        connection.execute(
-            f"INSERT INTO task_list (class_id, start_time, end_time) VALUES ('live', {now - 9}, {now + 900})"
-        )
-        connection.commit()
+    host.roll_out()
+    host.book("live", int(time.time()) - 9, int(time.time()) + 900)
     for option in ("--check", None):
         answered = host.step("rollback", *([option] if option else []))
         assert "class 'live'" in answered.msg
@@ -307,8 +280,7 @@ def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) ->
 def test_a_journal_and_a_backup_of_a_newer_release_can_be_read(host: Host) -> None:
     """The older release goes on from what a newer one has written, whatever was added there."""
     before = host.tree()
-    host.done("backup")
-    host.done("window")
+    host.roll_out()
     log = host.root / "rollout/journal.jsonl"
     log.write_text(log.read_text().replace('"step":', '"mood": "glad", "step":'))
     (stored,) = (host.root / "rollout/backups").glob("*/wanted.json")
@@ -322,9 +294,7 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     newer = host.wanted(version="2.0.1")
     host.done("backup")
     host.done("backup", wanted=newer)
-    die = "import os\nfrom lectern.rollout import release_link\n"
-    die += "release_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
-    assert host.step("window", fault=die).code == -9
+    host.dies("window", "release_link.apply")
     answered = host.step("window", wanted=newer)
     assert answered.code == 2
     assert "streamer-2.0.0" in answered.msg

@@ -89,8 +89,7 @@ def is_new(host: Host, wanted: Fields, client: redis.Redis) -> None:
 
 def test_a_teacher_becomes_new_and_then_old_again(host: Host, wanted: Fields, client: redis.Redis) -> None:
     before, kept = host.tree(), keys(client)
-    host.done("backup", wanted=wanted)
-    answer = host.done("window", wanted=wanted)
+    answer = host.roll_out(wanted)
     assert [one["step"].split()[0] for one in answer["steps"]] == ["1", "1", "2", "3", "4", "4", "5", "6", "6"]
     is_new(host, wanted, client)
     assert (host.code / ".env").read_text() == ENV, "the note adds nothing to it"
@@ -112,8 +111,7 @@ def test_a_new_database_belongs_to_the_user_of_the_program(host: Host, wanted: F
 
 
 def test_keys_that_were_made_since_get_old_names_too(host: Host, wanted: Fields, client: redis.Redis) -> None:
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
+    host.roll_out(wanted)
     client.rpush("7777_480P", "c-9")
     host.done("rollback", wanted=wanted)
     assert client.lrange("waiting:7777:480P", 0, -1) == [b"c-9"]
@@ -209,8 +207,7 @@ def test_what_is_no_config_is_found_before_anything(host: Host, wanted: Fields) 
 
 def test_from_one_release_to_the_next_a_class_that_is_not_placed_is_not_in_the_way(host: Host, wanted: Fields) -> None:
     """The silence is seconds, and what comes in it is kept."""
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
+    host.roll_out(wanted)
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1", "quiet_minutes": 600}
     assert "not yet placed on a streamer" not in host.step("preflight", wanted=newer).msg
@@ -220,15 +217,12 @@ def test_an_upgrade_and_its_way_back_leave_the_keys_and_requests_of_the_release_
     host: Host, wanted: Fields, client: redis.Redis
 ) -> None:
     """What the first rollout took over is ours: nothing is renamed once more, and no request counts as made."""
-    host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
-    with closing(sqlite3.connect(host.database)) as connection, connection:
-        connection.execute("UPDATE video_list SET attempt = 1, deadline = NULL, requested_at = NULL")
+    host.roll_out(wanted)
+    host.write("UPDATE video_list SET attempt = 1, deadline = NULL, requested_at = NULL")
     before, asked = keys(client), rows(host, "SELECT * FROM video_list")
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1"}
-    host.done("backup", wanted=newer)
-    host.done("window", wanted=newer)
+    host.roll_out(newer)
     assert (keys(client), rows(host, "SELECT * FROM video_list")) == (before, asked)
     host.done("rollback", wanted=newer)
     assert keys(client) == before

@@ -1,6 +1,6 @@
 """What the tests of flows stand on: real servers, resident processes as children, the platform at the other end."""
 
-from tests.stage.children import UP_S, Child, ffmpegs_of
+from tests.stage.children import UP_S, Child, running_with
 from tests.stage.gate import Gate
 from tests.stage.hosts import SECRET
 from tests.stage.seen import PROMPT_S, STAGES, Stage, staged
@@ -17,7 +17,7 @@ __all__ = [
     "Stage",
     "Town",
     "answers",
-    "ffmpegs_of",
+    "running_with",
     "staged",
     "wait_until",
 ]

@@ -99,11 +99,13 @@ class Child:
         os.kill(self.pid, signal.SIGCONT)
 
 
-def ffmpegs_of(words: str) -> list[int]:
-    """The ids of the ffmpegs that have *words* in their command line."""
+def running_with(*words: str, name: str = "") -> list[int]:
+    """The processes that have all *words* in their command line, and are called *name*, if that is given."""
     found = []
     for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        if "ffmpeg" in command and words in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+        is_called = name in ("", process.info["name"]) or f"-m town.doubles {name} " in command
+        is_there = process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE
+        if is_there and is_called and all(word in command for word in words):
             found.append(int(process.pid))
     return found

@@ -41,14 +41,7 @@ class Hosts:
         self.playout_first = False  # as on a host, before the other processes; it takes the cores of other tests
         self._initialised: set[str] = set()
         self._children: list[Child] = []
-        channels = [
-            *PUBLISHED,
-            "order_result",
-            "change_result",
-            "cancel_result",
-            "class_event",
-            "alarm",
-        ]
+        channels = [*PUBLISHED, "order_result", "change_result", "cancel_result", "class_event", "alarm"]
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}
         self.ear = Ear(town.redis_url, self.channels["order_result"], self.channels["alarm"])
         self.oss = self.transcoder(

@@ -40,11 +40,7 @@ class Night:
         def raised() -> list[Fields]:
             return [one for one in self.stage.alarms(code, **fields) if one["at"] >= since and words in one["message"]]
 
-        found = wait_until(
-            raised,
-            timeout_s=90,
-            description=f"{code} is alarmed: {words}, {fields}",
-        )[0]
+        found = wait_until(raised, timeout_s=90, description=f"{code} is alarmed: {words}, {fields}")[0]
         assert found["runbook"] == CODES[code].runbook
         assert runbook.section(found["runbook"])
         return found

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from flows.host import StreamerHost, TeacherHost
+from flows.host import Host, StreamerHost, TeacherHost
 from lectern.db.engine import open_database
 from tests import laid, marks
 from tests.faults import hosts
@@ -85,6 +86,13 @@ def streamer(tmp_path: Path) -> Iterator[StreamerHost]:
     engine = laid.opened("streamer", tmp_path / "task_list.db")
     yield hosts.streamer(engine, root, max_bytes=1 << 40, max_num=1000)
     engine.dispose()
+
+
+@pytest.fixture(params=["teacher", "streamer"])
+def host(request: pytest.FixtureRequest) -> Host[Any]:
+    """One of the two, for what holds of both."""
+    found: Host[Any] = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
 from lectern.ecs.transcode import Job, JobReport
 from lectern.states import Resolution
-from tests.effects.conftest import running_with
+from tests.stage import running_with
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"
 UP = "/up/6666/6666_240P.flv"

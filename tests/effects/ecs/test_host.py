@@ -34,8 +34,9 @@ from lectern.errors import (
 from lectern.states import Resolution
 from lectern.storage.oss import OssKey, UploadTarget
 from tests.answering import Answer, serving
-from tests.effects.conftest import Origin, running_with
+from tests.effects.conftest import Origin
 from tests.effects.ecs.at_work import encoders, stand_in, transcode
+from tests.stage import running_with
 from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live

@@ -77,17 +77,9 @@ def half_a_recording(path: Path, what: str) -> bytes:
     """A recording of *what* there is in it."""
     if what != "sound and a cover":
         return make_recording(path, video=what == "a picture alone", audio=what == "sound alone").read_bytes()
-    cover = (
-        "-f",
-        "lavfi",
-        "-i",
-        "color=size=64x64:rate=1:duration=1",
-        "-c:v",
-        "mjpeg",
-        "-disposition:v",
-        "attached_pic",
-    )
-    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", "sine=duration=4", *cover, "-c:a", "aac"]
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", "sine=duration=4"]
+    argv += ["-f", "lavfi", "-i", "color=size=64x64:rate=1:duration=1"]
+    argv += ["-c:v", "mjpeg", "-disposition:v", "attached_pic", "-c:a", "aac"]
     subprocess.run([*argv, "-f", "mp4", str(path)], check=True, timeout=60)
     return path.read_bytes()
 
@@ -450,14 +442,15 @@ async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
     assert [one.method for one in liar.requests] == ["HEAD"]
 
 
-async def test_an_upload_that_is_not_allowed_calls_a_person(
-    connection: ssh.SshConnection, job: Job, origin: Origin
+@pytest.mark.parametrize(("status", "error", "tries"), [(403, CallAPerson, 1), (503, TryAgain, ecs_transcode.UPLOADS)])
+async def test_an_upload_that_is_not_allowed_calls_a_person_and_a_server_that_stays_busy_is_at_fault(
+    connection: ssh.SshConnection, job: Job, origin: Origin, status: int, error: type[LecternError], tries: int
 ) -> None:
-    origin.statuses[UP] = [403]
-    with pytest.raises(CallAPerson, match="403") as raised:
+    origin.statuses[UP] = [status]
+    with pytest.raises(error, match=str(status)) as raised:
         await transcode(connection, job)
     assert raised.value.code is UPLOAD_FAILED
-    assert origin.took("PUT", UP) == 1
+    assert origin.took("PUT", UP) == tries
 
 
 async def test_upload_to_busy_server_is_tried_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
@@ -465,14 +458,6 @@ async def test_upload_to_busy_server_is_tried_again(connection: ssh.SshConnectio
     origin.statuses[UP] = [503, 500, 0]
     assert len(await transcode(connection, job)) == 1
     assert origin.took("PUT", UP) == 3
-
-
-async def test_a_server_that_stays_busy_is_at_fault(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    origin.statuses[UP] = [503]
-    with pytest.raises(TryAgain, match="503") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is UPLOAD_FAILED
-    assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
 
 
 async def test_upload_that_nobody_can_see_is_not_made(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:

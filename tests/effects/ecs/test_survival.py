@@ -23,9 +23,10 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from tests.effects.conftest import Origin, Sshd, running_with
+from tests.effects.conftest import Origin, Sshd
 from tests.effects.ecs.at_work import SOURCE, UP, called, encoders, stand_in, transcode
-from tests.waiting import async_wait_until
+from tests.stage import running_with
+from tests.waiting import async_wait_until, cancelled
 
 pytestmark = pytest.mark.live
 
@@ -37,9 +38,7 @@ async def test_job_that_we_are_torn_from_goes_on_and_is_found_again(sshd: Sshd, 
     async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as first:
         task = asyncio.create_task(ecs.transcode(first, job, JobReport()))
         await async_wait_until(lambda: encoders(job), description="ffmpeg is at work there")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled(task)
     (before,) = encoders(job)
     async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as second:
         report = JobReport()
@@ -79,9 +78,7 @@ async def test_a_job_that_is_left_leaves_nothing(
     task = asyncio.create_task(transcode(connection, job, report))
     await async_wait_until(lambda: report.step == step and ours(), description=f"it is at {step}")
     began = ours()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancelled(task)
     assert not began & ours()
 
 

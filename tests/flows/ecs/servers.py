@@ -9,9 +9,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-import psutil
-
-from tests.stage import Gate, Stage, wait_until
+from tests.stage import Gate, Stage, running_with, wait_until
 from town.ports import HOST
 from town.sshd import SshServer
 
@@ -49,17 +47,6 @@ class Server(SshServer):
     def processes(self, *words: str, name: str = "") -> list[int]:
         """What runs there for jobs, called *name*, with *words* in its command line."""
         return running_with(str(self.home / "work"), *words, name=name)
-
-
-def running_with(*words: str, name: str = "") -> list[int]:
-    """The processes that have all *words* in their command line, and are called *name*, if that is given."""
-    found = []
-    for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
-        command = " ".join(process.info["cmdline"] or [])
-        is_called = name in ("", process.info["name"]) or f"-m town.doubles {name} " in command
-        if is_called and all(word in command for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(int(process.pid))
-    return found
 
 
 class Ecs(Stage):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flows.ecs.held import Held, at_each_step
-from tests.flows.ecs.servers import Ecs, made_once, running_with
-from tests.stage import wait_until
+from tests.flows.ecs.servers import Ecs, made_once
+from tests.stage import running_with, wait_until
 
 pytestmark = pytest.mark.live
 SETTINGS = {"MAX_ECS_JOBS": "3"}

@@ -1,6 +1,5 @@
 """Renditions of one record: those of one request are made in one run, each with a fate of its own."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +11,6 @@ pytestmark = pytest.mark.live
 
 SETTINGS = {"OSS_TRANSCODE_URL": "", "BATCH_WAIT_S": "0.5"}
 """What is booked at once is asked of our own servers at once."""
-
-
-@pytest.fixture
-def joint(ecs: Ecs) -> Iterator[tuple[int, str, str]]:
-    """A record, and two classes that were booked at once."""
-    record = ecs.town.record()
-    orders = [ecs.booking(record, resolution) for resolution in ("240P", "480P")]
-    ecs.residents["teacher"].pause()
-    first, second = (ecs.book(order) for order in orders)
-    ecs.residents["teacher"].go_on()
-    yield record, first, second
-    ecs.clean()
 
 
 def begun(ecs: Ecs, record: int) -> list[str]:
@@ -56,9 +43,13 @@ def made_once(ecs: Ecs, record: int, *classes: str, downloads: int) -> None:
     assert [one["result"] for one in ecs.results(record)] == ["sucess", "sucess"]
 
 
-def test_two_renditions_of_a_request_are_made_in_one_run(ecs: Ecs, joint: tuple[int, str, str]) -> None:
-    """One download and one ffmpeg."""
-    record, *classes = joint
+def test_two_renditions_of_a_request_are_made_in_one_run(ecs: Ecs) -> None:
+    """They are booked at once: one download and one ffmpeg."""
+    record = ecs.town.record()
+    orders = [ecs.booking(record, resolution) for resolution in ("240P", "480P")]
+    ecs.residents["teacher"].pause()
+    classes = [ecs.book(order) for order in orders]
+    ecs.residents["teacher"].go_on()
     made_once(ecs, record, *classes, downloads=1)
     assert states(ecs, record) == ["COMPLETED"]
 
