@@ -11,10 +11,10 @@ if __package__ in (None, ""):
 
 
 def main() -> None:
-    """Be a supervisor, a worker, or look whether a worker could start."""
+    """Be a supervisor, or its worker."""
     parser = argparse.ArgumentParser(prog="lectern playout", description="Air classes until SIGTERM.")
     parts = parser.add_subparsers(dest="part", required=True)
-    for name in ("holder", "worker", "check"):
+    for name in ("holder", "worker"):
         part = parts.add_parser(name)
         part.add_argument("--dir", type=Path, required=True)
         if name == "holder":
@@ -22,8 +22,7 @@ def main() -> None:
         if name == "worker":
             for number in ("holder", "pipe", "shared", "listener"):
                 part.add_argument(f"--{number}", type=int, required=True)
-        if name != "check":
-            part.add_argument("--ca-file")
+        part.add_argument("--ca-file")
     arguments = parser.parse_args()
     folder = arguments.dir.absolute()
     if arguments.part == "holder":
@@ -37,9 +36,6 @@ def main() -> None:
         return
     from lectern.playout import worker  # noqa: PLC0415 (as above)
 
-    if arguments.part == "check":
-        worker.check(folder)
-        return
     os.umask(0o077)
     a = arguments
     worker.main(worker.Terms(folder, a.holder, a.pipe, a.shared, a.listener, a.ca_file))

@@ -357,10 +357,3 @@ def _set_aside(path: Path, why: BadRequest) -> None:
         say(f"{why}; it is set aside")
     except OSError as error:  # a disk that takes nothing keeps no class from being aired
         say(f"{why}; it cannot be set aside: {error.strerror or error}")
-
-
-def check(folder: Path) -> None:
-    """Read what a worker reads when it starts; raises BadRequest if it cannot."""
-    read_aired(folder / AIRED)
-    if (folder / timetable.NAME).exists():
-        timetable.difference(folder / timetable.NAME, ())
