@@ -230,9 +230,8 @@ class PlayoutEvents:
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all classes but *class_ids*."""
-        for class_id in ({key[0] for key in self._said} | {key[0] for key in self._stated} | self._slate) - set(
-            class_ids
-        ):
+        known = {key[0] for key in self._said} | {key[0] for key in self._stated} | self._slate
+        for class_id in (known | self._off_since.keys()) - set(class_ids):
             self._forget(class_id)
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,19 @@ async def test_trouble_of_a_class_on_air_is_not_called_over_because_its_playout_
     streamer.playout.is_away("it was killed")
     await handing._say_away()
     assert {errors.NO_RECORDING.number, errors.AIRING_BROKEN.number}.issubset(patience(streamer).goes_on)
+
+
+async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(streamer: StreamerHost) -> None:
+    """Also if its playout told nothing of it, and only its status said that it is not on air."""
+    one = playout_events.PlayoutEvents(streamer)
+    streamer.playout.until = math.inf
+    await one.look_around(START + 60, [{"class_id": "c-1", "state": "connecting", "why": "no answer"}])
+    one.still()
+    assert errors.AIRING_BROKEN.number in patience(streamer).goes_on
+    streamer.ongoing.clear()
+    one.only([])
+    one.still()
+    assert errors.AIRING_BROKEN.number not in patience(streamer).goes_on
 
 
 async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
