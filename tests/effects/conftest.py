@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,14 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def ended(pids: Iterable[int]) -> bool:
+    """Whether all of them end now: one that was killed is there until it had its turn on a processor to die."""
+    ids = list(pids)
+    return ids != [] and wait_until(
+        lambda: not any(alive(pid) for pid in ids), timeout_s=10, description=f"{ids} have ended"
+    )
 
 
 def shape(path: Path) -> tuple[int, int, list[str]]:

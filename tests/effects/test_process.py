@@ -14,7 +14,7 @@ import pytest
 
 from lectern import subprocesses
 from lectern.errors import Misuse, TryAgain
-from tests.effects.conftest import alive
+from tests.effects.conftest import alive, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
 
 FAMILY = 'sleep 300 & echo "$$ $!" > "$1"; echo begun; wait'
@@ -85,14 +85,14 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path
         raised = await timed_out(script, pids, 30)
     assert isinstance(raised, TryAgain)
     assert str(raised).startswith("sh: ")
-    assert not any(alive(pid) for pid in family(pids))
+    assert ended(family(pids))
 
 
 async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with pytest.raises(subprocesses.Stalled, match="hmm"):
         await subprocesses.run(["sh", "-c", f"echo hmm >&2; {FAMILY}", "sh", str(pids)], timeout_s=60, stall_s=0.4)
-    assert not any(alive(pid) for pid in family(pids))
+    assert ended(family(pids))
 
 
 async def test_a_program_stalls_unless_it_shows_progress() -> None:
@@ -119,7 +119,7 @@ async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
     task.cancel()
     await asyncio.sleep(0.1)
     await cancelled(task)
-    assert not any(alive(pid) for pid in family(pids))
+    assert ended(family(pids))
 
 
 async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="begun"):
         await subprocesses.run(["sh", "-c", FAMILY, "sh", str(pids)], timeout_s=60, on_line=on_line)
-    assert not any(alive(pid) for pid in family(pids))
+    assert ended(family(pids))
 
 
 async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
@@ -142,7 +142,7 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
 
     finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3, on_line=on_line)
     assert finished.returncode == 0
-    assert not alive(pid)
+    assert ended([pid])
 
 
 async def test_a_missing_program_is_named_with_what_to_install() -> None:

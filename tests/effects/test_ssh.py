@@ -15,7 +15,7 @@ import pytest
 from lectern import subprocesses
 from lectern.ecs import ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key
+from tests.effects.conftest import FAMILY, Sshd, alive, ended, login, make_key
 from tests.waiting import cancelled, wait_until
 from town.ports import free_port
 
@@ -85,7 +85,7 @@ async def test_a_program_that_takes_too_long_is_ended_there(
         with pytest.raises(subprocesses.TimedOut, match="ssh://"):
             await connection.run(["sh", "-c", script], timeout_s=0.6, on_line=lines.append)
     assert len(lines[0].split()) == 2
-    assert not any(alive(int(pid)) for pid in lines[0].split())
+    assert ended(map(int, lines[0].split()))
 
 
 async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
@@ -95,7 +95,7 @@ async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
             await connection.run(
                 ["sh", "-c", f"echo hmm >&2; {FAMILY}"], timeout_s=60, stall_s=0.5, on_line=lines.append
             )
-    assert not any(alive(int(pid)) for pid in lines[0].split())
+    assert ended(map(int, lines[0].split()))
 
 
 async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
@@ -110,21 +110,21 @@ async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
         task = asyncio.create_task(connection.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line))
         await asyncio.wait_for(begun.wait(), 10)
         await cancelled(task)
-        assert not any(alive(int(pid)) for pid in lines[0].split())
+        assert ended(map(int, lines[0].split()))
         assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
 
 
 async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp_path: Path) -> None:
     """At whichever moment that is, before the shell is there or after."""
     pids = [tmp_path / str(number) for number in range(12)]
-    async with login(sshd) as connection:
-        for number, file in enumerate(pids):
+    for number, file in enumerate(pids):
+        async with login(sshd) as connection:  # each its own: sshd refuses an eleventh session, also if one just ends
             task = asyncio.create_task(connection.run(["sh", "-c", f"echo $$ > {file}; exec sleep 300"], timeout_s=60))
             await asyncio.sleep(number / 200)
             await cancelled(task)
     begun = [int(file.read_text() or 0) for file in pids if file.exists()]
     assert begun != [], "none was cancelled after it began"
-    assert [pid for pid in begun if pid and alive(pid)] == []
+    assert ended(pid for pid in begun if pid)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "cut off"])
@@ -286,5 +286,5 @@ async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
         with pytest.raises(subprocesses.TimedOut):
             await connection.run(["sh", "-c", FAMILY], timeout_s=0.6, on_line=lines.append)
         pids = [int(pid) for pid in lines[0].split()]
-        wait_until(lambda: not any(alive(pid) for pid in pids), description="the family is gone")
+        assert ended(pids)
         assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
