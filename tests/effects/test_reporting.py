@@ -25,10 +25,10 @@ from lectern.decide import gaps
 from lectern.decide.airing import as_run
 from lectern.decide.gaps import NAMES, line
 from lectern.errors import Misuse
-from lectern.model.facts import AsRun, Event, Order, Planned
+from lectern.model.facts import AsRun, Event, Order
 from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import journal, videos
-from lectern.model.views import EventView
+from lectern.model.views import Booked, EventView
 from lectern.playout.as_run import AsRunRows as Sending
 from lectern.playout.kernel import Now
 from lectern.playout.publisher import ClassPublisher, WorkerContext
@@ -39,7 +39,8 @@ from tests.rows import commit, look
 
 START, LENGTH_S, TICK_S = strategies.NOW, 60.0, 0.1
 CLASSES = 1_000
-PLANNED = Planned("c-1", "i-7", "6666_720P", "s1", START, START + 60, BookingState.AIRED, "aired whole; 1 session")
+SAID = "aired whole; 1 session"
+PLANNED = Booked("c-1", BookingState.AIRED, "6666_720P", START, START + 60, 0, SAID, "s1", answered=True)
 
 
 def keep(connection: Connection, class_id: str, parts: list[AsRun], why: str, institution: str = "i-7") -> None:
@@ -120,7 +121,7 @@ def test_a_class_is_punctual_that_begins_within_a_second() -> None:
 
 
 def test_what_a_recording_lacks_is_missing_also_of_a_class_that_people_call_whole() -> None:
-    short = line(PLANNED._replace(why="its recording is over"), [part(START, START + 40)])
+    short = line(replace(PLANNED, message="its recording is over"), [part(START, START + 40)])
     assert (short.sent_s, short.missing_s) == (40, 20)
     cut = line(PLANNED, [part(START, START + 30), part(START + 31.1, START + 60, session=2)])
     assert (cut.sent_s, cut.missing_s) == (58.9, 1.1)
@@ -142,12 +143,12 @@ def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_say
 
 def test_what_was_never_sent_is_missing_but_not_what_was_cancelled_or_of_an_odd_source() -> None:
     """A streamer of a newer release has sent it; its time is known, and neither recording nor slate is."""
-    broken = line(PLANNED._replace(state=BookingState.BROKEN, why="not aired"), [])
+    broken = line(replace(PLANNED, state=BookingState.BROKEN, message="not aired"), [])
     assert (broken.began, broken.ended, broken.missing_s, broken.sessions) == (None, None, 60, 0)
-    cancelled = line(PLANNED._replace(state=BookingState.CANCELLED, why=""), [part(START, START + 5)])
+    cancelled = line(replace(PLANNED, state=BookingState.CANCELLED, message=""), [part(START, START + 5)])
     assert (cancelled.missing_s, cancelled.counts, cancelled.sent_s) == (0, False, 5)
-    assert not line(PLANNED._replace(class_id="c-1~backup"), []).counts
-    odd = line(PLANNED._replace(why=""), [part(START, START + 20), part(START + 20, START + 30, source="a hymn")])
+    assert not line(replace(PLANNED, class_id="c-1~backup"), []).counts
+    odd = line(replace(PLANNED, message=""), [part(START, START + 20), part(START + 20, START + 30, source="a hymn")])
     assert (odd.began, odd.ended, odd.sent_s, odd.slate_s, odd.missing_s) == (START, START + 30, 20, 0, 40)
 
 
@@ -189,7 +190,7 @@ def test_a_report_is_written_for_programs_and_for_people(teacher_engine: Engine)
 
 def test_a_tenth_that_is_rounded_up_is_one_of_the_next_second() -> None:
     """Else a class that is booked for it would be said to begin a second early."""
-    cells = cli.cells(line(PLANNED._replace(start=START + 0.97), []))
+    cells = cli.cells(line(replace(PLANNED, start_time=START + 0.97), []))
     assert cells[NAMES.index("start")] == f"{formatting.moment(START + 1)}.0"
 
 

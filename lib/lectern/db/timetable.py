@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import OPEN, readable
 from lectern.db.transcodings import MAKING, making
-from lectern.model.facts import AsRun, Planned
+from lectern.model.facts import AsRun
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
@@ -202,10 +202,10 @@ def _found(connection: Connection, wanted: Select[Any]) -> list[Booked]:
     return [booked for _, booked in readable(connection.execute(wanted), _booked)]
 
 
-def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
+def _booked(row: Any, by: str = "") -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
     known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
-    more = {"institution_id": row.institution_id, "placement": row.placement}
+    more = {"institution_id": row.institution_id, "placement": row.placement, "by": by}
     return Booked(*known, row.streamer, answered=True, received_at=row.received_at, decided_at=row.updated_at, **more)
 
 
@@ -252,25 +252,11 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     }
 
 
-_REPORTED_NAMES = (
-    *("class_id", "institution_id", "record_id", "resolution", "url_stem"),
-    *("streamer", "start_time", "end_time", "state", "message", "payload"),
-)
-_REPORTED = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _REPORTED_NAMES)
-
-
-def planned(connection: Connection, span: Span) -> Iterator[Planned]:
-    """The classes of *span*, by their start; an unreadable one is logged, and hides no other."""
-    wanted = select(*_REPORTED).where(begins_in(span)).order_by(orders.c.start_time, orders.c.class_id)
-    yield from (class_ for _, class_ in readable(connection.execute(wanted), _planned))
-
-
-def _planned(row: Any) -> Planned:  # noqa: ANN401 (a row of SQLAlchemy)
-    class_id, of, record_id, resolution, named, streamer, start, end, state, why, payload = row
-    name = named or (stem(record_id, resolution) if record_id is not None else "")
-    return Planned(
-        class_id, of or "", name, streamer or "", start, end, BookingState(state), why or "", author_of(payload)
-    )
+def planned(connection: Connection, span: Span) -> Iterator[Booked]:
+    """The classes of *span* with who booked each, by their start; an unreadable one is logged, and hides no other."""
+    wanted = _selected(begins_in(span)).add_columns(orders.c.payload)
+    rows = readable(connection.execute(wanted), lambda row: _booked(row, author_of(row.payload)))
+    yield from (booked for _, booked in rows)
 
 
 def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:

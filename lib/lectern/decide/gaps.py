@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from lectern.i18n import Text, joined, labelled
-from lectern.model.facts import AsRun, Planned
-from lectern.model.views import EventView, Gap
+from lectern.model.facts import AsRun
+from lectern.model.views import Booked, EventView, Gap
 from lectern.states import BookingState
 from lectern.wire.fields import BACKUP
 
@@ -339,18 +339,19 @@ class AsRunReport:
         return Total(**{name: sum(getattr(total, name) for total in self.totals.values()) for name in names})
 
 
-def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLine:
+def line(planned: Booked, parts: Sequence[AsRun], now: float = inf) -> ReportLine:
     """What was sent of a class until *now* (epoch seconds), beside what was planned.
 
     Missing are the seconds of the class in which its recording was not sent, each of them; the slate does not count as
     sent, and a recording that is shorter than its class leaves the rest missing. Nothing is missing yet of a class that
     is to be aired and has not ended: what was sent of it is known after its end.
     """
-    is_to_come = planned.state in TO_COME and now < planned.end
-    account = sent(planned.start, planned.end, parts)
+    start, end = planned.start_time, planned.end_time
+    is_to_come = planned.state in TO_COME and now < end
+    account = sent(start, end, parts)
     is_counted = planned.state in PUSHED and not is_to_come
     return ReportLine(
-        *planned[:6],
+        *(planned.class_id, planned.institution_id or "", planned.stem, planned.streamer or "", start, end),
         round(parts[0].begins, 1) if parts else None,
         round(max(part.ends for part in parts), 1) if parts else None,
         round(account.recording_s, 2),
@@ -359,7 +360,7 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLi
         account.sessions,
         sum(part.sent_bytes or 0 for part in parts),
         planned.state,
-        planned.why,
+        planned.message or "",
         planned.by,
         sum(part.ends - part.begins for part in parts),
         is_to_come,
@@ -367,7 +368,7 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLi
 
 
 def report(
-    booked: Iterable[Planned], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float], now: float
+    booked: Iterable[Booked], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float], now: float
 ) -> AsRunReport:
     """All classes of *booked* with their *parts*, as they stand at *now* (epoch seconds).
 

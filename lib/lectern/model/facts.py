@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from lectern.i18n import Text
 from lectern.rendition_ids import stem
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
-from lectern.wire.fields import PLATFORM, revised
+from lectern.wire.fields import revised
 from lectern.wire.messages import Booking
 from lectern.wire.parser import Body
 
@@ -207,20 +207,6 @@ class AsRun:
     def row(self) -> dict[str, Any]:
         """The part as its streamer keeps and reports it."""
         return {name: value for name, value in vars(self).items() if name != "streamer"}
-
-
-class Planned(NamedTuple):  # a month has a hundred thousand of them
-    """A class as it was planned, for the report; times are epoch seconds."""
-
-    class_id: str
-    institution: str
-    stem: str
-    streamer: str
-    start: float
-    end: float
-    state: BookingState
-    why: str
-    by: str = PLATFORM
 
 
 SHORT_S, SHORT_SHARE = 60.0, 0.05
