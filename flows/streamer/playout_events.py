@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +105,26 @@ _COMES_ON_AIR = frozenset({AiringState.READY, AiringState.BROKEN})
 _OFF_AIR = frozenset({"connecting", "trying", "no_lease"})
 
 
+@dataclass
+class _Followed:
+    """What is remembered of a class."""
+
+    said: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often the same event came
+    off_since: float | None = None  # since when its receiver takes nothing, epoch seconds
+    slate: bool = False  # its slate is sent, or nothing
+    why: str | None = None  # the last thing that went wrong
+    stated: dict[bool, decide.Statement] = field(default_factory=dict)  # the last one of its push, and of its source
+    alarmed: Throttle = field(default_factory=Throttle)
+    fetching: asyncio.Task[None] | None = None  # at most once for each loss
+
+
 class PlayoutEvents:
     """Follows the events of all classes of one streamer; remembers them only so that repetitions are not logged."""
 
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
-        self._said: Counter[tuple[str, str, str]] = Counter()  # how often the same event came for a class
-        self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
-        self._slate: set[str] = set()  # classes whose slate is sent, or nothing
-        self._why: dict[str, str] = {}  # the last thing that went wrong with a class
-        self._stated: dict[
-            tuple[str, bool], decide.Statement
-        ] = {}  # the last ones of each class, of its push or source
-        self._alarmed = Throttle()
+        self._classes: defaultdict[str, _Followed] = defaultdict(_Followed)
         self.news = asyncio.Event()  # set when the statuses are worth a look
-        self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for each loss of a class
         self._ends: dict[str, Mapping[str, Any]] = {}  # those that the database did not take
 
     async def take(self, event: Mapping[str, Any]) -> None:
@@ -133,11 +138,11 @@ class PlayoutEvents:
         async with self._alone(class_id):
             if event["event"] == "ended":
                 try:
-                    await complete(self._host, class_id, {**event, "last": self._why.get(class_id)})
+                    await complete(self._host, class_id, {**event, "last": self._classes[class_id].why})
                 except DBAPIError:
                     self._ends[class_id] = event
                     raise
-                self._forget(class_id)
+                self._classes.pop(class_id, None)
             else:
                 await self._note(class_id, event)
                 await self._look(class_id, event)
@@ -148,15 +153,15 @@ class PlayoutEvents:
         async with self._alone(class_id):
             if state == "ended":
                 await complete(self._host, class_id, status)
-            elif state == "on_air":
-                self._off_since.pop(class_id, None)  # an earlier break may have ended unheard
+                self._classes.pop(class_id, None)  # its trouble is over, too
+                return
+            if state == "on_air":
+                self._classes[class_id].off_since = None  # an earlier break may have ended unheard
                 await changed(self._host, _on_air(class_id))
-            if state == "ended" or not status["slate"]:
-                self._found_again(class_id)
+            if status["slate"]:
+                await self._without_recording(class_id, status, has_slate=True)
             else:
-                self._slate.add(class_id)
-                await self._without_recording(class_id, status["why"], has_slate=True)
-                self._fetch(class_id, status)
+                self._found_again(class_id)
 
     async def was_away(self, class_id: str, at: float) -> None:
         """Note that the playout was not there from *at* (epoch seconds) on: another one airs the class now."""
@@ -175,7 +180,7 @@ class PlayoutEvents:
             await self.take(event)
         await self._compare(now, statuses)
         self.still()
-        for class_id in list(self._off_since):
+        for class_id in [class_id for class_id, its in self._classes.items() if its.off_since is not None]:
             async with self._alone(class_id):
                 airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
                 if airing is not None:
@@ -183,9 +188,9 @@ class PlayoutEvents:
 
     def still(self) -> None:
         """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
-        if self._slate:
+        if any(its.slate for its in self._classes.values()):
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
-        if self._off_since:
+        if any(its.off_since is not None for its in self._classes.values()):
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
 
     async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
@@ -197,30 +202,35 @@ class PlayoutEvents:
             if class_id not in due:
                 continue
             async with self._alone(class_id):
+                followed = self._classes[class_id]
                 if status["state"] == "on_air":
-                    self._off_since.pop(class_id, None)
+                    followed.off_since = None
                     if due[class_id].state in _COMES_ON_AIR:
                         await changed(self._host, _on_air(class_id))
                 elif status["state"] in _OFF_AIR and self._host.playout.held():
                     lacks = Text("it has no lease, although this streamer holds one")
                     why = lacks if status["state"] == "no_lease" else Text("no receiver takes it yet")
-                    self._why[class_id] = status["why"] or why
-                    self._off_since.setdefault(class_id, now)
+                    followed.why = status["why"] or why
+                    followed.off_since = now if followed.off_since is None else followed.off_since
 
     async def _state(self, due: Mapping[str, Airing], now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
         """Tell the teacher, for the platform, what is new of how the classes are aired."""
-        news: dict[tuple[str, bool], decide.Statement] = {}
+        news: list[tuple[str, decide.Statement]] = []
         for status in statuses:
             class_id = str(status["class_id"])
             if class_id in due:
                 async with self._alone(class_id):
-                    for statement in decide.statements(status, now, self._why.get(class_id)):
-                        key = class_id, statement.event in decide.OF_SOURCE
-                        news |= {key: statement} if decide.is_news(statement, self._stated.get(key)) else {}
+                    followed = self._classes[class_id]
+                    news += [
+                        (class_id, statement)
+                        for statement in decide.statements(status, now, followed.why)
+                        if decide.is_news(statement, followed.stated.get(statement.event in decide.OF_SOURCE))
+                    ]
         if news:
             async with isolated(self._host, Text("the platform's events of classes on air")):
-                await changed(self._host, _stated([(due[key[0]], statement) for key, statement in news.items()]))
-                self._stated |= news
+                await changed(self._host, _stated([(due[class_id], statement) for class_id, statement in news]))
+                for class_id, statement in news:
+                    self._classes[class_id].stated[statement.event in decide.OF_SOURCE] = statement
                 await publish_outbox(self._host)
 
     async def not_known(self, class_id: str, why: str) -> None:
@@ -230,9 +240,8 @@ class PlayoutEvents:
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all classes but *class_ids*."""
-        known = {key[0] for key in self._said} | {key[0] for key in self._stated} | self._slate
-        for class_id in (known | self._off_since.keys()) - set(class_ids):
-            self._forget(class_id)
+        for class_id in self._classes.keys() - set(class_ids):
+            del self._classes[class_id]
 
     @asynccontextmanager
     async def _alone(self, class_id: str) -> AsyncIterator[None]:
@@ -243,53 +252,41 @@ class PlayoutEvents:
         except DBAPIError as error:
             log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
-    def _forget(self, class_id: str) -> None:
-        for key in [key for key in self._said if key[0] == class_id]:
-            del self._said[key]
-        self._off_since.pop(class_id, None)
-        self._slate.discard(class_id)
-        self._why.pop(class_id, None)
-        for of_source in (True, False):
-            self._stated.pop((class_id, of_source), None)
-        self._fetching.pop(class_id, None)
-        self._alarmed.forget(f"{class_id} ")
-
     async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
         """Say what happened in the log and in the class's story; only a few of a series of the same event."""
         line = decide.event_text(event)
         if line is None:
             return
         what, detail = line
-        why = str(event.get("why") or "")
+        followed, kind = self._classes[class_id], (what, str(event.get("why") or ""))
         if event["event"] == "on_air":  # events after it are news again
-            self._said = Counter({key: n for key, n in self._said.items() if key[0] != class_id or not key[2]})
-        elif (number := self._count(class_id, what, why)) not in decide.SAME_AGAIN:
-            return
-        elif number > 1:
-            detail = Text("{detail} (so far {number:,} times)", detail=detail, number=number)
+            followed.said = Counter({key: n for key, n in followed.said.items() if not key[1]})
+        else:
+            followed.said[kind] += 1
+            if (number := followed.said[kind]) not in decide.SAME_AGAIN:
+                return
+            if number > 1:
+                detail = Text("{detail} (so far {number:,} times)", detail=detail, number=number)
         if not self._host.playout.tell(class_id, f"{what}: {detail}"):
             log.info("%s: %s: %s", class_id, what, detail)
         await changed(self._host, _noted(class_id, what, detail))
 
-    def _count(self, class_id: str, what: str, why: str) -> int:
-        self._said[class_id, what, why] += 1
-        return self._said[class_id, what, why]
-
     async def _look(self, class_id: str, event: Mapping[str, Any]) -> None:
-        kind = event["event"]
+        kind, followed = event["event"], self._classes[class_id]
         if kind in {"on_air", "slate", "back"}:
             self.news.set()
         if kind == "on_air":
-            self._off_since.pop(class_id, None)
+            followed.off_since = None
             await changed(self._host, _on_air(class_id))
         elif kind == "broke_off":
             metrics.RECONNECTS.inc()
-            self._why[class_id] = event["why"]
+            followed.why = event["why"]
             airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
             if airing is not None:
                 # Since the start of the class if its first try failed soon after that.
                 is_its_start = not event["was_on_air"] and event["at"] - airing.start_time < decide.NO_ANSWER_S
-                self._off_since.setdefault(class_id, airing.start_time if is_its_start else float(event["at"]))
+                if followed.off_since is None:
+                    followed.off_since = airing.start_time if is_its_start else float(event["at"])
                 await self._off(airing, event["at"])
         elif kind == "behind":
             text = Text(
@@ -300,53 +297,53 @@ class PlayoutEvents:
         elif kind == "back":
             self._found_again(class_id)
         elif kind == "slate":
-            self._slate.add(class_id)
-            self._why[class_id] = event["why"]
-            await self._without_recording(class_id, event["why"], has_slate=event["slate"])
-            self._fetch(class_id, event)
+            followed.why = event["why"]
+            await self._without_recording(class_id, event, has_slate=event["slate"])
 
-    async def _without_recording(self, class_id: str, why: str | None, *, has_slate: bool) -> None:
-        """Raise the alarm that the recording of a class is missing; its playout opens the file before the class."""
+    async def _without_recording(self, class_id: str, reported: Mapping[str, Any], *, has_slate: bool) -> None:
+        """Raise the alarm that the recording of a class is missing, and have it downloaded again if that helps.
+
+        Its playout opens the file before the class.
+        """
+        followed, why = self._classes[class_id], reported["why"]
+        followed.slate = True
         airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
         has_begun = airing is None or airing.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
         await self._alarm(class_id, errors.NO_RECORDING, labelled(sent, why or Text("no reason is known")))
-
-    def _fetch(self, class_id: str, reported: Mapping[str, Any]) -> None:
-        if reported.get("wants_file") and class_id not in self._fetching:
+        if reported.get("wants_file") and followed.fetching is None:
             seen_at = float(reported.get("at") or time.time())
-            self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, reported["why"], seen_at))
+            followed.fetching = asyncio.create_task(self._fetch_again(class_id, why, seen_at))
 
     def _found_again(self, class_id: str) -> None:
-        self._slate.discard(class_id)
-        self._alarmed.forget(f"{class_id} {errors.NO_RECORDING.number}")  # if it is lost again, that is news
-        if class_id in self._fetching and self._fetching[class_id].done():
-            del self._fetching[class_id]
+        followed = self._classes[class_id]
+        followed.slate = False
+        followed.alarmed.forget(str(errors.NO_RECORDING.number))  # if it is lost again, that is news
+        if followed.fetching is not None and followed.fetching.done():
+            followed.fetching = None
 
     async def _fetch_again(self, class_id: str, why: str, seen_at: float) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
         async with self._alone(class_id):
             airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
             if airing is not None and not await downloads.redownload(self._host, airing.stem, why, seen_at=seen_at):
-                self._fetching.pop(class_id, None)
+                self._classes[class_id].fetching = None
 
     async def _off(self, airing: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
-        since = self._off_since.get(airing.class_id)
-        if since is None or airing.state not in LIVE_AIRINGS:  # it came on air, or ended, while others were looked at
+        followed = self._classes[airing.class_id]
+        if followed.off_since is None or airing.state not in LIVE_AIRINGS:  # it is on air, or over, by now
             return
-        if at - max(since, airing.start_time) >= decide.NOT_ON_AIR_S:
-            text = Text(
-                "it is not on air: {reason}; it is tried again until its end", reason=self._why[airing.class_id]
-            )
+        if at - max(followed.off_since, airing.start_time) >= decide.NOT_ON_AIR_S:
+            text = Text("it is not on air: {reason}; it is tried again until its end", reason=followed.why)
             await self._alarm(airing.class_id, errors.AIRING_BROKEN, text)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
-        what = f"{class_id} {code.number}"
-        if not self._alarmed.due(what, ALARM_EVERY_S):
+        alarmed, what = self._classes[class_id].alarmed, str(code.number)
+        if not alarmed.due(what, ALARM_EVERY_S):
             return
         if (await changed(self._host, _alarm(class_id, code, why))).sends:
-            self._alarmed.passes(what)
+            alarmed.passes(what)
             await publish_outbox(self._host)
 
 

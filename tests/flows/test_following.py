@@ -1,6 +1,5 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
-import asyncio
 import logging
 import math
 import time
@@ -45,6 +44,13 @@ def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
     """The playout's word for a push that ended, or came to nothing."""
     why = "the server took nothing for 5 s"
     return {"event": "broke_off", "class_id": "c-1", "at": at, "session": 1, "why": why, "was_on_air": was_on_air}
+
+
+async def fetched(one: playout_events.PlayoutEvents) -> None:
+    """Wait until the recording was asked for, if it is."""
+    fetching = one._classes["c-1"].fetching
+    if fetching is not None:
+        await fetching
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,17 @@ async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
     one.only([])
     one.still()
     assert errors.AIRING_BROKEN.number not in patience(streamer).goes_on
+
+
+async def test_trouble_of_a_class_that_ended_while_nobody_listened_goes_on_no_more(streamer: StreamerHost) -> None:
+    """Its end is told by its status when the playout is reached again, and by no event."""
+    one = playout_events.PlayoutEvents(streamer)
+    await one.take(broke_off(START + 50, was_on_air=True))
+    sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 100.0, "sessions": 1, "as_run": []}
+    await one.catch_up({"class_id": "c-1", "state": "ended", "slate": False, "why": "its end has come", **sums})
+    streamer.ongoing.clear()
+    await one.look_around(START + 90)
+    assert streamer.ongoing == {}
 
 
 async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
@@ -255,7 +272,7 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
     await one.catch_up(told)  # an older playout does not say what helps
     for _ in range(2):
         await one.catch_up({**told, "wants_file": True})
-        await asyncio.gather(*one._fetching.values())
+        await fetched(one)
     assert asked == [("6666", "the recording is missing")]
 
 
@@ -272,7 +289,7 @@ async def test_a_recording_lost_twice_comes_twice(streamer: StreamerHost, monkey
     slate = {"event": "slate", "class_id": "c-1", "at": START, "slate": "/s.flv", "wants_file": True}
     for why in ("it is missing", "it is missing again"):
         await one.take({**slate, "why": why})
-        await asyncio.gather(*one._fetching.values())
+        await fetched(one)
         await one.take({"event": "back", "class_id": "c-1", "at": START, "why": "it is there", "position_s": 9.0})
     assert asked == ["it is missing", "it is missing again"]
 
