@@ -1,24 +1,22 @@
 """Applies the teacher's changes to classes, and tells the teacher when they are aired so, in the same session."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import batch_flow, changed, read
+from flows.handling import batch_flow, changed, decision, read
 from flows.host import NOWHERE, StreamerHost, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import ScheduledClass
 from flows.prefect_api import best_effort
+from flows.streamer.playout_events import scheduled
 from flows.streamer.playout_sync import AHEAD_S
-from lectern import urls
 from lectern.db import airings
 from lectern.decide import change as decide
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.storage import cache_dir
 from lectern.timing import comes
 from lectern.wire.fields import called
 from lectern.wire.messages import Amend
@@ -79,40 +77,37 @@ async def confirm(host: StreamerHost) -> None:
     waiting = {airing.class_id for airing in await host.read_tx(airings.unconfirmed)}
     if not waiting:
         return
-    is_known = await host.playout.in_force(CONFIRMS_S)
+    lessons = host.playout.confirmed if await host.playout.in_force(CONFIRMS_S) else None
     # If no worker is there, the next one goes by the timetable on the disk, which has the earlier rows.
     is_written = host.playout.is_written() and host.playout.away_s() > NO_WORKER_S
-    unknown: IsAired = lambda changes, airing: is_written and airing.end_time > changes.now  # noqa: E731 (as `as_aired`)
-    is_aired = as_aired(host.playout.confirmed) if is_known else unknown
-    if (await changed(host, partial(confirmed, waiting, is_aired))).sends:
+    if (await changed(host, confirmed(waiting, lessons, is_written=is_written))).sends:
         await publish_outbox(host)
 
 
-IsAired = Callable[[StreamerChanges, Airing], bool]
-"""Whether a class is, or will be, aired as its row is."""
+@decision
+def confirmed(
+    connection: Connection,
+    changes: StreamerChanges,
+    among: Collection[str],
+    lessons: Mapping[str, ScheduledClass] | None,
+    *,
+    is_written: bool = False,
+) -> None:
+    """Decide which of the revisions *among* are in force, by all that the playout airs.
 
-
-def confirmed(among: Collection[str], is_aired: IsAired, connection: Connection, changes: StreamerChanges) -> None:
-    """Decide which of the revisions *among* are in force."""
+    If nobody knows that (*lessons* is None), by whether the rows are written where its next worker reads them.
+    """
     waiting = [airing for airing in airings.unconfirmed(connection) if airing.class_id in among]
     classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
-        airing = classes.get(called(revision.class_id))
-        decide.confirm(changes, revision, airing, is_aired=airing is not None and is_aired(changes, airing))
+        airing, is_aired = classes.get(called(revision.class_id)), False
+        if airing is not None and airing.end_time > changes.now:
+            is_aired = is_written if lessons is None else _is_aired(changes, airing, lessons.get(airing.class_id))
+        decide.confirm(changes, revision, airing, is_aired=is_aired)
 
 
-def as_aired(lessons: Mapping[str, ScheduledClass]) -> IsAired:
-    """By all that the playout airs."""
-
-    def is_aired(changes: StreamerChanges, airing: Airing) -> bool:
-        lesson = lessons.get(airing.class_id)
-        if lesson is None:  # so far ahead of its start the playout must not know it
-            return airing.start_time > changes.now + AHEAD_S
-        file = str(cache_dir.rendition_path(changes.settings.video_root, airing.stem).absolute())
-        wanted = airing.start_time, airing.end_time, file, [urls.push(airing.push_url).text]
-        return (
-            wanted == tuple(lesson[name] for name in ("start", "end", "file", "push_urls"))
-            and airing.end_time > changes.now
-        )
-
-    return is_aired
+def _is_aired(changes: StreamerChanges, airing: Airing, lesson: ScheduledClass | None) -> bool:
+    """Whether a class is, or will be, aired as its row is; *lesson* is what the playout has of it."""
+    if lesson is None:  # so far ahead of its start the playout must not know it
+        return airing.start_time > changes.now + AHEAD_S
+    return all(lesson[name] == value for name, value in scheduled(changes.settings.video_root, airing).items())

@@ -41,24 +41,22 @@ async def complete(host: StreamerHost, class_id: str, ending: Mapping[str, Any])
         host.playout.wanted.set()
 
 
+def scheduled(root: Path, airing: Airing) -> dict[str, Any]:
+    """What a change of a class may change of its line in the playout's timetable, as its row is now."""
+    path, push_url = cache_dir.rendition_path(root, airing.stem), airing.push_url  # its site may be below a former root
+    with suppress(ValueError):
+        push_url = urls.push(push_url).text
+    return {"file": str(path.absolute()), "push_urls": [push_url], "start": airing.start_time, "end": airing.end_time}
+
+
 def is_of_row(root: Path, airing: Airing, reported: Mapping[str, Any], now: float) -> bool:
     """Whether the playout tells of the class as its row is now, and not as it was before a change.
 
     The end that it had does not matter once the one in the row has passed, too; until then it goes on.
     """
-    file = str(cache_dir.rendition_path(root, airing.stem).absolute())
+    wanted = scheduled(root, airing)
     is_over = airing.end_time <= now or reported.get("end", airing.end_time) == airing.end_time
-    return is_over and bool(
-        reported.get("start", airing.start_time) == airing.start_time and reported.get("file", file) == file
-    )
-
-
-def _is_pushed_to(airing: Airing, reported: Mapping[str, Any]) -> bool:
-    """Whether a class was pushed to the URL of its row; a status has only a hash of it, because a URL holds a key."""
-    wanted = [airing.push_url]
-    with suppress(ValueError):
-        wanted = [urls.push(airing.push_url).text]
-    return reported.get("push_urls") == wanted or reported.get("push_urls_hash") == version_of(wanted)
+    return is_over and all(reported.get(name, wanted[name]) == wanted[name] for name in ("start", "file"))
 
 
 async def close_unfinished(host: StreamerHost, class_id: str, state: AiringState, message: str) -> None:
@@ -80,12 +78,14 @@ async def _closed(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]
 @decision
 def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, ending: Mapping[str, Any]) -> None:
     """Close a class as the playout reports its end in *ending*."""
-    airing = airings.by_id(connection, [class_id]).get(class_id)
-    is_away = airing is not None and decide.is_taken(airing)  # then a change on its way matters no more
-    if airing is not None and not is_away and not is_of_row(changes.settings.video_root, airing, ending, changes.now):
-        return
+    airing, root = airings.by_id(connection, [class_id]).get(class_id), changes.settings.video_root
     if airing is not None:
-        is_changed = ending.get("end") == airing.end_time and _is_pushed_to(airing, ending)
+        # Of one that was taken away, a change on its way matters no more.
+        if not decide.is_taken(airing) and not is_of_row(root, airing, ending, changes.now):
+            return
+        its_urls = scheduled(root, airing)["push_urls"]  # a status has only their hash, because a URL holds a key
+        is_pushed_there = ending.get("push_urls") == its_urls or ending.get("push_urls_hash") == version_of(its_urls)
+        is_changed = ending.get("end") == airing.end_time and is_pushed_there
         waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
         for revision in waiting:
             change.confirm(changes, revision, airing, is_aired=is_changed)

@@ -19,7 +19,7 @@ from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import NotTaken, ScheduledClass
 from flows.streamer import prepare
-from flows.streamer.playout_events import PlayoutEvents, alarm_away
+from flows.streamer.playout_events import PlayoutEvents, alarm_away, scheduled
 from lectern import errors, urls
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, events, leases
@@ -32,7 +32,6 @@ from lectern.model.facts import Airing
 from lectern.model.tables.streamer import as_runs
 from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
 from lectern.playout.timetable import NAME
-from lectern.storage import cache_dir
 from lectern.timing import backoff_s, comes
 
 AHEAD_S = 2 * 3600.0
@@ -126,19 +125,11 @@ class TimetableReader:
 def lesson(facts: Facts, host: StreamerHost) -> ScheduledClass:
     """A class as the playout wants it."""
     airing, duration_s, slate, allowed = facts
-    path = cache_dir.rendition_path(host.settings.video_root, airing.stem)  # its site may be below the former root
-    fields = {
-        "class_id": airing.class_id,
-        "file": str(path.absolute()),
-        "push_urls": [airing.push_url],
-        "start": airing.start_time,
-        "end": airing.end_time,
-        "duration_s": duration_s,
-        "slate": slate,
-    }
+    wanted = scheduled(host.settings.video_root, airing)
+    fields = {"class_id": airing.class_id, **wanted, "duration_s": duration_s, "slate": slate}
     with suppress(ValueError):  # else the playout refuses it with a reason
         url = urls.push(airing.push_url)
-        fields |= {"push_urls": [url.text], "networks": allowed.of_server(url.host, url.port)}
+        fields["networks"] = allowed.of_server(url.host, url.port)
     return fields
 
 

@@ -65,7 +65,7 @@ def content(row: Any) -> Content:
 
 def _confirmed(aired: dict[str, ScheduledClass], connection: Connection, changes: StreamerChanges) -> None:
     waiting = {one.class_id for one in airings.unconfirmed(connection)}
-    amending.confirmed(waiting, amending.as_aired(aired), connection, changes)
+    amending.confirmed(waiting, aired)(connection, changes)
 
 
 class World:

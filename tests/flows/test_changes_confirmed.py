@@ -119,7 +119,7 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
     told |= {"end": one.end_time - (0 if end_of == "changed" else 300), "sessions": 0}
     with transaction(streamer.engine) as connection:
         rows.went(connection, streamer, playout_events.closing_of("c-1", told))
-        rows.went(connection, streamer, partial(amend.confirmed, {CHANGE}, amend.as_aired({})))
+        rows.went(connection, streamer, amend.confirmed({CHANGE}, {}))
         assert airings.unconfirmed(connection) == []
     assert reports(streamer) == [code]
 
