@@ -64,10 +64,9 @@ def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, 
     settings = StreamerSettings.load(_env_file=None, streamer_name="s1")
     changes = StreamerChanges(settings, now)
     changes.admit(wanted, state)
-    for table, names, rows in changes.new():
-        for row in rows:
-            values = dict(zip(names, row, strict=True))
-            connection.execute(insert(table).values(values | ({"site": site} if "site" in values else {})))
+    for row in changes.rows.values():
+        values = dict(row.after or {})
+        connection.execute(insert(row.table).values(values | ({"site": site} if "site" in values else {})))
 
 
 def bare(connection: Connection, /, class_id: str, start: float, state: str = "ready", **task: object) -> None:

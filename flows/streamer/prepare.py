@@ -352,7 +352,7 @@ def follow(host: StreamerHost, changes: StreamerChanges) -> None:
     if any(begins < soon for begins in changes.ready):
         host.unplanned.set()
         host.playout.wanted.set()
-    elif any(class_.state is AiringState.WAITING and class_.wanted.start_time < soon for class_ in changes.admitted):
+    elif any(state is AiringState.WAITING and wanted.start_time < soon for wanted, state in changes.admitted):
         host.playout.wanted.set()  # it begins with the slate
 
 

@@ -90,8 +90,8 @@ def test_of_prepares(dry_run: Alone) -> None:
             connection, dry_run.host.journal, [ReceivedMessage("test", "prepare", one) for one in bodies], time.time()
         )
     said = agree(dry_run, "prepare", lambda **options: prepare.fn("1-6", **options))
-    assert says(said, *(f"class_list: new … class_id: {one} … state: waiting" for one in ("c-2", "c-3", "c-4")))
-    assert says(said, "class_list: new … class_id: c-9 … state: refused", "video_list 1: state: evicting")
+    assert says(said, *(f"class_list {one}: new … state: waiting" for one in ("c-2", "c-3", "c-4")))
+    assert says(said, "class_list c-9: new … state: refused", "video_list 1: state: evicting")
     assert says(said, "video_list 2: new … size_bytes: 2000 … num_cite: 2", "dir_info … size: -1,000, num: -1")
     assert not any("origin.example" in one or "push.example" in one for one in said)
     assert {"inbox 1: done", "inbox 6: dead"} <= said

@@ -3,22 +3,19 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.db import cache, events, inbox, leases, outbox, transcodings
-from lectern.db.engine import bind_list, delete_many, in_list, insert_many, update_many
+from lectern.db.engine import delete_many, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.i18n import Text, msgid, to_json
 from lectern.model.plan import Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
-from lectern.model.tables.streamer import classes, tasks
 from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.wire.outgoing import Alarm
-
-_REPLACED = {table: delete(table).where(in_list(table.c.class_id)) for table in (tasks, classes)}
 
 
 def write(
@@ -28,8 +25,6 @@ def write(
     if isinstance(changes, StreamerChanges) and changes.reserved:
         cache.make_sums(connection, changes.settings.video_root)
     for table, names, rows in changes.new():
-        if table in _REPLACED and rows:  # rows of an earlier placement of these classes
-            connection.execute(_REPLACED[table], bind_list(row[0] for row in rows))
         insert_many(connection, table, names, rows)
     _rows(connection, changes.written())
     now = changes.now

@@ -93,7 +93,7 @@ class Decided(Generic[S]):
         self.rows[id_] = made if known is None else known.then(made)
 
     def new(self) -> list[New]:
-        """The rows of bookings or classes that are new: in a storm, thousands."""
+        """The rows of bookings that are new: in a storm, thousands."""
         return []
 
     def written(self) -> list[RowChange]:

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import Any, Literal
 
 from lectern import errors, i18n
 from lectern.errors import ErrorCode
-from lectern.i18n import Text, labelled, to_json, wire
+from lectern.i18n import Text, labelled, wire
 from lectern.model.facts import Airing, AsRun, Cached, Idle
-from lectern.model.plan import Decided, Increment, New, RowChange
+from lectern.model.plan import Decided, Increment, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
 from lectern.model.views import EventView
 from lectern.rendition_ids import rendition_path
@@ -30,36 +29,19 @@ _CLASS = ("state", "record_id", "run_id", "code", "message", "placement")
 """The values of a class whose columns have their names; `become` writes the others."""
 
 _TASK = ("video_url", "push_url", "start_time", "end_time", "institution_id")
-NEW_TASK = ("class_id", *_TASK, "status")
-_OF_TASK = attrgetter("class_id", *_TASK)
-NEW_CLASS = (
-    *("class_id", "video_id", "site", "record_id", "placement"),
-    *("state", "code", "message", "sentence", "updated_at", "released_at"),
-)
-
 ANY_PLACEMENT = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """A class that is new or has come back; *code* and *message* are set if it was refused at once."""
-
-    wanted: Prepare
-    state: AiringState
-    code: int | None = None
-    message: str | None = None
 
 
 @dataclass
 class StreamerChanges(Decided[StreamerSettings]):
     """What a flow of a streamer has decided; nothing of it happens before it is committed."""
 
-    admitted: list[Admitted] = field(default_factory=list)
     cited: Counter[str] = field(default_factory=Counter)  # citations that renditions gain, or lose
     sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # parts that were sent of a class
     session: str | None = None  # of the lease that is held from now on
     slow: float = 1.0  # how many times as long as expected the checks of its downloads have taken
     # done after the commit
+    admitted: list[tuple[Prepare, AiringState]] = field(default_factory=list)  # classes that are new or have come back
     moved: list[Airing] = field(default_factory=list)  # classes that come to another state, as they are then
     amended: list[tuple[Airing, Airing]] = field(default_factory=list)  # a class, and its revision, which it becomes
     evicted: list[Idle] = field(default_factory=list)
@@ -71,7 +53,7 @@ class StreamerChanges(Decided[StreamerSettings]):
     @property
     def ready(self) -> list[float]:
         """When the classes begin that became ready with these changes (epoch seconds)."""
-        its = [one.wanted.start_time for one in self.admitted if one.state is AiringState.READY]
+        its = [wanted.start_time for wanted, state in self.admitted if state is AiringState.READY]
         return its + [one.start_time for one in self.moved if one.state is AiringState.READY]
 
     @property
@@ -88,15 +70,25 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     def admit(self, wanted: Prepare, state: AiringState) -> None:
         """Take a class, which cites its rendition."""
-        self.admitted.append(Admitted(wanted, state))
+        self._come(wanted, state)
         self.cited[wanted.stem] += 1
 
     def refuse(self, wanted: Prepare, code: ErrorCode, why: str) -> None:
         """Refuse a class and report it; the refusal is kept, so that a second delivery gets the same one."""
-        self.admitted.append(Admitted(wanted, AiringState.REFUSED, code.number, why))
+        # Released at once: it never cited its rendition.
+        self._come(wanted, AiringState.REFUSED, code=code.number, message=why, released_at=self.now)
         self.report("prepared", wanted, code, why)
         self.note("refused", wanted, labelled(code.number, why))
         self.row(wanted.class_id, f"refuse {code.number}", why)
+
+    def _come(self, wanted: Prepare, state: AiringState, **more: object) -> None:
+        """Make the rows of a class instead of any that it has; the old program's table is filled as that did."""
+        self.admitted.append((wanted, state))
+        key, of_task = {"class_id": wanted.class_id}, {name: getattr(wanted, name) for name in _TASK}
+        self.change(tasks, key, None, {**key, **of_task, "status": state})
+        site = str(rendition_path(self.settings.video_root, wanted.stem))
+        of_class = {"video_id": wanted.stem, "site": site, "record_id": wanted.record_id, "placement": wanted.placement}
+        self.change(classes, key, None, {**key, **of_class, "state": state, "updated_at": self.now, **more})
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then.
@@ -231,21 +223,6 @@ class StreamerChanges(Decided[StreamerSettings]):
         self.change(dirs, {"dir": str(self.settings.video_root)}, {}, more)
 
     # -- the rows ------------------------------------------------------------------------------------------------------
-
-    def new(self) -> list[New]:
-        """The rows of new classes, and of those that have come back; the old program's table is filled as that did."""
-        its_stems = {one.wanted.stem for one in self.admitted}
-        sites = {stem: str(rendition_path(self.settings.video_root, stem)) for stem in its_stems}
-        of_tasks: list[tuple[object, ...]] = []
-        of_classes: list[tuple[object, ...]] = []
-        for one in self.admitted:
-            wanted = one.wanted
-            released_at = None if one.state in LIVE_AIRINGS else self.now  # it never cited its rendition
-            whose = wanted.class_id, wanted.stem, sites[wanted.stem], wanted.record_id, wanted.placement
-            how = one.state, one.code, one.message, to_json(one.message), self.now, released_at
-            of_tasks.append((*_OF_TASK(wanted), one.state))
-            of_classes.append((*whose, *how))
-        return [(tasks, NEW_TASK, of_tasks), (classes, NEW_CLASS, of_classes)]
 
     def written(self) -> list[RowChange]:
         """All rows that are changed, with the citations of renditions; one that is cited is used, too."""
