@@ -245,8 +245,8 @@ class Resident:
         }
         if isinstance(host, StreamerHost):
             return works | {
-                Text("timetable"): lambda: broadcast.cancels(host),
-                Text("plan"): lambda: broadcast.plan(host),
+                Text("timetable"): broadcast.CancelledRuns(host).run,
+                Text("plan"): broadcast.RunScheduler(host).run,
                 Text("changes"): lambda: amend.keep_confirming(host),
                 Text("indexes"): lambda: recording_checks.keep_indexes(host),
                 Text("files written to"): lambda: read_again(host),

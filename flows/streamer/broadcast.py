@@ -106,6 +106,13 @@ class RunScheduler:
         self._later: list[Airing] = []  # the next classes that do not begin soon
         self._looked_at = -EVERY_S  # when no class was to begin soon, monotonic
 
+    async def run(self) -> None:
+        """Make runs until cancelled."""
+        while True:
+            self._host.watchdog.beat("plan")
+            pause_s = await self.step()
+            await (comes(self._host.unplanned, EVERY_S) if pause_s is None else asyncio.sleep(pause_s))
+
     async def step(self) -> float | None:
         """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
         now = time.time()
@@ -169,7 +176,7 @@ class RunScheduler:
 
 
 class CancelledRuns:
-    """Ends the classes whose runs somebody cancelled in the UI while no process was at them.
+    """Ends the classes whose runs somebody cancelled in the UI while no process was at them; they are not aired.
 
     Each look asks about the runs of the next classes, and about one more page of those that come later.
     """
@@ -177,6 +184,16 @@ class CancelledRuns:
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._page = 0
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            self._host.watchdog.beat("timetable")
+            try:
+                await self.look()
+            except TryAgain as error:
+                log.warning("prefect: cannot ask for cancelled broadcasts: %s", error.message)
+            await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
         """Look once; raises what Prefect's client raises if Prefect is away."""
@@ -203,24 +220,3 @@ class CancelledRuns:
             await lease.end_pushes(host, [airing])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
-
-
-async def cancels(host: StreamerHost) -> None:
-    """End the classes whose runs were cancelled in the UI: they are not aired, and give their citations back."""
-    looking = CancelledRuns(host)
-    while True:
-        host.watchdog.beat("timetable")
-        try:
-            await looking.look()
-        except TryAgain as error:
-            log.warning("prefect: cannot ask for cancelled broadcasts: %s", error.message)
-        await asyncio.sleep(EVERY_S)
-
-
-async def plan(host: StreamerHost) -> None:
-    """Give ready classes their runs until cancelled, the next one first."""
-    planning = RunScheduler(host)
-    while True:
-        host.watchdog.beat("plan")
-        pause_s = await planning.step()
-        await (comes(host.unplanned, EVERY_S) if pause_s is None else asyncio.sleep(pause_s))
