@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -370,10 +369,6 @@ AGAIN_S = 5.0
 """Seconds until a download that ended without its file is restarted. At the start of a process, also the time in
 which the run that the last process left may be resumed instead."""
 
-KNOWN = 1000
-"""Number of runs that are remembered, far more than are looked at in `AGAIN_S`. A download whose run is forgotten waits
-once more before it is restarted."""
-
 BEGINS_S = 5.0
 """Seconds after which a download is done without its run, if Prefect took the run and does not let it begin."""
 
@@ -392,8 +387,8 @@ class DownloadQueue:
         self._host = host
         self._begun: dict[str, _Begun] = {}
         self._aside: dict[str, float] = {}  # until when a download is passed over, monotonic
-        self._awaited: set[str] = set()  # those of them whose earlier run may be resumed meanwhile
-        self._known: deque[str] = deque(maxlen=KNOWN)  # the runs that this process has begun, or has waited for
+        self._left: set[str] | None = None  # downloads with a run that the last process left, which may be resumed
+        self._left_at = 0.0  # when they were looked for, monotonic
 
     async def run(self) -> None:
         """Begin downloads until cancelled."""
@@ -415,16 +410,20 @@ class DownloadQueue:
                 why = "Prefect does not let its run begin"  # if it begins at last, all is done
                 self._begun[stem] = _Begun(self._host.background.without(self._host.runs, _run(stem), why))
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
-        self._awaited &= self._aside.keys()
+        if self._left is None:
+            rows = await self._host.read_tx(cache.downloading)
+            self._left, self._left_at = {row.stem for row in rows if row.run_id is not None}, now
+        elif now - self._left_at >= AGAIN_S:
+            self._left.clear()
         # A run that is resumed, or that a person began, was not begun here and downloads all the same.
-        at_work = self._begun.keys() | self._awaited | (self._host.in_progress - {SWEEP})
+        at_work = self._begun.keys() | self._left | (self._host.in_progress - {SWEEP})
         bounds, some = Bounds.of(self._host.settings), await bandwidth.under_way(self._host)
         turn = turns(some, bounds, self._host.shares.urgent, time.time())
         # Those that are at work and come later take no place: one whose class begins sooner must not wait for them.
         due = [stem for stem, its in turn.items() if its is not Turn.LATER and stem not in self._aside.keys() - at_work]
         next_ = [stem for stem in due[: bounds.number] if stem not in at_work]
-        rows = await self._host.read_tx(cache.by_stem, next_)
-        waiting = [(stem, rows[stem].run_id) for stem in next_ if stem in rows]
+        known = await self._host.read_tx(cache.by_stem, next_)
+        waiting = [(stem, known[stem].run_id) for stem in next_ if stem in known]
         ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in waiting), return_exceptions=True)
         for (stem, _), error in zip(waiting, ended, strict=True):
             if isinstance(error, Exception):  # whatever it is, it is this recording's alone
@@ -440,12 +439,8 @@ class DownloadQueue:
         return begun.was_busy or not self._host.runs.is_at_work(begun.run)
 
     async def _take_up(self, stem: str, run_id: str | None) -> None:
-        """Begin a download; an earlier run of it first gets time to resume; if that was cancelled, give it up."""
-        if run_id is not None and run_id not in self._known:
-            self._known.append(run_id)
-            self._awaited.add(stem)
-            self._aside[stem] = time.monotonic() + AGAIN_S
-        elif run_id is not None and await self._was_cancelled(run_id):
+        """Begin a download; if an earlier run of it was cancelled, give it up."""
+        if run_id is not None and await self._was_cancelled(run_id):
             await give_up(self._host, stem, cancelled(stem))
         else:
             host = self._host
@@ -453,7 +448,6 @@ class DownloadQueue:
                 begun = await host.background.start(host.runs, _run(stem))
                 self._begun[stem] = _Begun(begun)
                 if isinstance(begun, str):
-                    self._known.append(begun)
                     await host.write_tx(airings.begun_by, stem, begun)
 
     async def _was_cancelled(self, run_id: str) -> bool:

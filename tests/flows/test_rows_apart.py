@@ -421,7 +421,7 @@ async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streame
         await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
     streamer.in_progress |= {"1", "2"}
-    line._aside.clear()
+    line._left_at -= downloads.AGAIN_S
     await line.step()
     assert runs.made == [], "they were"
     streamer.in_progress.remove("1")
@@ -467,25 +467,12 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
     monkeypatch.setattr(runs, "start", counted)
     monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     line = downloads.DownloadQueue(streamer)
-    line._known.extend(["run-1", "run-2"])  # of this process
+    line._left = set()  # its runs are of this process
     for _ in range(2):
         await line.step()
         await asyncio.sleep(0)
     assert set(runs.alone) == {"1", "2"}
     assert len(asked) == 1
-
-
-async def test_the_last_runs_alone_are_remembered(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that runs for a year has begun some millions."""
-    monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
-    monkeypatch.setattr(downloads, "KNOWN", 2)
-    for stem in ("1", "2"):
-        downloading(streamer, stem)
-    line = downloads.DownloadQueue(streamer)
-    for _ in range(2):
-        await line.step()
-    assert cast("Runs", streamer.runs).made == ["1", "2"]
-    assert len(line._known) == 2
 
 
 def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: StreamerHost) -> None:
