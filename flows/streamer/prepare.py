@@ -28,7 +28,7 @@ from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.bandwidth import Download
-from lectern.decide.cache import Admit, Bound
+from lectern.decide.cache import Admit, Bound, WantedRendition
 from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
@@ -259,13 +259,11 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
     bound = _bound(connection, changes, usage)
     over_bytes = max(0, others.size_bytes + size_bytes - bound.max_bytes)
     idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
-    gone = decide_cache.evictions(size_bytes, others, bound, idle)
-    if gone is None:
-        why = decide_cache.no_room(before.stem, size_bytes, others, bound, idle)
+    (found,) = decide_cache.admit([WantedRendition("", before.stem, size_bytes)], {}, others, bound, idle)
+    if found.admit is Admit.FULL:
         needed = [need for need in airings.needed(connection, changes.now) if need.stem != before.stem]
-        at = decide_cache.next_place(size_bytes, bound, needed)
-        raise Refuse(decide_cache.with_next_place(why, at, changes.now), DISK_FULL)
-    changes.evict(gone)
+        raise Refuse(decide_cache.told_when([found], bound, needed, changes.now)[0].why, DISK_FULL)
+    changes.evict(found.evictions)
     changes.resize(before, size_bytes)
 
 

@@ -116,24 +116,17 @@ def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float
     return None
 
 
-def with_next_place(why: str, at: float | None, now: float) -> str:
-    """The reason *why* there is no room, followed by *at*, when there will be (epoch seconds), if that is known."""
-    if at is None:
-        return why
-    return Text("{reason}; the next place for it is free at {when}", reason=why, when=formatting.when(at, now))
-
-
 def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Needed], now: float) -> list[Admission]:
-    """The same decisions; each refusal also says when there will be room.
+    """The same decisions; each refusal also says when there will be room, if that is known.
 
     *needed* is what all booked classes need, including the classes just admitted.
     """
-    return [
-        replace(it, why=with_next_place(it.why, next_place(it.wanted.size_bytes, bound, needed), now))
-        if it.admit is Admit.FULL
-        else it
-        for it in admissions
-    ]
+    told: list[Admission] = []
+    for it in admissions:
+        at = next_place(it.wanted.size_bytes, bound, needed) if it.admit is Admit.FULL else None
+        free = msgid("{reason}; the next place for it is free at {when}")
+        told.append(it if at is None else replace(it, why=Text(free, reason=it.why, when=formatting.when(at, now))))
+    return told
 
 
 def admit(
