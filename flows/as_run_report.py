@@ -37,7 +37,7 @@ def made(connection: Connection, since: float, until: float, institution: str | 
 
 def write(found: AsRunReport, form: Format, sink: TextIO, title: str) -> None:
     """Write a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
-    totals, whole = _totals(found), found.whole().told()
+    totals, whole = _totals(found), found.told()
     if form is Format.json:
         lines = [{name: getattr(one, name) for name in NAMES} for one in found.lines]
         json.dump({"classes": lines, "institutions": dict(totals), "all": whole}, sink)
@@ -69,7 +69,7 @@ def fields_of(found: AsRunReport, most: int | None = None) -> dict[str, Any]:
     for one in found.lines[:most]:
         apart[one.state is BookingState.REFUSED].append(one)
     return {
-        "totals": [*_totals(found), ("", found.whole().told())],
+        "totals": [*_totals(found), ("", found.told())],
         "lines": apart[False],
         "refused": apart[True],
         "number": len(found.lines),

@@ -1,8 +1,8 @@
 """What was sent of a class and what was not, and why: report, explain, page and alarm all say it from here."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from math import inf
+from dataclasses import dataclass, field, replace
+from math import fsum, inf
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -287,56 +287,33 @@ NAMES = ReportLine._fields[:-2]
 
 @dataclass
 class Total:
-    """The sums over the classes of an institution."""
+    """The classes of an institution, and the seconds that transcoders worked for it."""
 
-    classes: int = 0
-    punctual: int = 0
-    planned_s: float = 0.0
-    sent_s: float = 0.0
-    slate_s: float = 0.0
-    missing_s: float = 0.0
-    pushed_s: float = 0.0
-    size_bytes: int = 0
+    lines: list[ReportLine] = field(default_factory=list)
     transcoding_s: float = 0.0
-
-    def add(self, line: ReportLine) -> None:
-        """Count a class."""
-        self.pushed_s += line.pushed_s
-        self.size_bytes += line.size_bytes
-        if line.counts:
-            self.classes += 1
-            self.punctual += line.punctual
-            self.planned_s += line.sent_s + line.missing_s
-            self.sent_s += line.sent_s
-            self.slate_s += line.slate_s
-            self.missing_s += line.missing_s
 
     def told(self) -> dict[str, float | None]:
         """The figures for people: per cent, hours, minutes, bytes, and seconds to a tenth."""
+        counted = [line for line in self.lines if line.counts]
+        sent_s, missing_s = fsum(line.sent_s for line in counted), fsum(line.missing_s for line in counted)
         return {
-            "classes": self.classes,
-            "punctuality_percent": _percent(self.punctual, self.classes),
-            "availability_percent": _percent(self.sent_s, self.planned_s),
-            "sent_s": round(self.sent_s, 1),
-            "slate_s": round(self.slate_s, 1),
-            "missing_s": round(self.missing_s, 1),
-            "push_hours": round(self.pushed_s / 3600, 3),
-            "size_bytes": self.size_bytes,
+            "classes": len(counted),
+            "punctuality_percent": _percent(sum(line.punctual for line in counted), len(counted)),
+            "availability_percent": _percent(sent_s, sent_s + missing_s),
+            "sent_s": round(sent_s, 1),
+            "slate_s": round(fsum(line.slate_s for line in counted), 1),
+            "missing_s": round(missing_s, 1),
+            "push_hours": round(fsum(line.pushed_s for line in self.lines) / 3600, 3),
+            "size_bytes": sum(line.size_bytes for line in self.lines),
             "transcoding_minutes": round(self.transcoding_s / 60, 1),
         }
 
 
 @dataclass
-class AsRunReport:
-    """The classes of a time, and their sums by institution."""
+class AsRunReport(Total):
+    """The classes of a time, and those of each institution."""
 
-    lines: list[ReportLine] = field(default_factory=list)
     totals: dict[str, Total] = field(default_factory=dict)
-
-    def whole(self) -> Total:
-        """The sums of all institutions."""
-        names = [column.name for column in fields(Total)]
-        return Total(**{name: sum(getattr(total, name) for total in self.totals.values()) for name in names})
 
 
 def line(planned: Booked, parts: Sequence[AsRun], now: float = inf) -> ReportLine:
@@ -378,8 +355,9 @@ def report(
     for planned in booked:
         row = line(planned, parts.get(planned.class_id, ()), now)
         result.lines.append(row)
-        result.totals.setdefault(row.institution, Total()).add(row)
+        result.totals.setdefault(row.institution, Total()).lines.append(row)
     for institution, seconds in transcoding_s.items():
+        result.transcoding_s += seconds
         result.totals.setdefault(institution, Total()).transcoding_s += seconds
     return result
 
