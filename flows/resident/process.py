@@ -198,7 +198,7 @@ class Resident:
         try:
             if isinstance(host, StreamerHost):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
-                works.begin({Text("lease"): lease.LeaseRenewer(host, about_moves).run})
+                works.begin({Text("lease"): lambda: lease.renew(host, about_moves)})
                 playout = playout_sync.PlayoutSync(host)
                 works.begin({Text("playout"): playout.run, Text("timetable of the playout"): playout.keep_in_step})
                 async with failures.isolated(host, Text("reconcile"), through=()):

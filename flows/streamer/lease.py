@@ -74,49 +74,34 @@ class LeaseFacts:
     fields: Mapping[str, Any]
 
 
-class LeaseRenewer:
-    """Runs the thread that keeps the lease, and hands it the facts; belongs to the resident's loop."""
-
-    def __init__(self, host: StreamerHost, ask_prefect: AskPrefect) -> None:
-        self._host, self._ask_prefect = host, ask_prefect
-        host.fencing_token = uuid4().hex
-
-    async def run(self) -> None:
-        """Keep the lease until cancelled."""
-        known = await self._host.read_tx(leases.peers, self._host.settings.name)
-        beats = HeartbeatThread(self._host, await self._read(), known, self._ask_prefect)
-        beats.start()
-        try:
-            while True:
-                self._host.watchdog.beat("lease")
-                await _soon(
-                    self._host.granted,
-                    self._host.settings.heartbeat_interval_s if self._host.control_connected else AGAIN_S,
-                )
-                # It beats on meanwhile.
-                async with isolated(self._host, Text("what a heartbeat says"), AGAIN_S, through=()):
-                    beats.hand_over(await self._read())
-        finally:
-            await beats.stop()
-
-    async def _read(self) -> LeaseFacts:
-        settings, at = self._host.settings, boot_now()
-        session, fields = await self._host.read_tx(_facts, settings)
-        since = self._host.no_room_at
-        is_full = since is not None and time.monotonic() - since < FULL_S  # it could not even refuse a class
-        # A teacher of an older release, too, gives no class to a streamer that is drained.
-        address = self._host.address and (settings.health_address or self._host.address)
-        return LeaseFacts(at, session, fields | {"full": is_full or bool(fields["drains"]), "address": address})
+async def renew(host: StreamerHost, ask_prefect: AskPrefect) -> None:
+    """Run the thread that keeps the lease, and hand it the facts, until cancelled; runs in the resident's loop."""
+    host.fencing_token = host.fencing_token or uuid4().hex
+    known = await host.read_tx(leases.peers, host.settings.name)
+    beats = HeartbeatThread(host, await host.read_tx(_facts, host, boot_now()), known, ask_prefect)
+    beats.start()
+    try:
+        while True:
+            host.watchdog.beat("lease")
+            await _soon(host.granted, host.settings.heartbeat_interval_s if host.control_connected else AGAIN_S)
+            async with isolated(host, Text("what a heartbeat says"), AGAIN_S, through=()):  # it beats on meanwhile
+                beats.hand_over(await host.read_tx(_facts, host, boot_now()))
+    finally:
+        await beats.stop()
 
 
-def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
+def _facts(connection: Connection, host: StreamerHost, at: float) -> LeaseFacts:
+    settings, drains, full_at = host.settings, leases.drained_by(connection), host.no_room_at
+    is_full = full_at is not None and time.monotonic() - full_at < FULL_S  # it could not even refuse a class
     fields = {
         "used_bytes": cache.used(connection, settings.video_root).size_bytes,
         "max_bytes": settings.max_bytes,
         "on_air": airings.on_air(connection),
-        "drains": leases.drained_by(connection),
+        "drains": drains,
+        "full": is_full or bool(drains),  # also a teacher of an older release gives no class to one that is drained
+        "address": host.address and (settings.health_address or host.address),
     }
-    return leases.session(connection, settings.name) or "", fields
+    return LeaseFacts(at, leases.session(connection, settings.name) or "", fields)
 
 
 class HeartbeatThread:

@@ -68,7 +68,7 @@ STEPS: Mapping[str, str] = {
     "the cache is shown": "flows.streamer.readiness:cache_lines",
     "a streamer says how it stands": "flows.streamer.readiness:word",
     "a beat is sent": "lectern.redis.client:Bus.beat",
-    "what a beat says is read": "flows.streamer.lease:LeaseRenewer._read",
+    "what a beat says is read": "flows.streamer.lease:_facts",
     "classes are taken back": "lectern.decide.airing:release",
     "an origin is looked at": "flows.streamer.prepare:probe_origins",
     "a recording is downloaded": "lectern.storage.origin:download",

@@ -15,7 +15,7 @@ import redis
 from flows.host import StreamerHost
 from flows.playout_link import boot_now
 from flows.streamer import lease
-from flows.streamer.lease import LeaseRenewer
+from flows.streamer.lease import renew
 from lectern.db import leases
 from lectern.decide import leases as decide
 from lectern.playout.lease import LeaseSocket
@@ -70,7 +70,7 @@ async def kept(streamer: StreamerHost, *, prefect: Callable[[], bool] = lambda: 
 
         yield is_taken
 
-    keeping = asyncio.create_task(LeaseRenewer(streamer, asked).run())
+    keeping = asyncio.create_task(renew(streamer, asked))
     try:
         yield
     finally:
