@@ -58,9 +58,8 @@ class _Made:
 
 @dataclass
 class DesiredTimetable:
-    """The timetable as the rows want it; *rows* and *lessons* are by class_id, those that begin soonest first."""
+    """The timetable as the rows want it; *lessons* are by class_id, those that begin soonest first."""
 
-    rows: dict[str, Airing] = field(default_factory=dict)
     lessons: dict[str, ScheduledClass] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     session: str = ""  # the session of the lease for which these are our classes
@@ -91,7 +90,6 @@ class TimetableReader:
             row = renditions.get(airing.stem)
             of = airing, row.duration_s if row is not None else None, slate, allowed
             known = self._made.get(airing.class_id)
-            wanted.rows[airing.class_id] = airing
             with Caught() as failed:
                 entries[airing.class_id] = known if known is not None and known.of == of else self._make(of, known)
             if failed.error is not None:
@@ -369,10 +367,9 @@ class PlayoutSync:
                 await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
         self._said = dict(refused)
         begun_before = time.time() - LATE_S
-        for class_id, airing in wanted.rows.items():
-            if airing.start_time > begun_before:
+        for class_id, lesson in wanted.lessons.items():
+            if lesson["start"] > begun_before:
                 break
-            lesson = wanted.lessons.get(class_id)
             if class_id not in refused and self._host.playout.confirmed.get(class_id) != lesson:
                 await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
 
