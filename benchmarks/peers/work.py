@@ -62,11 +62,10 @@ def order(body: str) -> str | None:
     with transaction(database("teacher")) as connection:
         changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))
         states = transcodings.states(connection, [booking.key] if booking.key else [])
-        before = decide_booking.BookingFacts(decide_booking.already_answered(changes.orders), states)
-        plan = decide_booking.plan([booking], before, SETTINGS, now)
-        if not plan.verdicts:
-            return None  # delivered again
-        (verdict,) = plan.verdicts
+        before = decide_booking.BookingFacts(changes.orders, states)
+        (verdict,) = decide_booking.plan([booking], before, SETTINGS, now)
+        if isinstance(verdict, decide_booking.Again):
+            return None
         taken = changes.book(booking)
         if verdict.state is BookingState.PLACED:
             proceed(changes, [(taken, verdict.url or "")], bookings.loads(connection, [STREAMER], now))

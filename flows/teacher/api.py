@@ -7,7 +7,6 @@ import asyncio
 import json
 import math
 import time
-from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from flows.teacher.ecs.api import ReadRun, TranscodeRequest
 from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, body_of, refusals
 from lectern import __version__, errors
 from lectern.db import account as db_account
-from lectern.db import bookings, events, inbox, outbox, timetable, transcodings, viewers
+from lectern.db import bookings, events, inbox, outbox, timetable, viewers
 from lectern.db import forecast as db_forecast
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
@@ -372,8 +371,9 @@ class ClassesApi:
             if verdict["verdict"] == BookingState.PLACED or (waits and booking.stem in made_at):
                 at, why = forecast.booked_now(booking, streamers, now, made_at[booking.stem] if waits else None)
                 verdict.update(ready_by=at, message=why)
+        following = iter(verdicts)
         return JSONResponse(
-            {"bookings": [verdicts.popleft() if isinstance(entry, Booking) else entry for entry in parsed]}
+            {"bookings": [next(following) if isinstance(entry, Booking) else entry for entry in parsed]}
         )
 
     def _checked(self, client: ViewerRow, fields: object) -> Booking | dict[str, object]:
@@ -389,47 +389,36 @@ class ClassesApi:
 
     def _verdicts(
         self, connection: Connection, client: ViewerRow, booked: Sequence[Booking]
-    ) -> tuple[deque[dict[str, object]], dict[str, float]]:
+    ) -> tuple[list[dict[str, object]], dict[str, float]]:
         """What is said of each, and when the renditions will be made that they wait for (epoch seconds), by stem."""
         now, settings = time.time(), self._host.settings
         orders = bookings.by_id(connection, [booking.class_id for booking in booked])
-        states = transcodings.states(connection, {booking.key for booking in booked if booking.key})
-        taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
-        least_s = db_forecast.least_s(connection, settings) if decide_booking.may_begin(booked, states) else 0.0
-        before = decide_booking.BookingFacts(decide_booking.already_answered(orders), states, taken, least_s)
-        early = bookings.cancelled_before(connection, [booking.class_id for booking in booked], now) - orders.keys()
+        facts = bookings.facts(connection, booked, orders, settings, now)
+        early = {class_id for class_id in facts.early if class_id not in orders}
         others = [booking for booking in booked if booking.class_id not in early]
-        plan = decide_booking.plan(others, before, settings, now)
-        by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
-        for verdict in plan.verdicts:
-            answer = _verdict(
-                verdict.booking.class_id, verdict.state, verdict.code.number if verdict.code else 0, verdict.message
-            )
-            by_class[verdict.booking.class_id].append(answer)
-        for again in plan.again:
-            answer = _verdict(again.class_id, "booked already", 0, "")
-            if again.refusal is not None:
-                is_theirs = (
-                    client.institution_id is None
-                    or bookings.institution_of(connection, again.class_id) == client.institution_id
-                )
-                why = again.refusal if is_theirs else "the class_id is taken"
-                answer = _verdict(again.class_id, "refused", errors.CONFLICT.number, why)
-            by_class[again.class_id].append(answer)
-        waits = any(verdict.state is BookingState.WAITING for verdict in plan.verdicts)
-        made_at = db_forecast.transcoded(connection, settings, now, plan.transcodings()) if waits else {}
-        for booking in booked:
-            if booking.class_id in early:
-                answer = _verdict(booking.class_id, "refused", errors.CANCELLED.number, errors.CANCELLED.meaning)
-                by_class[booking.class_id].append(answer)
-        return deque(by_class[booking.class_id].popleft() for booking in booked), made_at
+        decided = decide_booking.plan(others, facts, settings, now)
+        left, answers = iter(decided), list[dict[str, object]]()
+        for class_id in [booking.class_id for booking in booked]:
+            if class_id in early:
+                answers.append(_verdict(class_id, "refused", errors.CANCELLED.number, errors.CANCELLED.meaning))
+            elif isinstance(its := next(left), decide_booking.BookingVerdict):
+                answers.append(_verdict(class_id, its.state, its.code.number if its.code else 0, its.message))
+            elif its.refusal is None:
+                answers.append(_verdict(class_id, "booked already", 0, ""))
+            else:
+                is_theirs = client.institution_id in {None, bookings.institution_of(connection, class_id)}
+                why = its.refusal if is_theirs else "the class_id is taken"
+                answers.append(_verdict(class_id, "refused", errors.CONFLICT.number, why))
+        waits = any(answer["verdict"] == BookingState.WAITING for answer in answers)
+        begun = decide_booking.transcodings(decided)
+        return answers, db_forecast.transcoded(connection, settings, now, begun) if waits else {}
 
 
 def _first_answer(order: Order | None, booking: Booking) -> str | None:
     """The answer that *order* has had, if any; raises Refused if it is another booking than *booking*."""
     if order is None:
         return None
-    differs = decide_booking.differences(decide_booking.already_answered({"": order})[""], booking)
+    differs = decide_booking.differences(order.payloads, booking)
     if differs:
         again = decide_booking.Again("", differs).refusal
         reason = Text("{again}; the first booking stands, it is {state}", again=again, state=order.state)

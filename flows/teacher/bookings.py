@@ -17,12 +17,12 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import alive_streamers
-from lectern.db import bookings, events, forecast, inbox, leases, transcodings
+from lectern.db import bookings, events, inbox, leases, transcodings
 from lectern.decide import booking as decide_booking
 from lectern.decide import change as decide_change
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide_reports
-from lectern.decide.placement import CancelFacts, Choice, secondary_id
+from lectern.decide.placement import Choice, secondary_id
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as teacher_tables
@@ -51,20 +51,11 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
     if cancelled:
         changes.learn(bookings.by_id(connection, [f"{cancel.class_id}{BACKUP}" for cancel in cancelled]))
         changes.learn(bookings.revisions_of(connection, list(changes.orders)))
-    unlisted = {booking.key for booking in booked if booking.key and not decide_booking.is_listed(booking)}
-    states, cancels = transcodings.states(connection, unlisted) if unlisted else {}, CancelFacts()
+    facts = bookings.facts(connection, booked, changes.orders, changes.settings, changes.now, alive)
     if class_ids := [cancel.class_id for cancel in cancelled]:
         ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)
-        cancels = CancelFacts(ends, {class_id for class_id, _ in bookings.unconfirmed_cancels(connection, class_ids)})
-    may_go = decide_booking.contenders(booked, changes.orders, states, changes.now)
-    facts = decide_booking.BookingFacts(
-        early=bookings.cancelled_before(connection, [booking.class_id for booking in booked], changes.now),
-        renditions=states,
-        taken=bookings.taken(connection, may_go, changes.now),
-        loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
-        cancels=cancels,
-        least_s=forecast.least_s(connection, changes.settings) if decide_booking.may_begin(booked, states) else 0.0,
-    )
+        unconfirmed = {class_id for class_id, _ in bookings.unconfirmed_cancels(connection, class_ids)}
+        facts = replace(facts, ends=ends, unconfirmed=unconfirmed)
     decide_booking.decide_orders(changes, booked, cancelled, facts)
 
 

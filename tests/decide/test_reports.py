@@ -73,9 +73,9 @@ def test_a_booking_that_comes_again_is_answered_again_only_if_it_was_answered(or
 )
 def test_a_repeated_cancel_is_answered_at_once_only_if_the_streamer_confirmed(order: Order, answered: int) -> None:
     changes = Changes(SETTINGS, 1_100.0, orders={"c-1": order})
-    told = placement.CancelFacts({"c-1": (0, "cancelled", 0.0)} if answered else {})
+    ends = {"c-1": (0, "cancelled", 0.0)} if answered else {}
     for _ in range(2):
-        placement.cancel(changes, Cancel(class_id="c-1"), told)
+        placement.cancel(changes, Cancel(class_id="c-1"), ends)
     assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == [0] * answered
 
 

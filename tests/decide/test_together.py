@@ -8,7 +8,7 @@ import pytest
 
 from lectern.decide import airing, reports
 from lectern.decide.booking import decide_orders
-from lectern.decide.placement import CancelFacts, Choice, cancel, reassign
+from lectern.decide.placement import Choice, cancel, reassign
 from lectern.model.facts import Airing, Slot
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
@@ -71,7 +71,7 @@ def test_a_stream_is_free_for_the_booking_that_comes_with_the_cancel_of_its_clas
 
 def test_a_cancel_that_comes_again_beside_its_late_booking_is_answered(changes: Changes) -> None:
     """The first came before the booking, and was answered with 404."""
-    known = revised.facts(early={"c-1"}, cancels=CancelFacts({"c-1": (404, "it is not booked here", 0.0)}))
+    known = revised.facts(early={"c-1"}, ends={"c-1": (404, "it is not booked here", 0.0)})
     decide_orders(changes, [strategies.booking("c-1")], [Cancel(class_id="c-1")], known)
     assert cancel_results(changes) == [("c-1", 0)]
 

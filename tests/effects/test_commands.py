@@ -24,10 +24,11 @@ from sqlalchemy import insert
 from lectern import __version__, formatting
 from lectern.cli import doctor, options, streamer
 from lectern.cli.app import COMMANDS, EXAMPLES, app
-from lectern.cli.booking import _read
+from lectern.cli.booking import _in_lines, _read
 from lectern.db import bookings, cache, incidents, leases, outbox
 from lectern.db.engine import open_database, transaction
 from lectern.db.incidents import AlertPolicy
+from lectern.decide.booking import BookingFacts, plan
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables.teacher import journal
@@ -172,6 +173,19 @@ def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -
     assert "6666_720P" in done.stdout
     asked = {**json.loads(example), "start_time": 1, "end_time": 2}
     assert "410" in lectern(teacher, "book", "-", "--dry-run", text=json.dumps(asked)).stdout
+
+
+def test_what_would_be_decided_reads_as_one_line_a_decision() -> None:
+    batch = [strategies.booking("c-1"), strategies.booking("c-1"), strategies.booking("c-1", record_id=7)]
+    batch.append(strategies.booking("c-2", end_time=strategies.NOW, start_time=1))
+    decided = plan(batch, BookingFacts(), strategies.transcoders(), strategies.NOW)
+    assert [line for one in decided for line in _in_lines(one)] == [
+        "c-1: waiting 6666_720P",
+        "6666_720P: oss transcoding, attempt 1",
+        "c-1: delivered again",
+        "c-1: refused 409 it is booked already with other content: record_id 6666 -> 7",
+        "c-2: refused 6666_720P 410",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,15 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from lectern import errors
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
-from lectern.db import account, bookings, transcodings
+from lectern.db import account, bookings
 from lectern.db import forecast as db_forecast
 from lectern.db.writer import lines
 from lectern.decide import change as decide
+from lectern.decide import forecast
+from lectern.decide.booking import Again, BookingVerdict, plan, transcodings
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.model.plan import Changes
@@ -150,27 +153,31 @@ async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) 
 
 def _plan_of_booking(booking: Booking) -> list[str]:
     """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
-    from lectern.decide import booking as decide_booking  # noqa: PLC0415 (only here)
-    from lectern.decide import forecast  # noqa: PLC0415 (only here)
-
     place = readers.teacher()
     now = time.time()
     with place.looking() as connection:
-        known = decide_booking.already_answered(bookings.by_id(connection, [booking.class_id]))
-        states = transcodings.states(connection, {booking.key} if booking.key else set())
-        taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
-        least_s = db_forecast.least_s(connection, place.settings)
-        before = decide_booking.BookingFacts(known, states, taken, least_s)
-        plan = decide_booking.plan([booking], before, place.settings, now)
-        made_at = db_forecast.transcoded(connection, place.settings, now, plan.transcodings()).get(booking.stem)
-    states_now = [verdict.state for verdict in plan.verdicts]
-    said = ""
-    if BookingState.PLACED in states_now or (BookingState.WAITING in states_now and made_at is not None):
+        known = bookings.by_id(connection, [booking.class_id])
+        facts = bookings.facts(connection, [booking], known, place.settings, now)
+        (decided,) = plan([booking], facts, place.settings, now)
+        made_at = db_forecast.transcoded(connection, place.settings, now, transcodings([decided])).get(booking.stem)
+    said = _in_lines(decided)
+    state = None if isinstance(decided, Again) else decided.state
+    if state is BookingState.PLACED or (state is BookingState.WAITING and made_at is not None):
         with suppress(LecternError):  # without Redis nobody says when
             heard = readers.words(place.settings).values()
-            made_at = made_at if BookingState.WAITING in states_now else None
-            _, said = forecast.booked_now(booking, heard, now, made_at)
-    return [*plan.lines(), *([f"{booking.class_id}: {said}"] if said else [])]
+            _, when = forecast.booked_now(booking, heard, now, made_at if state is BookingState.WAITING else None)
+            said += [f"{booking.class_id}: {when}"] if when else []
+    return said
+
+
+def _in_lines(decided: BookingVerdict | Again) -> list[str]:
+    if isinstance(decided, Again):
+        code = errors.CONFLICT.number
+        why = f"{BookingState.REFUSED} {code} {decided.refusal}" if decided.differs else "delivered again"
+        return [f"{decided.class_id}: {why}"]
+    booking, attempt, number = decided.booking, decided.attempt, decided.code.number if decided.code else ""
+    line = f"{booking.class_id}: {decided.state} {booking.stem} {number}".rstrip()
+    return [line, *([f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}"] if attempt else [])]
 
 
 @app.command()

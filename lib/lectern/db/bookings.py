@@ -21,11 +21,14 @@ from sqlalchemy import (
     update,
 )
 
+from lectern.db import forecast, transcodings
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
+from lectern.decide.booking import BookingFacts, contenders, is_listed, may_begin
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
+from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_OVER, BookingState, InboxState, Resolution
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
@@ -116,6 +119,28 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
         for stream, class_id, start, end in connection.execute(wanted, {**bind_list(streams), "now": now}):
             slots.setdefault(stream, []).append(Slot(class_id, start, end))
     return slots
+
+
+def facts(
+    connection: Connection,
+    booked: Sequence[Booking],
+    known: Mapping[str, Order],
+    settings: TeacherSettings,
+    now: float,
+    alive: Collection[str] = (),
+) -> BookingFacts:
+    """What must be known to decide *booked*, of which *known* are there already; the streamers *alive* take classes."""
+    unlisted = {booking.key for booking in booked if booking.key and not is_listed(booking)}
+    renditions = transcodings.states(connection, unlisted) if unlisted else {}
+    may_go = contenders(booked, known, renditions, now)
+    return BookingFacts(
+        known,
+        renditions,
+        taken(connection, may_go, now),
+        forecast.least_s(connection, settings) if may_begin(booked, renditions) else 0.0,
+        loads(connection, alive, now) if may_go and alive else dict.fromkeys(alive, 0),
+        cancelled_before(connection, [booking.class_id for booking in booked], now),
+    )
 
 
 def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:

@@ -10,16 +10,7 @@ from pydantic import ValidationError
 from lectern import errors, formatting
 from lectern.decide.forecast import Transcoding
 from lectern.decide.gaps import LOST_S
-from lectern.decide.placement import (
-    NO_CANCEL_FACTS,
-    CancelFacts,
-    Loads,
-    answer_again,
-    cancel,
-    proceed,
-    refuse_other,
-    without_cancelled,
-)
+from lectern.decide.placement import Ends, Loads, answer_again, cancel, proceed, refuse_other, without_cancelled
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import ErrorCode
 from lectern.i18n import Text, msgid
@@ -124,7 +115,7 @@ def action(booking: Booking, renditions: Mapping[RenditionKey, Rendition]) -> Bo
 
 @dataclass(frozen=True)
 class BookingVerdict:
-    """What was decided about one new booking."""
+    """What was decided about one new booking, and the transcoding that begins for it."""
 
     booking: Booking
     state: BookingState
@@ -132,6 +123,7 @@ class BookingVerdict:
     code: ErrorCode | None = None
     message: str = ""
     alarm: bool = False
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True)
@@ -152,77 +144,61 @@ class Again:
         return Text("it is booked already with other content: {differs}", differs=", ".join(self.differs))
 
 
-@dataclass
-class Plan:
-    """What was decided about a batch of bookings."""
-
-    verdicts: list[BookingVerdict] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    again: list[Again] = field(default_factory=list)
-
-    def transcodings(self) -> list[Transcoding]:
-        """The transcodings that it begins, as a forecast needs them."""
-        starts: dict[str, float] = {}
-        for verdict in self.verdicts:
-            its = verdict.booking
-            starts[its.stem] = min(its.start_time, starts.get(its.stem, its.start_time))
-        return [Transcoding(one.stem, one.record_id, one.backend, starts[one.stem]) for one in self.attempts]
-
-    def lines(self) -> list[str]:
-        """The plan for people: one line for each booking and each transcoding."""
-        return [
-            *(
-                f"{v.booking.class_id}: {v.state} {v.booking.stem} {v.code.number if v.code else ''}".rstrip()
-                for v in self.verdicts
-            ),
-            *(f"{a.stem}: {a.backend} transcoding, attempt {a.attempt}" for a in self.attempts),
-            *(
-                f"{a.class_id}: "
-                + (f"{BookingState.REFUSED} {errors.CONFLICT.number} {a.refusal}" if a.differs else "delivered again")
-                for a in self.again
-            ),
-        ]
-
-
 @dataclass(frozen=True)
 class BookingFacts:
     """What the database says before a batch of bookings or changes."""
 
-    known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the payloads of each class that is booked
+    orders: Mapping[str, Order] = field(default_factory=dict)  # the classes that are booked already
     renditions: dict[RenditionKey, Rendition] = field(default_factory=dict)
     taken: dict[str, list[Slot]] = field(default_factory=dict)  # the live classes of each stream
     least_s: float = 0.0  # seconds that a new transcoding will surely take
     loads: Loads = field(default_factory=dict)
     early: Collection[str] = ()  # classes whose cancel arrived before their booking
-    cancels: CancelFacts = NO_CANCEL_FACTS
+    ends: Ends = field(default_factory=dict)  # what the platform was told of the end of classes that are cancelled
+    unconfirmed: Collection[str] = ()  # classes whose cancel their streamer has not confirmed
 
-
-def plan(bookings: Iterable[Booking], before: BookingFacts, settings: TeacherSettings, now: float) -> Plan:
-    """Decide a batch in its order; each booking is decided with what the bookings before it have begun."""
-    result = Plan()
-    now_taken = {stream: list(slots) for stream, slots in before.taken.items()}
-    now_known = dict(before.known)
-    now_renditions = dict(before.renditions)
-    for booking in bookings:
-        first = now_known.get(booking.class_id)
-        if first is not None:
-            result.again.append(Again(booking.class_id, differences(first, booking)))
-            continue
-        # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
-        slots = [live for stream in booking.streams for live in now_taken.get(stream, ())] if now_taken else []
-        verdict, attempt = _decide(booking, slots, now_renditions, settings, now)
-        if attempt is not None and (too_late := _too_late(booking, before.least_s, now)):
-            verdict, attempt = too_late, None
+    def take(self, verdict: BookingVerdict) -> None:
+        """Note for the next bookings what is taken by *verdict*: streams, and the transcoding that begins."""
+        booking, attempt = verdict.booking, verdict.attempt
         if verdict.state is not BookingState.REFUSED:
             slot = Slot(booking.class_id, booking.start_time, booking.end_time)
             for stream in booking.streams:
-                now_taken.setdefault(stream, []).append(slot)
-        result.verdicts.append(verdict)
+                self.taken.setdefault(stream, []).append(slot)
         if attempt is not None:
-            result.attempts.append(attempt)
-            now_renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
-        now_known[booking.class_id] = (booking.payload,)
-    return result
+            self.renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
+
+
+def plan(
+    bookings: Iterable[Booking], before: BookingFacts, settings: TeacherSettings, now: float
+) -> list[BookingVerdict | Again]:
+    """Decide a batch in its order; each booking is decided with what the bookings before it have begun."""
+    taken = {stream: list(slots) for stream, slots in before.taken.items()}
+    facts = replace(before, renditions=dict(before.renditions), taken=taken)
+    decided: list[BookingVerdict | Again] = []
+    new: dict[str, Booking] = {}
+    for booking in bookings:
+        class_id = booking.class_id
+        if class_id in new or class_id in facts.orders:
+            known = (new[class_id].payload,) if class_id in new else facts.orders[class_id].payloads
+            decided.append(Again(class_id, differences(known, booking)))
+            continue
+        verdict = verdict_on(booking, facts, settings, now)
+        facts.take(verdict)
+        new[class_id] = booking
+        decided.append(verdict)
+    return decided
+
+
+def transcodings(decided: Iterable[BookingVerdict | Again]) -> list[Transcoding]:
+    """The transcodings that begin, as a forecast needs them."""
+    starts: dict[str, float] = {}
+    begun: list[Attempt] = []
+    for verdict in decided:
+        if isinstance(verdict, BookingVerdict):
+            its = verdict.booking
+            starts[its.stem] = min(its.start_time, starts.get(its.stem, its.start_time))
+            begun += [verdict.attempt] if verdict.attempt is not None else []
+    return [Transcoding(one.stem, one.record_id, one.backend, starts[one.stem]) for one in begun]
 
 
 def contenders(
@@ -262,40 +238,38 @@ def _too_late(booking: Booking, least_s: float, now: float) -> BookingVerdict | 
     return _refusal(booking, errors.NOT_READY_FOR_START, why)
 
 
-def _decide(
-    booking: Booking,
-    slots: Iterable[Slot],
-    renditions: Mapping[RenditionKey, Rendition],
-    settings: TeacherSettings,
-    now: float,
-) -> tuple[BookingVerdict, Attempt | None]:
+def verdict_on(booking: Booking, facts: BookingFacts, settings: TeacherSettings, now: float) -> BookingVerdict:
+    """What is decided about a new booking, by the table, its times and its streams."""
     if booking.end_time <= now:
-        return _refusal(booking, errors.ENDED, Text("it ended {ago_s:span} ago", ago_s=now - booking.end_time)), None
-    for slot in slots:
+        return _refusal(booking, errors.ENDED, Text("it ended {ago_s:span} ago", ago_s=now - booking.end_time))
+    # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
+    streams = booking.streams if facts.taken else ()
+    for slot in [live for stream in streams for live in facts.taken.get(stream, ())]:
         overlap_s = min(booking.end_time, slot.end_time) - max(booking.start_time, slot.start_time)
         if overlap_s > 0:
             text = msgid("{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}")
             why = Text(text, class_id=slot.class_id, overlap_s=overlap_s)
-            return _refusal(booking, errors.CONFLICT, why), None
+            return _refusal(booking, errors.CONFLICT, why)
     resolution, key = booking.video_resolution, booking.key
-    match action(booking, renditions):
+    match action(booking, facts.renditions):
         case BookingAction.PROCEED:
             url = booking.urls[resolution] if resolution else booking.video_url
-            return BookingVerdict(booking, BookingState.PLACED, url=url), None
+            return BookingVerdict(booking, BookingState.PLACED, url=url)
         case BookingAction.WAIT:
-            return BookingVerdict(booking, BookingState.WAITING), None
+            return BookingVerdict(booking, BookingState.WAITING)
         case BookingAction.REFUSE_TIMED_OUT:
             text = Text("transcoding of {stem} timed out", stem=booking.stem)
-            return _refusal(booking, errors.TRANSCODE_TIMED_OUT, text), None
+            return _refusal(booking, errors.TRANSCODE_TIMED_OUT, text)
         case BookingAction.ALARM_REFUSE_URL_MISSING:
             text = Text("{stem} is transcoded, but video_url_list lacks it", stem=booking.stem)
-            return _refusal(booking, errors.URL_MISSING, text, alarm=True), None
+            return _refusal(booking, errors.URL_MISSING, text, alarm=True)
         case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key
-            attempt = next_attempt(booking, key, renditions.get(key), settings, now)
+            attempt = next_attempt(booking, key, facts.renditions.get(key), settings, now)
             if isinstance(attempt, Attempt):
-                return BookingVerdict(booking, BookingState.WAITING), attempt
-            return _refusal(booking, attempt.code, attempt.message, alarm=True), None
+                waits = BookingVerdict(booking, BookingState.WAITING, attempt=attempt)
+                return _too_late(booking, facts.least_s, now) or waits
+            return _refusal(booking, attempt.code, attempt.message, alarm=True)
 
 
 def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> BookingVerdict:
@@ -313,15 +287,16 @@ def decide_orders(
     first = [message for message in cancelled if message.class_id in changes.orders]
     later = [message for message in cancelled if message.class_id not in changes.orders]
     for message in first:
-        cancel(changes, message, facts.cancels)
+        cancel(changes, message, facts.ends, facts.unconfirmed)
     if first:
         over = {class_id for class_id, order in changes.orders.items() if order.state in BOOKING_OVER}
         taken = {stream: [it for it in slots if it.class_id not in over] for stream, slots in facts.taken.items()}
         facts = replace(facts, taken=taken)
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
-    decided = plan(others, replace(facts, known=already_answered(changes.orders)), changes.settings, changes.now)
+    decided = plan(others, replace(facts, orders=changes.orders), changes.settings, changes.now)
+    verdicts = [one for one in decided if isinstance(one, BookingVerdict)]
     going: list[tuple[Order, str]] = []
-    for verdict in decided.verdicts:
+    for verdict in verdicts:
         order = changes.book(verdict.booking)
         if verdict.state is BookingState.PLACED:
             going.append((order, verdict.url or ""))
@@ -334,22 +309,13 @@ def decide_orders(
             assert verdict.code is not None  # the table gives every refusal its code
             changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)
     proceed(changes, going, facts.loads)
-    for attempt in decided.attempts:
-        changes.begun.append(attempt)
-        changes.note("transcoding begins", stem=attempt.stem, detail=attempt.text())
-    for again in decided.again:
+    for attempt in [verdict.attempt for verdict in verdicts if verdict.attempt is not None]:
+        changes.begin(attempt)
+    for again in [one for one in decided if isinstance(one, Again)]:
         order = changes.orders[again.class_id]
         if again.refusal is None:
             answer_again(changes, order)
         else:
             refuse_other(changes, order, again.refusal)
     for message in later:
-        cancel(changes, message, facts.cancels)
-
-
-def already_answered(orders: Mapping[str, Order]) -> dict[str, Sequence[str]]:
-    """The payloads of each class in *orders*: as it was first booked, and as it is since its changes."""
-    return {
-        class_id: (order.payload,) if order.booked is None else (order.booked, order.payload)
-        for class_id, order in orders.items()
-    }
+        cancel(changes, message, facts.ends, facts.unconfirmed)

@@ -14,11 +14,11 @@ from pydantic_core import from_json
 
 from lectern import errors
 from lectern.decide import placement
-from lectern.decide.booking import BookingFacts, BookingVerdict, changed_fields, is_same, plan
+from lectern.decide.booking import BookingFacts, BookingVerdict, changed_fields, is_same, verdict_on
 from lectern.decide.placement import Loads, asked_by, cancel_second, proceed
 from lectern.errors import Refuse
 from lectern.i18n import Text, labelled
-from lectern.model.facts import Airing, Order, Rendition, Slot
+from lectern.model.facts import Airing, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState
@@ -137,19 +137,15 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: BookingF
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
         for stream in booking.streams
     }
-    decided = plan([_where_it_lies(latest, booking)], replace(facts, taken=others), changes.settings, changes.now)
-    (verdict,) = decided.verdicts
+    verdict = verdict_on(_where_it_lies(latest, booking), replace(facts, taken=others), changes.settings, changes.now)
     if verdict.code is not None:
         raise Refuse(verdict.message, verdict.code)
     waits = latest.revises is None and latest.state is BookingState.WAITING
     if waits and verdict.state is BookingState.PLACED and not facts.loads:
         raise Refuse(labelled(booking.class_id, changes.no_streamer()), errors.NO_STREAMER)
-    for attempt in decided.attempts:
-        changes.begun.append(attempt)
-        changes.note("transcoding begins", stem=attempt.stem, detail=attempt.text())
-        facts.renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
-    for stream in booking.streams:
-        facts.taken.setdefault(stream, []).append(Slot(booking.class_id, booking.start_time, booking.end_time))
+    if verdict.attempt is not None:
+        changes.begin(verdict.attempt)
+    facts.take(verdict)
     return verdict
 
 

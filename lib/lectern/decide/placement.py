@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import from_json
@@ -85,18 +86,10 @@ EARLY_S = 600.0
 """Seconds for which the cancel of an unknown class is kept: its booking may arrive later, by another way."""
 
 
-@dataclass(frozen=True)
-class CancelFacts:
-    """What is known of the classes that are to be cancelled, for the answers."""
+Ends = Mapping[str, tuple[int, str, float]]
+"""What the platform was told of the end of each class: the code, the message, the seconds that were sent."""
 
-    ends: Mapping[str, tuple[int, str, float]] = field(default_factory=dict)
-    """What the platform was told of the end of each: the code, the message, the seconds that were sent."""
-
-    unconfirmed: Collection[str] = ()
-    """Those whose cancel their streamer has not confirmed."""
-
-
-NO_CANCEL_FACTS = CancelFacts()
+NO_ENDS: Ends = MappingProxyType({})
 
 
 def asked_by(message: Cancel | Change) -> str:
@@ -104,10 +97,10 @@ def asked_by(message: Cancel | Change) -> str:
     return Text("by {who}", who=message.by or PLATFORM)
 
 
-def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FACTS) -> None:
+def cancel(changes: Changes, message: Cancel, ends: Ends = NO_ENDS, unconfirmed: Collection[str] = ()) -> None:
     """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking.
 
-    If a streamer has the class, the answer waits for its confirmation.
+    If a streamer has the class, the answer waits for its confirmation; *unconfirmed* are the classes that wait for one.
     """
     class_id = message.class_id
     order = changes.orders.get(class_id)
@@ -128,14 +121,14 @@ def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FAC
         why = Text("its booking was refused") if is_refused else Text("it is over")
         changes.answer_cancel(class_id, code.number, why)
     elif any((one.class_id, one.event) == (class_id, "ended") for one in changes.class_events):
-        changes.answer_cancel(class_id, *EARLY)  # by a message before this one, of which *facts* know nothing
-    elif class_id in facts.unconfirmed or (cancels, class_id) in changes.rows:
+        changes.answer_cancel(class_id, *EARLY)  # by a message before this one, of which *ends* knows nothing
+    elif class_id in unconfirmed or (cancels, class_id) in changes.rows:
         changes.change(cancels, {"class_id": class_id}, {}, {"deliveries": Increment(1)})
-    elif class_id not in facts.ends and order.streamer:  # cancelled in the UI, and what was sent is not told yet
+    elif class_id not in ends and order.streamer:  # cancelled in the UI, and what was sent is not told yet
         changes.await_cancel(class_id, order.streamer, order.end_time)
         changes.release(order.streamer, class_id)
     else:
-        changes.answer_cancel(class_id, *facts.ends.get(class_id, (*EARLY, 0.0)))
+        changes.answer_cancel(class_id, *ends.get(class_id, (*EARLY, 0.0)))
 
 
 EARLY = (0, Text("cancelled before anything was sent"))

@@ -137,6 +137,11 @@ class Order:
         return replace(self, **{name: getattr(new, name) for name in taken}, url=url, booked=booked)
 
     @property
+    def payloads(self) -> tuple[str, ...]:
+        """The class as it was first booked, and as it is since its changes."""
+        return (self.payload,) if self.booked is None else (self.booked, self.payload)
+
+    @property
     def stem(self) -> str:
         """The rendition's id on a streamer."""
         return self.url_stem or (stem(self.record_id, self.resolution) if self.record_id is not None else "")

@@ -244,6 +244,11 @@ class Changes(Decided[TeacherSettings]):
 
     # -- a rendition ---------------------------------------------------------------------------------------------------
 
+    def begin(self, attempt: Attempt) -> None:
+        """Begin a transcoding."""
+        self.begun.append(attempt)
+        self.note("transcoding begins", stem=attempt.stem, detail=attempt.text())
+
     def remake(self, key: RenditionKey, old: RenditionState, new: RenditionState, **lies: str) -> None:
         """Move a rendition, with its *url* or *reason*; raises ForbiddenMove if the tables have no such move."""
         check_move(RENDITION_MOVES, stem(*key), old, new)
