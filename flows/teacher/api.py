@@ -107,7 +107,7 @@ def application(host: TeacherHost, read_run: ReadRun, heard: Heard) -> FastAPI:
 @dataclass(frozen=True)
 class _Before:
     order: Order | None
-    institution: str | None
+    waiting: int  # number of messages in the inbox
     sent: int  # the last message in the outbox
 
 
@@ -200,53 +200,45 @@ class ClassesApi:
 
         def look(connection: Connection) -> str | None:
             order = db_account.booking(connection, class_id)  # another booking of this class may have come first
-            known = _first_answer(order, booking)
-            return known or self._answered(connection, self._host.settings.order_result_channel, class_id, before)
+            return _first_answer(order, booking) or self._answered(connection, booking, before)
 
         return await self._send(None if before.order else booking, class_id, wait, look)
 
     async def patch(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Change a class, also while it is on air; fields that are absent stay."""
         client, fields = await self._client(request, Right.BOOK), await self._fields(request)
-        message = self._message(client, Change, fields, class_id)
-        return await self._follow_up(client, message, class_id, wait, self._host.settings.change_result_channel)
+        return await self._follow_up(client, self._message(client, Change, fields, class_id), class_id, wait)
 
     async def delete(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Cancel a class; one that is on air ends at once."""
         client = await self._client(request, Right.BOOK)
-        message = self._message(client, Cancel, {}, class_id)
-        return await self._follow_up(client, message, class_id, wait, self._host.settings.cancel_result_channel)
+        return await self._follow_up(client, self._message(client, Cancel, {}, class_id), class_id, wait)
 
-    async def _follow_up(
-        self, client: ViewerRow, message: Message, class_id: str, wait: float, answers: str
-    ) -> JSONResponse:
+    async def _follow_up(self, client: ViewerRow, message: Change | Cancel, class_id: str, wait: float) -> JSONResponse:
         before = await self._before(client, class_id, booked=True)
-        return await self._send(message, class_id, wait, lambda c: self._answered(c, answers, class_id, before))
+        return await self._send(message, class_id, wait, lambda c: self._answered(c, message, before))
 
     async def _before(self, client: ViewerRow, class_id: str, *, booked: bool = False) -> _Before:
         """What is known of the class; raises Refused if it is not the client's, or the inbox is full.
 
         *booked*: a client of an institution needs a class that is booked, because nobody knows whose another one is.
         """
-        kept, before = await self._host.read_tx(self._read, class_id)
-        if self._host.intake is None or kept >= MOST_KEPT:
+        before = await self._host.read_tx(self._read, class_id)
+        if self._host.intake is None or before.waiting >= MOST_KEPT:
             reason = Text("the teacher begins or ends")
             if self._host.intake is not None:
-                reason = Text.many("{n:,} message waits already", "{n:,} messages wait already", n=kept)
+                reason = Text.many("{n:,} message waits already", "{n:,} messages wait already", n=before.waiting)
             raise Refused(503, reason, class_id=class_id, Retry_After=str(AGAIN_S))
         own = client.institution_id
-        if own is None or (before.institution == own if before.order else not booked):
+        if own is None or (before.order.institution_id == own if before.order else not booked):
             return before
         if before.order is None and await self._host.read_tx(db_account.kept_since, "teacher", class_id) is not None:
             raise Refused(503, Text("its booking is not handled yet"), class_id=class_id, Retry_After="1")
         raise _no_such(class_id)
 
-    def _read(self, connection: Connection, class_id: str) -> tuple[int, _Before]:
-        host, order = self._host, db_account.booking(connection, class_id)
-        institution_id = None if order is None else bookings.institution_of(connection, class_id)
-        return inbox.waiting(connection, host.journal), _Before(
-            order, institution_id, outbox.last_id(connection, host.journal)
-        )
+    def _read(self, connection: Connection, class_id: str) -> _Before:
+        order, journal = db_account.booking(connection, class_id), self._host.journal
+        return _Before(order, inbox.waiting(connection, journal), outbox.last_id(connection, journal))
 
     async def _send(
         self, message: Message | None, class_id: str, wait_s: float, look: Callable[[Connection], str | None]
@@ -292,9 +284,10 @@ class ClassesApi:
                 return None
             await comes(came, min(left_s, LOOK_S))
 
-    def _answered(self, connection: Connection, channel: str, class_id: str, before: _Before) -> str | None:
-        """The first answer about the class that was committed after the request came."""
-        return outbox.answer_since(connection, self._host.journal, channel, class_id, before.sent)
+    def _answered(self, connection: Connection, message: Booking | Change | Cancel, before: _Before) -> str | None:
+        """The first answer to such a message about the class that was committed after the request came."""
+        channel = getattr(self._host.settings, f"{message.cmd}_result_channel")
+        return outbox.answer_since(connection, self._host.journal, channel, message.class_id, before.sent)
 
     # -- what is looked at ---------------------------------------------------------------------------------------------
 
@@ -406,7 +399,8 @@ class ClassesApi:
             elif its.refusal is None:
                 answers.append(_verdict(class_id, "booked already", 0, ""))
             else:
-                is_theirs = client.institution_id in {None, bookings.institution_of(connection, class_id)}
+                institution_id = orders[class_id].institution_id if class_id in orders else None
+                is_theirs = client.institution_id in {None, institution_id}
                 why = its.refusal if is_theirs else "the class_id is taken"
                 answers.append(_verdict(class_id, "refused", errors.CONFLICT.number, why))
         waits = any(answer["verdict"] == BookingState.WAITING for answer in answers)

@@ -26,7 +26,7 @@ def said(event: str, at_s: float = 0.0, since_s: float | None = None, class_id: 
 
 
 def events(*statements: ClassEvent) -> list[tuple[int, str, float]]:
-    return [(one.seq, one.event, one.at - START) for one in numbered({}, statements, {})]
+    return [(one.seq, one.event, one.at - START) for one in numbered({}, statements)]
 
 
 ON, OFF, BACK = said("on_air", 0.1), said("interrupted", 60), said("on_air", 72, 60)
@@ -61,7 +61,7 @@ def test_a_statement_is_told_if_it_says_something_new(statements: list[ClassEven
 
 def test_each_class_counts_its_own_events_on_from_those_before() -> None:
     heads = {"c-1": {"accepted": (1, START - 900), "on_air": (4, START), "interrupted": (5, START + 60)}}
-    found = numbered(heads, [BACK, replace(BACK, class_id="c-2"), said("ended", 600)], {})
+    found = numbered(heads, [BACK, replace(BACK, class_id="c-2"), said("ended", 600)])
     assert [(one.class_id, one.seq, one.event) for one in found] == [
         ("c-1", 6, "resumed"),
         ("c-2", 1, "on_air"),
@@ -70,7 +70,7 @@ def test_each_class_counts_its_own_events_on_from_those_before() -> None:
 
 
 def test_an_event_says_how_late_how_long_and_where() -> None:
-    first, cut, again = (json.loads(one.body) for one in numbered({}, [said("on_air", 2.5), BACK], {}))
+    first, cut, again = (json.loads(one.body) for one in numbered({}, [said("on_air", 2.5), BACK]))
     assert (first["late_s"], first["message"], first["code"]) == (2.5, "on air, 2.5 s late", 0)
     assert (cut["event"], cut["at"], cut["code"], cut["message"]) == ("interrupted", START + 60, 321, "why")
     assert (again["lost_s"], again["position_s"]) == (12, 72)

@@ -151,7 +151,7 @@ def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> 
 
 def test_a_run_that_is_retried_while_another_makes_it_names_that_one_and_ends(job: Job) -> None:
     state = asyncio.run(transcoding.work_on_ecs(job.host, RECORD, [Resolution.P240], "run-2", again=True))
-    mine = partial(events.of_thing, class_id=None, stems=[stem(RECORD, Resolution.P240)])
+    mine = partial(events.of_thing, class_id="", stems=[stem(RECORD, Resolution.P240)])
     told = job.read(mine, journal)
     assert [(one.what, one.detail) for one in told][-1:] == [("retried", "by Prefect")]
     assert state.is_completed()

@@ -94,7 +94,7 @@ def events_of(connection: Connection, role: Role, thing: str) -> list[EventView]
     journal = journal_of(role)
     class_ = booking(connection, thing) if role == "teacher" else _known(airings.by_id, connection, thing)
     stems = {class_.stem} if class_ is not None else set()
-    story = events.of_thing(connection, journal, class_id=thing, stems=stems)
+    story = events.of_thing(connection, journal, thing, stems)
     if not stems:
         story += events.of_record(connection, journal, thing)
     return sorted(story, key=lambda event: event.at)
@@ -157,7 +157,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
 
 def booked(connection: Connection, order: Order) -> Booked:
     """A booking with its times and places, as people may see them."""
-    columns = (orders.c.institution_id, orders.c.received_at, orders.c.updated_at, orders.c.answered_at)
+    columns = (orders.c.received_at, orders.c.updated_at, orders.c.answered_at)
     row = connection.execute(select(*columns).where(orders.c.class_id == order.class_id)).one()
     lost = select(streamers.c.lost_at).where(streamers.c.name == order.streamer)
     payload = fields_of(order.payload)
@@ -168,7 +168,7 @@ def booked(connection: Connection, order: Order) -> Booked:
         **{name: getattr(order, name) for name in known},
         answered=row.answered_at is not None,
         lost_since=connection.execute(lost).scalar_one_or_none(),
-        institution_id=row.institution_id,
+        institution_id=order.institution_id,
         video_url=redact_url(str(source)) if source else None,
         push_url=redact_url(str(push)) if push else None,
         received_at=row.received_at,

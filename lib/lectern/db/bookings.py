@@ -98,12 +98,6 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     return {row.class_id: _order(row) for row in connection.execute(_BY_ID, bind_list(class_ids))}
 
 
-def institution_of(connection: Connection, class_id: str) -> str | None:
-    """The institution of a class; None if it has none, or is not known."""
-    wanted = select(orders.c.institution_id).where(orders.c.class_id == class_id)
-    return connection.execute(wanted).scalar_one_or_none()
-
-
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
     """At most a thousand of the bookings that fulfil the condition *such*."""
     return _orders(connection.execute(select(*_COLUMNS).where(such).limit(1000)))

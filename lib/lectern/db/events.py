@@ -17,7 +17,7 @@ from lectern.model.plan import Changes
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import MessageTables, sentence
-from lectern.model.tables.teacher import ClassEventRow, class_events, orders
+from lectern.model.tables.teacher import ClassEventRow, class_events
 from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.model.views import EventView, numbered
 from lectern.urls import redact
@@ -74,14 +74,11 @@ def between(
     return [EventView(*row) for row in rows]
 
 
-def of_thing(
-    connection: Connection, journal: MessageTables, *, class_id: str | None, stems: Iterable[str]
-) -> list[EventView]:
+def of_thing(connection: Connection, journal: MessageTables, class_id: str, stems: Iterable[str]) -> list[EventView]:
     """The events of a class and of its renditions, in time order."""
     events = journal.events
-    mine = [events.c.class_id == class_id] if class_id else []
     theirs = events.c.stem.in_(list(stems)) & events.c.class_id.is_(None)
-    wanted = select(*columns(journal)).where(or_(*mine, theirs)).order_by(events.c.id)
+    wanted = select(*columns(journal)).where(or_(events.c.class_id == class_id, theirs)).order_by(events.c.id)
     return [EventView(*row) for row in connection.execute(wanted)]
 
 
@@ -107,7 +104,6 @@ _HEADS = (
     .where(in_list(class_events.c.class_id))
     .group_by(class_events.c.class_id, class_events.c.event)
 )
-_WHOSE = select(orders.c.class_id, orders.c.institution_id).where(in_list(orders.c.class_id))
 _ENDED = select(class_events.c.class_id, class_events.c.body).where(
     in_list(class_events.c.class_id), class_events.c.event == "ended"
 )
@@ -125,11 +121,8 @@ def number(connection: Connection, changes: Changes) -> None:
     ids = bind_list({statement.class_id for statement in statements})
     for class_id, event, seq, at in connection.execute(_HEADS, ids):
         heads[class_id][event] = seq, at
-    whose = {class_id: booking.institution_id for class_id, booking in changes.booked.items()}
-    if others := {statement.class_id for statement in statements} - whose.keys():
-        whose |= {row.class_id: row.institution_id for row in connection.execute(_WHOSE, bind_list(others))}
     changes.class_events = [statement for statement in changes.class_events if statement.seq]
-    changes.class_events += numbered(heads, statements, whose)
+    changes.class_events += numbered(heads, statements)
 
 
 def put(connection: Connection, journal: MessageTables, changes: Changes) -> None:

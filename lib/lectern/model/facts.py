@@ -114,6 +114,8 @@ class Order:
     booked: str | None = None
     """For a class that was changed, the payload of its first booking; else None."""
 
+    institution_id: str | None = None
+
     @classmethod
     def of(cls, booking: Booking) -> "Order":
         """A new booking, about which nothing is decided yet."""
@@ -127,6 +129,7 @@ class Order:
             booking.end_time,
             url_stem=booking.stem if booking.record_id is None else None,
             revises=revised(booking.class_id),
+            institution_id=booking.institution_id,
         )
 
     def as_booked(self, booking: Booking, url: str | None) -> "Order":

@@ -124,7 +124,7 @@ class Decided(Generic[S]):
 
 _FIELDS = tuple(one.name for one in fields(Order))
 _VALUES = attrgetter(*_FIELDS)
-NEW = (*_FIELDS, "sentence", "institution_id", "stream", "backup_stream", "received_at", "updated_at")
+NEW = (*_FIELDS, "sentence", "stream", "backup_stream", "received_at", "updated_at")
 """The columns of a new booking."""
 
 MAX_DELIVERIES = 10
@@ -320,7 +320,8 @@ class Changes(Decided[TeacherSettings]):
         if order.revises is None:
             at = more.pop("at", self.now)
             fields = {"code": code, "message": message, "streamer": order.streamer, **more}
-            self.class_events.append(ClassEvent(order.class_id, event, at, fields, since, order.start_time))
+            its = order.start_time, 0, order.institution_id
+            self.class_events.append(ClassEvent(order.class_id, event, at, fields, since, *its))
 
     def answer_cancel(self, class_id: str, code: int, why: str, sent_s: float = 0.0, times: int = 1) -> None:
         """Answer a cancel to the platform; what is cancelled with a class, its second airing or a change, has none."""
@@ -378,4 +379,4 @@ class Changes(Decided[TeacherSettings]):
 def new_row(booking: Booking, order: Order, now: float) -> tuple[object, ...]:
     """The row of a new booking in the order of `NEW`; a refused one takes no stream."""
     streams = (None, None) if order.state is BookingState.REFUSED else (booking.stream, booking.backup_stream)
-    return *_VALUES(order), to_json(order.message), booking.institution_id, *streams, now, now
+    return *_VALUES(order), to_json(order.message), *streams, now, now

@@ -298,10 +298,8 @@ def _told(one: ClassEvent, event: str, at: float, since: float | None = None) ->
     return replace(one, event=event, at=at, since=None, fields=fields)
 
 
-def numbered(
-    heads: Mapping[str, Heads], statements: Iterable[ClassEvent], institutions: Mapping[str, str | None]
-) -> list[ClassEvent]:
-    """The events that *statements* make, with numbers and institutions; *heads* has what each class had before."""
+def numbered(heads: Mapping[str, Heads], statements: Iterable[ClassEvent]) -> list[ClassEvent]:
+    """The events that *statements* make, with numbers; *heads* has what each class had before."""
     known: dict[str, dict[str, tuple[int, float]]] = {}
     found: list[ClassEvent] = []
     for one in statements:
@@ -311,6 +309,6 @@ def numbered(
         for new in told(its, one):
             seq = 1 + max((number for number, _ in its.values()), default=0)
             its[new.event] = seq, new.at
-            new.seq, new.institution_id = seq, institutions.get(one.class_id)
+            new.seq = seq
             found.append(new)
     return found
