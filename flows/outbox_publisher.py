@@ -14,12 +14,12 @@ from flows.host import Host, TeacherHost, log
 from lectern import errors, metrics
 from lectern.db import bookings, events, incidents, outbox
 from lectern.db.incidents import AlertPolicy
-from lectern.db.outbox import Unsent
+from lectern.db.outbox import Refusal, Unsent
 from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event
 from lectern.redis.connection import asking
-from lectern.redis.pubsub import RefusedByRedis, Sent
+from lectern.redis.pubsub import Sent
 from lectern.settings import TeacherSettings
 from lectern.wire import outgoing
 
@@ -229,12 +229,12 @@ def _in_time(connection: Connection, host: Host[Any], found: Sequence[Unsent], n
 def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, now: float) -> list[Unsent]:
     """Note what became of a sent batch; returns the messages of which a first part, at least, was delivered now."""
     reached = batch.sending[: done.number]
-    rest = {reached[one.index].id: one for one in done.refused}
+    rest = {one.message.id: one.rest for one in done.refused}
     ids = [one.id for one in reached if one.id not in rest]
     outbox.sent(connection, host.journal, [*ids, *batch.folded], now)
-    told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
+    told = [one for one in reached if not one.is_told and rest.get(one.id) is not one.todo]
     if done.refused:
-        _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
+        _refused(connection, host, done.refused, now)
     _for_webhook(connection, host, reached)
     if alarms := _alarms(host, reached):
         _told(connection, host, alarms, told, now)
@@ -251,14 +251,12 @@ def note_heard(connection: Connection, class_ids: Sequence[str], now: float) -> 
         metrics.ANSWER_SECONDS.observe(took)
 
 
-def _refused(
-    connection: Connection, host: Host[Any], refused: Sequence[tuple[Unsent, RefusedByRedis]], now: float
-) -> None:
+def _refused(connection: Connection, host: Host[Any], refused: Sequence[Refusal], now: float) -> None:
     """Try each message that Redis refused again by itself, and raise an alarm for its target while it is refused."""
-    outbox.refused(connection, host.journal, [(message, one.rest, one.why) for message, one in refused], now)
-    targets = {message.target: one.why for message, one in refused}
+    outbox.refused(connection, host.journal, refused, now)
+    targets = {one.message.target: one.why for one in refused}
     for target, why in targets.items():
-        number = sum(message.target == target for message, _ in refused)
+        number = sum(one.message.target == target for one in refused)
         log.warning("redis: refuses %d messages for %s, they are tried again: %s", number, target, why)
         said = Text("Redis refuses messages for {target}: {why}", target=target, why=why)
         alarm_refusal(connection, host, said, target)

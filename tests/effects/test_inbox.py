@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from lectern.db import inbox, outbox
 from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
-from lectern.db.outbox import Rest
+from lectern.db.outbox import Refusal, Rest
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import journal
 from lectern.wire import outgoing
@@ -108,7 +108,7 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either
     with transaction(either_engine) as connection:
         outbox.put(connection, journal, letters, late)
         first, _ = outbox.unsent(connection, journal, limit=9, now=late)
-        outbox.refused(connection, journal, [(first, Rest.ADD, "no")], late)
+        outbox.refused(connection, journal, [Refusal(first, Rest.ADD, "no")], late)
 
     def unsent(now: float) -> list[int]:
         return [one.id for one in commit(either_engine, outbox.unsent, journal, limit=9, now=now)]
@@ -128,7 +128,7 @@ def test_each_refusal_doubles_the_pause_up_to_a_minute(either_engine: Engine, re
             later = NOW + 100.0 * number
             first = outbox.unsent(connection, journal, limit=9, now=later)[0]
             assert (first.id, first.tries) == (1, number)
-            outbox.refused(connection, journal, [(first, Rest.ADD, "no")], later)
+            outbox.refused(connection, journal, [Refusal(first, Rest.ADD, "no")], later)
 
         def unsent(now: float) -> list[int]:
             return [one.id for one in outbox.unsent(connection, journal, limit=9, now=now)]

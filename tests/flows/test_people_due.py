@@ -21,11 +21,11 @@ from flows.resident.notifications import People, watch_redis
 from lectern import errors
 from lectern.db import incidents, leases, outbox
 from lectern.db.engine import open_database, transaction
-from lectern.db.outbox import Rest, Unsent
+from lectern.db.outbox import Refusal, Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
-from lectern.redis.pubsub import RefusedByRedis, Sent
+from lectern.redis.pubsub import Sent
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.faults import hosts
@@ -51,7 +51,7 @@ class Redis:
 
     async def send(self, messages: Sequence[Unsent], _until: float = 0.0) -> Sent:
         if self.refuses:
-            refused = [RefusedByRedis(index, Rest.BOTH, "NOPERM") for index in range(len(messages))]
+            refused = [Refusal(one, Rest.BOTH, "NOPERM") for one in messages]
             return Sent(number=len(messages), refused=refused)
         return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -65,6 +65,14 @@ class Unsent:
     def is_told(self) -> bool:
         """Whether a part of it was sent before, so that somebody may have received it."""
         return self.rest is not None and self.rest is not Rest.BOTH and self.kind is OutgoingKind.CHANNEL
+
+
+class Refusal(NamedTuple):
+    """A message that Redis refused, at least in part: *rest* is still to be done with it."""
+
+    message: Unsent
+    rest: Rest
+    why: str
 
 
 def put(connection: Connection, journal: MessageTables, outgoing: Iterable[Outgoing], now: float) -> None:
@@ -163,9 +171,7 @@ def sent(connection: Connection, journal: MessageTables, ids: Sequence[int], now
         connection.execute(wanted.values(sent_at=now), bind_list(ids))
 
 
-def refused(
-    connection: Connection, journal: MessageTables, refusals: Sequence[tuple[Unsent, Rest, str]], now: float
-) -> None:
+def refused(connection: Connection, journal: MessageTables, refusals: Sequence[Refusal], now: float) -> None:
     """Note what Redis refused of each message, and why; the pause before the next try doubles up to a minute."""
     rows = [
         (message.tries + 1, now + min(2.0 ** min(message.tries, 10), AGAIN_WITHIN_S), rest, why, message.id)

@@ -18,7 +18,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
 from lectern import metrics
-from lectern.db.outbox import Rest, Unsent
+from lectern.db.outbox import Refusal, Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.redis.connection import asking, away
 from lectern.wire.outgoing import OutgoingKind
@@ -79,15 +79,6 @@ target; what is to be done with each run, and how many messages it has; then all
 are not its keys. The client takes longer to write an argument than Redis to read it."""
 
 
-@dataclass(frozen=True)
-class RefusedByRedis:
-    """A message that Redis refused, at least in part (*rest*); *index* is its place among the messages sent."""
-
-    index: int
-    rest: Rest
-    why: str
-
-
 @dataclass
 class Sent:
     """The result of sending: the first *number* messages reached Redis, which *refused* some; then the way *broke*.
@@ -96,7 +87,7 @@ class Sent:
     """
 
     number: int = 0
-    refused: list[RefusedByRedis] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
     broke: Exception | None = None
     late: bool = False
 
@@ -107,25 +98,23 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
     limit = "" if until is None else repr(until)
     shut: dict[str, str] = {}  # streams that have refused a message, and why
     for first in range(0, len(messages), SEND_AT_ONCE):
-        together = range(first, min(first + SEND_AT_ONCE, len(messages)))
-        held = [i for i in together if messages[i].kind is OutgoingKind.STREAM and messages[i].target in shut]
-        going = sorted({*together}.difference(held))
-        some = [messages[index] for index in going]
+        together = messages[first : first + SEND_AT_ONCE]
+        held = [one for one in together if one.kind is OutgoingKind.STREAM and one.target in shut]
+        some = [one for one in together if one.kind is not OutgoingKind.STREAM or one.target not in shut]
         runs = [(*run, len(list(its))) for run, its in groupby(some, key=lambda one: (one.target, one.todo))]
         said = [str(one) for _, todo, number in runs for one in (todo, number)]
         keys = [target for target, _, _ in runs]
         try:
-            given = (STREAM_BOUND, limit, len(keys), *said, *(one.body for one in some))
+            given: list[str | int] = [STREAM_BOUND, limit, len(keys), *said, *(one.body for one in some)]
             found = await _evaluated(client, keys, given) if some else ()
         except (RedisError, OSError) as error:
             sent.late = str(error).startswith(LATE)
             sent.broke = None if sent.late else error
             return sent
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
-        refused = [RefusedByRedis(going[int(index)], Rest(rest), str(why)) for index, rest, why in triples]
-        sent.refused += [*refused, *(RefusedByRedis(index, Rest.ADD, shut[messages[index].target]) for index in held)]
-        its = [(messages[one.index], one.why) for one in refused]
-        shut |= {message.target: why for message, why in its if message.kind is OutgoingKind.STREAM}
+        refused = [Refusal(some[int(index)], Rest(rest), str(why)) for index, rest, why in triples]
+        sent.refused += [*refused, *(Refusal(one, Rest.ADD, shut[one.target]) for one in held)]
+        shut |= {one.message.target: one.why for one in refused if one.message.kind is OutgoingKind.STREAM}
         sent.number += len(together)
     return sent
 
