@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -143,7 +144,7 @@ def decided_changes(alive: Sequence[str], connection: Connection, changes: Chang
             more = facts(connection, changes, [message], alive)
             known = replace(known, renditions=more.renditions | known.renditions, taken=more.taken | known.taken)
         changed_before.add(message.class_id)
-        decide_change.decide(changes, [message], known)
+        decide_change.decide(changes, message, known)
 
 
 def facts(
@@ -154,20 +155,16 @@ def facts(
     both = [*ids, *map(secondary_id, ids)]
     changes.learn(bookings.by_id(connection, both))
     changes.learn(bookings.revisions_of(connection, both))
-    wanted = [booking for each in asked if (booking := _wanted(changes, each)) is not None]
+    wanted: list[Booking] = []
+    for each in asked:
+        with suppress(Refuse):  # the decision refuses it, too
+            wanted.append(decide_change.wanted(changes.orders, changes.revisions.get(each.class_id, ()), each)[1])
     keys = {booking.key for booking in wanted if booking.key is not None}
     return decide_booking.BookingFacts(
         renditions=transcodings.states(connection, keys),
         taken=bookings.taken(connection, wanted, changes.now),
         loads=bookings.loads(connection, alive, changes.now),
     )
-
-
-def _wanted(changes: Changes, asked: Change) -> Booking | None:
-    try:
-        return decide_change.wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)[1]
-    except Refuse:
-        return None  # the decision refuses it, too
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)

@@ -82,7 +82,7 @@ def take(
 
 
 def change(changes: Changes, known: BookingFacts | None = None, **fields: Any) -> None:
-    decide_change.decide(changes, [Change(class_id="c-1", **fields)], known or facts())
+    decide_change.decide(changes, Change(class_id="c-1", **fields), known or facts())
 
 
 def told(changes: Changes, kind: type[Any]) -> list[Any]:

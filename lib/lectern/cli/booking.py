@@ -273,7 +273,7 @@ def _plan_of_change(message: Change) -> list[str]:
     changes = Changes(place.settings, time.time())
     with place.looking() as connection:
         known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))
-    decide.decide(changes, [message], known)
+    decide.decide(changes, message, known)
     return [
         *lines(changes),
         *(f"{row['class']}: {row['decision']} {row['code']} {row['detail']}" for row in changes.table),

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from lectern.db import forecast, transcodings
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
-from lectern.decide.booking import BookingFacts, contenders, is_listed, may_begin
+from lectern.decide.booking import BookingFacts, contenders, is_listed
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
 from lectern.model.tables.shared import sentence
@@ -131,7 +131,7 @@ def facts(
         known,
         renditions,
         taken(connection, may_go, now),
-        forecast.least_s(connection, settings) if may_begin(booked, renditions) else 0.0,
+        forecast.least_s(connection, settings) if unlisted else 0.0,
         loads(connection, alive, now) if may_go and alive else dict.fromkeys(alive, 0),
         cancelled_before(connection, [booking.class_id for booking in booked], now),
     )

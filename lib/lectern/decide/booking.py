@@ -216,12 +216,6 @@ def contenders(
     ]
 
 
-def may_begin(bookings: Iterable[Booking], renditions: Mapping[RenditionKey, Rendition]) -> bool:
-    """Whether a transcoding may have to begin for any of *bookings*."""
-    begins = {BookingAction.INSERT_REQUEST_WAIT, BookingAction.SET_REQUEST_WAIT}
-    return any(action(booking, renditions) in begins for booking in bookings)
-
-
 def _too_late(booking: Booking, least_s: float, now: float) -> BookingVerdict | None:
     """The refusal of a class whose transcoding would surely end after its start; None if it can be in time.
 

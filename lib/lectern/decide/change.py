@@ -36,15 +36,14 @@ LAST_S = 5.0
 """Seconds before the end of a class in which it cannot be changed: its streamer may not do it in time."""
 
 
-def decide(changes: Changes, asked: Sequence[Change], facts: BookingFacts) -> None:
-    """Decide changes in their order; ``changes`` knows the classes, their second airings, and the revisions of both."""
-    for change in asked:
-        try:
-            _decide(changes, change, facts)
-        except Refuse as error:
-            changes.answer_change(change.class_id, error.code.number, error.message)
-            changes.note("change refused", class_id=change.class_id, detail=labelled(error.code.number, error.message))
-            changes.row(change.class_id, "refuse the change", code=error.code.number, detail=error.message)
+def decide(changes: Changes, asked: Change, facts: BookingFacts) -> None:
+    """Decide a change; ``changes`` knows the class, its second airing, and the revisions of both."""
+    try:
+        _decide(changes, asked, facts)
+    except Refuse as error:
+        changes.answer_change(asked.class_id, error.code.number, error.message)
+        changes.note("change refused", class_id=asked.class_id, detail=labelled(error.code.number, error.message))
+        changes.row(asked.class_id, "refuse the change", code=error.code.number, detail=error.message)
 
 
 def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change) -> tuple[Order, Booking]:
