@@ -265,9 +265,8 @@ class Host(Generic[S]):
 class TeacherHost(Host[TeacherSettings]):
     """A teacher: what it has heard of its streamers. Times are monotonic."""
 
-    last_heartbeat: dict[str, float] = field(default_factory=dict)  # when each streamer was heard
+    heard_at: dict[str, tuple[float, str]] = field(default_factory=dict)  # when each was heard, and if "gone" or "full"
     last_beats: dict[str, tuple[float, float]] = field(default_factory=dict)  # the time in each, and when it was new
-    departed_at: dict[str, float] = field(default_factory=dict)  # when each said that it leaves
     missing_since: dict[str, float] = field(default_factory=dict)  # whose heartbeat Redis lacks
     membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # when it was asked who is alive, and who was
     listens_since: float = field(default_factory=time.monotonic)  # inf while it hears nothing
@@ -285,7 +284,7 @@ class TeacherHost(Host[TeacherSettings]):
     def living_now(self, within_s: float = math.inf) -> list[str]:
         """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""
         since = time.monotonic() - min(self.settings.streamer_lost_after_s, within_s)
-        return sorted(name for name, heard in self.last_heartbeat.items() if heard >= since)
+        return sorted(name for name, (at, away) in self.heard_at.items() if at >= since and not away)
 
     def drained(self) -> list[str]:
         """The names of the streamers that are there and drained, as this teacher heard them."""

@@ -80,7 +80,7 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
     if listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain(Text("no streamer was heard of yet"))
     since = time.monotonic() - lost_s
-    if leaving := sorted(name for name, at in host.departed_at.items() if at > since):
+    if leaving := sorted(name for name, (at, away) in host.heard_at.items() if at > since and away == "gone"):
         names = ", ".join(leaving)
         raise TryAgain("{leaving} has just been stopped, and may be about to be started again", leaving=names)
     if host.redis_away:
@@ -151,8 +151,8 @@ class Membership:
         heard, limit_s = time.monotonic(), self.host.settings.streamer_lost_after_s
         self.host.beats |= beats
         ages_s = {name: self.host.silent_s(name, float(beat["at"]), now) for name, beat in beats.items()}
-        for name, beat in beats.items():
-            self._hear(name, beat, heard - ages_s[name])
+        for name, beat in beats.items():  # one that goes, or whose disk is full, gets no more classes
+            self.host.heard_at[name] = heard - ages_s[name], next((it for it in ("gone", "full") if beat.get(it)), "")
         holders, having = await self.host.read_tx(lambda c: (leases.holders(c), bookings.having(c, time.time())))
         failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
@@ -195,18 +195,6 @@ class Membership:
         if plan.taken:
             log.info("%s: is drained; %d classes were moved to others", name, len(plan.taken))
             await publish_outbox(self.host)
-
-    def _hear(self, name: str, beat: Mapping[str, Any], said_at: float) -> None:
-        """Note whether a streamer is there: one that goes, or whose disk is full, gets no more classes."""
-        is_gone = beat.get("gone", False)
-        if is_gone:
-            self.host.departed_at[name] = said_at
-        else:
-            self.host.departed_at.pop(name, None)
-        if is_gone or beat.get("full", False):
-            self.host.last_heartbeat.pop(name, None)
-        else:
-            self.host.last_heartbeat[name] = said_at
 
     async def _watch(
         self, name: str, number: int, holder: StreamerRow | None, silent_s: float, *, is_heard: bool

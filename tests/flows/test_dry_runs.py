@@ -190,7 +190,7 @@ def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "NOTICE_S", 0.05)
     monkeypatch.setattr(membership, "SILENT_LOOK_S", 0.05)
     dry_run.host.bus = cast("Any", Silent())
-    dry_run.host.last_heartbeat[OTHER] = time.monotonic()  # by the roll, which listens beside each run
+    dry_run.host.heard_at[OTHER] = time.monotonic(), ""  # by the roll, which listens beside each run
     dry_run.placed("c-1", ready=True)
     commit(dry_run.host.engine, rows.granted, Granted(ONE, "session", 45), time.time())
     said = agree(dry_run, "move", lambda **options: move.fn(ONE, **options))
