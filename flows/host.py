@@ -56,12 +56,13 @@ ALONE_AFTER_S = 0.5
 """Seconds after which a note is written in a transaction of its own, if no other transaction has written it."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SentAck:
     """The note that the messages *ids* were sent; *write* stores it in a transaction, and may be called twice."""
 
     ids: frozenset[int]
     write: Callable[[Connection], object]
+    is_odd: bool = False  # it could not be written; kept apart from other work
 
 
 class AckNotWritten(Exception):
@@ -72,51 +73,42 @@ class SentAcks:
     """Notes that wait to be written. If the process dies before that, their messages are sent a second time."""
 
     def __init__(self) -> None:
-        self._waiting: list[SentAck] = []
-        self._odd: list[SentAck] = []  # could not be written; kept apart from other work
+        self._notes: list[SentAck] = []
         self._lock = threading.Lock()
         self.came = asyncio.Event()
 
     def add(self, ids: Iterable[int], write: Callable[[Connection], object]) -> None:
         """Have *write* called with the next commit."""
         with self._lock:
-            self._waiting.append(SentAck(frozenset(ids), write))
+            self._notes.append(SentAck(frozenset(ids), write))
         self.came.set()
 
     def ids(self) -> set[int]:
         """The messages that were sent although the database does not say so yet."""
         with self._lock:
-            return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
+            return {id_ for note in self._notes for id_ in note.ids}
 
-    def flush_with(self, connection: Connection) -> Sequence[SentAck]:
-        """Write the waiting notes first in a transaction, and return them for `acknowledge`; raises AckNotWritten."""
+    def flush(self, connection: Connection, *, odd: bool = False) -> Sequence[SentAck]:
+        """Write the notes first in a transaction, or the *odd* ones alone, and return them for `acknowledge`.
+
+        Raises AckNotWritten if one cannot be written beside other work: from then on it is odd.
+        """
         with self._lock:
-            some = list(self._waiting)
+            some = [note for note in self._notes if note.is_odd == odd]
         for note in some:
-            with Caught(OperationalError) as failed:
+            with Caught(Exception if odd else OperationalError) as failed:
                 note.write(connection)
             if failed.error is not None:
-                with self._lock:
-                    self._waiting = [one for one in self._waiting if one is not note]
-                    self._odd.append(note)
+                note.is_odd = True
                 log.error("outbox: it is not noted yet that %d messages were sent: %r", len(note.ids), failed.error)
                 raise AckNotWritten from failed.error
-        return some
-
-    def flush_odd(self, connection: Connection) -> Sequence[SentAck]:
-        """Write those that could not be written beside other work, and return them for `acknowledge`."""
-        with self._lock:
-            some = list(self._odd)
-        for note in some:
-            note.write(connection)
         return some
 
     def acknowledge(self, some: Sequence[SentAck]) -> None:
         """Forget these notes: their transaction was committed."""
         if some:
             with self._lock:
-                self._waiting = [one for one in self._waiting if one not in some]
-                self._odd = [one for one in self._odd if one not in some]
+                self._notes = [one for one in self._notes if one not in some]
 
 
 class Watchdog:
@@ -216,7 +208,7 @@ class Host(Generic[S]):
 
         def go() -> T:
             with transaction(self.engine) as connection:
-                noted = self.acks.flush_with(connection)
+                noted = self.acks.flush(connection)
                 found = work(connection, *args, **kwargs)
             self.acks.acknowledge(noted)
             return found
@@ -229,7 +221,7 @@ class Host(Generic[S]):
     async def note(self) -> None:
         """Write the notes that no commit has written."""
         if self.acks.ids():
-            self.acks.acknowledge(await self.write_tx(self.acks.flush_odd))
+            self.acks.acknowledge(await self.write_tx(self.acks.flush, odd=True))
 
     async def keep_noting(self) -> None:
         """Write, until cancelled, the notes that no commit has written for ALONE_AFTER_S."""
