@@ -384,24 +384,20 @@ def wanted(run: NewRun, state: State[Any]) -> dict[str, Any]:
 PAGE = 200  # number of runs that Prefect gives at a time
 
 
+async def _found(client: PrefectClient, which: Mapping[str, Any], **more: Any) -> list[FlowRun]:  # noqa: ANN401
+    """The runs that *which* selects, a filter of Prefect's API; *more* are further options of the client."""
+    async with asking():
+        return await client.read_flow_runs(flow_run_filter=filters.FlowRunFilter.model_validate(which), **more)
+
+
 async def runs_in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[StateType]) -> list[FlowRun]:
     """The runs among *ids* that are in one of *states*."""
-    wanted = filters.FlowRunFilter(
-        id=filters.FlowRunFilterId(any_=list(ids)),
-        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=list(states))),
-    )
-    async with asking():
-        return await client.read_flow_runs(flow_run_filter=wanted)
+    return await _found(client, {"id": {"any_": list(ids)}, "state": {"type": {"any_": list(states)}}})
 
 
 async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
     """Whether a run has this *tag*, of those whose state has another name than *but*, however many others there are."""
-    wanted = filters.FlowRunFilter(
-        tags=filters.FlowRunFilterTags(all_=[tag]),
-        state=filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(not_any_=[but])),
-    )
-    async with asking():
-        return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
+    return bool(await _found(client, {"tags": {"all_": [tag]}, "state": {"name": {"not_any_": [but]}}}, limit=1))
 
 
 @asynccontextmanager
@@ -420,17 +416,11 @@ async def about_moves() -> AsyncIterator[Callable[[str, str], Awaitable[bool]]]:
 
 async def runs_named(client: PrefectClient, pool: str, queue: str, states: Sequence[str]) -> list[FlowRun]:
     """All runs of a *queue* whose state has one of these names, however many there are."""
-    wanted = filters.FlowRunFilter(
-        state=filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(any_=list(states))),
-        work_queue_name=filters.FlowRunFilterWorkQueueName(any_=[queue]),
-    )
+    wanted = {"state": {"name": {"any_": list(states)}}, "work_queue_name": {"any_": [queue]}}
     of_pool = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[pool]))
     runs: list[FlowRun] = []
     while True:
-        async with asking():
-            page = await client.read_flow_runs(
-                flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(runs)
-            )
+        page = await _found(client, wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(runs))
         runs += page
         if len(page) < PAGE:
             return runs
@@ -438,9 +428,5 @@ async def runs_named(client: PrefectClient, pool: str, queue: str, states: Seque
 
 async def runs_begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
     """The runs that were created with one of these *keys* and look as if they were about to begin."""
-    wanted = filters.FlowRunFilter(
-        idempotency_key=filters.FlowRunFilterIdempotencyKey(any_=list(keys)),
-        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.PENDING])),
-    )
-    async with asking():
-        return await client.read_flow_runs(flow_run_filter=wanted)
+    pending = {"type": {"any_": [StateType.PENDING]}}
+    return await _found(client, {"idempotency_key": {"any_": list(keys)}, "state": pending})
