@@ -86,7 +86,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     batch = await read(teacher(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
     alive = await alive_streamers(batch.host)
     results = [delivery.message for delivery in batch.came if isinstance(delivery.message, TranscodingResult)]
-    lists = await old_waiters(batch.host, set(map(_key, results)))
+    lists = await old_waiters(batch.host, {result.key for result in results})
     go, after = partial(decided_results, alive, lists), partial(follow, lists=lists)
     return await batch_flow("settle", batch, go, after, "What became of each result and its classes")
 
@@ -95,16 +95,16 @@ def decided_results(
     alive: Sequence[str], lists: Lists, connection: Connection, changes: Changes, results: Sequence[TranscodingResult]
 ) -> None:
     """Decide what follows from transcoding results; the streamers *alive* can take classes."""
-    rows = transcodings.states(connection, {_key(result) for result in results})
+    rows = transcodings.states(connection, {result.key for result in results})
     settled = transcoding.settle(results, rows, ecs=bool(changes.settings.ecs_hosts))
-    ending = [settlement.key for settlement in settled if settlement.outcome in transcoding.ENDS]
+    ending = [result.key for result, what in settled if what in transcoding.ENDS]
     waiters = waiters_of(connection, changes, ending, lists)
     loads = bookings.loads(connection, alive, changes.now) if ending else {}
-    for settlement in settled:
-        waiting = waiters.get(settlement.key) or Waiters(listed=_readable(settlement.key, lists))
-        transcoding.apply(changes, settlement, rows.get(settlement.key), waiting, loads)
-        if settlement.outcome is transcoding.Outcome.IGNORE:
-            log.info("%s: a late, doubled or older result changes nothing", settlement.stem)
+    for result, what in settled:
+        waiting = waiters.get(result.key) or Waiters(listed=_readable(result.key, lists))
+        transcoding.apply(changes, (result, what), rows.get(result.key), waiting, loads)
+        if what is transcoding.Outcome.IGNORE:
+            log.info("%s: a late, doubled or older result changes nothing", result.stem)
 
 
 def _readable(key: RenditionKey, lists: Lists) -> list[str]:
@@ -136,10 +136,6 @@ async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists) -> N
     await publish_outbox(host)
     await drop_lists(host, [key for plan in plans for key in plan.ended], lists)
     await start_ecs(host, [key for plan in plans for key, _ in plan.fell_back_to_ecs])
-
-
-def _key(result: TranscodingResult) -> RenditionKey:
-    return result.record_id, result.video_resolution
 
 
 async def old_waiters(host: TeacherHost, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:

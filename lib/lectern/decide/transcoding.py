@@ -63,22 +63,8 @@ def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
             return Outcome.IGNORE
 
 
-@dataclass(frozen=True)
-class Settled:
-    """One transcoding result and what it leads to."""
-
-    result: TranscodingResult
-    outcome: Outcome
-
-    @property
-    def key(self) -> RenditionKey:
-        """The rendition that the result is about."""
-        return self.result.record_id, self.result.video_resolution
-
-    @property
-    def stem(self) -> str:
-        """The rendition's id on a streamer."""
-        return stem(*self.key)
+Settled = tuple[TranscodingResult, Outcome]
+"""One transcoding result and what it leads to."""
 
 
 def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Rendition], *, ecs: bool) -> list[Settled]:
@@ -89,11 +75,10 @@ def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Ren
     now: dict[RenditionKey, Rendition] = dict(rows)
     decided: list[Settled] = []
     for result in results:
-        key = (result.record_id, result.video_resolution)
-        what = outcome(result, now.get(key))
+        key, what = result.key, outcome(result, now.get(result.key))
         if what is Outcome.FALL_BACK and not ecs:
             what = Outcome.FAIL
-        decided.append(Settled(result, what))
+        decided.append((result, what))
         if key in now and what is Outcome.FALL_BACK:
             now[key] = replace(now[key], state=RenditionState.TRANSCODING, backend=Backend.ECS)
         elif key in now:
@@ -164,30 +149,31 @@ class Waiters:
 
 def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Waiters, loads: Loads) -> None:
     """Do what the table says about one result; *loads* are those of the streamers that classes can go to."""
-    backend = settled.result.type or (row and row.backend) or "unknown"
-    word = "success" if settled.result.success else "failed"  # the wire spells success in several ways
+    result, what = settled
+    backend = result.type or (row and row.backend) or "unknown"
+    word = "success" if result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
-    why = settled.result.message or Text("the transcoding of {stem}: {word}", stem=settled.stem, word=Text(word))
-    if not settled.result.message and settled.result.type:
-        its = {"backend": settled.result.type, "stem": settled.stem, "word": Text(word)}
+    why = result.message or Text("the transcoding of {stem}: {word}", stem=result.stem, word=Text(word))
+    if not result.message and result.type:
+        its = {"backend": result.type, "stem": result.stem, "word": Text(word)}
         why = Text("{backend} transcoding of {stem}: {word}", **its)
-    url = settled.result.transcode_video_url or ""
-    match settled.outcome:
+    url = result.transcode_video_url or ""
+    match what:
         case Outcome.SUCCEED if row is not None:
-            succeed(changes, settled.key, url, waiters, loads)
+            succeed(changes, result.key, url, waiters, loads)
         case Outcome.CORRECT if row is not None:
-            changes.remake(settled.key, row.state, RenditionState.SUCCESS, url=url)
+            changes.remake(result.key, row.state, RenditionState.SUCCESS, url=url)
         case Outcome.FAIL if row is not None:
-            give_up(changes, settled.key, errors.TRANSCODE_FAILED, why, waiters)
+            give_up(changes, result.key, errors.TRANSCODE_FAILED, why, waiters)
         case Outcome.TIME_OUT if row is not None:
-            give_up(changes, settled.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
+            give_up(changes, result.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
         case Outcome.FALL_BACK:
-            changes.fell_back_to_ecs.append((settled.key, changes.now + UNKNOWN_LIMIT_S))
+            changes.fell_back_to_ecs.append((result.key, changes.now + UNKNOWN_LIMIT_S))
         case Outcome.ALARM:
-            _unknown(changes, settled, waiters.listed)
-    detail = Text("{backend}: {outcome}. {why}", backend=settled.result.type or "?", outcome=settled.outcome, why=why)
-    changes.note(Text("result: {word}", word=word), stem=settled.stem, detail=detail)
-    changes.row(settled.stem, settled.outcome, detail=settled.result.message or "")
+            _unknown(changes, result, waiters.listed)
+    detail = Text("{backend}: {outcome}. {why}", backend=result.type or "?", outcome=what, why=why)
+    changes.note(Text("result: {word}", word=word), stem=result.stem, detail=detail)
+    changes.row(result.stem, what, detail=result.message or "")
 
 
 @dataclass(frozen=True)
@@ -245,11 +231,11 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
     changes.alarm(code, text, record_id=key[0], video_resolution=key[1], classes=refused)
 
 
-def _unknown(changes: Changes, settled: Settled, listed: Sequence[str]) -> None:
+def _unknown(changes: Changes, result: TranscodingResult, listed: Sequence[str]) -> None:
     """Raise an alarm for a result whose rendition has no row; its waiting list stays as it is."""
-    text = Text("{stem}: a result came, and nobody asked for it", stem=settled.stem)
+    text = Text("{stem}: a result came, and nobody asked for it", stem=result.stem)
     if listed:
-        name = changes.settings.waiting_key.format(record_id=settled.key[0], resolution=settled.key[1])
+        name = changes.settings.waiting_key.format(record_id=result.record_id, resolution=result.video_resolution)
         waiting = Text.many(
             "{n:,} class waits on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
             "{n:,} classes wait on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
@@ -257,7 +243,7 @@ def _unknown(changes: Changes, settled: Settled, listed: Sequence[str]) -> None:
             list=name,
         )
         text = Text("{result}. {waiting}", result=text, waiting=waiting)
-    changes.alarm(errors.UNKNOWN_RENDITION, text, record_id=settled.key[0], video_resolution=settled.key[1])
+    changes.alarm(errors.UNKNOWN_RENDITION, text, record_id=result.record_id, video_resolution=result.video_resolution)
 
 
 def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:

@@ -176,6 +176,16 @@ class TranscodingResult(Message, comes_by="transcoding_channel", goes_to="settle
         """Whether the rendition was made."""
         return self.result.lower() in SUCCESS
 
+    @property
+    def key(self) -> tuple[int, Resolution]:
+        """The record and the resolution."""
+        return self.record_id, self.video_resolution
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(*self.key)
+
 
 class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
     """Teacher to streamer: cache this rendition and air it at its time. *placement* counts the streamers it has had."""
