@@ -165,6 +165,16 @@ BOOKING_OVER = frozenset(
 )
 """States of a class that will not be pushed any more."""
 
+ON_STREAMER = frozenset({BookingState.PLACED, BookingState.READY})
+"""States in which a streamer has the class, and counts it as load."""
+
+IN_HAND = ON_STREAMER | {BookingState.WAITING}
+"""States of a class that can be changed, and of a revision that is neither in force nor refused: it is *ready* when
+its streamer is to apply it."""
+
+OPEN = IN_HAND | {BookingState.RECEIVED}
+"""States of a class for which work is left to do."""
+
 LIVE_AIRINGS = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
 """States in which a class cites its rendition (``num_cite``)."""
 

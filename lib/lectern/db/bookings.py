@@ -29,19 +29,13 @@ from lectern.model.plan import NEW, new_row
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
 from lectern.settings import TeacherSettings
-from lectern.states import BOOKING_OVER, BookingState, InboxState, Resolution
+from lectern.states import BOOKING_OVER, IN_HAND, ON_STREAMER, OPEN, BookingState, InboxState, Resolution
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
 from lectern.wire.parser import fields_of
 
 log = logging.getLogger("lectern")
 T = TypeVar("T")
-LOADING = (BookingState.PLACED, BookingState.READY)
-"""States in which a class counts as load of its streamer."""
-
-OPEN = (BookingState.RECEIVED, BookingState.WAITING, *LOADING)
-"""States of a class for which work is left to do."""
-
 COUNTED_S = 86_400.0
 """Seconds after its arrival for which a booking that is over is still counted."""
 
@@ -55,7 +49,8 @@ _TAKEN = [
     )
     for stream in (orders.c.stream, orders.c.backup_stream)
 ]
-_HAVING = select(orders.c.streamer, func.count()).where(orders.c.state.in_(LOADING), _LIVE).group_by(orders.c.streamer)
+_HAD = select(orders.c.streamer, func.count()).where(orders.c.state.in_(ON_STREAMER), _LIVE)
+_HAVING = _HAD.group_by(orders.c.streamer)
 _WAITING = (
     select(*_COLUMNS)
     .where(
@@ -156,7 +151,7 @@ def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[
 
 def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     """The not yet ended classes of *streamer*, in the order in which they begin."""
-    wanted = (orders.c.streamer == streamer) & orders.c.state.in_(LOADING) & (orders.c.end_time > now)
+    wanted = (orders.c.streamer == streamer) & orders.c.state.in_(ON_STREAMER) & (orders.c.end_time > now)
     return _orders(connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time)))
 
 
@@ -205,8 +200,7 @@ def unreported(connection: Connection, before: float, now: float) -> list[Order]
 
 def unended(connection: Connection, before: float) -> list[Order]:
     """The classes that ended before *before* (epoch seconds), and still wait, or whose end no streamer has reported."""
-    open_ = orders.c.state.in_((BookingState.WAITING, *LOADING))
-    over = open_ & (orders.c.end_time < before) & IS_CLASS
+    over = orders.c.state.in_(IN_HAND) & (orders.c.end_time < before) & IS_CLASS
     return where(connection, over)
 
 
@@ -231,10 +225,9 @@ def ends_untold(connection: Connection, began_after: float, ended_before: float)
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:
     """The classes that begin between *now* and *until*, were booked before *received_before*, and are not ready."""
-    open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
     near = (orders.c.start_time > now) & (orders.c.start_time <= until) & (orders.c.received_at < received_before)
     near &= IS_CLASS
-    return _orders(connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near)))
+    return _orders(connection.execute(select(*_COLUMNS).where(orders.c.state.in_(OPEN - {BookingState.READY}), near)))
 
 
 def latest_payload(connection: Connection, record_id: int) -> str | None:
@@ -278,9 +271,6 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
             numbers[str(state), int(code)] += int(number)
     return numbers
 
-
-WAITS = (BookingState.WAITING, *LOADING)
-"""States of a revision that is neither in force nor refused."""
 
 _REVISIONS = select(*_COLUMNS).where(in_list(orders.c.revises))
 
@@ -327,12 +317,12 @@ def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
     One that its streamer is to apply waits for its report until *before*: the end of its class may have overtaken it.
     """
     class_orders = orders.alias()
-    goes_on = class_orders.c.state.in_(WAITS)
+    goes_on = class_orders.c.state.in_(IN_HAND)
     reports = (orders.c.state == BookingState.READY) & (class_orders.c.updated_at >= before)
     alive = (
         select(class_orders.c.class_id).where(class_orders.c.class_id == orders.c.revises, goes_on | reports).exists()
     )
-    return where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
+    return where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(IN_HAND) & ~alive)
 
 
 def unconfirmed_cancels(connection: Connection, class_ids: Sequence[str]) -> dict[tuple[str, str], int]:

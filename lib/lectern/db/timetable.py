@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_, select, true
 
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
-from lectern.db.bookings import OPEN, readable
+from lectern.db.bookings import readable
 from lectern.db.transcodings import MAKING, making
 from lectern.model.facts import AsRun
 from lectern.model.tables import teacher as teacher_tables
@@ -16,7 +16,7 @@ from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.model.views import Booked, ClassView
 from lectern.rendition_ids import stem
-from lectern.states import BookingState, RenditionState
+from lectern.states import OPEN, BookingState, RenditionState
 from lectern.wire.parser import author_of
 
 _NAMES = (
@@ -44,9 +44,6 @@ def next_class(connection: Connection, now: float) -> Booked | None:
     return next(iter(_found(connection, _selected(later).limit(1))), None)
 
 
-_WAIT = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
-
-
 def waiting(connection: Connection, now: float, institution: str | None, limit: int) -> list[ClassView]:
     """The first *limit* classes that are not ready and have not ended at *now*, the nearest deadline first."""
     rendition_of = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
@@ -67,7 +64,7 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
 
 def waits(now: float, institution: str | None) -> ColumnElement[bool]:
     """Selects the classes of *institution*, or of all, that are not ready and have not ended at *now*."""
-    wait = orders.c.state.in_(_WAIT) & (orders.c.end_time > now) & IS_CLASS
+    wait = orders.c.state.in_(OPEN - {BookingState.READY}) & (orders.c.end_time > now) & IS_CLASS
     return wait if institution is None else wait & (orders.c.institution_id == institution)
 
 

@@ -21,16 +21,13 @@ from lectern.i18n import Text, labelled
 from lectern.model.facts import Airing, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState
+from lectern.states import BOOKING_OVER, IN_HAND, LIVE_AIRINGS, ON_STREAMER, AiringState, BookingState
 from lectern.wire.fields import BACKUP, class_of, revised, revision_id
 from lectern.wire.messages import Amend, Booking, Change, Report
 from lectern.wire.parser import in_words
 
 IN_FORCE = "in force"
 """The message of a revision that has replaced the booking of its class."""
-
-WAITS = frozenset({BookingState.WAITING, *placement.ON_STREAMER})
-"""States of a revision that is neither in force nor refused; *ready* means that its streamer is to apply it."""
 
 LAST_S = 5.0
 """Seconds before the end of a class in which it cannot be changed: its streamer may not do it in time."""
@@ -54,10 +51,10 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     order = orders.get(asked.class_id)
     if order is None:
         raise Refuse("{class_id}: nobody has booked it here", errors.NOT_BOOKED, class_id=asked.class_id)
-    if order.state not in WAITS:
+    if order.state not in IN_HAND:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
         raise Refuse("{class_id}: the class is {state}", code, class_id=asked.class_id, state=order.state)
-    waiting = [orders[id_] for id_ in revisions if orders[id_].state in WAITS]
+    waiting = [orders[id_] for id_ in revisions if orders[id_].state in IN_HAND]
     latest = max(waiting, key=lambda revision: _number(revision.class_id), default=order)
     try:
         return latest, asked.onto(from_json(latest.payload))
@@ -81,7 +78,7 @@ def _decide(changes: Changes, asked: Change, facts: BookingFacts) -> None:
     twin = changes.orders.get(placement.secondary_id(order.class_id))
     stays = from_json(latest.payload).get(placement.BACKUP_FIELD)  # a change that is not in force yet may take it away
     airs_elsewhere = asked.push_url_backup not in (None, "", stays)
-    if twin is not None and airs_elsewhere and (twin.state not in WAITS or not stays):
+    if twin is not None and airs_elsewhere and (twin.state not in IN_HAND or not stays):
         why = Text("its second airing is {state}", state=twin.state if stays else BookingState.CANCELLED)
         if twin.message:
             why = Text("its second airing is {state} ({message})", state=twin.state, message=twin.message)
@@ -99,7 +96,7 @@ def _decide(changes: Changes, asked: Change, facts: BookingFacts) -> None:
         return
     _revision(changes, order, booking, verdict, asked_by(asked))
     second = placement.secondary_of(booking.payload)
-    if second is not None and twin is not None and twin.state in placement.ON_STREAMER:
+    if second is not None and twin is not None and twin.state in ON_STREAMER:
         _revision(changes, twin, second.under(twin.class_id), verdict, asked_by(asked))
 
 
@@ -208,7 +205,7 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
     if is_lost or (is_of and report.code == errors.ENDED.number):
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
         changes.refuse(revision, code, report.reason, alarm=(revision.revises or "").endswith(BACKUP))
-    elif order is None or order.state not in placement.ON_STREAMER:
+    elif order is None or order.state not in ON_STREAMER:
         forsake(changes, [revision])
     elif report.cmd == "prepared" and order.streamer == revision.streamer:
         _apply(changes, order, revision)
@@ -221,7 +218,7 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
 
 def _is_of(order: Order, revision: Order, report: Report) -> bool:
     """Whether a report says something of the class as it is placed now; it may have ended since."""
-    may_be = placement.ON_STREAMER | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
+    may_be = ON_STREAMER | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
     return order.state in may_be and (order.streamer, max(order.placement, 1)) == (
         revision.streamer,
         report.of_placement,
@@ -282,7 +279,7 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     """Give a class the content that its streamer confirms to air; answer its change, and those that it includes."""
     number, streamer = _number(revision.class_id), order.streamer or ""
     for pending in _all_of(changes, order):
-        if pending.state in WAITS and _number(pending.class_id) <= number:
+        if pending.state in IN_HAND and _number(pending.class_id) <= number:
             text = IN_FORCE if pending.class_id == revision.class_id else f"{IN_FORCE}, with the change after it"
             changes.answer(pending, 0, text, pending.deliveries)
             changes.move(pending, BookingState.CANCELLED, 0, text)
@@ -292,7 +289,7 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     booking = Booking.model_validate(from_json(revision.payload) | {"class_id": class_of(order.class_id)})
     after = changes.revise(order, booking.under(order.class_id), revision.url)
     _announce(changes, order, after, booking)
-    if after.state not in placement.ON_STREAMER:
+    if after.state not in ON_STREAMER:
         return
     placement.add_secondary(changes, after, streamer, revision.url or "", loads)
     if placement.secondary_of(after.payload) is None:  # an empty push_url_backup took it away

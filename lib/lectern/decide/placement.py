@@ -16,7 +16,7 @@ from lectern.i18n import Text, labelled
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes, Increment
 from lectern.model.tables.teacher import CancelRow, cancels
-from lectern.states import BOOKING_OVER, BookingState
+from lectern.states import BOOKING_OVER, ON_STREAMER, BookingState
 from lectern.wire import outgoing
 from lectern.wire.fields import BACKUP, PLATFORM
 from lectern.wire.messages import Booking, Cancel, Change
@@ -200,7 +200,6 @@ def resend_cancels(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
 
 
 BACKUP_FIELD = "push_url_backup"
-ON_STREAMER = frozenset({BookingState.PLACED, BookingState.READY})
 
 
 def secondary_id(class_id: str) -> str:

@@ -112,11 +112,8 @@ class SentParts:
             return True
         if order.state is BookingState.CANCELLED and not self.parts and order.start_time <= now:
             return True
-        return self.was_moved(order) and order.state is not BookingState.AIRED
-
-    def was_moved(self, order: Order) -> bool:
-        """Whether a class was moved while it was on air, so that two streamers say what was sent of it."""
-        return any(one.what == "moved" and one.at > order.start_time for one in self.reasons)
+        was_moved = any(one.what == "moved" and one.at > order.start_time for one in self.reasons)
+        return was_moved and order.state is not BookingState.AIRED
 
 
 def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> SentParts:
