@@ -19,7 +19,7 @@ from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, 
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.facts import Airing, Needed
 from lectern.model.views import Booked, ClassView, EventView, Gap, OpenAlarm, Sending, StreamerStatus
-from lectern.states import AiringState, BookingState
+from lectern.states import ON_STREAMER, AiringState, BookingState
 
 NO_REDIS = Text("Redis does not answer")
 """The reason why no streamer was heard of."""
@@ -296,7 +296,7 @@ def what_was_sent(view: ClassView, now: float) -> gaps.SentAccount:
 
 def _reported_until(view: ClassView) -> float:
     """From when on what is sent has yet to be reported; infinity if all is reported, or nothing more was sent."""
-    is_open = view.booked is not None and view.booked.state in gaps.TO_COME
+    is_open = view.booked is not None and view.booked.state in ON_STREAMER
     if not view.as_run or not (is_open or (view.sending is not None and view.sending.on_air)):
         return inf
     if view.sending is None or view.sending.is_playout_away:  # nobody knows what its streamer sends

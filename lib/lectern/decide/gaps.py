@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lectern.i18n import Text, joined, labelled
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, EventView, Gap
-from lectern.states import BookingState
+from lectern.states import ON_STREAMER, BookingState
 from lectern.wire.fields import BACKUP
 
 WHOLE = Text("aired whole")
@@ -236,13 +236,8 @@ def _grouped(pieces: Iterable[tuple[float, float, str, str]]) -> list[Gap]:
 PUNCTUAL_S = 1.0
 """Seconds from its start within which the first byte of a punctual class is sent."""
 
-PUSHED = frozenset(
-    {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN, BookingState.PLACED, BookingState.READY}
-)
+PUSHED = ON_STREAMER | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
 """States of classes that were to be aired: neither refused nor cancelled in time."""
-
-TO_COME = frozenset({BookingState.PLACED, BookingState.READY})
-"""States of those classes of which no end was reported."""
 
 
 class ReportLine(NamedTuple):
@@ -324,7 +319,7 @@ def line(planned: Booked, parts: Sequence[AsRun], now: float = inf) -> ReportLin
     is to be aired and has not ended: what was sent of it is known after its end.
     """
     start, end = planned.start_time, planned.end_time
-    is_to_come = planned.state in TO_COME and now < end
+    is_to_come = planned.state in ON_STREAMER and now < end
     account = sent(start, end, parts)
     is_counted = planned.state in PUSHED and not is_to_come
     return ReportLine(

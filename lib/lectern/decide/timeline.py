@@ -11,7 +11,7 @@ from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.views import Booked, ClassView, EventView, Gap, TranscodeView
-from lectern.states import AiringState, Backend, BookingState
+from lectern.states import ON_STREAMER, AiringState, Backend, BookingState
 from lectern.wire.fields import BACKUP
 
 LATE_S = 120.0
@@ -30,7 +30,7 @@ def next_of_class(booked: Booked | None, making: TranscodeView | None, cited: Ai
     if booked is None:
         return [] if cited is None else next_of_airing(cited, now)
     sentences = next_of_booking(booked, making, now)
-    if cited is not None and booked.state in {BookingState.PLACED, BookingState.READY} and booked.lost_since is None:
+    if cited is not None and booked.state in ON_STREAMER and booked.lost_since is None:
         own = next_of_airing(cited, now)
         return own + [sentence for sentence in sentences[1:] if sentence not in own]
     return sentences
@@ -110,7 +110,7 @@ def next_of_airing(view: Airing, now: float) -> list[str]:
 
 
 def _standing(class_: Booked, making: TranscodeView | None, now: float) -> list[str]:
-    if class_.lost_since is not None and class_.state in {BookingState.PLACED, BookingState.READY}:
+    if class_.lost_since is not None and class_.state in ON_STREAMER:
         lost = Text(
             "{streamer} is lost, as its teacher noted {since_s:span} ago. "
             "Its classes are moved to other streamers if possible.",

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, Unpack
 
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
-from lectern.i18n import Text, labelled, to_json
+from lectern.i18n import Text, labelled, to_json, wire
 from lectern.model.facts import Airing, AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
@@ -326,7 +326,8 @@ class Changes(Decided[TeacherSettings]):
     def answer_cancel(self, class_id: str, code: int, why: str, sent_s: float = 0.0, times: int = 1) -> None:
         """Answer a cancel to the platform; what is cancelled with a class, its second airing or a change, has none."""
         if class_of(class_id) == class_id:
-            said = outgoing.cancel_answer(class_id, code, why, sent_s)
+            more = {"sent_s": round(sent_s, 3), **wire(why)}
+            said = outgoing.answer(class_id, code, why, outgoing.CancelResult, **more)
             self.sends += [Outgoing(self.settings.cancel_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
 
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)

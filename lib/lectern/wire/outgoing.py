@@ -159,11 +159,6 @@ def answer(
     return kind(class_id=class_id, result="fail" if code else "success", code=code, message=message, **more)
 
 
-def cancel_answer(class_id: str, code: int, message: str, sent_s: float = 0.0) -> Answer:
-    """Our answer to a cancel."""
-    return answer(class_id, code, message, CancelResult, sent_s=round(sent_s, 3), **i18n.wire(message))
-
-
 def prepare(payload: str, url: str, placement: int) -> Prepare:
     """The message that tells a streamer of a booking that proceeds; unknown fields are passed on."""
     fields = {name: value for name, value in from_json(payload).items() if value is not None}
