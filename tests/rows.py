@@ -15,7 +15,7 @@ from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.model.facts import Airing, InboxMessage, Order, RenditionKey
-from lectern.model.plan import NEW, Changes, Granted, new_row
+from lectern.model.plan import NEW, Changes, new_row
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import orders, streamers, videos
@@ -99,10 +99,12 @@ def came(host: Host[Any], *messages: Message) -> list[InboxMessage]:
     return claimed(host, *{one.command for one in arrived})
 
 
-def granted(connection: Connection, claim: Granted, now: float, lost_at: float | None = None) -> None:
+def granted(
+    connection: Connection, name: str, session: str, lease_s: float, now: float, lost_at: float | None = None
+) -> None:
     """A streamer that was given its lease, and that is lost since then."""
-    held = {"session": claim.session, "lease_s": claim.lease_s, "granted_at": now, "lost_at": lost_at}
-    connection.execute(insert(streamers).values(name=claim.streamer, **held))
+    held = {"session": session, "lease_s": lease_s, "granted_at": now, "lost_at": lost_at}
+    connection.execute(insert(streamers).values(name=name, **held))
 
 
 def booked(connection: Connection, booking: Booking, order: Order, now: float) -> None:

@@ -23,7 +23,7 @@ from lectern.decide import leases as decide_leases
 from lectern.decide.placement import Choice, reassign, secondary_id
 from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.redis.client import WITHDRAWN
 from lectern.redis.connection import asking
@@ -166,7 +166,7 @@ class Membership:
                     await self.host.bus.forget_withdrawn(self.host.settings.streamers_key, name)
                     self.host.beats.pop(name, None)
                 if name in claims:
-                    await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
+                    await grant(self.host, name, str(claims[name]["session"]), float(claims[name]["lease_s"]))
                 if name in holders:
                     await self._renewed(holders[name], beats.get(name, {}).get(LEASE))
                 if name in having.keys() | lost and name not in going | left:
@@ -257,23 +257,23 @@ def lost(connection: Connection, changes: Changes, name: str, number: int, other
         log.error("%s: is lost: %s", name, decide_leases.lose(changes, holder, number, others, movable=movable))
 
 
-async def grant(host: TeacherHost, claim: Granted) -> None:
+async def grant(host: TeacherHost, name: str, session: str, lease_s: float) -> None:
     """Give a streamer the lease that it asks for, after telling it all that was taken from it."""
-    if (await changed(host, granted(claim))).rows:
+    if (await changed(host, granted(name, session, lease_s))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.
-        await host.bus.grant(host.settings.streamers_key, claim.streamer, claim.session)
+        await host.bus.grant(host.settings.streamers_key, name, session)
         await publish_outbox(host)
 
 
 @decision
-def granted(connection: Connection, changes: Changes, claim: Granted) -> None:
+def granted(connection: Connection, changes: Changes, name: str, session: str, lease_s: float) -> None:
     """Grant a lease, unless that was just done, and the streamer has not read it yet."""
-    name, now = claim.streamer, changes.now
-    holder = leases.holder(connection, name)
-    if holder.session == claim.session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
+    now, holder = changes.now, leases.holder(connection, name)
+    if holder.session == session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
         return
     taken = leases.taken_from(connection, name)
-    decide_leases.grant(changes, claim, taken, bookings.cancels_unconfirmed_by(connection, name, now))
+    held = StreamerRow(name=name, session=session, lease_s=lease_s, granted_at=now)
+    decide_leases.grant(changes, held, taken, bookings.cancels_unconfirmed_by(connection, name, now))
     log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
 
 

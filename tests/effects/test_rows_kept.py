@@ -6,7 +6,7 @@ from flows.handling import change
 from flows.teacher.membership import granted
 from lectern.db import bookings, events, inbox, retention, timetable
 from lectern.db.writer import write
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import class_events, journal, moves, orders
 from lectern.wire.messages import Grant, Release
 from tests.effects.test_retention import BEFORE, DAY, MONTH_AGO, NOW, WEEK_AGO, add, forget, message, order, sent
@@ -48,7 +48,7 @@ def test_moves_of_an_open_class_stay(either_engine: Engine) -> None:
     )
     forget(either_engine, retention.of_teacher(BEFORE))
     host = hosts.teacher(either_engine)
-    told = commit(either_engine, lambda c: change(c, host, granted(Granted("streamer1", "s", 30.0))))
+    told = commit(either_engine, lambda c: change(c, host, granted("streamer1", "s", 30.0)))
     kinds: list[type[object]] = [type(one.message) for one in told.sends]
     assert kinds == list[type[object]]((Release, Grant))
 

@@ -23,7 +23,7 @@ from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
 from lectern.decide import leases as decide_leases
 from lectern.errors import TryAgain
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Changes
 from lectern.model.tables.streamer import journal
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Grant, Prepare, Release, Report
@@ -139,7 +139,7 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     """Once, whoever finds it first: the roll that is called each second, or the run that waits for this moment."""
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
-        rows.granted(connection, Granted(name, "session", 12.0), hosts.now())
+        rows.granted(connection, name, "session", 12.0, hosts.now())
         before = leases.holder(connection, name)
         handling.change(connection, teacher, membership.taken(before, [other], force=False))
         handling.change(connection, teacher, membership.lost(name, 1, [other]))
@@ -172,7 +172,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
     monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     now = hosts.now()
     rows.placed(teacher, strategies.booking("c-1", start_time=now + 600, end_time=now + 1200), name)
-    commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now, now - 300)
+    commit(teacher.engine, rows.granted, name, "session", 12.0, now, now - 300)
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
         asyncio.run(membership.Membership(teacher)._take_in(now, beats, {}))
@@ -196,7 +196,7 @@ def test_a_class_of_tomorrow_stays_with_its_lost_streamer(teacher: TeacherHost, 
         changes = Changes(teacher.settings, now)
         changes.take("c-1", other, 0, refused=True)
         write(connection, teacher.journal, changes)
-        rows.granted(connection, Granted(name, "session", 12.0), now)
+        rows.granted(connection, name, "session", 12.0, now)
         before = leases.holder(connection, name)
         handling.change(connection, teacher, membership.taken(before, [other], force=False))
         order = bookings.by_id(connection, ["c-1"])["c-1"]
@@ -234,7 +234,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
 
     rows.placed(teacher, booking, name, ready=True)
     with transaction(teacher.engine) as connection:
-        rows.granted(connection, Granted(name, "session", 12.0), now)
+        rows.granted(connection, name, "session", 12.0, now)
         before = leases.holder(connection, name)
         away = membership.drained(name, [other]) if drained else membership.taken(before, [other], force=False)
         handling.change(connection, teacher, away)
@@ -287,7 +287,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     """Its incident is open, and nobody begins to move classes that it has not."""
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     now = hosts.now()
-    commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now, now - 300)
+    commit(teacher.engine, rows.granted, name, "session", 12.0, now, now - 300)
     mine = membership.Membership(teacher)
     asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
     assert errors.STREAMER_LOST.number in teacher.ongoing
@@ -306,7 +306,7 @@ def test_a_lost_streamer_is_not_called_found_while_nobody_can_hear_it(teacher: T
             raise TryAgain("Redis: no route to host")
 
     now = hosts.now()
-    commit(teacher.engine, rows.granted, Granted(hosts.ALIVE[0], "session", 12.0), now, now - 300)
+    commit(teacher.engine, rows.granted, hosts.ALIVE[0], "session", 12.0, now, now - 300)
     teacher.bus = cast("Any", Away())
     with pytest.raises(TryAgain):
         asyncio.run(membership.Membership(teacher).look())

@@ -22,7 +22,6 @@ from lectern.db import airings, cache, inbox, leases
 from lectern.db.engine import transaction
 from lectern.decide import airing as decide_airing
 from lectern.decide import leases as decide_leases
-from lectern.model.plan import Granted
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import journal
 from lectern.states import AiringState
@@ -143,7 +142,7 @@ def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_l
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, now, real = hosts.ALIVE[0], time.time(), time.monotonic
-    commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now)
+    commit(teacher.engine, rows.granted, name, "session", 12.0, now)
     rows.placed(teacher, strategies.booking("c-1", start_time=now + 600, end_time=now + 1200), name)
     monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     mine, beats = membership.Membership(teacher), {name: {"at": now + 3600}}  # of before it was set back
@@ -181,7 +180,7 @@ async def test_no_class_is_moved_before_the_lease_ends_that_the_last_beat_has_re
 ) -> None:
     """LEASE_S was changed, and the resident was started anew: it goes on with its session, and asks for no lease."""
     name = streamer.settings.name
-    commit(teacher.engine, rows.granted, Granted(name, "session", granted_s), time.time())
+    commit(teacher.engine, rows.granted, name, "session", granted_s, time.time())
     start = time.time() + 600
     rows.placed(teacher, strategies.booking("c-1", start_time=start, end_time=start + 600), name)
     streamer.settings = streamer.settings.model_copy(update={"lease_s": now_s})

@@ -23,7 +23,7 @@ from lectern.db.writer import write
 from lectern.decide import cache
 from lectern.decide import placement as cancelling
 from lectern.decide.reports import ENDS_AFTER_S
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import ClassEventRow, streamers
@@ -99,7 +99,7 @@ class Pair:
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""
-        commit(self.teacher.engine, handling.change, self.teacher, membership.granted(Granted(STREAMER, session, 45)))
+        commit(self.teacher.engine, handling.change, self.teacher, membership.granted(STREAMER, session, 45))
         return self.said(self.teacher)
 
     def swept(self, after_s: float) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from lectern.db.writer import write
 from lectern.decide import leases
 from lectern.errors import ForbiddenMove, Misuse, TryAgain
 from lectern.model.facts import Attempt
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import TeacherTable, orders
 from lectern.states import Backend, BookingState, Resolution
 from lectern.wire.messages import Booking, Cancel, Change, Message, Report
@@ -192,7 +192,7 @@ def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     dry_run.host.bus = cast("Any", Silent())
     dry_run.host.heard_at[OTHER] = time.monotonic(), ""  # by the roll, which listens beside each run
     dry_run.placed("c-1", ready=True)
-    commit(dry_run.host.engine, rows.granted, Granted(ONE, "session", 45), time.time())
+    commit(dry_run.host.engine, rows.granted, ONE, "session", 45, time.time())
     said = agree(dry_run, "move", lambda **options: move.fn(ONE, **options))
     assert says(
         said, "c-1: … state: ready -> placed", f"move_list … streamer: {ONE}", f"streamer_list {ONE} … session: none"

@@ -11,7 +11,6 @@ from flows.host import TeacherHost
 from flows.teacher.membership import FIRST_STREAMER_S, Membership, alive_streamers
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
-from lectern.model.plan import Granted
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
@@ -44,7 +43,7 @@ async def test_bookings_are_kept_for_some_minutes_until_the_first_streamer_is_he
     assert await alive_streamers(teacher(tmp_path, listened_s=FIRST_STREAMER_S + 1)) == []
     assert await alive_streamers(teacher(tmp_path, "s1", listened_s=60)) == ["s1"]
     host = teacher(tmp_path, listened_s=60)
-    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time())
+    commit(host.engine, rows.granted, "s1", "session", 60, time.time())
     with pytest.raises(TryAgain, match="s1 has just been given its lease"):
         await alive_streamers(host)
 
@@ -52,14 +51,14 @@ async def test_bookings_are_kept_for_some_minutes_until_the_first_streamer_is_he
 @pytest.mark.parametrize("ago_s", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
 async def test_without_a_leased_streamer_a_booking_is_refused_at_once(tmp_path: Path, ago_s: float) -> None:
     host = teacher(tmp_path, listened_s=60)
-    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - ago_s)
+    commit(host.engine, rows.granted, "s1", "session", 60, time.time() - ago_s)
     assert await alive_streamers(host) == []
 
 
 async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_path: Path) -> None:
     """It has said that it goes; only if it stays away are they refused."""
     host = teacher(tmp_path, listened_s=3600)
-    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
+    commit(host.engine, rows.granted, "s1", "session", 60, time.time() - 3600)
     roll = Membership(host)
     now = time.time()
     await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})
@@ -86,7 +85,7 @@ class Said(Beats):
 async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_streamer(tmp_path: Path) -> None:
     """It answers what was written before, but no heartbeat can come. Afterwards the streamers have seconds to beat."""
     host = teacher(tmp_path, listened_s=3600)
-    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
+    commit(host.engine, rows.granted, "s1", "session", 60, time.time() - 3600)
     host.redis_away = True  # the lock of the queue could not be renewed
     with pytest.raises(TryAgain, match="Redis takes no heartbeats"):
         await alive_streamers(host)
@@ -104,7 +103,7 @@ async def test_a_teacher_that_has_not_looked_again_since_redis_came_back_refuses
     """The look waits longer after each failure. The first one that succeeds may come before the first new heartbeat."""
     host, waited_s, clock = teacher(tmp_path, listened_s=3600), 0.0, time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: clock() + waited_s)
-    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
+    commit(host.engine, rows.granted, "s1", "session", 60, time.time() - 3600)
     host.bus, host.redis_away = cast("Bus", Said(120)), True
     with pytest.raises(TryAgain, match="takes no heartbeats"):
         await Membership(host).look()

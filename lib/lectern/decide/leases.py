@@ -10,7 +10,7 @@ from lectern import errors, formatting
 from lectern.decide.placement import Choice, open_to, reassign
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Order
-from lectern.model.plan import Changes, Granted
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import CancelRow, StreamerRow, cancels, streamers
 from lectern.wire.messages import Grant
 
@@ -203,17 +203,18 @@ def came_back(
     return back
 
 
-def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[CancelRow]) -> None:
-    """Give a streamer its lease, after telling it all that was *taken* from it (class_id and placement)."""
-    name = claim.streamer
-    held = StreamerRow(name=name, session=claim.session, lease_s=claim.lease_s, granted_at=changes.now)
+def grant(
+    changes: Changes, held: StreamerRow, taken: Sequence[tuple[str, int]], cancelled: Sequence[CancelRow]
+) -> None:
+    """Give a streamer the lease *held*, after telling it all that was *taken* from it (class_id and placement)."""
+    name, session = held.name, str(held.session)
     changes.hold(held)
     for class_id, placement in taken:
         changes.release(name, class_id, placement)
     for cancel in cancelled:
         changes.release(name, cancel.class_id)
         changes.change(cancels, {"class_id": cancel.class_id}, {}, {"told_at": changes.now})
-    changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
+    changes.tell(name, Grant.model_construct(streamer=name, session=session), None)
     number = Text.many("{n:,} class", "{n:,} classes", n=len(taken))
     changes.note("lease granted", detail=Text("to {name}; taken from it before: {number}", name=name, number=number))
 

@@ -131,15 +131,6 @@ MAX_DELIVERIES = 10
 """Greatest number of answers that a booking gets, however often it is delivered."""
 
 
-@dataclass(frozen=True)
-class Granted:
-    """A streamer holds its lease under *session*, for *lease_s* seconds after each heartbeat."""
-
-    streamer: str
-    session: str
-    lease_s: float
-
-
 @dataclass
 class Changes(Decided[TeacherSettings]):
     """What a flow of the teacher has decided; nothing of it happens before it is committed."""
