@@ -14,21 +14,20 @@ from sqlalchemy import Connection
 
 from flows.failures import AGAIN_S
 from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled, put_off, read
-from flows.host import NOWHERE, TeacherHost, log, teacher
+from flows.host import NOWHERE, teacher
 from flows.outbox_publisher import publish_outbox
-from flows.teacher import transcoding
 from flows.teacher.membership import alive_streamers
+from flows.teacher.transcoding import follow
 from lectern.db import bookings, events, inbox, leases, transcodings
 from lectern.decide import booking as decide_booking
 from lectern.decide import change as decide_change
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide_reports
 from lectern.decide.placement import Choice, secondary_id
-from lectern.errors import Misuse, Refuse, TryAgain
+from lectern.errors import Misuse, Refuse
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.teacher import journal
-from lectern.states import Backend
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import AiringReport, Booking, Cancel, Change, Report
 from lectern.wire.parser import in_words
@@ -42,7 +41,7 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
     batch: Batch[Asked] = await read(teacher(), inbox_ids, (Booking, Cancel), dry_run=dry_run)
     alive = await alive_streamers(batch.host)
-    return await batch_flow("booking", batch, partial(decided_bookings, alive), after, "What became of each booking")
+    return await batch_flow("booking", batch, partial(decided_bookings, alive), follow, "What became of each booking")
 
 
 def decided_bookings(alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
@@ -58,22 +57,6 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
         unconfirmed = {class_id for class_id, _ in bookings.unconfirmed_cancels(connection, class_ids)}
         facts = replace(facts, ends=ends, unconfirmed=unconfirmed)
     decide_booking.decide_orders(changes, booked, cancelled, facts)
-
-
-async def after(host: TeacherHost, plans: Sequence[Changes]) -> None:
-    """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
-    await publish_outbox(host)
-    try:
-        for plan in plans:
-            if plan.joins:
-                await host.bus.join_waiting(plan.joins)
-            for key, class_id in plan.leaves:
-                await host.bus.leave_waiting(key, class_id)
-    except TryAgain as error:
-        log.warning("redis: the waiting lists are behind the database: %s", error)
-    for backend, start in ((Backend.OSS, transcoding.start_requests), (Backend.ECS, transcoding.start_ecs)):
-        if keys := [(a.record_id, a.resolution) for plan in plans for a in plan.begun if a.backend is backend]:
-            await start(host, keys)
 
 
 BOOKING_S = 10.0
@@ -109,7 +92,7 @@ async def change(
     if by_hand:
         result.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
     if not dry_run:
-        await after(host, result.done)
+        await follow(host, result.done)
     return await ended("change", batch, result, "What became of each change")
 
 

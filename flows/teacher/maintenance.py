@@ -12,7 +12,6 @@ from flows.handling import GRACE_S, Swept, apart, changed, decision, sweep_flow
 from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
-from flows.teacher.bookings import after
 from lectern import errors, formatting
 from lectern.db import bookings, events, forecast, transcodings
 from lectern.decide import change as decide
@@ -51,7 +50,7 @@ async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
     if not dry_run:
         await transcoding.start_requests(host, [rendition.key for rendition in forgotten])
         await transcoding.start_ecs(host, [rendition.key for rendition in lost])
-        await after(host, [plan])
+        await transcoding.follow(host, [plan])
     done = [*settled, plan]
     written = [row.after or {} for row in plan.rows.values()]
     late, again = (sum(column in columns for columns in written) for column in ("warned_at", "updated_at"))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -128,14 +129,25 @@ def waiters_of(
     return waiters
 
 
-async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists) -> None:
-    """After the commit: send messages, drop the waiting lists of ended transcodings, begin ECS transcodings."""
+async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists = MappingProxyType({})) -> None:
+    """After the commit: send messages, keep the waiting lists, begin transcodings; drop the *lists* of ended ones."""
     for plan in plans:
         for backend, outcome in plan.transcoded:
             metrics.TRANSCODES.labels(backend, outcome).inc()
     await publish_outbox(host)
     await drop_lists(host, [key for plan in plans for key in plan.ended], lists)
-    await start_ecs(host, [key for plan in plans for key, _ in plan.fell_back_to_ecs])
+    try:
+        for plan in plans:
+            if plan.joins:
+                await host.bus.join_waiting(plan.joins)
+            for waiting_key, class_id in plan.leaves:
+                await host.bus.leave_waiting(waiting_key, class_id)
+    except TryAgain as error:
+        log.warning("redis: the waiting lists are behind the database: %s", error)
+    begun = [(attempt.backend, (attempt.record_id, attempt.resolution)) for plan in plans for attempt in plan.begun]
+    await start_requests(host, [key for backend, key in begun if backend is Backend.OSS])
+    fell_back = [key for plan in plans for key, _ in plan.fell_back_to_ecs]
+    await start_ecs(host, [*fell_back, *(key for backend, key in begun if backend is Backend.ECS)])
 
 
 async def old_waiters(host: TeacherHost, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
@@ -154,7 +166,8 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
     name = host.settings.waiting_key.format
     counts = {name(record_id=key[0], resolution=key[1]): len(lists[key]) for key in keys if lists.get(key)}
     try:
-        await host.bus.drop_waiting(counts)
+        if counts:
+            await host.bus.drop_waiting(counts)
     except TryAgain as error:
         log.warning("redis: drained waiting lists stay: %s", error)
 

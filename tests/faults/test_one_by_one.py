@@ -94,7 +94,7 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     async def nothing(*_: object) -> None:
         """Neither Redis nor Prefect is there."""
 
-    monkeypatch.setattr(teacher_bookings, "after", nothing)
+    monkeypatch.setattr(teacher_bookings, "follow", nothing)
     monkeypatch.setattr(artifacts, "table", nothing)
     teacher.membership_cache = time.monotonic() + 3600, tuple(hosts.ALIVE)
     token = hall.current.set(teacher)

@@ -27,7 +27,7 @@ async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
         pass
 
     monkeypatch.setattr(flow, "alive_streamers", alive)
-    monkeypatch.setattr(flow, "after", nothing)
+    monkeypatch.setattr(flow, "follow", nothing)
     current.set(teacher)
     start = time.time() + 3600
     booked = strategies.booking(start_time=start, end_time=start + 600)

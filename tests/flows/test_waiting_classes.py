@@ -10,7 +10,6 @@ from sqlalchemy import Connection, insert, select, update
 
 from flows import handling
 from flows.host import TeacherHost
-from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
 from lectern.db import bookings, inbox, transcodings
@@ -85,7 +84,7 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
     lists = Lists()
     teacher.bus = cast("Any", lists)
-    monkeypatch.setattr(teacher_bookings, "publish_outbox", quiet)
+    monkeypatch.setattr(transcoding, "publish_outbox", quiet)
     assert not commit(teacher.engine, maintenance.due, teacher), "it has not begun"
     await maintenance._sweep(teacher, False)
     assert said(teacher) == []

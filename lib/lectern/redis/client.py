@@ -247,11 +247,10 @@ class Bus:
     @asking()
     async def drop_waiting(self, counts: Mapping[str, int]) -> None:
         """Take the first *counts* entries off each waiting list; an empty list is deleted by Redis."""
-        if counts:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for key, count in counts.items():
-                    pipe.ltrim(key, count, -1)
-                await pipe.execute()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key, count in counts.items():
+                pipe.ltrim(key, count, -1)
+            await pipe.execute()
 
     @asking()
     async def leave_waiting(self, key: str, class_id: str) -> None:
