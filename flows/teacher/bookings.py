@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 from flows.failures import AGAIN_S
 from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled, put_off, read
 from flows.host import NOWHERE, teacher
-from flows.outbox_publisher import publish_outbox
 from flows.teacher.membership import alive_streamers
 from flows.teacher.transcoding import follow
 from lectern.db import bookings, events, inbox, leases, transcodings
@@ -155,7 +154,7 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
     batch: Batch[Report | AiringReport] = await read(teacher(), inbox_ids, (Report, AiringReport), dry_run=dry_run)
     go = partial(decided_reports, await alive_streamers(batch.host))
-    return await batch_flow("report", batch, go, lambda host, _: publish_outbox(host), "What the streamers reported")
+    return await batch_flow("report", batch, go, follow, "What the streamers reported")
 
 
 def decided_reports(
