@@ -35,6 +35,7 @@ from lectern.decide.placement import answer_of
 from lectern.errors import Malformed
 from lectern.i18n import Text
 from lectern.model.facts import Order
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import ClassEventRow, ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import view
@@ -386,7 +387,7 @@ class ClassesApi:
         """What is said of each, and when the renditions will be made that they wait for (epoch seconds), by stem."""
         now, settings = time.time(), self._host.settings
         orders = bookings.by_id(connection, [booking.class_id for booking in booked])
-        facts = bookings.facts(connection, booked, orders, settings, now)
+        facts = bookings.facts(connection, Changes(settings, now, orders=orders), booked)
         early = {class_id for class_id in facts.early if class_id not in orders}
         others = [booking for booking in booked if booking.class_id not in early]
         decided = decide_booking.plan(others, facts, settings, now)

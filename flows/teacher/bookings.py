@@ -50,7 +50,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
     if cancelled:
         changes.learn(bookings.by_id(connection, [f"{cancel.class_id}{BACKUP}" for cancel in cancelled]))
         changes.learn(bookings.revisions_of(connection, list(changes.orders)))
-    facts = bookings.facts(connection, booked, changes.orders, changes.settings, changes.now, alive)
+    facts = bookings.facts(connection, changes, booked, alive)
     if class_ids := [cancel.class_id for cancel in cancelled]:
         ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)
         unconfirmed = {class_id for class_id, _ in bookings.unconfirmed_cancels(connection, class_ids)}

@@ -156,8 +156,8 @@ def _plan_of_booking(booking: Booking) -> list[str]:
     place = readers.teacher()
     now = time.time()
     with place.looking() as connection:
-        known = bookings.by_id(connection, [booking.class_id])
-        facts = bookings.facts(connection, [booking], known, place.settings, now)
+        changes = Changes(place.settings, now, orders=bookings.by_id(connection, [booking.class_id]))
+        facts = bookings.facts(connection, changes, [booking])
         (decided,) = plan([booking], facts, place.settings, now)
         made_at = db_forecast.transcoded(connection, place.settings, now, transcodings([decided])).get(booking.stem)
     said = _in_lines(decided)

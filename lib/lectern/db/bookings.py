@@ -25,10 +25,9 @@ from lectern.db import forecast, transcodings
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
 from lectern.decide.booking import BookingFacts, contenders, is_listed
 from lectern.model.facts import Order, Slot
-from lectern.model.plan import NEW, new_row
+from lectern.model.plan import NEW, Changes, new_row
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
-from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_OVER, IN_HAND, ON_STREAMER, OPEN, BookingState, InboxState, Resolution
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
@@ -111,22 +110,18 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
 
 
 def facts(
-    connection: Connection,
-    booked: Sequence[Booking],
-    known: Mapping[str, Order],
-    settings: TeacherSettings,
-    now: float,
-    alive: Collection[str] = (),
+    connection: Connection, changes: Changes, booked: Sequence[Booking], alive: Collection[str] = ()
 ) -> BookingFacts:
-    """What must be known to decide *booked*, of which *known* are there already; the streamers *alive* take classes."""
+    """What must be known to decide *booked*; *changes* has those that are there already, *alive* can take classes."""
+    now = changes.now
     unlisted = {booking.key for booking in booked if booking.key and not is_listed(booking)}
     renditions = transcodings.states(connection, unlisted) if unlisted else {}
-    may_go = contenders(booked, known, renditions, now)
+    may_go = contenders(booked, changes.orders, renditions, now)
     return BookingFacts(
-        known,
+        changes.orders,
         renditions,
         taken(connection, may_go, now),
-        forecast.least_s(connection, settings) if unlisted else 0.0,
+        forecast.least_s(connection, changes.settings) if unlisted else 0.0,
         loads(connection, alive, now) if may_go and alive else dict.fromkeys(alive, 0),
         cancelled_before(connection, [booking.class_id for booking in booked], now),
     )
