@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,20 @@ from lectern.decide.timeline import nearest_deadline, next_of_airing, next_of_bo
 from lectern.errors import CODES
 from lectern.i18n import translated
 from lectern.model.facts import Airing
-from lectern.model.views import Booked, TranscodeView
-from lectern.states import AiringState, Backend, BookingState, RenditionState
+from lectern.model.tables.teacher import RenditionRow
+from lectern.model.views import Booked
+from lectern.states import AiringState, Backend, BookingState, RenditionState, Resolution
 
 NOW = 1_764_010_000.0
 times = st.floats(NOW - 1e6, NOW + 1e6)
+transcoding = partial(RenditionRow, record_id=6666, resolution=Resolution.P720, status=RenditionState.TRANSCODING)
 makings = st.none() | st.builds(
-    TranscodeView, st.sampled_from(RenditionState), st.sampled_from(Backend), st.integers(1, 9), st.none() | times
+    transcoding,
+    status=st.sampled_from(RenditionState),
+    backend=st.sampled_from(Backend),
+    attempt=st.integers(1, 9),
+    deadline=st.none() | times,
+    begun_at=st.none() | times,
 )
 codes = st.none() | st.sampled_from(sorted(CODES)) | st.integers(0, 999)
 texts = st.none() | st.just("ffmpeg said no")
@@ -55,7 +63,7 @@ def test_every_booking_has_a_sentence(
     text: str | None,
     answered: bool,
     decided_at: float | None,
-    making: TranscodeView | None,
+    making: RenditionRow | None,
 ) -> None:
     start, end = start_and_end
     fields = {"code": code, "message": text, "answered": answered, "decided_at": decided_at}
@@ -74,9 +82,9 @@ def test_every_class_of_a_streamer_has_a_sentence(
     assert said or one.start_time <= NOW < one.end_time  # then its account says whether it is on air
 
 
-MAKING = TranscodeView(RenditionState.TRANSCODING, Backend.OSS, 1, NOW + 90)
-QUEUED = TranscodeView(RenditionState.TRANSCODING, Backend.ECS, 2, None, queued=True)
-NEXT: dict[str, tuple[Booked, TranscodeView | None, str]] = {
+MAKING = transcoding(backend=Backend.OSS, attempt=1, deadline=NOW + 90)
+QUEUED = transcoding(backend=Backend.ECS, attempt=2)
+NEXT: dict[str, tuple[Booked, RenditionRow | None, str]] = {
     "it is made": (booked(BookingState.WAITING), MAKING, "attempt 1, by the OSS transcoder; without a result in 90 s"),
     "no host is free": (booked(BookingState.WAITING), QUEUED, "attempt 2, by an ECS host as soon as one is free."),
     "downloaded": (booked(BookingState.PLACED), None, "streamer1, which downloads 6666_720P unless it has it."),
@@ -106,7 +114,7 @@ def test_the_nearest_deadline_is_that_of_the_rendition_or_the_start(case: str) -
     state, rendition, due, is_first = DEADLINES[case]
     one = booked(state, start_time=NOW + 3600)
     wanted = (due, False) if is_first else (NOW + 3600, True)
-    assert nearest_deadline(one, TranscodeView(rendition, Backend.OSS, 1, due)) == wanted
+    assert nearest_deadline(one, transcoding(status=rendition, backend=Backend.OSS, attempt=1, deadline=due)) == wanted
     assert nearest_deadline(one, None) == (NOW + 3600, True)
 
 

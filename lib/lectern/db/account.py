@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import sqlmodel
 from sqlalchemy import Connection, func, select
 
-from lectern.db import airings, bookings, events, incidents, transcodings
+from lectern.db import airings, bookings, events, incidents
+from lectern.db.engine import rows_of
 from lectern.errors import LecternError
 from lectern.model.facts import Airing, Order
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import MessageTables, Role
 from lectern.model.tables.streamer import journal
-from lectern.model.tables.teacher import orders, streamers, videos
-from lectern.model.views import Booked, Check, ClassView, EventView, Sending, TranscodeView
+from lectern.model.tables.teacher import RenditionRow, orders, streamers, videos
+from lectern.model.views import Booked, Check, ClassView, EventView, Sending
 from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
@@ -177,11 +179,10 @@ def booked(connection: Connection, order: Order) -> Booked:
     )
 
 
-def making(connection: Connection, order: Order) -> TranscodeView | None:
+def making(connection: Connection, order: Order) -> RenditionRow | None:
     """The rendition that a booking names; None if it has no row."""
     mine = (videos.c.record_id == order.record_id) & (videos.c.resolution == order.resolution)
-    row = connection.execute(select(*transcodings.MAKING).where(mine)).one_or_none()
-    return None if row is None else transcodings.making(row)
+    return next(iter(rows_of(connection, sqlmodel.select(RenditionRow).where(mine))), None)
 
 
 def kept_since(connection: Connection, role: Role, class_id: str) -> float | None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_, select, true
+from sqlalchemy.orm import Session
 
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import readable
-from lectern.db.transcodings import MAKING, making
 from lectern.model.facts import AsRun
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import sentence
-from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
+from lectern.model.tables.teacher import IS_CLASS, RenditionRow, orders, streamers, videos
 from lectern.model.views import Booked, ClassView
 from lectern.rendition_ids import stem
 from lectern.states import OPEN, BookingState, RenditionState
@@ -50,16 +50,17 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
     rendition_of &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
     nearest = case((videos.c.deadline < orders.c.start_time, videos.c.deadline), else_=orders.c.start_time)
     wanted = (
-        select(*_COLUMNS, *MAKING, streamers.c.lost_at)
+        select(*_COLUMNS, RenditionRow, streamers.c.lost_at)
         .select_from(orders.outerjoin(videos, rendition_of).outerjoin(streamers, streamers.c.name == orders.c.streamer))
         .where(waits(now, institution))
         .order_by(nearest, orders.c.class_id)
         .limit(limit)
     )
-    return [
-        ClassView(row.class_id, replace(booked, lost_since=row.lost_at), None if row.status is None else making(row))
-        for row, booked in readable(connection.execute(wanted), _booked)
-    ]
+    with Session(connection) as session:
+        return [
+            ClassView(row.class_id, replace(booked, lost_since=row.lost_at), row.RenditionRow)
+            for row, booked in readable(session.execute(wanted), _booked)
+        ]
 
 
 def waits(now: float, institution: str | None) -> ColumnElement[bool]:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlmodel
 from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
@@ -12,7 +11,6 @@ from sqlalchemy.sql.elements import ColumnElement
 from lectern.db.engine import put_row, rows_of
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
-from lectern.model.views import TranscodeView
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution, check_move
 
 _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None, "percent": None, "eta": None}
@@ -123,7 +121,6 @@ def _set(connection: Connection, which: ColumnElement[bool], **values: object) -
 log = logging.getLogger("lectern")
 
 
-MAKING = tuple(videos.c[name] for name in ("status", "backend", "attempt", "deadline", "begun_at"))
 PUBLISHED = "published"
 """The step of an ECS transcoding whose result is committed, and will come over the bus."""
 
@@ -175,13 +172,6 @@ def where(connection: Connection, which: ColumnElement[bool], most: int | None =
         if row.unknown:
             log.error("%s: its transcoding cannot be read, and is passed over: %s", row.stem, row.unknown)
     return [row for row in rows if not row.unknown]
-
-
-def making(row: Any) -> TranscodeView:  # noqa: ANN401 (a row of SQLAlchemy)
-    """The progress of a rendition for people, from a row with the columns MAKING."""
-    backend = row.backend if isinstance(row.backend, Backend) else None
-    queued = backend is Backend.ECS and row.begun_at is None
-    return TranscodeView(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
 
 
 def _asked_for() -> ColumnElement[bool]:

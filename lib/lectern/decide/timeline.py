@@ -10,7 +10,8 @@ from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import DETAIL_TOLD
-from lectern.model.views import Booked, ClassView, EventView, Gap, TranscodeView
+from lectern.model.tables.teacher import RenditionRow
+from lectern.model.views import Booked, ClassView, EventView, Gap
 from lectern.states import ON_STREAMER, AiringState, Backend, BookingState
 from lectern.wire.fields import BACKUP
 
@@ -25,7 +26,7 @@ SOON_S = 600.0
 """Seconds before its start in which a class that is not ready is in danger; the platform can still move it."""
 
 
-def next_of_class(booked: Booked | None, making: TranscodeView | None, cited: Airing | None, now: float) -> list[str]:
+def next_of_class(booked: Booked | None, making: RenditionRow | None, cited: Airing | None, now: float) -> list[str]:
     """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
     if booked is None:
         return [] if cited is None else next_of_airing(cited, now)
@@ -36,7 +37,7 @@ def next_of_class(booked: Booked | None, making: TranscodeView | None, cited: Ai
     return sentences
 
 
-def next_of_booking(class_: Booked, making: TranscodeView | None, now: float) -> list[str]:
+def next_of_booking(class_: Booked, making: RenditionRow | None, now: float) -> list[str]:
     """What comes next for a booking, in sentences: the time that is left, and the RUNBOOK.md heading to read."""
     sentences = _standing(class_, making, now)
     if class_.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
@@ -51,7 +52,7 @@ def next_of_booking(class_: Booked, making: TranscodeView | None, now: float) ->
     return sentences
 
 
-def nearest_deadline(class_: Booked, making: TranscodeView | None) -> tuple[float, bool]:
+def nearest_deadline(class_: Booked, making: RenditionRow | None) -> tuple[float, bool]:
     """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
 
     It is the deadline of the rendition that the booking waits for, if that comes before the start.
@@ -109,7 +110,7 @@ def next_of_airing(view: Airing, now: float) -> list[str]:
             return _refused(view.code, view.message, over=now >= view.end_time)
 
 
-def _standing(class_: Booked, making: TranscodeView | None, now: float) -> list[str]:
+def _standing(class_: Booked, making: RenditionRow | None, now: float) -> list[str]:
     if class_.lost_since is not None and class_.state in ON_STREAMER:
         lost = Text(
             "{streamer} is lost, as its teacher noted {since_s:span} ago. "
@@ -149,7 +150,7 @@ def heading(code: ErrorCode) -> Text:
     return Text("RUNBOOK.md: {code}: {meaning}", code=code.number, meaning=code.meaning)
 
 
-def _making(stem: str, making: TranscodeView | None, now: float) -> str:
+def _making(stem: str, making: RenditionRow | None, now: float) -> str:
     if making is None or not making.under_way:
         return Text("It waits for {stem}, which nobody is making: the sweeper settles it within a minute.", stem=stem)
     by = Text("an ECS host as soon as one is free") if making.queued else Text("an ECS host")

@@ -10,7 +10,8 @@ from pydantic_core import to_json
 from lectern import errors, i18n
 from lectern.i18n import Text, labelled, packed, unpacked
 from lectern.model.facts import Airing, AsRun, Usage
-from lectern.states import Backend, BookingState, RenditionState
+from lectern.model.tables.teacher import RenditionRow
+from lectern.states import BookingState
 
 Sentence = Annotated[str, PlainSerializer(packed), PlainValidator(unpacked)]
 """A sentence that keeps its id in a heartbeat."""
@@ -37,22 +38,6 @@ class Booked:
     placement: int = 0
     decided_at: float | None = None  # when the row last changed
     by: str = ""  # who booked it
-
-
-@dataclass(frozen=True)
-class TranscodeView:
-    """The rendition that a class waits for."""
-
-    state: RenditionState
-    backend: Backend | None
-    attempt: int
-    deadline: float | None
-    queued: bool = False  # it waits for an ECS host
-
-    @property
-    def under_way(self) -> bool:
-        """Whether its result is still to come."""
-        return self.state is RenditionState.TRANSCODING
 
 
 @dataclass(frozen=True)
@@ -131,7 +116,7 @@ class ClassView:
 
     class_id: str
     booked: Booked | None = None
-    making: TranscodeView | None = None
+    making: RenditionRow | None = None  # the rendition that it waits for
     cited: Airing | None = None  # as its streamer has it; its URLs have no secrets
     streamer: str | None = None  # the host that *cited* and *sending* come from
     sending: Sending | None = None

@@ -14,7 +14,7 @@ from lectern.model.tables.shared import (
     table_of,
 )
 from lectern.rendition_ids import stem
-from lectern.states import Backend, BookingState, Resolution, Right
+from lectern.states import Backend, BookingState, RenditionState, Resolution, Right
 
 TOLD_AGAIN_S = 60.0
 TOLD_AGAIN_WITHIN_S = 3600.0
@@ -62,6 +62,16 @@ class RenditionRow(TeacherTable, table=True):
     def stem(self) -> str:
         """The rendition's id on a streamer."""
         return stem(self.record_id, self.resolution)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether its result is still to come."""
+        return self.status == RenditionState.TRANSCODING
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for an ECS host."""
+        return self.backend is Backend.ECS and self.begun_at is None
 
     @property
     def unknown(self) -> str:
