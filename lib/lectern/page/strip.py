@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from lectern.decide import account
 from lectern.decide.account import Standing
@@ -38,15 +37,6 @@ MOST_MARKS = 10
 WAITING = Text("waiting classes")
 
 
-class Stretch(NamedTuple):
-    """A time (epoch seconds) of a block in which its recording was not sent."""
-
-    begins: float
-    ends: float
-    kind: str  # the class in the style sheet
-    what: Text
-
-
 @dataclass(frozen=True)
 class Block:
     """What is drawn from *begins* to *ends* (epoch seconds); *kind* is its class in the style sheet."""
@@ -57,10 +47,10 @@ class Block:
     name: str
     what: Text
     link: str = ""
-    holes: Sequence[Stretch] = ()
+    holes: "Sequence[Block]" = ()  # times in which its recording was not sent
     lane: int = 0
 
-    def share(self, hole: Stretch) -> tuple[float, float]:
+    def share(self, hole: "Block") -> tuple[float, float]:
         """Where *hole* begins, and how long it is, in per cent of the block."""
         whole = max(self.ends - self.begins, 0.001)
         return _percent(hole.begins - self.begins, whole), _percent(hole.ends - hole.begins, whole)
@@ -209,15 +199,15 @@ def _sent(part: AsRun) -> Block:
     return Block(part.begins, part.ends, "slate" if is_slate else "sent", "", what)
 
 
-def _holes(view: ClassView, standing: Standing, now: float) -> tuple[Stretch, ...]:
+def _holes(view: ClassView, standing: Standing, now: float) -> list[Block]:
     """What was not sent of the class until *now*, by what its streamer says; afterwards, by the as-run."""
     gaps = account.known_gaps(view, now) if view.as_run or standing is Standing.ON_AIR else ()
     holes = []
     for gap in gaps:
         what = Text("slate") if gap.is_slate else Text("not sent")
         text = Text("{what} {begins:clock}-{ends:clock}", what=what, begins=gap.begins, ends=gap.ends)
-        holes.append(Stretch(gap.begins, gap.ends, "slate" if gap.is_slate else "hole", text))
-    return tuple(holes)
+        holes.append(Block(gap.begins, gap.ends, "slate" if gap.is_slate else "hole", "", text))
+    return holes
 
 
 def _in_lanes(blocks: Iterable[Block]) -> list[Block]:
