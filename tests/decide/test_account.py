@@ -15,7 +15,6 @@ from lectern.decide.account import (
     Account,
     Standing,
     account,
-    class_counts,
     gathered,
     known_gaps,
     of_playout,
@@ -347,26 +346,3 @@ def test_on_one_host_the_rows_of_each_streamer_of_a_class_count() -> None:
     for known in (teacher, replace(teacher, as_run=[*teacher.as_run, replace(own, streamer="streamer2")])):
         sent = what_was_sent(gathered(known, streamer), END + 60)
         assert (sent.missing_s, sent.sessions) == (0, 2)
-
-
-def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> ClassView:
-    return ClassView(
-        class_id, Booked(class_id, state, "1", NOW - 1, NOW + 60, 321, "no one listens", streamer, answered=True)
-    )
-
-
-def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:
-    here = StreamerStatus(NOW, {"a": Sending(True), "b": Sending(False, failures=2, why="refused")}, {}, ())
-    gone = StreamerStatus(NOW, {"d": Sending(True)}, {}, (), silent_s=40)
-    classes = [due("a", "s1"), due("b", "s1"), due("c", None, BookingState.WAITING), due("d", "s2")]
-    found = class_counts([*classes, due("e", "s1", BookingState.BROKEN)], {"s1": here, "s2": gone}, NOW)
-    assert found.on_air == {"s1": 1}
-    assert {one.class_id: one.standing for one in found.missing} == {
-        "b": Standing.NOT_ON_AIR,
-        "c": Standing.NOT_ON_AIR,
-        "e": Standing.BROKEN,
-    }
-    assert [(one.class_id, one.standing) for one in found.unknown] == [("d", Standing.SILENT)]
-    assert "refused" in found.missing[0].why
-    assert "it waits for 1" in found.missing[1].why
-    assert "321: no one listens" in found.missing[2].why

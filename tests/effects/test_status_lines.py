@@ -9,7 +9,7 @@ from lectern.cli import explain, status
 from lectern.decide.account import Account, Standing
 from lectern.decide.leases import listed
 from lectern.decide.timeline import TimelineLine
-from lectern.model.views import Booked, EventView
+from lectern.model.views import Booked, EventView, Sending, StreamerStatus
 from lectern.states import BookingState
 
 NOW = 1_764_010_000.0
@@ -60,6 +60,27 @@ def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
     assert by_state == {"ready": 1, "waiting": 1}
     status._count_apart(by_state, due)
     assert by_state == {"waiting": 1}
+
+
+def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:
+    def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> Booked:
+        return Booked(class_id, state, "1", NOW - 1, NOW + 60, 321, "no one listens", streamer, answered=True)
+
+    here = StreamerStatus(NOW, {"a": Sending(True), "b": Sending(False, failures=2, why="refused")}, {}, ())
+    gone = StreamerStatus(NOW, {"d": Sending(True)}, {}, (), silent_s=40)
+    classes = [due("a", "s1"), due("b", "s1"), due("c", None, BookingState.WAITING), due("d", "s2")]
+    classes.append(due("e", "s1", BookingState.BROKEN))
+    on_air, apart = status.counted(classes, {"s1": here, "s2": gone}, NOW)
+    assert on_air == {"s1": 1}
+    assert {one["class_id"]: one["standing"] for one in apart["missing"]} == {
+        "b": Standing.NOT_ON_AIR,
+        "c": Standing.NOT_ON_AIR,
+        "e": Standing.BROKEN,
+    }
+    assert [(one["class_id"], one["standing"]) for one in apart["unknown"]] == [("d", Standing.SILENT)]
+    assert "refused" in apart["missing"][0]["why"]
+    assert "it waits for 1" in apart["missing"][1]["why"]
+    assert "321: no one listens" in apart["missing"][2]["why"]
 
 
 @pytest.mark.parametrize("beat", [{}, {"used_bytes": 1}, {"used_bytes": "1", "max_bytes": None}, {"alarms": "x"}])

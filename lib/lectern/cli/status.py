@@ -1,24 +1,27 @@
 """``lectern status``: what is on air and what should be, what comes next, what is being made, what waits."""
 
+import asyncio
+import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.options import Json, on_bus, painted, say
+from lectern.cli.options import Json, on_bus, painted
 from lectern.cli.readers import Place
 from lectern.db import timetable
-from lectern.decide.account import class_counts
+from lectern.decide.account import MISSED, Standing, state_sentence, stood
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
 from lectern.formatting import padded
 from lectern.i18n import ENGLISH, Text, joined, labelled, msgid, translated
-from lectern.model.views import Booked, ClassView, StreamerStatus
+from lectern.model.views import Booked, StreamerStatus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
@@ -39,7 +42,7 @@ def status_(
         _watch(place)
         return
     found, trouble = _standing(place)
-    say(as_json, found, [] if as_json else lines(found, place.settings.lectern_lang))
+    print(json.dumps(found) if as_json else "\n".join(lines(found, place.settings.lectern_lang)), flush=True)
     if trouble is not None:
         raise trouble
 
@@ -64,40 +67,58 @@ def _watch(place: Place[TeacherSettings]) -> None:
 
 def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
     """How things stand, and the error of Redis, if any; without Redis nobody knows what is on air."""
-    now, trouble = time.time(), None
-    said: Mapping[str, StreamerStatus] | None = None
-    now_there, beats = now, cast("Mapping[str, Mapping[str, Any]]", {})
+    now, own, key, trouble = time.time(), place.settings, place.settings.streamers_key, None
+    words: Mapping[str, StreamerStatus] | None = None
+    now_there, beats = now, dict[str, dict[str, Any]]()
     with place.looking() as connection:
         found = timetable.status_of_teacher(connection, now)
         due = timetable.due(connection, now)
     try:
-        said = readers.words(place.settings)
-        own = place.settings
-        now_there, beats, _ = on_bus(own, lambda bus: bus.heard(own.streamers_key), readers.LOOK_S)
+        words, (now_there, beats, _) = on_bus(
+            own,
+            lambda bus: asyncio.gather(bus.words(key, readers.lost_after_s(own)), bus.heard(key)),
+            readers.LOOK_S,
+        )
     except LecternError as error:
         trouble = error
-    counted = class_counts((ClassView(one.class_id, one) for one in due), said, now)
-    found["on_air"] = sum(counted.on_air.values())
-    found["missing"] = [asdict(one) for one in counted.missing]
-    found["unknown"] = [asdict(one) for one in counted.unknown]
-    found["due"] = len(due)
+    on_air, apart = counted(due, words, now)
+    found |= {"on_air": on_air.total(), **apart, "due": len(due)}
     _count_apart(found["bookings"], due)
     found["redis"] = None if trouble is None else trouble.message
     found["streamers"] = {
         name: {
             **beats[name],
-            **_streamer((said or {}).get(name)),
+            **_streamer((words or {}).get(name)),
             "booked": found["booked"].get(name, 0),
-            "on_air": counted.on_air.get(name, 0),
+            "on_air": on_air[name],
             "state": state,
             "silent_s": round(silent_s, 1),
         }
-        for name, (state, silent_s) in listed(beats, now_there, place.settings.streamer_lost_after_s).items()
+        for name, (state, silent_s) in listed(beats, now_there, own.streamer_lost_after_s).items()
     }
     found["streamer_incidents"] = [
-        {"streamer": name, **asdict(alarm)} for name, word in (said or {}).items() for alarm in word.alarms
+        {"streamer": name, **asdict(alarm)} for name, word in (words or {}).items() for alarm in word.alarms
     ]
     return found, trouble
+
+
+def counted(
+    due: Iterable[Booked], words: Mapping[str, StreamerStatus] | None, now: float
+) -> tuple[Counter[str], dict[str, list[dict[str, Any]]]]:
+    """The number of classes on air by streamer; and those *missing* and *unknown*, with how each stands instead."""
+    on_air = Counter[str]()
+    apart: dict[str, list[dict[str, Any]]] = {"missing": [], "unknown": []}
+    for one in due:
+        view, standing = stood(one, words, now)
+        if standing is Standing.ON_AIR:
+            on_air[one.streamer or "?"] += 1
+        elif standing in MISSED or standing is Standing.SILENT:
+            why = state_sentence(view, standing, now)
+            if standing is Standing.BROKEN:
+                why = Text("broken: {code}: {why}", code=one.code, why=one.message or "")
+            said = {"class_id": one.class_id, "streamer": one.streamer, "standing": standing, "why": why}
+            apart["missing" if standing in MISSED else "unknown"].append(said)
+    return on_air, apart
 
 
 def _count_apart(by_state: dict[str, int], due: Iterable[Booked]) -> None:

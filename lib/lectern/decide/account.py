@@ -3,7 +3,6 @@
 ``lectern explain``, the page, and the counts of ``lectern status`` print only what this module finds.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -174,6 +173,17 @@ def standing(view: ClassView, now: float) -> Standing:
     is_ready = booked.state is BookingState.READY if booked else is_there
     # With ON_LATE=slate a class is accepted before its recording is there.
     return Standing.READY if is_ready and view.ready_by is None else Standing.COMING
+
+
+def stood(
+    booked: Booked,
+    words: Mapping[str, StreamerStatus] | None,
+    now: float,
+    made_at: Mapping[str, float] | None = None,
+) -> tuple[ClassView, Standing]:
+    """A class with the last heartbeat of its streamer, as `with_status` adds it, and its standing then."""
+    view = with_status(ClassView(booked.class_id, booked), words, made_at)
+    return view, standing(view, now)
 
 
 def _in_its_time(view: ClassView) -> Standing:
@@ -467,41 +477,3 @@ def cache_ahead(needed: Iterable[Needed], now: float) -> list[int]:
 
 MISSED = frozenset({Standing.NOT_ON_AIR, Standing.BROKEN})
 """The standings of a class that should be on air and is not."""
-
-
-@dataclass(frozen=True)
-class MissingClass:
-    """A class that should be on air; *why* is how it stands instead, or why nobody knows."""
-
-    class_id: str
-    streamer: str | None
-    standing: Standing
-    why: str
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """The classes in their time: the number on air by streamer, those not on air, and those that nobody knows of."""
-
-    on_air: Mapping[str, int]
-    missing: tuple[MissingClass, ...]
-    unknown: tuple[MissingClass, ...]
-
-
-def class_counts(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, now: float) -> ClassCounts:
-    """Count the classes that are *due* at *now* (epoch seconds), by the last heartbeats of their streamers."""
-    on_air: Counter[str] = Counter()
-    missing: list[MissingClass] = []
-    unknown: list[MissingClass] = []
-    for class_ in due:
-        view = with_status(class_, words)
-        known = standing(view, now)
-        streamer = view.booked.streamer if view.booked else view.streamer
-        if known is Standing.ON_AIR:
-            on_air[streamer or "?"] += 1
-        elif known in MISSED or known is Standing.SILENT:
-            why = state_sentence(view, known, now)
-            if known is Standing.BROKEN and view.booked is not None:
-                why = Text("broken: {code}: {why}", code=view.booked.code, why=view.booked.message or "")
-            (missing if known in MISSED else unknown).append(MissingClass(view.class_id, streamer, known, why))
-    return ClassCounts(dict(on_air), tuple(missing), tuple(unknown))

@@ -20,7 +20,7 @@ from lectern.db import account as db_account
 from lectern.db import events, forecast, incidents, timetable
 from lectern.decide import account as decide_account
 from lectern.decide import timeline
-from lectern.decide.account import MISSED, NEEDED, Account, Standing
+from lectern.decide.account import MISSED, NEEDED, Account, Standing, stood
 from lectern.decide.forecast import NEVER, will_be_there
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
@@ -163,19 +163,19 @@ def of_day(
     found = timetable.classes(connection, timetable.begins_in(span), ROWS, page * ROWS)
     made_at = forecast.transcoded(connection, settings, now)
     due = [
-        _stood(one, words, now, made_at)
+        stood(one, words, now, made_at)
         for one in timetable.due(connection, now)
         if institution in {None, one.institution_id}
     ]
     begin = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
-    soon = [_stood(one, words, now, made_at) for one in begin]
+    soon = [stood(one, words, now, made_at) for one in begin]
     day = Day(
         now,
         begins,
         sum(outcomes.values()),
         page,
         outcomes,
-        [_line(*_stood(one, words, now, made_at), now) for one in found],
+        [_line(*stood(one, words, now, made_at), now) for one in found],
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
@@ -202,7 +202,7 @@ def _strip(
         idle: dict[str | None, dict[str, int]] = {name: {} for name in names}
         return strips.of_counts(idle | timetable.by_streamer(connection, span), now)
     parts = events.parts_of(connection, [one.class_id for one in found if one.start_time <= now])
-    return strips.of_day((_stood(one, words, now) for one in found), parts, streamers, now)
+    return strips.of_day((stood(one, words, now) for one in found), parts, streamers, now)
 
 
 def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus] | None, host: str) -> Day:
@@ -213,19 +213,9 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus]
     return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=words or {}, is_deaf=words is None)
 
 
-def _stood(
-    one: Booked,
-    words: Mapping[str, StreamerStatus] | None,
-    now: float,
-    made_at: Mapping[str, float] | None = None,
-) -> tuple[ClassView, Standing]:
-    known = decide_account.with_status(ClassView(one.class_id, one), words, made_at)
-    return known, decide_account.standing(known, now)
-
-
-def _listed(stood: Iterable[tuple[ClassView, Standing]], wanted: Container[Standing], now: float) -> list[PageLine]:
+def _listed(classes: Iterable[tuple[ClassView, Standing]], wanted: Container[Standing], now: float) -> list[PageLine]:
     """Lines for the first LISTED classes in *wanted*: there may be thousands, and making a sentence takes long."""
-    return [_line(*one, now) for one in islice((one for one in stood if one[1] in wanted), LISTED)]
+    return [_line(*one, now) for one in islice((one for one in classes if one[1] in wanted), LISTED)]
 
 
 def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
@@ -313,7 +303,7 @@ def of_search(
     since = begin_of_day(now)
     span = timetable.Span(since, since + SEARCHED_S, viewer.institution_id)
     found = timetable.found(connection, span, wanted, ROWS)
-    lines = [_line(*_stood(one, words, now), now) for one in found]
+    lines = [_line(*stood(one, words, now), now) for one in found]
     return {"lines": lines, "number": timetable.number(connection, timetable.meant(span, wanted))}
 
 
