@@ -21,7 +21,7 @@ from lectern import health
 from lectern.db import timetable, viewers
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError, TryAgain
-from lectern.i18n import Text, accepted, languages, own_name, translated
+from lectern.i18n import Text, accepted, languages, translated
 from lectern.media import ffmpeg
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
@@ -246,7 +246,9 @@ class Page:
         language = _language(request)
         others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
         links = [
-            (f"?{urlencode({**others, 'lang': other})}", own_name(other)) for other in languages() if other != language
+            (f"?{urlencode({**others, 'lang': other})}", translated(Text("English"), other))  # each by its own name
+            for other in languages()
+            if other != language
         ]
         text = view.rendered(template, language, links=links, site=self._host.settings.site_name, **fields)
         if status == 200 and FRAGMENTS in request.headers:

@@ -346,11 +346,6 @@ def translator(language: str) -> Callable[..., str]:
     return t
 
 
-def own_name(language: str) -> str:
-    """The name of *language* in that language, as its catalogue has it."""
-    return translated(Text("English"), language)
-
-
 @cache
 def catalogue(language: str) -> gettext.NullTranslations:
     """The catalogue of *language*; without one, all is English."""

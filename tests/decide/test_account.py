@@ -244,7 +244,7 @@ STORY = [
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
     events = [EventView(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
     told = Account(Standing.AIRED, (), (), tuple(timeline.lines(events)))
-    said = explain.lines("c-1", told, (), "zh")
+    said = explain.lines("c-1", told, "zh")
     assert len(said) == len(STORY)
     assert [line for line in said if not re.fullmatch(r"\S+ \S+  streamer1  c-1: .*[\u4e00-\u9fff].*", line)] == []
 
@@ -252,7 +252,7 @@ def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_cla
 def test_the_labels_of_explain_stand_in_columns_of_cells() -> None:
     """A Chinese character is two cells wide."""
     known = Account(Standing.AIRED, (("state", Text("aired")), ("push URL", "rtmp://p/…")), ("It is on air.",))
-    english, chinese = (explain.lines("c-1", known, (), language)[1:3] for language in ("en", "zh"))
+    english, chinese = (explain.lines("c-1", known, language)[1:3] for language in ("en", "zh"))
     assert [line.index(text) for line, text in zip(english, ("aired", "rtmp"), strict=True)] == [14, 14]
     wide = [line[: line.index(text)] for line, text in zip(chinese, ("已下课", "rtmp"), strict=True)]
     assert [len(one) + sum("\u4e00" <= letter <= "\u9fff" for letter in one) for one in wide] == [14, 14]

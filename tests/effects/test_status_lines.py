@@ -151,4 +151,4 @@ def test_the_account_of_a_record_begins_with_its_first_event() -> None:
     """It has no header, as it is no class; an empty line would part its events from nothing."""
     event = EventView(NOW, "transcoding asked for", None, "6666_720P", "teacher", "")
     story = (TimelineLine(event, event),)
-    assert explain.lines("6666", Account(Standing.UNKNOWN, (), (), story), ())[0].strip() != ""
+    assert explain.lines("6666", Account(Standing.UNKNOWN, (), (), story))[0].strip() != ""

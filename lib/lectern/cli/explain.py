@@ -53,21 +53,22 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     here = readers.here()
     found, trouble = looked_up(here, thing, now)
     known = decide_account.account(found, now)
-    following = list(known.following) + ([trouble] if trouble else [])
+    if trouble is not None:
+        known = replace(known, following=(*known.following, trouble))
     if not found.events and not known.header and not known.following:
         raise Misuse(
             "{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?", thing=thing
         )
-    fields = decide_account.fields(found, known, following)
+    fields = decide_account.fields(found, known)
     language = here[0].settings.lectern_lang
-    told = [] if as_json else lines(thing, known, following, language)
+    told = lines(thing, known, language)
     second = f"{thing}{BACKUP}"
     other, _ = looked_up(here, second, now)
     if other.events:
         account = decide_account.account(other, now)
-        fields["backup"] = decide_account.fields(other, account, account.following)
-        told += [] if as_json else ["", *lines(second, account, account.following, language)]
-    say(as_json, fields, told)
+        fields["backup"] = decide_account.fields(other, account)
+        told += ["", *lines(second, account, language)]
+    print(json.dumps(fields) if as_json else "\n".join(told), flush=True)
 
 
 def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, str | None]:
@@ -101,7 +102,7 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
         return decide_account.with_status(found, None), joined(parts, BESIDE)
 
 
-def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:
+def lines(thing: str, known: Account, language: str = "en") -> list[str]:
     """The account as lines for people."""
     translate = partial(translated, language=language)
     t = translator(language)
@@ -111,7 +112,7 @@ def lines(thing: str, known: Account, following: Sequence[str], language: str = 
         said.append(f"  {padded(t(what), 12)}{painted(translate(text), colour)}")
     said += [""] if said else []
     said += [one.written(translate) for one in known.story]
-    return said + [painted(f"--> {translate(one)}", "bold") for one in following]
+    return said + [painted(f"--> {translate(one)}", "bold") for one in known.following]
 
 
 @app.command()

@@ -3,7 +3,7 @@
 ``lectern explain``, the page, and the counts of ``lectern status`` print only what this module finds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import inf
@@ -127,7 +127,7 @@ def account(view: ClassView, now: float) -> Account:
 _EVENT = ("at", "host", "what", "class_id", "detail")
 
 
-def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[str, Any]:
+def fields(view: ClassView, known: Account) -> dict[str, Any]:
     """The account for programs: ``explain --json`` and ``GET /v1/classes/{class_id}``."""
     row: Any = view.booked or view.cited
     names = ("state", "start_time", "end_time", "code", "message") if row is not None else ()
@@ -144,7 +144,7 @@ def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[st
             {**{name: getattr(event, name) for name in _EVENT}, "rendition": event.stem} for event in view.events
         ],
         "as_run": [asdict(part) for part in view.as_run],
-        "next": list(following),
+        "next": list(known.following),
     }
 
 

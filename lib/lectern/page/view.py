@@ -257,7 +257,7 @@ class OneClass:
 
     def fields(self) -> dict[str, Any]:
         """The same for programs."""
-        return decide_account.fields(self.known, self.account, self.account.following)
+        return decide_account.fields(self.known, self.account)
 
 
 def of_class(
@@ -410,7 +410,5 @@ _TEMPLATES.filters |= {
     "when": formatting.when,
     "tenths": lambda at: formatting.tenths(at)[11:],
     "size": formatting.size,
-    "place": formatting.position,
     "day": lambda at: formatting.moment(at)[:10],
-    "local": lambda at: formatting.moment(at)[5:16],
 }
