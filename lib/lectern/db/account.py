@@ -25,7 +25,6 @@ from lectern.wire.parser import author_of, fields_of
 T = TypeVar("T")
 ON_AIR = "on air"
 BROKE_OFF = ("push broke off", "push refused", "nothing to send")
-SLATE, RECORDING = "slate", "recording again"
 CHECKED, NOT_READY = "checked: ready", "checked: not ready"
 _MOST, _MOST_OF_ONE = 5_000, 500
 """Most events that one query reads, the newest ones: each class has its share, and at least the second number. A push
@@ -35,7 +34,7 @@ host that takes a class and cuts it again for an hour makes some thousands."""
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
     """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
     events: dict[str, list[EventView]] = {airing.class_id: [] for airing in due}
-    for event in _latest(connection, list(events), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
+    for event in _latest(connection, list(events), (ON_AIR, *BROKE_OFF)):
         events[event.class_id or ""].append(event)
     return {
         airing.class_id: _sending(airing.state, events[airing.class_id]) for airing in due if events[airing.class_id]
@@ -43,20 +42,14 @@ def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending
 
 
 def _sending(state: AiringState, newest_first: Sequence[EventView]) -> Sending:
-    tries = [event for event in newest_first if event.what == ON_AIR or event.what in BROKE_OFF]
-    begins = [event for event in tries if event.what == ON_AIR]
-    broken = [event for event in tries if event.what != ON_AIR]
-    failures = next((number for number, event in enumerate(tries) if event.what == ON_AIR), len(tries))
-    shown = next((event.what for event in newest_first if event.what in {SLATE, RECORDING}), RECORDING)
-    is_on_air = state is AiringState.ON_AIR and bool(tries) and failures == 0
+    """Whether a class is on air, since when, and what went wrong last; more of it only its playout knows."""
+    begins = [event.at for event in newest_first if event.what == ON_AIR]
+    broken = next((event for event in newest_first if event.what != ON_AIR), None)
     return Sending(
-        on_air=is_on_air,
-        since=begins[-1].at if begins else None,
-        failures=0 if is_on_air else failures,
-        cuts=max(len(begins) - 1, 0),
-        why=broken[0].detail if broken else None,
-        why_at=broken[0].at if broken else None,
-        slate=shown == SLATE,
+        on_air=state is AiringState.ON_AIR and newest_first[0].what == ON_AIR,
+        since=begins[-1] if begins else None,
+        why=broken.detail if broken else None,
+        why_at=broken.at if broken else None,
     )
 
 
