@@ -18,13 +18,7 @@ LOCALE = Path(__file__).with_name("locale")
 """The folder of the catalogues: one folder a language."""
 
 KINDS: Mapping[str, Callable[[float], str]] = {
-    "moment": formatting.moment,
-    "clock": formatting.clock,
-    "span": formatting.span,
-    "length": formatting.length,
-    "minutes": formatting.minutes,
-    "size": formatting.size,
-    "position": formatting.position,
+    name: getattr(formatting, name) for name in ("moment", "clock", "span", "length", "minutes", "size", "position")
 }
 """How a gap is written that names one of these, as in ``{silent_s:span}``; others have a format of Python's."""
 

@@ -407,8 +407,8 @@ _TEMPLATES.filters |= {
     "moment": formatting.moment,
     "clock": formatting.clock,
     "span": formatting.span,
+    "size": formatting.size,
     "when": formatting.when,
     "tenths": lambda at: formatting.tenths(at)[11:],
-    "size": formatting.size,
     "day": lambda at: formatting.moment(at)[:10],
 }
