@@ -234,8 +234,7 @@ class Page:
         settings = self._host.settings
         try:
             async with asking(FRESH_S):
-                lost_after_s = 3 * settings.heartbeat_interval_s + FRESH_S
-                words = await self._host.bus.words(settings.streamers_key, lost_after_s)
+                words = await self._host.bus.words(settings.streamers_key, settings.silent_after_s)
         except TryAgain:
             words = None  # the page says that Redis does not answer
         self._words = time.monotonic() + FRESH_S, words

@@ -237,6 +237,11 @@ class Common(BaseSettings):
         return str(getattr(self, "api_bind" if self.role == "teacher" else "health_bind"))
 
     @property
+    def silent_after_s(self) -> float:
+        """Seconds after which what a streamer said last is too old to be believed."""
+        return 3 * self.heartbeat_interval_s + 2
+
+    @property
     def alarm_services(self) -> str:
         """The service URLs of ALARM_URLS, separated by blanks; empty if there are none."""
         return self.alarm_urls.get_secret_value().strip() if self.alarm_urls is not None else ""

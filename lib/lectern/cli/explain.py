@@ -1,5 +1,6 @@
 """``lectern explain`` and ``preview``: how a class stands, what happened to it, what comes; what to play to see it."""
 
+import asyncio
 import json
 import shlex
 import time
@@ -21,7 +22,8 @@ from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
 from lectern.i18n import BESIDE, Text, joined, translated, translator
-from lectern.model.views import ClassView
+from lectern.model.views import ClassView, EventView, Sending
+from lectern.playout import control_socket as playout
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from lectern.urls import redact_url
@@ -91,15 +93,25 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
     if found.booked is None and found.cited is None:
         return found, None
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
-        asked = readers.playout_says(here, thing, found.events)
-        if asked is not None:
-            return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
+        asked = _playout_says(here, thing, found.events)
+        return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
     try:
         return decide_account.with_status(found, readers.words(here[0].settings), made_at), None
     except LecternError as error:
         old = Text("What is said of the streamer is what its rows say, and may be old.")
         parts = [error.message, old] if found.cited else [error.message]
         return decide_account.with_status(found, None), joined(parts, BESIDE)
+
+
+def _playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[EventView]) -> Sending:
+    """How the playout of this streamer sends a class; its *events* say why something was not sent."""
+    socket = next(one.settings.playout_socket_path for one in here if isinstance(one.settings, StreamerSettings))
+    try:
+        answer = asyncio.run(asyncio.wait_for(playout.asked(socket, "status", class_id=class_id), readers.LOOK_S))
+    except (playout.PlayoutUnreachable, playout.RequestRefused, TimeoutError) as error:
+        return decide_account.without_playout(str(error) or "no answer in time")
+    classes = answer["classes"]
+    return decide_account.of_playout(classes[0], time.time(), events) if classes else decide_account.NOT_IN_PLAYOUT
 
 
 def lines(thing: str, known: Account, language: str = "en") -> list[str]:

@@ -75,9 +75,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
         due = timetable.due(connection, now)
     try:
         words, (now_there, beats, _) = on_bus(
-            own,
-            lambda bus: asyncio.gather(bus.words(key, readers.lost_after_s(own)), bus.heard(key)),
-            readers.LOOK_S,
+            own, lambda bus: asyncio.gather(bus.words(key, own.silent_after_s), bus.heard(key)), readers.LOOK_S
         )
     except LecternError as error:
         trouble = error

@@ -131,8 +131,7 @@ def _left(place: readers.Place[StreamerSettings]) -> Left:
     waiting = [one.class_id for one in live if one.start_time > now]
     others: list[str] | None = None
     with suppress(LecternError):
-        lost_after_s = readers.lost_after_s(own)
-        alive = on_bus(own, lambda bus: bus.alive(own.streamers_key, lost_after_s), readers.LOOK_S)
+        alive = on_bus(own, lambda bus: bus.alive(own.streamers_key, own.silent_after_s), readers.LOOK_S)
         others = [name for name in alive if name != own.name]
     return Left(on_air, waiting, max((one.end_time for one in live), default=None), others)
 
