@@ -19,7 +19,7 @@ from unittest.mock import Mock
 
 import pytest
 import typer
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 
 from lectern import __version__, formatting
 from lectern.cli import doctor, options, streamer
@@ -31,7 +31,7 @@ from lectern.db.incidents import AlertPolicy
 from lectern.decide.booking import BookingFacts, plan
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
-from lectern.model.tables.teacher import journal
+from lectern.model.tables.teacher import cancels, journal
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.wire import outgoing
@@ -186,6 +186,16 @@ def test_what_would_be_decided_reads_as_one_line_a_decision() -> None:
         "c-1: refused 409 it is booked already with other content: record_id 6666 -> 7",
         "c-2: refused 6666_720P 410",
     ]
+
+
+def test_a_dry_run_heeds_a_cancel_that_came_before_the_booking(teacher: Path) -> None:
+    asked = json.loads(lectern(teacher, "book", "--example").stdout)
+    engine = open_database(f"sqlite:///{teacher / 'teacher.db'}")
+    waits = insert(cancels).values(class_id=asked["class_id"], cancelled_at=1.0, told_at=1.0, until=4e9)
+    commit(engine, Connection.execute, waits)
+    engine.dispose()
+    said = lectern(teacher, "book", "-", "--dry-run", text=json.dumps(asked)).stdout
+    assert said == f"{asked['class_id']}: cancelled 6666_720P 411\n"
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,8 @@ def _plan_of_booking(booking: Booking) -> list[str]:
         changes = Changes(place.settings, now, orders=bookings.by_id(connection, [booking.class_id]))
         facts = bookings.facts(connection, changes, [booking])
         (decided,) = plan([booking], facts, place.settings, now)
+        if booking.class_id in facts.early and booking.class_id not in facts.orders:
+            decided = BookingVerdict(booking, BookingState.CANCELLED, code=errors.CANCELLED)
         made_at = db_forecast.transcoded(connection, place.settings, now, transcodings([decided])).get(booking.stem)
     said = _in_lines(decided)
     state = None if isinstance(decided, Again) else decided.state
