@@ -123,7 +123,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
     span = timetable.Span(0, 1000, None)
     with reading(teacher_engine) as connection:
         assert [one.class_id for one in timetable.classes(connection, timetable.begins_in(span), 10)] == ["c-2"]
-        assert [one.class_id for one in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
+        assert [one.class_id for one, _ in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
         following = timetable.next_class(connection, 50)
         assert following is not None
         assert following.class_id == "c-2"

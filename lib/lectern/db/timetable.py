@@ -14,7 +14,7 @@ from lectern.model.facts import AsRun
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, RenditionRow, orders, streamers, videos
-from lectern.model.views import Booked, ClassView
+from lectern.model.views import Booked
 from lectern.rendition_ids import stem
 from lectern.states import OPEN, BookingState, RenditionState
 from lectern.wire.parser import author_of
@@ -44,8 +44,10 @@ def next_class(connection: Connection, now: float) -> Booked | None:
     return next(iter(_found(connection, _selected(later).limit(1))), None)
 
 
-def waiting(connection: Connection, now: float, institution: str | None, limit: int) -> list[ClassView]:
-    """The first *limit* classes that are not ready and have not ended at *now*, the nearest deadline first."""
+def waiting(
+    connection: Connection, now: float, institution: str | None, limit: int
+) -> list[tuple[Booked, RenditionRow | None]]:
+    """The first *limit* classes that are not ready and have not ended, by their deadline; and what each waits for."""
     rendition_of = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
     rendition_of &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
     nearest = case((videos.c.deadline < orders.c.start_time, videos.c.deadline), else_=orders.c.start_time)
@@ -57,10 +59,8 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
         .limit(limit)
     )
     with Session(connection) as session:
-        return [
-            ClassView(row.class_id, replace(booked, lost_since=row.lost_at), row.RenditionRow)
-            for row, booked in readable(session.execute(wanted), _booked)
-        ]
+        rows = readable(session.execute(wanted), _booked)
+        return [(replace(booked, lost_since=row.lost_at), row.RenditionRow) for row, booked in rows]
 
 
 def waits(now: float, institution: str | None) -> ColumnElement[bool]:

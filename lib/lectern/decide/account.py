@@ -148,7 +148,7 @@ def fields(view: ClassView, known: Account) -> dict[str, Any]:
     }
 
 
-_OVER: frozenset[str] = frozenset(
+OVER: frozenset[str] = frozenset(
     {Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED}
 )
 """The standings of a class that is over; its state at its teacher and on its streamer is the same word."""
@@ -165,7 +165,7 @@ def standing(view: ClassView, now: float) -> Standing:
     if is_its_time and (is_sent or (cited is not None and cited.state is AiringState.ON_AIR)):
         return _in_its_time(view)  # a person may have retried a class that its teacher has as broken
     for state in (booked.state if booked else None, cited.state if cited else None):
-        if state in _OVER:
+        if state in OVER:
             return Standing(state)
     if is_its_time:
         return _in_its_time(view)

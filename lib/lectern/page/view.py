@@ -20,11 +20,11 @@ from lectern.db import account as db_account
 from lectern.db import events, forecast, incidents, timetable
 from lectern.decide import account as decide_account
 from lectern.decide import timeline
-from lectern.decide.account import MISSED, NEEDED, Account, Standing, stood
+from lectern.decide.account import MISSED, NEEDED, OVER, Account, Standing, stood
 from lectern.decide.forecast import NEVER, will_be_there
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
-from lectern.model.tables.teacher import ViewerRow, journal
+from lectern.model.tables.teacher import RenditionRow, ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import strip as strips
 from lectern.page.strip import Strip
@@ -179,7 +179,7 @@ def of_day(
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
-        [_waiting(one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
+        [_waiting(*one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
         timetable.number(connection, timetable.waits(now, institution)),
         Counter(standing for _, standing in due),
         strip=_strip(connection, words, now, institution) if begins <= now < until else None,
@@ -221,7 +221,7 @@ def _listed(classes: Iterable[tuple[ClassView, Standing]], wanted: Container[Sta
 def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     booked = known.booked
     assert booked is not None  # the timetable lists only bookings
-    said = booked.message or "" if standing in _SAID else decide_account.state_sentence(known, standing, now)
+    said = booked.message or "" if standing in OVER else decide_account.state_sentence(known, standing, now)
     is_to_come = standing in {Standing.READY, Standing.COMING}
     if known.dead_air and is_to_come:
         said = joined((said, Text("{thing}: {what}", thing=Text("recording faults"), what=known.dead_air)))
@@ -236,14 +236,9 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
 
 
-def _waiting(found: ClassView, now: float) -> Waiting:
-    booked = found.booked
-    assert booked is not None  # the timetable lists only bookings
-    sentence = timeline.next_of_booking(booked, found.making, now)[0]
-    return Waiting(booked, sentence, *timeline.nearest_deadline(booked, found.making))
-
-
-_SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.CANCELLED}
+def _waiting(booked: Booked, making: RenditionRow | None, now: float) -> Waiting:
+    sentence = timeline.next_of_booking(booked, making, now)[0]
+    return Waiting(booked, sentence, *timeline.nearest_deadline(booked, making))
 
 
 @dataclass(frozen=True)
