@@ -9,8 +9,7 @@ from lectern.decide import placement
 from lectern.decide import reports as decide
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
-from lectern.model.streamer_plan import DETAIL_TOLD
-from lectern.model.views import EventView
+from lectern.model.views import DETAIL_TOLD, EventView
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.messages import Cancel, Release, Report

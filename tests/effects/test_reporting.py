@@ -265,7 +265,7 @@ def test_a_second_report_of_the_same_changes_nothing(teacher_engine: Engine) -> 
 
 
 def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> None:
-    commit(streamer_engine, events.keep_parts, "c-1", [FIRST, SECOND])
+    commit(streamer_engine, events.keep_parts, "c-1", [FIRST, SECOND], table=as_runs)
     assert look(streamer_engine, events.parts_of, ["c-1"], as_runs) == {"c-1": [FIRST, SECOND]}
 
 

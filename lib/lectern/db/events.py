@@ -14,10 +14,8 @@ from lectern.db.engine import bind_list, in_list, insert_many, rows_of
 from lectern.i18n import Text, to_json
 from lectern.model.facts import AsRun, Event
 from lectern.model.plan import Changes
-from lectern.model.tables import streamer as streamer_tables
-from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import MessageTables, sentence
-from lectern.model.tables.teacher import ClassEventRow, class_events
+from lectern.model.tables.teacher import ClassEventRow, as_runs, class_events
 from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.model.views import EventView, numbered
 from lectern.urls import redact
@@ -166,23 +164,23 @@ def feed(connection: Connection, after_id: int, institution_id: str | None, limi
 _PART = tuple(field.name for field in fields(AsRun))
 
 
-def keep_parts(connection: Connection, class_id: str, parts: Sequence[AsRun], streamer: str | None = None) -> None:
-    """Write down what was sent of a class from here, or at the teacher what *streamer* reports to have sent.
+def keep_parts(
+    connection: Connection, class_id: str, parts: Sequence[AsRun], streamer: str | None = None, table: Table = as_runs
+) -> None:
+    """Write down what was sent of a class: at the teacher what *streamer* reports, at that one in a *table* of its own.
 
     Rows of these parts, and of later ones, are replaced: a second report changes nothing.
     """
     if not parts:
         return
-    table, whose = streamer_tables.as_runs, {"class_id": class_id}
-    if streamer is not None:
-        table, whose = teacher_tables.as_runs, {"class_id": class_id, "streamer": streamer}
+    whose = {"class_id": class_id} | ({} if streamer is None else {"streamer": streamer})
     newer = table.c.begins >= min(part.begins for part in parts) - 0.001
     connection.execute(delete(table).where(newer, *(table.c[name] == value for name, value in whose.items())))
     connection.execute(insert(table), [{**part.row(), **whose} for part in parts])
 
 
 def parts_of(
-    connection: Connection, class_ids: Sequence[str] | Select[Any], table: Table = teacher_tables.as_runs
+    connection: Connection, class_ids: Sequence[str] | Select[Any], table: Table = as_runs
 ) -> dict[str, list[AsRun]]:
     """What was sent of classes, each in time order; a class of which nothing was sent is left out."""
     by_class: dict[str, list[AsRun]] = {}

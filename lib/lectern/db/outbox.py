@@ -19,7 +19,6 @@ from sqlalchemy import (
     update,
 )
 
-from lectern import metrics
 from lectern.db.engine import bind_list, in_list, insert_many, update_many
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal as teacher_journal
@@ -81,6 +80,8 @@ def put(connection: Connection, journal: MessageTables, outgoing: Iterable[Outgo
     for queued in outgoing:
         rows.append((queued.target, queued.kind, queued.message.to_json(), queued.class_id, now))
         if isinstance(queued.message, Alarm):
+            from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
+
             metrics.ALARMS.labels(str(queued.message.code)).inc()
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 

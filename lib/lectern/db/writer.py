@@ -13,6 +13,7 @@ from lectern.i18n import Text, msgid, to_json
 from lectern.model.plan import Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
+from lectern.model.tables.streamer import as_runs
 from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.wire.outgoing import Alarm
@@ -33,7 +34,7 @@ def write(
         _of_teacher(connection, journal, changes)
     elif isinstance(changes, StreamerChanges):
         for class_id, parts in changes.sent:
-            events.keep_parts(connection, class_id, parts)
+            events.keep_parts(connection, class_id, parts, table=as_runs)
         if changes.session is not None:
             leases.hold(connection, changes.settings.name, changes.session, now)
     events.note(connection, journal, changes.settings.name, changes.notes, now)

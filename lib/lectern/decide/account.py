@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, TypeGuard
 
 from lectern import formatting, urls
-from lectern.decide import airing, gaps, timeline
+from lectern.decide import gaps, timeline
 from lectern.decide.forecast import about, will_be_there
 from lectern.decide.timeline import heading
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
@@ -434,6 +434,8 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
 
     Its *events* say why something was not sent.
     """
+    from lectern.decide import airing  # noqa: PLC0415 (of a streamer, whose tables no other command needs)
+
     start, end = status.get("start", 0.0), min(now, status.get("end", 0.0))
     known = gaps.sent(start, end, airing.as_run(status["as_run"]), events) if start < end else None
     pushes = status.get("pushes") or [{}]

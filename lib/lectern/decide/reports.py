@@ -12,9 +12,8 @@ from lectern.decide.placement import Choice, cancel_second, end, reassign
 from lectern.i18n import Text, from_pair, joined, labelled
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
-from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.tables.teacher import CancelRow, cancels
-from lectern.model.views import EventView
+from lectern.model.views import DETAIL_TOLD, EventView
 from lectern.states import BookingState
 from lectern.wire.fields import revised
 from lectern.wire.messages import AiringReport, Report

@@ -9,9 +9,8 @@ from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.facts import Airing
-from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.tables.teacher import RenditionRow
-from lectern.model.views import Booked, ClassView, EventView, Gap
+from lectern.model.views import DETAIL_TOLD, Booked, ClassView, EventView, Gap
 from lectern.states import ON_STREAMER, AiringState, Backend, BookingState
 from lectern.wire.fields import BACKUP
 

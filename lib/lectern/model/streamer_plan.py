@@ -11,7 +11,7 @@ from lectern.i18n import Text, labelled, wire
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
-from lectern.model.views import EventView
+from lectern.model.views import DETAIL_TOLD, EventView
 from lectern.rendition_ids import rendition_path
 from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, FILE_MOVES, LIVE_AIRINGS, AiringState, FileState, check_move
@@ -19,11 +19,8 @@ from lectern.wire.fields import called
 from lectern.wire.messages import AiringEvent, AiringReport, Prepare, Report
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
-AS_RUN_TOLD, EVENTS_TOLD, DETAIL_TOLD = 150, 60, 120
-"""Number of parts and of events of a class that its teacher is told, and of characters of each event.
-
-A message may be 64 KiB long.
-"""
+AS_RUN_TOLD, EVENTS_TOLD = 150, 60
+"""Number of parts and of events of a class that its teacher is told: a message may be 64 KiB long."""
 
 _CLASS = ("state", "record_id", "run_id", "code", "message", "placement")
 """The values of a class whose columns have their names; `become` writes the others."""

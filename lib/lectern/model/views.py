@@ -98,6 +98,10 @@ class OpenAlarm:
     classes: tuple[str, ...] = ()
 
 
+DETAIL_TOLD = 120
+"""Number of characters of an event that a streamer tells its teacher: a message may be 64 KiB long."""
+
+
 @dataclass(frozen=True)
 class EventView:
     """A recorded event; *at* is epoch seconds."""

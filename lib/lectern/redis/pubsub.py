@@ -17,7 +17,6 @@ import redis.asyncio as redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
-from lectern import metrics
 from lectern.db.outbox import Refusal, Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.redis.connection import asking, away
@@ -312,6 +311,8 @@ class _Pair:
             self._hearing.heard_at = time.monotonic()
         if one.beats > beats:
             self._hearing.sent_since = one.sent_since
+            from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
+
             metrics.HEARD_AT.set_to_current_time()
         return found
 
@@ -334,6 +335,8 @@ class _Pair:
             except TryAgain as error:
                 log.debug("redis: cannot be subscribed anew yet: %s", error)
         elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
+            from lectern import metrics  # noqa: PLC0415 (as above)
+
             metrics.DEAF.inc()
             log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", self._old.quiet_s)
             self._old.quiet_s = 0.0  # it is retried after as long
