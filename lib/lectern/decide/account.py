@@ -94,10 +94,6 @@ class Standing(StrEnum):
     CANCELLED = msgid("cancelled")
 
 
-MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
-"""The standings of a class in its time that is not on air, or whose silent streamer does not say whether it is."""
-
-
 BEHIND_S = 1.0
 """Seconds from which it is said that a class is sent late."""
 
@@ -152,6 +148,9 @@ OVER: frozenset[str] = frozenset(
     {Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED}
 )
 """The standings of a class that is over; its state at its teacher and on its streamer is the same word."""
+
+MISSED = frozenset({Standing.NOT_ON_AIR, Standing.BROKEN})
+"""The standings of a class that should be on air and is not."""
 
 
 def standing(view: ClassView, now: float) -> Standing:
@@ -339,7 +338,7 @@ def _last_error(view: ClassView, class_: Booked | Airing) -> str:
 
 
 def _readiness(view: ClassView, known: Standing) -> str:
-    if view.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
+    if view.check is None or known not in {Standing.READY, Standing.COMING, Standing.NOT_ON_AIR, Standing.SILENT}:
         return ""
     if not view.check.reds:
         return Text("ready, checked at {at:clock}", at=view.check.at)
@@ -475,7 +474,3 @@ def cache_ahead(needed: Iterable[Needed], now: float) -> list[int]:
     last = {need.stem: need for need in sorted(needed, key=attrgetter("until"))}
     times = [now + hour * HOUR_S for hour in range(HOURS)]
     return [sum(need.size_bytes for need in last.values() if need.until > at) for at in times]
-
-
-MISSED = frozenset({Standing.NOT_ON_AIR, Standing.BROKEN})
-"""The standings of a class that should be on air and is not."""
