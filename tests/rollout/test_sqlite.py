@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from lectern.db import engine as db_engine
 from lectern.db.engine import open_database
 from lectern.errors import CallAPerson
-from lectern.rollout import backup, files
+from lectern.rollout import files
 from lectern.rollout.backup import rows, sqlite
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.files import sha256
@@ -121,7 +122,7 @@ def test_a_copy_is_tried_by_a_restore_that_the_program_s_own_engine_opens(
         opened.append(url)
         return open_database(url)
 
-    monkeypatch.setattr(backup, "open_database", noted)
+    monkeypatch.setattr(db_engine, "open_database", noted)
     found, copied = SqliteFile(live), SqliteFile(live).copy(tmp_path)
     found.try_restore(copied, tmp_path)
     assert opened == [f"sqlite:///{tmp_path}/.restored.db"]

@@ -11,7 +11,7 @@ from lectern import health, logs
 from lectern.cli import doctor
 from lectern.cli.options import Json, Name, on_bus, say, set_prefect, settings_of
 from lectern.db import schema
-from lectern.db.engine import open_database
+from lectern.db.engine import opened
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text, labelled, translated
 from lectern.redis import key_patterns
@@ -52,11 +52,8 @@ def init(
 ) -> None:
     """Migrate this host's database, make its deployments, and look at its keys in Redis; safe to repeat."""
     settings = settings_of(role, name)
-    engine = open_database(settings.database_url)
-    try:
+    with opened(settings.database_url) as engine:
         done = (schema.plan if check else schema.upgrade)(engine, role)
-    finally:
-        engine.dispose()  # SQLite moves what was written from its log into the file when the last connection is closed
     if check:
         say(as_json, {"changed": bool(done), "database": done}, done or ["The database is as it should be."])
         return

@@ -12,7 +12,7 @@ from lectern import formatting
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, say
 from lectern.db import airings, cache, cache_check, events, leases
-from lectern.db.engine import open_database, writing
+from lectern.db.engine import open_database, opened, writing
 from lectern.errors import LecternError
 from lectern.i18n import Text
 from lectern.model.facts import Event
@@ -100,14 +100,10 @@ def _after(name: str) -> str:
 
 
 def _note(settings: StreamerSettings, since: float | None) -> None:
-    engine = open_database(settings.database_url)
-    try:
-        with writing(engine, settings.role) as connection:
-            leases.drain(connection, settings.name, since, me())
-            done = Event(Text("drain ends") if since is None else Text("drained"), detail=Text("by {who}", who=me()))
-            events.note(connection, journal, settings.name, [done], time.time())
-    finally:
-        engine.dispose()
+    with opened(settings.database_url) as engine, writing(engine, settings.role) as connection:
+        leases.drain(connection, settings.name, since, me())
+        done = Event(Text("drain ends") if since is None else Text("drained"), detail=Text("by {who}", who=me()))
+        events.note(connection, journal, settings.name, [done], time.time())
 
 
 def _waited(place: readers.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:

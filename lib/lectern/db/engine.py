@@ -186,6 +186,19 @@ def open_database(url: str, host: str = "") -> Engine:
     return engine
 
 
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """An engine for the database of *url*, as `open_database` makes it, which is disposed of at the end.
+
+    SQLite then moves what was written from its log into the file.
+    """
+    engine = open_database(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def file_of(engine: Engine) -> Path | None:
     """The file of a SQLite database; None for a database in memory, and for a server."""
     database = engine.url.database

@@ -1,12 +1,9 @@
 """Backups of a host or a database: made, proved, archived, copied away, restored; and what copies have in common."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Engine, func, inspect, select, table
+from sqlalchemy import Connection, func, inspect, select, table
 
-from lectern.db.engine import open_database
+from lectern.db.engine import opened as opened
 
 
 class Copy(BaseModel):
@@ -23,16 +20,6 @@ class Copy(BaseModel):
 def quoted(name: str) -> str:
     """*name* as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Engine]:
-    """An engine for the database of *url*, which is disposed of at the end."""
-    engine = open_database(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def tables(connection: Connection) -> list[str]:
