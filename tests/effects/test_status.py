@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
 from lectern.db import account, bookings, events, schema, timetable
-from lectern.db.account import events_of
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.writer import write
 from lectern.decide import reports
@@ -78,7 +77,7 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(teache
     with reading(teacher_engine) as connection:
 
         def told(thing: str) -> list[str | None]:
-            return [one.class_id for one in events_of(connection, "teacher", thing)]
+            return [one.class_id for one in account.at_teacher(connection, "teacher", thing).events]
 
         assert {thing: told(thing) for thing in ("6666", "lesson-7", "6")} == {
             "6666": ["c-1", "c-2"],
@@ -159,7 +158,7 @@ def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engi
             known = events.named(connection, journal, reports.TOLD_AGAIN, ["c-1"])
             reports.resend_ends(changes, silent, known)
             write(connection, journal, changes)
-    told = [one.what for one in look(teacher_engine, events_of, "teacher", "c-1")]
+    told = [one.what for one in look(teacher_engine, account.at_teacher, "teacher", "c-1").events]
     assert told.count(reports.TOLD_AGAIN) == 1
 
 

@@ -18,7 +18,7 @@ from flows.teacher import transcoding
 from flows.teacher.ecs import job as work
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
 from lectern.db import bookings, events, transcodings
-from lectern.db.account import events_of
+from lectern.db.account import at_teacher
 from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
 from lectern.ecs import detached, ssh, transcode
@@ -106,7 +106,7 @@ def test_its_progress_is_written_with_its_lease_four_times_as_often_as_that_must
 def test_what_became_of_its_loudness_is_in_the_story_of_its_classes(job: Job, loudness: str) -> None:
     job.report.loudness = loudness
     job.change(job.kept._results, job.kept.due, {Resolution.P240: "http://made"}, None)
-    story = [(one.what, one.detail) for one in job.read(events_of, "teacher", "c-1")]
+    story = [(one.what, one.detail) for one in job.read(at_teacher, "teacher", "c-1").events]
     assert [detail for what, detail in story if what == "loudness"] == ([loudness] if loudness else [])
     assert story[-1] == ("ECS transcoding ended", "http://made")
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import TypeVar
 
 import sqlmodel
@@ -84,15 +85,13 @@ def journal_of(role: Role) -> MessageTables:
     return teacher_tables.journal if role == "teacher" else streamer_tables.journal
 
 
-def events_of(connection: Connection, role: Role, thing: str) -> list[EventView]:
+def _story(connection: Connection, tables: MessageTables, thing: str, class_: Order | Airing | None) -> list[EventView]:
     """The events of a class and its rendition, or of a record's renditions, in time order."""
-    journal = journal_of(role)
-    class_ = booking(connection, thing) if role == "teacher" else _known(airings.by_id, connection, thing)
-    stems = {class_.stem} if class_ is not None else set()
-    story = events.of_thing(connection, journal, thing, stems)
-    if not stems:
-        story += events.of_record(connection, journal, thing)
-    return sorted(story, key=lambda event: event.at)
+    stems = [] if class_ is None else [class_.stem]
+    story = events.of_thing(connection, tables, thing, stems)
+    if class_ is None:
+        story += events.of_record(connection, tables, thing)
+    return sorted(story, key=attrgetter("at"))
 
 
 def booking(connection: Connection, class_id: str) -> Order | None:
@@ -117,7 +116,7 @@ def _known(
 def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
     """A class as its teacher, *host*, knows it. Raises LecternError if its row cannot be read."""
     order = booking(connection, class_id)
-    story = tuple(events_of(connection, "teacher", class_id))
+    story = _story(connection, teacher_tables.journal, class_id, order)
     if order is None:
         since = kept_since(connection, "teacher", class_id)
         is_malformed = any(event.what == "malformed" for event in story)
@@ -132,7 +131,7 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> ClassView:
     """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
     airing = _known(airings.by_id, connection, class_id)
-    story = tuple(events_of(connection, "streamer", class_id))
+    story = _story(connection, journal, class_id, airing)
     if airing is None:
         return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=story)
     alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
