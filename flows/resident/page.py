@@ -66,7 +66,7 @@ class Page:
         self.bit_rates = view.BitRates()
         self._rates, self._tries = Rate(BURST, A_SECOND), Rate(TRIES, 1.0)
         self._stills, self._still_rates = Stills(STILLS_AT_ONCE), Rate(STILLS_BURST, STILLS_A_SECOND)
-        self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
+        self._gate, self._asked_for = asyncio.Semaphore(AT_ONCE), 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
         # until when they are fresh, monotonic
         self._words: tuple[float, Mapping[str, StreamerStatus] | None] = (0.0, None)
@@ -106,17 +106,14 @@ class Page:
                 return _remembered(request, token)
             if rates is not None:
                 return await handler(request, viewer)
-            if self._waiting >= MOST_WAITING:
+            if self._asked_for >= AT_ONCE + MOST_WAITING:
                 return _later("Too many pages are asked for at once; wait a few seconds.", 503, 5)
-            self._waiting += 1
+            self._asked_for += 1
             try:
-                await self._gate.acquire()
+                async with self._gate:
+                    return await handler(request, viewer)
             finally:
-                self._waiting -= 1
-            try:
-                return await handler(request, viewer)
-            finally:
-                self._gate.release()
+                self._asked_for -= 1
 
         return answer
 
