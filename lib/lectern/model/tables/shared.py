@@ -70,6 +70,9 @@ def sentence(table: Table, name: str) -> ColumnElement[Any]:
     return type_coerce(func.coalesce(table.c.sentence, table.c[name]), Sentence).label(name)
 
 
+SQLModel.model_config["defer_build"] = True  # no row is validated, so no validators are made
+
+
 class InboxColumns(SQLModel):
     """A received message, and whether it is handled; pruned after a week."""
 
