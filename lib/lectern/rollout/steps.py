@@ -272,8 +272,7 @@ def checked(wanted: Spec) -> StepWork:
 
 def schema_changes(wanted: Spec) -> list[str]:
     """What the migration would change; raises if the database cannot be brought up to this release."""
-    database = store.of(wanted)
-    with database.untouched(), opened(database.url) as engine:
+    with opened(store.of(wanted).url) as engine:
         return schema.plan(engine, wanted.role)
 
 

@@ -66,7 +66,7 @@ def faults_of_new(wanted: Spec) -> Iterator[str]:
 
 def _schema(wanted: Spec) -> list[str]:
     database = store.of(wanted)
-    with database.untouched(), opened(database.url) as engine:
+    with opened(database.url) as engine:
         schema.check(engine, wanted.role)
     if wanted.role == "streamer":
         with database.reading() as connection:

@@ -79,11 +79,6 @@ class PostgresServer:
         with self.connected(isolation_level="REPEATABLE READ", postgresql_readonly=True) as reader, reader.begin():
             yield reader
 
-    @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """Let others look at it: a server keeps no traces of that."""
-        yield
-
     def copy(self, folder: Path) -> Copy:
         """Dump it into *folder* as it is at one instant, while others write, and count its rows at the same instant.
 

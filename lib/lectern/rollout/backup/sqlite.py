@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from lectern.db.engine import BUSY_TIMEOUT_S, open_to_read, read_only, reader_of, reading
+from lectern.db.engine import BUSY_TIMEOUT_S, open_to_read, reader_of, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
 from lectern.rollout.backup import Copy, opened, quoted, rows
@@ -62,17 +62,6 @@ class SqliteFile:
         """A connection that changes nothing; if the file is missing, to an empty database."""
         with _in_words(self.file), reader_of(self.file).connect() as connection:
             yield connection
-
-    @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """Let others look at the database; new files that they leave beside it are removed."""
-        log = self.file.with_name(f"{self.file.name}-wal")
-        was_quiet = self.exists() and not log.exists()
-        try:
-            yield
-        finally:
-            if was_quiet and log.exists():
-                read_only(self.file, "rw").close()  # the last connection that can write removes them
 
     def copy(self, folder: Path) -> Copy:
         """Copy it into *folder* as it is at one instant, also while others write, and prove the copy.
