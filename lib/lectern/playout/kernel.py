@@ -205,8 +205,13 @@ def replace(path: Path, text: str, *, is_synced: bool) -> None:
             os.fsync(file.fileno())
     draft.replace(path)
     if is_synced:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

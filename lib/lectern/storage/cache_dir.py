@@ -16,7 +16,7 @@ from fastcrc import crc64 as _crc64
 from lectern import formatting, rendition_ids
 from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
 from lectern.model.facts import RemoteFile
-from lectern.playout.kernel import boot_id
+from lectern.playout.kernel import boot_id, sync
 from lectern.playout.keyframe_index import path_of
 from lectern.states import Resolution
 from lectern.urls import redact_url
@@ -61,10 +61,10 @@ def finish(part: Path, final: Path) -> None:
     """Put a complete download in its place, so that it survives a power cut; a second call changes nothing."""
     if not part.exists() and final.exists():
         return
-    _sync(part)
+    sync(part)
     part.replace(final)
     origin_path(part).unlink(missing_ok=True)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def remove(path: Path) -> None:
@@ -73,7 +73,7 @@ def remove(path: Path) -> None:
         file.unlink(missing_ok=True)
     if not path.parent.is_dir():
         return
-    _sync(path.parent)  # otherwise a power cut could bring the file back, without a row
+    sync(path.parent)  # otherwise a power cut could bring the file back, without a row
     try:
         if path.parent.name == rendition_ids.folder(path.name.partition(".")[0]):  # a record's folder, never the root
             path.parent.rmdir()
@@ -162,11 +162,11 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
     target = origin_path(part)
     if not target.parent.is_dir():  # it, too, survives a power cut
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(target.parent.parent)
+        sync(target.parent.parent)
     synced_bytes = 0
     if part.exists():
         synced_bytes = part.stat().st_size  # read before the sync, which may miss bytes that come during it
-        _sync(part)
+        sync(part)
     draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
         promised = {**asdict(remote), "url": redact_url(remote.url)}  # this file is as readable as the recordings
@@ -174,7 +174,7 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def read_origin(part: Path) -> RemoteFile | None:
@@ -192,14 +192,6 @@ def _noted(part: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # Lists the streamer's folder of renditions, and tells renditions from unknown files, with one stat per file.
