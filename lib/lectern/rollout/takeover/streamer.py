@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, insert, update
+from sqlalchemy import Connection, Engine, update
 
 from lectern import rendition_ids
 from lectern.db import airings, cache, events
-from lectern.db.engine import transaction
+from lectern.db.engine import put_row, transaction
 from lectern.errors import Misuse
 from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Event
@@ -40,7 +40,6 @@ class Known:
 class AdoptedChanges:
     """Columns to be set, by the key of their row; whole rows if there is none yet."""
 
-    known: Known
     files: dict[str, Values]
     classes: dict[str, Values]
 
@@ -77,9 +76,8 @@ def planned_rows(
             "record_id": rendition_ids.record_of(class_.stem),
             **dict.fromkeys(("run_id", "released_at", "code", "message")),
         }
-    return AdoptedChanges(
-        known, _new(files, known.files), {**_new(classes, known.classes), **dict(_closed(known.classes, judged, now))}
-    )
+    closed = dict(_closed(known.classes, judged, now))
+    return AdoptedChanges(_new(files, known.files), {**_new(classes, known.classes), **closed})
 
 
 def _new(wanted: Mapping[str, Values], known: Mapping[str, OldFileRow | OldClassRow]) -> dict[str, Values]:
@@ -128,8 +126,10 @@ def _closed(known: Mapping[str, OldClassRow], judged: Judged, now: float) -> Ite
 
 def write_rows(connection: Connection, video_root: Path, changes: AdoptedChanges, host: str, now: float) -> None:
     """Write *changes* in the caller's transaction, then count sums and citations."""
-    _write(connection, tables.files, "id", changes.files, changes.known.files)
-    _write(connection, tables.classes, "class_id", changes.classes, changes.known.classes)
+    for stem, values in changes.files.items():
+        put_row(connection, tables.files, {"id": stem}, **values)
+    for class_id, values in changes.classes.items():
+        put_row(connection, tables.classes, {"class_id": class_id}, **values)
     # Another program may have written something there that is no number.
     zero = update(tables.dirs).where(tables.dirs.c.dir == str(video_root)).values(size=0, num=0)
     connection.execute(zero)
@@ -140,15 +140,6 @@ def write_rows(connection: Connection, video_root: Path, changes: AdoptedChanges
         if "state" in values
     ]
     events.note(connection, tables.journal, host, noted, now)
-
-
-def _write(
-    connection: Connection, table: Table, key: str, rows: Mapping[str, Values], known: Mapping[str, Any]
-) -> None:
-    """Insert new rows, and update the columns of known ones."""
-    for name, values in rows.items():
-        statement = update(table).where(table.c[key] == name) if name in known else insert(table).values({key: name})
-        connection.execute(statement.values(values))
 
 
 MOST_REFUSALS = 20
