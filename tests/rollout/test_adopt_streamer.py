@@ -259,7 +259,7 @@ def test_a_class_of_unreadable_times_is_named_and_left_alone(
 REFUSED: dict[str, tuple[dict[str, Value], str]] = {
     "its record is unknown": (
         {"url": "ftp://user:secret@origin.example/a/intro.flv?token=secret"},
-        r"class 'c-9' at 2025-11-2\d \d\d:\d\d: its video_url 'ftp://origin.example/a/intro.flv' names no record; add",
+        r"class 'c-9' at 2025-11-2\d \d\d:\d\d: its video_url 'ftp://origin.example/a/intro.flv\?…' names no record",
     ),
     "it has no URL": ({"url": None}, "its video_url '' names no record"),
     "its URL is none": ({"url": "http://[/1.flv"}, "is not on this host, and its video_url is no http address"),
@@ -267,6 +267,10 @@ REFUSED: dict[str, tuple[dict[str, Value], str]] = {
     "its recording is a path": ({"url": "/data/1.flv"}, "its recording 1 is not on this host"),
     "its record is too large, and its URL is none": ({"url": f"/data/{2**63}.flv"}, "names no record"),
     "nobody takes its push": ({"push_url": "http://push.example"}, "its push_url 'http://push.example' is no rtmp"),
+    "its push has a key": (
+        {"push_url": "rtmp://push.example:0/live/secret?auth_key=secret"},
+        "its push_url 'rtmp://push.example:0/…' is no rtmp",
+    ),
     "it has no push": ({"push_url": None}, "its push_url '' is no rtmp address"),
     "its name is none of ours": ({"class_id": "课 2"}, "class '课 2' at .*: its class_id has other characters"),
     "it ends before it begins": ({"end": NOW + 60}, "it ends .* before it begins"),

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
@@ -20,6 +20,7 @@ from lectern.rendition_ids import HeldStem, stem
 from lectern.rollout.backup import quoted
 from lectern.rollout.result import at, shown
 from lectern.states import LIVE_AIRINGS, AiringState, FileState, Resolution
+from lectern.urls import redact_url
 from lectern.wire.fields import HttpUrl, RtmpUrl, is_name
 
 S = TypeVar("S", bound=StrEnum)
@@ -192,7 +193,7 @@ def judge(rows: Iterable[OldTaskRow], known: Mapping[str, OldClassRow], patterns
     held: dict[str, HeldStem] = {}
     urls: dict[str, tuple[float, str]] = {}
     for row in rows:
-        before, path = known.get(row.class_id), _split(row.video_url).path
+        before, path = known.get(row.class_id), _path(row.video_url)
         cited, is_url = before.video_id if before else "", _is_good(_HTTP, row.video_url)
         # A class has the rendition that is known, else that of the record that a pattern finds, else that of its URL.
         found = cited if rendition_ids.record_of(cited) is not None else by_pattern(path)
@@ -244,28 +245,21 @@ def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str 
         return Text(text, end=at(end))
     if not _is_good(_RTMP, row.push_url):
         text = msgid("its push_url {url} is no rtmp address; correct it, or cancel the class")
-        return Text(text, url=address(_split(row.push_url)))
+        return Text(text, url=shown(redact_url(row.push_url)))
     if fault is None:
         return Text(
             "its video_url {url} names no record; add a pattern to record_patterns, or cancel the class in the old "
             "program",
-            url=address(_split(row.video_url)),
+            url=shown(redact_url(row.video_url)),
         )
     return None
 
 
-def address(parts: SplitResult) -> str:
-    """A URL for people, without the parts that may hold secrets."""
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme else ""
-    text = f"{place}{parts.path}"
-    return shown(text if len(text) <= 160 else f"{text[:80]}...{text[-75:]}")
-
-
-def _split(url: str) -> SplitResult:
+def _path(url: str) -> str:
     try:
-        return urlsplit(url)
+        return urlsplit(url).path
     except ValueError:
-        return SplitResult("", "", url, "", "")
+        return url
 
 
 def _is_good(kind: TypeAdapter[str], text: str) -> bool:
