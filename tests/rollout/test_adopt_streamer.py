@@ -9,10 +9,13 @@ import pytest
 from lectern import rendition_ids
 from lectern.db import airings, cache, cache_check, events
 from lectern.errors import Misuse
+from lectern.i18n import translated
 from lectern.model.tables.streamer import journal
+from lectern.rollout import takeover
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.takeover import streamer
 from lectern.states import AiringState
+from tests.rollout.host import a_host
 from tests.rollout.old_streamer import NOW, OldStreamer, Value, flv, local
 
 NO_FILE = "http://origin.example/6666_720P.flv"
@@ -23,6 +26,16 @@ def host(tmp_path: Path) -> OldStreamer:
     made = OldStreamer(tmp_path)
     made.has_tables()
     return made
+
+
+def test_what_would_be_taken_over_is_said_in_the_language_of_the_host(tmp_path: Path) -> None:
+    with a_host(tmp_path, start=False) as host:
+        (tmp_path / "video").mkdir()
+        (tmp_path / "video/stray.bin").write_bytes(b"x")
+        [sentence], _ = takeover.planned(host.parsed())
+    assert sentence.startswith(f"1 file moved to {tmp_path}/video/quarantine: '")
+    assert sentence.endswith("stray.bin' (no class and no record has it).")
+    assert translated(sentence, "zh").startswith(f"1 个文件已移到 {tmp_path}/video/quarantine：")
 
 
 def test_a_class_whose_recording_is_there_is_ready(host: OldStreamer) -> None:

@@ -12,6 +12,7 @@ from lectern.redis import rename as redis_rename
 from lectern.redis.key_patterns import Pattern
 from lectern.redis.rename import Rule
 from lectern.rollout import files
+from lectern.rollout.result import punctuated
 from lectern.rollout.spec import Spec
 
 EARLIER = "keys-before.txt"
@@ -97,8 +98,7 @@ def rename_back(wanted: Spec) -> list[str]:
                     for (new, old), answer in zip(pairs, answers, strict=True)
                     if answer == 0
                 ]
-    sentences: list[str] = [Text("{sentence}.", sentence=_back(number))]
-    return [*sentences, _clashes(len(clashes), clashes[:5])] if clashes else sentences
+    return punctuated([_back(number)]) + ([_clashes(len(clashes), clashes[:5])] if clashes else [])
 
 
 def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[int | None]:

@@ -102,6 +102,11 @@ def some(things: Iterable[str]) -> str:
     return Text("{first} and {n:,} more", first=first, n=len(named) - MOST) if len(named) > MOST else first
 
 
+def punctuated(sentences: Iterable[str]) -> list[str]:
+    """*sentences*, each with a full stop."""
+    return [Text("{sentence}.", sentence=sentence) for sentence in sentences]
+
+
 def words(error: BaseException) -> str:
     """*error* for people."""
     return error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from lectern.i18n import Text, labelled
 from lectern.old_config import old_times
 from lectern.rollout import env_file, files, json_config
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.result import TextDifference
+from lectern.rollout.result import TextDifference, punctuated
 from lectern.rollout.spec import Spec
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
@@ -70,7 +70,7 @@ class SettingsFile:
             files.remove(self.path)
         else:
             files.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
-        return [Text("{sentence}.", sentence=labelled(self.path, sentence))]
+        return punctuated([labelled(self.path, sentence)])
 
     def is_back(self, before: FilesBefore) -> bool:
         """Whether the file is as it was *before*, or at least without our values."""

@@ -15,7 +15,7 @@ from lectern.migrations.steps import shape
 from lectern.rollout import files, redis_keys, release_link, settings_files, supervisord, takeover
 from lectern.rollout.backup import host, opened, store
 from lectern.rollout.journal import RolloutJournal
-from lectern.rollout.result import StepAnswer, TextDifference
+from lectern.rollout.result import StepAnswer, TextDifference, punctuated
 from lectern.rollout.settings_files import SettingsFile
 from lectern.rollout.spec import HOW_NOT_WHAT, Spec
 from lectern.rollout.supervisord import Beat, Health, Supervisord, no_beat
@@ -204,7 +204,7 @@ class StepWork:
             answer.diff.append(
                 TextDifference(store.of(self.wanted).shown, "", "".join(f"{sentence}\n" for sentence in changes))
             )
-        return answer.say(*(Text("{sentence}.", sentence=sentence) for sentence in changes))
+        return answer.say(*punctuated(changes))
 
     def _edited(self, answer: StepAnswer, file: SettingsFile | None) -> bool:
         return file is not None and self._changed(answer, file.pending(), file.apply)
@@ -297,7 +297,7 @@ def reload_settings(wanted: Spec) -> list[str]:
 
 
 def _of_program(wanted: Spec, lines: Iterable[str]) -> list[str]:
-    return [Text("{sentence}.", sentence=labelled(wanted.program, line)) for line in lines]
+    return punctuated(labelled(wanted.program, line) for line in lines)
 
 
 def _but_settings(wanted: Spec) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from lectern.db.engine import transaction
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import opened, store
+from lectern.rollout.result import punctuated
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer, teacher
 from lectern.rollout.takeover.streamer import Sources
@@ -22,15 +23,14 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
             return OldLists(connection, client, names, time.time()).planned().said, []
     with store.of(wanted).reading() as connection:
         plan = streamer.planned(connection, _sources(wanted), time.time())
-    return [f"{sentence}." for sentence in plan.said], [f"{sentence}." for sentence in plan.refusals]
+    return punctuated(plan.said), punctuated(plan.refusals)
 
 
 def adopt(wanted: Spec) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
     with opened(store.of(wanted).url) as engine:
         if wanted.role == "streamer":
-            done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
-            return [f"{sentence}." for sentence in done]
+            return punctuated(streamer.adopt(engine, _sources(wanted), wanted.name, time.time()))
         names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
         with redis_keys.opened(wanted) as client, transaction(engine) as connection:
             # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
@@ -43,7 +43,7 @@ def undo(wanted: Spec) -> list[str]:
     """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
-    return [f"{sentence}." for sentence in old_files.undo_moves(_sources(wanted).moves_journal)]
+    return punctuated(old_files.undo_moves(_sources(wanted).moves_journal))
 
 
 def _sources(wanted: Spec) -> Sources:
