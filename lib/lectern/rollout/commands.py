@@ -54,9 +54,9 @@ def open_(
     by_hand: Annotated[bool, typer.Option("--by-hand", help="A person confirms each task: wait for them.")] = False,
 ) -> None:
     """Leave a process on this host that does the tasks of the window as they are asked for, and goes on by itself."""
-    from lectern.rollout import window
+    from lectern.rollout import steps, window
 
-    _answer(_planned if check else lambda wanted: window.open_(wanted, by_hand=by_hand))
+    _answer(lambda wanted: steps.plan(steps.checked(wanted)) if check else window.open_(wanted, by_hand=by_hand))
 
 
 @app.command()
@@ -73,20 +73,6 @@ def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes 
     from lectern.rollout import window
 
     _answer_standing(lambda asked: window.ended(asked, task))
-
-
-def _planned(wanted: "Spec") -> "StepAnswer":
-    """What each task would do, as Ansible's check mode shows it at each task."""
-    from lectern.rollout import steps
-    from lectern.rollout.result import StepAnswer
-
-    plan, whole = steps.plan(steps.checked(wanted)), StepAnswer()
-    for answer in plan.values():
-        whole.changed |= answer.changed
-        whole.said += answer.said
-        whole.diff += answer.diff
-    whole.more["plan"] = {task: answer.to_dict() for task, answer in plan.items()}
-    return whole
 
 
 @app.command()

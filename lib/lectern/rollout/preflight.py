@@ -55,7 +55,7 @@ def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
             faults=joined(listed, BESIDE) if len(faults) > 1 else faults[0],
         )
         raise Failed(message, answer)
-    answer.say(*(line for planned in steps.plan(work).values() for line in planned.said))
+    answer.say(*steps.plan(work).said)
     return answer
 
 

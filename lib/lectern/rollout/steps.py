@@ -253,16 +253,24 @@ ORDER = {
 TASKS = {role: (*dict.fromkeys(it.task for it in steps), COMMIT) for role, steps in ORDER.items()}
 
 
-def plan(work: StepWork) -> dict[str, StepAnswer]:
-    """What each task would do on this host, as a check says it; if the rollout is finished, none changes anything."""
+def plan(work: StepWork) -> StepAnswer:
+    """What the window would do on this host, as a check says it: nothing if the rollout is finished.
+
+    Its `plan` has the answer of each task, as Ansible's check mode shows it at that task.
+    """
     answers = {task: StepAnswer() for task in TASKS[work.wanted.role]}
     if work.journal.state(work.wanted.id) == "finished":
         answers["stop"].say(Text("{id} is finished; nothing is to be done.", id=work.wanted.id))
-        return answers
-    for it in work.steps:
-        answers[it.task].changed |= it.work(work, answers[it.task])
-    answers[COMMIT].changed = True
-    return answers
+    else:
+        for it in work.steps:
+            answers[it.task].changed |= it.work(work, answers[it.task])
+        answers[COMMIT].changed = True
+    whole = StepAnswer(more={"plan": {task: answer.to_dict() for task, answer in answers.items()}})
+    for answer in answers.values():
+        whole.changed |= answer.changed
+        whole.said += answer.said
+        whole.diff += answer.diff
+    return whole
 
 
 def checked(wanted: Spec) -> StepWork:

@@ -238,9 +238,8 @@ def open_(wanted: Spec, *, by_hand: bool) -> StepAnswer:
     """Leave an agent behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
-        nothing = {task: answer.to_dict() for task, answer in steps.plan(steps.checked(wanted)).items()}
         sentence = Text("{id} is finished already; nothing is stopped.", id=wanted.id)
-        return StepAnswer(said=[sentence], more={"opened": False, "plan": nothing})
+        return StepAnswer(said=[sentence], more={"opened": False, **steps.plan(steps.checked(wanted)).more})
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
