@@ -1,7 +1,5 @@
 """The teacher's tables, around the old ``video_list``, whose unusable rows are set aside: none is deleted for good."""
 
-from dataclasses import dataclass
-
 from alembic import op
 from sqlalchemy import text
 
@@ -30,18 +28,11 @@ FROM ranked WHERE flaw <> '' OR place > 1 ORDER BY address
 """
 
 
-@dataclass(frozen=True)
-class _Dialect:
-    address: str
-    flaw: str
-    shown: str
-    at: str
-
-
-def _dialect(found: Shape) -> _Dialect:
+def _dialect(found: Shape) -> tuple[str, str, str, str]:
+    """A row's address, its flaw, a value for people, and the row at an address, in this database's SQL."""
     if op.get_bind().dialect.name != "sqlite":
         flaw = "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL' ELSE '' END"
-        return _Dialect("CAST(ctid AS TEXT)", flaw, "CAST({} AS TEXT)", "ctid = CAST(:address AS tid)")
+        return "CAST(ctid AS TEXT)", flaw, "CAST({} AS TEXT)", "ctid = CAST(:address AS tid)"
     rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in found.columns)
     flaw = (
         "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL'"
@@ -50,7 +41,7 @@ def _dialect(found: Shape) -> _Dialect:
         " WHEN typeof(resolution) <> 'text' THEN 'its resolution is no text' ELSE '' END"
     )
     # As bytes, because an old text need not be valid UTF-8.
-    return _Dialect(rowid, flaw, "CAST({} AS BLOB)", f"{rowid} = :address")
+    return rowid, flaw, "CAST({} AS BLOB)", f"{rowid} = :address"
 
 
 def set_aside() -> None:
@@ -61,11 +52,11 @@ def set_aside() -> None:
     """
     found = shape(op.get_bind(), TABLE)
     assert found is not None
-    dialect = _dialect(found)
-    shown = ", ".join(dialect.shown.format(name) for name in ("record_id", "resolution", "status"))
-    rows = op.get_bind().execute(text(RANKED.format(address=dialect.address, flaw=dialect.flaw, shown=shown)))
+    own_address, flaw, readable, at = _dialect(found)
+    shown = ", ".join(readable.format(name) for name in ("record_id", "resolution", "status"))
+    rows = op.get_bind().execute(text(RANKED.format(address=own_address, flaw=flaw, shown=shown)))
     for address, record_id, resolution, status, reason in rows.all():
-        _move(found, dialect.at, address, reason)
+        _move(found, at, address, reason)
         say(
             Text(
                 "{table}: row {address} (record_id {record_id}, resolution {resolution}, status {status}) goes to "

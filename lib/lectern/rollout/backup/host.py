@@ -249,9 +249,8 @@ def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
     target = wanted.backup_dir / SILENT
     if target.exists():
         shutil.rmtree(target)
-    with (
-        ExitStack() as failed
-    ):  # on a full disk, half a copy would take the room of the programs that are started again
+    # On a full disk, half a copy would take the room of the programs that are started again.
+    with ExitStack() as failed:
         failed.callback(shutil.rmtree, target.with_name(f"{target.name}.part"), ignore_errors=True)
         made = _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
         failed.pop_all()

@@ -70,8 +70,21 @@ class PostgresServer:
         engine = create_engine(
             self.address, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
         )
-        with self._in_words(), engine.connect() as plain:
-            yield plain.execution_options(**options) if options else plain
+        try:
+            with engine.connect() as plain:
+                yield plain.execution_options(**options) if options else plain
+        except DBAPIError as error:
+            words, user = " ".join(str(error.orig or error).split()), self.address.username
+            if "permission denied to create database" in words:
+                raise Misuse(
+                    "{shown}: a backup is proved by a restore into a scratch database, and the user {user} may not "
+                    "make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'",
+                    shown=self.shown,
+                    user=user,
+                ) from error
+            kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
+            refused = msgid("{shown}: PostgreSQL refused ({words}). Nothing was changed.")
+            raise kind(Text(refused, shown=self.shown, words=words)) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -182,23 +195,6 @@ class PostgresServer:
             raise CallAPerson(
                 "{shown}: {program} failed ({why}). Nothing was changed.", shown=self.shown, program=argv[0], why=why
             )
-
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            words, user = " ".join(str(error.orig or error).split()), self.address.username
-            if "permission denied to create database" in words:
-                raise Misuse(
-                    "{shown}: a backup is proved by a restore into a scratch database, and the user {user} may not "
-                    "make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'",
-                    shown=self.shown,
-                    user=user,
-                ) from error
-            kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
-            refused = msgid("{shown}: PostgreSQL refused ({words}). Nothing was changed.")
-            raise kind(Text(refused, shown=self.shown, words=words)) from error
 
 
 def _drop_abandoned(connection: Connection) -> None:
