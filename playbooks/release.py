@@ -214,14 +214,6 @@ def pack(file: Path, tree: Path, told: bytes, built_at: int) -> Path:
     return checksum
 
 
-def manifest_digest(file: Path) -> str:
-    """The SHA-256 of the manifest in the release *file*: by it, a host knows the release."""
-    with tarfile.open(file) as tar:
-        content = tar.extractfile(MANIFEST)
-        assert content is not None  # it is a plain file
-        return hashlib.sha256(content.read()).hexdigest()
-
-
 def _files(tree: Path) -> list[Path]:
     return sorted(one for one in tree.rglob("*") if one.is_file())
 

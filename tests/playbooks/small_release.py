@@ -1,5 +1,6 @@
 """A release of one tiny program, which is staged in a second; its installation can be made to wait at a gate."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -25,6 +26,18 @@ for _ in range(600):
 """
 
 
+def manifest_digest(file: Path) -> str:
+    """The SHA-256 of the manifest in the release *file*: by it, a host knows the release."""
+    return hashlib.sha256(_manifest(file)).hexdigest()
+
+
+def _manifest(file: Path) -> bytes:
+    with tarfile.open(file) as tar:
+        content = tar.extractfile(release.MANIFEST)
+        assert content is not None  # it is a plain file
+        return content.read()
+
+
 @dataclass(frozen=True)
 class Small:
     """A built release file."""
@@ -35,18 +48,15 @@ class Small:
     @property
     def manifest(self) -> dict[str, Any]:
         """As it is in the file."""
-        with tarfile.open(self.file) as tar:
-            content = tar.extractfile(release.MANIFEST)
-            assert content is not None
-            found: dict[str, Any] = json.load(content)
-            return found
+        found: dict[str, Any] = json.loads(_manifest(self.file))
+        return found
 
     def asked(self, root: Path, **more: Any) -> dict[str, Any]:
         """What the role asks the host for."""
         told = {name: self.manifest[name] for name in ("version", "python", "platform", "glibc")}
         into = root / "releases" / self.version
         return (
-            {"root": str(root), "into": str(into), "digest": release.manifest_digest(self.file), "needs_bytes": 1}
+            {"root": str(root), "into": str(into), "digest": manifest_digest(self.file), "needs_bytes": 1}
             | {"keep": 5}
             | told
             | more

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from playbooks.release import Target, built, manifest_digest
+from playbooks.release import Target, built
 from tests.playbooks.hosts import engine
+from tests.playbooks.small_release import manifest_digest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
