@@ -39,9 +39,6 @@ def refusals(wanted: Spec, now: float) -> list[str]:
 
     An upgrade harms no class that the playout holds; a teacher's inbox keeps the messages that arrive during the stop.
     """
-    held = _held(wanted)
-    if wanted.role == "teacher" and held:
-        return []
     pattern = msgid(
         "{classes}: on air or due within {minutes:g} minutes{unheld}. Roll out after {until}, or with "
         "-e rollout_quiet_minutes=0 if only those count that are on air."
@@ -51,37 +48,31 @@ def refusals(wanted: Spec, now: float) -> list[str]:
             "{classes}: not yet placed on a streamer, and due within {minutes:g} minutes{unheld}. Roll out after "
             "{until}, or with -e rollout_quiet_minutes=0 if only those count that are on air."
         )
-    return _told(pattern, _harmed(wanted, now, wanted.quiet_minutes * 60, held), held, minutes=wanted.quiet_minutes)
+    return _told(wanted, now, wanted.quiet_minutes, pattern)
 
 
 def cut_now(wanted: Spec, now: float) -> list[str]:
     """A sentence for the classes that a rollback at *now* (epoch seconds) would cut off; empty if there are none."""
-    if wanted.role == "teacher":
-        return []
-    held = _held(wanted)
     pattern = msgid(
         "{classes}: on air, and would be cut{unheld}. Roll back after {until}, or now with -e even_on_air=true."
     )
-    return _told(pattern, _harmed(wanted, now, 0, held), held)
+    return _told(wanted, now, 0, pattern) if wanted.role == "streamer" else []
 
 
-def _held(wanted: Spec) -> HeldClasses | None:
-    """What the playout holds during the stop; None if this rollout replaces the old program, which has no playout."""
-    if RolloutJournal.of(wanted).behind(wanted.id) is None:
-        return None
-    return held(wanted) if wanted.role == "streamer" else HeldClasses()
-
-
-def _told(
-    pattern: str, classes: list[tuple[float, float, str]], held: HeldClasses | None, **values: float
-) -> list[str]:
+def _told(wanted: Spec, now: float, minutes: float, pattern: str) -> list[str]:
+    """The sentence *pattern* for the classes that begin within *minutes*, and that a stop would harm; none if none."""
+    is_first = RolloutJournal.of(wanted).behind(wanted.id) is None
+    if wanted.role == "teacher" and not is_first:
+        return []
+    held = None if is_first else _held(wanted)  # the old program has no playout
+    classes = _harmed(wanted, now, minutes * 60, held)
     if not classes:
         return []
     named, until, unheld = some(name for _, _, name in sorted(classes)), at(max(until for _, until, _ in classes)), ""
     if held is not None:
         why = held.why_none or Text("the resident has not told it of them yet")
         unheld = Text(", and the playout does not hold them ({why})", why=why)
-    return [Text(pattern, classes=named, until=until, unheld=unheld, **values)]
+    return [Text(pattern, classes=named, until=until, unheld=unheld, minutes=minutes)]
 
 
 class ComingClass(NamedTuple):
@@ -138,7 +129,7 @@ def socket_of(wanted: Spec) -> Path:
     return wanted.code_dir / path
 
 
-def held(wanted: Spec) -> HeldClasses:
+def _held(wanted: Spec) -> HeldClasses:
     """What the playout holds now; nothing if it does not answer, or if its lease would end in the window."""
     try:
         status = _asked(socket_of(wanted), "status")
