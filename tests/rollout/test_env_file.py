@@ -186,3 +186,8 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path) -> 
         a_file(tmp_path).pending()
     with pytest.raises(Misuse, match="line 1 cannot be read"):
         env_file.edited("A='open\nB=1\n", {"B": "it's"})
+
+
+def test_a_setting_that_is_nearly_a_url_is_blotted_out_as_a_whole() -> None:
+    """Without this, no answer could be given on a host that has it, and it could not be rolled back."""
+    assert env_file.secrets({"PUBLIC_URL": "https://me:hidden@[host/"}) == {"https://me:hidden@[host/"}

@@ -114,8 +114,16 @@ def shown(text: str, names: Iterable[str]) -> str:
 def secrets(settings: Mapping[str, str]) -> set[str]:
     """What of the values of *settings* nobody may see, wherever it stands: secrets, and the passwords of URLs."""
     secret_values = {value for name, value in settings.items() if not _is_open(name)}
-    passwords = {urlsplit(value).password or "" for value in settings.values() if "://" in value}
+    passwords = {_password(value) for value in settings.values() if "://" in value}
     return {secret for secret in {*secret_values, *passwords, *map(unquote, passwords)} if len(secret) >= SHORTEST}
+
+
+def _password(url: str) -> str:
+    """The password in *url*, or all of it if it is no URL: nobody knows where in it a password is."""
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return url
 
 
 def _is_open(name: str) -> bool:
