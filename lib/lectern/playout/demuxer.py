@@ -67,7 +67,7 @@ def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None)
         if identity == unless:
             raise NotAirable(sentence("it is as broken as before"))
         flv.check_head(os.pread(file, flv.HEAD_BYTES, 0))
-        first, metadata = _first(file)
+        first, metadata = beginning(file)
         place, begins_ms, wrap, headers = flv.HEAD_BYTES, 0, first, {}
         is_elsewhere = at.place is not None and at.file != fingerprint(identity)
         if at.place is not None and not is_elsewhere:
@@ -85,8 +85,8 @@ def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None)
     return Opened(file, identity, first, place, begins_ms, wrap, metadata, bodies, data, is_elsewhere)
 
 
-def _first(file: int) -> tuple[int, bytes | None]:
-    """The time of the first sound or picture, and the metadata before it; the time of a header may be any."""
+def beginning(file: int) -> tuple[int, bytes | None]:
+    """The time of the first sound or picture in ms, and the metadata before it; the time of a header may be any."""
     at, metadata = flv.HEAD_BYTES, None
     while (head := _tag_head(file, at)) is not None:
         body_at = at + flv.TAG_HEAD_BYTES

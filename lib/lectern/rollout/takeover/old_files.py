@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 from urllib.parse import unquote
 
 from lectern import rendition_ids
 from lectern.errors import CallAPerson, Misuse
 from lectern.i18n import Text, joined, msgid
 from lectern.media import integrity
-from lectern.playout import flv
+from lectern.playout import demuxer, flv
 from lectern.playout.keyframe_index import path_of
 from lectern.rollout import files
 from lectern.rollout.files import Owner
@@ -33,7 +33,6 @@ Kind = Literal["file", "part", "other"]
 _PART = re.compile(r".*\.(part|tmp|origin|origin\.new)", re.DOTALL)
 _ANYTHING = re.compile(r".*", re.DOTALL)
 _RECORDING = re.compile(r".*\.flv(\..*)?", re.DOTALL)
-_MOST_TAGS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,27 +149,14 @@ def ends(path: str, size_bytes: int) -> tuple[bool, float | None]:
             head = file.read(flv.HEAD_BYTES)
             if size_bytes == 0 or head[:3] != b"FLV" or size_bytes <= flv.HEAD_BYTES:
                 return size_bytes == 0, None
-            first = _first_time_s(file)
+            first_ms, _ = demuxer.beginning(file.fileno())
         last = integrity.last_tag_s(Path(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     if last is None:
         return True, None
-    duration_s = last - first if first is not None else 0.0
+    duration_s = last - first_ms / 1000
     return False, duration_s if 0 < duration_s < 86400 else None
-
-
-def _first_time_s(file: BinaryIO) -> float | None:
-    """The time of the first picture or sound in seconds, which need not be 0; None if none is found."""
-    for _ in range(_MOST_TAGS):
-        header, body = file.read(flv.TAG_HEAD_BYTES), file.read(flv.LOOK_BYTES)
-        head = flv.tag_head(header, 0) if len(header) == flv.TAG_HEAD_BYTES else None
-        if head is None:
-            return None
-        if head.kind != flv.SCRIPT and not flv.is_header(head.kind, body):  # whose time is often 0
-            return head.timestamp / 1000
-        file.seek(head.size + flv.TAIL_BYTES - len(body), os.SEEK_CUR)
-    return None
 
 
 @dataclass(frozen=True, slots=True)
