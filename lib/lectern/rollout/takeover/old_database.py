@@ -1,7 +1,7 @@
 """The tables of a streamer, as any program has left them, and which of their classes are still to be aired."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
 from lectern import rendition_ids
@@ -20,8 +19,8 @@ from lectern.rendition_ids import HeldStem, stem
 from lectern.rollout.backup import quoted
 from lectern.rollout.result import at, shown
 from lectern.states import LIVE_AIRINGS, AiringState, FileState, Resolution
-from lectern.urls import redact_url
-from lectern.wire.fields import HttpUrl, RtmpUrl, is_name
+from lectern.urls import Url, http, push, redact_url
+from lectern.wire.fields import is_name
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -133,8 +132,6 @@ def _whole(text: str | None) -> int | None:
 
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_HTTP = TypeAdapter(HttpUrl)
-_RTMP = TypeAdapter(RtmpUrl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +191,7 @@ def judge(rows: Iterable[OldTaskRow], known: Mapping[str, OldClassRow], patterns
     urls: dict[str, tuple[float, str]] = {}
     for row in rows:
         before, path = known.get(row.class_id), _path(row.video_url)
-        cited, is_url = before.video_id if before else "", _is_good(_HTTP, row.video_url)
+        cited, is_url = before.video_id if before else "", _fits(http, row.video_url)
         # A class has the rendition that is known, else that of the record that a pattern finds, else that of its URL.
         found = cited if rendition_ids.record_of(cited) is not None else by_pattern(path)
         if found is None and is_url:
@@ -243,7 +240,7 @@ def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str 
     if end <= start:
         text = msgid("it ends ({end}) before it begins; correct its times, or cancel it in the old program")
         return Text(text, end=at(end))
-    if not _is_good(_RTMP, row.push_url):
+    if not _fits(push, row.push_url):
         text = msgid("its push_url {url} is no rtmp address; correct it, or cancel the class")
         return Text(text, url=shown(redact_url(row.push_url)))
     if fault is None:
@@ -262,10 +259,10 @@ def _path(url: str) -> str:
         return url
 
 
-def _is_good(kind: TypeAdapter[str], text: str) -> bool:
+def _fits(read: Callable[[str], Url], text: str) -> bool:
     try:
-        kind.validate_python(text)
-    except ValidationError:
+        read(text)
+    except ValueError:
         return False
     return True
 
