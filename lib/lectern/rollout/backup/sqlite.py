@@ -114,12 +114,10 @@ class SqliteFile:
     def rows_since(self, copied: Path | None) -> Iterator[tuple[str, Row]]:
         """Each row, with its table, that the copy lacks or has with other values: what a restore would lose."""
         with _in_words(self.file), closing(open_to_read(self.file)) as connection:
-            before: dict[str, list[str]] = {}
-            if copied is not None:
-                connection.execute("ATTACH ? AS copied", [f"{copied.as_uri()}?mode=ro&immutable=1"])
-                before = {name: _columns(connection, "copied", name) for name in _tables(connection, "copied")}
-            for name in _tables(connection, "main"):
-                yield from ((name, row) for row in _new(connection, name, before.get(name)))
+            place = ":memory:" if copied is None else f"{copied.as_uri()}?mode=ro&immutable=1"
+            connection.execute("ATTACH ? AS copied", [place])
+            for name in _tables(connection):
+                yield from ((name, row) for row in _new(connection, name))
 
     def refuse_company(self) -> None:
         """Raise Misuse if another program has the database open: it would go on writing into the file that is gone."""
@@ -187,11 +185,11 @@ def _put(copied: Path, file: Path, owner: files.Owner) -> None:
     files.sync(file.parent)
 
 
-def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -> Iterator[Row]:
-    """The rows of *table* that the attached copy lacks, in which it has the columns *before*; None: it has none."""
-    here = _columns(connection, "main", table)
+def _new(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
+    """The rows of *table* that the attached copy lacks: all of them if it has no such table."""
+    here, before = (_columns(connection, schema, table) for schema in ("main", "copied"))
     among = f"SELECT {', '.join(map(quoted, here))} FROM main.{quoted(table)} AS new"  # noqa: S608 (quoted)
-    if before is not None:
+    if before:
         same = " AND ".join(f"new.{quoted(column)} IS old.{quoted(column)}" for column in here if column in before)
         among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
     for row in connection.execute(among):
@@ -199,8 +197,8 @@ def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -
         yield {name: {"base64": b64encode(it).decode()} if isinstance(it, bytes) else it for name, it in pairs}
 
 
-def _tables(connection: sqlite3.Connection, schema: str) -> list[str]:
-    names = f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"  # noqa: S608
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    names = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     return [row[0] for row in connection.execute(names)]
 
 
