@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from lectern.db import engine as db_engine
 from lectern.db import schema
 from lectern.db.engine import open_database
-from lectern.errors import CallAPerson
+from lectern.errors import CallAPerson, Misuse
 from lectern.rollout import files
 from lectern.rollout.backup import rows, sqlite
 from lectern.rollout.backup.sqlite import SqliteFile
@@ -178,7 +178,7 @@ def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live:
     with SqliteFile(live).reading() as connection:
         assert rows(connection) == {"a": 199, "b": 199}
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
-    with backup.opened(SqliteFile(live).url) as engine:
+    with db_engine.opened(SqliteFile(live).url) as engine:
         assert schema.plan(engine, "streamer")
         with pytest.raises(Misuse, match="the database is behind this program"):
             schema.check(engine, "streamer")
