@@ -1,6 +1,7 @@
 """Who makes which renditions: one owner at a time, whoever comes, goes and is killed."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection, Engine, insert, update
@@ -60,11 +61,12 @@ def test_what_is_set_in_a_row_that_was_read_is_not_written(rows: Connection) -> 
 
 def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
     due = take(rows, [P240, P480], "first")
-    assert transcodings.published(rows, due, "stranger") == []
-    assert resolutions(transcodings.published(rows, due[:1], "first")) == [P240]
-    assert resolutions(transcodings.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
-    assert resolutions(transcodings.published(rows, due, "first")) == [P480]
-    assert transcodings.published(rows, due, "first") == []
+    published = partial(transcodings.reported, rows, step=transcodings.PUBLISHED)
+    assert published(due, "stranger") == []
+    assert resolutions(published(due[:1], "first")) == [P240]
+    assert resolutions(transcodings.reported(rows, due, "first", step="upload")) == [P480]
+    assert resolutions(published(due, "first")) == [P480]
+    assert published(due, "first") == []
 
 
 def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: pytest.LogCaptureFixture) -> None:

@@ -290,7 +290,7 @@ class TranscodeJob:
             connection,
             self.due,
             self.owner,
-            now + LEASE_S,
+            lease_until=now + LEASE_S,
             deadline=place.at + total_limit_s(report.duration_s) + SLACK_S,
             step=report.step,
             percent=float(math.floor(report.percent)),
@@ -348,7 +348,7 @@ class TranscodeJob:
 
     def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
-        ours = transcodings.published(connection, due, self.owner)
+        ours = transcodings.reported(connection, due, self.owner, step=transcodings.PUBLISHED)
         for rendition in due:
             if rendition not in ours:
                 log.info("%s: settled or taken over meanwhile; our result does not count", rendition.stem)

@@ -298,12 +298,13 @@ class BegunJob:
 
 def attach(connection: Connection, due: Sequence[RenditionRow], owner: str, begun: BegunJob) -> None:
     """Note on which host *owner*'s renditions are made from now on."""
-    _set_of(connection, due, owner, ecs_host=begun.host, ecs_job=begun.job, begun_at=begun.at, percent=None, eta=None)
+    where_to = {"ecs_host": begun.host, "ecs_job": begun.job, "begun_at": begun.at}
+    reported(connection, due, owner, **where_to, percent=None, eta=None)
 
 
 def given_up(connection: Connection, due: Sequence[RenditionRow], owner: str) -> None:
     """Note that a host no longer makes the renditions: its place is free, and they wait for another host."""
-    _set_of(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
+    reported(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
 
 
 def detached(connection: Connection, host: str, job: str) -> None:
@@ -311,19 +312,10 @@ def detached(connection: Connection, host: str, job: str) -> None:
     _set(connection, (videos.c.ecs_host == host) & (videos.c.ecs_job == job), ecs_host=None, ecs_job=None)
 
 
-def reported(
-    connection: Connection, due: Sequence[RenditionRow], owner: str, until: float, **values: object
-) -> list[RenditionRow]:
-    """Renew the leases until *until*, and write the progress; returns the renditions that *owner* is still to make."""
+def reported(connection: Connection, due: Sequence[RenditionRow], owner: str, **values: object) -> list[RenditionRow]:
+    """Write *values* into those of *due* that *owner* is still to make; returns them."""
     still = ours(connection, due, owner)
-    _set_of(connection, still, owner, lease_until=until, **values)
-    return still
-
-
-def published(connection: Connection, due: Sequence[RenditionRow], owner: str) -> list[RenditionRow]:
-    """Note that results are committed in this transaction; returns what of *due* was still *owner*'s to make."""
-    still = ours(connection, due, owner)
-    _set_of(connection, still, owner, step=PUBLISHED)
+    _set(connection, renditions_among(row.key for row in still), **values)
     return still
 
 
@@ -362,8 +354,3 @@ def first_starts(connection: Connection) -> Mapping[RenditionKey, float]:
         .group_by(orders.c.record_id, orders.c.resolution)
     )
     return {(record, Resolution(name)): float(first) for record, name, first in connection.execute(waiting)}
-
-
-def _set_of(connection: Connection, due: Sequence[RenditionRow], owner: str, **values: object) -> None:
-    mine = renditions_among(row.key for row in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
-    _set(connection, mine, **values)
