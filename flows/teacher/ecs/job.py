@@ -143,7 +143,7 @@ class TranscodeJob:
         self._failures: list[str] = []
         self._published = False
         self._verdict: str | None = None
-        self._stage: tuple[str, bool] | None = None
+        self._step: str | None = None  # the last one that was written down
         self._renewed_at = -math.inf
 
     @property
@@ -198,7 +198,7 @@ class TranscodeJob:
 
         Raises NoLongerOurs, or what went wrong with all.
         """
-        self.report, self._published, self._stage = JobReport(clock=self.report.clock), False, None
+        self.report, self._published, self._step = JobReport(), False, None
         name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
         where = hosts(self.settings)[place.host].name
         shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
@@ -262,20 +262,20 @@ class TranscodeJob:
     # -- kept ours -------------------------------------------------------------------------------------------------
 
     async def beat(self, place: BegunJob) -> str | None:
-        """Renew the leases and write the progress when it is time; returns why the job is to be ended, if it is.
+        """Renew the leases and write the step when it is time; returns why the job is to be ended, if it is.
 
         It is called every few seconds, and writes far more seldom: a read does not wait for those who write. While the
         database is away, the job goes on.
         """
-        stage, now = (self.report.step, self.report.left_s is None), self.report.clock()
+        step, now = self.report.step, time.monotonic()
         try:
-            if stage == self._stage and now - self._renewed_at < RENEW_S and not await self.host.read_tx(self._is_over):
+            if step == self._step and now - self._renewed_at < RENEW_S and not await self.host.read_tx(self._is_over):
                 return None
             verdict = await self.host.write_tx(self._renew, place)
         except OperationalError as error:  # nobody else can take it over meanwhile
             log.warning("%s: goes on, although the database does not answer: %s", self.due[0].stem, error.orig)
             return None
-        self._stage, self._renewed_at = stage, now
+        self._step, self._renewed_at = step, now
         return verdict
 
     def _is_over(self, connection: Connection) -> bool:
@@ -284,8 +284,8 @@ class TranscodeJob:
         return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
 
     def _renew(self, connection: Connection, place: BegunJob) -> str | None:
-        """Renew the leases, write the progress, drop what was settled; returns why the job is to be ended, if it is."""
-        now, report, left_s = time.time(), self.report, self.report.left_s
+        """Renew the leases, write the step, drop what was settled; returns why the job is to be ended, if it is."""
+        now, report = time.time(), self.report
         still = transcodings.reported(
             connection,
             self.due,
@@ -293,8 +293,6 @@ class TranscodeJob:
             lease_until=now + LEASE_S,
             deadline=place.at + total_limit_s(report.duration_s) + SLACK_S,
             step=report.step,
-            percent=float(math.floor(report.percent)),
-            eta=None if left_s is None else now + left_s,
         )
         if not still:
             taken = transcodings.others(connection, self.keys, self.owner, now)

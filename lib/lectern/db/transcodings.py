@@ -13,7 +13,7 @@ from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution, check_move
 
-_NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None, "percent": None, "eta": None}
+_NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None}
 
 
 def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Rendition]:
@@ -298,13 +298,12 @@ class BegunJob:
 
 def attach(connection: Connection, due: Sequence[RenditionRow], owner: str, begun: BegunJob) -> None:
     """Note on which host *owner*'s renditions are made from now on."""
-    where_to = {"ecs_host": begun.host, "ecs_job": begun.job, "begun_at": begun.at}
-    reported(connection, due, owner, **where_to, percent=None, eta=None)
+    reported(connection, due, owner, ecs_host=begun.host, ecs_job=begun.job, begun_at=begun.at)
 
 
 def given_up(connection: Connection, due: Sequence[RenditionRow], owner: str) -> None:
     """Note that a host no longer makes the renditions: its place is free, and they wait for another host."""
-    reported(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
+    reported(connection, due, owner, begun_at=None, step="wait")
 
 
 def detached(connection: Connection, host: str, job: str) -> None:

@@ -73,22 +73,10 @@ class JobReport:
     percent: float = 0.0
     duration_s: float | None = None
     loudness: str = ""
-    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
-    _first: tuple[float, float] | None = field(default=None, repr=False)
 
     def encoded(self, percent: float) -> None:
         """Note that *percent* of the recording is encoded."""
         self.percent = min(max(percent, self.percent), 100.0)
-        self._first = self._first or (self.clock(), self.percent)
-
-    @property
-    def left_s(self) -> float | None:
-        """About how many seconds the encoding still takes; None while that is unknown."""
-        if self._first is None:
-            return None
-        began, begun = self._first
-        done = self.percent - begun
-        return (100.0 - self.percent) * (self.clock() - began) / done if done > 0 else None
 
 
 @dataclass(frozen=True)

@@ -314,15 +314,10 @@ async def test_what_is_no_job_is_misuse(job: Job) -> None:
             replace(job, **wrong)
 
 
-def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
-    """At the pace since the first word of the encoder; a percent that goes back is not believed."""
-    times = iter([1000.0, 1010.0, 1010.0])
-    report = JobReport(clock=lambda: next(times))
-    told = [report.left_s]
+def test_a_percent_that_goes_back_is_not_believed() -> None:
+    report = JobReport()
     for percent in (50, 75, 60):
         report.encoded(percent)
-        told.append(report.left_s)
-    assert told == [None, None, 10.0, 10.0]
     assert report.percent == 75
 
 

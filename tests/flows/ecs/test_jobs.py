@@ -17,18 +17,11 @@ pytestmark = pytest.mark.live
 # -- its place in the line ---------------------------------------------------------------------------------------------
 
 
-def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
+def test_step_and_host_are_in_the_row(ecs: Ecs) -> None:
     record = ecs.town.record()
     class_id = ecs.book(ecs.booking(record, "240P"))
-
-    def told() -> bool:
-        row = ecs.row(record)
-        return bool(row.get("step") == "encode" and 0 < (row["percent"] or 0) < 100 and row["eta"])
-
-    wait_until(told, description="the row says how far it is")
-    row = ecs.row(record)
-    assert row["ecs_host"] in (ecs.a.name, ecs.b.name)
-    assert row["eta"] > row["begun_at"]
+    wait_until(lambda: ecs.row(record).get("step") == "encode", description="the row says what is done")
+    assert ecs.row(record)["ecs_host"] in (ecs.a.name, ecs.b.name)
     made_once(ecs, record, class_id)
 
 
