@@ -84,22 +84,15 @@ class Folder:
     files: frozenset[str]
 
 
+CUT_OFF = -1
+"""The return code of a program that did not end by itself."""
+
+
 @dataclass(frozen=True)
-class Ended:
-    """How a program ended; *exit_code* is None if it did not end by itself. The texts are the end of its output.
+class Ended(subprocesses.Finished):
+    """How a program ended; *free_bytes*, the free space of its disk, is measured only if it did not end well."""
 
-    *free_bytes*, the free space of its disk, is measured only if the program did not end well.
-    """
-
-    exit_code: int | None
-    output: str
-    errors: str
     free_bytes: int | None
-
-    @property
-    def last_words(self) -> str:
-        """The last line of its errors."""
-        return last_line(self.errors)
 
 
 async def enter(connection: ssh.SshConnection, root: str, name: str) -> Folder:
@@ -163,4 +156,4 @@ async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep,
         raise CallAPerson(text, host=connection.host, path=folder.path, why=seen.last_words or seen.returncode)
     code, *free_kib = ended.split()
     free_bytes = int(free_kib[0]) * 1024 if free_kib else None
-    return Ended(None if code == "gone" else int(code), output, seen.errors, free_bytes)
+    return Ended(CUT_OFF if code == "gone" else int(code), output, seen.errors, free_bytes)

@@ -181,8 +181,8 @@ class _Work:
         except LecternError as error:
             self._missed[resolution] = error
 
-    async def _run(self, step: DetachedStep, program: str, package: str) -> tuple[int, Ended]:
-        """The exit code of *step* and its end, within the time left for the whole job; *package* has the *program*.
+    async def _run(self, step: DetachedStep, program: str, package: str) -> Ended:
+        """How *step* ends within the time left for the whole job; *package* has the *program*.
 
         Raises Refuse (the time is over), FallBack (the disk is full), CallAPerson (no such program), TryAgain.
         """
@@ -199,16 +199,16 @@ class _Work:
             said = error.last_words or Text("nothing")
             text = msgid("{over}; it said last: {last_words}")
             raise Refuse(text, errors.TRANSCODE_TIMED_OUT, over=over, last_words=said) from error
-        code, said = ended.exit_code, ended.last_words
+        code, said = ended.returncode, ended.last_words
         is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
         if code != 0 and (detached.NO_ROOM in ended.errors or is_full):
             text = msgid("{what} ended with {exit_code}: {last_words}; its disk is full")
             raise FallBack(text, errors.NO_ECS_ROOM, what=what, exit_code=code, last_words=said)
-        if code is None:
+        if code == detached.CUT_OFF:
             raise TryAgain("{what} was ended from outside", what=what)
         if code in MISSING:
             raise probe.missing(self._connection, program, package)
-        return code, ended
+        return ended
 
     # -- the source ----------------------------------------------------------------------------------------------------
 
@@ -244,12 +244,12 @@ class _Work:
         argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
         argv += origin.wget_argv(self._programs.wget, file, options=options)
         step = DetachedStep(f"fetch-{mark}-{number}", argv, line)
-        code, ended = await self._run(step, self._programs.wget, "wget")
-        if code == _TOO_LARGE:
+        ended = await self._run(step, self._programs.wget, "wget")
+        if ended.returncode == _TOO_LARGE:
             text = msgid("{url}: is larger than the {limit_bytes} bytes that it may be")
             raise Refuse(text, errors.DOWNLOAD_FAILED, url=url, limit_bytes=limit_bytes)
         try:
-            origin.judge_wget(subprocesses.Finished(code, ended.output, ended.errors), remote.url)
+            origin.judge_wget(ended, remote.url)
         except Refuse as error:
             if error.code is errors.DISK_FULL:
                 raise FallBack(labelled(self._connection.host, error.message), errors.NO_ECS_ROOM) from error
@@ -328,12 +328,12 @@ class _Work:
             return True
 
         whole = DetachedStep(step, argv, stall_s=self._job.stall_s, on_line=on_line)
-        code, ended = await self._run(whole, self._programs.ffmpeg, "ffmpeg")
+        ended = await self._run(whole, self._programs.ffmpeg, "ffmpeg")
         if any(words in ended.errors for words in _NOT_BUILT_IN):
             raise CallAPerson(self._failed(step, ended))
-        if code in _KILLED:
+        if ended.returncode in _KILLED:
             raise TryAgain(self._failed(step, ended))
-        if code != 0:
+        if ended.returncode != 0:
             raise Refuse(self._failed(step, ended), errors.TRANSCODE_FAILED)
         return ended, reached_s
 
@@ -342,7 +342,7 @@ class _Work:
             "{job}: ffmpeg on {host} ended with {exit_code}: {last_words}",
             job=self._job.name,
             host=self._connection.host,
-            exit_code=ended.exit_code,
+            exit_code=ended.returncode,
             last_words=ended.last_words,
         )
         if step == "encode":
@@ -359,8 +359,7 @@ class _Work:
             signed = await oss.sign_upload(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
             argv, stdin = oss.curl(self._programs.curl, signed, output.path)
             step = DetachedStep(f"upload-{output.resolution}-{number}", argv, stdin)
-            code, ended = await self._run(step, self._programs.curl, "curl")
-            crc64 = oss.judge(signed, self._connection.host, code, ended.output, ended.errors)
+            crc64 = oss.judge(signed, self._connection.host, await self._run(step, self._programs.curl, "curl"))
             await oss.verify_upload(url, measured.size_bytes, crc64)
 
         await _tried(UPLOADS, put, lambda error: not isinstance(error, ssh.Lost))

@@ -19,7 +19,7 @@ from lectern.i18n import Text, labelled, msgid
 from lectern.playout.sentences import cleaned
 from lectern.states import Resolution
 from lectern.storage import origin
-from lectern.subprocesses import last_line
+from lectern.subprocesses import Finished
 from lectern.urls import redact_url
 
 _LOOK_S = 30.0
@@ -116,20 +116,20 @@ def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
     return argv, f'url = "{quoted}"\n'.encode()
 
 
-def judge(put: Put, host: object, exit_code: int | None, output: str, errors: str) -> int | None:
+def judge(put: Put, host: object, ended: Finished) -> int | None:
     """The CRC-64 in the store's answer, None if it has none; raises TryAgain, or CallAPerson if the store refuses."""
-    status = _STATUS.search(output)
+    status = _STATUS.search(ended.output)
     code = status[1] if status else ""
-    if exit_code == 0 and (not code or code.startswith("2")):
-        crc = _CRC.search(output)
+    if ended.returncode == 0 and (not code or code.startswith("2")):
+        crc = _CRC.search(ended.output)
         return int(crc[1]) if crc else None
-    why = ": ".join(dict(_WHY.findall(output)).values()) or last_line(errors)
+    why = ": ".join(dict(_WHY.findall(ended.output)).values()) or ended.last_words
     found = Text(
         "{path}: could not be uploaded from {host} to {shown}: {code} {reason}",
         path=put.path,
         host=host,
         shown=put.shown,
-        code=code or exit_code,
+        code=code or ended.returncode,
         reason=why,
     ).rstrip()
     if code.startswith("4") and code not in _PASSING:
