@@ -31,7 +31,7 @@ from lectern import errors, metrics
 from lectern.allowlist import PUBLIC, Allowlist
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
-from lectern.decide.transcoding import UNKNOWN_LIMIT_S, Breaker, Late, Waiters, by_record
+from lectern.decide.transcoding import UNKNOWN_LIMIT_S, Breaker, Waiters, by_record
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event, RenditionKey
@@ -373,6 +373,10 @@ LOOKS = 100
 """Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
 
 
+LateOutput = tuple[RenditionRow, str | None]
+"""A transcoding whose deadline has passed, and the URL of its output if it was found."""
+
+
 def _overdue(connection: Connection, now: float) -> list[RenditionRow]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
     due = transcodings.overdue(connection, now)
@@ -395,22 +399,12 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
         async with gate:
             return await output_there(host, row)
 
-    there = await asyncio.gather(*map(output, due))
+    late = list(zip(due, await asyncio.gather(*map(output, due)), strict=True))
     lists = await old_waiters(host, {row.key for row in due})
-    policy, ecs_there = host.settings.on_transcode_timeout, bool(host.settings.ecs_hosts)
-    late = [
-        Late(
-            row.key,
-            row.backend,
-            transcoding.overdue(output_there=url is not None, backend=row.backend, on_timeout=policy, ecs=ecs_there),
-            url,
-        )
-        for row, url in zip(due, there, strict=True)
-    ]
     result = await apart(
         late,
         lambda batch: changed(host, expired(batch, alive, lists), dry_run=dry_run),
-        lambda rendition: str(rendition.key),
+        lambda rendition: str(rendition[0].key),
     )
     if not dry_run:
         await follow(host, result.done, lists)
@@ -418,14 +412,16 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
 
 
 @decision
-def expired(connection: Connection, changes: Changes, late: Sequence[Late], alive: Sequence[str], lists: Lists) -> None:
+def expired(
+    connection: Connection, changes: Changes, late: Sequence[LateOutput], alive: Sequence[str], lists: Lists
+) -> None:
     """Settle those of *late* that no result has settled, or is about to, since their output was looked for."""
     open_ = {row.key for row in _overdue(connection, changes.now)}  # a look may take as long as a result
-    waiters = waiters_of(connection, changes, [rendition.key for rendition in late if rendition.key in open_], lists)
+    waiters = waiters_of(connection, changes, [row.key for row, _ in late if row.key in open_], lists)
     loads = bookings.loads(connection, alive, changes.now)
-    for rendition in late:
-        if rendition.key in open_:
-            transcoding.expire(changes, rendition, waiters[rendition.key], loads)
+    for row, url in late:
+        if row.key in open_:
+            transcoding.expire(changes, row, url, waiters[row.key], loads)
 
 
 # -- on our own ffmpeg servers -----------------------------------------------------------------------------------------

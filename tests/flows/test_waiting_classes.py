@@ -15,7 +15,6 @@ from flows.teacher.ecs import job
 from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
-from lectern.decide.transcoding import Late, Overdue
 from lectern.errors import ENDED
 from lectern.model.facts import Attempt, RenditionKey
 from lectern.model.tables.teacher import journal, orders, videos
@@ -188,8 +187,8 @@ def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_ag
     overdue(teacher, *keys)
     now = time.time()
     with transaction(teacher.engine) as connection:
-        late = [Late(one.key, one.backend, Overdue.TIME_OUT, None) for one in transcodings.overdue(connection, now)]
-        assert {one.key for one in late} == {*keys}
+        late = [(one, None) for one in transcodings.overdue(connection, now)]
+        assert {one.key for one, _ in late} == {*keys}
         url = "http://origin.example/1_720P.flv"
         ended_in(connection, settled, RenditionState.SUCCESS, now, deadline=None, url=url)
         go = transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys})

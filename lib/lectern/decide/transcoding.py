@@ -12,6 +12,7 @@ from lectern.errors import ErrorCode, LecternError, Refuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Attempt, EcsHost, Order, Rendition, RenditionKey
 from lectern.model.plan import Changes
+from lectern.model.tables.teacher import RenditionRow
 from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
@@ -176,22 +177,14 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
     changes.row(result.stem, what, detail=result.message or "")
 
 
-@dataclass(frozen=True)
-class Late:
-    """A rendition whose deadline has passed, and whether its output was found."""
-
-    key: RenditionKey
-    backend: Backend | None
-    what: Overdue
-    url: str | None = None
-
-
-def expire(changes: Changes, late: Late, waiters: Waiters, loads: Loads) -> None:
-    """Do what was decided about a rendition whose deadline has passed; *loads* are as for `apply`."""
-    changes.transcoded.append((str(late.backend), late.what.name.lower()))
-    match late.what:
+def expire(changes: Changes, late: RenditionRow, url: str | None, waiters: Waiters, loads: Loads) -> None:
+    """Settle a rendition whose deadline has passed; its output was found at *url*, if at all. *loads* as for `apply`."""
+    on_timeout, ecs = changes.settings.on_transcode_timeout, bool(changes.settings.ecs_hosts)
+    what = overdue(output_there=url is not None, backend=late.backend, on_timeout=on_timeout, ecs=ecs)
+    changes.transcoded.append((str(late.backend), what.name.lower()))
+    match what:
         case Overdue.SUCCEED:
-            succeed(changes, late.key, late.url or "", waiters, loads)
+            succeed(changes, late.key, url or "", waiters, loads)
         case Overdue.FALL_BACK:
             changes.fell_back_to_ecs.append((late.key, changes.now + UNKNOWN_LIMIT_S))
         case Overdue.TIME_OUT:
@@ -199,8 +192,8 @@ def expire(changes: Changes, late: Late, waiters: Waiters, loads: Loads) -> None
             if late.backend:
                 why = Text("no result of the {backend} transcoding in time", backend=late.backend)
             give_up(changes, late.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
-    changes.note(Text("deadline passed: {what}", what=late.what), stem=stem(*late.key))
-    changes.row(stem(*late.key), late.what)
+    changes.note(Text("deadline passed: {what}", what=what), stem=late.stem)
+    changes.row(late.stem, what)
 
 
 def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loads: Loads) -> None:
