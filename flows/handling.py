@@ -246,11 +246,14 @@ async def ended(name: str, batch: Batch[M], found: BatchResult[Delivery[M], C], 
 
 
 Swept = tuple[Sequence[Changes | StreamerChanges], str, Sequence[str]]
-"""What a sweep has changed, in one sentence, too, and what else it would do: only a dry run prints that."""
+"""What a sweep has changed, in one sentence, too, and a line for each thing that it does beside."""
 
 
 async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_run: bool) -> State[None]:
-    """Sweep, unless another sweep is at work: if Prefect is slow, sweeps would pile up and make it slower."""
+    """Sweep, unless another sweep is at work: if Prefect is slow, sweeps would pile up and make it slower.
+
+    Its run shows what it did; for one without a run, which found something to do, the recorder makes a run.
+    """
     if SWEEP in host.in_progress:
         return Completed(message="another sweep is at work")
     host.in_progress.add(SWEEP)
@@ -258,20 +261,17 @@ async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_
         done, said, more = await sweep(host, dry_run)
         if dry_run:
             return await printed("sweep", done, *more)
-        said = said if await publish_outbox(host) else f"{said}; Redis is away"
-        return await swept(host, [row for one in done for row in one.table], said)
+        is_sent, rows = await publish_outbox(host), [row for one in done for row in one.table]
+        said = said if is_sent else f"{said}; Redis is away"
+        if FlowRunContext.get() is None:
+            if is_sent and not more and not any(map(lines, done)):
+                return Completed(message="nothing to do")
+            name = f"sweep {host.settings.name}"
+            await noted(host, UnrecordedWork("sweep", name, time.time(), said, said=json.dumps(rows)))
+        await artifacts.table("sweep-batch", rows, "What passed its deadline")
+        return Completed(message=said)
     finally:
         host.in_progress.discard(SWEEP)
-
-
-async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> State[None]:
-    """The end of a sweep: a run shows its table, now or, if the sweep has none, when the recorder has made one."""
-    if FlowRunContext.get() is None:
-        await noted(
-            host, UnrecordedWork("sweep", f"sweep {host.settings.name}", time.time(), said, said=json.dumps(rows))
-        )
-    await artifacts.table("sweep-batch", rows, "What passed its deadline")
-    return Completed(message=said)
 
 
 async def noted(host: Host[Any], work: UnrecordedWork) -> None:

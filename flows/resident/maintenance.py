@@ -1,17 +1,13 @@
-"""Two timers of a host: it sweeps if there is something to do, and deletes old rows so that no table grows for ever."""
+"""Two timers of a host: it sweeps again and again, and deletes old rows so that no table grows for ever."""
 
 import asyncio
 import time
 from typing import Any
 
-from sqlalchemy import Connection
-
 from flows.handling import GRACE_S, SWEEP
-from flows.host import PRUNING, SWEEPING, Host, TeacherHost, is_ours, log
+from flows.host import PRUNING, SWEEPING, Host, is_ours, log
 from flows.resident.consumer import Handler
-from flows.streamer import maintenance as of_streamer
-from flows.teacher import maintenance as of_teacher
-from lectern.db import bookings, leases, outbox, retention, transcodings
+from lectern.db import bookings, leases, retention, transcodings
 from lectern.db.retention import RowsBefore
 from lectern.settings import TeacherSettings
 
@@ -22,7 +18,7 @@ PRUNING_S = 300.0
 
 
 async def sweeps(host: Host[Any], handler: Handler) -> None:
-    """Sweep every `sweep_interval_s` seconds and at each deadline, if anything is to be done.
+    """Sweep every `sweep_interval_s` seconds and at each deadline.
 
     The first sweep comes soon: only a sweep begins the work that the previous process had decided and not begun.
     """
@@ -35,13 +31,13 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
 
 
 async def sweep(host: Host[Any], handler: Handler) -> bool:
-    """Sweep now, if anything is to be done and no other teacher that shares the rows does it.
+    """Sweep now, unless another teacher that shares the rows does it.
 
     False if a sweep is at work here, which may not find what has come up since it began.
     """
     if SWEEP in host.in_progress:
         return False
-    if await host.write_tx(due, host) and await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
+    if await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.sweep(), name="sweep")
     return True
 
@@ -52,16 +48,6 @@ async def _until(host: Host[Any]) -> float:
     deadline = await host.write_tx(transcodings.next_deadline)
     left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
     return float(min(max(left, 1.0), host.settings.sweep_interval_s))
-
-
-def due(connection: Connection, host: Host[Any]) -> bool:
-    """Whether anything is to be swept."""
-    unsent = outbox.oldest_unsent(connection, host.journal, now := time.time())
-    if unsent is not None and unsent < now - GRACE_S:
-        return True
-    if isinstance(host, TeacherHost):
-        return of_teacher.due(connection, host)
-    return of_streamer.due(connection)
 
 
 # -- old rows ----------------------------------------------------------------------------------------------------------

@@ -44,17 +44,18 @@ async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
     evicting, over = await host.read_tx(_left)
     ways = [(airing, way) for airing in over if (way := await _way(host, airing)) is not None]
     text = f"{len(evicting)} evictions, {len(over)} past their end"
+    more = [f"{rendition.stem}: its file is removed" for rendition in evicting]
     if dry_run:
-        planned = [await changed(host, way, dry_run=True) for _, way in ways]
-        return planned, text, [f"{rendition.stem}: its file is removed" for rendition in evicting]
-    async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
-        await remove_files(host, (await host.read_tx(_left))[0])
+        return [await changed(host, way, dry_run=True) for _, way in ways], text, more
+    if evicting:
+        async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
+            await remove_files(host, (await host.read_tx(_left))[0])
     done: list[StreamerChanges] = []
     for airing, way in ways:
         async with isolated(host, Text("class {class_id}", class_id=airing.class_id)):  # one odd row holds up no other
             done.append(await changed(host, way))
             host.playout.over(airing.class_id)
-    return done, text, ()
+    return done, text, more
 
 
 async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | None:
@@ -80,11 +81,6 @@ def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:
     """The evictions that were not finished, and the classes that are past their end."""
     evicting = [Idle(row.stem, row.size_bytes) for row in cache.evicting(connection)]
     return evicting, airings.over(connection, time.time() - OVER_S)
-
-
-def due(connection: Connection) -> bool:
-    """Whether a sweep of a streamer would find anything to do."""
-    return any(_left(connection))
 
 
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)

@@ -80,7 +80,7 @@ def close(connection: Connection, changes: Changes) -> None:
     """Close the classes and the cancels of which nothing more is heard."""
     now = changes.now
     over = bookings.unended(connection, now - GRACE_S)
-    ends = _ends(connection, now)
+    ends = bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
     unconfirmed = bookings.cancels_without_end(connection, now)
     cancelled = [order.class_id for order in unconfirmed]
     changes.orders |= bookings.by_id(connection, cancelled)
@@ -88,27 +88,6 @@ def close(connection: Connection, changes: Changes) -> None:
     reports.close_unreported(changes, over, parts)
     reports.tell_ends(changes, ends, parts)
     reports.close_cancels(changes, unconfirmed, parts)
-
-
-def _ends(connection: Connection, now: float) -> list[Order]:
-    return bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
-
-
-def due(connection: Connection, host: TeacherHost) -> bool:
-    """Whether a sweep of this teacher would find anything to do."""
-    now = time.time()
-    return bool(
-        transcodings.overdue(connection, now)
-        or transcodings.forgotten_requests(connection, now - GRACE_S, now)
-        or transcodings.ownerless(connection, now - GRACE_S, now)
-        or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
-        or bookings.unreported(connection, now - UNREPORTED_S, now)
-        or reports.unended(bookings.unended(connection, now - GRACE_S), now)
-        or bookings.cancels_to_resend(connection, now)
-        or bookings.cancels_without_end(connection, now)
-        or _ends(connection, now)
-        or bookings.forsaken_revisions(connection, now - UNREPORTED_S)
-    )
 
 
 # -- classes that begin soon -------------------------------------------------------------------------------------------

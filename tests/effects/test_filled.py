@@ -4,8 +4,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection
@@ -15,7 +13,9 @@ from flows.teacher import maintenance
 from lectern.db import account, bookings, inbox, leases, metrics, outbox, retention, timetable, transcodings
 from lectern.db.engine import open_database
 from lectern.db.retention import RowsBefore
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal
+from lectern.settings import TeacherSettings
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 
@@ -24,7 +24,7 @@ SOME, MANY = 3000, 9000
 """The number of the oldest rows that are looked at here, more than that, and three times as many."""
 
 DAY_S = 86_400.0
-HOST = cast("Any", SimpleNamespace(settings=SimpleNamespace(order_warn_time_out_s=100)))
+SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up", order_warn_time_out_s=100)
 
 
 def forgotten(connection: Connection, now: float) -> None:
@@ -33,12 +33,19 @@ def forgotten(connection: Connection, now: float) -> None:
         retention.outdated(connection, rule)
 
 
+def swept(connection: Connection, now: float) -> None:
+    transcodings.overdue(connection, now)
+    transcodings.forgotten_requests(connection, now, now)
+    transcodings.ownerless(connection, now, now)
+    maintenance.overlooked(connection, Changes(SETTINGS, now))
+
+
 LOOKS: dict[str, Callable[[Connection, float], object]] = {
     "/metrics": lambda connection, _: metrics.exposition("teacher", "t", connection),
     "status": timetable.status_of_teacher,
     "explain": lambda connection, _: account.at_teacher(connection, "t", f"old{SOME}-17"),
     "the timetable": timetable.due,
-    "what a sweep finds": lambda connection, _: maintenance.due(connection, HOST),
+    "what a sweep finds": swept,
     "the next deadline": lambda connection, _: transcodings.next_deadline(connection),
     "the loads": bookings.having,
     "what is to be sent": lambda connection, now: outbox.claim(connection, journal, "t", limit=100, now=now),

@@ -42,7 +42,7 @@ STEPS: Mapping[str, str] = {
     "a run begins": "flows.resident.prefect.runs:ResidentRuns.start",
     "a message is read": "lectern.wire.parser:parse",
     # both roles: beside it
-    "a sweep is looked for": "flows.resident.maintenance:due",
+    "a sweep begins": "flows.handling:sweep_flow",
     "the lock is renewed": "lectern.redis.client:Bus.hold",
     "alarms are followed up": "flows.resident.notifications:_follow_up",
     "messages are sent": "lectern.redis.client:Bus.send",

@@ -167,7 +167,6 @@ async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
     pair.receive(Cancel(class_id="c-1"))
     pair.said(pair.teacher)
     assert pair.swept(30) == []
-    assert not commit(pair.teacher.engine, maintenance.due, pair.teacher)
     told = pair.swept(61)
     assert commands(told) == ["release"]
     assert pair.swept(100) == [], "it was told just now"

@@ -180,7 +180,6 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     async def sweep() -> None:
         begun.append("sweep")
 
-    monkeypatch.setattr(resident_maintenance, "due", lambda _connection, _host: True)
     handler = cast("Any", SimpleNamespace(sweep=sweep))
     ours = peers_of(teacher, lambda: resident_maintenance.sweep(teacher, handler))
     teacher.in_progress.add(SWEEP)

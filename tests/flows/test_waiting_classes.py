@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, insert, select, update
 
 from flows import handling
-from flows.host import TeacherHost
+from flows.host import TeacherHost, current
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
 from lectern.db import bookings, inbox, transcodings
@@ -84,13 +84,11 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     lists = Lists()
     teacher.bus = cast("Any", lists)
     monkeypatch.setattr(transcoding, "publish_outbox", quiet)
-    assert not commit(teacher.engine, maintenance.due, teacher), "it has not begun"
     await maintenance._sweep(teacher, False)
-    assert said(teacher) == []
+    assert said(teacher) == [], "it has not begun"
     over = time.time() - 60
     with transaction(teacher.engine) as connection:
         connection.execute(update(orders).values(start_time=over - 600, end_time=over))
-        assert maintenance.due(connection, teacher)
     await maintenance._sweep(teacher, False)
     answer, alarm = sorted(said(teacher), key=lambda one: str(one["cmd"]), reverse=True)
     assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
@@ -99,7 +97,24 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     assert lists.left == [("6666_720P", "c-1")]
     with transaction(teacher.engine) as connection:
         assert bookings.waiting_for(connection, 6666, Resolution.P720) == []
-        assert not maintenance.due(connection, teacher)
+
+
+async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes twice a minute for ever."""
+    current.set(teacher)
+    teacher.bus = cast("Any", Lists())
+    for module in (handling, teacher_bookings):
+        monkeypatch.setattr(module, "publish_outbox", quiet)
+    await maintenance.sweep_teacher.fn()
+    assert commit(teacher.engine, inbox.unrecorded, journal, 9) == []
+    over = time.time() - 60
+    commit(teacher.engine, Connection.execute, update(orders).values(start_time=over - 600, end_time=over))
+    await maintenance.sweep_teacher.fn()
+    await maintenance.sweep_teacher.fn()
+    (shown,) = commit(teacher.engine, inbox.unrecorded, journal, 9)
+    assert (shown.command, json.loads(shown.said or "")[0]["class"]) == ("sweep", "c-1")
 
 
 async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: TeacherHost) -> None:

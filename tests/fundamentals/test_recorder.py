@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection, func, select
 
 from flows import handling
-from flows.handling import swept
+from flows.handling import Swept, sweep_flow
 from flows.host import TeacherHost
 from flows.prefect_api import NewRun
 from flows.resident.consumer import Handler
@@ -30,6 +30,7 @@ from lectern.db.engine import reading, transaction
 from lectern.db.inbox import HandledMessage, ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Event, InboxMessage
+from lectern.model.plan import Changes
 from lectern.run_records import CLASSES, records_of, said_of
 from lectern.wire.messages import Cancel
 from tests.faults.turns import Quiet
@@ -165,9 +166,14 @@ class Desk:
         async def sweep() -> State[None]:
             if self.error is not None:
                 raise self.error
-            return await swept(self.host, [self.line(one) for one in self.decisions], "looked at all")
+            return await sweep_flow(self.host, self._looked, dry_run=False)
 
         return sweep
+
+    async def _looked(self, host: TeacherHost, _: bool) -> Swept:
+        changes = Changes(host.settings, time.time())
+        changes.table += [self.line(one) for one in self.decisions]
+        return [changes], "looked at all", ["something is begun"]
 
     def line(self, name: str) -> dict[str, object]:
         return {"class": name, "decision": self.decisions.get(name, "proceed"), "code": "", "detail": ""}

@@ -181,12 +181,11 @@ def refused(connection: Connection, journal: MessageTables, refusals: Sequence[R
     update_many(connection, journal.outbox, (("id",), ()), ("tries", "not_before", "rest", "error"), rows)
 
 
-def oldest_unsent(connection: Connection, journal: MessageTables, now: float | None = None) -> float | None:
-    """When the oldest unsent message was committed; with *now* the oldest that is to be sent now (epoch seconds)."""
+def oldest_unsent(connection: Connection, journal: MessageTables) -> float | None:
+    """When the oldest unsent message was committed (epoch seconds)."""
     outbox = journal.outbox
-    which = outbox.c.sent_at.is_(None) if now is None else _due(journal)
-    wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
-    return connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
+    wanted = select(outbox.c.created_at).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(1)
+    return connection.execute(wanted).scalar_one_or_none()
 
 
 class Telling(StrEnum):

@@ -272,17 +272,14 @@ def resend_ends(changes: Changes, silent: Sequence[Order], noted: Collection[str
             changes.note(TOLD_AGAIN, order)
 
 
-def unended(over: Sequence[Order], now: float) -> list[Order]:
-    """The classes among *over* whose streamer is no longer expected to report."""
-    return [order for order in over if order.promised_at is None or order.end_time < now - UNENDED_S]
-
-
 def close_unreported(changes: Changes, over: Sequence[Order], parts: Mapping[str, Sequence[AsRun]]) -> None:
     """Close classes whose time is over: they still wait, or their streamer never reported, or not the end.
 
     *parts* are what was reported of each by streamers that had it before.
     """
-    for order in unended(over, changes.now):
+    for order in over:
+        if order.promised_at is not None and order.end_time >= changes.now - UNENDED_S:
+            continue  # its streamer is still expected to report
         if order.state is BookingState.WAITING:
             changes.leaves.append((changes.waiting_key(order), order.class_id))
             changes.refuse(order, errors.ENDED, Text("it ended before its rendition was there"), alarm=True)
