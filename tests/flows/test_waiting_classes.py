@@ -105,7 +105,7 @@ async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(
     """It comes twice a minute for ever."""
     current.set(teacher)
     teacher.bus = cast("Any", Lists())
-    for module in (handling, teacher_bookings):
+    for module in (handling, transcoding):
         monkeypatch.setattr(module, "publish_outbox", quiet)
     await maintenance.sweep_teacher.fn()
     assert commit(teacher.engine, inbox.unrecorded, journal, 9) == []

@@ -158,8 +158,10 @@ class TranscodeApi:
         return JSONResponse(body, 202, headers={"Location": f"/transcode/{run_id}"})
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
-        made = await self._host.read_tx(transcodings.made, key)
-        return made[0] if made is not None and await output_gone(self._host, made[1]) else None
+        for row in await self._host.read_tx(transcodings.among, [key]):
+            if row.state is RenditionState.SUCCESS and row.url and await output_gone(self._host, row.url):
+                return row.attempt
+        return None
 
     async def look(self, id: str, sign: str = "") -> JSONResponse:
         """How far a run is; *sign* is the signature of its *id*."""
@@ -176,7 +178,10 @@ class TranscodeApi:
         keys = _asked_for(run.parameters)
         if not keys:
             raise Refused(404, Text("{id}: no such transcoding", id=id_))
-        made = await self._host.write_tx(transcodings.standing, keys)
+        made = [
+            {"rendition": row.stem, "status": row.state, "url": row.url, "reason": row.reason}
+            for row in await self._host.read_tx(transcodings.among, keys)
+        ]
         state = run.state.name if run.state else "unknown"
         return JSONResponse(
             {"id": id_, "state": state, "message": run.state.message if run.state else None, "renditions": made}
@@ -235,20 +240,18 @@ def _begin(
     """
     now = time.time()
     name = stem(*key)
-    row = transcodings.states(connection, [key]).get(key)
+    row = next(iter(transcodings.among(connection, [key])), None)
     if row is not None and row.state is RenditionState.SUCCESS and row.attempt != gone:
-        (made,) = transcodings.standing(connection, [key])
-        return _Found(200, {"rendition": name, "status": row.state, "url": made["url"]})
+        return _Found(200, {"rendition": name, "status": row.state, "url": row.url})
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
             transcodings.fall_back(connection, key, now + DEADLINE_S, now)
             _note(connection, host, name, Text("taken over from the OSS"), now)
         run_id = next(iter(transcodings.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
-    if row is not None and (asked_at is None or transcodings.settled_since(connection, key, asked_at)):
-        (before,) = transcodings.standing(connection, [key])
+    if row is not None and (asked_at is None or (row.updated_at or 0.0) > asked_at):
         is_gone = row.attempt == gone
-        fate = Text("it was made, but its file is gone") if is_gone else f"{row.state}: {before['reason']}"
+        fate = Text("it was made, but its file is gone") if is_gone else f"{row.state}: {row.reason}"
         again = Text(
             "{rendition}: {fate}; for another attempt, ask again with the time of now in at", rendition=name, fate=fate
         )

@@ -66,26 +66,9 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
     _set(connection, failed, **values, **_NOT_BEGUN, deadline=deadline, updated_at=now)
 
 
-def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:
-    """The status, URL and reason of each of *keys*, for people and for clients of the API."""
-    rows = rows_of(connection, sqlmodel.select(RenditionRow).where(renditions_among(keys)))
-    return [
-        {"rendition": row.stem, "status": str(RenditionState.read(row.status)), "url": row.url, "reason": row.reason}
-        for row in rows
-    ]
-
-
-def settled_since(connection: Connection, key: RenditionKey, since: float) -> bool:
-    """Whether the rendition's last attempt ended, well or not, after *since* (epoch seconds)."""
-    over = (videos.c.status != RenditionState.TRANSCODING) & (videos.c.updated_at > since)
-    return connection.execute(select(videos.c.attempt).where(renditions_among([key]) & over)).first() is not None
-
-
-def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
-    """The attempt that made the rendition, and its URL; None if it is not made."""
-    wanted = renditions_among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
-    row = connection.execute(select(videos.c.attempt, videos.c.url).where(wanted)).first()
-    return None if row is None else (row.attempt, row.url)
+def among(connection: Connection, keys: Iterable[RenditionKey]) -> list[RenditionRow]:
+    """The rows of those of *keys* that have one."""
+    return rows_of(connection, sqlmodel.select(RenditionRow).where(renditions_among(keys)))
 
 
 def took_s(connection: Connection, backend: Backend | None, most: int) -> list[float]:

@@ -254,7 +254,7 @@ DAY_S = 86_400
 
 
 def next_attempt(
-    booking: Booking, key: RenditionKey, row: Rendition | None, settings: TeacherSettings, now: float
+    booking: Booking, key: RenditionKey, row: Rendition | RenditionRow | None, settings: TeacherSettings, now: float
 ) -> Attempt | Refuse:
     """The next transcoding of a rendition that nobody transcodes now, from *booking*'s URLs; or why it is refused."""
     record_id, resolution = key

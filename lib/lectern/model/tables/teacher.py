@@ -64,6 +64,11 @@ class RenditionRow(TeacherTable, table=True):
         return stem(self.record_id, self.resolution)
 
     @property
+    def state(self) -> RenditionState:
+        """What its status means."""
+        return RenditionState.read(self.status)
+
+    @property
     def under_way(self) -> bool:
         """Whether its result is still to come."""
         return self.status == RenditionState.TRANSCODING
