@@ -437,7 +437,6 @@ def check_ecs(settings: TeacherSettings) -> None:
     hosts(settings)
     settings.refuse_half_ecs()
     target(settings)
-    Allowlist.listed(settings.allowed_origins)
 
 
 async def work_on_ecs(

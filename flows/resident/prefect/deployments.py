@@ -149,25 +149,21 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
     return TEACHER if isinstance(settings, TeacherSettings) else STREAMER
 
 
-async def make(settings: Settings) -> list[str]:
+async def make(settings: Settings, *, check: bool = False) -> list[str]:
     """Make the work pool, the host's queue, a deployment of each flow and the automation, if they are missing.
 
-    What exists is replaced by another release only. Returns the name of each thing that was made; raises TryAgain if
-    Prefect does not answer.
+    What exists is replaced by another release only. Returns the name of each thing that was made, or, to *check*, that
+    would be; raises TryAgain if Prefect does not answer.
     """
     async with asking(math.inf), get_client() as client:
         wanted = await _missing(client, settings)
+        if check:
+            return [*wanted]
         for made in wanted.values():
             await made()
         for outdated in await client.read_automations_by_name("lectern: alarms"):  # an earlier build passed alarms on
             await client.delete_automation(outdated.id)
         return [*wanted]
-
-
-async def missing(settings: Settings) -> list[str]:
-    """The names of what `make` would make; changes nothing, and raises what `make` raises."""
-    async with asking(math.inf), get_client() as client:
-        return [*await _missing(client, settings)]
 
 
 async def _missing(client: PrefectClient, settings: Settings) -> dict[str, Callable[[], Awaitable[object]]]:

@@ -81,7 +81,7 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     from flows.resident.prefect import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     gc.enable()
-    return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
+    return asyncio.run(deployments.make(settings, check=check))
 
 
 def _redis_faults(settings: Settings) -> list[str]:

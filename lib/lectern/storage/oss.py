@@ -77,11 +77,6 @@ class Put:
     url: str = field(repr=False)
     md5: str
 
-    @property
-    def shown(self) -> str:
-        """The upload URL without its secrets."""
-        return redact_url(self.url)
-
 
 async def sign_upload(target: UploadTarget, path: str, md5: str, expires_s: float) -> Put:
     """How *path*, whose MD5 in base64 is *md5*, is uploaded; a signed URL is good for this file, for *expires_s*."""
@@ -128,7 +123,7 @@ def judge(put: Put, host: object, ended: Finished) -> int | None:
         "{path}: could not be uploaded from {host} to {shown}: {code} {reason}",
         path=put.path,
         host=host,
-        shown=put.shown,
+        shown=redact_url(put.url),
         code=code or ended.returncode,
         reason=why,
     ).rstrip()
