@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import stamina
@@ -28,7 +27,7 @@ from flows.teacher.ecs.job import LEASE_S as JOB_LEASE_S
 from flows.teacher.ecs.job import TranscodeJob, hosts, leave, target
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
-from lectern.allowlist import PUBLIC, Allowlist
+from lectern.allowlist import Allowlist
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S, Breaker, Waiters, by_record
@@ -487,8 +486,7 @@ async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
         return None
     url = f"{base.rstrip('/')}/{row.record_id}/{row.stem}.flv"
     with Caught() as failed:  # it stops no other rendition
-        allowed = Allowlist.listed(f"{url.split('/')[2]},public")
-        await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
+        await _look(host.settings, url)
         return url
     if isinstance(failed.error, LecternError):
         log.info("%s: not there after all: %s", row.stem, failed.error.message)
@@ -499,13 +497,16 @@ async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
 
 async def output_gone(host: TeacherHost, url: str) -> bool:
     """Whether a HEAD says that nothing is at *url* any more; False if it cannot tell."""
-    settings = host.settings
-    ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:
-        allowed = Allowlist.listed(f"{settings.allowed_origins or PUBLIC},{ours}")
-        await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
+        await _look(host.settings, url)
     except origin.Absent:
         return True
     except LecternError as error:
         log.info("%s: cannot be looked at, so it counts as being there: %s", redact_url(url), error.message)
     return False
+
+
+async def _look(settings: TeacherSettings, url: str) -> None:
+    """Look at a rendition at *url*; raises what `origin.look` raises."""
+    allowed = Allowlist.listed(settings.allowed_origins).and_server_of(settings.public_url or "")
+    await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from lectern.errors import Misuse
 from lectern.i18n import msgid
@@ -38,9 +39,14 @@ class Allowlist:
                 raise Misuse(text, setting=setting, entry=entry) from error
         return cls(frozenset(hosts), tuple(networks))
 
-    def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Allowlist":
-        """These places and *hosts*."""
+    def and_also(self, hosts: Iterable[tuple[str, int | None]]) -> "Allowlist":
+        """These places and *hosts*, each with its port, or with None for all of its ports."""
         return replace(self, hosts=self.hosts.union((_shortest(host), port) for host, port in hosts))
+
+    def and_server_of(self, url: str) -> "Allowlist":
+        """These places and the server of *url*, which is one of our own settings."""
+        parts = urlsplit(url)
+        return self.and_also([(parts.hostname or "", parts.port)])
 
     def of_server(self, host: str, port: int) -> list[str] | None:
         """The networks in which the host's addresses must lie; None if the host is listed by name."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import Connection, select
@@ -18,7 +19,7 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import files, journal
 from lectern.settings import StreamerSettings
 from lectern.states import FileState
-from lectern.storage import cache_dir
+from lectern.storage import cache_dir, oss
 from lectern.storage import origin as origins
 from lectern.storage.origin import RemoteFile
 from tests import laid, rows
@@ -270,6 +271,18 @@ async def test_a_redirect_is_followed_four_times_at_most(origin: Origin) -> None
     with pytest.raises(Refuse, match="redirects"):
         await look(origin, "/loop")
     assert origin.took("HEAD", "/loop") == 4
+
+
+async def test_an_upload_is_there_although_its_server_redirects_to_another_allowed_one(origin: Origin) -> None:
+    """As streamers will find it: the public URL may be that of a gateway before the store."""
+    url, place = f"{origin.url}/up.flv", urlsplit(origin.url)
+    origin.files["/a"] = b"abc"
+    origin.redirects["/up.flv"] = f"http://localhost:{place.port}/a"
+    await oss.verify_upload(url, 3, None, Allowlist.listed("localhost"))
+    with pytest.raises(TryAgain, match="no allowed origin"):
+        await oss.verify_upload(url, 3, None, Allowlist.listed("public"))
+    with pytest.raises(TryAgain, match="has 3 bytes, but 4 were uploaded"):
+        await oss.verify_upload(f"{origin.url}/a", 4, None, Allowlist.listed("public"))
 
 
 NOW = 1_764_010_000.0

@@ -360,7 +360,7 @@ class _Work:
             argv, stdin = oss.curl(self._programs.curl, signed, output.path)
             step = DetachedStep(f"upload-{output.resolution}-{number}", argv, stdin)
             crc64 = oss.judge(signed, self._connection.host, await self._run(step, self._programs.curl, "curl"))
-            await oss.verify_upload(url, measured.size_bytes, crc64)
+            await oss.verify_upload(url, measured.size_bytes, crc64, self._job.allowed)
 
         await _tried(UPLOADS, put, lambda error: not isinstance(error, ssh.Lost))
         return url

@@ -132,11 +132,13 @@ def judge(put: Put, host: object, ended: Finished) -> int | None:
     raise TryAgain(found, UPLOAD_FAILED)
 
 
-async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
-    """Check that the whole upload is at its public *url*; raises TryAgain with what is there instead."""
+async def verify_upload(url: str, size_bytes: int, crc64: int | None, allowed: Allowlist) -> None:
+    """Check that the whole upload is at its public *url*; raises TryAgain with what is there instead.
+
+    That server may redirect to *allowed* places.
+    """
     try:
-        ours = Allowlist.listed(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
-        there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)
+        there = await origin.look(url, allowed=allowed.and_server_of(url), timeout_s=_LOOK_S)
     except (Refuse, TryAgain) as error:
         raise TryAgain(
             "{url}: was uploaded, but: {error}", UPLOAD_FAILED, url=redact_url(url), error=error.message
