@@ -30,7 +30,7 @@ from lectern import errors, metrics
 from lectern.allowlist import Allowlist
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
-from lectern.decide.transcoding import UNKNOWN_LIMIT_S, Breaker, Waiters, by_record
+from lectern.decide.transcoding import Breaker, Waiters, by_record
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event, RenditionKey
@@ -145,7 +145,7 @@ async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists = Map
         log.warning("redis: the waiting lists are behind the database: %s", error)
     begun = [(attempt.backend, (attempt.record_id, attempt.resolution)) for plan in plans for attempt in plan.begun]
     await start_requests(host, [key for backend, key in begun if backend is Backend.OSS])
-    fell_back = [key for plan in plans for key, _ in plan.fell_back_to_ecs]
+    fell_back = [key for plan in plans for key in plan.fell_back_to_ecs]
     await start_ecs(host, [*fell_back, *(key for backend, key in begun if backend is Backend.ECS)])
 
 
@@ -285,23 +285,17 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
         )
     taken = await _again(host.write_tx, transcodings.take_requests, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
-        refused = await _asked_for(host, taken, owner)
+        asking = (_again(_post, host, *one, owner) for one in taken)
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        for error in outcomes:
+            if isinstance(error, BaseException) and not isinstance(error, LecternError):
+                raise error
+    refused = [(one, error) for one, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)]
     rows = [row for key, error in refused for row in await _refused(host, key, error)]
     await artifacts.table("request-batch", rows, "What the OSS would not do")
     if refused:
         return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
     return Completed(message=f"{len(taken)} asked for")
-
-
-async def _asked_for(
-    host: TeacherHost, taken: Sequence[tuple[RenditionKey, int]], owner: str
-) -> list[tuple[tuple[RenditionKey, int], LecternError]]:
-    """Ask for all that is *taken*, side by side; returns what the OSS would not do, each with its reason."""
-    outcomes = await asyncio.gather(*(_again(_post, host, *one, owner) for one in taken), return_exceptions=True)
-    for error in outcomes:
-        if isinstance(error, BaseException) and not isinstance(error, LecternError):
-            raise error
-    return [(one, error) for one, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)]
 
 
 async def _refused(
@@ -424,11 +418,6 @@ def expired(
 
 
 # -- on our own ffmpeg servers -----------------------------------------------------------------------------------------
-DEADLINE_S = UNKNOWN_LIMIT_S
-"""Seconds within which a run must take an attempt up; renewed while it waits for a host. Then the attempt's own limit
-counts."""
-
-
 def check_ecs(settings: TeacherSettings) -> None:
     """Raise Misuse if ECS hosts are named, but settings that they need are not."""
     if not settings.ecs_hosts:
@@ -474,7 +463,7 @@ async def work_on_ecs(
 
 def _retried(connection: Connection, host: TeacherHost, keys: Sequence[RenditionKey], now: float) -> None:
     """Attempt *keys* once more; Prefect knows no users, so the event names Prefect."""
-    transcodings.retry(connection, keys, now + DEADLINE_S, now)
+    transcodings.retry(connection, keys, now)
     noted = [Event("retried", stem=stem(*key), detail=Text("by {who}", who="Prefect")) for key in keys]
     events.note(connection, host.journal, host.settings.name, noted, now)
 

@@ -226,7 +226,7 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(openin
         begin(host.engine, 1)
         with transaction(host.engine) as connection:
             ((key, attempt),) = transcodings.take_requests(connection, [KEY], "mine", 60, time.time())
-            transcodings.fall_back(connection, KEY, time.time() + 3600, time.time())
+            transcodings.fall_back(connection, KEY, time.time())
         transcoding._door.breaker = down = Breaker(THRESHOLD, time.time() - 1)
         await transcoding._post(host, key, attempt, "mine")
         assert (transcoding._door.breaker, oss.asked) == (down, Counter())
@@ -239,7 +239,7 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(opening: 
         until = time.time() + 3600
 
         def falls_back() -> None:
-            commit(host.engine, transcodings.fall_back, KEY, until, time.time())
+            commit(host.engine, transcodings.fall_back, KEY, time.time())
 
         oss.meanwhile = falls_back
         await transcoding.request.fn([(1, "720P")])

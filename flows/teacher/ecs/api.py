@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
 from flows.teacher.http_requests import Refused, admit, body_of
-from flows.teacher.transcoding import DEADLINE_S, ecs_run, output_gone
+from flows.teacher.transcoding import ecs_run, output_gone
 from lectern.db import bookings, events, transcodings
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
@@ -245,7 +245,7 @@ def _begin(
         return _Found(200, {"rendition": name, "status": row.state, "url": row.url})
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
-            transcodings.fall_back(connection, key, now + DEADLINE_S, now)
+            transcodings.fall_back(connection, key, now)
             _note(connection, host, name, Text("taken over from the OSS"), now)
         run_id = next(iter(transcodings.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)

@@ -22,7 +22,7 @@ from lectern.allowlist import Allowlist
 from lectern.db import bookings, events, outbox, transcodings
 from lectern.db.transcodings import BegunJob
 from lectern.decide import transcoding as decide
-from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
+from lectern.decide.transcoding import total_limit_s
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobOutcome, JobReport
@@ -475,7 +475,7 @@ def assign(
     now, settings = time.time(), host.settings
     known = hosts(settings)
     owners = sorted({job.owner for job in waiting})
-    transcodings.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
+    transcodings.kept_waiting(connection, owners, now + LEASE_S, now)
     facts = {row.name: row for row in transcodings.host_facts(connection, list(known))}
     assigned: dict[TranscodeJob, BegunJob | None] = {}
     starts, earlier = transcodings.first_starts(connection), math.inf

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.db.engine import put_row, rows_of
+from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution, check_move
@@ -48,9 +49,9 @@ def drop(connection: Connection, key: RenditionKey, why: str, now: float) -> Non
     _set(connection, renditions_among([key]), **ended, updated_at=now, attempts_today=videos.c.attempts_today - 1)
 
 
-def fall_back(connection: Connection, key: RenditionKey, deadline: float, now: float) -> None:
-    """Note that the ECS transcoder is to make the rendition, until *deadline*."""
-    anew = {**_NOT_BEGUN, "backend": Backend.ECS, "deadline": deadline, "updated_at": now}
+def fall_back(connection: Connection, key: RenditionKey, now: float) -> None:
+    """Note that the ECS transcoder is to make the rendition."""
+    anew = {**_NOT_BEGUN, "backend": Backend.ECS, "deadline": now + UNKNOWN_LIMIT_S, "updated_at": now}
     _set(connection, renditions_among([key]), **anew)
 
 
@@ -59,11 +60,11 @@ def requested(connection: Connection, key: RenditionKey, now: float) -> None:
     _set(connection, renditions_among([key]), requested_at=now)
 
 
-def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
+def retry(connection: Connection, keys: Iterable[RenditionKey], now: float) -> None:
     """Begin another attempt for failed or timed-out renditions, as a person wants it; the daily cap does not apply."""
     failed = renditions_among(keys) & videos.c.status.in_((RenditionState.FAILED, RenditionState.TIMED_OUT))
     values = {"status": RenditionState.TRANSCODING, "backend": Backend.ECS, "attempt": videos.c.attempt + 1}
-    _set(connection, failed, **values, **_NOT_BEGUN, deadline=deadline, updated_at=now)
+    _set(connection, failed, **values, **_NOT_BEGUN, deadline=now + UNKNOWN_LIMIT_S, updated_at=now)
 
 
 def among(connection: Connection, keys: Iterable[RenditionKey]) -> list[RenditionRow]:
@@ -301,12 +302,12 @@ def reported(connection: Connection, due: Sequence[RenditionRow], owner: str, **
     return still
 
 
-def kept_waiting(connection: Connection, owners: Sequence[str], until: float, deadline: float) -> None:
+def kept_waiting(connection: Connection, owners: Sequence[str], until: float, now: float) -> None:
     """Renew, until *until*, the leases of *owners* that wait for a host.
 
-    What waits for its turn is not late: once its deadline is RENEW_S before *deadline*, that is its deadline.
+    What waits for its turn is not late: its deadline is put off, again when RENEW_S of that have passed.
     """
-    mine = transcoding(Backend.ECS) & videos.c.owner.in_(owners)
+    mine, deadline = transcoding(Backend.ECS) & videos.c.owner.in_(owners), now + UNKNOWN_LIMIT_S
     _set(connection, mine, lease_until=until)
     waits = mine & to_be_made() & videos.c.begun_at.is_(None) & (videos.c.deadline < deadline - RENEW_S)
     _set(connection, waits, deadline=deadline)

@@ -89,8 +89,8 @@ def _names(after: Mapping[str, object]) -> tuple[str, ...]:
 def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes) -> None:
     if changes.begun:
         transcodings.begin(connection, changes.begun, changes.now)
-    for key, deadline in changes.fell_back_to_ecs:
-        transcodings.fall_back(connection, key, deadline, changes.now)
+    for key in changes.fell_back_to_ecs:
+        transcodings.fall_back(connection, key, changes.now)
     for streamer, class_id, parts in changes.sent:
         events.keep_parts(connection, class_id, parts, streamer)
     for story in changes.stories:
@@ -110,7 +110,7 @@ def lines(changes: Changes | StreamerChanges) -> list[str]:
     if isinstance(changes, Changes):
         found += [f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events]
         found += [f"{made.stem}: {made.backend} transcoding, attempt {made.attempt}" for made in changes.begun]
-        found += [f"{stem(*key)}: falls back to ECS" for key, _ in changes.fell_back_to_ecs]
+        found += [f"{stem(*key)}: falls back to ECS" for key in changes.fell_back_to_ecs]
         found += [f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories]
         found += [f"{class_id}: what {name} sent of it: {len(parts)} parts" for name, class_id, parts in changes.sent]
     else:

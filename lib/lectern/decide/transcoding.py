@@ -113,7 +113,8 @@ def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal[
 
 
 UNKNOWN_LIMIT_S = 3600.0
-"""Seconds that an ECS attempt may take at most as long as its recording's duration is unknown."""
+"""Seconds that an ECS attempt may take at most as long as its recording's duration is unknown, and within which a run
+must take it up; that deadline is renewed while it waits for a host."""
 
 
 def total_limit_s(duration_s: float | None) -> float:
@@ -169,7 +170,7 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
         case Outcome.TIME_OUT if row is not None:
             give_up(changes, result.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
         case Outcome.FALL_BACK:
-            changes.fell_back_to_ecs.append((result.key, changes.now + UNKNOWN_LIMIT_S))
+            changes.fell_back_to_ecs.append(result.key)
         case Outcome.ALARM:
             _unknown(changes, result, waiters.listed)
     detail = Text("{backend}: {outcome}. {why}", backend=result.type or "?", outcome=what, why=why)
@@ -186,7 +187,7 @@ def expire(changes: Changes, late: RenditionRow, url: str | None, waiters: Waite
         case Overdue.SUCCEED:
             succeed(changes, late.key, url or "", waiters, loads)
         case Overdue.FALL_BACK:
-            changes.fell_back_to_ecs.append((late.key, changes.now + UNKNOWN_LIMIT_S))
+            changes.fell_back_to_ecs.append(late.key)
         case Overdue.TIME_OUT:
             why = Text("no result of the old transcoding in time")
             if late.backend:

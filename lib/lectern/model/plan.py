@@ -140,7 +140,7 @@ class Changes(Decided[TeacherSettings]):
     booked: dict[str, Booking] = field(default_factory=dict)  # new bookings
     revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the known revisions, by class
     begun: list[Attempt] = field(default_factory=list)
-    fell_back_to_ecs: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
+    fell_back_to_ecs: list[RenditionKey] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)  # classes that are taken from their streamers
     sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
     stories: list[list[EventView]] = field(default_factory=list)  # what happened to a class on its streamer
