@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,98 +60,6 @@ class WorkerContext:
         return self._trusted
 
 
-class Connection:
-    """Calls *went* with a session that is new or has advanced, and *broke* with the reason when it has ended."""
-
-    def __init__(
-        self, url: str, context: WorkerContext, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
-    ) -> None:
-        self.session: Session | None = None
-        self._url, self._target = url, target(url)
-        self._context, self._went, self._broke = context, went, broke
-        self._key, self._login = "", ""
-        self._connecting: asyncio.Task[None] | None = None
-        self._wanted: tuple[ScheduledClass, int, Callable[[], dict[str, Any]]]
-
-    @property
-    def number(self) -> int:
-        """The number of the session, 0 if there is none."""
-        return int(self._key.partition("\n")[0]) if self.session is not None else 0
-
-    @property
-    def is_connecting(self) -> bool:
-        """Whether an attempt to connect is under way; raises the unexpected error of the last attempt, if any."""
-        if self._connecting is not None and self._connecting.done():
-            task, self._connecting = self._connecting, None
-            task.result()
-        return self._connecting is not None
-
-    def connect(self, lesson: ScheduledClass, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
-        """Begin to connect; the kernel is to queue about *buffer_bytes* for the connection.
-
-        *notes* returns what the session's journal must keep besides the session's own state.
-        """
-        self._login, self._wanted = "", (lesson, buffer_bytes, notes)
-        self._connecting = asyncio.get_running_loop().create_task(self._connect())
-
-    def adopt(self, key: str, session: Session) -> None:
-        """Go on with a session: a new one, or that of a worker that died."""
-        self._key, self.session = key, session
-        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
-
-    def end(self, *, politely: bool) -> None:
-        """Give up the attempt to connect, or the session; *politely* says goodbye to the server first."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        session, self.session = self.session, None
-        if session is not None:
-            asyncio.get_running_loop().remove_reader(session.connection)
-            session.close(politely=politely)
-            self._context.drop(self._key)
-
-    async def _connect(self) -> None:
-        lesson, buffer_bytes, notes = self._wanted
-        try:
-            trusted = self._context.trusted if self._target.secure else None
-            connection = await net.connect(self._target, buffer_bytes, trusted, lesson.networks)
-        except (OSError, ValueError) as error:
-            self._connecting = None
-            self._broke(net.words(error), Now.read())
-            return
-        self._connecting = None
-        session = Session(self._target, connection, notes, self._login)
-        self.adopt(f"{time.monotonic_ns()}\n{lesson.class_id}\n{self._url}", session)
-        self._context.keep(self._key, session)
-        with suppress(Broken):  # the next tick finds the session broken, too
-            self._went(session, Now.read())
-
-    def _readable(self, session: Session) -> None:
-        if session is not self.session:
-            return
-        now, before = Now.read(), session.step
-        self._context.handle(self.number)
-        try:
-            with Isolated(Broken) as isolated:  # one server's answers must not spin the loop of all classes
-                if session.receive():  # TLS has more of it, of which the loop cannot know
-                    asyncio.get_running_loop().call_soon(self._readable, session)
-                if session.step is not before:
-                    self._went(session, now)
-                elif session.step is not Step.LIVE:
-                    session.flush()
-            if isolated.fault:
-                self._broke(isolated.fault, now)
-        except Broken as error:
-            if error.login is None:
-                self._broke(str(error), now)
-            else:  # the next connection carries it; all of them are one try
-                self.end(politely=True)
-                self._login = error.login
-                self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        finally:
-            self._context.handle(0)
-
-
 FIRST_S, LAST_S = 0.1, 5.0
 
 
@@ -204,7 +111,9 @@ class ClassPublisher:
         self.behind_s = 0.0
         self.number, self._context, self._tell = number, context, tell
         self.feed = Source(lesson.files, context.pool, self._feed_tells)
-        self._line = Connection(self.url, context, self._went, self.broke_off)
+        self._session: Session | None = None
+        self._key = ""
+        self._connecting: asyncio.Task[None] | None = None
         self._opened = False
         self._zero: float | None = None
         self._base_ms = 0  # the position in the class at which the session's own time begins
@@ -237,9 +146,9 @@ class ClassPublisher:
         if not self._opened:
             self._opened = True
             self.feed.open(max(0.0, position_ms))
-        self._context.handle(self._line.number)
+        self._context.handle(self._session_number)
         self.feed.look(now.mono, position_ms)
-        if self.feed.over and (self._line.session is None or self._line.session.is_clear):
+        if self.feed.over and (self._session is None or self._session.is_clear):
             return sentence("its recording is over")
         try:
             self._step(now, position_ms)
@@ -285,18 +194,74 @@ class ClassPublisher:
         # Whatever raised an error until here, this push is as before, and makes a session of its own.
         self._zero, self._base_ms, self.as_run = zero, base_ms, as_run
         self._opened, self.state = True, "on_air"
-        self._line.adopt(key, session)
+        self._attach(key, session)
+
+    # -- its session ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _session_number(self) -> int:
+        """The number of the session, 0 if there is none."""
+        return int(self._key.partition("\n")[0]) if self._session is not None else 0
+
+    def _connect(self, login: str = "") -> None:
+        self._connecting = asyncio.get_running_loop().create_task(self._connected(login))
+
+    async def _connected(self, login: str) -> None:
+        """Connect, with the *login* for which the server asked, if any, and begin a session."""
+        lesson = self.lesson
+        with Isolated() as isolated:
+            buffer_bytes = self.feed.bytes_a_second(lesson.duration_s or lesson.end - lesson.start)
+            trusted = self._context.trusted if self.target.secure else None
+            connection = await net.connect(self.target, buffer_bytes, trusted, lesson.networks)
+            session = Session(self.target, connection, self._notes, login)
+            self._attach(f"{time.monotonic_ns()}\n{lesson.class_id}\n{self.url}", session)
+            self._context.keep(self._key, session)
+            if not login:  # with it, the session goes on for which the server asked for it
+                self.as_run.begin()
+            session.flush()
+        self._connecting = None
+        if isolated.error is not None:
+            is_known = isinstance(isolated.error, (OSError, ValueError, Broken))
+            self.broke_off(net.words(isolated.error) if is_known else isolated.fault, Now.read())
+
+    def _attach(self, key: str, session: Session) -> None:
+        """Go on with a session: a new one, or that of a worker that died."""
+        self._key, self._session = key, session
+        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
+
+    def _readable(self, session: Session) -> None:
+        if session is not self._session:
+            return
+        now, before = Now.read(), session.step
+        self._context.handle(self._session_number)
+        try:
+            with Isolated(Broken) as isolated:  # one server's answers must not spin the loop of all classes
+                if session.receive():  # TLS has more of it, of which the loop cannot know
+                    asyncio.get_running_loop().call_soon(self._readable, session)
+                if session.step is not before:
+                    self._went(session, now)
+                elif session.step is not Step.LIVE:
+                    session.flush()
+            if isolated.fault:
+                self.broke_off(isolated.fault, now)
+        except Broken as error:
+            if error.login is None:
+                self.broke_off(str(error), now)
+            else:  # the next connection carries it; all of them are one try
+                self._end_session(politely=True)
+                self._connect(error.login)
+        finally:
+            self._context.handle(0)
 
     # -- what is due ---------------------------------------------------------------------------------------------------
 
     def _step(self, now: Now, position_ms: float) -> None:
-        session = self._line.session
+        session = self._session
         if session is None:
             may_connect = self.feed.has_media or position_ms < 0
-            if not self._line.is_connecting and self.backoff.is_due(now.mono) and may_connect:
+            if self._connecting is None and self.backoff.is_due(now.mono) and may_connect:
                 self.state = "connecting" if self.state == "waiting" else self.state
-                length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
-                self._line.connect(self.lesson, self.feed.bytes_a_second(length_s), self._notes)
+                self._connect()
             return
         if now.mono - self._watched_at > _WATCH_S:
             self._watched_at = now.mono
@@ -320,7 +285,7 @@ class ClassPublisher:
             self.state = "trying"
 
     def _went(self, session: Session, now: Now) -> None:
-        """Do what follows when a session is new or has advanced. Raises Broken."""
+        """Do what follows when a session has advanced. Raises Broken."""
         if session.step is Step.LIVE:
             position_ms = self.position_ms(now)
             self._base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
@@ -328,10 +293,6 @@ class ClassPublisher:
             session.went_live()
             self._pump(session, now, position_ms)
             return
-        if session.step is Step.SHAKING:
-            self._zero = None
-            if not session.login:  # with it, the session goes on for which the server asked for it
-                self.as_run.begin()
         session.flush()
         if session.step is Step.READY:
             self.say("connected", now, session=self.as_run.sessions)
@@ -401,8 +362,16 @@ class ClassPublisher:
         self.backoff.reset()
 
     def _end_session(self, *, politely: bool) -> None:
+        """End the session, or the attempt to connect; *politely* says goodbye to the server first."""
         self.as_run.close()
-        self._line.end(politely=politely)
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        session, self._session = self._session, None
+        if session is not None:
+            asyncio.get_running_loop().remove_reader(session.connection)
+            session.close(politely=politely)
+            self._context.drop(self._key)
         self._zero = None
 
     def _feed_tells(self, event: str, why: str) -> None:
@@ -413,8 +382,8 @@ class ClassPublisher:
             self.say("slate", now, why=why, slate=slate, wants_file=self.feed.wants_file)
         else:
             self.say("back", now, why=why, position_s=round(self.position_ms(now) / 1000, 3))
-        if self._line.session is not None:
-            self._line.session.note()
+        if self._session is not None:
+            self._session.note()
 
     def _notes(self) -> dict[str, Any]:
         return {"zero": self._zero, "base_ms": self._base_ms, "feed": self.feed.muxer.save(), **self.as_run.save()}

@@ -168,7 +168,6 @@ class Session:
         journal: Journal | None = None,
     ) -> None:
         self.publisher = PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8), login)
-        self.login = login
         self.connection = connection
         self.journal = journal
         self.written = 0
