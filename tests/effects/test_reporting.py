@@ -29,6 +29,7 @@ from lectern.model.facts import AsRun, Event, Order
 from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import journal, videos
 from lectern.model.views import Booked, EventView
+from lectern.playout.as_run import AiredClass
 from lectern.playout.as_run import AsRunRows as Sending
 from lectern.playout.kernel import Now
 from lectern.playout.publisher import ClassPublisher, WorkerContext
@@ -53,7 +54,8 @@ def keep(connection: Connection, class_id: str, parts: list[AsRun], why: str, in
 
 def pushed(chance: random.Random) -> tuple[list[AsRun], dict[str, float]]:
     """A class whose push is cut and whose slate is sent at random; and what its receiver counts in the meantime."""
-    rows, received = Sending(), {"recording": 0.0, "slate": 0.0}
+    kept, received = list[dict[str, Any]](), {"recording": 0.0, "slate": 0.0}
+    rows = Sending(kept, 0)
     session, source, silent_until, last, offset = 1, "recording", START + chance.choice([0, 0, 0.4, 3.0]), None, 0
     for tick in range(int(LENGTH_S / TICK_S) + 1):
         now = START + tick * TICK_S
@@ -70,7 +72,7 @@ def pushed(chance: random.Random) -> tuple[list[AsRun], dict[str, float]]:
         offset, last = offset + 1000, now
         row = {"url": 0, "session": session, "source": source, "from": now, "to": now, "position_s": now - START}
         rows.note({**row, "bytes": 1000}, now - START, offset)
-    return as_run(rows.rows), received
+    return as_run(kept), received
 
 
 def test_the_sums_of_a_thousand_classes_are_those_of_their_receivers(teacher_engine: Engine) -> None:
@@ -133,7 +135,7 @@ def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_say
     fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}
     with ThreadPoolExecutor(1) as pool:
         context = WorkerContext(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
-        push = ClassPublisher(lesson({**fields, "end": START + LENGTH_S}), 0, context, lambda *_, **__: None)
+        push = ClassPublisher(AiredClass(lesson({**fields, "end": START + LENGTH_S})), 0, context)
         push.feed.over = True
         why = push.tick(Now(0.0, START + 40))
         push.end()

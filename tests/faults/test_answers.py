@@ -36,7 +36,7 @@ from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import orders
 from lectern.playout import as_run, schedule, timetable
-from lectern.playout.as_run import AsRunRows
+from lectern.playout.as_run import AiredClass, AsRunRows
 from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
@@ -78,18 +78,18 @@ class Push:
     why: str | None = None
     behind_s = 0.0
 
-    def __init__(self, its: timetable.ScheduledClass, number: int, context: Any, tell: Any) -> None:
-        self.lesson, self.number, self.url, self.state = its, number, its.push_urls[number], "waiting"
-        self.as_run, self.backoff = AsRunRows(), SimpleNamespace(failures=0)
+    def __init__(self, entry: AiredClass, number: int, context: Any) -> None:
+        self.entry, self.number, self.url, self.state = entry, number, entry.lesson.push_urls[number], "waiting"
+        self.as_run, self.backoff = AsRunRows(entry.as_run, number), SimpleNamespace(failures=0)
         self.feed = SimpleNamespace(lost=None, wants_file=False, muxer=SimpleNamespace(last_ms=0.0))
-        self._context, self._tell, self._reached = context, tell, 0.0
+        self._context, self._reached = context, 0.0
 
     @property
     def is_begun(self) -> bool:
         return self.state == "on_air"
 
     def tick(self, now: Now) -> str | None:
-        its = self.lesson
+        its = self.entry.lesson
         if not self._context.is_held and its.start <= now.wall < its.end:
             self.state = "no_lease"
             self.as_run.close()
@@ -99,21 +99,22 @@ class Push:
             elif now.wall < its.end:
                 self.as_run.begin()
                 self.state, self._reached = "on_air", now.wall
-                place = {"position_s": now.wall - its.start, "session": self.as_run.sessions}
-                self._tell("on_air", at=now.wall, url=self.number, first_byte_at=now.wall, **place)
+                place = {"position_s": now.wall - its.start, "session": self.as_run.sessions, "url": self.number}
+                event = {"event": "on_air", "class_id": its.class_id, "at": now.wall, "first_byte_at": now.wall}
+                self._context.tell({**event, **place})
             if now.wall >= its.end:
                 return "its end has come"
         return None
 
     def _send(self, until: float) -> None:
-        its, begins = self.lesson, self._reached
+        its, begins = self.entry.lesson, self._reached
         row = {"url": self.number, "session": self.as_run.sessions, "source": "recording", "from": begins, "to": until}
         self.as_run.note({**row, "position_s": begins - its.start, "bytes": 1}, until - its.start, self.as_run.bytes)
         self._reached = until
         self._context.receiver(self.url, begins, until)
 
-    def change(self, its: timetable.ScheduledClass, _now: Now) -> None:
-        self.lesson = its
+    def change(self, _now: Now) -> None:
+        """Nothing more: it goes by the class as it is."""
 
     def end(self) -> None:
         self.as_run.close()
@@ -133,7 +134,7 @@ class Playout:
     def start(self) -> None:
         """Start a worker as the holder does: it goes on by what lies on the disk."""
         worker, nothing = Worker.__new__(Worker), hosts.NOBODY
-        worker.context = WorkerContext(pool=nothing, tell=worker._tell, keep=nothing, drop=nothing)
+        worker.context = WorkerContext(pool=nothing, tell=self._tell, keep=nothing, drop=nothing)
         worker.context.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
         worker.schedule, worker.path, self.events = Schedule(worker.context), self.path, []
         worker.aired = AiredFile(self.path.with_name(as_run.AIRED), worker.schedule)
@@ -141,12 +142,14 @@ class Playout:
         worker.shared = SimpleNamespace(held=lambda: self.is_held, tick=int, lease_until=0.0)  # type: ignore[assignment]
         worker.pipe = SimpleNamespace(flush=int)  # type: ignore[assignment]
         worker.terms = SimpleNamespace(holder=1)  # type: ignore[assignment]
-        worker._control = SimpleNamespace(tell=self.events.append)  # type: ignore[assignment]
         worker._was_held, worker.upgrading, worker.taken_over, worker._taking = False, None, None, None
         worker.since, worker.lateness = time.time(), {}
         for _ in worker._begin(set())():
             pass
         self.worker, self.is_deaf = worker, False
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
 
     async def tick(self) -> None:
         """Do what is due now, and write it down."""

@@ -139,19 +139,19 @@ def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tm
 
 def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_long_before() -> None:
     """Else seconds that were sent are missing from the as-run if the next worker begins another row."""
-    first = AsRunRows()
+    first = AsRunRows([], 0)
     first.begin()
     row = {"url": 0, "session": 1, "source": "recording", "from": 100.0, "to": 100.0, "position_s": 2.0, "bytes": 50}
     first.note(row, 2.0, 950)
-    saved = first.save()
-    then = AsRunRows()
-    then.resume(saved)
-    then.reach("recording", 8.5, 2950, 106.5)
+    rows = [{**row, "to": 101.0, "open": False}]  # as it was written down last
+    then = AsRunRows(rows, 0)
+    then.resume(first.save(), "recording", 8.5, 2950, 106.5)
+    then.go_on()
     then.close()
-    (found,) = then.rows
+    (found,) = rows
     assert (found["to"], found["sent_s"], found["bytes"]) == (106.5, 6.5, 2050)
-    then.reach("recording", 9.0, 3000, 107.0)
-    assert then.rows[0]["to"] == 106.5, "a row that is closed ended there"
+    then.resume(then.save(), "recording", 9.0, 3000, 107.0)
+    assert found["to"] == 106.5, "a row that is closed ended there"
 
 
 def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_knew() -> None:

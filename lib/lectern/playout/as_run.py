@@ -20,13 +20,15 @@ Row = dict[str, Any]
 
 
 class AsRunRows:
-    """The rows of one push; the last row is open while media are sent."""
+    """The rows of the push number *url*, among the *rows* of its class; its last one is open while media are sent."""
 
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.sessions = self.bytes = 0
+    def __init__(self, rows: list[Row], url: int) -> None:
+        self.sessions = max((row["session"] for row in rows if row["url"] == url), default=0)
+        self.bytes = 0
         self.first_byte_at: float | None = None
         """When the first byte of any of its sessions was sent, in epoch seconds."""
+        self._rows = rows
+        self._last: Row | None = None
         self._offset = 0
         """Offset of the last row in the bytes of its session."""
         self._media_at: float | None = None
@@ -49,13 +51,13 @@ class AsRunRows:
         if self._media_at is None:
             self._media_at = time.monotonic()
             self.first_byte_at = self.first_byte_at or time.time()
-        last = self.rows[-1] if self.rows else None
+        last = self._last
         same = ("url", "session", "source")
         is_new = last is None or not last["open"] or any(last[name] != row[name] for name in same)
         if last is None or is_new:
             self.close()
-            last = {**row, "sent_s": 0.0, "open": True}
-            self.rows.append(last)
+            self._last = last = {**row, "sent_s": 0.0, "open": True}
+            self._rows.append(last)
             self._offset = offset - row["bytes"]
         last["to"] = row["to"]
         last["bytes"] = offset - self._offset
@@ -68,26 +70,31 @@ class AsRunRows:
             "session": self.sessions,
             "media_at": self._media_at,
             "first_byte_at": self.first_byte_at,
-            "row": self.rows[-1] if self.rows else None,
+            "row": self._last,
             "row_offset": self._offset,
         }
 
-    def resume(self, saved: dict[str, Any]) -> None:
-        """Restore what the worker before has saved."""
-        self.sessions, self._media_at, self.first_byte_at = saved["session"], saved["media_at"], saved["first_byte_at"]
-        self.rows, self._offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
+    def resume(self, saved: dict[str, Any], source: str, last_s: float, offset: int, at: float) -> None:
+        """Restore what the worker before has saved, and add what it sent after that, for `go_on`.
 
-    def reach(self, source: str, last_s: float, offset: int, at: float) -> None:
-        """Add what a dead worker sent after it saved the row: until *at* (epoch seconds); the rest is as in `note`."""
-        if self.rows and self.rows[-1]["open"] and self.rows[-1]["source"] == source:
-            last = self.rows[-1]
+        It sent until *at* (epoch seconds); the rest is as in `note`.
+        """
+        self.sessions, self._media_at, self.first_byte_at = saved["session"], saved["media_at"], saved["first_byte_at"]
+        self._last, self._offset = saved["row"], saved["row_offset"]
+        if (last := self._last) is not None and last["open"] and last["source"] == source:
             last["to"], last["bytes"] = max(at, last["to"]), offset - self._offset
             last["sent_s"] = round(max(last["sent_s"], last_s - last["position_s"]), 3)
 
+    def go_on(self) -> None:
+        """Put the resumed row in the place of what was written down of it earlier."""
+        if (last := self._last) is not None:
+            begin = last["url"], last["from"]
+            self._rows[:] = [*(row for row in self._rows if (row["url"], row["from"]) != begin), last]
+
     def close(self) -> None:
         """Close the open row: nothing is being sent any more."""
-        if self.rows:
-            self.rows[-1]["open"] = False
+        if self._last is not None:
+            self._last["open"] = False
 
 
 def covered(rows: list[Row], start: float, end: float) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lectern.playout import net
-from lectern.playout.as_run import AsRunRows
+from lectern.playout.as_run import AiredClass, AsRunRows
 from lectern.playout.kernel import Isolated, Now
 from lectern.playout.muxer import BATCH_BYTES, NAMES
 from lectern.playout.rtmp import target
@@ -19,7 +19,6 @@ from lectern.playout.rtmp.publish import Step
 from lectern.playout.sentences import sentence
 from lectern.playout.session import Broken, Journal, Mark, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
-from lectern.playout.timetable import ScheduledClass
 
 
 @dataclass
@@ -100,17 +99,17 @@ _WATCH_S = 1.0
 class ClassPublisher:
     """Sends one class to one URL. `tick` does what is due and never waits."""
 
-    def __init__(self, lesson: ScheduledClass, number: int, context: WorkerContext, tell: Callable[..., None]) -> None:
-        self.lesson = lesson
-        self.url = lesson.push_urls[number]
+    def __init__(self, entry: AiredClass, number: int, context: WorkerContext) -> None:
+        self.entry = entry
+        self.url = entry.lesson.push_urls[number]
         self.target = target(self.url)
         self.state = "waiting"
         self.why: str | None = None
         self.backoff = Backoff(context.chance)
-        self.as_run = AsRunRows()
+        self.as_run = AsRunRows(entry.as_run, number)
         self.behind_s = 0.0
-        self.number, self._context, self._tell = number, context, tell
-        self.feed = Source(lesson.files, context.pool, self._feed_tells)
+        self.number, self._context = number, context
+        self.feed = Source(entry.lesson.files, context.pool, self._feed_tells)
         self._session: Session | None = None
         self._key = ""
         self._connecting: asyncio.Task[None] | None = None
@@ -129,14 +128,14 @@ class ClassPublisher:
         """Position of the class by the clock: the wall clock until a session publishes, then time.monotonic."""
         if self._zero is not None:
             return (now.mono - self._zero) * 1000
-        return (now.wall - self.lesson.start) * 1000
+        return (now.wall - self.entry.lesson.start) * 1000
 
     def tick(self, now: Now) -> str | None:
         """Do what is due; returns the reason once the push is over, else None."""
         if now.mono < self._rests_until and self._context.is_held:
             return None
         position_ms = self.position_ms(now)
-        if position_ms >= (self.lesson.end - self.lesson.start) * 1000:
+        if position_ms >= (self.entry.lesson.end - self.entry.lesson.start) * 1000:
             return sentence("its end has come")
         if position_ms < -self._lead_s * 1000:
             return None
@@ -167,11 +166,10 @@ class ClassPublisher:
             "broke_off", now, session=self.as_run.sessions, why=why, was_on_air=was_on_air, retry_in_s=round(pause_s, 3)
         )
 
-    def change(self, lesson: ScheduledClass, now: Now) -> None:
-        """Take over another end or other files."""
-        self.lesson = lesson
-        if self.feed.files != lesson.files:
-            self.feed.replace(lesson.files, self.position_ms(now))
+    def change(self, now: Now) -> None:
+        """Take over the files of the class, which has changed."""
+        if self.feed.files != self.entry.lesson.files:
+            self.feed.replace(self.entry.lesson.files, self.position_ms(now))
 
     def end(self, *, politely: bool = True) -> None:
         """Stop the push for good."""
@@ -181,18 +179,20 @@ class ClassPublisher:
 
     def say(self, event: str, now: Now, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
         """Report an event of this push."""
-        self._tell(event, at=now.wall, url=self.number, **more)
+        where = {"class_id": self.entry.lesson.class_id, "at": now.wall, "url": self.number}
+        self._context.tell({"event": event, **where, **more})
 
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
         """Go on with the session of a dead worker; raises Broken if that is impossible."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
-        zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRunRows()
-        as_run.resume(saved)
-        as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
+        zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRunRows(self.entry.as_run, self.number)
+        sent_at = now.wall - (now.mono - mark.sent_at)
+        as_run.resume(saved, NAMES[mark.source], mark.last_ms / 1000, session.offset, sent_at)
         session.flush()
         self.feed.resume(mark, saved["feed"], (now.mono - zero) * 1000)
         # Whatever raised an error until here, this push is as before, and makes a session of its own.
         self._zero, self._base_ms, self.as_run = zero, base_ms, as_run
+        as_run.go_on()
         self._opened, self.state = True, "on_air"
         self._attach(key, session)
 
@@ -208,7 +208,7 @@ class ClassPublisher:
 
     async def _connected(self, login: str) -> None:
         """Connect, with the *login* for which the server asked, if any, and begin a session."""
-        lesson = self.lesson
+        lesson = self.entry.lesson
         with Isolated() as isolated:
             buffer_bytes = self.feed.bytes_a_second(lesson.duration_s or lesson.end - lesson.start)
             trusted = self._context.trusted if self.target.secure else None
@@ -275,10 +275,10 @@ class ClassPublisher:
 
     def _publish(self, session: Session, now: Now) -> None:
         """Publish at the class's start, or at once if that is over: after a cut, no tick makes the gap longer."""
-        if now.wall < self.lesson.start:
+        if now.wall < self.entry.lesson.start:
             return
         if self.feed.muxer.demuxer is not None:
-            self._zero = now.mono - (now.wall - self.lesson.start)
+            self._zero = now.mono - (now.wall - self.entry.lesson.start)
             session.publish()
         elif self.feed.has_nothing:
             self._end_session(politely=True)  # before the server ends it, and is blamed

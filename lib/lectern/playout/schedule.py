@@ -36,7 +36,6 @@ class ClassPlayer:
         self._is_made = False  # a class far ahead has no pushes yet: there may be thousands
         for row in entry.as_run:
             row["open"] = False
-        self._earlier: list[dict[str, Any]] = list(entry.as_run)
 
     @property
     def class_id(self) -> str:
@@ -48,11 +47,6 @@ class ClassPlayer:
         """The pushes, by URL."""
         self._make()
         return self._pushes
-
-    @property
-    def row_count(self) -> int:
-        """Number of rows that the as-run has now."""
-        return len(self._earlier) + sum(len(push.as_run.rows) for push in self._pushes.values())
 
     @property
     def state(self) -> str:
@@ -99,11 +93,9 @@ class ClassPlayer:
         for url in [
             known_url for known_url, push in self._pushes.items() if known_url not in keep or push.state == "ended"
         ]:
-            push = self._pushes.pop(url)
-            push.end()
-            self._earlier += push.as_run.rows
+            self._pushes.pop(url).end()
         for push in self._pushes.values():
-            push.change(lesson, now)
+            push.change(now)
 
     def end(self, why: str, now: Now) -> None:
         """End the class: stop its pushes, and report what was sent."""
@@ -112,26 +104,16 @@ class ClassPlayer:
                 push.end()
         self.entry.ended = why
         self.write_down()
-        summary = {name: self.sums(now)[name] for name in ("sent_s", "gap_s", "slate_s", "sessions")}
         was = self.entry.lesson
         lesson = {"start": was.start, "end": was.end, "file": was.file, "push_urls": list(was.push_urls)}
-        self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **lesson, **summary)
-
-    def reopen(self, push: ClassPublisher) -> None:
-        """Remove the rows that *push* has resumed from those of earlier sessions, because its session goes on."""
-        for row in push.as_run.rows:
-            begin = (row["url"], row["from"])
-            self._earlier = [earlier for earlier in self._earlier if (earlier["url"], earlier["from"]) != begin]
+        event = {"event": "ended", "class_id": self.class_id, "at": now.wall, "why": why}
+        self._context.tell({**event, "as_run": list(self.entry.as_run), **lesson, **self.sums(now)})
 
     def write_down(self) -> None:
         """Update the entry with what was sent so far."""
-        rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.as_run.rows)]
-        self.entry.as_run = sorted(rows, key=lambda row: float(row["from"]))
-        firsts = (push.as_run.first_byte_at for push in self._pushes.values())
-        began = [first_at for first_at in firsts if first_at is not None]
-        self.entry.first_byte_at = min(
-            [*began, *([self.entry.first_byte_at] if self.entry.first_byte_at else [])], default=None
-        )
+        self.entry.as_run.sort(key=lambda row: float(row["from"]))
+        firsts = [self.entry.first_byte_at, *(push.as_run.first_byte_at for push in self._pushes.values())]
+        self.entry.first_byte_at = min(filter(None, firsts), default=None)
 
     def sums(self, now: Now) -> dict[str, Any]:
         """Seconds of the class in which the recording, the slate or nothing was sent, and its number of sessions."""
@@ -191,13 +173,8 @@ class ClassPlayer:
         self._is_made = True
         for number, url in enumerate(lesson.push_urls):
             if url not in self._pushes:
-                push = ClassPublisher(lesson, number, self._context, self._tell)
-                push.as_run.sessions = max((row["session"] for row in self._earlier if row["url"] == number), default=0)
-                self._pushes[url] = push
+                self._pushes[url] = ClassPublisher(self.entry, number, self._context)
             self._pushes[url].number = number
-
-    def _tell(self, event: str, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
-        self._context.tell({"event": event, "class_id": self.class_id, **more})
 
 
 SOON_S = 5.0
@@ -316,7 +293,7 @@ class Schedule:
         self.refused.pop(class_id, None)
         airing = self.airings.get(class_id)
         if airing is None or airing.entry.ended == CANCELLED:  # and is booked anew: perhaps nobody has heard its end
-            sent = (airing.entry.as_run, None, airing.entry.first_byte_at) if airing is not None else ()
+            sent = (list(airing.entry.as_run), None, airing.entry.first_byte_at) if airing is not None else ()
             airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted, *sent), self._context)
             self.over.pop(class_id, None)
         if airing.entry.lesson != wanted:
@@ -423,7 +400,7 @@ class AiredFile:
         new = [
             player
             for player in schedule.active.values()
-            if player.row_count != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")
+            if len(player.entry.as_run) != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")
         ]
         new += [schedule.over[ended_id] for ended_id in schedule.over.keys() - self._over]
         gone = self._lines.keys() - schedule.airings.keys()
@@ -440,7 +417,7 @@ class AiredFile:
     def _encoded(self, new: list[ClassPlayer]) -> Iterator[None]:
         for player in new:
             player.write_down()
-            self._lines[player.class_id], self._rows[player.class_id] = player.entry.line(), player.row_count
+            self._lines[player.class_id], self._rows[player.class_id] = player.entry.line(), len(player.entry.as_run)
             if player.entry.ended is not None:
                 self._over.add(player.class_id)
             yield

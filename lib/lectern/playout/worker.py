@@ -95,9 +95,10 @@ class Worker:
         self.pipe = Pipe(socket.socket(fileno=terms.pipe))
         self.shared = Shared(terms.shared)
         self.path = terms.folder / timetable.NAME
+        self._control = Control(socket.socket(fileno=terms.listener), self.does)
         self.context = WorkerContext(
             pool=ThreadPoolExecutor(THREADS, "file"),
-            tell=self._tell,
+            tell=self._control.tell,
             keep=self._keep,
             drop=lambda key: self.pipe.say("over", key=key),
             handle=self.shared.handle,
@@ -110,7 +111,6 @@ class Worker:
         self.taken_over: dict[str, Any] | None = None
         self.upgrading: asyncio.Future[str] | None = None
         self._taking: asyncio.Task[None] | None = None
-        self._control: Control | None = None
         self._was_held = False
         self._gone = asyncio.Event()
 
@@ -145,7 +145,7 @@ class Worker:
         is_held = self.context.is_held = self.shared.held()
         self.schedule.tick(now)
         if self._was_held and not is_held:
-            self._tell({"event": "lease_over", "at": now.wall})
+            self.context.tell({"event": "lease_over", "at": now.wall})
         self._was_held = is_held
         self.shared.tick()
         self.pipe.flush()
@@ -189,7 +189,6 @@ class Worker:
             await in_slices(rest())
         if isolated.fault:
             say(f"not all that the worker before left is known: {isolated.fault}")
-        self._control = Control(socket.socket(fileno=self.terms.listener), self.does)
         await self._control.start()
         await self.aired.save_for_ever()
 
@@ -221,7 +220,6 @@ class Worker:
                 if airing is None or push is None or last is None or not self.shared.held():
                     raise Broken(sentence("its class is not aired any more"))
                 push.adopt(key, connection, kept_journal, now)
-                airing.reopen(push)
                 gap_s = max(gap_s, time.monotonic() - last[0].sent_at)
                 kept += 1
             if isolated.error is not None:
@@ -248,10 +246,6 @@ class Worker:
         for message, _ in messages:
             if message["say"] == "upgrade failed" and self.upgrading is not None and not self.upgrading.done():
                 self.upgrading.set_result(message["why"])
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        if self._control is not None:
-            self._control.tell(event)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
