@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 from lectern.playout import schedule, timetable
+from lectern.playout.as_run import AIRED, read_aired
 from lectern.playout.control_socket import write_timetable
 from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
-from lectern.playout.schedule import Schedule
+from lectern.playout.schedule import AiredFile, Schedule
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -131,6 +132,24 @@ def test_a_class_that_is_taken_out_on_air_ends_and_one_that_is_over_stays_known(
     assert worker.starts().keys() == {"over"}
     worker.take(fields("over", 300))
     assert worker.schedule.over == {}, "it was moved, and is aired again"
+
+
+async def test_a_class_that_is_booked_anew_goes_on_though_its_worker_dies_before_it_sends_again(worker: Worker) -> None:
+    """What is written down of it must not say that it was cancelled: the next worker goes by that."""
+    path = worker.path.with_name(AIRED)
+    aired = AiredFile(path, worker.schedule)
+    both, row = (fields("again", 0), fields("other", 0)), {"source": "recording", "to": NOW.wall, "position_s": 0.0}
+    for session, wanted in enumerate((both, both[1:], both), 1):
+        worker.take(*wanted)
+        worker.active_at(0)
+        for name in ("again", "other") if session == 1 else ("other",):
+            more = {"url": 0, "session": session, "from": NOW.wall + session, "sent_s": 0.0, "bytes": 1, "open": False}
+            worker.schedule.airings[name].entry.as_run.append({**row, **more})
+        await aired.save(everything=True)
+    following = Worker(path.parent, worker.schedule._context.pool)
+    entries, _ = read_aired(path)
+    following.schedule.begin(timetable.difference(following.path, ()), entries, (), NOW)
+    assert following.active_at(0) == {"again", "other"}
 
 
 def test_of_too_many_classes_the_first_are_aired(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

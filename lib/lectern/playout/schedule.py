@@ -369,9 +369,8 @@ class AiredFile:
     def __init__(self, path: Path, schedule: Schedule) -> None:
         self.saved = StateFile("what was aired", path, self._text, is_synced=True)
         self._schedule = schedule
-        self._lines: dict[str, str] = {}
-        self._rows: dict[str, int] = {}  # number of as-run rows when a class was last written
-        self._over: set[str] = set()  # classes whose last line is written
+        self._lines: dict[str, tuple[int, bool, str]] = {}
+        """The line of each class, after the number of its as-run rows, and whether the line says that it is over."""
         self._on_air_at = time.monotonic()  # when the rows of classes on air were last written
 
     def restore(self, lines: list[bytes]) -> Iterator[None]:
@@ -379,8 +378,7 @@ class AiredFile:
         for line in lines:
             aired = entry(line)
             if aired is not None:
-                self._lines[aired.lesson.class_id] = line.decode()
-                self._over.add(aired.lesson.class_id)
+                self._lines[aired.lesson.class_id] = len(aired.as_run), aired.ended is not None, line.decode()
                 self._schedule.ended(aired)
             yield
 
@@ -396,34 +394,30 @@ class AiredFile:
         schedule, now = self._schedule, time.monotonic()
         is_due = everything or now - self._on_air_at >= SAVE_EVERY_S
         self._on_air_at = now if is_due else self._on_air_at
-        self._over &= schedule.over.keys()
-        new = [
-            player
-            for player in schedule.active.values()
-            if len(player.entry.as_run) != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")
-        ]
-        new += [schedule.over[ended_id] for ended_id in schedule.over.keys() - self._over]
         gone = self._lines.keys() - schedule.airings.keys()
         for class_id in gone:
             del self._lines[class_id]
-            self._rows.pop(class_id, None)
-        await in_slices(self._encoded(new))
-        if new or gone or (is_due and self.saved.problem is not None):
+        is_new = False
+
+        def encoded() -> Iterator[None]:
+            nonlocal is_new
+            for class_id, player in (*schedule.active.items(), *schedule.over.items()):
+                known = len(player.entry.as_run), player.entry.ended is not None
+                if known != self._lines.get(class_id, (0, False))[:2] or (is_due and player.state == "on_air"):
+                    player.write_down()
+                    self._lines[class_id] = (*known, player.entry.line())
+                    is_new = True
+                yield
+
+        await in_slices(encoded())
+        if is_new or gone or (is_due and self.saved.problem is not None):
             self.saved.write()
         until = time.monotonic() + SLOW_S
         while everything and not self.saved.is_written and time.monotonic() < until:  # noqa: ASYNC110 (a thread's)
             await asyncio.sleep(_LOOK_S)
 
-    def _encoded(self, new: list[ClassPlayer]) -> Iterator[None]:
-        for player in new:
-            player.write_down()
-            self._lines[player.class_id], self._rows[player.class_id] = player.entry.line(), len(player.entry.as_run)
-            if player.entry.ended is not None:
-                self._over.add(player.class_id)
-            yield
-
     def _text(self) -> str:
-        lines = list(self._lines.items())
-        ended = [line for class_id, line in lines if class_id in self._over]
-        on_air = [line for class_id, line in lines if class_id not in self._over]
+        lines = list(self._lines.values())
+        ended = [line for _, is_over, line in lines if is_over]
+        on_air = [line for _, is_over, line in lines if not is_over]
         return "\n".join([json.dumps({"on_air": len(on_air)}), *on_air, *ended, ""])
