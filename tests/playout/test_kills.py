@@ -157,7 +157,7 @@ def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_
 def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_knew() -> None:
     """A ping may be answered, and so a batch be written down, while the disk is still asked for the recording."""
     mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 400, 400, 0, 0.0)
-    saved = {"file": 77, "headers": {"9": 13}}
+    saved = {"file": 77, "headers": {9: 13}}
     with ThreadPoolExecutor(1) as pool:
         is_open = threading.Event()
         pool.submit(is_open.wait)

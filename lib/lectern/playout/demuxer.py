@@ -52,7 +52,7 @@ class Opened:
     is_elsewhere: bool
 
 
-def fingerprint(identity: Identity | None) -> int:
+def fingerprint(identity: Identity) -> int:
     """A number that identifies a file."""
     return zlib.crc32(repr(identity).encode())
 
@@ -142,12 +142,14 @@ class Demuxer:
     ) -> None:
         self.fault: str | None = None
         self.ended = False
-        self.headers: dict[int, tuple[int, bytes]] = {}
+        self.headers = {kind: (begins, b"") for kind, begins in (at.headers or {}).items()}
+        """The headers in force, by their kinds: their offsets, and their bytes once the file is open."""
         self.metadata: bytes | None = None
         self.identity: Identity | None = None
-        self.fingerprint = fingerprint(None)
-        """A number that identifies the file."""
-        self.begins_ms = self.first = self.place = 0
+        self.fingerprint = at.file
+        """A number that identifies the file; until it is open, the file in which the worker before was."""
+        self.place = at.place or 0
+        self.begins_ms = self.first = 0
         self.is_elsewhere = False
         """Whether the byte to begin at was of another file."""
         self.last_ms = 0
@@ -162,7 +164,7 @@ class Demuxer:
         self._reading: Future[bytes] | None = None
         self._data, self._cursor, self._end_known = b"", 0, False
         self._block_bytes, self._asked_at = BLOCK_BYTES, 0.0
-        self._unwrap = flv.Unwrap()
+        self._unwrap = flv.Unwrap(at.wrap)
         self._next: Tag | None = None
 
     @property

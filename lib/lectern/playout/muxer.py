@@ -46,8 +46,6 @@ class Muxer:
         """Messages that wait, and must be sent together."""
         self._from_ms, self._awaits_key = 0, False
         self._sent: dict[int, bytes] = {}  # the last header or metadata of each kind that the session got
-        self._resumed: tuple[Place, dict[str, Any]] | None = None
-        """The place and notes of the worker before: all that is known until the file is open again."""
 
     def peek(self, position_ms: float) -> Item | None:
         """The next message to send if it is due, else None."""
@@ -122,20 +120,16 @@ class Muxer:
             missing = [kind for kind, body in needed.items() if self._sent.get(kind) != body]
             self.queue += [Item(kind, int(position_ms), needed[kind]) for kind in missing]
 
-    def resume(self, demuxer: Demuxer, mark: Mark, saved: dict[str, Any]) -> None:
+    def resume(self, demuxer: Demuxer, mark: Mark) -> None:
         """Go on after the batch of *mark*."""
         self.demuxer, self.source, self.shift_ms = demuxer, mark.source, mark.shift_ms
         self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
-        place = mark.source, mark.file, mark.place, mark.shift_ms, mark.from_ms, mark.awaits_key, mark.wrap
-        self._resumed = place, saved
 
     def place(self) -> Place:
         """The fields *source* to *wrap* of a journal's mark, for the next batch."""
         demuxer = self.demuxer
         if demuxer is None:  # nothing is sent now: the next worker begins at the clock's position
             return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
-        if demuxer.identity is None and self._resumed is not None:
-            return self._resumed[0]
         # The wrap may be one tag ahead of the place; that is near enough to know how often the 32 bits have wrapped.
         lies = self.shift_ms, self._from_ms, self._awaits_key
         return self.source, demuxer.fingerprint, demuxer.place, *lies, demuxer.wrap
@@ -143,10 +137,8 @@ class Muxer:
     def save(self) -> dict[str, Any]:
         """Which file is sent, and the offsets of its headers in force, for `resume`."""
         demuxer = self.demuxer
-        if demuxer is not None and demuxer.identity is None and self._resumed is not None:
-            return self._resumed[1]
         headers = {kind: begins for kind, (begins, _) in demuxer.headers.items()} if demuxer else {}
-        return {"file": demuxer.fingerprint if demuxer else 0, "headers": headers}
+        return {"file": demuxer.fingerprint if demuxer and demuxer.knows_headers else 0, "headers": headers}
 
 
 BATCH_BYTES = 128 * 1024

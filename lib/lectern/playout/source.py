@@ -79,7 +79,7 @@ class Source:
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
         at = Position(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
         path = self.files.slate if mark.source == SLATE and self.files.slate else self.files.recording
-        self.muxer.resume(Demuxer(path, path_of(path), self._pool, at), mark, saved)
+        self.muxer.resume(Demuxer(path, path_of(path), self._pool, at), mark)
         if mark.source == SLATE:
             self.lost = "was missing or broken"
 
