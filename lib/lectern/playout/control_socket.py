@@ -35,8 +35,7 @@ class Control:
     def __init__(self, listener: socket.socket, does: dict[str, Do]) -> None:
         self._listener, self._does = listener, does
         self._hearing: set[asyncio.StreamWriter] = set()
-        self._longest: dict[asyncio.StreamWriter, int] = {}  # bytes of the longest answer that may be unread
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.StreamWriter, int] = {}  # bytes of the longest answer that may be unread
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -50,18 +49,15 @@ class Control:
             self._write(client, line)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
+        self._clients[writer] = 0
         try:
             if len(self._clients) <= MAX_CLIENTS:
                 await self._converse(reader, writer)
         except (OSError, ValueError, asyncio.IncompleteReadError):
             pass  # the client has gone, or its line was too long: only its own connection ends
         finally:
-            self._clients.discard(task)
             self._hearing.discard(writer)
-            self._longest.pop(writer, None)
+            del self._clients[writer]
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +82,7 @@ class Control:
         line = _line(answer)
         self._write(writer, line)
         unread = writer.transport.get_write_buffer_size() > len(line)
-        self._longest[writer] = max(len(line), self._longest.get(writer, 0) if unread else 0)
+        self._clients[writer] = max(len(line), self._clients[writer] if unread else 0)
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         number: dict[str, Any] = {}
@@ -115,7 +111,7 @@ class Control:
         if transport.is_closing():
             self._hearing.discard(writer)  # the client has gone: asyncio warns of each further write
             return
-        if transport.get_write_buffer_size() > MAX_WAITING_BYTES + self._longest.get(writer, 0):
+        if transport.get_write_buffer_size() > MAX_WAITING_BYTES + self._clients[writer]:
             self._hearing.discard(writer)
             transport.abort()
             return

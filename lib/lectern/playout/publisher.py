@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lectern.playout import net
@@ -38,25 +39,20 @@ class WorkerContext:
     """Bytes of media that were sent since the worker began."""
     reconnects: int = 0
     chance: random.Random = field(default_factory=random.Random)
-    _trusted: ssl.SSLContext | None = None
 
-    @property
+    @cached_property
     def trusted(self) -> ssl.SSLContext:
         """Which certificates are trusted: those of the CA file if there is one, else those that the machine trusts.
 
         Raises OSError, in words, if the file cannot be read.
         """
-        if self._trusted is None:
-            try:
-                self._trusted = ssl.create_default_context(cafile=self.ca_file)
-            except OSError as error:
-                why = sentence("it holds none") if isinstance(error, ssl.SSLError) else error.strerror
-                raise OSError(
-                    sentence(
-                        "{ca_file}: the certificates to trust cannot be read: {why}", ca_file=self.ca_file, why=why
-                    )
-                ) from error
-        return self._trusted
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            why = sentence("it holds none") if isinstance(error, ssl.SSLError) else error.strerror
+            raise OSError(
+                sentence("{ca_file}: the certificates to trust cannot be read: {why}", ca_file=self.ca_file, why=why)
+            ) from error
 
 
 FIRST_S, LAST_S = 0.1, 5.0
@@ -182,8 +178,11 @@ class ClassPublisher:
         where = {"class_id": self.entry.lesson.class_id, "at": now.wall, "url": self.number}
         self._context.tell({"event": event, **where, **more})
 
-    def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
-        """Go on with the session of a dead worker; raises Broken if that is impossible."""
+    def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> float:
+        """Go on with the session of a dead worker; raises Broken if that is impossible.
+
+        Returns when that worker has sent last, by time.monotonic.
+        """
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
         zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRunRows(self.entry.as_run, self.number)
         sent_at = now.wall - (now.mono - mark.sent_at)
@@ -195,6 +194,7 @@ class ClassPublisher:
         as_run.go_on()
         self._opened, self.state = True, "on_air"
         self._attach(key, session)
+        return mark.sent_at
 
     # -- its session ---------------------------------------------------------------------------------------------------
 

@@ -216,11 +216,10 @@ class Worker:
             airing = self.schedule.airings.get(class_id)
             with Isolated() as isolated:  # another release's journal may be odd in any way
                 push = airing.pushes.get(url) if airing is not None else None
-                last = kept_journal.last()
-                if airing is None or push is None or last is None or not self.shared.held():
+                if push is None or not self.shared.held():
                     raise Broken(sentence("its class is not aired any more"))
-                push.adopt(key, connection, kept_journal, now)
-                gap_s = max(gap_s, time.monotonic() - last[0].sent_at)
+                sent_at = push.adopt(key, connection, kept_journal, now)
+                gap_s = max(gap_s, time.monotonic() - sent_at)
                 kept += 1
             if isolated.error is not None:
                 if not isinstance(isolated.error, Broken):
