@@ -19,7 +19,7 @@ MAX_WAITING_BYTES = 1024 * 1024
 """Unread bytes above which a client is disconnected, not counting one answer: a long status takes a while to read."""
 MAX_CLIENTS = 64
 AT_ONCE = 32
-"""Number of requests that one client may have at work at once: a lease waits for no other request."""
+"""Number of requests that one client may have at work at once."""
 
 
 class Lines(list[str]):
@@ -85,26 +85,20 @@ class Control:
         self._clients[writer] = max(len(line), self._clients[writer] if unread else 0)
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
-        number: dict[str, Any] = {}
-        answer: dict[str, Any] = {"ok": False}
-        try:
+        request: Any = None
+        with suppress(ValueError, RecursionError):
             request = json.loads(line)
-            if not isinstance(request, dict):
-                raise BadRequest("a request is a JSON object")
-            number = {"id": request["id"]} if "id" in request else {}
-            do = self._does.get(str(request.get("do")))
-            if do is None:
-                raise BadRequest(f"do: one of {', '.join(sorted(self._does))} is needed")
-            hears = {"hears": True} if request.get("do") == "hello" and request.get("events") else {}
-            with Isolated(BadRequest, ValueError, RecursionError) as isolated:
-                answer = {"ok": True, **await do(request), **hears}
-            if isolated.fault:  # one odd request must not end a connection that others wait on
-                answer = {"ok": False, "why": isolated.fault}
-        except BadRequest as error:
-            answer = {"ok": False, "why": str(error)}
-        except (ValueError, RecursionError):
-            answer = {"ok": False, "why": "a request is a JSON object"}
-        return {**number, **answer}
+        if not isinstance(request, dict):
+            return {"ok": False, "why": "a request is a JSON object"}
+        number = {"id": request["id"]} if "id" in request else {}
+        do = self._does.get(str(request.get("do")))
+        if do is None:
+            return {**number, "ok": False, "why": f"do: one of {', '.join(sorted(self._does))} is needed"}
+        hears = {"hears": True} if request.get("do") == "hello" and request.get("events") else {}
+        with Isolated() as isolated:  # one odd request must not end a connection that others wait on
+            return {**number, "ok": True, **await do(request), **hears}
+        why = str(isolated.error) if isinstance(isolated.error, BadRequest) else isolated.fault
+        return {**number, "ok": False, "why": why}
 
     def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:
         transport = writer.transport
@@ -170,7 +164,6 @@ class Client(AbstractAsyncContextManager["Client"]):
         self._waiting: deque[asyncio.Future[dict[str, Any] | None]] = deque()
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS)
         self._asking = asyncio.Semaphore(ON_THEIR_WAY)
-        self._is_over = False
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
@@ -198,7 +191,7 @@ class Client(AbstractAsyncContextManager["Client"]):
     async def ask(self, do: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
         """The answer to a request; raises RequestRefused, or PlayoutUnreachable: the connection has ended."""
         async with self._asking:
-            if self._is_over:
+            if self._reading.done():
                 raise PlayoutUnreachable(sentence("the playout's worker ended, or did not answer"))
             coming: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
             try:
@@ -234,7 +227,6 @@ class Client(AbstractAsyncContextManager["Client"]):
         except (OSError, ValueError):
             pass  # treated like the end of the connection
         finally:
-            self._is_over = True
             while self._waiting:
                 self._answer(None)
             if self._events.full():
