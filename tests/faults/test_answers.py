@@ -142,9 +142,9 @@ class Playout:
         worker.shared = SimpleNamespace(held=lambda: self.is_held, tick=int, lease_until=0.0)  # type: ignore[assignment]
         worker.pipe = SimpleNamespace(flush=int)  # type: ignore[assignment]
         worker.terms = SimpleNamespace(holder=1)  # type: ignore[assignment]
-        worker._was_held, worker.upgrading, worker.taken_over, worker._taking = False, None, None, None
+        worker.upgrading, worker.taken_over, worker._taking = None, None, None
         worker.since, worker.lateness = time.time(), {}
-        for _ in worker._begin(set())():
+        for _ in worker._begin(set()):
             pass
         self.worker, self.is_deaf = worker, False
 

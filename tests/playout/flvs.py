@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lectern.playout.rtmp import amf0
+from lectern.playout.timetable import ScheduledClass
 
 AVC_HEADER = b"\x17\x00\x00\x00\x00" + b"\x01\x64\x00\x1f\xff"
 AAC_HEADER = b"\xaf\x00\x12\x10"
@@ -88,3 +89,9 @@ def encode(path: Path, *arguments: str) -> Path:
     argv = ["ffmpeg", "-nostdin", "-v", "error", "-y", *arguments, "-f", "flv", str(path)]
     subprocess.run(argv, check=True, timeout=120)
     return path
+
+
+def aired_from(path: Path, *, slate: Path | None = None, duration_s: float | None = None) -> ScheduledClass:
+    """A class of an hour with the recording at *path*, whose index has the suffix .index."""
+    index, slate_path = str(path.with_suffix(".index")), str(slate) if slate is not None else None
+    return ScheduledClass("c", str(path), ("rtmp://h/live/c",), 0.0, 3600.0, index, duration_s, slate_path)

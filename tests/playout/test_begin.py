@@ -15,20 +15,19 @@ from lectern.playout.demuxer import Demuxer, Position
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
 from lectern.playout.rtmp import amf0
 from lectern.playout.source import Source
-from lectern.playout.timetable import Files
 from tests.playout import flvs
 from tests.waiting import wait_until
 
 
 @contextmanager
 def feeding(
-    path: Path, *, slate: Path | None = None, needed_ms: float | None = None
+    path: Path, *, slate: Path | None = None, duration_s: float | None = None
 ) -> Iterator[tuple[Source, list[str]]]:
     """A feed of the recording at *path*, and what it tells."""
     told: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        files = Files(path, path.with_suffix(".index"), slate, needed_ms)
-        feed = Source(files, pool, lambda event, why: told.append(f"{event}: {why}"))
+        lesson = flvs.aired_from(path, slate=slate, duration_s=duration_s)
+        feed = Source(lesson, pool, lambda event, why: told.append(f"{event}: {why}"))
         yield feed, told
         feed.close()
 
@@ -106,7 +105,7 @@ def test_a_session_after_a_clock_that_was_set_back_is_sent_the_recording_at_the_
 def test_a_recording_without_sound_that_is_joined_after_its_last_keyframe_is_not_too_short(tmp_path: Path) -> None:
     silent = [one for one in flvs.lesson(20, keyframe_ms=5000) if one[0] == flv.PICTURE]
     path = flvs.write(tmp_path / "a.flv", silent)
-    with feeding(path, needed_ms=20_000) as (feed, told):
+    with feeding(path, duration_s=20) as (feed, told):
         feed.open(17_000.0)
         feed.begin(17_000.0)
 
@@ -171,7 +170,7 @@ def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before
         try:
             while is_lost and not told:
                 feed.look(time.monotonic(), 5000.0)
-            feed.replace(Files(good, good.with_suffix(".index"), None, None), 6000.0)
+            feed.replace(flvs.aired_from(good), 6000.0)
             began = time.monotonic()
 
             def is_sent() -> bool:
@@ -214,7 +213,7 @@ def test_a_recording_is_sent_until_the_next_keyframe_of_the_one_that_replaces_it
         is_ready(feed, 0.0)
         feed.begin(0.0)
         found = sent(feed, 6000.0)
-        feed.replace(Files(other, other.with_suffix(".index"), None, None), 6000.0)
+        feed.replace(flvs.aired_from(other), 6000.0)
         wait_until(lambda: _looked(feed, 6000.0) and feed.muxer.before_ms == 10_000, description="the other one")
         found += sent(feed, 9990.0)
         feed.look(time.monotonic(), 10_000.0)

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from lectern.playout.as_run import AsRunRows
+from lectern.playout.demuxer import fingerprint
 from lectern.playout.muxer import RECORDING
 from lectern.playout.session import Mark
 from lectern.playout.source import Source
-from lectern.playout.timetable import Files
 from tests.playout import dying, flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -124,7 +124,7 @@ def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tm
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
     mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 8400, 8400, 0, 0.0)
     with ThreadPoolExecutor(1) as pool:
-        feed = Source(Files(path, Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
+        feed = Source(flvs.aired_from(path), pool, lambda _event, _why: None)
         feed.resume(mark, {"file": 77, "headers": {"9": 13}}, 8400.0)
         demuxer = feed.muxer.demuxer
         assert demuxer is not None
@@ -161,11 +161,26 @@ def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_k
     with ThreadPoolExecutor(1) as pool:
         is_open = threading.Event()
         pool.submit(is_open.wait)
-        feed = Source(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
+        feed = Source(flvs.aired_from(Path("/a.flv")), pool, lambda _event, _why: None)
         feed.resume(mark, saved, 400.0)
         found = feed.muxer.place(), feed.muxer.save()
         is_open.set()
-    assert found == ((RECORDING, 77, 1000, 0, 0, False, 400), saved)
+    assert found == ((RECORDING, 77, 1000, 0, 0, False, 400, 400), saved)
+
+
+def test_headers_that_a_worker_does_not_know_are_not_passed_on_as_known(tmp_path: Path) -> None:
+    """Else the next worker begins a new session without them if this one is cut, and nobody can decode it."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(4))
+    state = path.stat()
+    file = fingerprint((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    mark = Mark(0, 0, RECORDING, file, 13, 0, 0, False, 0, 400, 0, 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        feed = Source(flvs.aired_from(path), pool, lambda _event, _why: None)
+        feed.resume(mark, {"file": file + 1, "headers": {}}, 400.0)
+        wait_until(lambda: feed.has_media, description="the file")
+        assert feed.muxer.place()[1] == file
+        assert feed.muxer.save()["file"] != file
+        feed.close()
 
 
 LOSS = """

@@ -36,6 +36,7 @@ class Worker:
 
     def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
         self.told: list[dict[str, Any]] = []
+        self.pool = pool
         self.path = folder / timetable.NAME
         context = WorkerContext(pool, self.told.append, lambda _key, _session: None, lambda _: None)
         self.schedule = Schedule(context)
@@ -146,7 +147,7 @@ async def test_a_class_that_is_booked_anew_goes_on_though_its_worker_dies_before
             more = {"url": 0, "session": session, "from": NOW.wall + session, "sent_s": 0.0, "bytes": 1, "open": False}
             worker.schedule.airings[name].entry.as_run.append({**row, **more})
         await aired.save(everything=True)
-    following = Worker(path.parent, worker.schedule._context.pool)
+    following = Worker(path.parent, worker.pool)
     entries, _ = read_aired(path)
     following.schedule.begin(timetable.difference(following.path, ()), entries, (), NOW)
     assert following.active_at(0) == {"again", "other"}

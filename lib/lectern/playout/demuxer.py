@@ -88,7 +88,7 @@ def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None)
 def beginning(file: int) -> tuple[int, bytes | None]:
     """The time of the first sound or picture in ms, and the metadata before it; the time of a header may be any."""
     at, metadata = flv.HEAD_BYTES, None
-    while (head := _tag_head(file, at)) is not None:
+    while (head := flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, at), 0)) is not None:
         body_at = at + flv.TAG_HEAD_BYTES
         if head.kind == SCRIPT:
             if metadata is None:  # it may be larger than all else: some programs put an index into it
@@ -99,13 +99,8 @@ def beginning(file: int) -> tuple[int, bytes | None]:
     return 0, metadata
 
 
-def _tag_head(file: int, at: int) -> flv.TagHead | None:
-    data = os.pread(file, flv.TAG_HEAD_BYTES, at)
-    return flv.tag_head(data, 0) if len(data) == flv.TAG_HEAD_BYTES else None
-
-
 def _body(file: int, offset: int) -> bytes:
-    head = _tag_head(file, offset)
+    head = flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, offset), 0)
     if head is None or head.kind not in (SOUND, PICTURE):
         raise NotAirable(sentence("the index does not fit the recording"))
     return os.pread(file, head.size, offset + flv.TAG_HEAD_BYTES)
@@ -211,7 +206,7 @@ class Demuxer:
                 break
             self._collect()
             begins = self._cursor
-            head = flv.tag_head(self._data, begins) if len(self._data) >= begins + flv.TAG_HEAD_BYTES else None
+            head = flv.tag_head(self._data, begins)
             if head is None and len(self._data) >= begins + flv.TAG_HEAD_BYTES:
                 self.fault = broken(self.place)
                 break

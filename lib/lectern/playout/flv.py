@@ -54,9 +54,8 @@ def check_head(data: bytes) -> None:
 
 
 def tag_head(data: bytes, at: int) -> TagHead | None:
-    """The head of the tag at *at*; None if no tag can begin there."""
-    kind = data[at]
-    if kind not in (SOUND, PICTURE, SCRIPT):
+    """The head of the tag at *at*; None if no tag can begin there, or *data* ends inside it."""
+    if len(data) < at + TAG_HEAD_BYTES or (kind := data[at]) not in (SOUND, PICTURE, SCRIPT):
         return None
     size = int.from_bytes(data[at + 1 : at + 4], "big")
     timestamp = int.from_bytes(data[at + 4 : at + 7], "big") | data[at + 7] << 24

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lectern.playout import flv
 from lectern.playout.demuxer import Demuxer
-from lectern.playout.session import Mark
+from lectern.playout.session import Mark, Place
 
 
 class Item(NamedTuple):
@@ -23,9 +23,6 @@ NAMES = "recording", "slate"
 
 TAGS = 500
 """Greatest number of tags in a turn, sent or passed over: the other classes have their turn."""
-
-Place = tuple[int, int, int, int, int, bool, int]
-"""*source* to *wrap* of a journal's mark."""
 
 
 class Muxer:
@@ -126,13 +123,13 @@ class Muxer:
         self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
 
     def place(self) -> Place:
-        """The fields *source* to *wrap* of a journal's mark, for the next batch."""
+        """The fields *source* to *last_ms* of a journal's mark, for the next batch."""
         demuxer = self.demuxer
         if demuxer is None:  # nothing is sent now: the next worker begins at the clock's position
-            return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
+            return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0, self.last_ms
         # The wrap may be one tag ahead of the place; that is near enough to know how often the 32 bits have wrapped.
         lies = self.shift_ms, self._from_ms, self._awaits_key
-        return self.source, demuxer.fingerprint, demuxer.place, *lies, demuxer.wrap
+        return self.source, demuxer.fingerprint, demuxer.place, *lies, demuxer.wrap, self.last_ms
 
     def save(self) -> dict[str, Any]:
         """Which file is sent, and the offsets of its headers in force, for `resume`."""

@@ -18,7 +18,7 @@ from lectern.playout.muxer import BATCH_BYTES, NAMES
 from lectern.playout.rtmp import target
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.sentences import sentence
-from lectern.playout.session import Broken, Journal, Mark, Session
+from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 
 
@@ -105,7 +105,7 @@ class ClassPublisher:
         self.as_run = AsRunRows(entry.as_run, number)
         self.behind_s = 0.0
         self.number, self._context = number, context
-        self.feed = Source(entry.lesson.files, context.pool, self._feed_tells)
+        self.feed = Source(entry.lesson, context.pool, self._feed_tells)
         self._session: Session | None = None
         self._key = ""
         self._connecting: asyncio.Task[None] | None = None
@@ -163,13 +163,12 @@ class ClassPublisher:
         )
 
     def change(self, now: Now) -> None:
-        """Take over the files of the class, which has changed."""
-        if self.feed.files != self.entry.lesson.files:
-            self.feed.replace(self.entry.lesson.files, self.position_ms(now))
+        """Take over the class, which has changed."""
+        self.feed.replace(self.entry.lesson, self.position_ms(now))
 
-    def end(self, *, politely: bool = True) -> None:
+    def end(self) -> None:
         """Stop the push for good."""
-        self._end_session(politely=politely)
+        self._end_session(politely=True)
         self.feed.close()
         self.state = "ended"
 
@@ -333,8 +332,7 @@ class ClassPublisher:
         if has_header:
             session.note()
         if media or session.publisher.owed:
-            rest = (*muxer.place(), muxer.last_ms)
-            session.batch(media, lambda offset, size, paid: Mark(offset, size, *rest, paid, time.monotonic()))
+            session.batch(media, muxer.place())
         return size
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
@@ -378,8 +376,7 @@ class ClassPublisher:
         now = Now.read()
         if event == "slate":
             self.why = why
-            slate = str(self.feed.files.slate) if self.feed.files.slate else None
-            self.say("slate", now, why=why, slate=slate, wants_file=self.feed.wants_file)
+            self.say("slate", now, why=why, slate=self.feed.lesson.slate, wants_file=self.feed.wants_file)
         else:
             self.say("back", now, why=why, position_s=round(self.position_ms(now) / 1000, 3))
         if self._session is not None:

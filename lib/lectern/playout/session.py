@@ -28,13 +28,16 @@ _HEAD = struct.Struct("=IQI")
 """Checksum of what follows, a number that grows with each write, size of the body."""
 _MARK = struct.Struct("=QIBIQqq?qqQd")
 
+Place = tuple[int, int, int, int, int, bool, int, int]
+"""*source* to *last_ms* of a mark."""
+
 
 class Mark(NamedTuple):
     """A batch, and the state of its sender after it.
 
-    It begins at *offset* in the session's bytes and has *size* bytes. *source* to *wrap* are those of Muxer.place().
-    Its last message is at *last_ms*. Up to its end, *paid* of all bytes that were ever owed to the server are sent.
-    *sent_at* is by time.monotonic.
+    It begins at *offset* in the session's bytes and has *size* bytes. *source* to *last_ms*, where its last message is,
+    are those of Muxer.place(). Up to its end, *paid* of all bytes that were ever owed to the server are sent. *sent_at*
+    is by time.monotonic.
     """
 
     offset: int
@@ -250,16 +253,13 @@ class Session:
             saved = self.publisher.save()
             self.journal.note({**self._notes(), "publisher": saved, "owed": self._owed, "taken": saved["window"][1]})
 
-    def batch(self, media: list[bytes], mark: Callable[[int, int, int], Mark]) -> None:
-        """Send *media* and the answers owed to the server; everything before must be with the kernel.
-
-        *mark* is called with offset, size and `paid` of the batch. Raises Broken.
-        """
+    def batch(self, media: list[bytes], place: Place) -> None:
+        """Send *media* and the answers owed to the server; everything before must be with the kernel. Raises Broken."""
         owed = self.publisher.take()
         self._paid += len(owed)
         body = b"".join([owed, *media])
         if self.journal is not None:
-            self.journal.write(mark(self.written, len(body), self._paid), body)
+            self.journal.write(Mark(self.written, len(body), *place, self._paid, time.monotonic()), body)
         self._rest = memoryview(body)
         self.flush()
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lectern.playout.demuxer import MISSING, STALL_S, STALLED, Demuxer, Identity, Position
@@ -12,7 +13,7 @@ from lectern.playout.keyframe_index import HOLE_MS, path_of
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Muxer
 from lectern.playout.sentences import sentence
 from lectern.playout.session import Mark
-from lectern.playout.timetable import Files
+from lectern.playout.timetable import ScheduledClass
 
 FROM_THE_START_MS = 1000
 """Milliseconds of delay below which a class begins at its beginning: a seek would skip to the next keyframe."""
@@ -35,8 +36,8 @@ _DEFAULT_BYTES = 128 * 1024
 class Source:
     """Chooses the demuxer that its `muxer` sends; calls *tell* with `slate` and `back`, each with a reason."""
 
-    def __init__(self, files: Files, pool: Executor, tell: Callable[[str, str], None]) -> None:
-        self.files = files
+    def __init__(self, lesson: ScheduledClass, pool: Executor, tell: Callable[[str, str], None]) -> None:
+        self.lesson = lesson
         self.muxer = Muxer()
         self.lost: str | None = None
         """What is wrong with the recording; None while nothing is."""
@@ -57,7 +58,7 @@ class Source:
     @property
     def has_nothing(self) -> bool:
         """Whether there is nothing to send until the recording is there: it is missing or at fault, without a slate."""
-        return self.lost is not None and self.files.slate is None and self.muxer.demuxer is None
+        return self.lost is not None and self.lesson.slate is None and self.muxer.demuxer is None
 
     @property
     def wants_file(self) -> bool:
@@ -78,7 +79,7 @@ class Source:
         """Go on after the last batch, in the file that was *saved*; in another file, at *position_ms*."""
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
         at = Position(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
-        path = self.files.slate if mark.source == SLATE and self.files.slate else self.files.recording
+        path = Path(self.lesson.slate if mark.source == SLATE and self.lesson.slate else self.lesson.file)
         self.muxer.resume(Demuxer(path, path_of(path), self._pool, at), mark)
         if mark.source == SLATE:
             self.lost = "was missing or broken"
@@ -119,7 +120,8 @@ class Source:
             if demuxer.peek() is None and demuxer.ended and self._coming is None:
                 # Its last tags need not have been sent: pictures without their keyframe are not.
                 last_ms = max(muxer.last_ms, demuxer.last_ms)
-                short = self.files.needed_ms is not None and last_ms + TOO_SHORT_MS < self.files.needed_ms
+                needed_ms = self.lesson.needed_ms
+                short = needed_ms is not None and last_ms + TOO_SHORT_MS < needed_ms
                 self.over = not short
                 if short:
                     self._lose(now, sentence("ends after {at_s:.0f} s, which is too early", at_s=last_ms / 1000))
@@ -141,11 +143,10 @@ class Source:
         if self._coming is None and self.muxer.source == RECORDING:
             self._come(Position(clock_ms=position_ms))
 
-    def replace(self, files: Files, position_ms: float) -> None:
-        """Take over other files; another recording is sent from the clock's position on."""
-        other = files.recording != self.files.recording
-        self.files = files
-        if other:
+    def replace(self, lesson: ScheduledClass, position_ms: float) -> None:
+        """Take over the changed class; another recording is sent from the clock's position on."""
+        before, self.lesson = self.lesson, lesson
+        if lesson.file != before.file:
             self._bad, self.over, self._hole_ms = None, False, 0
             is_sent = self.muxer.demuxer is not None and self.muxer.source == RECORDING
             was_coming = self._coming is not None and self.lost is None
@@ -180,7 +181,9 @@ class Source:
 
     def _come(self, at: Position, *, is_back: bool = False) -> None:
         self._back, self._come_at = is_back, time.monotonic()
-        self._coming = Demuxer(self.files.recording, self.files.index, self._pool, at, self._bad if is_back else None)
+        path, index = Path(self.lesson.file), self.lesson.index
+        index_path = Path(index) if index else path_of(path)
+        self._coming = Demuxer(path, index_path, self._pool, at, self._bad if is_back else None)
 
     def _drop_coming(self) -> None:
         self.muxer.before_ms = math.inf
@@ -229,14 +232,15 @@ class Source:
                 muxer.announce(position_ms)
             elif self._slate.fault:
                 self._give_up_slate(self._slate.fault)
-        elif self.files.slate is not None and demuxer is None:
-            self._slate = Demuxer(self.files.slate, path_of(self.files.slate), self._pool, Position())
+        elif self.lesson.slate is not None and demuxer is None:
+            path = Path(self.lesson.slate)
+            self._slate = Demuxer(path, path_of(path), self._pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
         self._tell("slate", sentence("the slate {fault}", fault=fault))
         self.muxer.drop()
         self._drop_slate()
-        self.files = replace(self.files, slate=None)
+        self.lesson = replace(self.lesson, slate=None)
 
     def _lose(self, now: float, fault: str) -> None:
         """Stop sending the recording because of *fault*; the slate, if the class has one, takes over."""

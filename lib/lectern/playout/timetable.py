@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.playout.keyframe_index import path_of
 from lectern.playout.rtmp import NotRtmp, target
 from lectern.playout.sentences import sentence
 
@@ -54,16 +53,6 @@ def _inside(address: ipaddress.IPv6Address) -> Iterator[Address]:
 _TRANSLATED = [ipaddress.IPv6Network(prefix) for prefix in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files; a recording that ends more than a second before *needed_ms* is broken (None: it may end anywhere)."""
-
-    recording: Path
-    index: Path
-    slate: Path | None
-    needed_ms: float | None
-
-
 NAME = "timetable.jsonl"
 """The file in the playout's folder: a header, then a class a line, by their start."""
 MAX_BYTES = 64 * 1024 * 1024
@@ -92,13 +81,9 @@ class ScheduledClass:
     """The networks in which its push hosts must lie, such as `public` and `10.0.0.0/8`; None allows any address."""
 
     @property
-    def files(self) -> Files:
-        """The files that the class is aired from."""
-        recording = Path(self.file)
-        length_s = self.end - self.start
-        needed_ms = None if self.duration_s is None else min(self.duration_s, length_s) * 1000
-        index = Path(self.index) if self.index else path_of(recording)
-        return Files(recording, index, Path(self.slate) if self.slate else None, needed_ms)
+    def needed_ms(self) -> float | None:
+        """A recording that ends more than a second before this is broken; None if it may end anywhere."""
+        return None if self.duration_s is None else min(self.duration_s, self.end - self.start) * 1000
 
 
 @dataclass(frozen=True)
@@ -143,15 +128,16 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
             target(str(url))
         except NotRtmp as error:
             raise BadRequest(f"push_urls[{number}]: {error}") from error
+    given = {name for name, value in fields.items() if value is not None}
     class_ = ScheduledClass(
         class_id=class_id_of(fields),
-        file=_path(fields, "file") or "",
+        file=_path(fields, "file"),
         push_urls=tuple(map(str, urls)),
-        start=_number(fields, "start") or 0.0,
-        end=_number(fields, "end") or 0.0,
-        index=_path(fields, "index", is_needed=False),
-        duration_s=_number(fields, "duration_s", is_needed=False),
-        slate=_path(fields, "slate", is_needed=False),
+        start=_number(fields, "start"),
+        end=_number(fields, "end"),
+        index=_path(fields, "index") if "index" in given else None,
+        duration_s=_number(fields, "duration_s") if "duration_s" in given else None,
+        slate=_path(fields, "slate") if "slate" in given else None,
         networks=networks(fields),
     )
     if class_.end <= class_.start:
@@ -185,19 +171,15 @@ def _text(fields: dict[str, Any], name: str) -> str:
     return value
 
 
-def _path(fields: dict[str, Any], name: str, *, is_needed: bool = True) -> str | None:
-    if fields.get(name) is None and not is_needed:
-        return None
+def _path(fields: dict[str, Any], name: str) -> str:
     value = _text(fields, name)
     if not value.startswith("/") or "\0" in value:
         raise BadRequest(sentence("{name}: an absolute path is needed", name=name))
     return value
 
 
-def _number(fields: dict[str, Any], name: str, *, is_needed: bool = True) -> float | None:
+def _number(fields: dict[str, Any], name: str) -> float:
     value = fields.get(name)
-    if value is None and not is_needed:
-        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
         raise BadRequest(sentence("{name}: a number of seconds is needed", name=name))
     return float(value)

@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,6 @@ class Worker:
         self.taken_over: dict[str, Any] | None = None
         self.upgrading: asyncio.Future[str] | None = None
         self._taking: asyncio.Task[None] | None = None
-        self._was_held = False
         self._gone = asyncio.Event()
 
     async def run(self) -> None:
@@ -121,6 +120,7 @@ class Worker:
         self.pipe.say("loaded", release=release_name(), journal=session.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
+        next(rest)
         self._adopt(sessions, why, began_at)
         loop.add_reader(self.pipe.connection, self._hear)
         going_on = loop.create_task(self._go_on(rest))
@@ -142,18 +142,17 @@ class Worker:
 
     def tick(self, now: Now) -> None:
         """Do what is due for all classes."""
-        is_held = self.context.is_held = self.shared.held()
+        was_held, self.context.is_held = self.context.is_held, self.shared.held()
         self.schedule.tick(now)
-        if self._was_held and not is_held:
+        if was_held and not self.context.is_held:
             self.context.tell({"event": "lease_over", "at": now.wall})
-        self._was_held = is_held
         self.shared.tick()
         self.pipe.flush()
 
     # -- the supervisor ------------------------------------------------------------------------------------------------
 
-    def _begin(self, on_air: set[str]) -> Callable[[], Iterator[None]]:
-        """Read the files that the worker before left; returns what is left to do, a class at each step.
+    def _begin(self, on_air: set[str]) -> Iterator[None]:
+        """Read the files that the worker before left: first what is on air, then a class at each step.
 
         The classes of the sessions that were handed over, *on_air*, are known at once: the sessions wait for them. To
         read thousands of others takes longer than a viewer should notice.
@@ -171,22 +170,19 @@ class Worker:
         except BadRequest as error:  # it is kept for people; the resident writes it again when it connects
             _set_aside(self.path, error)
         self.schedule.begin(difference, entries, on_air, Now.read())
+        yield
+        yield from self.aired.restore(over)
+        yield from self.schedule.take_over(difference)
+        # Those that were taken off the air while no worker was there.
+        for class_id in entries.keys() - self.schedule.airings.keys():
+            entries[class_id].ended = CANCELLED
+            self.schedule.ended(entries[class_id])
+            yield
 
-        def rest() -> Iterator[None]:
-            yield from self.aired.restore(over)
-            yield from self.schedule.take_over(difference)
-            # Those that were taken off the air while no worker was there.
-            for class_id in entries.keys() - self.schedule.airings.keys():
-                entries[class_id].ended = CANCELLED
-                self.schedule.ended(entries[class_id])
-                yield
-
-        return rest
-
-    async def _go_on(self, rest: Callable[[], Iterator[None]]) -> None:
+    async def _go_on(self, rest: Iterator[None]) -> None:
         """Take in the rest of what the worker before left, then answer requests, and save what is aired."""
         with Isolated() as isolated:  # whatever the files hold, this worker must answer, and go on airing
-            await in_slices(rest())
+            await in_slices(rest)
         if isolated.fault:
             say(f"not all that the worker before left is known: {isolated.fault}")
         await self._control.start()
