@@ -198,9 +198,9 @@ def redis(wanted: Spec) -> Iterator[str]:
     """Refuse if Redis does not answer or takes no writes, or if its clock is off."""
     with redis_keys.opened(wanted, lambda: "Correct redis_url, or start it; nothing was changed.") as client:
         seconds, micros = client.time()
+        off_s = time.time() - (int(seconds) + int(micros) / 1e6)
         with suppress(NoPermissionError):  # the user may have been given our keys one by one
             client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
-        off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield Text(
             "This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd).",
