@@ -90,12 +90,13 @@ class Errors:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._before: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def at(self, step: str, *, error: str = "RuntimeError", only: str = "") -> Iterator[None]:
         """Meanwhile *step* raises *error*, a built-in one, at each call whose arguments have the text *only*."""
-        order = _order(self.folder, step)
+        order, self._before[step] = _order(self.folder, step), self.raised(step)
         order.with_suffix(".new").write_text(json.dumps({"error": error, "only": only}))
         order.with_suffix(".new").rename(order)
         try:
@@ -109,11 +110,9 @@ class Errors:
         return struck.stat().st_size if struck.exists() else 0
 
     def wait_for(self, step: str, more: int = 1, timeout_s: float = 60.0) -> None:
-        """Wait until *step* has raised so often from now on."""
-        before = self.raised(step)
-        wait_until(
-            lambda: self.raised(step) >= before + more, timeout_s=timeout_s, description=f"{more} errors where {step}"
-        )
+        """Wait until *step* has raised so often since it was told to."""
+        enough = self._before[step] + more
+        wait_until(lambda: self.raised(step) >= enough, timeout_s=timeout_s, description=f"{more} errors where {step}")
 
 
 def _order(folder: Path, step: str) -> Path:
