@@ -127,13 +127,15 @@ class _Ordered:
 
     def __call__(self) -> float:
         """Strike if it is ordered and time; never lingers."""
-        if self._order.exists():
+        try:
             strike = Strike(**json.loads(self._order.read_text()))
-            self._calls += strike.point == self._point
-            if strike.point == self._point and self._calls >= strike.call:
-                self._calls = 0
-                self._order.unlink()
-                _strike(strike, self._log)
+        except FileNotFoundError:  # nothing is ordered, or another thread has just done it
+            return 0.0
+        self._calls += strike.point == self._point
+        if strike.point == self._point and self._calls >= strike.call:
+            self._calls = 0
+            self._order.unlink(missing_ok=True)
+            _strike(strike, self._log)
         return 0.0
 
 
