@@ -55,6 +55,11 @@ def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
         ended_exact(receiver, names, tags)
 
 
+def end_with(file: Path, code: str) -> None:
+    """Add to a file that must be there: one that was renamed would else be made, and change nothing."""
+    file.write_text(file.read_text() + code)
+
+
 def releases(folder: Path, file: str, fault: str) -> Path:
     """Two releases, in the second of which *file* ends with a *fault*; the link to the first."""
     package = worker_process.PROGRAM.parent
@@ -62,10 +67,8 @@ def releases(folder: Path, file: str, fault: str) -> Path:
         target = folder / release / "lectern"
         shutil.copytree(package, target / "playout", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(package.parent / "__init__.py", target)
-        with (target / "playout/holder.py").open("a") as code:
-            code.write("\n\nHUNG_S = 60.0\n")  # a worker that a busy machine does not run has not hung
-    with (folder / "two/lectern/playout" / file).open("a") as code:
-        code.write(fault)
+        end_with(target / "playout/supervisor.py", "\n\nHUNG_S = 60.0\n")  # one that a busy machine does not run
+    end_with(folder / "two/lectern/playout" / file, fault)
     current = folder / "current"
     current.symlink_to(folder / "one")
     return current
