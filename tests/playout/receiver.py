@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 from lectern.playout.rtmp import amf0
 
 HOST = "127.0.0.1"
+ESTABLISHED = "01"
 
 
 class Arrived(NamedTuple):
@@ -69,6 +70,21 @@ class Session:
 
 def sounds(session: Session) -> list[Arrived]:
     return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
+
+
+AHEAD_S = 0.3
+"""How far a sound may be ahead of the clock; a busy machine sends late, never early."""
+
+
+def late_s(session: Session, start: float) -> float:
+    """How long after *start*, in epoch seconds, the session's first sound arrived."""
+    return sounds(session)[0].at + time.time() - time.monotonic() - start
+
+
+def senders(port: int) -> list[str]:
+    """The kernel's lines of connections to a port of loopback that still stand."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [local for _, local, remote, state, *_ in lines if remote.endswith(f":{port:04X}") and state == ESTABLISHED]
 
 
 class Receiver:

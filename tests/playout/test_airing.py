@@ -18,7 +18,7 @@ from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import ClassPlayer
 from lectern.playout.timetable import ScheduledClass
 from tests.playout import flvs
-from tests.playout.receiver import Arrived, Receiver, Session, sounds
+from tests.playout.receiver import AHEAD_S, HOST, Arrived, Receiver, Session, late_s, sounds
 from tests.playout.stage import Playout
 from tests.waiting import wait_until
 
@@ -43,15 +43,6 @@ def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> 
         assert ended["sessions"] == 1
         assert ended["sent_s"] > start + 3 - first_byte_at - 0.5
         assert [one["event"] for one in playout.events] == ["connected", "on_air", "ended"]
-
-
-AHEAD_S = 0.3
-"""How far a sound may be ahead of the clock; a busy machine sends late, never early."""
-
-
-def late_s(session: Session, start: float) -> float:
-    """How long after *start*, in epoch seconds, the session's first sound arrived."""
-    return sounds(session)[0].at + time.time() - time.monotonic() - start
 
 
 def test_a_class_that_is_asked_for_late_begins_at_the_clocks_position(tmp_path: Path) -> None:
@@ -180,11 +171,14 @@ def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_session(t
         receiver.bytes_a_second = 20_000
         wait_until(lambda: playout.told("behind"), description="behind")
         receiver.bytes_a_second = None
-        time.sleep(2.5)  # it catches up
         (session,) = receiver.of("c1")
-        sound = sounds(session)[-1]
-        arrived_s = sound.at + time.time() - time.monotonic() - start
-        assert arrived_s - 5 < flvs.number(sound.body) * 0.04 < arrived_s + AHEAD_S
+
+        def lag_s() -> float:
+            sound = sounds(session)[-1]
+            return sound.at + time.time() - time.monotonic() - start - flvs.number(sound.body) * 0.04
+
+        wait_until(lambda: lag_s() < 1, description="it catches up")
+        assert lag_s() > -AHEAD_S
         numbers = [flvs.number(one.body) for one in sounds(session)]
         assert numbers == sorted(set(numbers))
         assert [one.timestamp for one in sounds(session)] == [number * 40 for number in numbers]
@@ -250,11 +244,14 @@ def test_an_end_that_is_moved_is_kept_on_air(tmp_path: Path) -> None:
         start = time.time() + 0.5
         playout.air("c1", path, receiver.url("c1"), start=start)
         wait_until(lambda: playout.told("on_air"), description="on air")
-        playout.air("c1", path, receiver.url("c1"), start=start, length_s=3)
+        length_s = time.time() + 3 - start
+        playout.air("c1", path, receiver.url("c1"), start=start, length_s=length_s)
         wait_until(lambda: playout.told("ended"), description="the end")
         (session,) = receiver.of("c1")
-        assert 2.8 < session.packets()[-1][1] / 1000 <= 3.0
-        assert playout.told("ended")[0]["why"] == "its end has come"
+        (ended,) = playout.told("ended")
+        assert ended["why"] == "its end has come"
+        assert ended["at"] >= start + length_s
+        assert length_s - 1 < flvs.number(sounds(session)[-1].body) * 0.04 <= length_s
 
 
 def test_a_cancelled_class_ends_politely_and_what_was_sent_stays_known(tmp_path: Path) -> None:
@@ -350,7 +347,9 @@ def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_i
         wait_until(lambda: session.ended, description="the session's end")
         stamps = [one.timestamp for one in pictures(session)]
         assert stamps == sorted(stamps)
-        assert max(after - before for before, after in pairwise(stamps)) < 500, "no picture is left out"
+        late_ms = 1000 * playout.ask("status")["worker"]["lateness_s"]
+        gaps_ms = [after - before for before, after in pairwise(stamps)]
+        assert max(gaps_ms) < 500 + late_ms, "no picture is left out"
         for one in of_recording(session):
             assert one.timestamp == flvs.number(one.body) * 40
         headers = [one.body for one in session.media if one.kind == 9 and one.body[1] == 0]
@@ -376,7 +375,8 @@ def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path
         assert playout.status("c1")["wants_file"]
         (session,) = receiver.of("c1")
         wait_until(lambda: of_slate(session), description="the slate's pictures")
-        assert of_slate(session)[0].timestamp - of_recording(session)[-1].timestamp < 500
+        late_ms = 1000 * playout.ask("status")["worker"]["lateness_s"]
+        assert of_slate(session)[0].timestamp - of_recording(session)[-1].timestamp < 500 + late_ms
         time.sleep(2)  # several looks at the file
         assert playout.told("back") == [], "what is broken is not tried again"
         flvs.write(tmp_path / "whole", flvs.lesson(20)).replace(path)

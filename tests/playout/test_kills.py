@@ -21,24 +21,17 @@ from lectern.playout.muxer import RECORDING
 from lectern.playout.session import Mark
 from lectern.playout.source import Source
 from tests.playout import dying, flvs
-from tests.playout.receiver import Receiver
+from tests.playout.receiver import Receiver, senders
 from tests.playout.stage import Playout
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
-ESTABLISHED = "01"
 
 
 def arm(file: Path, point: str) -> None:
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(point)
     unfinished.replace(file)
-
-
-def senders(port: int) -> list[str]:
-    """The kernel's lines of connections to a port of loopback that still stand."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [local for _, local, remote, state, *_ in lines if remote.endswith(f":{port:04X}") and state == ESTABLISHED]
 
 
 @pytest.mark.parametrize("points", [dying.POINTS[:6], dying.POINTS[6:]], ids=["journal", "send and receive"])
