@@ -21,6 +21,7 @@ from tests.playout import flvs
 from tests.playout.receiver import AHEAD_S, HOST, Arrived, Receiver, Session, late_s, sounds
 from tests.playout.stage import Playout
 from tests.waiting import wait_until
+from town.ports import free_port
 
 pytestmark = pytest.mark.live
 
@@ -138,10 +139,8 @@ def test_a_refusal_is_told_in_the_servers_words_and_tried_again(tmp_path: Path) 
 
 def test_where_nobody_listens_the_reason_is_told(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Receiver() as receiver:
-        url = receiver.url("c1")
     with Playout(tmp_path / "p") as playout:
-        playout.air("c1", path, url, starts_in_s=0.2)
+        playout.air("c1", path, f"rtmp://{HOST}:{free_port()}/live/c1", starts_in_s=0.2)
         wait_until(lambda: playout.told("broke_off"), description="the reason")
         assert playout.told("broke_off")[0]["why"] == "Connection refused"
 
