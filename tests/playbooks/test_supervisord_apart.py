@@ -12,6 +12,7 @@ import pytest
 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
+from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 ROLE = ROOT / "playbooks/roles/provision"
@@ -51,7 +52,9 @@ class Host:
         }
         done = here.played(self.folder / "play.yml", "-i", "localhost,", "-e", json.dumps(given))
         assert done.returncode == 0, done.stdout + done.stderr
-        return Path(f"/proc/{int(self.told('pid', self.program))}/cmdline").read_text().split("\0")[1]
+        line = Path(f"/proc/{int(self.told('pid', self.program))}/cmdline")
+        wait_until(lambda: line.read_text().startswith(str(shutil.which("sleep"))), description="it is that program")
+        return line.read_text().split("\0")[1]
 
     def told(self, *words: str) -> str:
         """What supervisord answers."""

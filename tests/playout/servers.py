@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import av
 
@@ -20,11 +21,23 @@ NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 HAS_NGINX = shutil.which("nginx") is not None and NGINX_MODULE.exists()
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens on *port*; asked of the kernel, because ffmpeg serves the first connection only."""
+def states(port: int) -> set[str]:
+    """The states of the sockets at *port*, asked of the kernel: ffmpeg serves the first connection only."""
     wanted = f"{int.from_bytes(socket.inet_aton(HOST), 'little'):08X}:{port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(row[1] == wanted and row[3] == "0A" for row in rows)
+    return {row[3] for row in rows if row[1] == wanted}
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on *port*."""
+    return "0A" in states(port)
+
+
+def serves(url: str) -> bool:
+    """Whether the server has a connection that it has not closed: a recording is written before that."""
+    port = urlsplit(url).port
+    assert port is not None
+    return not states(port).isdisjoint({"01", "08"})  # established; closed by us only
 
 
 @contextmanager

@@ -117,8 +117,10 @@ def test_a_server_that_says_start_and_closes_is_not_stormed(tmp_path: Path) -> N
         receiver.close_after_start = True
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         wait_until(lambda: receiver.sessions, description="a first session")
+        began = time.monotonic()
         time.sleep(4)  # so many tries as there may be in this time
-        assert 3 <= len(receiver.sessions) <= 8
+        wait_until(lambda: len(receiver.sessions) >= 3, description="more tries")
+        assert len(receiver.sessions) <= 2 * (time.monotonic() - began)
         assert playout.told("on_air") == []
         assert playout.status("c1")["state"] == "trying"
         receiver.close_after_start = False
@@ -232,6 +234,7 @@ def test_two_urls_are_two_sessions_each_with_its_own_luck(tmp_path: Path) -> Non
         other.refuse_publish = "no"
         playout.air("c1", path, one.url("c1"), other.url("c1"), starts_in_s=0.2)
         wait_until(lambda: playout.told("on_air"), description="on air")
+        wait_until(lambda: playout.told("broke_off"), description="the refusal")
         status = playout.status("c1")
         assert status["state"] == "on_air"
         assert [push["state"] for push in status["pushes"]] == ["on_air", "trying"]
@@ -263,11 +266,12 @@ def test_a_cancelled_class_ends_politely_and_what_was_sent_stays_known(tmp_path:
         wait_until(lambda: receiver.of("c1")[0].ended, description="the end")
         assert receiver.of("c1")[0].ended == "eof"
         (told,) = playout.told("ended")
+        aired = playout.folder / "aired.jsonl"
         assert (told["why"], told["file"]) == ("it was cancelled", str(path))
         for _ in range(2):
             (known,) = playout.again("status")["classes"]
             assert (known["state"], known["why"], known["as_run"]) == ("ended", told["why"], told["as_run"])
-            wait_until(lambda: told["why"] in (playout.folder / "aired.jsonl").read_text(), description="it is saved")
+            wait_until(lambda: aired.exists() and told["why"] in aired.read_text(), description="it is saved")
             os.kill(playout.worker(), signal.SIGKILL)
             wait_until(lambda: playout.again("status")["worker"]["taken_over"], description="another worker")
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)

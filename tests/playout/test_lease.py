@@ -38,7 +38,7 @@ def test_nothing_is_sent_before_a_lease_is_held(tmp_path: Path) -> None:
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         time.sleep(1)  # nothing is pushed
         assert receiver.sessions == []
-        assert playout.status("c1")["state"] == "no_lease"
+        wait_until(lambda: playout.status("c1")["state"] == "no_lease", description="it is told")
         playout.lease(60)
         wait_until(lambda: receiver.of("c1"), description="on air")
 
@@ -88,7 +88,7 @@ def test_a_running_worker_says_that_the_lease_is_over(tmp_path: Path) -> None:
         playout.lease_until(0)
         wait_until(lambda: playout.told("lease_over"), description="the event")
         wait_until(lambda: playout.told("fenced") or playout.told("broke_off"), description="the class's own event")
-        assert playout.status("c1")["state"] == "no_lease"
+        wait_until(lambda: playout.status("c1")["state"] == "no_lease", description="its state")
 
 
 def test_what_the_kernel_has_queued_is_thrown_away_at_the_leases_end(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_the_kernel_has_queued_is_thrown_away_at_the_leases_end(tmp_path: P
         receiver.frozen.set()
         time.sleep(2)  # what it does not read piles up
         playout.lease(0.1)
-        time.sleep(0.5)  # the lease is over
+        wait_until(lambda: not senders(receiver.port), description="the lease's end")
         came = session.bytes_in
         receiver.frozen.clear()
         wait_until(lambda: session.ended, description="the reset")
@@ -262,6 +262,7 @@ def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the_end(t
         wait_until(lambda: "hangs" in (one.problem or ""), description="it is told that the disk hangs")
         texts.reverse()
     texts[:] = ["newest"]
+    wait_until(lambda: disk.at_work, description="the disk is asked")
     assert disk.at_work == 1
     disk.go.set()
     wait_until(lambda: one.is_written, description="all is written")

@@ -140,7 +140,7 @@ def by_nginx(recordings: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     names = tuple(name for name in NAMES if name not in NOT_OF_NGINX)
     with servers.nginx(folder / "n") as url:
         push_all(names, recordings, folder, lambda name: f"{url}/{name}?token=secret")
-        time.sleep(0.5)
+        wait_until(lambda: not servers.serves(url), description="the ends of all sessions")
     return folder / "n/records"
 
 
@@ -165,7 +165,7 @@ def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_pa
         assert playout.status("c1")["sessions"] == 1
         assert playout.status("c2")["why"]
         playout.cancel("c2")
-        time.sleep(0.5)
+        wait_until(lambda: not servers.serves(url), description="the ends of all sessions")
     argv = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "n/records/ours.flv"), "-f", "null", "-"]
     decoded = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert decoded.stderr == ""

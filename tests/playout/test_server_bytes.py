@@ -18,6 +18,7 @@ from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publis
 from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, ReceiveBudget, Session
 from tests.marks import share
 from tests.playout.test_rtmp import NONCE, SHAKE, TARGET, split
+from tests.waiting import wait_until
 
 BUDGET = settings(max_examples=share(0.5), deadline=None)
 PROTOCOL, COMMANDS = 2, 3
@@ -289,7 +290,7 @@ def test_a_session_is_read_a_little_at_a_time_so_that_the_others_have_their_turn
     assert turns >= 4000 * len(ACKNOWLEDGEMENT) / TURN_BYTES
     theirs.close()
     with pytest.raises(Broken, match="the server closed"):
-        session.receive()
+        wait_until(session.receive, description="the end is told")
     session.close(politely=False)
 
 
