@@ -42,7 +42,8 @@ class Lives:
     def deaths(self, who: str) -> list[dict[str, Any]]:
         """What each life of *who* ended with."""
         log = self.logs[who]
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        whole = log.read_text().split("\n")[:-1] if log.exists() else []  # the last line may be half written
+        return [json.loads(line) for line in whole]
 
     def over(self) -> bool:
         """Whether all have died as often as they were to."""

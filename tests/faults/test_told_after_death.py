@@ -38,7 +38,7 @@ def test_no_event_is_missing_and_none_comes_twice_with_another_content(
         record, booked = town.record(), list[str]()
 
         def deaths() -> list[str]:
-            return log.read_text().splitlines() if log.exists() else []
+            return log.read_text().split("\n")[:-1] if log.exists() else []  # the last line may be half written
 
         def live() -> bool:
             far, past = stage.booking(record, starts_in_s=100_000), stage.booking(record, starts_in_s=-60, length_s=1)

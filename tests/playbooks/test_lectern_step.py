@@ -62,7 +62,8 @@ class Host:
 
     def calls(self) -> list[dict[str, Any]]:
         log = self.folder / "called.jsonl"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        whole = log.read_text().split("\n")[:-1] if log.exists() else []  # the last line may be half written
+        return [json.loads(line) for line in whole]
 
     @contextlib.contextmanager
     def holder(self, told: dict[str, Any], after_s: float = 0.0) -> Iterator[list[str]]:
