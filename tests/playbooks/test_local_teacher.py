@@ -145,7 +145,7 @@ def _a_rollout_that_was_cut_off_in_the_streamers_window_goes_on(scene: Scene) ->
 
 def _the_old_program_airs(scene: Scene, host: Host) -> None:
     class_id, now = f"back-{host.tag}", time.time()
-    host.book(class_id, "record/4940_22/video_4940_22.flv", scene.town.receiver.url(class_id), now, now + 3)
+    host.book(class_id, "record/4940_22/video_4940_22.flv", scene.town.receiver.url(class_id), now, now + 10)
     publishes = scene.town.receiver.publishes
     wait_until(lambda: publishes.get(class_id), description="the old program airs a class from its old file")
     wait_until(lambda: publishes[class_id][-1].ended_at, description="the class is over")

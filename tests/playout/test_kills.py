@@ -36,7 +36,7 @@ def arm(file: Path, point: str) -> None:
 
 @pytest.mark.parametrize("points", [dying.POINTS[:6], dying.POINTS[6:]], ids=["journal", "send and receive"])
 def test_a_death_at_any_instruction_is_not_noticed(tmp_path: Path, points: tuple[str, ...]) -> None:
-    tags = flvs.lesson(3 + 1.6 * len(points))
+    tags = flvs.lesson(60)  # it outlasts the deaths
     path, die = flvs.write(tmp_path / "a.flv", tags), tmp_path / "die"
     program = Path(dying.__file__)
     with Receiver() as receiver, Playout(tmp_path / "p", program=program, DIE_AT=str(die)) as playout:
@@ -52,11 +52,16 @@ def test_a_death_at_any_instruction_is_not_noticed(tmp_path: Path, points: tuple
             taken_over = playout.again("status")["worker"]["taken_over"]
             assert (taken_over["sessions"], taken_over["kept"]) == (1, 1), point
         (session,) = receiver.of("c1")
+        count, lesson = len(session.packets()), playout.timetable["c1"]
+        length_s = time.time() + 3 - lesson["start"]
+        playout.air("c1", path, receiver.url("c1"), start=lesson["start"], length_s=length_s)
         wait_until(lambda: session.ended, description="the end")
         assert session.ended == "eof"
         playout.told("ended")
         assert [one for one in playout.events if one["event"] not in ("connected", "on_air", "ended")] == []
-        assert session.packets() == tags
+        packets = session.packets()
+        assert len(packets) > count
+        assert packets == tags[: len(packets)]
         assert len(session.pong_numbers) > 10
         assert session.pong_numbers == session.ping_numbers[: len(session.pong_numbers)], "each ping has its one pong"
 
@@ -64,12 +69,12 @@ def test_a_death_at_any_instruction_is_not_noticed(tmp_path: Path, points: tuple
 @pytest.mark.parametrize("point", ["send: before", "send: after"])
 def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -> None:
     """Batches are half in the socket: the next worker sends the other half."""
-    tags = flvs.lesson(8, size=12_000)
+    tags = flvs.lesson(60, size=12_000)  # it outlasts the deaths
     path, die = flvs.write(tmp_path / "a.flv", tags), tmp_path / "die"
     program = Path(dying.__file__)
     with Receiver() as receiver, Playout(tmp_path / "p", program=program, DIE_AT=str(die), DIE_FULL="1") as playout:
         receiver.small_buffer(8192)
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=3, duration_s=1000)
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=3)
         wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
         for _ in range(3):
             worker = playout.worker()
@@ -81,11 +86,12 @@ def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -
             wait_until(lambda worker: playout.worker() != worker, worker, description="another worker")
             time.sleep(0.3)
         (session,) = receiver.of("c1")
-        wait_until(lambda: len(session.packets()) >= len(tags), description="all packets")
-        assert {one["event"] for one in playout.events} <= {"connected", "on_air", "slate"}, playout.events
-        assert all("ends after 8 s" in one["why"] for one in playout.told("slate")), "the recording itself never failed"
-        assert session.packets() == tags
-        assert playout.told("behind") == []
+        count = len(session.packets())
+        wait_until(lambda: len(session.packets()) > count + 100, description="more packets")
+        playout.told("behind")
+        assert {one["event"] for one in playout.events} <= {"connected", "on_air"}, playout.events
+        packets = session.packets()
+        assert packets == tags[: len(packets)]
 
 
 def test_a_session_that_its_server_ended_while_no_worker_lived_is_replaced_and_harms_nobody(tmp_path: Path) -> None:

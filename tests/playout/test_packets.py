@@ -155,8 +155,8 @@ def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_pa
     """Its pings are answered by whichever worker; for an unknown app it closes the connection."""
     path = flvs.encode(tmp_path / "a.flv", *PICTURE, *TONE, *X264, *AAC, "-t", "8")
     with servers.nginx(tmp_path / "n") as url, Playout(tmp_path / "p") as playout:
-        playout.air("c1", path, f"{url}/ours", starts_in_s=1)
-        playout.air("c2", path, f"{url.removesuffix('live')}other/ours", starts_in_s=1)
+        playout.air("c1", path, f"{url}/ours", starts_in_s=3)
+        playout.air("c2", path, f"{url.removesuffix('live')}other/ours", starts_in_s=3)
         wait_until(lambda: playout.told("on_air", "c1"), description="on air")
         os.kill(playout.worker(), signal.SIGKILL)
         wait_until(lambda: playout.again("status")["worker"]["taken_over"], description="another worker")

@@ -164,7 +164,7 @@ def test_thousands_of_classes_at_once_leave_the_class_on_air_alone(tmp_path: Pat
     """Neither their hand-over, nor the wait for them, nor a status, nor a new worker makes it stutter."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(120))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        playout.air("on-air", path, receiver.url("on-air"), length_s=100)
+        playout.air("on-air", path, receiver.url("on-air"), starts_in_s=3, length_s=100)
         wait_until(lambda: playout.told("on_air"), description="on air")
         now = time.time()
         for number in range(2000):
@@ -172,7 +172,7 @@ def test_thousands_of_classes_at_once_leave_the_class_on_air_alone(tmp_path: Pat
             one = {**fields(f"c{number}"), "file": str(path), "start": start, "end": start + 60}
             playout.timetable[f"c{number}"] = one
         playout.hand_over()
-        playout.air("soon", path, receiver.url("soon"), starts_in_s=1, length_s=50)
+        playout.air("soon", path, receiver.url("soon"), starts_in_s=3, length_s=50)
         wait_until(lambda: playout.told("on_air", "soon"), description="the class that came last is on air")
         process = psutil.Process(playout.worker())
         before, began = sum(process.cpu_times()[:2]), time.monotonic()

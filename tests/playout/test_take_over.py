@@ -41,7 +41,7 @@ def ended_exact(receiver: Receiver, names: list[str], tags: list[flvs.Tag]) -> N
 
 
 def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
-    tags = flvs.lesson(4)
+    tags = flvs.lesson(10)
     path = flvs.write(tmp_path / "a.flv", tags)
     with Receiver() as receiver, Playout(tmp_path / "p", program=PATIENT) as playout:
         names = on_air(playout, receiver, path)
