@@ -8,8 +8,8 @@ from typing import Protocol
 
 from town.recordings import MEDIA_TAGS, Amf0, Take, decode_amf0, encode_amf0
 
-HANDSHAKE_S = 5.0
-SETUP_S = 10.0
+HANDSHAKE_S = 30.0
+SETUP_S = 30.0
 """Seconds from the connection to the publish command."""
 SILENCE_S = 60.0
 """Seconds after which a publisher that sends nothing is taken for dead."""

@@ -56,9 +56,8 @@ class Play:
         self._booked = 0
         self._began = 0.0
         self.content = Content(world, day.seed, lambda stream, entry: self._unsent.append((stream, entry)))
-        self.sight = Sight(
-            world, self._bus, [self.class_id(one) for one in day.classes if one.kind != "garbage"], self.content.due
-        )
+        booked = [self.class_id(one) for one in day.classes if one.kind != "garbage"]
+        self.sight = Sight(world, world.town.redis, booked, self.content.due)  # it is peace: Redis has its time
         self._schedule()
 
     def class_id(self, one: Class) -> str:

@@ -119,7 +119,7 @@ def test_an_announced_move_waits_for_the_loss_and_ends_when_the_streamer_is_hear
     ear = Ear(ago_s=9.5)
     assert stays_silent(teacher, ear, 10.0)
     assert time.time() - ear.at > 10.0
-    assert not stays_silent(teacher, Ear(ago_s=9.0, again_after=3), 10.0)
+    assert not stays_silent(teacher, Ear(ago_s=0.0, again_after=3), 10.0)
 
 
 def test_streamer_that_redis_has_forgotten_is_lost_when_teacher_has_missed_it_for_long(teacher: TeacherHost) -> None:

@@ -85,7 +85,7 @@ def _day(found: Lives) -> list[str]:
         booked.extend(stage.book_on_stream(one) for one in bookings)
         return found.over()
 
-    wait_until(book, timeout_s=200, pause_s=0.2, description="all have died as often as they were to")
+    wait_until(book, timeout_s=30 + 20 * KILLS, pause_s=0.2, description="all have died as often as they were to")
     for one in booked:
         stage.answer(one, timeout_s=60)
     for who in WHO:

@@ -99,7 +99,10 @@ def lives_on(stage: Stage) -> None:
 def wrong(stage: Stage, who: str) -> list[str]:
     """What /health of a host says is wrong."""
     bind = stage.own[who]["API_BIND" if who == "teacher" else "HEALTH_BIND"]
-    found: list[str] = httpx.get(f"http://{bind}/health", timeout=10).json()["wrong"]
+    try:
+        found: list[str] = httpx.get(f"http://{bind}/health", timeout=10).json()["wrong"]
+    except httpx.HTTPError as error:  # a busy host may not answer in time
+        return [repr(error)]
     return found
 
 

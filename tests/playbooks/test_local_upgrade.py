@@ -224,7 +224,7 @@ def seen(scene: Scene) -> list[str]:
 
 
 def health(host: LocalHost) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{host.places.port}/health", trust_env=False).json()
+    found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{host.places.port}/health", trust_env=False, timeout=20).json()
     return found
 
 

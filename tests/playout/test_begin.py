@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lectern.playout import flv
+from lectern.playout import demuxer, flv, source
 from lectern.playout.demuxer import Demuxer, Position
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
 from lectern.playout.rtmp import amf0
@@ -21,11 +21,13 @@ from tests.waiting import wait_until
 
 @contextmanager
 def feeding(
-    path: Path, *, slate: Path | None = None, duration_s: float | None = None
+    path: Path, *, slate: Path | None = None, duration_s: float | None = None, stall_s: float = 60.0
 ) -> Iterator[tuple[Source, list[str]]]:
-    """A feed of the recording at *path*, and what it tells."""
+    """A feed of the recording at *path*, and what it tells; a read that takes *stall_s* hangs."""
     told: list[str] = []
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
+        for module in (source, demuxer):
+            patch.setattr(module, "STALL_S", stall_s)
         lesson = flvs.aired_from(path, slate=slate, duration_s=duration_s)
         feed = Source(lesson, pool, lambda event, why: told.append(f"{event}: {why}"))
         yield feed, told
@@ -165,7 +167,7 @@ def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before
     """The class may have been changed for that very reason; here nobody writes to a pipe that is opened."""
     hangs, good = tmp_path / "hangs.flv", flvs.write(tmp_path / "good.flv", flvs.lesson(60))
     os.mkfifo(hangs)
-    with feeding(hangs) as (feed, told):
+    with feeding(hangs, stall_s=1.0) as (feed, told):
         feed.open(5000.0)
         try:
             while is_lost and not told:

@@ -69,16 +69,18 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
 
 def test_a_worker_that_hangs_delays_no_renewal(tmp_path: Path) -> None:
     """The supervisor serves the lease itself: else a busy worker would let it run out for all classes."""
-    with Receiver() as receiver, Playout(tmp_path / "p", lease_s=3) as playout:
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         on_air(playout, receiver, tmp_path)
-        worker = playout.worker()
+        (session,) = receiver.of("c1")
+        worker, first_s = playout.worker(), 5
+        over_at = time.monotonic() + first_s
+        playout.lease(first_s)
         os.kill(worker, signal.SIGSTOP)
-        began = time.monotonic()
         assert playout.lease_until(kernel.boot_now() + 60)["durable"]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() < over_at
         with suppress(ProcessLookupError):  # the supervisor may have killed it meanwhile
             os.kill(worker, signal.SIGCONT)
-        time.sleep(3)  # the lease that hung would have run out
+        wait_until(lambda: session.media[-1].at > over_at + 0.5, description="media after the first one's end")
         assert len(receiver.of("c1")) == 1
 
 

@@ -29,7 +29,7 @@ def new(host: Host) -> Host:
 
 
 def says(host: Host) -> Fields:
-    found: Fields = httpx.get(host.wanted()["health_url"], trust_env=False).json()["settings"]
+    found: Fields = httpx.get(host.wanted()["health_url"], trust_env=False, timeout=20).json()["settings"]
     return found
 
 

@@ -151,7 +151,7 @@ def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_nex
     host.roll_out()
     (host.code / "run.sh").write_text("echo my last words >&2; exit 3\n")
     quick = "from lectern.rollout import supervisord\n"
-    quick += "supervisord.as_before.__defaults__ = (4.0, supervisord.no_beat)\n"
+    quick += "supervisord.as_before.__defaults__ = (8.0, supervisord.no_beat)\n"
     answered = host.step("rollback", fault=quick)
     assert answered.code == 1
     assert "idc_client is" in answered.msg

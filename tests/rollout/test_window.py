@@ -53,7 +53,7 @@ def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
     before = host.tree()
     host.done("backup")
     slow = "import time\nfrom lectern.rollout import supervisord\nreal = supervisord.Supervisord.stop_all\n"
-    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(2))\n"
+    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(5))\n"
     window = host.begin("window", fault=slow)
     wait_until(lambda: '"stop"' in journal(host), description="the window stops the host")
     answer = host.done("rollback")
@@ -77,19 +77,19 @@ def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_
     (host.code / "broken").touch()
     before = host.tree()
     host.done("backup")
-    answered = host.step("window", wanted=host.wanted(health_timeout_s=5))
+    answered = host.step("window", wanted=host.wanted(health_timeout_s=10))
     assert answered.code == 1
     assert answered.fields["failed"]
     assert "step 8 healthy" in answered.msg
     assert "the new program is broken: no such module" in answered.msg
     assert "rolled back" in answered.msg
     host.is_old(before)
-    host.done("verify", wanted=host.wanted(health_timeout_s=5))
+    host.done("verify", wanted=host.wanted(health_timeout_s=10))
 
 
 def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
     before = host.tree()
-    wanted = host.wanted(health_timeout_s=3, health_url=f"http://127.0.0.1:{host.health_port}/health", name="other")
+    wanted = host.wanted(health_timeout_s=8, health_url=f"http://127.0.0.1:{host.health_port}/health", name="other")
     host.done("backup", wanted=wanted)
     answered = host.step("window", wanted=wanted)
     assert answered.code == 1
