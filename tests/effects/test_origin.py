@@ -37,7 +37,7 @@ async def answering(answer: Callable[[str], bytes]) -> AsyncIterator[str]:
 
 async def looked(raw: bytes) -> origin.RemoteFile:
     async with answering(lambda _path: raw) as url:
-        return await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
+        return await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=20)
 
 
 def ok(*headers: str, status: str = "200 OK") -> bytes:
@@ -57,11 +57,11 @@ async def test_an_origin_is_looked_at_once_more_after_this_process_stood_still()
     def stopped_once(path: str) -> bytes:
         asked.append(path)
         if len(asked) == 1:
-            time.sleep(1)
+            time.sleep(4)
         return ok("Content-Length: 5")
 
     async with answering(stopped_once) as url:
-        found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=0.5)
+        found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=2)
     assert (found.size_bytes, len(asked)) == (5, 2)
 
 
@@ -131,7 +131,7 @@ async def test_a_page_in_a_recordings_place_is_refused_before_it_is_downloaded(b
     """As it may be hours until then; an origin that knows no ranges sends all of it, of which the first bytes count."""
     raw = ok(f"Content-Length: {len(body)}") + body
     async with answering(lambda _path: raw) as url:
-        looking = origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3, first_bytes=True)
+        looking = origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=20, first_bytes=True)
         if body.startswith(b"FLV"):
             assert (await looking).size_bytes == len(body)
             return
@@ -157,11 +157,11 @@ async def test_what_a_head_says_of_a_missing_file_is_believed_unless_a_get_knows
     answers = iter([ok("Content-Length: 0", status="404 Not Found"), ok("Content-Length: 7")])
     async with answering(lambda _path: next(answers)) as url:
         with pytest.raises(origin.Absent, match="answered 404") as raised:
-            await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
+            await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=20)
     assert raised.value.code is DOWNLOAD_FAILED
     answers = iter([ok("Content-Length: 0"), ok("Content-Range: bytes 0-0/7", "Content-Length: 1", status="206 Part")])
     async with answering(lambda _path: next(answers)) as url:
-        found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
+        found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=20)
     assert found.size_bytes == 7
 
 

@@ -127,9 +127,9 @@ def test_a_migration_that_waits_for_another_writer_for_too_long_can_be_tried_aga
 
 def test_a_migration_of_a_large_table_has_no_bound(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is ended for a statement that takes a minute; the next release would never start."""
-    slow = text("SELECT pg_sleep(0.6)")
+    slow = text("SELECT pg_sleep(2)")
     monkeypatch.setattr(schema, "_migrate", lambda connection, _role: list(connection.execute(slow))[1:])
-    engine = open_database(f"{postgres_url}?options=-c%20statement_timeout%3D200")
+    engine = open_database(f"{postgres_url}?options=-c%20statement_timeout%3D1000")
     assert schema.upgrade(engine, "teacher") == []
     engine.dispose()
 
@@ -211,7 +211,7 @@ def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: En
 @pytest.mark.usefixtures("processes")
 def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(postgres_url: str, engine: Engine) -> None:
     """The server ends its session; what it does next is a database that is away, which is waited for everywhere."""
-    hangs = open_database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D500")
+    hangs = open_database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D2000")
     with pytest.raises(OperationalError), transaction(hangs) as still:  # noqa: PT012 (both at the same time)
         thread = threading.Thread(target=_write, args=(postgres_url,))
         thread.start()

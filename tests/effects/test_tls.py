@@ -74,7 +74,7 @@ async def test_an_authority_that_the_host_trusts_is_trusted(private: Private, mo
     monkeypatch.setenv("SSL_CERT_FILE", str(private.authority))
     _leads_here(monkeypatch, times=1)
     url = f"https://{NAME}:{private.port}/a.flv"
-    found = await origin.look(url, allowed=Allowlist.listed("127.0.0.1/32"), timeout_s=5)
+    found = await origin.look(url, allowed=Allowlist.listed("127.0.0.1/32"), timeout_s=20)
     assert (found.url, found.size_bytes, found.address) == (url, 5, "127.0.0.1")
     assert private.asked == [f"{NAME}:{private.port}"]
 
@@ -87,7 +87,7 @@ async def test_a_server_that_does_not_prove_its_name_is_told_nothing(
         monkeypatch.setenv("SSL_CERT_FILE", str(private.authority))
     _leads_here(monkeypatch, times=3)
     with pytest.raises(TryAgain, match="CERTIFICATE_VERIFY_FAILED"):
-        await origin.look(f"https://{name}:{private.port}/a", allowed=Allowlist.listed("127.0.0.1/32"), timeout_s=5)
+        await origin.look(f"https://{name}:{private.port}/a", allowed=Allowlist.listed("127.0.0.1/32"), timeout_s=20)
     assert private.asked == []
 
 
@@ -104,6 +104,6 @@ async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(mon
     with serving(Noting, asked=asked) as server:
         looked_up = _leads_here(monkeypatch, times=1)
         url = f"http://{NAME}:{server.server_port}/a.flv"
-        found = await origin.look(url, allowed=Allowlist.listed("127.0.0.0/8"), timeout_s=5)
+        found = await origin.look(url, allowed=Allowlist.listed("127.0.0.0/8"), timeout_s=20)
     assert looked_up == [NAME]
     assert (found.address, asked) == ("127.0.0.1", [f"{NAME}:{server.server_port}"])

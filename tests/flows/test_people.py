@@ -200,9 +200,9 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hang
 ) -> None:
     """Without name servers, two services can take longer than all of them may together."""
     monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
-    monkeypatch.setattr(notifications, "SEND_S", 1.0)
-    monkeypatch.setattr(notifications, "TRIES", 3)
-    monkeypatch.setattr(notify, "_TIMES", "cto=2&rto=2")
+    monkeypatch.setattr(notifications, "SEND_S", 3.0)  # in which the other one has surely taken it
+    monkeypatch.setattr(notifications, "TRIES", 2)
+    monkeypatch.setattr(notify, "_TIMES", "cto=4&rto=4")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hangs = f"json://127.0.0.1:{silent.getsockname()[1]}/hook"
         how = asyncio.run(notifications.People(stand(f"{service.url} {hangs}"))._pass_on(alarm()))

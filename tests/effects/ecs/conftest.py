@@ -46,7 +46,7 @@ def job(origin: Origin, recording: Path, tmp_path: Path) -> Job:
 
 @pytest.fixture
 def slow_job(job: Job, origin: Origin, tmp_path: Path) -> Job:
-    """It encodes 12 s in real time, so that something can happen to it meanwhile."""
-    origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=12).read_bytes()
+    """It encodes 20 s in real time, so that something can happen to it meanwhile."""
+    origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=20).read_bytes()
     slow = stand_in(tmp_path / "slow", 'case "$*" in *-force_key*) exec ffmpeg -re "$@";; esac\nexec ffmpeg "$@"')
     return replace(job, programs=Programs(ffmpeg=slow))

@@ -62,7 +62,7 @@ async def test_a_job_that_is_left_leaves_nothing(
     connection: ssh.SshConnection, job: Job, slow_job: Job, origin: Origin, tmp_path: Path, step: str
 ) -> None:
     if step == "fetch":
-        origin.slow_s = 0.3
+        origin.slow_s = 2.0
     elif step == "encode":
         job = slow_job
     else:
