@@ -79,7 +79,7 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[int, redis.Redis, redis.Redis]]:
                 "bind 127.0.0.1",
                 f"dir {tmp_path}",
                 f"sentinel monitor mymaster 127.0.0.1 {of_master} 1",
-                "sentinel down-after-milliseconds mymaster 500",
+                "sentinel down-after-milliseconds mymaster 60000",  # a busy machine takes no master for dead
                 "sentinel failover-timeout mymaster 3000",
             ]
             config.write_text("\n".join(lines) + "\n")
@@ -108,6 +108,8 @@ async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int
     bus = Bus.open(f"redis+sentinel://127.0.0.1:{port}/mymaster/0", timeout_s=2)
     await bus.add("order", "before")
     assert master.xlen("order") == 1
+    with redis.Redis(port=port) as asked:
+        asked.sentinel_set("mymaster", "down-after-milliseconds", 500)
     master.shutdown(nosave=True)
     for _ in range(100):
         try:
