@@ -31,6 +31,7 @@ from lectern.storage import cache_dir, origin
 from lectern.timing import NAMES, Rate, Throttle
 from tests import rows
 from tests.effects.conftest import Origin
+from tests.stage import running_with
 from tests.waiting import async_wait_until, cancelled
 from town.programs import gather
 
@@ -217,9 +218,12 @@ async def test_a_download_goes_on_in_its_next_window_and_nothing_is_fetched_twic
         await cancelled(downloading)
         host.shares, host.shared_at = Shares(), -math.inf
         await at(clock)
+        came = cache_dir.size_bytes(part(host))
         downloading = asyncio.create_task(download(host, origin))
+        if clock == 10.5:
+            await async_wait_until(lambda: cache_dir.size_bytes(part(host)) > came, description="it has gone on")
     if clock != 10.5:
-        await asyncio.sleep(0.2)
+        await async_wait_until(lambda: running_with(str(part(host))) == [], description="it has stopped")
         came = cache_dir.size_bytes(part(host))
         await asyncio.sleep(0.6)
         assert cache_dir.size_bytes(part(host)) == came, "no window is open"

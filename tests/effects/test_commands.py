@@ -44,6 +44,7 @@ from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rows import add, commit, prepare
 from town.__main__ import next_steps
+from town.ports import free_port
 
 CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
@@ -312,7 +313,8 @@ def test_the_settings_of_a_rollout_win_over_the_old_env_and_are_found_by_the_pat
 
 def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
     (teacher / ".env").write_text("TEACHER_NAME=teacher7\nPREFECT_API_URL=http://127.0.0.1:1/api\n")
-    done = lectern(teacher, "doctor")
+    bind = f"127.0.0.1:{free_port()}"  # on that of its default, somebody may listen
+    done = lectern(teacher, "doctor", API_BIND=bind)
     assert done.returncode == 1
     for line in (
         "✓ teacher: teacher7",
@@ -323,7 +325,7 @@ def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
         "    --> redis-cli -h 127.0.0.1 -p 1 ping",
         "    --> curl http://127.0.0.1:1/api/health",
         "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there.",
-        "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there",
+        f"✗ process: http://{bind}/health cannot be reached: nobody answers there",
     ):
         assert line in done.stdout
     assert "made up" not in done.stdout
@@ -375,8 +377,9 @@ def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: 
     """As the program does that it looks at."""
     with serving(status=403) as server:
         proxy = {name: server.url}
-        done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api", **proxy)
-    assert "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there" in done.stdout
+        bind = f"127.0.0.1:{free_port()}"
+        done = lectern(teacher, "doctor", "teacher", API_BIND=bind, PREFECT_API_URL="http://127.0.0.1:1/api", **proxy)
+    assert f"✗ process: http://{bind}/health cannot be reached: nobody answers there" in done.stdout
     assert "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there" in done.stdout
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from lectern import health
 from lectern.allowlist import Allowlist
+from town.ports import HOST, free_port
 
-HOST = "127.0.0.1"
 HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
 
 
@@ -15,8 +15,7 @@ async def test_a_server_that_listens_is_reached_and_of_any_other_host_and_port_a
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
         assert await health.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE) is None
-    with socket.create_server((HOST, 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     found = await health.unreachable(f"rtmp://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE)
     assert found == f"{HOST}:{port}: Connection refused"
 

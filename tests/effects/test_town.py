@@ -75,14 +75,12 @@ async def test_the_receiver_records_a_push_whole_with_its_times(receiver: RtmpRe
     assert publish.first_media_at is not None
     assert publish.last_media_at is not None
     assert began <= publish.started_at <= publish.first_media_at
-    assert publish.last_media_at - publish.first_media_at > SECONDS - 1, "in real time"
+    assert publish.last_media_at - publish.first_media_at > SECONDS / 2, "in real time, and not at once"
 
 
 async def test_the_receiver_says_that_a_name_is_pushed_twice_at_once(receiver: RtmpReceiver, recording: Path) -> None:
-    first = await push(receiver.url("twice"), recording)
-    await async_wait_until(lambda: receiver.publishes.get("twice"), description="the first push")
-    second = await push(receiver.url("twice"), recording)
-    assert (await first.wait(), await second.wait()) == (0, 0)
+    both = [await push(receiver.url("twice"), recording) for _ in range(2)]
+    assert [await one.wait() for one in both] == [0, 0]
     ends = receiver.publishes["twice"]
     await async_wait_until(lambda: all(one.ended_at for one in ends), description="the end of both")
     assert [(publish.n, publish.concurrent) for publish in receiver.publishes["twice"]] == [(1, False), (2, True)]
