@@ -45,6 +45,7 @@ from tests.waiting import async_wait_until
 
 Client = httpx.AsyncClient
 CLASS, START = "/v1/classes/c-1", time.time() + 3600
+"""A class, and when it begins: an hour from a test's own beginning, for a whole run may take longer."""
 
 
 def fields(**other: object) -> dict[str, Any]:
@@ -78,8 +79,9 @@ async def ready(host: TeacherHost, class_id: str = "c-1", **other: Any) -> None:
 
 
 @pytest.fixture
-def teacher(teacher: TeacherHost) -> TeacherHost:
+def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
     """A teacher that handles what comes at once."""
+    monkeypatch.setitem(globals(), "START", time.time() + 3600)
 
     async def intake(arrived: Sequence[ReceivedMessage]) -> None:
         await handle(teacher, await teacher.write_tx(inbox.keep_claimed, journal, arrived, time.time(), 60.0))
