@@ -33,7 +33,6 @@ class Behaviour(StrEnum):
     FAIL = "fail"  # answers that it failed
     SILENT = "silent"  # accepts, and never answers
     SLOW = "slow"  # begins after delay_s
-    LATE = "late"  # has the output at once, and says so after delay_s
     TWICE = "twice"  # answers two times
     QUICK = "quick"  # makes nothing: answers with *url* at once
     ERROR_500 = "error_500"
@@ -169,8 +168,6 @@ class OssTranscoder(Loopback):
             url = rule.url.format(record_id=record_id, video_resolution=resolution.value)
         elif behaviour is not Behaviour.FAIL:
             url = await self._encode(record_id, resolution)
-        if behaviour is Behaviour.LATE:
-            await asyncio.sleep(rule.delay_s)
         result = {
             "cmd": "transcoding",
             "record_id": record_id,

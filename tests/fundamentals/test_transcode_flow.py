@@ -10,13 +10,22 @@ from town.oss_transcoder import Behaviour, Rule
 pytestmark = pytest.mark.live
 
 
+def succeeded(stage: Stage, record: int) -> None:
+    """The OSS, which was asked for a rendition, says that it has made it; it is at the origin."""
+    wait_until(lambda: stage.posts(record), description="it is asked for")
+    result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "sucess", "type": "oss"}
+    url = stage.town.origin.url_for(f"{record}/{record}_240P.flv")
+    stage.publish("transcoding", {**result, "transcode_video_url": url})
+
+
 def test_two_classes_wait_for_one_transcoding(stage: Stage) -> None:
     """One signed POST, one waiting list, one result: both proceed, and the list is gone."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.LATE, record_id=record, delay_s=3))
+    record = stage.town.record("240P")
+    stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))  # its result is the test's, when both wait
     both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
     wait_until(lambda: stage.waiting_list(record, "240P") == both, description="both wait")
     assert stage.status(record, "240P") == "transcoding"
+    succeeded(stage, record)
     assert [stage.answer(one)["result"] for one in both] == ["success", "success"]
     assert stage.posts(record) == 1
     assert stage.status(record, "240P") == "success"
@@ -96,12 +105,13 @@ def test_the_alarm_of_a_result_that_nobody_asked_for_names_the_classes_that_wait
 
 def test_what_the_old_program_left_on_a_waiting_list_is_answered(stage: Stage) -> None:
     """Its booking is not known here, so the platform is told to book it again."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.LATE, record_id=record, delay_s=2))
+    record = stage.town.record("240P")
+    stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
     ours = stage.book(stage.booking(record, "240P"))
     wait_until(lambda: stage.waiting_list(record, "240P") == [ours], description="our class waits")
     stranger = f"{stage.prefix}-of-the-old-program"
     stage.town.redis.rpush(f"{stage.prefix}:{record}_240P", stranger)
+    succeeded(stage, record)
     assert stage.answer(ours)["result"] == "success"
     assert stage.answer(stranger)["code"] == 211
     wait_until(lambda: stage.waiting_list(record, "240P") == [], description="the list is gone")

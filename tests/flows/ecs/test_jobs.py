@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.flows.ecs.held import Held
 from tests.flows.ecs.servers import Ecs, made_once
 from tests.stage import wait_until
 from town import recordings
@@ -63,12 +64,11 @@ def in_line(ecs: Ecs, *records: int) -> None:
 
 def test_a_run_that_is_cancelled_in_the_ui_ends_its_job_there(ecs: Ecs) -> None:
     """Its classes are refused; a Retry makes it after all."""
-    record = ecs.town.record()
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    encoder = ecs.encoding()
+    held = Held(ecs, "encode").reached()
+    record, encoder = held.record, held.program
     (run, *_) = ecs.runs("teacher", f"transcode {record}")
     ecs.click(run["id"], "CANCELLING", "Cancelling")
-    answer = ecs.answer(class_id, timeout_s=60)
+    answer = ecs.answer(held.class_id, timeout_s=60)
     assert (answer["result"], answer["code"]) == ("fail", 208)
     assert "cancelled in the UI" in answer["message"]
     wait_until(lambda: not psutil.pid_exists(encoder), description="its ffmpeg is gone")
@@ -80,12 +80,13 @@ def test_a_run_that_is_cancelled_in_the_ui_ends_its_job_there(ecs: Ecs) -> None:
 
 def test_a_job_that_no_class_needs_any_more_is_ended(ecs: Ecs) -> None:
     """Its last class was cancelled; nobody is alarmed, and the next booking begins anew."""
-    record = ecs.town.record()
-    first, second = (ecs.book(ecs.booking(record, "240P")) for _ in range(2))
-    encoder = ecs.encoding()
+    held = Held(ecs, "encode").reached()
+    record, first = held.record, held.class_id
+    second = ecs.book(ecs.booking(record, "240P"))
+    wait_until(lambda: ecs.order(second).get("state") == "waiting", description="the second class waits for it, too")
     ecs.cancel(first)
     assert ecs.answer(first)["code"] == 411
-    assert psutil.pid_exists(encoder), "the second class still needs it"
+    assert held.lives, "the second class still needs it"
     ecs.cancel(second)
     wait_until(lambda: ecs.status(record, "240P") == "failed", description="it is given up")
     ecs.clean()
