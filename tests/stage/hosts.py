@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +215,9 @@ class Hosts:
     @staticmethod
     def _end(living: Sequence[Child]) -> None:
         for child in living:
-            os.kill(child.pid, signal.SIGCONT)
-            os.kill(child.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it may have ended a moment ago
+                os.kill(child.pid, signal.SIGCONT)
+                os.kill(child.pid, signal.SIGTERM)
         for child in living:
             child.end()
 
