@@ -166,6 +166,7 @@ def office(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off
         (folder / "supervisord.conf").write_text(conf)
         argv = [sys.executable, "-m", "supervisor.supervisord", "-c", str(folder / "supervisord.conf")]
         supervisord = Child(argv, town.environment, folder / "supervisord.out")
+        stage.play("streamer1")  # without it, it is ready for a minute only
         try:
             yield Office(stage, _words(stage, folder, prefect_port, health_port), folder)
         finally:
@@ -178,6 +179,7 @@ def _words(stage: Stage, folder: Path, prefect_port: int, health_port: int) -> d
     class_id = stage.book_on_stream(stage.booking(record))
     assert stage.answer(class_id, timeout_s=90)["result"] == "success"
     stage.publish("order", "please")
+    wait_until(lambda: stage.stream(f"{stage.prefix}:dead_letter"), description="it is a dead letter")
     backup = folder / "backups" / "made" / "silent"
     backup.mkdir(parents=True)
     with closing(sqlite3.connect(backup / "task_list.db")) as saved:

@@ -90,10 +90,10 @@ class Shown:
     def _answers(self) -> dict[str, str]:
         asked = [f"http://{address}{path}" for address in self.addresses for path in ("/health", "/metrics", "/x")]
         asked.append(f"http://{self.addresses[0]}/transcode/x")
-        found = {url: httpx.get(url, trust_env=False).text for url in asked}
+        found = {url: httpx.get(url, trust_env=False, timeout=60).text for url in asked}
         bad = f"http://{self.addresses[0]}/transcode"
         wrong = {"record_id": 1, "video_resolution": "720P", "sign": "0" * 32}
-        return found | {bad: httpx.post(bad, json=wrong, trust_env=False).text}
+        return found | {bad: httpx.post(bad, json=wrong, trust_env=False, timeout=60).text}
 
     def _redis(self) -> dict[str, str]:
         """What was put on the streams is the platform's own; our alarms and the heartbeats are anybody's."""

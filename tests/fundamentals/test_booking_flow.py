@@ -53,7 +53,7 @@ def test_a_message_of_a_stream_is_as_good_as_one_of_a_channel(stage: Stage) -> N
     stream = stage.channels["order"]
     stage.town.redis.xadd(stream, {"body": json.dumps(booking)})
     assert stage.answer(booking["class_id"])["result"] == "success"
-    assert stage.town.redis.xpending(stream, "lectern")["pending"] == 0
+    wait_until(lambda: stage.town.redis.xpending(stream, "lectern")["pending"] == 0, description="it is acknowledged")
     kept = stage.rows("teacher", "select source from inbox_list where body = ?", json.dumps(booking))
     assert [row["source"] for row in kept] == [f"stream:{stream}"]
 

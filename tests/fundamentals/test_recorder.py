@@ -35,7 +35,7 @@ from lectern.run_records import CLASSES, records_of, said_of
 from lectern.wire.messages import Cancel
 from tests.faults.turns import Quiet
 from tests.rows import commit, look
-from tests.waiting import cancelled
+from tests.waiting import async_wait_until, cancelled
 
 DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
 
@@ -377,13 +377,10 @@ async def test_while_prefect_is_away_nothing_waits_and_all_is_shown_once_later(d
     desk.prefect.away = True
     working = asyncio.create_task(desk.recorder.run())
     for number in range(30):
-        await asyncio.wait_for(desk.handle(f"c-{number}"), 5)
+        await asyncio.wait_for(desk.handle(f"c-{number}"), 30)
     assert desk.unrecorded() == 30
     desk.prefect.away = False
-    for _ in range(200):
-        await asyncio.sleep(0.1)
-        if desk.unrecorded() == 0:
-            break
+    await async_wait_until(lambda: desk.unrecorded() == 0, description="all is shown")
     working.cancel()
     assert desk.prefect.ids() == list(range(1, 31))
 

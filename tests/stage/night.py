@@ -161,8 +161,12 @@ class Night:
         )[0]
         assert found["state_name"] == "Refused"
         assert decision in found["state"]["message"]
-        said = [found["state"]["message"], *self.stage.log(found["id"]), self.stage.tables(found["id"])]
-        assert words in " ".join(said)
+
+        def said() -> str:
+            """Its log and its table come after it."""
+            return " ".join([found["state"]["message"], *self.stage.log(found["id"]), self.stage.tables(found["id"])])
+
+        wait_until(lambda: words in said(), description=f"the run of {class_id} says {words}")
 
     def counted(self, code: int) -> float:
         """How many bookings were refused with *code*, as the teacher's metric has it."""
