@@ -113,7 +113,7 @@ async def test_a_class_moved_while_its_playout_is_away_is_not_aired_as_before(st
     playout = Playout(streamer.settings.playout_dir)
     with Receiver() as receiver, playout:
         async with kept(streamer):
-            start = book(streamer, "c", receiver.url("c"), starts_in_s=4)
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=8)
             assert await streamer.playout.in_force(20)
             assert streamer.playout.confirmed["c"]["start"] == start
             playout.process.kill()
@@ -131,7 +131,7 @@ async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(streamer: St
     recorded(streamer)
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
-            start = book(streamer, "c", receiver.url("c"), starts_in_s=6)
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=10)
             assert await streamer.playout.in_force(20)
             move(streamer, "c", start + HOURS_S)
             streamer.playout.wanted.set()
@@ -239,7 +239,7 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     playout = Playout(streamer.settings.playout_dir)
     with Receiver() as receiver, playout:
         async with kept(streamer):
-            start = book(streamer, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=2, length_s=30.0)
             await becomes(streamer, "on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
@@ -258,11 +258,11 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     told = TypeAdapter(list[EventView])
     past = told.validate_python([{**one, "class_id": "c", "stem": None, "host": "streamer1"} for one in said["events"]])
     assert {"on air", "push refused", "playout away"} <= {one.what for one in past}
-    known = gaps.sent(start, start + 24, [AsRun(**one) for one in said["as_run"]], past, said["message"])
+    known = gaps.sent(start, start + 30, [AsRun(**one) for one in said["as_run"]], past, said["message"])
     assert said["message"] == f"{known.sentence()}; its end has come"
     whys = [one.why for one in known.gaps if one.missing_s >= gaps.SHOWN_S]
     assert whys == ["the push was refused", "the playout was not there"]
-    assert known.recording_s + known.missing_s == pytest.approx(24)
+    assert known.recording_s + known.missing_s == pytest.approx(30)
 
 
 async def test_what_was_sent_of_a_class_that_was_taken_away_is_told_though_nobody_heard_its_end(
@@ -411,8 +411,9 @@ async def test_what_was_sent_before_a_timetable_was_lost_is_told(streamer: Strea
     recorded(streamer)
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
-            start = book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=14)
+            book(streamer, "c", receiver.url("c"), starts_in_s=0, length_s=14)
             await becomes(streamer, "on air")
+            seen_at = time.time()
             await async_wait_until(lambda: playout.status("c")["sent_s"] > 4, description="it was sent for a while")
             (playout.folder / "timetable.jsonl").write_text("{")
             os.kill(playout.worker(), signal.SIGKILL)
@@ -420,7 +421,7 @@ async def test_what_was_sent_before_a_timetable_was_lost_is_told(streamer: Strea
                 lambda: rows.state_of(streamer, "c") in {"aired", "aired with gaps"}, description="it is over"
             )
     (said,) = rows.said(streamer, "ended")
-    assert min(part["begins"] for part in said["as_run"]) < start + 3
+    assert min(part["begins"] for part in said["as_run"]) <= seen_at
 
 
 async def test_a_change_that_was_aired_is_in_force_though_nobody_heard_the_end_of_its_class(

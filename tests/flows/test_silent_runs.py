@@ -25,7 +25,7 @@ def test_a_run_that_falls_silent_is_marked_and_taken_up_again(town: Town, tmp_pa
     """The server sees it within three heartbeats, says so, and the next process of the host goes on with it."""
     with staged(town, tmp_path, RUN_HEARTBEAT_S="1") as stage:
         stage.up("streamer1")
-        booking = stage.booking(stage.town.record(), starts_in_s=5, length_s=60)
+        booking = stage.booking(stage.town.record(seconds=170), starts_in_s=5, length_s=165)
         class_id = booking["class_id"]
         stage.tell("streamer1", {**booking, "cmd": "prepare"})
         stage.on_air(class_id)
@@ -68,7 +68,7 @@ def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path
     with staged(town, tmp_path) as stage:
         bind = stage.settings["HEALTH_BIND"] = f"127.0.0.1:{free_port()}"
         stage.up("streamer1")
-        found = httpx.get(f"http://{bind}/health", timeout=5)
+        found = httpx.get(f"http://{bind}/health", timeout=30)
         assert found.status_code == 200
         said = found.json()
         assert (said["role"], said["name"], said["ready"]) == ("streamer", stage.name("streamer1"), True)
@@ -82,4 +82,4 @@ def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path
             assert "HEALTH_BIND" in other.said()
         assert stage.residents["streamer1"].end() == 0
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://{bind}/health", timeout=5)
+            httpx.get(f"http://{bind}/health", timeout=30)

@@ -116,7 +116,7 @@ def test_a_class_that_a_quick_run_airs_can_be_cancelled(stage: Stage) -> None:
 
 def test_a_paused_queue_holds_back_what_is_pressed_and_no_class(stage: Stage) -> None:
     """A class is on air at its second all the same; what was pressed is done when the queue goes on."""
-    booking = stage.booking(stage.town.record(), starts_in_s=12, length_s=8)
+    booking = stage.booking(stage.town.record(), starts_in_s=18, length_s=8)
     class_id = stage.book(booking)
     stage.answer(class_id)
     (planned,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")

@@ -19,10 +19,11 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
     (push,) = stage.off_air(class_id)
     assert push.first_media_at is not None
     assert push.last_timestamp_ms is not None
-    assert 0 <= push.first_media_at - booking["start_time"] < PROMPT_S
+    late_s = push.first_media_at - booking["start_time"]
+    assert 0 <= late_s < PROMPT_S
     assert push.first_timestamp_ms is not None
-    assert 4.0 <= (push.last_timestamp_ms - push.first_timestamp_ms) / 1000 <= 5.2
-    assert stage.position_s(record, push) < 0.1
+    assert 4.0 - late_s <= (push.last_timestamp_ms - push.first_timestamp_ms) / 1000 <= 5.2
+    assert stage.position_s(record, push) < 0.1 + late_s
     wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows that it was aired")
     assert stage.num_cite("streamer1", str(record)) == 0
     assert str(record) in stage.cached("streamer1")
@@ -54,7 +55,7 @@ def test_the_timetable_is_in_the_ui(stage: Stage) -> None:
 
 def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
     """At once, and what happened is in the story of the class, and in the log of its run."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=10)
+    booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=20)
     class_id = stage.book(booking)
     stage.on_air(class_id)
     wait_until(lambda: stage.airing("streamer1", class_id)["state"] == "on air", description="it counts as on air")
