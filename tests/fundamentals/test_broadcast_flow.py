@@ -14,7 +14,7 @@ pytestmark = pytest.mark.live
 
 def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
     """Then its citation is taken back, and the teacher knows that it was aired; the file stays."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=9, length_s=5)
+    booking = stage.booking(record := stage.town.record(), starts_in_s=15, length_s=5)
     class_id = stage.book(booking)
     (push,) = stage.off_air(class_id)
     assert push.first_media_at is not None
@@ -24,7 +24,9 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
     assert push.first_timestamp_ms is not None
     assert 4.0 - late_s <= (push.last_timestamp_ms - push.first_timestamp_ms) / 1000 <= 5.2
     assert stage.position_s(record, push) < 0.1 + late_s
-    wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows that it was aired")
+    ends = ("aired", "aired with gaps")
+    wait_until(lambda: stage.order(class_id)["state"] in ends, description="the teacher knows that it was aired")
+    assert stage.order(class_id)["state"] == "aired" or late_s > 1, "what begins in time is aired whole"
     assert stage.num_cite("streamer1", str(record)) == 0
     assert str(record) in stage.cached("streamer1")
 
