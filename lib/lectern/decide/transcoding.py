@@ -179,7 +179,7 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
 
 
 def expire(changes: Changes, late: RenditionRow, url: str | None, waiters: Waiters, loads: Loads) -> None:
-    """Settle a rendition whose deadline has passed; its output was found at *url*, if at all. *loads* as for `apply`."""
+    """Settle a rendition whose deadline has passed; its output is at *url*, if at all. For *loads* see `apply`."""
     on_timeout, ecs = changes.settings.on_transcode_timeout, bool(changes.settings.ecs_hosts)
     what = overdue(output_there=url is not None, backend=late.backend, on_timeout=on_timeout, ecs=ecs)
     changes.transcoded.append((str(late.backend), what.name.lower()))
