@@ -57,11 +57,12 @@ def test_a_death_at_any_instruction_is_not_noticed(tmp_path: Path, points: tuple
         playout.air("c1", path, receiver.url("c1"), start=lesson["start"], length_s=length_s)
         wait_until(lambda: session.ended, description="the end")
         assert session.ended == "eof"
-        playout.told("ended")
+        (ended,) = playout.told("ended")
         assert [one for one in playout.events if one["event"] not in ("connected", "on_air", "ended")] == []
         packets = session.packets()
         assert len(packets) > count
         assert packets == tags[: len(packets)]
+        assert packets[-1][1] / 1000 > ended["sent_s"] - 0.5, "what is said to be sent has come, to the last packet"
         assert len(session.pong_numbers) > 10
         assert session.pong_numbers == session.ping_numbers[: len(session.pong_numbers)], "each ping has its one pong"
 
@@ -88,7 +89,7 @@ def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -
         (session,) = receiver.of("c1")
         count = len(session.packets())
         wait_until(lambda: len(session.packets()) > count + 100, description="more packets")
-        playout.told("behind")
+        assert playout.told("behind") == []
         assert {one["event"] for one in playout.events} <= {"connected", "on_air"}, playout.events
         packets = session.packets()
         assert packets == tags[: len(packets)]
