@@ -92,7 +92,7 @@ async def _start(
         if popen is None:
             return
         if not is_told:
-            popen.kill()
+            _kill_group(popen)
         _feed(popen, stdin or b"")
         popen.wait()
         if not _tell(loop, ended.set):  # its loop is closed, perhaps before it knew of the pipes
@@ -132,8 +132,13 @@ def _feed(popen: "subprocess.Popen[bytes]", text: bytes) -> None:
             popen.stdin.write(text)
 
 
+def _kill_group(popen: "subprocess.Popen[bytes]") -> None:
+    with suppress(ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
+        os.killpg(popen.pid, signal.SIGKILL)
+
+
 def _kill(popen: "subprocess.Popen[bytes]") -> None:
-    popen.kill()
+    _kill_group(popen)
     for pipe in (popen.stdout, popen.stderr):
         if pipe is not None:
             pipe.close()

@@ -123,6 +123,26 @@ async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
     assert ended(family(pids))
 
 
+async def test_a_run_that_is_cancelled_while_it_connects_the_pipes_leaves_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first line comes by the first pipe, before there is the second one; by then the program has children."""
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    connect = loop.connect_read_pipe
+
+    async def connects_one(*args: object) -> object:
+        monkeypatch.setattr(loop, "connect_read_pipe", lambda *_: asyncio.sleep(300))
+        return await connect(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "connect_read_pipe", connects_one)
+    argv = ["sh", "-c", STUBBORN, "sh", str(tmp_path / "pids")]
+    task = asyncio.create_task(subprocesses.run(argv, timeout_s=60, on_line=lambda _: begun.set()))
+    await asyncio.wait_for(begun.wait(), 10)
+    await cancelled(task)
+    assert ended(family(tmp_path / "pids"))
+
+
 async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 
