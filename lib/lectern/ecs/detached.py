@@ -134,8 +134,8 @@ class DetachedStep:
 async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep, timeout_s: float) -> Ended:
     """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
-    Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a
-    minute after its time. Raises TryAgain if somebody has called ``leave``.
+    Raises subprocesses.TimedOut, subprocesses.Stalled, ssh.Lost; the program then goes on, until somebody calls
+    ``leave`` or a minute after its time. Raises TryAgain if somebody has called ``leave``.
     """
     limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
     script = ["sh", "-c", _RUN, "lectern", folder.path, step.name, limit, _STEP, *step.argv]

@@ -153,10 +153,10 @@ class SshConnection:
         on_line: subprocesses.OnLine | None = None,
         stdin: bytes | None = None,
     ) -> subprocesses.Finished:
-        """Run a program there as ``process.run`` does here, each argument quoted; returncode -1 means a signal.
+        """Run a program there as ``subprocesses.run`` does here, each argument quoted; returncode -1 means a signal.
 
         On timeout, stall or cancellation its process group gets TERM, then KILL, and is checked to be gone. Raises
-        process.TimedOut, process.Stalled, Lost, CallAPerson (the host lacks coreutils).
+        subprocesses.TimedOut, subprocesses.Stalled, Lost, CallAPerson (the host lacks coreutils).
         """
         started_at = time.monotonic()
         command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
