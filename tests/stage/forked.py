@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 from tests import marks
 
 PRELOADED = (
-    *(f"lectern.rollout.{name}" for name in ("window", "gates", "verify", "commands")),
-    *(f"lectern.cli.{name}" for name in ("app", "serving", "terms")),
-    *(f"flows.resident.{name}" for name in ("process", "deployments")),
+    *(f"lectern.rollout.{name}" for name in ("window", "preflight", "verify", "commands")),
+    *(f"lectern.cli.{name}" for name in ("app", "booking", "doctor", "explain", "serving", "status")),
+    "flows.resident.process",
     "tests.rollout.steps",
     "tests.stage.children",
     __name__,
 )
+assert all(map(find_spec, PRELOADED)), "the server of the forks passes in silence over modules that are not there"
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(list(PRELOADED))
 _DIES_WITH_ITS_PARENT = 1, signal.SIGKILL
