@@ -108,7 +108,9 @@ def filled(message: Message) -> Text:
     singular, *plural = all_of(message.id)
     named = gaps(singular).union(*map(gaps, plural))
     number = {"f": 300.0, "g": 300.0}
-    given = {name: number.get(kind[-1:], 300) if kind.strip(".0123456789") else SAID for name, kind, _ in named}
+    given: dict[str, Any] = {
+        name: number.get(kind[-1:], 300) if kind.strip(".0123456789") else SAID for name, kind, _ in named
+    }
     return Text.many(singular, *plural, **given | {"n": 300}) if plural else Text(singular, **given)
 
 
