@@ -20,7 +20,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def answer(self) -> None:
-        """Answer a request, whatever it is."""
         self.say(self.status, body=self.body)
 
     def do_GET(self) -> None:
@@ -36,8 +35,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One server."""
-
     daemon_threads = True
 
     @property

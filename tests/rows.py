@@ -26,6 +26,7 @@ from lectern.wire.messages import Booking, Message, Prepare
 M = TypeVar("M", bound=Message)
 P = ParamSpec("P")
 T = TypeVar("T")
+_S1 = StreamerSettings.load(_env_file=None, streamer_name="s1")
 
 
 def commit(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,8 +62,7 @@ def prepare(class_id: str, record: int, start: float, length_s: float = 600.0, *
 
 
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
-    settings = StreamerSettings.load(_env_file=None, streamer_name="s1")
-    changes = StreamerChanges(settings, now)
+    changes = StreamerChanges(_S1, now)
     changes.admit(wanted, state)
     for row in changes.rows.values():
         values = dict(row.after or {})
@@ -121,15 +121,14 @@ def ended_in(connection: Connection, key: RenditionKey, state: RenditionState, n
 
 def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, now: float) -> None:
     """A download that was asked for."""
-    settings = StreamerSettings.load(_env_file=None, streamer_name="s1").model_copy(update={"video_root": root})
-    changes = StreamerChanges(settings, now)
+    changes = StreamerChanges(_S1.model_copy(update={"video_root": root}), now)
     changes.reserve(stem, size_bytes, url, None)
     write(connection, journal, changes)
 
 
 def cite(connection: Connection, stem: str, number: int, now: float) -> None:
     """Citations that a rendition gained, or lost."""
-    changes = StreamerChanges(StreamerSettings.load(_env_file=None, streamer_name="s1"), now)
+    changes = StreamerChanges(_S1, now)
     changes.cited[stem] += number
     write(connection, journal, changes)
 

@@ -53,30 +53,14 @@ unknown_fields = st.dictionaries(st.from_regex(r"x_[a-z]{1,5}", fullmatch=True),
 
 def booking(class_id: str = "c-1", **fields: Any) -> Booking:
     """A booking of 6666 at 720P that no listed URL satisfies, changed by *fields*; None takes one out."""
-    whole: dict[str, Any] = {
-        "class_id": class_id,
-        "institution_id": "i-7",
-        "video_url": "http://origin.example/6666.flv",
-        "start_time": NOW + 800,
-        "end_time": NOW + 3_500,
-        "push_url": f"rtmp://push.example/live/{class_id}",
-        "record_id": 6666,
-        "video_url_list": {},
-        "video_resolution": "720P",
-    }
+    whole = BOOKING | {"class_id": class_id, "push_url": f"rtmp://push.example/live/{class_id}", "video_url_list": {}}
     return Booking.model_validate({name: value for name, value in (whole | fields).items() if value is not None})
 
 
 def result(*, success: bool = True, type: Backend = Backend.OSS, **fields: Any) -> TranscodingResult:
     """A transcoding result of 6666 at 720P, changed by *fields*."""
-    whole: dict[str, Any] = {
-        "record_id": 6666,
-        "video_resolution": "720P",
-        "result": "sucess" if success else "fail",
-        "transcode_video_url": "http://origin.example/6666_720P.flv" if success else None,
-        "type": type,
-    }
-    return TranscodingResult.model_validate(whole | fields)
+    failed = {} if success else {"result": "fail", "transcode_video_url": None}
+    return TranscodingResult.model_validate({**RESULT, **failed, "type": type, **fields})
 
 
 @st.composite
@@ -118,27 +102,16 @@ def results(draw: st.DrawFn) -> TranscodingResult:
 
 
 rendition_keys = st.tuples(record_ids, resolutions)
-renditions = st.dictionaries(
-    rendition_keys,
-    st.builds(
-        Rendition,
-        state=st.sampled_from(RenditionState),
-        attempt=st.integers(0, 9),
-        attempts_today=st.integers(0, 9),
-        attempts_since=st.floats(NOW - 3 * 86_400, NOW),
-    ),
-    max_size=8,
-)
-underway = st.dictionaries(
-    rendition_keys,
-    st.builds(
-        Rendition,
-        state=st.sampled_from(RenditionState),
-        attempt=st.integers(0, 3),
-        backend=st.none() | st.sampled_from(Backend),
-    ),
-    max_size=8,
-)
+
+
+def _renditions(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[tuple[int, Resolution], Rendition]]:
+    made = st.builds(Rendition, state=st.sampled_from(RenditionState), **fields)
+    return st.dictionaries(rendition_keys, made, max_size=8)
+
+
+since = st.floats(NOW - 3 * 86_400, NOW)
+renditions = _renditions(attempt=st.integers(0, 9), attempts_today=st.integers(0, 9), attempts_since=since)
+underway = _renditions(attempt=st.integers(0, 3), backend=st.none() | st.sampled_from(Backend))
 _SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 
 

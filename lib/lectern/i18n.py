@@ -245,7 +245,7 @@ class _Form(NamedTuple):
     pattern: "re.Pattern[str]"
 
 
-_NUMBER = r"-?[\d,]+(?:\.\d+)?"
+_NUMBER = r"[+-]?[\d,]+(?:\.\d+)?"
 _SPAN = r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*"
 _LOOKS: Mapping[str, str] = {
     "moment": r"\d{4}-[\d: -]+",

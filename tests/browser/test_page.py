@@ -4,19 +4,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, ViewportSize
+from playwright.sync_api import Page
 
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.night
-
-PHONE: ViewportSize = {"width": 390, "height": 844}
-WIDER = """
-[...document.querySelectorAll("body, section, table, td")]
-    .filter(one => one.scrollWidth > one.clientWidth || one.getBoundingClientRect().right > innerWidth)
-    .map(one => one.outerHTML.slice(0, 300))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +46,3 @@ def test_a_class_on_air_has_its_picture(page: Page, address: str) -> None:
     wait_until(lambda: picture.evaluate(drawn), description="its picture is drawn")
     answer = page.context.request.get(f"{address.partition('/?')[0]}{picture.get_attribute('src')}")
     assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
-
-
-def test_on_a_phone_nothing_is_wider_than_screen_and_message_has_its_lines_to_itself(page: Page, address: str) -> None:
-    """Beside four other cells, a message would be a column of single words."""
-    page.set_viewport_size(PHONE)
-    page.goto(address)
-    assert page.evaluate(WIDER) == []
-    messages = page.locator("td.wide:visible")
-    assert messages.count() >= 2  # the incident, and the class in the timetable
-    for one in messages.all():
-        box = one.bounding_box()
-        assert box is not None
-        assert box["width"] > 0.9 * (PHONE["width"] - 20), one.inner_text()
-    page.set_viewport_size({"width": 1280, "height": 960})

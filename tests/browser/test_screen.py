@@ -3,15 +3,13 @@
 import json
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import pytest
-import uvicorn
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 from sqlalchemy import insert
 from starlette.applications import Starlette
 
@@ -24,17 +22,22 @@ from lectern.model.tables.teacher import journal, orders
 from lectern.model.views import EventView, Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.settings import TeacherSettings
 from tests import laid
-from tests.browser.test_page import PHONE, WIDER
 from tests.browser.ui import SHOTS
 from tests.rows import commit
-from tests.waiting import wait_until
-from town.ports import HOST, free_port
+from tests.stage.town import Background
+from town.ports import HOST, Http, free_port
 
 pytestmark = pytest.mark.night
+PHONE: ViewportSize = {"width": 390, "height": 844}
+WIDER = """
+[...document.querySelectorAll("body, section, table, td")]
+    .filter(one => one.scrollWidth > one.clientWidth || one.getBoundingClientRect().right > innerWidth)
+    .map(one => one.outerHTML.slice(0, 300))
+"""
 STREAMERS, CLASSES = 3, 40
 AXE = "4.14.1"
 NETWORK = Network(600_000, 4_000_000, 12_500_000)
-SCREEN = {"width": 1280, "height": 800}
+SCREEN: ViewportSize = {"width": 1280, "height": 800}
 
 
 class Bus:
@@ -53,26 +56,9 @@ class Screen:
 
     host: TeacherHost
     bus: Bus
+    server: Http
+    background: Background = field(default_factory=Background)
     address: str = ""
-    server: uvicorn.Server | None = None
-    thread: threading.Thread | None = None
-    sendings: dict[str, dict[str, Sending]] = field(default_factory=dict)
-    ready_by: dict[str, float] = field(default_factory=dict)
-
-    def serve(self, bind: str) -> None:
-        """Serve the page until the server should exit."""
-        name, _, port = bind.partition(":")
-        app = Starlette(routes=Served(self.host).routes())
-        self.server = uvicorn.Server(uvicorn.Config(app, host=name, port=int(port), log_config=None, lifespan="off"))
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        wait_until(lambda: self.server is not None and self.server.started, description="the page is served")
-
-    def stop(self) -> None:
-        assert self.server is not None
-        assert self.thread is not None
-        self.server.should_exit = True
-        self.thread.join(30)
 
     def book(self, class_id: str, state: str, start: float, **more: object) -> None:
         row = {"class_id": class_id, "state": state, "start_time": start, "end_time": start + 2700, "record_id": 6666}
@@ -80,31 +66,11 @@ class Screen:
         with transaction(self.host.engine) as connection:
             connection.execute(insert(orders).values(**row | {"updated_at": start - 8000, **more}))
 
-    def say(self, alarm: OpenAlarm) -> None:
-        """What the streamers say: what they send, and one of them an alarm."""
-        now = time.time()
-        self.bus.said = {
-            name: StreamerStatus(
-                now,
-                sent,
-                {},
-                [alarm],
-                1,
-                len(sent),
-                used=Usage(9 * 10**11, 12),
-                bound=Usage(10**12, 12),
-                network=NETWORK,
-                ready_by=self.ready_by,
-            )
-            for name, sent in self.sendings.items()
-        }
-
 
 def fill(screen: Screen, now: float) -> None:
     """CLASSES on STREAMERS: some show the slate, one is not on air; one's recording will be late; some have gaps."""
-    screen.sendings = {f"streamer{n + 1}": {} for n in range(STREAMERS)}
+    sendings: dict[str, dict[str, Sending]] = {f"streamer{n + 1}": {} for n in range(STREAMERS)}
     screen.book("c-late", "placed", now + 1500, streamer="streamer1")
-    screen.ready_by["c-late"] = now + 1800
     for at in range(CLASSES - 1):
         name, class_id = f"streamer{at % STREAMERS + 1}", f"c-{7000 + at}"
         start = now - 7050 + at // STREAMERS * 1900 + at % STREAMERS * 400
@@ -129,13 +95,19 @@ def fill(screen: Screen, now: float) -> None:
             )
             if name == "streamer2":
                 sent = Sending(False, failures=17, why="push.example: Connection refused")
-            screen.sendings[name][class_id] = sent
+            sendings[name][class_id] = sent
         else:
             waits = start > now + 9000 and at % 9 == 0
             state, place = ("waiting", None) if waits else ("ready", name)
             screen.book(class_id, state, start, streamer=place)
     for at in range(8):
         screen.book(f"c-r{at}", "refused", now - 6000 + 1800 * at, code=316, message="no room for 6666_720P")
+    alarm = OpenAlarm(321, "streamer2", 3, now - 60, "c-7010: the push is refused", ("c-7010",))
+    used, bound, late = Usage(9 * 10**11, 12), Usage(10**12, 12), {"c-late": now + 1800}
+    for name, its in sendings.items():
+        screen.bus.said[name] = StreamerStatus(
+            now, its, {}, [alarm], 1, len(its), used=used, bound=bound, network=NETWORK, ready_by=late
+        )
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +115,15 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     """The page of a day with 3 streamers and 40 classes."""
     engine = laid.opened("teacher", tmp_path_factory.mktemp("screen") / "teacher.db")
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", site_name="Live school")
-    bus, now = Bus(), time.time()
-    made = Screen(TeacherHost(settings, engine, journal, cast("Any", bus), cast("Any", None)), bus)
+    bus, now, port = Bus(), time.time(), free_port()
+    host = TeacherHost(settings, engine, journal, cast("Any", bus), cast("Any", None))
+    made = Screen(host, bus, Http(Starlette(routes=Served(host).routes()), port))
     fill(made, now)
-    made.say(OpenAlarm(321, "streamer2", 3, now - 60, "c-7010: the push is refused", ("c-7010",)))
-    bind = f"{HOST}:{free_port()}"
-    made.serve(bind)
-    made.address = f"http://{bind}/?token={commit(engine, viewers.make, 'eye', None, now)}"
+    made.background.run(made.server.start())
+    made.address = f"http://{HOST}:{port}/?token={commit(engine, viewers.make, 'eye', None, now)}"
     yield made
-    made.stop()
+    made.background.run(made.server.stop())
+    made.background.close()
     engine.dispose()
 
 
@@ -173,7 +145,7 @@ def shot(page: Page, name: str) -> None:
 
 def test_what_counts_is_seen_without_scrolling(page: Page, screen: Screen) -> None:
     """The counts, the strip, and what is not on air with its heading of the runbook."""
-    page.set_viewport_size(SCREEN)  # type: ignore[arg-type]
+    page.set_viewport_size(SCREEN)
     page.goto(f"{screen.address}&lang=zh")
     shot(page, "screen zh")
     page.goto(screen.address)
@@ -221,23 +193,17 @@ def test_an_open_page_changes_without_being_loaded_again(page: Page, screen: Scr
     assert page.locator("time.now").inner_text() != clock
 
 
-def test_without_scripts_the_page_is_whole_and_loads_itself_again(page: Page, screen: Screen) -> None:
-    session = page.context.new_cdp_session(page)
-    session.send("Emulation.setScriptExecutionDisabled", {"value": True})
-    page.goto(screen.address)
-    assert page.locator("head meta[http-equiv=refresh]").count() == 1
-    assert page.locator(".strip .b").count() > CLASSES / 2
-    assert page.locator("#timetable tr").count() > 5  # shortly before midnight most of them begin tomorrow
-    shot(page, "without scripts")
-    session.send("Emulation.setScriptExecutionDisabled", {"value": False})
-    session.detach()
+def test_on_a_phone_nothing_is_wider_than_it_and_a_message_has_lines_to_itself(page: Page, screen: Screen) -> None:
+    """The day, a class, the as-run, a search and the runbook, in both languages.
 
-
-def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page, screen: Screen) -> None:
-    """The day, a class, the as-run, a search and the runbook, in both languages."""
+    Beside four other cells, a message would be a column of single words.
+    """
     page.set_viewport_size(PHONE)
     base = screen.address.partition("/?")[0]
     page.goto(screen.address)
+    messages = [(one.inner_text(), one.bounding_box()) for one in page.locator("td.wide:visible").all()]
+    assert len(messages) >= 2
+    assert [said for said, box in messages if box is None or box["width"] <= 0.9 * (PHONE["width"] - 20)] == []
     for path in ("/", "/class/c-7001", "/as-run?day=" + time.strftime("%F"), "/classes?q=c-7", "/runbook?q=lease"):
         for language in ("en", "zh"):
             page.goto(f"{base}{path}{'&' if '?' in path else '?'}lang={language}")
@@ -271,8 +237,7 @@ def test_nothing_hinders_readers(page: Page, screen: Screen, axe: str, scheme: L
 
 def test_a_page_that_gets_no_answer_says_since_when(page: Page, screen: Screen) -> None:
     page.goto(screen.address)
-    bind = screen.address.split("/")[2]
-    screen.stop()
+    screen.background.run(screen.server.stop())
     page.locator("time.now.stale").wait_for()
-    screen.serve(bind)
+    screen.background.run(screen.server.start())
     page.locator("time.now:not(.stale)").wait_for()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from lectern.db.engine import open_database
 from lectern.ecs import ssh
 from tests import laid, marks
 from tests.answering import Answer, serving
@@ -29,6 +28,7 @@ __all__ = ["bus_of_a_test", "empty_redis", "redis_of_a_module"]
 SSHD = Path("/usr/sbin/sshd")
 FAMILY = 'sleep 300 & echo "$$ $!"; wait'
 """A program with a child; says the ids of both."""
+STUBBORN = "trap '' TERM; " + FAMILY
 
 
 def alive(pid: int) -> bool:
@@ -137,23 +137,14 @@ class _Origin(Answer):
         if start >= len(body) and start:
             self._plain(416)
             return
-        self.send_response(206 if "range" in self.headers else 200)
-        self.send_header("content-length", str(len(body) - start))
-        self.send_header("content-range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        etag = {"etag": f'"{hashlib.md5(body).hexdigest()}"'}
-        for name, value in (etag | self.origin.headers.get(self.path, {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self._body(body[start : self.origin.cut_at.get(self.path)])
-
-    def _body(self, data: bytes) -> None:
-        try:
+        headers = {"content-length": str(len(body) - start), "etag": f'"{hashlib.md5(body).hexdigest()}"'}
+        headers["content-range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self.say(206 if "range" in self.headers else 200, headers | self.origin.headers.get(self.path, {}))
+        data = b"" if self.command == "HEAD" else body[start : self.origin.cut_at.get(self.path)]
+        with suppress(BrokenPipeError, ConnectionResetError):  # that the reader is ended is what many claims are about
             for begin in range(0, len(data), 65536):
                 self.wfile.write(data[begin : begin + 65536])
                 time.sleep(self.origin.slow_s)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the reader was ended, which is what many claims are about
 
 
 @pytest.fixture
@@ -216,13 +207,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     # Otherwise whoever comes after a key that was refused is kept out for a while; older ones do not know of it.
     argv: list[str | Path] = [SSHD, "-f", folder / "config", "-o", "PerSourcePenalties=no"]
-    argv = (
-        argv
-        if subprocess.run([*argv, "-t"], capture_output=True, timeout=30, check=False).returncode == 0
-        else argv[:3]
-    )
+    is_known = subprocess.run([*argv, "-t"], capture_output=True, timeout=30, check=False).returncode == 0
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([*argv, "-D", "-e"], stderr=log, stdout=log)
+        server = subprocess.Popen([*(argv if is_known else argv[:3]), "-D", "-e"], stderr=log, stdout=log)
         try:
             wait_until(lambda: _listens(port), description=f"sshd listens: {(folder / 'log').read_text()}")
             user = psutil.Process().username()
@@ -240,6 +227,6 @@ def _listens(port: int) -> bool:
 @pytest.fixture
 def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
     """A streamer's database with all its tables."""
-    engine = open_database(f"sqlite:///{laid.database('streamer', tmp_path / 'task_list.db')}")
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
     yield engine
     engine.dispose()

@@ -8,22 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lectern import subprocesses
 from lectern.errors import Misuse, TryAgain
-from tests.effects.conftest import alive, ended
+from tests.effects.conftest import FAMILY, STUBBORN, alive, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
-
-FAMILY = 'sleep 300 & echo "$$ $!" > "$1"; echo begun; wait'
-STUBBORN = "trap '' TERM; sleep 300 & " + FAMILY
-
-
-def family(path: Path) -> list[int]:
-    wait_until(lambda: path.exists() and len(path.read_text().split()) == 2, description="the child wrote its family")
-    return [int(pid) for pid in path.read_text().split()]
 
 
 async def test_a_program_that_ends_is_returned_with_its_words_fit_for_logs() -> None:
@@ -59,41 +52,33 @@ async def test_input_is_empty_or_read_to_its_end() -> None:
 
 async def test_memory_is_bounded_whatever_is_printed() -> None:
     """50 MB without one newline leave 8 KiB, and lines of 64 KiB."""
-    longest = 0
-
-    def on_line(line: str) -> None:
-        nonlocal longest
-        longest = max(longest, len(line))
-
-    finished = await subprocesses.run(["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=on_line)
+    sizes: list[int] = []
+    finished = await subprocesses.run(
+        ["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=lambda line: sizes.append(len(line))
+    )
     assert len(finished.output) == subprocesses.KEPT_BYTES
-    assert longest <= 4 * 65536
-
-
-async def timed_out(script: str, pids: Path, timeout_s: float) -> subprocesses.TimedOut:
-    with pytest.raises(subprocesses.TimedOut, match="not done after") as raised:
-        await subprocesses.run(["sh", "-c", script, "sh", str(pids)], timeout_s=timeout_s, grace_s=0.3)
-    return raised.value
+    assert max(sizes) <= 4 * 65536
 
 
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
-async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, script: str) -> None:
+async def test_a_program_that_takes_too_long_is_ended_with_its_children(script: str) -> None:
     """It gets more time where it had none of the processor, and so has no children yet."""
-    pids = tmp_path / "pids"
-    raised = await timed_out(script, pids, 0.5)
-    if not (pids.exists() and pids.read_text()):
-        raised = await timed_out(script, pids, 30)
-    assert isinstance(raised, TryAgain)
-    assert str(raised).startswith("sh: ")
-    assert ended(family(pids))
+    assert issubclass(subprocesses.TimedOut, TryAgain)
+    lines: list[str] = []
+    for timeout_s in (0.5, 30):
+        with pytest.raises(subprocesses.TimedOut, match=r"^sh: not done after"):
+            await subprocesses.run(["sh", "-c", script], timeout_s=timeout_s, grace_s=0.3, on_line=lines.append)
+        if lines:
+            break
+    assert ended(map(int, lines[0].split()))
 
 
-async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    argv = ["sh", "-c", f"echo hmm >&2; {FAMILY}", "sh", str(pids)]
+async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told() -> None:
+    lines: list[str] = []
+    argv = ["sh", "-c", f"echo hmm >&2; {FAMILY}"]
     with pytest.raises(subprocesses.Stalled, match="hmm"):
-        await subprocesses.run(argv, timeout_s=60, stall_s=3)  # in which it has its first turn on a processor
-    assert ended(family(pids))
+        await subprocesses.run(argv, timeout_s=60, stall_s=3, on_line=lines.append)  # in which it has its first turn
+    assert ended(map(int, lines[0].split()))
 
 
 async def test_a_program_stalls_unless_it_shows_progress() -> None:
@@ -107,27 +92,23 @@ async def test_a_program_stalls_unless_it_shows_progress() -> None:
         )
 
 
-async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
+async def test_a_cancelled_run_leaves_nobody() -> None:
     """Even when it is cancelled twice, and the child does not listen to TERM."""
-    pids = tmp_path / "pids"
-    begun = asyncio.Event()
-    task = asyncio.create_task(
-        subprocesses.run(
-            ["sh", "-c", STUBBORN, "sh", str(pids)], timeout_s=60, grace_s=0.4, on_line=lambda _: begun.set()
-        )
-    )
-    await asyncio.wait_for(begun.wait(), 10)
+    lines: list[str] = []
+    run = subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, grace_s=0.4, on_line=lines.append)
+    task = asyncio.create_task(run)
+    await async_wait_until(lambda: lines, description="it has begun")
     task.cancel()
     await asyncio.sleep(0.1)
     await cancelled(task)
-    assert ended(family(pids))
+    assert ended(map(int, lines[0].split()))
 
 
 async def test_a_run_that_is_cancelled_while_it_connects_the_pipes_leaves_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its first line comes by the first pipe, before there is the second one; by then the program has children."""
-    begun = asyncio.Event()
+    lines: list[str] = []
     loop = asyncio.get_running_loop()
     connect = loop.connect_read_pipe
 
@@ -136,42 +117,30 @@ async def test_a_run_that_is_cancelled_while_it_connects_the_pipes_leaves_nobody
         return await connect(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "connect_read_pipe", connects_one)
-    argv = ["sh", "-c", STUBBORN, "sh", str(tmp_path / "pids")]
-    task = asyncio.create_task(subprocesses.run(argv, timeout_s=60, on_line=lambda _: begun.set()))
-    await asyncio.wait_for(begun.wait(), 10)
+    task = asyncio.create_task(subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, on_line=lines.append))
+    await async_wait_until(lambda: lines, description="it has begun")
     await cancelled(task)
-    assert ended(family(tmp_path / "pids"))
+    assert ended(map(int, lines[0].split()))
 
 
-async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-
+async def test_what_on_line_raises_ends_the_program() -> None:
     def on_line(line: str) -> None:
         raise ValueError(line)
 
-    with pytest.raises(ValueError, match="begun"):
-        await subprocesses.run(["sh", "-c", FAMILY, "sh", str(pids)], timeout_s=60, on_line=on_line)
-    assert ended(family(pids))
+    with pytest.raises(ValueError, match=r"^\d+ \d+$") as raised:
+        await subprocesses.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line)
+    assert ended(map(int, str(raised.value).split()))
 
 
 async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
-    pid = 0
-
-    def on_line(line: str) -> None:
-        nonlocal pid
-        pid = int(line)
-
-    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3, on_line=on_line)
+    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3)
     assert finished.returncode == 0
-    assert ended([pid])
+    assert ended([int(finished.output)])
 
 
-async def test_a_missing_program_is_named_with_what_to_install() -> None:
+async def test_a_missing_program_is_named_with_what_to_install_a_missing_folder_as_such(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="apt-get install wgett"):
         await subprocesses.run(["/usr/bin/wgett"], timeout_s=10)
-
-
-async def test_a_missing_folder_is_not_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="no such folder"):
         await subprocesses.run(["true"], timeout_s=10, cwd=tmp_path / "none")
 
@@ -195,43 +164,43 @@ async def test_a_program_that_gives_way_does_so_to_us_and_not_only_within_its_ow
         assert finished.output.split() == [str(expected), str(os.getsid(0)), "True"]
 
 
-def gated(folder: Path) -> Callable[[], None]:
-    """What a child does on a busy machine between fork and exec: nothing, until the file *folder*/gate is there."""
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What children wait for between fork and exec, as on a busy machine: until it is there."""
 
     def wait() -> None:
-        (folder / "pid").write_text(str(os.getpid()))
+        (tmp_path / "pid").write_text(str(os.getpid()))
         for _ in range(1000):
-            if (folder / "gate").exists():
+            if (tmp_path / "gate").exists():
                 return
             time.sleep(0.01)
         os._exit(9)
 
-    return wait
+    monkeypatch.setattr(subprocesses, "preexec", lambda *_: wait)
+    return tmp_path / "gate"
 
 
-def pid_of(folder: Path) -> int:
-    """Which child waits at the gate; 0 if none has come to it."""
-    return int((folder / "pid").read_text() or 0) if (folder / "pid").exists() else 0
+async def given_up(gate: Path) -> int:
+    """The child, which waits, of a run that was cancelled meanwhile."""
+    pid = gate.with_name("pid")
+    running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
+    await async_wait_until(lambda: pid.exists() and pid.read_text(), description="the child waits")
+    await cancelled(running)
+    return int(pid.read_text())
 
 
-async def test_a_child_that_waits_its_turn_holds_up_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_waits_its_turn_holds_up_no_loop(gate: Path) -> None:
     """With fifty downloads on two processors, a lease was passed on a minute late."""
-    monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
     running = asyncio.create_task(subprocesses.run(["true"], timeout_s=30))
     await asyncio.sleep(0.1)
-    (tmp_path / "gate").touch()
+    gate.touch()
     assert (await running).returncode == 0
 
 
-async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
-    running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
-    await async_wait_until(lambda: pid_of(tmp_path), description="the child waits")
-    await cancelled(running)
-    (tmp_path / "gate").touch()
-    await async_wait_until(lambda: not alive(pid_of(tmp_path)), description="the child is gone")
+async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves_nobody(gate: Path) -> None:
+    pid = await given_up(gate)
+    gate.touch()
+    await async_wait_until(lambda: not alive(pid), description="the child is gone")
 
 
 async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves_nobody(
@@ -256,34 +225,19 @@ async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves
     assert [pipe.closed for pipe in (popen.stdout, popen.stderr) if pipe is not None] == [True, True]
 
 
-def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_no_open_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_no_open_file(gate: Path) -> None:
     """As when a process ends just then: nobody is there to read it."""
-    monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
     threads = threading.active_count()
-
-    async def give_up() -> None:
-        running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
-        await async_wait_until(lambda: pid_of(tmp_path), description="the child waits")
-        await cancelled(running)
-
-    asyncio.run(give_up())
-    (tmp_path / "gate").touch()
-    wait_until(lambda: not alive(pid_of(tmp_path)), description="the child is gone")
+    pid = asyncio.run(given_up(gate))
+    gate.touch()
+    wait_until(lambda: not alive(pid), description="the child is gone")
     wait_until(lambda: threading.active_count() <= threads, description="its thread, and with it its pipes")
 
 
 def test_it_runs_in_a_loop_of_another_thread() -> None:
-    results: list[subprocesses.Finished] = []
-
-    def work() -> None:
-        results.append(asyncio.run(subprocesses.run(["echo", "hello"], timeout_s=10)))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(20)
-    assert [result.output for result in results] == ["hello\n"]
+    with ThreadPoolExecutor() as threads:
+        done = threads.submit(lambda: asyncio.run(subprocesses.run(["echo", "hello"], timeout_s=10)))
+    assert done.result().output == "hello\n"
 
 
 def test_a_child_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:

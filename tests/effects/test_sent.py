@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
@@ -24,25 +24,23 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables import streamer, teacher
 from lectern.model.tables.streamer import journal
 from lectern.model.views import Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.redis.client import Bus
+from lectern.settings import StreamerSettings
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Report
 from lectern.wire.parser import parse
-from tests import laid, rows, strategies
-from tests.effects.redis_servers import opened, redis_server, url_of
+from tests import rows, strategies
 from tests.rows import commit, look, prepare
 
 NOW = 1_764_010_000.0
 
 
 @pytest.fixture
-def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
+def streamer_engine(streamer_engine: Engine) -> Engine:
     """A streamer with a class that should be on air."""
-    made = laid.opened("streamer", tmp_path / "task_list.db")
-    wanted = rows.prepare("c-1", 1, NOW - 60, 660, push_url="rtmp://push.example/live/secret")
-    commit(made, rows.add, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
-    yield made
-    made.dispose()
+    wanted = prepare("c-1", 1, NOW - 60, 660, push_url="rtmp://push.example/live/secret")
+    commit(streamer_engine, rows.add, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
+    return streamer_engine
 
 
 def happens(engine: Engine, *whats: str) -> Sending:
@@ -93,30 +91,23 @@ def test_of_a_class_of_which_nothing_was_tried_the_last_check_counts(streamer_en
             assert account.checks(connection, ["c-1"])["c-1"].reds == why
 
 
-def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(streamer_engine: Engine, tmp_path: Path) -> None:
+async def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(
+    streamer_engine: Engine, tmp_path: Path, client: redis.Redis, bus: Bus
+) -> None:
     happens(streamer_engine, "push refused")
     settings = StreamerSettings.load(streamer_name="streamer1", video_root=tmp_path, max_video_num=12)
     with reading(streamer_engine) as connection:
         own = replace(word(connection, settings, NOW), ahead=ahead(connection, NOW))
     assert (own.due, own.bound.num, own.sendings["c-1"].why) == (1, 12, "because 0")
     assert set(own.ahead[NEEDED]) == {0}  # nothing is cached, so nothing is pinned
-
-    async def told(url: str) -> None:
-        async with opened(url) as bus:
-            before = int(time.time())  # a beat's time is Redis', in whole seconds
-            await bus.say("streamers", "streamer1", own)
-            found = await bus.words("streamers", 5)
-            assert list(found) == ["streamer1"]  # the other one cannot be read
-            heard = found["streamer1"]
-            assert before <= heard.at <= time.time()
-            assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
-            await asyncio.sleep(2.1)  # it says nothing for longer than the teacher waits
-            old = (await bus.words("streamers", 1))["streamer1"]
-            assert old.silent_s is not None
-
-    with redis_server(tmp_path) as client:
-        client.hset("streamers:words", "streamer2", "not JSON")
-        asyncio.run(told(url_of(client)))
+    client.hset("streamers:words", "streamer2", "not JSON")
+    before = int(time.time())  # a beat's time is Redis', in whole seconds
+    await bus.say("streamers", "streamer1", own)
+    (heard,) = (await bus.words("streamers", 5)).values()  # the other one cannot be read
+    assert before <= heard.at <= time.time()
+    assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
+    await asyncio.sleep(2.1)  # it says nothing for longer than the teacher waits
+    assert (await bus.words("streamers", 1))["streamer1"].silent_s is not None
 
 
 def test_of_an_alarm_with_many_classes_the_newest_are_told() -> None:
@@ -127,7 +118,7 @@ def test_of_an_alarm_with_many_classes_the_newest_are_told() -> None:
 # A sentence keeps its id from the decision to the screen: in rows, and in what a streamer reports.
 
 
-SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
+SETTINGS = strategies.transcoders()
 WHY = Text("{streamer} is lost", streamer="s1")
 BOOKING = strategies.booking("c-1", start_time=NOW, end_time=NOW + 600)
 

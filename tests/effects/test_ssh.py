@@ -2,12 +2,9 @@
 
 import asyncio
 import socket
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
 import pytest
@@ -15,14 +12,12 @@ import pytest
 from lectern import subprocesses
 from lectern.ecs import ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from tests.effects.conftest import FAMILY, Sshd, alive, ended, login, make_key
+from tests.effects.conftest import FAMILY, STUBBORN, Sshd, alive, ended, login, make_key
 from tests.waiting import async_wait_until, cancelled, wait_until
 from town.ports import free_port
+from town.sshd import SshServer
 
 pytestmark = pytest.mark.live
-
-
-STUBBORN = "trap '' TERM; " + FAMILY
 BEGUN_S = 4
 """Seconds in which a program there has surely begun, on a busy machine, too."""
 
@@ -77,57 +72,40 @@ async def test_known_hosts_in_hashes_and_with_several_names_are_known(sshd: Sshd
             assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
 
 
-@pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
-async def test_a_program_that_takes_too_long_is_ended_there(
-    sshd: Sshd, script: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "limits", "error", "said"),
+    [
+        (FAMILY, {"timeout_s": BEGUN_S}, subprocesses.TimedOut, "ssh://"),
+        (STUBBORN, {"timeout_s": BEGUN_S}, subprocesses.TimedOut, "ssh://"),
+        (f"echo hmm >&2; {FAMILY}", {"timeout_s": 60, "stall_s": BEGUN_S}, subprocesses.Stalled, "hmm"),
+    ],
+    ids=["polite", "stubborn", "stalled"],
+)
+async def test_a_program_that_takes_too_long_or_stalls_is_ended_there(
+    sshd: Sshd,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    limits: dict[str, Any],
+    error: type[Exception],
+    said: str,
 ) -> None:
     monkeypatch.setattr(ssh, "_GRACE_S", 1)
     lines: list[str] = []
     async with login(sshd) as connection:
-        with pytest.raises(subprocesses.TimedOut, match="ssh://"):
-            await connection.run(["sh", "-c", script], timeout_s=BEGUN_S, on_line=lines.append)
+        with pytest.raises(error, match=said):
+            await connection.run(["sh", "-c", script], on_line=lines.append, **limits)
     assert len(lines[0].split()) == 2
-    assert ended(map(int, lines[0].split()))
-
-
-async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
-    lines: list[str] = []
-    async with login(sshd) as connection:
-        with pytest.raises(subprocesses.Stalled, match="hmm"):
-            await connection.run(
-                ["sh", "-c", f"echo hmm >&2; {FAMILY}"], timeout_s=60, stall_s=BEGUN_S, on_line=lines.append
-            )
     assert ended(map(int, lines[0].split()))
 
 
 async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
     lines: list[str] = []
-    begun = asyncio.Event()
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        begun.set()
-
     async with login(sshd) as connection:
-        task = asyncio.create_task(connection.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line))
-        await asyncio.wait_for(begun.wait(), 10)
+        task = asyncio.create_task(connection.run(["sh", "-c", FAMILY], timeout_s=60, on_line=lines.append))
+        await async_wait_until(lambda: lines, description="it has begun")
         await cancelled(task)
         assert ended(map(int, lines[0].split()))
         assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
-
-
-async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp_path: Path) -> None:
-    """At whichever moment that is, before the shell is there or after."""
-    pids = [tmp_path / str(number) for number in range(12)]
-    for number, file in enumerate(pids):
-        async with login(sshd) as connection:  # each its own: sshd refuses an eleventh session, also if one just ends
-            task = asyncio.create_task(connection.run(["sh", "-c", f"echo $$ > {file}; exec sleep 300"], timeout_s=60))
-            if number:
-                await asyncio.sleep(number / 200)
-            else:  # one at least is cancelled after it began, however long that takes
-                await async_wait_until(lambda: pids[0].exists() and pids[0].read_text(), description="it has begun")
-            await cancelled(task)
-    assert ended(int(file.read_text()) for file in pids if file.exists() and file.read_text())
 
 
 @pytest.mark.parametrize("how", ["cancelled", "cut off"])
@@ -142,8 +120,7 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     monkeypatch.setattr(ssh.Running, "read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # no id
     async with login(sshd) as connection:
         task = asyncio.create_task(connection.run(["touch", str(begun)], timeout_s=60))
-        while not (ids.exists() and ids.read_text()):  # noqa: ASYNC110 (the other side is a file)
-            await asyncio.sleep(0.01)
+        await async_wait_until(lambda: ids.exists() and ids.read_text(), description="the wrapper is there")
         if how == "cut off":
             connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)
         await cancelled(task)
@@ -167,39 +144,27 @@ async def test_a_host_key_that_is_not_the_known_one_calls_a_person(sshd: Sshd, t
     await keeps_out(CallAPerson, "is another than in", sshd, known_hosts=other)
 
 
-KEYS = [("-t", "ed25519"), ("-t", "ecdsa"), ("-t", "rsa"), ("-t", "rsa", "-m", "PEM")]
-
-
-@pytest.mark.parametrize("kind", KEYS, ids=" ".join)
-async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
-    """Of whatever kind it is: that the host does not take it is what is said."""
-    make_key(tmp_path / "stranger", kind)
-    await keeps_out(CallAPerson, "ssh-copy-id", sshd, key=tmp_path / "stranger")
-
-
-@pytest.mark.parametrize("kind", KEYS, ids=" ".join)
-async def test_a_key_of_any_kind_lets_us_in(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
-    authorized = sshd.folder / "authorized"
+@pytest.mark.parametrize("kind", ["-t ed25519", "-t ecdsa", "-t rsa", "-t rsa -m PEM"])
+async def test_a_key_of_any_kind_lets_us_in_and_calls_a_person_before_the_host_takes_it(
+    sshd: Sshd, tmp_path: Path, kind: str
+) -> None:
+    key, authorized = tmp_path / "another", sshd.folder / "authorized"
     before = authorized.read_text()
-    authorized.write_text(before + make_key(tmp_path / "another", kind))
+    with_it = before + make_key(key, kind.split())
+    await keeps_out(CallAPerson, "ssh-copy-id", sshd, key=key)
+    authorized.write_text(with_it)
     try:
-        async with login(sshd, key=tmp_path / "another") as connection:
+        async with login(sshd, key=key) as connection:
             assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
     finally:
         authorized.write_text(before)
 
 
-@pytest.mark.parametrize("what", ["a key with a passphrase", "no key"])
-async def test_a_file_that_is_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_path: Path, what: str) -> None:
-    if what == "no key":
-        (tmp_path / "key").write_text("no key\n")
-    else:
-        make_key(tmp_path / "key", passphrase="made up")
-    await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / "key")
-
-
-async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
-    await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / "none")
+async def test_a_file_that_is_missing_or_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_path: Path) -> None:
+    make_key(tmp_path / "locked", passphrase="made up")
+    (tmp_path / "odd").write_text("no key\n")
+    for name in ("locked", "odd", "none"):
+        await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / name)
     await keeps_out(Misuse, "ssh-keyscan", sshd, known_hosts=tmp_path / "none")
 
 
@@ -216,78 +181,24 @@ async def test_a_host_that_does_not_answer_is_tried_again_and_not_waited_for(ssh
 
 
 async def test_a_lost_connection_is_tried_again(sshd: Sshd) -> None:
+    lines: list[str] = []
     async with login(sshd) as connection:
-        begun = asyncio.Event()
-        run = connection.run(["sh", "-c", "echo $PPID; sleep 3"], timeout_s=20, on_line=lambda _: begun.set())
+        run = connection.run(["sh", "-c", "echo begun; sleep 3"], timeout_s=20, on_line=lines.append)
         task = asyncio.create_task(run)
-        await asyncio.wait_for(begun.wait(), 10)
+        await async_wait_until(lambda: lines, description="it has begun")
         connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)  # as a dead network does
         with pytest.raises(ssh.Lost, match="lost"):
             await task
 
 
-class _Minimal(paramiko.ServerInterface):  # type: ignore[misc]
-    def check_auth_publickey(self, username: str, key: object) -> int:
-        return int(paramiko.AUTH_SUCCESSFUL)
-
-    def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
-
-    def check_channel_request(self, kind: str, chanid: int) -> int:
-        return int(paramiko.OPEN_SUCCEEDED)
-
-    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._serve, args=(channel, command), daemon=True).start()
-        return True
-
-    def _serve(self, channel: paramiko.Channel, command: bytes) -> None:
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, shell=True, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            threading.Thread(target=self._feed, args=(channel, child.stdin), daemon=True).start()
-            while data := child.stdout.read1(4096):  # type: ignore[attr-defined]
-                channel.sendall(data)
-        channel.send_exit_status(child.returncode)
-        channel.close()
-
-    def _feed(self, channel: paramiko.Channel, stdin: IO[bytes]) -> None:
-        with suppress(BrokenPipeError), stdin:
-            while data := channel.recv(4096):
-                stdin.write(data)
-                stdin.flush()
-
-
-@pytest.fixture
-def minimal(sshd: Sshd) -> Iterator[Sshd]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        transports: list[paramiko.Transport] = []
-
-        def serve() -> None:
-            wire, _ = listener.accept()
-            transport = paramiko.Transport(wire)
-            transports.append(transport)
-            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(sshd.folder / "host")))
-            transport.start_server(server=_Minimal())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        port = listener.getsockname()[1]
-        known = sshd.folder / "known_minimal"
-        known.write_text(f"[127.0.0.1]:{port} {(sshd.folder / 'host.pub').read_text()}")
-        yield Sshd(f"ssh://media@127.0.0.1:{port}", port, sshd.key, known, sshd.folder)
-        thread.join(10)
-        for transport in transports:
-            transport.close()
-
-
-async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
+async def test_a_server_that_only_does_exec_is_enough(tmp_path: Path) -> None:
     """Its own processes are not in the group that is ended."""
     lines: list[str] = []
-    async with login(minimal) as connection:
-        assert (await connection.run(["echo", "it's"], timeout_s=10)).output == "it's\n"
-        with pytest.raises(subprocesses.TimedOut):
-            await connection.run(["sh", "-c", FAMILY], timeout_s=BEGUN_S, on_line=lines.append)
-        pids = [int(pid) for pid in lines[0].split()]
-        assert ended(pids)
-        assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
+    async with SshServer(tmp_path / "ssh") as server:
+        host = ssh.SshHost.parse(server.url)
+        async with ssh.connect(host, server.client_key, server.known_hosts, timeout_s=10) as connection:
+            assert (await connection.run(["echo", "it's"], timeout_s=10)).output == "it's\n"
+            with pytest.raises(subprocesses.TimedOut):
+                await connection.run(["sh", "-c", FAMILY], timeout_s=BEGUN_S, on_line=lines.append)
+            assert ended(map(int, lines[0].split()))
+            assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"

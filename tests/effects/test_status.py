@@ -4,8 +4,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
+from flows.host import TeacherHost
 from lectern.db import account, bookings, events, schema, timetable
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.writer import write
@@ -22,18 +21,18 @@ from lectern.errors import Misuse
 from lectern.model.facts import Event
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.settings import TeacherSettings
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Booking
 from tests import laid, rows, strategies
 from tests.rows import commit, look
-from tests.typed import lectern
+from tests.stage.children import LECTERN
+from tests.typed import SETTINGS, lectern
 
 NOW = 1_764_010_800.0
 
 
 def row(class_id: str, came: float, state: str) -> dict[str, object]:
-    times = {"start_time": NOW, "end_time": NOW, "received_at": came, "updated_at": came}
+    times = {"start_time": NOW, "end_time": NOW + 600, "received_at": came, "updated_at": came}
     return {"class_id": class_id, "state": state, "payload": '{"push_url": "rtmp://push/secret-stream"}', **times}
 
 
@@ -87,13 +86,12 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(teache
         assert told("c-3") == ["c-3"]
 
 
-def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> None:
+def test_a_year_of_classes_is_not_read_for_those_of_today(teacher: TeacherHost) -> None:
     """SQLite would look for the classes by the index of revisions, in which all of them are alike."""
-    engine = laid.opened("teacher", tmp_path / "teacher.db")
     asked: list[tuple[str, Any]] = []
-    event.listen(engine, "before_cursor_execute", lambda _c, _u, text, given, *_: asked.append((text, given)))
+    event.listen(teacher.engine, "before_cursor_execute", lambda _c, _u, text, given, *_: asked.append((text, given)))
     day = timetable.Span(NOW, NOW + 86_400, None)
-    with reading(engine) as connection:
+    with reading(teacher.engine) as connection:
         timetable.due(connection, NOW)
         timetable.next_class(connection, NOW)
         timetable.classes(connection, timetable.begins_in(day), 200)
@@ -104,7 +102,6 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
         timetable.number(connection, timetable.waits(NOW, None))
         wanted = [one for one in asked if one[0].startswith("SELECT")]
         plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all() for text, given in wanted]
-    engine.dispose()
     assert len(plans) == 8
     searched = [str(plan[0][3]) for plan in plans]
     assert all("ix_order_list_start_time" in one or "ix_order_list_state" in one for one in searched), searched
@@ -114,19 +111,19 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
     teacher_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody has written it into the database, or a newer release has."""
-    known = {"url": "", "payload": "{}", "record_id": 1, "resolution": "720P", "received_at": 1.0, "updated_at": 1.0}
-    with transaction(teacher_engine) as connection:
-        for class_id, state in (("c-1", "on the moon"), ("c-2", "placed")):
-            row = {"class_id": class_id, "state": state, "start_time": 100, "end_time": 200, **known}
-            connection.execute(insert(orders).values(row))
-    span = timetable.Span(0, 1000, None)
+    several = [row("c-1", NOW, "on the moon"), row("c-2", NOW, "placed")]
+    commit(teacher_engine, Connection.execute, insert(orders), several)
+    span, before = timetable.Span(NOW - 1, NOW + 1000, None), NOW - 50
     with reading(teacher_engine) as connection:
-        assert [one.class_id for one in timetable.classes(connection, timetable.begins_in(span), 10)] == ["c-2"]
-        assert [one.class_id for one, _ in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
-        following = timetable.next_class(connection, 50)
+        following = timetable.next_class(connection, before)
         assert following is not None
-        assert following.class_id == "c-2"
-        assert [one.class_id for one in timetable.planned(connection, span)] == ["c-2"]
+        for seen in (
+            timetable.classes(connection, timetable.begins_in(span), 10),
+            [one for one, _ in timetable.waiting(connection, before, None, 10)],
+            timetable.planned(connection, span),
+            [following],
+        ):
+            assert [one.class_id for one in seen] == ["c-2"]
     assert caplog.text.count("c-1: its booking cannot be read, and is passed over") == 2
 
 
@@ -141,20 +138,14 @@ def test_of_many_transcodings_all_are_counted_and_five_nearest_to_their_deadline
 
 def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engine) -> None:
     """During a long download the repetitions would fill the story of each class."""
-    settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up")
-    with transaction(teacher_engine) as connection:
-        placed = row("c-1", NOW - 600, "placed") | {
-            "streamer": "streamer1",
-            "end_time": NOW + 600,
-            "url": "http://o/1.flv",
-        }
-        connection.execute(insert(orders).values(**placed))
+    placed = row("c-1", NOW - 600, "placed") | {"streamer": "streamer1", "url": "http://o/1.flv"}
+    commit(teacher_engine, Connection.execute, insert(orders), [placed])
     for sweep in range(3):
         now = NOW + 100 * sweep
         with transaction(teacher_engine) as connection:
             silent = bookings.unreported(connection, now - 60, now)
             assert [one.class_id for one in silent] == ["c-1"]
-            changes = Changes(settings, now)
+            changes = Changes(strategies.transcoders(), now)
             known = events.named(connection, journal, reports.TOLD_AGAIN, ["c-1"])
             reports.resend_ends(changes, silent, known)
             write(connection, journal, changes)
@@ -239,31 +230,19 @@ def test_somebody_who_may_only_read_a_database_can_look(tmp_path: Path) -> None:
     assert '"inbox": 0' in done.stdout, done.stderr
 
 
-def _gone() -> int:
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
 @pytest.mark.live
-@pytest.mark.parametrize(
-    ("opened", "words"),
-    [
-        pytest.param(_gone, "", id="reader gone, as with head"),
-        pytest.param(
-            lambda: os.open("/dev/full", os.O_WRONLY), "could not be written: No space left on device", id="disk full"
-        ),
-    ],
-)
+@pytest.mark.parametrize("is_full", [False, True], ids=["reader gone, as with head", "disk full"])
 @pytest.mark.parametrize("typed", ["status --json", "book --example", "--version", "report --help"])
-def test_what_cannot_be_written_is_an_end_in_words(
-    tmp_path: Path, opened: Callable[[], int], words: str, typed: str
-) -> None:
+def test_what_cannot_be_written_is_an_end_in_words(tmp_path: Path, is_full: bool, typed: str) -> None:
     laid.database("teacher", tmp_path / "teacher.db")
-    taking = opened()
+    reading, taking = os.pipe()
+    os.close(reading)
+    if is_full:
+        os.close(taking)
+        taking = os.open("/dev/full", os.O_WRONLY)
     done = subprocess.run(
-        [sys.executable, "-c", "from lectern.cli import main; main()", *typed.split()],
-        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0"},
+        [*LECTERN, *typed.split()],
+        env=SETTINGS,
         cwd=tmp_path,
         stdout=taking,
         stderr=subprocess.PIPE,
@@ -273,5 +252,5 @@ def test_what_cannot_be_written_is_an_end_in_words(
     )
     os.close(taking)
     assert "Traceback" not in done.stderr
-    assert words in done.stderr
+    assert not is_full or "could not be written: No space left on device" in done.stderr
     assert done.returncode == 1

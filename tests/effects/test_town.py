@@ -26,13 +26,7 @@ from town.rtmp import RtmpReceiver
 from town.waits import GaveUp, Sight, Waits
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
-SECONDS = 4
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recordings") / "6666.flv"
-    return asyncio.run(recordings.make(recordings.ffmpeg_path(), path, seconds=SECONDS, width=320, height=240))
+SECONDS = 4  # of the recording that all effects share
 
 
 @pytest.fixture

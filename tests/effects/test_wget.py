@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.errors import (
+    DISK_FULL,
+    DOWNLOAD_FAILED,
+    CallAPerson,
+    ErrorCode,
+    LecternError,
+    Misuse,
+    Refuse,
+    TryAgain,
+)
 from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
 from tests.effects.conftest import Origin
-from tests.effects.test_origin import answering
+from tests.effects.test_origin import NO_ANSWERS, answering
 from tests.stage import running_with
-from tests.waiting import async_wait_until, cancelled
+from tests.waiting import async_wait_until
 
 BODY = os.urandom(400_000)
 
@@ -58,16 +67,7 @@ async def test_a_file_arrives_whole_and_its_part_is_not_fetched_again(origin: Or
     assert part.read_bytes() == BODY
 
 
-async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -> None:
-    part.parent.mkdir()
-    part.write_bytes(BODY[:150_000])
-    await fetch(f"{origin.url}/a.flv", part)
-    assert part.read_bytes() == BODY
-    assert origin.asked[-1] == ("GET", "/a.flv", "bytes=150000-")
-
-
-async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) -> None:
-    """The next try then makes it whole."""
+async def test_a_cut_connection_keeps_what_has_come_and_the_next_try_goes_on_there(origin: Origin, part: Path) -> None:
     origin.cut_at["/a.flv"] = 100_000
     with pytest.raises(TryAgain):
         await fetch(f"{origin.url}/a.flv", part)
@@ -75,6 +75,7 @@ async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) 
     origin.cut_at.clear()
     await fetch(f"{origin.url}/a.flv", part)
     assert part.read_bytes() == BODY
+    assert origin.asked[-1] == ("GET", "/a.flv", "bytes=100000-")
 
 
 async def test_the_rate_is_kept_and_progress_is_told(origin: Origin, part: Path) -> None:
@@ -86,19 +87,20 @@ async def test_the_rate_is_kept_and_progress_is_told(origin: Origin, part: Path)
     assert any(0 < size_bytes < len(BODY) for size_bytes in seen)
 
 
-@pytest.mark.parametrize("status", [403, 404, 410])
-async def test_what_is_not_there_is_refused(origin: Origin, part: Path, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        *((status, Refuse, DOWNLOAD_FAILED) for status in (403, 404, 410)),
+        *((status, TryAgain, None) for status in (429, 500, 503)),
+    ],
+)
+async def test_what_is_not_there_is_refused_and_a_busy_origin_asked_again_later(
+    origin: Origin, part: Path, status: int, error: type[LecternError], code: ErrorCode | None
+) -> None:
     origin.statuses["/a.flv"] = [status]
-    with pytest.raises(Refuse, match=str(status)) as raised:
+    with pytest.raises(error, match=str(status)) as raised:
         await fetch(f"{origin.url}/a.flv", part)
-    assert raised.value.code is DOWNLOAD_FAILED
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_busy_origin_is_asked_again_later(origin: Origin, part: Path, status: int) -> None:
-    origin.statuses["/a.flv"] = [status]
-    with pytest.raises(TryAgain, match=str(status)):
-        await fetch(f"{origin.url}/a.flv", part)
+    assert raised.value.code is code
 
 
 async def test_a_dead_origin_is_asked_again_and_an_odd_rate_is_misuse(part: Path) -> None:
@@ -109,17 +111,14 @@ async def test_a_dead_origin_is_asked_again_and_an_odd_rate_is_misuse(part: Path
 
 
 async def test_no_file_grows_over_its_limit_and_one_of_just_that_size_arrives(origin: Origin, part: Path) -> None:
+    """Of a part that is too large already nobody is asked."""
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
         await fetch(f"{origin.url}/a.flv", part, limit_bytes=100_000)
     assert raised.value.code is DOWNLOAD_FAILED
     assert part.stat().st_size <= 100_000
     await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
     assert part.read_bytes() == BODY
-
-
-async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part: Path) -> None:
-    part.parent.mkdir()
-    part.write_bytes(BODY)
+    origin.asked.clear()
     with pytest.raises(Refuse):
         await fetch(f"{origin.url}/a.flv", part, limit_bytes=10)
     assert origin.asked == []
@@ -162,15 +161,6 @@ async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, p
         await fetch(f"{origin.url}/a.flv", part, timeout_s=4)  # it has begun by then
     assert running_with(str(part)) == []
     assert part.exists()
-
-
-async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -> None:
-    begun = asyncio.Event()
-    task = asyncio.create_task(fetch(f"{origin.url}/a.flv", part, rate="50k", on_progress=lambda _: begun.set()))
-    await asyncio.wait_for(begun.wait(), 10)
-    await cancelled(task)
-    # If it was just being started, it is killed as soon as it is there.
-    await async_wait_until(lambda: running_with(str(part)) == [], description="wget is gone")
 
 
 async def test_no_user_of_the_machine_sees_the_url(origin: Origin, part: Path) -> None:
@@ -217,21 +207,15 @@ async def test_what_wget_says_of_a_url_shows_no_query(origin: Origin, part: Path
         assert origin.url in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"\xff\xfe\x00\x00" * 99,
-        b"SSH-2.0-OpenSSH_9.2\r\n",
-        b"HTTP/1.1 999 X\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\nx",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nx",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx",
-        b"HTTP/1.1 206 X\r\nContent-Range: bytes 5-1/-3\r\nContent-Length: 1\r\n\r\nx",
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 3_000,
-    ],
-    ids=["nothing", "bytes", "ssh", "999", "length", "two lengths", "chunk", "range", "headers"],
-)
+ODD = {
+    **NO_ANSWERS,
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx",
+    "range": b"HTTP/1.1 206 X\r\nContent-Range: bytes 5-1/-3\r\nContent-Length: 1\r\n\r\nx",
+}
+
+
+@pytest.mark.parametrize("raw", ODD.values(), ids=ODD)
 async def test_whatever_an_origin_sends_a_download_of_it_ends_and_calls_nobody(part: Path, raw: bytes) -> None:
     """What wget takes for a file is looked at afterwards."""
     async with answering(lambda _path: raw) as url:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import is_live
 from tests.mutants.changes import Mutant, can_be_put_in, mutants, put_in
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ class Judge:
         """Judge each mutant in a fork."""
         items: dict[Path, list[pytest.Item]] = defaultdict(list)
         for item in session.items:
-            if not _is_slow(item):
+            if not is_live(item):
                 items[item.path].append(item)
         red: set[str] = set()
         green: set[str] = set()
@@ -60,14 +61,10 @@ class Judge:
                 _say(f"not judged  {mutant.name}: its tests fail or there are none")
             elif _passes(near, session, mutant):
                 self.survivors.append(mutant)
-                _say(f"SURVIVED    {mutant.name}  ({_path(mutant.module).relative_to(ROOT)}:{mutant.line})")
+                _say(f"SURVIVED    {mutant.name}  ({mutant.path.relative_to(ROOT)}:{mutant.line})")
             else:
                 self.killed += 1
         return True
-
-
-def _is_slow(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) is not None for name in ("live", "night"))
 
 
 def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutant | None) -> bool:
@@ -81,7 +78,7 @@ def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutan
             os.dup2(sink, 2)
             os.setpgid(0, 0)
             if mutant is not None:
-                put_in(mutant, _path(mutant.module))
+                put_in(mutant)
             for item, after in zip(items, [*items[1:], None], strict=True):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
                 if session.testsfailed:
@@ -98,11 +95,6 @@ def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutan
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return False
-
-
-def _path(module: str) -> Path:
-    below = Path(*module.split(".")).with_suffix(".py")
-    return ROOT / "lib" / below if module.startswith("lectern.") else ROOT / below
 
 
 def _modules(folder: str) -> dict[str, Path]:
@@ -175,7 +167,7 @@ def main() -> int:
         f"survivors are known, {len(new)} are new, {untested} were not judged\n"
     )
     for one in new:
-        sys.stdout.write(f"  {_path(one.module).relative_to(ROOT)}:{one.line}  {one.name}\n")
+        sys.stdout.write(f"  {one.path.relative_to(ROOT)}:{one.line}  {one.name}\n")
     return 1 if new else 0
 
 

@@ -10,18 +10,9 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
+_SIDES: list[type[ast.cmpop]] = [ast.Lt, ast.Gt, ast.Eq, ast.In, ast.Is]
+_OTHERS: list[type[ast.cmpop]] = [ast.LtE, ast.GtE, ast.NotEq, ast.NotIn, ast.IsNot]
+COMPARED = dict(zip(_SIDES + _OTHERS, _OTHERS + _SIDES, strict=True))
 CALCULATED: dict[type[ast.operator], type[ast.operator]] = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add}
 CHOSEN = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
@@ -31,6 +22,7 @@ class Mutant:
     """One changed expression of one function."""
 
     module: str
+    path: Path
     function: str
     number: int  # which of the changes that the function allows
     line: int
@@ -50,16 +42,16 @@ def mutants(module: str, path: Path) -> Iterator[Mutant]:
             before = ast.unparse(place)
             changed = copy.deepcopy(place)
             _change(changed)
-            yield Mutant(module, function, number, place.lineno, before, ast.unparse(changed))
+            yield Mutant(module, path, function, number, place.lineno, before, ast.unparse(changed))
 
 
-def put_in(mutant: Mutant, path: Path) -> None:
+def put_in(mutant: Mutant) -> None:
     """Give the function of this process the changed code; whoever imported it by name has it, too."""
     target = _target(mutant)
-    for function, node in _functions(ast.parse(path.read_text())):
+    for function, node in _functions(ast.parse(mutant.path.read_text())):
         if function == mutant.function:
             _change(list(_places(node))[mutant.number])
-            target.__code__ = _compiled(node, target.__code__, path)
+            target.__code__ = _compiled(node, target.__code__, mutant.path)
             return
     raise LookupError(f"{mutant.name}: there is no such function")
 

@@ -41,20 +41,17 @@ class Child:
             log.touch()  # the fork writes to it a moment later, and it is read at once
             self._process = Forked(argv[len(LECTERN) :], environment, log.parent, log)
         else:
-            self._process = self._popen(argv, environment)
+            with log.open("ab") as sink:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-S", "-c", _MORTAL, *argv],
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=sink,
+                    cwd=log.parent,
+                    start_new_session=True,
+                )
         self.pid = self._process.pid
-
-    def _popen(self, argv: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        with self.log.open("ab") as sink:
-            return subprocess.Popen(
-                [sys.executable, "-S", "-c", _MORTAL, *argv],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                cwd=self.log.parent,
-                start_new_session=True,
-            )
 
     @property
     def exit_code(self) -> int | None:
@@ -62,7 +59,6 @@ class Child:
         return self._process.poll()
 
     def said(self) -> str:
-        """What it wrote to its log."""
         return self.log.read_text(errors="replace")
 
     def wait_for(self, words: str, timeout_s: float = UP_S) -> None:
@@ -86,7 +82,6 @@ class Child:
             raise AssertionError(f"{self.log.stem} did not end within {timeout_s:g} s of SIGTERM") from error
 
     def kill(self) -> None:
-        """SIGKILL."""
         self._process.kill()
         self._process.wait()
 
@@ -95,7 +90,6 @@ class Child:
         os.kill(self.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
 

@@ -41,7 +41,6 @@ class Ear:
                 self.answers[message["class_id"]].append(message)
 
     def close(self) -> None:
-        """Stop listening."""
         self._over.set()
         self._thread.join(5)
         self._pubsub.close()

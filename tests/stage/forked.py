@@ -41,7 +41,6 @@ class Forked:
         self.pid: int = self._process.pid
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout_s: float | None = None) -> int:
@@ -52,11 +51,9 @@ class Forked:
         return self._process.exitcode
 
     def terminate(self) -> None:
-        """SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL."""
         self._process.kill()
 
 

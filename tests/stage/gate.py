@@ -34,7 +34,6 @@ class Gate(Loopback):
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
 
     async def stop(self) -> None:
-        """Shut it."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -46,7 +45,6 @@ class Gate(Loopback):
         self._goes.clear()
 
     async def go_on(self) -> None:
-        """Forward again."""
         self._goes.set()
 
     def swallow(self) -> None:

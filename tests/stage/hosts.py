@@ -15,7 +15,7 @@ from lectern.wire.parser import PUBLISHED
 from tests.stage import forked
 from tests.stage.children import LECTERN, UP_S, Child, is_forked
 from tests.stage.ear import Ear
-from tests.stage.leases import grant
+from tests.stage.leases import granting
 from tests.stage.town import Town
 from tests.waiting import wait_until
 from town import playout
@@ -118,7 +118,6 @@ class Hosts:
         return {**self.town.environment, **self.settings, **own, **self.own.get(who, {})}
 
     def database(self, who: str) -> Path:
-        """The database of *who*."""
         return self.folder / f"{who}.db"
 
     def server_url(self, who: str) -> str | None:
@@ -157,13 +156,10 @@ class Hosts:
         for child in [self.serve(one) for one in who if one not in living]:
             child.wait_for("started!")
         if "teacher" not in self._initialised:
-            for one in who:
-                self.grant(one)
-
-    def grant(self, streamer: str) -> None:
-        """Give a streamer the lease that it asks for, as a teacher does; for stages that have none."""
-        name = self.name(streamer)
-        grant(self.town.redis, name, key=f"{self.prefix}:streamers", stream=f"{self.prefix}:to:{name}")
+            names, key, bus = [self.name(one) for one in who], f"{self.prefix}:streamers", self.town.redis
+            with granting(bus, names, key=key, stream=f"{self.prefix}:to:{{}}"):
+                for name in names:
+                    wait_until(bus.hexists, key, name, timeout_s=120, description=f"{name} has a lease")
 
     def serve(self, who: str, **extra: str) -> Child:
         """Start the resident process of *who*, and its playout if that does not run; wait for nothing."""
@@ -201,7 +197,6 @@ class Hosts:
         return living
 
     def logs(self) -> Iterator[tuple[str, str]]:
-        """The end of each log."""
         for child in self._children:
             yield child.log.stem, child.said()[-4000:]
 

@@ -7,20 +7,6 @@ from contextlib import contextmanager
 
 import redis
 
-from tests.waiting import wait_until
-
-
-def grant(bus: "redis.Redis", name: str, *, key: str, stream: str, timeout_s: float = 120.0) -> None:
-    """Give the streamer *name* the lease that it asks for; *key* and *stream* are its settings' Redis names."""
-
-    def held() -> bool:
-        if bus.hexists(key, name):
-            return True
-        _grant(bus, name, key, stream)
-        return False
-
-    wait_until(held, timeout_s=timeout_s, pause_s=1.5, description=f"{name} has a lease")
-
 
 def _grant(bus: "redis.Redis", name: str, key: str, stream: str) -> None:
     claim = bus.hget(f"{key}:claims", name)

@@ -46,11 +46,9 @@ class Night:
         return found
 
     def status(self) -> str:
-        """What ``lectern status`` says on the teacher's host."""
         return self.stage.lectern("teacher", "status").stdout
 
     def explained(self, class_id: str, who: str = "teacher") -> str:
-        """What ``lectern explain`` says of a class."""
         return self.stage.lectern(who, "explain", class_id).stdout
 
     def page(self, path: str = "/") -> str:

@@ -31,7 +31,8 @@ def _programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """Redis, one Prefect server on SQLite, an origin, an RTMP receiver and an SSH server."""
     with Town(tmp_path_factory.mktemp("town")) as found:
-        yield SLEEPER.watch(found)
+        SLEEPER.town = found
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +105,8 @@ def stage(town: Town, tmp_path_factory: pytest.TempPathFactory, request: pytest.
         own["TEACHER_DATABASE_URL"] = databases.fresh()
     with staged(town, tmp_path_factory.mktemp("stage"), MAX_VIDEO_SIZE="0.25", **own) as found:
         found.up("teacher", "streamer1")
-        yield SLEEPER.watch_day(found)
+        SLEEPER.day = found
+        yield found
 
 
 class Sleeper:
@@ -114,38 +116,28 @@ class Sleeper:
     """
 
     def __init__(self) -> None:
-        self._town: Town | None = None
-        self._day: Stage | None = None
+        self.town: Town | None = None
+        self.day: Stage | None = None
         self._living: list[str] | None = None  # of the day, while it rests
         self._town_rests = False
         self._needs: dict[Path, int] = {}
-
-    def watch(self, town: Town) -> Town:
-        """The town, from now on."""
-        self._town = town
-        return town
-
-    def watch_day(self, day: Stage) -> Stage:
-        """The ordinary day, from now on."""
-        self._day = day
-        return day
 
     def comes(self, item: pytest.Item) -> None:
         """Before each test: wake what its module needs, let rest what it does not."""
         if not self._needs:
             self._needs = needs(item.session.items)
         needed = self._needs[item.path]
-        if self._town is not None and (needed == NOTHING) != self._town_rests:
+        if self.town is not None and (needed == NOTHING) != self._town_rests:
             self._town_rests = not self._town_rests
             if not self._town_rests:
-                self._town.wake()
-        if self._day is not None and needed != DAY and self._living is None:
-            self._living = self._day.rest()
-        elif self._day is not None and needed == DAY and self._living is not None:
-            self._day.up(*self._living)
+                self.town.wake()
+        if self.day is not None and needed != DAY and self._living is None:
+            self._living = self.day.rest()
+        elif self.day is not None and needed == DAY and self._living is not None:
+            self.day.up(*self._living)
             self._living = None
-        if self._town is not None and self._town_rests:
-            self._town.rest()
+        if self.town is not None and self._town_rests:
+            self.town.rest()
 
 
 SLEEPER = Sleeper()

@@ -37,11 +37,9 @@ class Background:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float = UP_S) -> T:
-        """The result of *work*."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
     def close(self) -> None:
-        """End the loop."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -155,7 +153,6 @@ class Town:
             return False
 
     def stop(self) -> None:
-        """End everything."""
         self.api.close()
         self.redis.close()
         for child in self.servers.values():
@@ -176,7 +173,6 @@ class Town:
         return number
 
     def _master(self, seconds: int) -> Path:
-        """A recording of so many seconds."""
         master = self.folder / ("master.flv" if seconds == RECORDING_S else f"master-{seconds}.flv")
         if not master.exists():
             way = hashlib.sha256(inspect.getsource(recordings.make).encode()).hexdigest()[:12]
@@ -188,5 +184,4 @@ class Town:
         self.background.run(recordings.make(self.programs.ffmpeg, to, seconds=seconds, width=480, height=360))
 
     def asked(self, path: str, method: str = "GET") -> int:
-        """How often the origin was asked for *path*."""
         return sum(one.path == f"/{path}" and one.method == method for one in list(self.origin.requests))

@@ -16,11 +16,12 @@ import typer
 from lectern import __version__
 from lectern.cli.app import COMMANDS, app
 from lectern.db import schema
-from lectern.db.engine import open_database
 from lectern.errors import CODES
+from tests import laid
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
+COMMAND = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
 
 
 def headings(book: str) -> list[str]:
@@ -78,113 +79,90 @@ def rolled_out(folder: Path, role: schema.Role) -> Path:
     """A host as the rollout leaves it: supervisor's file from the template, and by `current` program and settings."""
     code, root = folder / "the code", folder / "lectern"
     code.mkdir()
-    schema.upgrade(open_database(f"sqlite:///{code}/rows.db"), role)
+    laid.database(role, code / "rows.db")
     (code / ".env").write_text(f"{role}_name=old\n")
     template = (ROOT / "playbooks/roles/host/templates/lectern.conf.j2").read_text(encoding="utf-8")
     own = {"host_code_dir": code, "host_root": root, "host_role": role, "host_owner": getpass.getuser()}
     conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
-    program = Path(
-        next(line for line in conf.splitlines() if line.startswith("command="))[len("command=") :].split()[0]
-    )
-    program.parent.mkdir(parents=True)
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\nfrom lectern.cli import main\nmain()\n"
-    )
-    program.chmod(0o755)
+    text = f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\nfrom lectern.cli import main\nmain()\n"
+    program(root, text)
+    assert re.findall(r"^command=(\S+)", conf, flags=re.MULTILINE) == [str(root / "current/venv/bin/lectern")]
     settings = f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n"
     (root / "current/settings.env").write_text(settings)
     (root / "current/program.conf").write_text(conf)
     return root
 
 
+def program(root: Path, text: str) -> None:
+    """Make *text* the program of a host."""
+    there = root / "current/venv/bin/lectern"
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.write_text(text)
+    there.chmod(0o755)
+
+
+def command(root: Path) -> Path:
+    """`/usr/local/bin/lectern` of a provisioned host."""
+    written = root / "command"
+    written.write_text(COMMAND.replace("{{ provision_root }}", str(root)))
+    return written
+
+
 def typed(script: str) -> "subprocess.CompletedProcess[str]":
     """What a person types in a new shell."""
-    return subprocess.run(
-        ["sh", "-c", script],
-        env={"PATH": "/usr/bin:/bin"},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    argv, environment = ["sh", "-c", script], {"PATH": "/usr/bin:/bin"}
+    return subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("role", ["teacher", "streamer"])
 def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: schema.Role) -> None:
+    """On a provisioned host its command does, from anywhere, whatever supervisor's file is called."""
     root = rolled_out(tmp_path, role)
     [block] = re.findall(r"```console\n(.*?)```", RUNBOOK.partition("\n## ")[0], flags=re.DOTALL)
     first = block.replace("/opt/lectern", str(root))
-    done = typed(f"{first}lectern explain c-1")
-    assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
-
-
-@pytest.mark.parametrize("role", ["teacher", "streamer"])
-def test_the_command_of_a_provisioned_host_needs_no_folder_and_no_settings(tmp_path: Path, role: schema.Role) -> None:
-    """`/usr/local/bin/lectern`, from anywhere, whatever supervisor's file is called and wherever it is."""
-    root = rolled_out(tmp_path, role)
-    template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
-    command = tmp_path / "command"
-    command.write_text(template.replace("{{ provision_root }}", str(root)))
-    done = typed(f"sh {command} explain c-1")
-    assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
-
-
-def on_a_host(folder: Path, program: str) -> Path:
-    """`/usr/local/bin/lectern` of a provisioned host in *folder*, on which *program* is rolled out."""
-    (folder / "the code").mkdir()
-    conf = f"directory={folder / 'the code'}\nuser={getpass.getuser()}\n"
-    there = folder / "current/venv/bin/lectern"
-    there.parent.mkdir(parents=True)
-    (folder / "current/program.conf").write_text(conf)
-    there.write_text(program)
-    there.chmod(0o755)
-    template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
-    command = folder / "command"
-    command.write_text(template.replace("{{ provision_root }}", str(folder)))
-    return command
+    for script in (f"{first}lectern explain c-1", f"sh {command(root)} explain c-1"):
+        done = typed(script)
+        assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "reached"),
+    "words",
     [
-        ("backup teacher", "backup teacher"),
-        ("explain 6666", "explain 6666"),
-        ("cache evict 6666", "cache evict 6666"),
-        ("playout status", "playout status"),
-        ("book there.json --wait", "book HERE/there.json --wait"),
-        ("book --dry-run new.json", "book --dry-run HERE/new.json"),
-        ("book - --wait", "book - --wait"),
-        ("change 6666 --recording there.json", "change 6666 --recording HERE/there.json"),
-        ("backup teacher --into new --key=there.json", "backup teacher --into HERE/new --key=HERE/there.json"),
-        ("rekey there.json --rule 6666 --journal new", "rekey HERE/there.json --rule 6666 --journal HERE/new"),
-        ("rekey --dry-run /there.json --rule=6666", "rekey --dry-run /there.json --rule=6666"),
-        ("playout --dir playout status", "playout --dir HERE/playout status"),
+        "backup teacher",
+        "explain 6666",
+        "cache evict 6666",
+        "playout status",
+        "book @there.json --wait",
+        "book --dry-run @new.json",
+        "book - --wait",
+        "change 6666 --recording @there.json",
+        "backup teacher --into @new --key=@there.json",
+        "rekey @there.json --rule 6666 --journal @new",
+        "rekey --dry-run /there.json --rule=6666",
+        "playout --dir @playout status",
     ],
 )
-def test_only_the_name_of_a_file_is_taken_for_one(tmp_path: Path, words: str, reached: str) -> None:
+def test_only_the_name_of_a_file_is_taken_for_one(tmp_path: Path, words: str) -> None:
     """Whatever lies in the folder in which a person types, such as the folders of the recordings in `/home/video`."""
-    command, here = on_a_host(tmp_path, '#!/bin/sh\necho "$@"\n'), tmp_path / "a folder"
+    root, here = rolled_out(tmp_path, "teacher"), tmp_path / "a folder"
+    program(root, '#!/bin/sh\necho "$@"\n')
     for name in ("backup", "teacher", "explain", "6666", "playout", "status", "evict", "cache"):
         (here / name).mkdir(parents=True)
     (here / "there.json").touch()
-    done = typed(f"cd '{here}' && sh {command} {words}")
-    assert (done.returncode, done.stdout) == (0, reached.replace("HERE", str(here)) + "\n"), done.stderr
+    done = typed(f"cd '{here}' && sh {command(root)} {words.replace('@', '')}")
+    assert (done.returncode, done.stdout) == (0, words.replace("@", f"{here}/") + "\n"), done.stderr
 
 
 def test_each_file_that_a_command_takes_is_named_from_the_folder_that_one_is_in() -> None:
-    template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
     all_commands: Any = typer.main.get_command(app)
     taken = set()
     for name in set(COMMANDS) - {"rollout"}:  # it is root's, and reads standard input
-        command = all_commands.get_command(None, name)
-        for one in [
-            *command.params,
-            *(own for part in getattr(command, "commands", {}).values() for own in part.params),
-        ]:
+        its = all_commands.get_command(None, name)
+        parts = getattr(its, "commands", {}).values()
+        for one in [*its.params, *(own for part in parts for own in part.params)]:
             if one.bare_type() == "Path":
                 taken.add(f"{name}:?*" if one.param_type_name == "argument" else f"*:{one.opts[0]}")
-    [listed] = re.findall(r"^ *(\*:--.*)\)", template, flags=re.MULTILINE)
+    [listed] = re.findall(r"^ *(\*:--.*)\)", COMMAND, flags=re.MULTILINE)
     assert {*listed.split(" | ")} == taken
 
 

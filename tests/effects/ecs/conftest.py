@@ -1,4 +1,4 @@
-"""A login on this machine, and jobs for it: a quick one, and one that takes its time."""
+"""A login on this machine, jobs for it, a quick one and one that takes its time, and what claims have in common."""
 
 import time
 from collections.abc import AsyncIterator
@@ -8,23 +8,53 @@ from pathlib import Path
 import pytest
 
 from lectern.allowlist import Allowlist
-from lectern.ecs import ssh, transcode
+from lectern.ecs import detached, ssh
+from lectern.ecs import transcode as ecs_transcode
 from lectern.ecs.probe import Programs
-from lectern.ecs.transcode import Job
+from lectern.ecs.transcode import Job, JobReport
 from lectern.states import Resolution
 from lectern.storage.oss import UploadTarget
-from tests.effects.conftest import Origin, Sshd, make_recording
-from tests.effects.ecs.at_work import SOURCE, stand_in
+from tests.effects.conftest import Origin, Sshd, login, make_recording
+from tests.stage import running_with
+
+SOURCE = "/it's%20a%20%22lesson%22/6666.flv"
+UP = "/up/6666/6666_240P.flv"
+
+
+async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport | None = None) -> dict[Resolution, str]:
+    """The URLs of what was made, or the error of the first that was not; whatever happens, nothing is left behind."""
+    try:
+        outcome = await ecs_transcode.transcode(connection, job, report or JobReport())
+        for error in outcome.missed.values():
+            raise error
+        return dict(outcome.made)
+    finally:
+        await detached.leave(connection, job.work_root, job.name)
+        root = Path(job.work_root)
+        assert not root.exists() or list(root.iterdir()) == []
+        assert running_with(job.work_root) == []
+
+
+def stand_in(path: Path, script: str) -> str:
+    """A program that does what the test needs; *script* is in the words of sh."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def encoders(job: Job) -> list[int]:
+    """The ffmpegs that encode for *job*."""
+    return running_with(job.work_root, "-force_key_frames", name="ffmpeg")
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcode, "backoff_s", lambda *_: 0.05)
+    monkeypatch.setattr(ecs_transcode, "backoff_s", lambda *_: 0.05)
 
 
 @pytest.fixture
 async def connection(sshd: Sshd) -> AsyncIterator[ssh.SshConnection]:
-    async with ssh.connect(ssh.SshHost.parse(sshd.url), sshd.key, sshd.known_hosts, timeout_s=10) as made:
+    async with login(sshd) as made:
         yield made
 
 

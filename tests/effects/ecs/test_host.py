@@ -7,7 +7,6 @@ import hmac
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,25 +16,16 @@ import fastcrc
 import pytest
 from pydantic import SecretStr
 
-from lectern.allowlist import Allowlist
 from lectern.decide import transcoding as decide
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs_transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
-from lectern.errors import (
-    NO_ECS_ROOM,
-    UPLOAD_FAILED,
-    CallAPerson,
-    FallBack,
-    Misuse,
-    TryAgain,
-)
+from lectern.errors import NO_ECS_ROOM, UPLOAD_FAILED, CallAPerson, FallBack, Misuse, TryAgain
 from lectern.states import Resolution
 from lectern.storage.oss import OssKey, UploadTarget
 from tests.answering import Answer, serving
-from tests.effects.conftest import Origin
-from tests.effects.ecs.at_work import encoders, stand_in, transcode
+from tests.effects.ecs.conftest import encoders, stand_in, transcode
 from tests.stage import running_with
 from tests.waiting import async_wait_until
 
@@ -208,19 +198,8 @@ def to(store: Store, secret: str = SECRET) -> UploadTarget:
 
 
 @pytest.fixture
-def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
-    origin.files["/6666.flv"] = recording.read_bytes()
-    return Job(
-        record_id=6666,
-        attempts=(1,),
-        source_url=f"{origin.url}/6666.flv",
-        wanted=(Resolution.P240,),
-        target=to(store),
-        begun_at=time.time(),
-        limit_s=lambda _: 600.0,
-        allowed=Allowlist.listed("127.0.0.1"),
-        work_root=str(tmp_path / "work"),
-    )
+def job(job: Job, store: Store) -> Job:
+    return replace(job, target=to(store))
 
 
 async def test_a_rendition_is_uploaded_by_a_signed_url(connection: ssh.SshConnection, job: Job, store: Store) -> None:

@@ -18,13 +18,9 @@ from lectern.ecs import transcode as ecs
 from lectern.ecs.detached import DetachedStep
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
-from lectern.errors import (
-    TRANSCODE_TIMED_OUT,
-    Refuse,
-    TryAgain,
-)
-from tests.effects.conftest import Origin, Sshd
-from tests.effects.ecs.at_work import SOURCE, UP, called, encoders, stand_in, transcode
+from lectern.errors import TRANSCODE_TIMED_OUT, Refuse, TryAgain
+from tests.effects.conftest import Origin, Sshd, login
+from tests.effects.ecs.conftest import SOURCE, UP, encoders, stand_in, transcode
 from tests.stage import running_with
 from tests.waiting import async_wait_until, cancelled
 
@@ -34,13 +30,12 @@ pytestmark = pytest.mark.live
 async def test_job_that_we_are_torn_from_goes_on_and_is_found_again(sshd: Sshd, slow_job: Job, origin: Origin) -> None:
     """The same ffmpeg, one download, one upload."""
     job = slow_job
-    host = ssh.SshHost.parse(sshd.url)
-    async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as first:
+    async with login(sshd) as first:
         task = asyncio.create_task(ecs.transcode(first, job, JobReport()))
         await async_wait_until(lambda: encoders(job), description="ffmpeg is at work there")
         await cancelled(task)
     (before,) = encoders(job)
-    async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as second:
+    async with login(sshd) as second:
         report = JobReport()
         again = asyncio.create_task(transcode(second, job, report))
         await async_wait_until(lambda: report.percent > 0 or again.done(), description="it is watched again")
@@ -89,8 +84,7 @@ async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     lost = replace(slow_job, attempts=(7,))
     task = asyncio.create_task(ecs.transcode(connection, lost, JobReport()))
     await async_wait_until(lambda: encoders(lost), description="the lost job encodes")
-    task.cancel()
-    await asyncio.wait({task})
+    await cancelled(task)
     long_ago = time.time() - 20 * 60
     os.utime(Path(job.work_root) / lost.name / "seen", (long_ago, long_ago))
     assert len(await transcode(connection, job)) == 1
@@ -137,8 +131,7 @@ async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
     """Also between its start there and the reading of its id: it waits for a word that does not come."""
     for moment in range(1, MOMENTS + 1):
         await cancelled_at(monkeypatch, moment, when, connection.run(sleeping, timeout_s=60))
-        begun = [pid for pid in running_with(" ".join(sleeping)) if called(pid) == "sleep"]
-        assert begun == [], f"cancelled {when} wait {moment}"
+        assert running_with(*sleeping, name="sleep") == [], f"cancelled {when} wait {moment}"
         await async_wait_until(
             lambda: not running_with(" ".join(sleeping)), description="what waited for the word is gone"
         )
