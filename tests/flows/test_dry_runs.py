@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from prefect.client.schemas.objects import State
 from redis.exceptions import ConnectionError as RedisAway
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from flows.teacher import membership, transcoding
 from flows.teacher.bookings import booking, change, report
@@ -115,6 +115,7 @@ def test_of_bookings_and_cancels(dry_run: Stage) -> None:
         listed,
         Cancel(class_id="c-0"),
         '{"cmd":"order"}',
+        Cancel(class_id="c-0"),
     ]
     ids = dry_run.comes(*messages)
     said = agree(dry_run, "booking", lambda **options: booking.fn(ids, **options))
@@ -122,6 +123,7 @@ def test_of_bookings_and_cancels(dry_run: Stage) -> None:
         said, "class_id: c-1 … state: placed", "class_id: c-2 … state: waiting", "class_id: c-3 … state: refused"
     )
     assert says(said, "class_id: c-1 … deliveries: 2", "c-0: … state: placed -> cancelled")
+    assert says(said, "cancel of a class that is cancelled")
     assert "to order_result: order_result c-3" in said
     assert {"6666_720P: oss transcoding, attempt 1", "to alarm: alarm 504", "inbox 6: dead"} <= set(said)
 
@@ -178,8 +180,8 @@ def test_of_a_sweep(dry_run: Stage) -> None:
     under_way(dry_run, -600)
     dry_run.placed("c-8", ready=True, start_in_s=-9000)
     dry_run.placed("c-9")
-    with transaction(dry_run.host.engine) as connection:
-        connection.execute(update(orders).where(orders.c.class_id == "c-9").values(updated_at=time.time() - 1000))
+    late = update(orders).where(orders.c.class_id == "c-9").values(updated_at=time.time() - 1000)
+    commit(dry_run.host.engine, Connection.execute, late)
     said = agree(dry_run, "sweep", sweep_teacher.fn)
     assert says(said, "6666 720P: status: transcoding -> timed out", "c-1: … state: waiting -> refused")
     assert says(said, "c-8: … state: ready -> broken", "order_list c-9: updated_at")
@@ -215,25 +217,23 @@ def test_of_transcodings_that_are_asked_for_and_made(dry_run: Stage, monkeypatch
     assert dry_run.rows() == before
 
 
-@pytest.mark.parametrize("name", ["booking", "report", "settle", "sweep", "move"])
-def test_with_redis_away_nothing_is_written_either(dry_run: Stage, name: str) -> None:
+FLOWS: dict[Any, list[Any]] = {
+    booking: [booked("c-5", start_in_s=1e6)],
+    report: [Report(cmd="prepared", class_id="c-1", streamer=ONE, result="success")],
+    settle: [strategies.result(success=True)],
+    sweep_teacher: [],
+    move: [ONE],
+}
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_with_redis_away_nothing_is_written_either(dry_run: Stage, flow: Any) -> None:
     under_way(dry_run, -600)
     dry_run.host.bus = cast("Any", Away())
-    ids = {
-        "booking": dry_run.comes(booked("c-5")),
-        "report": dry_run.comes(Report(cmd="prepared", class_id="c-1", streamer=ONE, result="success")),
-        "settle": dry_run.comes(strategies.result(success=True)),
-    }
-    flows: dict[str, Callable[[], Coroutine[Any, Any, State[None]]]] = {
-        "booking": lambda: booking.fn(ids["booking"], dry_run=True),
-        "report": lambda: report.fn(ids["report"], dry_run=True),
-        "settle": lambda: settle.fn(ids["settle"], dry_run=True),
-        "sweep": lambda: sweep_teacher.fn(dry_run=True),
-        "move": lambda: move.fn(ONE, dry_run=True),
-    }
+    given = [dry_run.comes(one) if isinstance(one, Message) else one for one in FLOWS[flow]]
     before = dry_run.rows()
     with suppress(TryAgain):
-        dry_run.run(flows[name])
+        dry_run.run(lambda: flow.fn(*given, dry_run=True))
     assert dry_run.rows() == before
 
 

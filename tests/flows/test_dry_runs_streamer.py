@@ -29,6 +29,7 @@ from tests import rows
 from tests.faults import hosts
 from tests.stage.dry_runs import Alone, says
 
+PRIVATE = "rtmp://10.0.0.5/live/x"
 Flow = Callable[..., Coroutine[Any, Any, State[None]]]
 
 
@@ -39,8 +40,8 @@ def agree(stage: Alone, key: str, flow: Flow) -> set[str]:
     return set(shown)
 
 
-def wanted(class_id: str, record: int, start_in_s: float = 3600, placement: int = 1) -> Prepare:
-    return rows.prepare(class_id, record, time.time() + start_in_s, placement=placement)
+def wanted(class_id: str, record: int, start_in_s: float = 3600, **fields: Any) -> Prepare:
+    return rows.prepare(class_id, record, time.time() + start_in_s, **{"placement": 1, **fields})
 
 
 @pytest.fixture
@@ -63,11 +64,11 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
             raise Refuse("the origin says 404", DOWNLOAD_FAILED)
         return RemoteFile(url, 2000, None, None)
 
-    async def none(*_: object) -> dict[str, str]:
-        return {}
+    async def private(*_: object) -> dict[str, str]:
+        return {PRIVATE: "it is no public host"}
 
     monkeypatch.setattr(origin, "look", look)
-    monkeypatch.setattr(preparing, "forbidden_pushes", none)
+    monkeypatch.setattr(preparing, "forbidden_pushes", private)
     yield made
     engine.dispose()
 
@@ -84,14 +85,16 @@ def test_of_prepares(dry_run: Alone) -> None:
     taken(dry_run, known, AiringState.AIRED)
     rows.commit(dry_run.host.engine, Connection.execute, update(files).values(num_cite=0))
     messages = [wanted("c-2", 2), wanted("c-3", 2), wanted("c-4", 3), wanted("c-9", 9), known]
-    bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}']
+    barred = wanted("c-8", 8, push_url=PRIVATE)
+    bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}', barred.to_json()]
     with transaction(dry_run.host.engine) as connection:
         inbox.keep(
             connection, dry_run.host.journal, [ReceivedMessage("test", "prepare", one) for one in bodies], time.time()
         )
-    said = agree(dry_run, "prepare", lambda **options: prepare.fn("1-6", **options))
+    said = agree(dry_run, "prepare", lambda **options: prepare.fn("1-7", **options))
     assert says(said, *(f"class_list {one}: new … state: waiting" for one in ("c-2", "c-3", "c-4")))
     assert says(said, "class_list c-9: new … state: refused", "video_list 1: state: evicting")
+    assert says(said, "class_list c-8: new … state: refused … code: 325")
     assert says(said, "video_list 2: new … size_bytes: 2000 … num_cite: 2", "dir_info … size: -1,000, num: -1")
     assert not any("origin.example" in one or "push.example" in one for one in said)
     assert {"inbox 1: done", "inbox 6: dead"} <= said
@@ -142,3 +145,15 @@ def test_a_class_moves_by_the_table_only(dry_run: Alone) -> None:
     with pytest.raises(ForbiddenMove, match="c-1: may not go from"):
         changes.move(replace(one, state=AiringState.AIRED), AiringState.READY)
     assert (changes.written(), states) == ([], ["ready"])
+
+
+def test_of_what_no_class_needs_the_least_recently_used_is_evicted_first(dry_run: Alone) -> None:
+    """What is pinned by a class stays."""
+    engine, now, room = dry_run.host.engine, time.time(), dry_run.host.settings.video_root
+    for stem in ("2", "3"):
+        rows.commit(engine, rows.reserve, room, stem, 10, f"http://origin.example/{stem}.flv", now)
+    rows.commit(engine, Connection.execute, update(files).values(state=FileState.READY))
+    for later_s, (stem, number) in enumerate((("2", 1), ("2", -1), ("1", 1), ("1", -1), ("3", 1)), 1):
+        rows.commit(engine, rows.cite, stem, number, now + later_s)
+    idle = rows.look(engine, cache.idle, but=(), size_bytes=10**9, num=9)
+    assert [one.stem for one in idle] == ["2", "1"]

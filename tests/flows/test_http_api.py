@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +26,6 @@ from flows.teacher import api, webhook
 from flows.teacher import bookings as flow
 from flows.teacher.bookings import decided_reports as reported
 from lectern.db import inbox, viewers
-from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.teacher import class_events as class_rows
@@ -34,6 +33,7 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.model.views import StreamerStatus
 from lectern.timing import Rate
 from lectern.wire.messages import Booking, Cancel, Change, Report
+from tests import rows
 from tests.faults.hosts import ALIVE
 from tests.flows.test_people_due import Redis
 from tests.flows.test_webhook import posting, states
@@ -49,12 +49,8 @@ CLASS, START = "/v1/classes/c-1", time.time() + 3600
 
 
 def fields(**other: object) -> dict[str, Any]:
-    whole = {
-        "video_url": "http://origin.example/6666.flv",
-        "start_time": START,
-        "end_time": START + 600,
-        "push_url": "rtmp://push.example/live/c-1",
-    }
+    urls = {"video_url": "http://origin.example/6666.flv", "push_url": "rtmp://push.example/live/c-1"}
+    whole = {**urls, "start_time": START, "end_time": START + 600}
     return {name: value for name, value in (whole | other).items() if value is not None}
 
 
@@ -71,9 +67,7 @@ async def ready(host: TeacherHost, class_id: str = "c-1", **other: Any) -> None:
     """Its streamer has prepared a class, or reports what *other* says."""
     row = await host.read_tx(lambda c: c.execute(select(orders).where(orders.c.class_id == class_id)).one())
     said: Any = {"cmd": "prepared", "streamer": row.streamer, "placement": row.placement, "result": "success"}
-    body = Report(class_id=class_id, **said | other).to_json()
-    await host.write_tx(inbox.keep, journal, [ReceivedMessage("stream:x", "report", body)], time.time())
-    (kept,) = await host.read_tx(lambda c: inbox.claim(c, journal, ["report"], limit=9, lease_s=60, now=time.time()))
+    (kept,) = rows.came(host, Report(class_id=class_id, **said | other))
     await handled(host, [came(kept, (Report,))], partial(reported, ALIVE))
     host.waiters.wake([class_id])
 
@@ -90,11 +84,12 @@ def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHos
     return teacher
 
 
-async def unheard() -> None:
-    """Redis does not answer."""
+def serving(host: TeacherHost, words: Any = None) -> FastAPI:
+    """Its API, to which the *words* of streamers have come; None if Redis does not answer."""
 
+    async def heard() -> Any:
+        return words
 
-def serving(host: TeacherHost, heard: Callable[[], Awaitable[Any]] = unheard) -> FastAPI:
     return api.application(host, None, heard)  # type: ignore[arg-type]  # nothing is asked of Prefect
 
 
@@ -253,7 +248,7 @@ async def test_nobody_gets_in_without_a_token_and_a_client_only_to_what_it_may(
 async def test_a_client_neither_sees_nor_touches_another_ones_class(client: Client, teacher: TeacherHost) -> None:
     own = bearer(token(teacher, "i-1", name="school"))
     await client.put(CLASS, json=fields(institution_id="i-2"))
-    rows = kept(teacher)
+    before = kept(teacher)
     for method, body in (("GET", None), ("PUT", fields()), ("PATCH", {"end_time": START + 700}), ("DELETE", None)):
         found = await client.request(method, CLASS, headers=own, json=body)
         assert found.status_code == 404, method
@@ -261,7 +256,7 @@ async def test_a_client_neither_sees_nor_touches_another_ones_class(client: Clie
     assert (await client.put("/v1/classes/c-9", headers=own, json=fields(institution_id="i-2"))).status_code == 403
     checked = await client.post("/v1/bookings:check", headers=own, json=[fields(class_id="c-1", institution_id="i-1")])
     assert checked.json()["bookings"][0]["message"] == "the class_id is taken"
-    assert kept(teacher) == rows
+    assert kept(teacher) == before
     its = fields(push_url="rtmp://push.example/live/c-3")
     assert (await client.put("/v1/classes/c-3", headers=own, json=its)).status_code == 202
     listed = (await client.get("/v1/classes", headers=own)).json()["classes"]
@@ -354,7 +349,7 @@ async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Cli
     """Conflicts among the bookings of the list are found, too."""
     await client.put(CLASS, json=fields())
     commit(teacher.engine, lambda c: c.execute(update(orders).values(state="ready")))
-    rows = kept(teacher)
+    before = kept(teacher)
     away = "rtmp://push.example/live/other"
     listed: list[Any] = [
         fields(class_id="c-1"),
@@ -376,25 +371,16 @@ async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Cli
         (None, "refused", 400),
     ]
     assert found[3]["ready_by"] is None, "no streamer says when its recording would be there"
-    assert kept(teacher) == rows
+    assert kept(teacher) == before
 
 
 async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(teacher: TeacherHost) -> None:
     """By how long the last transcodings took, and how long a download takes; of a class that waits, and before it."""
     now = time.time()
-    its = {
-        "resolution": "720P",
-        "status": "success",
-        "backend": "oss",
-        "requested_at": now - 990,
-        "updated_at": now - 900,
-    }
-    with transaction(teacher.engine) as connection:
-        connection.execute(insert(videos), [{"record_id": record_id, **its} for record_id in range(1, 5)])
-
-    async def heard() -> dict[str, StreamerStatus]:
-        return {"streamer1": StreamerStatus(now, {}, {}, [], booked_now_s=(10.0, 70.0))}
-
+    its: dict[str, object] = {"resolution": "720P", "status": "success", "backend": "oss"}
+    its |= {"requested_at": now - 990, "updated_at": now - 900}
+    commit(teacher.engine, Connection.execute, insert(videos), [{"record_id": one, **its} for one in range(1, 5)])
+    heard = {"streamer1": StreamerStatus(now, {}, {}, [], booked_now_s=(10.0, 70.0))}
     whole = fields(record_id=6666, video_resolution="720P", video_url_list={})
     async with at(serving(teacher, heard)) as client:
         client.headers["Authorization"] = f"Bearer {token(teacher)}"
@@ -465,11 +451,8 @@ async def both(client: httpx.AsyncClient) -> tuple[int, int]:
 
 
 async def test_a_check_knows_that_no_streamer_is_there(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def heard() -> Any:
-        return {}
-
     monkeypatch.setitem(globals(), "ALIVE", [])
-    async with at(serving(teacher, heard)) as client:
+    async with at(serving(teacher, {})) as client:
         client.headers["Authorization"] = f"Bearer {token(teacher)}"
         assert await both(client) == (317, 317)
 

@@ -1,42 +1,16 @@
-"""A class is booked, changed and cancelled over HTTP, on living hosts: Redis hears the answers, too."""
+"""Classes are booked over HTTP, on living hosts: Redis hears the answers, too."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.stage import Stage, wait_until
+from tests.stage import Stage
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture
-def client(stage: Stage) -> Iterator[httpx.Client]:
-    """A client that may do everything."""
-    made = json.loads(stage.lectern("teacher", "client", "add", "who-may-all", "--json").stdout)
-    headers = {"Authorization": f"Bearer {made['token']}"}
-    url = f"http://{stage.settings['API_BIND']}"
-    with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as found:
-        yield found
-
-
-def test_a_class_is_booked_changed_aired_and_cancelled_over_http(stage: Stage, client: httpx.Client) -> None:
-    booking = stage.booking(stage.town.record(), starts_in_s=20, length_s=60)
-    class_id = booking.pop("class_id")
-    path = f"/v1/classes/{class_id}"
-    answer = client.put(path, params={"wait": 45}, json=booking)
-    assert (answer.status_code, answer.json()["result"]) == (200, "success"), answer.text
-    assert stage.answer(class_id)["code"] == 0
-    changed = client.patch(path, params={"wait": 30}, json={"end_time": booking["end_time"] + 30})
-    assert (changed.status_code, changed.json()["cmd"]) == (200, "change_result"), changed.text
-    stage.on_air(class_id)
-    wait_until(lambda: client.get(path).json()["standing"] == "on air", description="the API says so, too")
-    gone = client.delete(path, params={"wait": 30})
-    assert (gone.status_code, gone.json()["result"]) == (200, "success"), gone.text
 
 
 @pytest.mark.parametrize(("clients", "number"), [(10, 100), pytest.param(50, 1000, marks=pytest.mark.night)])

@@ -24,22 +24,18 @@ from flows.host import Host, TeacherHost
 from flows.resident import notifications
 from flows.resident.prefect import recorder
 from lectern import formatting, notify
-from lectern.db import incidents, outbox
-from lectern.db.engine import transaction
-from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Telling
-from lectern.errors import Misuse, TryAgain
+from lectern.errors import TRANSCODE_FAILED, Misuse, TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
-from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
-from tests import laid
 from tests.answering import Answer, serving
+from tests.effects.test_incidents import Desk
+from tests.typed import lectern
 from tests.waiting import async_wait_until
 
 # A library of apprise's looks at images by a module that Python drops; nobody sends any.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 NOW = 1_764_010_000.0
-CODE = "from lectern.cli import main; main()"
 
 
 @dataclass
@@ -129,7 +125,7 @@ def test_the_end_of_an_incident_is_no_failure_and_a_refusal_shows_no_token(servi
     assert "secret-token" not in str(caught.value)
 
 
-CHATS = [
+CHATS: list[tuple[Any, ...]] = [
     (dingtalk.NotifyDingTalk, "dingtalk://TOKEN", {"errcode": 310000, "errmsg": "关键词不匹配"}, {"errcode": 0}),
     (wecombot.NotifyWeComBot, "wecombot://KEY", {"errcode": 93000, "errmsg": "invalid webhook"}, {"errcode": 0}),
     (feishu.NotifyFeishu, "feishu://TOKEN", {"code": 19024, "msg": "Key Words Not Found"}, {"code": 0, "data": {}}),
@@ -137,24 +133,19 @@ CHATS = [
 ]
 
 
-@pytest.mark.parametrize(("plugin", "url", "refusal", "taken"), CHATS)
+@pytest.mark.parametrize("chat", CHATS, ids=lambda chat: chat[1])
 def test_a_chat_that_refuses_an_alarm_in_an_answer_of_http_200_has_not_taken_it(
-    plugin: Any,
-    url: str,
-    refusal: object,
-    taken: object,
-    service: Service,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    chat: tuple[Any, ...], service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Their robots do so for a wrong token, a missing keyword, or too many messages a minute; the log says which."""
+    plugin, url, refusal, taken = chat
     monkeypatch.setattr(plugin, "notify_url", f"http://{service.address}/")
     monkeypatch.setattr(plugin, "request_rate_per_sec", 0)
     service.says = json.dumps(refusal, ensure_ascii=False).encode()
     with caplog.at_level(logging.WARNING, "lectern"):
         assert notify.send(url, "t", "b") == [f"{url.partition('://')[0]}:// (number 1)"]
     (why,) = [one.getMessage() for one in caplog.records if one.name == "lectern"]
-    assert all(str(value) in why for value in dict(cast("Any", refusal)).values())
+    assert all(str(value) in why for value in refusal.values())
     assert "TOKEN" not in why
     for answer in (taken, {"odd": True}, ["odd"]):
         service.says = json.dumps(answer).encode()
@@ -175,24 +166,14 @@ def test_a_long_alarm_is_cut_to_the_bytes_that_wecom_takes(service: Service, mon
     assert webhook["message"] == text
 
 
-def test_an_alarm_that_a_service_does_not_take_is_tried_again(
+def test_a_service_that_refuses_an_alarm_is_tried_again_and_one_that_took_it_does_not_get_it_again(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
-    service.answers = [500, 500, 200]
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(notifications.People(stand(service.url))._pass_on(alarm()))
-    assert len(service.got) == 1
-    assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
-
-
-def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_refuses_it(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
-    with listening([500, 500, 200]) as busy:
+    with listening([500, 500, 200]) as busy, caplog.at_level(logging.WARNING):
         asyncio.run(notifications.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
     assert (len(service.got), len(busy.got)) == (1, 1)
+    assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
 
 
 def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hangs(
@@ -243,49 +224,26 @@ async def test_a_service_that_is_named_meanwhile_is_told(service: Service, monke
     telling.cancel()
 
 
-@pytest.mark.live
 def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> None:
-    def typed(url: str) -> "subprocess.CompletedProcess[str]":
-        argv = [sys.executable, "-c", CODE, "alarm", "test"]
-        environment = {"PATH": "/usr/bin:/bin", **({"ALARM_URLS": url} if url else {})}
-        return subprocess.run(
-            argv, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    done = typed(service.url)
+    done = lectern(tmp_path, "alarm", "test", ALARM_URLS=service.url)
     assert (done.returncode, "took it" in done.stdout) == (0, True), done.stderr
     assert "nothing is wrong" in service.got[0]["message"]
-    assert typed("").returncode == 2
+    assert lectern(tmp_path, "alarm", "test").returncode == 2
     service.answers = [500]
-    assert typed(service.url).returncode == 1
+    assert lectern(tmp_path, "alarm", "test", ALARM_URLS=service.url).returncode == 1
 
 
-def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(tmp_path: Path) -> None:
+def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(teacher: TeacherHost) -> None:
     """The second trouble of a code is not hidden by the first."""
-    engine = laid.opened("teacher", tmp_path / "teacher.db")
-    patience = AlertPolicy(group_s=60, escalate_s=900, quiet_s=300)
-
-    def cry(message: str, classes: list[str], now: float) -> None:
-        made = Alarm(code=208, message=message, at=now, runbook="r", host="teacher", classes=classes)
-        with transaction(engine) as connection:
-            outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], now)
-            unsent = outbox.unsent(connection, journal, limit=9, now=now)
-            folded = incidents.fold(connection, journal, unsent, patience, now)
-            ids = [one.id for one in unsent]
-            incidents.told(connection, journal, [one for one in ids if one not in folded], now)
-            outbox.sent(connection, journal, ids, now)
-
-    cry("7001_480P: moov atom not found", ["c-1", "c-2"], NOW)
-    cry("7002_240P: no space left", ["c-3"], NOW + 90)
-    with transaction(engine) as connection:
-        (more,) = incidents.follow_up(connection, journal, "teacher", patience, NOW + 100)
-        (over,) = incidents.follow_up(connection, journal, "teacher", patience, NOW + 500)
-    engine.dispose()
-    fields = json.loads(more.to_json())
-    assert fields["classes"] == ["c-1", "c-2", "c-3"]
-    assert "new: c-3" in more.message
-    assert "first message: 7001_480P: moov atom not found" in more.message
-    assert "the newest: 7002_240P: no space left" in more.message
+    desk = Desk(teacher.engine)
+    desk.told(TRANSCODE_FAILED, NOW, class_id="c-1")
+    desk.told(TRANSCODE_FAILED, NOW + 90, class_id="c-2")
+    (more,) = desk.followed_up(NOW + 100)
+    (over,) = desk.followed_up(NOW + 500)
+    assert json.loads(more.to_json())["classes"] == ["c-1", "c-2"]
+    assert "new: c-2" in more.message
+    assert "first message: c-1: " in more.message
+    assert "the newest: c-2: " in more.message
     assert over.message.startswith("resolved: occurred 2 times, since ")
 
 

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 
 from flows.resident.prefect import deployments
 from tests.stage import Stage, Town, staged, wait_until
-from town.ports import free_port
 
 pytestmark = pytest.mark.night
 RUN = "prefect.resource.name"
@@ -61,25 +59,3 @@ def test_only_runs_of_a_process_are_watched(town: Town, tmp_path: Path) -> None:
         for name in (booking, download):
             wait_until(lambda n: end(n) != [], name, description=f"the end of {name} is seen")
         assert [trigger.covers(one) for one in (*end(booking), *end(download))] == [False, True]
-
-
-def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path) -> None:
-    """After its end nobody answers there; a second host at its address ends with a sentence."""
-    with staged(town, tmp_path) as stage:
-        bind = stage.settings["HEALTH_BIND"] = f"127.0.0.1:{free_port()}"
-        stage.up("streamer1")
-        found = httpx.get(f"http://{bind}/health", timeout=30)
-        assert found.status_code == 200
-        said = found.json()
-        assert (said["role"], said["name"], said["ready"]) == ("streamer", stage.name("streamer1"), True)
-        assert said["version"].count(".") == 2
-        (tmp_path / "second").mkdir()
-        with staged(town, tmp_path / "second", HEALTH_BIND=bind) as second:
-            second.lectern("streamer1", "init", "streamer")
-            other = second.serve("streamer1")
-            wait_until(lambda: other.exit_code is not None, description="the second host ends")
-            assert f"cannot listen at {bind}" in other.said()
-            assert "HEALTH_BIND" in other.said()
-        assert stage.residents["streamer1"].end() == 0
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://{bind}/health", timeout=30)

@@ -65,6 +65,10 @@ class Said:
         self.confirmed = {"c-1": {"file": "/video/6666.flv", "slate": "/slate.flv"}}
         self.children: list[int] = []  # the pictures that each makes
 
+    def airs(self, *names: str) -> None:
+        self.classes = [{**self.classes[0], "class_id": name} for name in names]
+        self.confirmed = {name: {"file": f"/{name}.flv"} for name in names}
+
     async def ask(self, *_: object, **__: object) -> dict[str, Any]:
         return {"classes": self.classes}
 
@@ -89,45 +93,38 @@ def said(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Said:
 
 @pytest.fixture
 async def client(streamer: StreamerHost) -> AsyncIterator[httpx.AsyncClient]:
-    app = Starlette(routes=StillServer(streamer).routes())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://streamer") as made:
+    """It knows the session of the streamer's lease."""
+    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
+    transport = httpx.ASGITransport(app=Starlette(routes=StillServer(streamer).routes()))
+    headers = {"Authorization": "Bearer s-1"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://streamer/still", headers=headers) as made:
         yield made
 
 
 async def test_a_streamer_shows_its_class_to_whoever_knows_the_session_of_its_lease(
     streamer: StreamerHost, said: Said, client: httpx.AsyncClient
 ) -> None:
-    """At the clock's position; nothing of a class that is not on air."""
-    assert said.classes
-    knows = {"Authorization": "Bearer s-1"}
-    assert (await client.get("/still/c-1.jpg", headers=knows)).status_code == 401
-    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
-    for headers in ({}, {"Authorization": "Bearer s-2"}, {"Authorization": "Bearer "}):
-        assert (await client.get("/still/c-1.jpg", headers=headers)).status_code == 401
-    assert (await client.get("/still/c-1.jpg", headers=knows)).text == "/video/6666.flv at 61.5"
-    answer = await client.get("/still/c-2.jpg", headers=knows)
+    """At the clock's position, or its slate; nothing of a class that is not on air."""
+    for token in ("", "Bearer s-2"):
+        assert (await client.get("/c-1.jpg", headers={"Authorization": token})).status_code == 401
+    assert (await client.get("/c-1.jpg")).text == "/video/6666.flv at 61.5"
+    answer = await client.get("/c-2.jpg")
     assert (answer.status_code, answer.text) == (404, "not on air")
-
-
-async def test_while_the_slate_is_on_air_its_picture_is_shown(
-    streamer: StreamerHost, said: Said, client: httpx.AsyncClient
-) -> None:
-    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
-    said.classes[0]["slate"] = True
-    answer = await client.get("/still/c-1.jpg", headers={"Authorization": "Bearer s-1"})
-    assert answer.text == "/slate.flv at 0.0"
+    said.classes.append({**said.classes[0], "class_id": "c-3", "slate": True})
+    said.confirmed["c-3"] = said.confirmed["c-1"]
+    assert (await client.get("/c-3.jpg")).text == "/slate.flv at 0.0"
+    commit(streamer.engine, leases.hold, streamer.settings.name, "", 1.0)
+    assert (await client.get("/c-1.jpg", headers={"Authorization": "Bearer "})).status_code == 401, "it holds no lease"
 
 
 async def test_what_is_asked_for_while_a_child_runs_is_made_by_the_next_one(
-    streamer: StreamerHost, said: Said, client: httpx.AsyncClient
+    said: Said, client: httpx.AsyncClient
 ) -> None:
     """A recording that is broken takes the picture from no other."""
-    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
     names = [f"c-{n}" for n in range(20)]
-    said.classes = [{**said.classes[0], "class_id": name} for name in names]
-    said.confirmed = {name: {"file": "/broken.flv" if name == "c-7" else f"/{name}.flv"} for name in names}
-    asked = [client.get(f"/still/{name}.jpg", headers={"Authorization": "Bearer s-1"}) for name in names]
-    answers = await asyncio.gather(*asked)
+    said.airs(*names)
+    said.confirmed["c-7"] = {"file": "/broken.flv"}
+    answers = await asyncio.gather(*(client.get(f"/{name}.jpg") for name in names))
     assert [name for name, answer in zip(names, answers, strict=True) if answer.status_code == 404] == ["c-7"]
     assert answers[19].text == "/c-19.flv at 61.5"
     assert (sum(said.children), max(said.children) <= AT_ONCE, len(said.children) < 20) == (20, True, True)
@@ -158,18 +155,14 @@ async def test_of_many_that_are_looked_at_few_are_made_anew(monkeypatch: pytest.
 
 
 async def test_a_child_that_fails_as_nobody_foresaw_leaves_nobody_waiting(
-    streamer: StreamerHost, said: Said, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    said: Said, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
-    names = ["c-1", "c-2", "c-3"]
-    said.classes = [{**said.classes[0], "class_id": name} for name in names]
-    said.confirmed = {name: {"file": f"/{name}.flv"} for name in names}
+    said.airs("c-1", "c-2", "c-3")
 
     async def jpegs(_: list[bytes]) -> list[bytes | str]:
         raise ValueError("not enough values to unpack")
 
     monkeypatch.setattr(ffmpeg, "jpegs", jpegs)
-    asked = [client.get(f"/still/{name}.jpg", headers={"Authorization": "Bearer s-1"}) for name in names]
     async with asyncio.timeout(5):
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*(client.get(f"/c-{n}.jpg") for n in (1, 2, 3)))
     assert {one.status_code for one in answers} == {404}

@@ -5,27 +5,8 @@ import json
 import pytest
 
 from tests.stage import PROMPT_S, Stage, wait_until
-from town.faults import Fault
-from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.live
-
-
-def test_retry_runs_a_run_again_within_half_a_minute(stage: Stage) -> None:
-    """The queue is polled every second; a run that has nothing left to do changes nothing."""
-    class_id = stage.book(stage.booking(record := stage.town.record()))
-    stage.answer(class_id)
-    run, *_ = wait_until(
-        lambda: [one for one in stage.runs("teacher", f"booking {class_id}") if one["state_type"] == "COMPLETED"],
-        description="the booking's run is over",
-    )
-    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
-    wait_until(
-        lambda: stage.run(run["id"])["state_type"] == "COMPLETED" and stage.run(run["id"])["run_count"] == 1,
-        description="it ran again",
-    )
-    assert len(stage.ear.answers[class_id]) == 1
-    assert stage.num_cite("streamer1", str(record)) == 1
 
 
 def test_a_booking_that_the_database_refuses_holds_up_none_that_came_with_it(stage: Stage) -> None:
@@ -46,35 +27,12 @@ def test_a_booking_that_the_database_refuses_holds_up_none_that_came_with_it(sta
     )
     assert run["state"]["message"].startswith("1 of 5 failed: IntegrityError")
     assert "not this one; the others: 4 proceed" in run["state"]["message"]
-    wait_until(lambda: any("not this one" in line for line in stage.log(run["id"])), description="its log is there")
-    tags = {f"class:{one}" for one in good}
-    (others,) = [one for one in stage.runs("teacher", "booking 4 messages") if tags <= set(one["tags"])]
-    assert others["state_type"] == "COMPLETED"
-    wait_until(lambda: "IntegrityError" in stage.tables(run["id"]), description="its table is there")
-    assert "not this one" in stage.tables(run["id"])
     assert stage.ear.answers[bad] == []
 
     stage.alter("teacher", "DROP TRIGGER refuses")
     stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
     assert stage.answer(bad)["result"] == "success"
     assert [len(stage.ear.answers[class_id]) for class_id in good] == [1] * 4
-
-
-def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:
-    """Although its attempts count as spent: a person has decided."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.FAIL, record_id=record))
-    gone = stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", status=404))
-    assert stage.answer(stage.book(stage.booking(record, "240P")), timeout_s=90)["code"] == 208
-    (run,) = wait_until(
-        lambda: [one for one in stage.runs("teacher", f"transcode {record} 240P") if one["state_type"] == "FAILED"],
-        timeout_s=90,  # a Prefect whose database is locked takes it afterwards
-        description="the transcode's run has failed",
-    )
-    gone.times = 0
-    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
-    wait_until(lambda: stage.status(record, "240P") == "success", description="the rendition is made")
-    assert stage.run(run["id"])["run_count"] == 2
 
 
 def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:

@@ -130,16 +130,6 @@ async def test_what_lies_behind_much_that_waits_for_redis_is_due_in_time(
     assert due == [2, 4]
 
 
-async def test_a_receiver_named_while_at_work_gets_what_comes(teacher: TeacherHost, receiver: Any) -> None:
-    its = teacher.settings
-    teacher.settings = its.model_copy(update={"event_webhook_url": None})
-    async with posting(teacher):
-        await asyncio.sleep(0.1)
-        teacher.settings = its
-        sent(teacher, "c-1")
-        await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="it is taken")
-
-
 async def gone(teacher: TeacherHost, receiver: Any, *class_ids: str) -> None:
     """The receiver answers that it is no more, and is posted to no more."""
     receiver.refuses = lambda _: 410
@@ -149,9 +139,15 @@ async def gone(teacher: TeacherHost, receiver: Any, *class_ids: str) -> None:
 
 
 async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
+    """While it is off, that is not said to be resolved."""
     await gone(teacher, receiver, "c-1", "c-2")
     assert states(teacher)[:2] in (["gone", "given up"], ["given up", "gone"])
     assert [one["code"] for one in said(teacher, "alarm")] == [509]
+    raised = commit(teacher.engine, outbox_publisher._unsent, teacher).messages
+    commit(teacher.engine, incidents.told, journal, [one.id for one in raised], now := time.time())
+    commit(teacher.engine, outbox.sent, journal, [one.id for one in raised], now)
+    later = now + teacher.settings.alarm_quiet_s + 60
+    assert commit(teacher.engine, incidents.follow_up, journal, "t", outbox_publisher.patience(teacher), later) == []
     assert sent(teacher, "c-3")
     assert states(teacher)[-1] is None
 
@@ -216,13 +212,3 @@ async def test_a_late_410_of_the_receiver_before_does_not_switch_the_new_one_off
         assert not teacher.webhook_off
         sent(teacher, "c-2")
         await async_wait_until(lambda: states(teacher)[:1] == ["told"], description="the new receiver takes it")
-
-
-async def test_a_webhook_that_is_off_is_not_said_to_be_resolved(teacher: TeacherHost, receiver: Any) -> None:
-    await gone(teacher, receiver, "c-1")
-    raised = commit(teacher.engine, outbox_publisher._unsent, teacher).messages
-    commit(teacher.engine, incidents.told, journal, [one.id for one in raised], now := time.time())
-    commit(teacher.engine, outbox.sent, journal, [one.id for one in raised], now)
-    later = now + teacher.settings.alarm_quiet_s + 60
-    due = commit(teacher.engine, incidents.follow_up, journal, "t", outbox_publisher.patience(teacher), later)
-    assert [str(one.stage) for one in due] == []  # type: ignore[attr-defined]

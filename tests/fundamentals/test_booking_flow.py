@@ -69,34 +69,5 @@ def test_a_waiting_class_can_be_cancelled(stage: Stage) -> None:
     assert stage.order(class_id)["state"] == "cancelled"
 
 
-def test_a_ready_class_can_be_cancelled(stage: Stage) -> None:
-    """Its citation is taken back, its broadcast taken off the timetable."""
-    class_id = stage.book(stage.booking(record := stage.town.record()))
-    stage.answer(class_id)
-    assert stage.num_cite("streamer1", str(record)) == 1
-    wait_until(lambda: stage.airing("streamer1", class_id)["run_id"], description="the broadcast is on the timetable")
-    stage.cancel(class_id)
-    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
-    run = wait_until(
-        lambda: [one for one in stage.runs("streamer1", class_id) if one["state_type"] == "CANCELLED"],
-        description="the broadcast is off the timetable",
-    )
-    assert len(run) == 1
-    assert len(stage.ear.answers[class_id]) == 1
-
-
-def test_a_class_on_air_can_be_cancelled(stage: Stage) -> None:
-    """Its push ends, its citation is taken back."""
-    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=4, length_s=85)
-    class_id = stage.book(booking)
-    stage.on_air(class_id)
-    stage.cancel(class_id)
-    (push,) = stage.off_air(class_id, timeout_s=15)
-    assert push.ended_at is not None
-    assert push.ended_at < booking["end_time"] - 5
-    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
-    assert stage.airing("streamer1", class_id)["state"] == "cancelled"
-
-
 def _silent(record_id: int) -> Rule:
     return Rule(Behaviour.SILENT, record_id=record_id)

@@ -1,7 +1,6 @@
 """A class on air: at its second, to its end, at the clock's position, released once."""
 
 import json
-import re
 
 import pytest
 
@@ -32,31 +31,28 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
 
 
 def test_a_ready_class_is_handed_over_at_once_and_a_cancelled_one_is_taken_back(stage: Stage) -> None:
-    """Long before its run begins: from then on the playout airs it by itself."""
+    """Long before its run begins, which the UI finds by its tags: from then on the playout airs it by itself."""
 
     def known() -> set[str]:
         return {one["class_id"] for one in stage.playing("streamer1")["classes"]}
 
-    class_id = stage.book(stage.booking(stage.town.record(), starts_in_s=900, length_s=60))
+    class_id = stage.book(stage.booking(record := stage.town.record(), starts_in_s=900, length_s=60))
     wait_until(lambda: class_id in known(), description="the playout knows it")
     assert stage.answer(class_id)["result"] == "success"
     assert stage.airing("streamer1", class_id)["state"] == "ready", "nobody takes it yet"
-    stage.cancel(class_id)
-    wait_until(lambda: class_id not in known(), description="the playout has forgotten it")
-
-
-def test_the_timetable_is_in_the_ui(stage: Stage) -> None:
-    """A run a class, scheduled for a moment before its start, with tags to search for."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=900)
-    class_id = stage.book(booking)
-    stage.answer(class_id)
+    assert stage.num_cite("streamer1", str(record)) == 1
     (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
     assert run["state_name"] == "Scheduled"
     assert {f"class:{class_id}", f"record:{record}"} <= set(run["tags"])
+    stage.cancel(class_id)
+    wait_until(lambda: class_id not in known(), description="the playout has forgotten it")
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
+    wait_until(lambda: stage.run(run["id"])["state_type"] == "CANCELLED", description="it is off the timetable")
+    assert len(stage.ear.answers[class_id]) == 1
 
 
 def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
-    """At once, and what happened is in the story of the class, and in the log of its run."""
+    """At once, and what happened is in the story of the class."""
     booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=20)
     class_id = stage.book(booking)
     stage.on_air(class_id)
@@ -79,15 +75,12 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
         parts = stage.rows(host, "select * from as_run_list where class_id = ? order by begins", class_id)
         assert [(one["session"], one["source"]) for one in parts] == [(1, "recording"), (2, "recording")]
         assert all(one["sent_bytes"] > 10_000 for one in parts)
-    assert "of the recording, " in stage.lectern("teacher", "explain", class_id).stdout
-    (run,) = stage.runs("streamer1", f"broadcast {class_id}")
-    wait_until(lambda: "push broke off" in "".join(stage.log(run["id"])), description="the run's log says so")
 
 
 def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage) -> None:
     """A person hears of it at once; the slate is sent until the recording is downloaded again, by itself.
 
-    At its end its teacher knows the gap, both its ends and its reason; one alarm says so.
+    At its end one alarm says that something is missing.
     """
     booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=30)
     class_id = stage.book(booking)
@@ -109,10 +102,6 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
     assert {"its file is lost", "downloaded", "recording again"} <= {one["what"] for one in story}
     wait_until(lambda: stage.alarms(329, class_id=class_id), description="a person hears how it ended")
     assert len(stage.alarms(329, class_id=class_id)) == 1
-    told = stage.lectern("teacher", "explain", class_id).stdout
-    assert f"streamer1  {class_id}: slate: the recording " in told
-    assert re.search(rf"{class_id}: not sent until [\d:]+, .* s: the slate was sent: the recording ", told)
-    assert f"streamer1  {class_id}: recording again: " in told
 
 
 def test_a_class_with_a_backup_url_is_pushed_twice_and_cancelled_once(stage: Stage) -> None:

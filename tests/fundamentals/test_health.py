@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +18,7 @@ from flows.resident import http
 from lectern import health as healths
 from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
+from lectern.errors import Misuse
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 from tests.rows import commit
@@ -54,17 +57,15 @@ def test_a_host_that_begins_is_not_ready(host: Host[Any]) -> None:
     assert said(http.HealthReport(host.settings)) == (503, ["it begins"])
 
 
-def test_a_loop_that_stands_still_makes_its_host_not_ready(
-    host: Host[Any], health: http.HealthReport, monkeypatch: pytest.MonkeyPatch
+def test_a_loop_that_stands_still_or_only_fails_makes_its_host_not_ready(
+    host: Host[Any], health: http.HealthReport
 ) -> None:
+    """One that fails comes round each time it is tried, and does nothing."""
     host.watchdog._at["streams"] = -1000.0
     status, wrong = said(health)
     assert status == 503
     assert wrong[0].startswith("streams: stands still since ")
-
-
-def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health: http.HealthReport) -> None:
-    """It comes round each time it is tried, and does nothing."""
+    del host.watchdog._at["streams"]
     host.watchdog.note("channels")
     host.watchdog.fails("channels", since=-1000.0)
     status, wrong = said(health)
@@ -140,6 +141,15 @@ async def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(
     host = cast("Host[Any]", SimpleNamespace(settings=settings))
     async with http.served(host, http.HealthReport(settings)):
         assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", host.address)
+
+
+async def test_a_host_whose_address_is_taken_ends_with_a_sentence_that_names_its_setting(host: Host[Any]) -> None:
+    name = "HEALTH_BIND" if isinstance(host, StreamerHost) else "API_BIND"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        host.settings = host.settings.model_copy(update={name.lower(): bind})
+        with pytest.raises(Misuse, match=rf"cannot listen at {bind}\..* Set {name} "):
+            await AsyncExitStack().enter_async_context(http.served(host, http.HealthReport(host.settings)))
 
 
 @pytest.mark.parametrize("body", [b"[" * 60_000, b"\xff", b"[]", b"", b"1" * 10_000])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -89,6 +89,21 @@ def job(teacher: TeacherHost) -> Job:
     return Job(teacher)
 
 
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The jobs that were ended on their host, which lets us in; nobody waits for its beats, and nothing is shown."""
+    names: list[str] = []
+
+    async def ended(_: object, _root: str, name: str) -> None:
+        names.append(name)
+
+    monkeypatch.setattr(work, "BEAT_S", 0.01)
+    monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
+    monkeypatch.setattr(detached, "leave", ended)
+    monkeypatch.setattr(artifacts, "ProgressBar", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
+    return names
+
+
 def test_its_lease_is_renewed_four_times_as_often_as_it_must_be(job: Job) -> None:
     job.report.step = "encode"
     job.beats(300)
@@ -148,10 +163,9 @@ def test_a_run_that_is_retried_while_another_makes_it_names_that_one_and_ends(jo
     assert job.row()["owner"] == OURS
 
 
-def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_ends_no_job(job: Job, left: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else can take it over meanwhile; it would be begun anew, with less time left."""
-    left, done = list[str](), asyncio.Event()
-    commit, failed = job.host.write_tx, 0
+    commit, failed, done = job.host.write_tx, 0, asyncio.Event()
 
     async def away_at_first(work: Callable[..., Any], *args: Any) -> Any:
         nonlocal failed
@@ -165,48 +179,36 @@ def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.Monke
         await done.wait()
         return JobOutcome({Resolution.P240: "http://oss.example/up"}, {})
 
-    async def ended(_: object, _root: str, name: str) -> None:
-        left.append(name)
-
     async def told(_host: object) -> None:
         assert (job.row()["step"], left) == (transcodings.PUBLISHED, [])
 
     monkeypatch.setattr(job.host, "write_tx", away_at_first)
-    monkeypatch.setattr(work, "BEAT_S", 0.01)
-    monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
     monkeypatch.setattr(work, "publish_outbox", told)
     monkeypatch.setattr(transcode, "transcode", made)
-    monkeypatch.setattr(detached, "leave", ended)
-    assert asyncio.run(at_work(job, monkeypatch)) == {}
+    assert asyncio.run(at_work(job)) == {}
     assert (failed, left) == (3, [job.place.job])
 
 
-def test_a_job_is_ended_on_its_host_when_its_last_class_is_cancelled(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[str] = []
-
+def test_a_job_is_ended_on_its_host_when_its_last_class_is_cancelled(
+    job: Job, left: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def hangs(*_: object) -> JobOutcome:
         job.change(lambda connection: connection.execute(update(orders).values(state=BookingState.CANCELLED)))
         await asyncio.Event().wait()
         return JobOutcome({}, {})
 
-    async def ended(_: object, _root: str, name: str) -> None:
-        left.append(name)
-
-    monkeypatch.setattr(work, "BEAT_S", 0.01)
-    monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
     monkeypatch.setattr(transcode, "transcode", hangs)
-    monkeypatch.setattr(detached, "leave", ended)
     with pytest.raises(work.NoLongerOurs, match=work.UNWANTED):
-        asyncio.run(at_work(job, monkeypatch))
+        asyncio.run(at_work(job))
     assert left == [job.place.job]
 
 
 @pytest.mark.parametrize("drains", [False, True])
 async def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
-    job: Job, monkeypatch: pytest.MonkeyPatch, drains: bool
+    job: Job, left: list[str], monkeypatch: pytest.MonkeyPatch, drains: bool
 ) -> None:
     """A host that does not answer is waited for mostly in a login; only a process that ends leaves its job there."""
-    logins, left, hangs = 0, list[str](), asyncio.Event()
+    logins, hangs = 0, asyncio.Event()
 
     @asynccontextmanager
     async def connect(*_: object) -> AsyncIterator[object]:
@@ -220,17 +222,13 @@ async def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_t
     async def cut_off(*_: object) -> JobOutcome:
         raise ssh.Lost("ecs-1: the connection is lost")
 
-    async def ended(_: object, _root: str, name: str) -> None:
-        left.append(name)
-
     async def at_once(_: int) -> None:
         """There is no pause."""
 
     monkeypatch.setattr(work, "connect", connect)
     monkeypatch.setattr(work, "pause", at_once)
     monkeypatch.setattr(transcode, "transcode", cut_off)
-    monkeypatch.setattr(detached, "leave", ended)
-    running = asyncio.create_task(at_work(job, monkeypatch, drains=drains))
+    running = asyncio.create_task(at_work(job, drains=drains))
     await hangs.wait()
     await cancelled(running)
     assert len(left) == (0 if drains else 1)
@@ -238,18 +236,15 @@ async def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_t
 
 @pytest.mark.parametrize("reached", [True, False])
 async def test_a_job_that_is_another_one_after_a_restart_waits_for_no_place_of_its_own(
-    job: Job, monkeypatch: pytest.MonkeyPatch, *, reached: bool
+    job: Job, left: list[str], monkeypatch: pytest.MonkeyPatch, *, reached: bool
 ) -> None:
     """A setting changed, or a part of it is made: what runs there cannot be resumed, and held the only place."""
-    left: list[str] = []
 
-    async def ended(_: object, _root: str, name: str) -> None:
-        if not reached:
-            raise ssh.Lost("ecs-1: the connection is lost")
-        left.append(name)
+    async def lost(*_: object) -> None:
+        raise ssh.Lost("ecs-1: the connection is lost")
 
-    monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
-    monkeypatch.setattr(detached, "leave", ended)
+    if not reached:
+        monkeypatch.setattr(detached, "leave", lost)
     monkeypatch.setattr(work, "LOOK_S", 0.01)
     job.change(transcodings.attach, job.kept.due, OURS, job.place)
     again = {"max_ecs_jobs": 1, "public_url": "http://another.example"}
@@ -261,8 +256,7 @@ async def test_a_job_that_is_another_one_after_a_restart_waits_for_no_place_of_i
     assert left == ([job.place.job] if reached else [])
 
 
-def at_work(job: Job, monkeypatch: pytest.MonkeyPatch, *, drains: bool = False) -> Coroutine[Any, Any, object]:
-    """An attempt on a host, in a process that *drains*; nothing is shown."""
-    monkeypatch.setattr(job.host, "runs", SimpleNamespace(draining=lambda: drains))
-    monkeypatch.setattr(artifacts, "ProgressBar", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
+def at_work(job: Job, *, drains: bool = False) -> Coroutine[Any, Any, object]:
+    """An attempt on a host, in a process that *drains*."""
+    job.host.runs = cast("Any", SimpleNamespace(draining=lambda: drains))
     return job.kept.attempt(job.place)

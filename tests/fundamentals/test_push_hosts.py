@@ -4,27 +4,22 @@ import asyncio
 import ipaddress
 import logging
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 from flows.handling import Delivery
 from flows.host import StreamerHost
+from flows.streamer import downloads
 from flows.streamer import prepare as streamer_prepare
 from flows.streamer.prepare import Asked
 from lectern.allowlist import Address, Allowlist
-from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.errors import DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.model.facts import InboxMessage
-from lectern.model.tables.streamer import journal
-from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
-from tests import laid, rows
+from tests import rows
 from tests.rows import commit
 
 PRIVATE = "rtmp://10.0.0.5:1935/live/key"
@@ -50,16 +45,9 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[StreamerHost]:
-    engine = laid.opened("streamer", tmp_path / "task_list.db")
-    yield with_setting(cast("Any", engine), "")
-    engine.dispose()
-
-
-def with_setting(engine: object, setting: str) -> StreamerHost:
-    settings = StreamerSettings.load(_env_file=None, streamer_name="s", allowed_push_hosts=setting)
-    return StreamerHost(settings, cast("Any", engine), journal, cast("Any", None), cast("Any", None))
+def allowing(host: StreamerHost, setting: str) -> StreamerHost:
+    host.settings = host.settings.model_copy(update={"allowed_push_hosts": setting})
+    return host
 
 
 def take(host: StreamerHost, class_id: str, push_url: str, state: AiringState) -> None:
@@ -80,14 +68,14 @@ def test_a_private_host_is_refused_and_told_what_to_set(streamer: StreamerHost, 
 
 @pytest.mark.parametrize("setting", ["10.0.0.5", "10.0.0.5:1935", "public,10.0.0.0/8"])
 def test_a_host_that_is_listed_is_allowed(streamer: StreamerHost, setting: str) -> None:
-    assert why(with_setting(streamer.engine, setting), PRIVATE) == {}
+    assert why(allowing(streamer, setting), PRIVATE) == {}
 
 
 def test_a_class_that_was_refused_opens_no_door_and_private_lists_keep_public_hosts_out(streamer: StreamerHost) -> None:
-    (said,) = why(with_setting(streamer.engine, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
-    assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
     take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
     assert list(why(streamer, PRIVATE)) == [PRIVATE]
+    (said,) = why(allowing(streamer, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
+    assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
 
 
 def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,7 +89,7 @@ def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: p
     assert said.endswith("set ALLOWED_PUSH_HOSTS=public,10.0.0.5")
     assert asyncio.run(streamer_prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, []) is None
     assert list(why(streamer, "rtmp://10.0.0.5:22/live/x")) == ["rtmp://10.0.0.5:22/live/x"]
-    assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
+    assert list(why(allowing(streamer, "public"), PRIVATE)) == [PRIVATE]
 
 
 def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +123,6 @@ def test_an_address_is_listed_however_it_is_written(listed: str, host: str) -> N
 # What an origin answers for one recording is that recording's error, and holds up no other class.
 
 
-ALWAYS = SimpleNamespace(are_always=True)
 GOOD = "http://127.0.0.1/good.flv"
 ODD = "http://127.0.0.1/odd.flv?Signature=planted"
 
@@ -148,7 +135,9 @@ def asked(id_: int, message: Prepare) -> Asked:
     return Delivery(InboxMessage(id_, "prepare", "", 0), message)
 
 
-async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
     slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * streamer_prepare.PROBES_AT_HOST)}
 
@@ -161,8 +150,7 @@ async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(mo
     classes = [prepare("c-good", 1, GOOD), *(prepare(f"c-{url[-7:-4]}", 2, url) for url in sorted(slow))]
     named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
     came = [asked(1, prepare("c-cached", 3, GOOD)), *(asked(*one) for one in reversed(named))]
-    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
-    portions = streamer_prepare.as_probed(host, came, {"3"})
+    portions = streamer_prepare.as_probed(streamer, came, {"3"})
     found = [{one.class_id for one in streamer_prepare.prepares(some)} async for some, _ in portions]
     assert found[0] == {"c-cached"}
     assert "c-good" in found[1]
@@ -171,7 +159,7 @@ async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(mo
 
 
 def test_an_error_that_nobody_foresaw_is_that_of_its_url(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged with the place where it came up; the other recording is looked at as ever."""
 
@@ -182,11 +170,26 @@ def test_an_error_that_nobody_foresaw_is_that_of_its_url(
 
     monkeypatch.setattr(origin, "look", look)
     came = [asked(1, prepare("c-odd", 1, ODD)), asked(2, prepare("c-good", 2, GOOD))]
-    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
-    found = asyncio.run(streamer_prepare.probe_origins(host, came, set()))
+    found = asyncio.run(streamer_prepare.probe_origins(streamer, came, set()))
     assert found["2"] == RemoteFile(GOOD, 3, None, None)
     assert isinstance(found["1"], Refuse)
     assert found["1"].code is DOWNLOAD_FAILED
     assert "RuntimeError in look, line " in found["1"].message
     assert "RuntimeError in look, line " in caplog.text
     assert "planted" not in caplog.text + found["1"].message
+
+
+async def test_a_download_is_tried_as_often_as_is_set(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        looked.append(url)
+        raise TryAgain("it answers 503")
+
+    monkeypatch.setattr(origin, "look", look)
+    monkeypatch.setattr(downloads, "FIRST_PAUSE_S", 0.01)
+    streamer.settings = streamer.settings.model_copy(update={"download_tries": 2})
+    commit(streamer.engine, rows.reserve, streamer.settings.video_root, "1", 10, GOOD, 1e9)
+    with pytest.raises(TryAgain):
+        await downloads._fetched(streamer, "1")
+    assert looked == [GOOD, GOOD]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -95,24 +96,19 @@ class Prefect:
         assert len(asked) <= 100
         if self.locked:
             self.locked -= 1
-            said = {"flow_run_id": None, "status": "FAILED", "error": "(sqlite3.OperationalError) database is locked"}
-            return [said] * len(asked)
+            return [self._made(None, "(sqlite3.OperationalError) database is locked")] * len(asked)
         if self.full:
-            return [{"flow_run_id": None, "status": "FAILED", "error": self.full}] * len(asked)
+            return [self._made(None, str(self.full))] * len(asked)
         bad = [bool(self.refuses) and self.refuses in f"{one['name']} {one['tags']}" for one in asked]
         if any(bad):  # one transaction: none of them was created, whatever is said of the others
-            return [
-                {"flow_run_id": None, "status": "FAILED", "error": "no such run"}
-                if one
-                else {"flow_run_id": str(uuid4()), "status": "CREATED", "error": None}
-                for one in bad
-            ]
+            return [self._made(None, "no such run") if one else self._made(str(uuid4())) for one in bad]
         for one in asked:
             self.runs.setdefault(one["idempotency_key"], {**one, "id": str(uuid4()), "deployment": deployment})
-        return [
-            {"flow_run_id": self.runs[one["idempotency_key"]]["id"], "status": "CREATED", "error": None}
-            for one in asked
-        ]
+        return [self._made(self.runs[one["idempotency_key"]]["id"]) for one in asked]
+
+    @staticmethod
+    def _made(id_: str | None, error: str | None = None) -> dict[str, Any]:
+        return {"flow_run_id": id_, "status": "FAILED" if error else "CREATED", "error": error}
 
     def ids(self) -> list[int]:
         """Of the inbox, in all runs together."""
@@ -186,12 +182,10 @@ class Desk:
 
     def book(self, *class_ids: str) -> list[InboxMessage]:
         """The messages come, and are claimed."""
-        with transaction(self.host.engine) as connection:
-            bodies = [json.dumps({"cmd": "order", "class_id": one, "record_id": 7}) for one in class_ids]
-            inbox.keep(
-                connection, self.host.journal, [ReceivedMessage("test", "order", body) for body in bodies], time.time()
-            )
-            return inbox.claim(connection, self.host.journal, ["order"], limit=5000, lease_s=60, now=time.time())
+        host, now = self.host, time.time()
+        bodies = [json.dumps({"cmd": "order", "class_id": one, "record_id": 7}) for one in class_ids]
+        commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", one) for one in bodies], now)
+        return commit(host.engine, inbox.claim, host.journal, ["order"], limit=5000, lease_s=60, now=now)
 
     async def handle(self, *class_ids: str) -> None:
         await asyncio.create_task(self.handler.handle("booking", self.book(*class_ids)))
@@ -236,21 +230,30 @@ async def test_a_booking_is_a_run_of_its_name_with_its_true_times(desk: Desk) ->
 
 
 async def test_batches_that_went_well_are_one_run(desk: Desk) -> None:
-    """And one that failed stands alone, with what it did not handle: its Retry does only that."""
+    """One that failed stands alone, with what it did not handle: its Retry does only that.
+
+    The UI opens it, and one that was refused, on its log, which begins with the reason; others need no line for it.
+    """
+    desk.decisions = {"c-0": "refuse 207"}
     await desk.handle("c-1", "c-2")
-    await desk.handle("c-3")
+    await desk.handle("c-3", "c-0")
     desk.error = RuntimeError("boo")
     await desk.handle("c-4")
     await desk.recorder.tell()
     found = {one["name"]: one["state"]["type"] for one in desk.prefect.runs.values()}
-    assert found == {"booking 3 messages": "COMPLETED", "booking c-4": "FAILED"}
+    assert found == {"booking 3 messages": "COMPLETED", "booking c-0": "CANCELLED", "booking c-4": "FAILED"}
     (failed,) = [one for one in desk.prefect.runs.values() if one["state"]["type"] == "FAILED"]
     assert "RuntimeError" in failed["state"]["message"]
-    assert (failed["parameters"], failed["tags"]) == ({"inbox_ids": "4"}, ["class:c-4", "record:7"])
+    assert (failed["parameters"], failed["tags"]) == ({"inbox_ids": "5"}, ["class:c-4", "record:7"])
     (table,) = [json.loads(one["data"]) for one in desk.prefect.tables if one["flow_run_id"] == failed["id"]]
     assert [(line["class"], line["decision"], "RuntimeError" in line["detail"]) for line in table] == [
         ("c-4", "failed", True)
     ]
+    names = {run["id"]: run["name"] for run in desk.prefect.runs.values()}
+    first = {names[line["flow_run_id"]]: line for line in reversed(desk.prefect.logs)}
+    assert "refuse 207" in first["booking c-0"]["message"]
+    assert first["booking 3 messages"]["message"].startswith("c-1: placed")
+    assert ("RuntimeError" in first["booking c-4"]["message"], first["booking c-4"]["level"]) == (True, logging.ERROR)
 
 
 async def test_a_failed_batch_of_many_is_a_run_for_each_80_classes(desk: Desk) -> None:
@@ -284,20 +287,6 @@ async def test_a_message_that_is_given_up_is_one_failed_run_more(desk: Desk) -> 
     await desk.recorder.tell()
     assert [one["state"]["type"] for one in desk.prefect.runs.values()] == ["FAILED"] * tries_
     assert desk.prefect.ids() == [1] * tries_
-
-
-async def test_the_log_of_a_run_that_failed_or_was_refused_begins_with_the_reason(desk: Desk) -> None:
-    """The UI opens such a run on its log; a run that went well gets no line for it."""
-    desk.decisions = {"c-1": "refuse 207"}
-    await desk.handle("c-1", "c-2")
-    desk.error = RuntimeError("boo")
-    await desk.handle("c-3")
-    await desk.recorder.tell()
-    names = {run["id"]: run["name"] for run in desk.prefect.runs.values()}
-    first = {names[line["flow_run_id"]]: line for line in reversed(desk.prefect.logs)}
-    assert "refuse 207" in first["booking c-1"]["message"]
-    assert first["booking c-2"]["message"].startswith("c-2: placed")
-    assert ("RuntimeError" in first["booking c-3"]["message"], first["booking c-3"]["level"]) == (True, logging.ERROR)
 
 
 async def test_every_class_of_a_storm_is_found_and_refused_ones_stand_out(desk: Desk) -> None:
@@ -347,14 +336,6 @@ async def test_rows_that_are_no_messages_wait_for_nobody(desk: Desk) -> None:
         assert (inbox.waiting(connection, journal), inbox.oldest(connection, journal)) == (0, None)
 
 
-async def test_a_locked_database_inside_a_200_is_asked_again_with_the_same_keys(desk: Desk) -> None:
-    desk.prefect.locked = 3
-    await desk.handle("c-1")
-    await desk.recorder.tell()
-    assert desk.prefect.ids() == [1]
-    assert desk.prefect.asked >= 4
-
-
 async def test_a_run_that_prefect_refuses_is_set_aside_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """First without its labels, then wholly; the others are shown, although one transaction had said that they were."""
     desk.decisions = {"c-bad": "refuse"}
@@ -385,24 +366,36 @@ async def test_while_prefect_is_away_nothing_waits_and_all_is_shown_once_later(d
     assert desk.prefect.ids() == list(range(1, 31))
 
 
+POSTGRES_FULL = "(sqlalchemy.dialects.postgresql.asyncpg.Error) <class 'asyncpg.exceptions.DiskFullError'>: could not"
+FULL = [500, "(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO flow_run]", POSTGRES_FULL]
+
+
 @pytest.mark.parametrize(
-    "full",
+    ("trouble", "waits"),
     [
-        500,
-        "(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO flow_run]",
-        "(sqlalchemy.dialects.postgresql.asyncpg.Error) <class 'asyncpg.exceptions.DiskFullError'>: could not extend",
+        *(({"full": one}, True) for one in FULL),
+        *(({"logs_refused_with": one}, False) for one in (422, 500)),
+        ({"locked": 3}, False),
     ],
+    ids=str,
 )
-async def test_while_the_disk_of_prefect_is_full_all_waits_and_is_shown_once_later(desk: Desk, full: int | str) -> None:
-    """It answers, and refuses each run: it does not say that the run is bad."""
+async def test_all_is_shown_once_though_prefect_takes_nothing_for_a_while(
+    desk: Desk, trouble: dict[str, object], *, waits: bool
+) -> None:
+    """While its disk is full it answers, and refuses each run: it does not say that the run is bad.
+
+    A database that is locked, inside a 200, is asked again at once. Of log lines, it refuses some each time: on
+    PostgreSQL, a NUL in one is an error that it did not foresee.
+    """
     await desk.handle("c-1", "c-2")
     await desk.runs.without(NewRun("transcode", {}, "transcode 7 240P"))
-    desk.prefect.full = full
+    well = {name: vars(desk.prefect)[name] for name in trouble}
+    vars(desk.prefect).update(trouble)
     for _ in range(2):
-        with pytest.raises(TryAgain):
+        with pytest.raises(TryAgain) if waits else nullcontext():
             await desk.recorder.tell()
-    assert desk.unrecorded() == 3
-    desk.prefect.full = 0
+    assert desk.unrecorded() == (3 if waits else 0)
+    vars(desk.prefect).update(well)
     await desk.recorder.tell()
     assert {one["name"] for one in desk.prefect.runs.values()} == {"booking 2 messages", "transcode 7 240P"}
     assert desk.unrecorded() == 0
@@ -490,21 +483,10 @@ async def test_messages_that_wait_for_a_service_hold_up_nothing_that_is_shown(de
     assert desk.prefect.ids() == [1]
 
 
-@pytest.mark.parametrize("status", [422, 500])
-async def test_log_lines_that_prefect_refuses_keep_no_run_from_being_shown(desk: Desk, status: int) -> None:
-    """On PostgreSQL, a NUL in a line is an error that Prefect did not foresee: 500, also the next time."""
-    desk.prefect.logs_refused_with = status
-    await desk.handle("c-1")
-    await desk.recorder.tell()
-    assert (desk.prefect.ids(), desk.unrecorded(), desk.prefect.logs) == ([1], 0, [])
-
-
 async def test_a_retry_acts_only_on_messages_of_its_own_flow(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """After a restore the ids of an old report's run are bookings: they are left alone."""
     desk.book("c-1", "c-2")
-    with transaction(desk.host.engine) as connection:
-        report = ReceivedMessage("test", "prepared", "{}")
-        inbox.keep(connection, desk.host.journal, [report], time.time())
+    commit(desk.host.engine, inbox.keep, desk.host.journal, [ReceivedMessage("test", "prepared", "{}")], time.time())
     assert await desk.runs._own("report", {"inbox_ids": "1-3,99"}) == {"inbox_ids": "3"}
     assert await desk.runs._own("booking", {"inbox_ids": "1-3"}) == {"inbox_ids": "1-2"}
     assert "3 of its 4 messages are not its own, or gone" in caplog.text

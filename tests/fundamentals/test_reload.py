@@ -25,23 +25,17 @@ from lectern.model.tables import streamer as tables
 from lectern.settings import Cost, StreamerSettings, TeacherSettings
 from tests.faults import hosts
 from tests.flows.test_handing import book
+from tests.fundamentals.test_settings import alone
 from tests.rows import look
 from tests.typed import lectern
 from tests.waiting import async_wait_until
 from town.ports import free_port
 
+__all__ = ["alone"]
 COPIES = {"instance_lock.py", "recorder.py", "consumer.py", "http.py", "process.py", "job.py"}
 """Where a part of the process keeps settings: those that need a restart, and those of a transcoding under way."""
 
 PAIR = "ALARM_GROUP_S", "ALARM_QUIET_S"
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of its own, whose `.env` is the only source of settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in {**TeacherSettings.model_fields, **StreamerSettings.model_fields}:
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

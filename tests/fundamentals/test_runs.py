@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +25,7 @@ from flows.resident.prefect.runs import PAGE, ResidentRuns
 from flows.resident.prefect.worker import ResidentWorker
 from lectern import timing
 from lectern.errors import TryAgain
+from tests.waiting import async_wait_until
 
 
 class Prefect:
@@ -126,42 +126,22 @@ async def test_runs_not_heard_of_are_executed_though_their_list_has_overflowed(m
     assert taken == [there.id]
 
 
-class Back(Prefect):
-    """A server that is back, and shows what it takes."""
+class Planned(Prefect):
+    """A server that takes each run, once by its key, and keeps why one was cancelled."""
 
     def __init__(self) -> None:
-        super().__init__(httpx.ConnectError("no"))
-        self.taken: dict[UUID, dict[str, Any]] = {}
-        self.logs: list[dict[str, Any]] = []
-
-    async def create_logs(self, lines: list[dict[str, Any]]) -> None:
-        self.logs += lines
+        super().__init__()
+        self.taken: dict[str, UUID] = {}  # by idempotency key
+        self.ended: dict[UUID, State[Any]] = {}
 
     async def request(self, *_: Any, content: bytes = b"", **__: Any) -> httpx.Response:
-        if self.error is not None:
-            raise self.error
         (wanted,) = json.loads(content)
-        known = {one["idempotency_key"]: id_ for id_, one in self.taken.items()}
-        id_ = known.get(wanted["idempotency_key"], uuid4())
-        self.taken.setdefault(id_, wanted)
+        id_ = self.taken.setdefault(wanted["idempotency_key"], uuid4())
         results = {"results": [{"status": "CREATED", "flow_run_id": str(id_)}]}
         return httpx.Response(200, json=results, request=httpx.Request("POST", "http://prefect/api"))
 
     async def read_flow_run(self, id_: UUID) -> FlowRun:
-        return FlowRun(id=id_, flow_id=uuid4(), state=State(type=self.taken[id_]["state"]["type"]))
-
-
-class Planned(Back):
-    """A server that takes each run, and keeps why one was cancelled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error = None
-        self.ended: dict[UUID, State[Any]] = {}
-
-    async def read_flow_run(self, id_: UUID) -> FlowRun:
-        found = await super().read_flow_run(id_)
-        return found.model_copy(update={"state": self.ended.get(id_, found.state)})
+        return FlowRun(id=id_, flow_id=uuid4(), state=self.ended.get(id_, Scheduled()))
 
     async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
         self.ended[id_] = state
@@ -312,28 +292,22 @@ class Hangs(Prefect):
     request = read_deployment_by_name = read_flow_runs = never
 
 
-async def rounds_of(host: Host[Any], work: Coroutine[Any, Any, None], number: int) -> None:
-    """Do *work* until it has begun *number* rounds."""
-    came: set[float] = set()
-    task = asyncio.create_task(work)
-    try:
-        async with asyncio.timeout(10):
-            while len(came) < number and not task.done():
-                came |= {at for loop, at in host.watchdog._at.items() if loop == "runs"}
-                await asyncio.sleep(0.005)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-    assert len(came) == number
-
-
 async def test_a_prefect_that_hangs_makes_no_host_stand_still(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
     monkeypatch.setattr(prefect_api, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
     monkeypatch.setattr(timing, "FIRST_S", 0.01)
     mine = runs(server := Hangs())
-    await rounds_of(host, worker.serve(host, mine), 3)
+    rounds: set[float] = set()
+
+    def come() -> bool:
+        rounds.update(at for loop, at in host.watchdog._at.items() if loop == "runs")
+        return len(rounds) >= 3
+
+    serving = asyncio.create_task(worker.serve(host, mine))
+    await async_wait_until(come, description="it comes round three times")
+    serving.cancel()
+    await asyncio.wait([serving])
     assert host.prefect_away
     mine.created.unheard.append("k-1")
     with pytest.raises(TryAgain):

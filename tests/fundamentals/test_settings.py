@@ -26,7 +26,7 @@ NAMES = (
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, and none of our variables in the environment."""
     monkeypatch.chdir(tmp_path)
     for name in {**Common.model_fields, **TeacherSettings.model_fields, **StreamerSettings.model_fields}:
@@ -273,17 +273,11 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
         StreamerSettings.load()
 
 
-def secretive() -> tuple[TeacherSettings, StreamerSettings]:
+def test_no_way_of_writing_settings_down_shows_a_secret_and_who_needs_it_can_have_it() -> None:
     both = {"redis_url": f"rediss://lectern:{SECRET}@redis.example/0", "prefect_api_auth_string": f"admin:{SECRET}"}
     database = f"postgresql+psycopg://lectern:{SECRET}@db.example/lectern"
-    return (
-        teacher(teacher_database_url=database, **both),
-        StreamerSettings.load(streamer_database_url=database, **both),
-    )
-
-
-def test_no_way_of_writing_settings_down_shows_a_secret_and_who_needs_it_can_have_it() -> None:
-    for settings in secretive():
+    its_streamer = StreamerSettings.load(streamer_database_url=database, **both)
+    for settings in (teacher(teacher_database_url=database, **both), its_streamer):
         for text in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
             assert SECRET not in text
         assert SECRET in settings.redis_url.get_secret_value()

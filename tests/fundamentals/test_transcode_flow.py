@@ -33,17 +33,6 @@ def test_two_classes_wait_for_one_transcoding(stage: Stage) -> None:
     assert stage.num_cite("streamer1", f"{record}_240P") == 2
 
 
-def test_a_success_without_the_url_in_the_booking_is_refused_with_501(stage: Stage) -> None:
-    """Its URL should have been in the list, so a person is called."""
-    record = stage.town.record()
-    stage.answer(stage.book(stage.booking(record, "240P")))
-    late = stage.book(stage.booking(record, "240P"))
-    answer = stage.answer(late)
-    assert (answer["result"], answer["code"]) == ("fail", 501)
-    wait_until(lambda: stage.alarms(501, class_id=late), description="the alarm comes")
-    assert stage.posts(record) == 1
-
-
 def test_where_the_oss_fails_our_own_server_takes_over(stage: Stage) -> None:
     """Over SSH, in truth: both classes proceed with the URL that was uploaded to, and the platform hears it."""
     record = stage.town.record()

@@ -36,14 +36,13 @@ def host(host: Host[Any]) -> Host[Any]:
 
 
 def keep(host: Host[Any], bodies: list[str], command: str) -> None:
-    with transaction(host.engine) as connection:
-        inbox.keep(connection, host.journal, [ReceivedMessage("test", command, body) for body in bodies], hosts.now())
+    messages = [ReceivedMessage("test", command, body) for body in bodies]
+    rows.commit(host.engine, inbox.keep, host.journal, messages, hosts.now())
 
 
 def claim(host: Host[Any]) -> list[InboxMessage]:
-    with transaction(host.engine) as connection:
-        commands = ["order", "prepare", "cancel"]
-        return inbox.claim(connection, host.journal, commands, limit=5000, lease_s=60, now=LATER)
+    commands = ["order", "prepare", "cancel"]
+    return rows.commit(host.engine, inbox.claim, host.journal, commands, limit=5000, lease_s=60, now=LATER)
 
 
 def ended(host: Host[Any], some: list[InboxMessage], how: Any, **also: object) -> None:
@@ -53,6 +52,14 @@ def ended(host: Host[Any], some: list[InboxMessage], how: Any, **also: object) -
         task = SimpleNamespace(cancelled=lambda: False, exception=lambda: how, result=lambda: None)
     run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.format_id_ranges([one.id for one in some]), **also})
     asyncio.run(flows_failures.after_run(host, run, cast("Any", task)))
+
+
+def gives_up(host: Host[Any], body: str, command: str) -> None:
+    """A message comes whose runs fail again and again."""
+    keep(host, [body], command)
+    for _ in range(host.settings.inbox_max_attempts):
+        ended(host, claim(host), Failed(message="boo"))
+    assert claim(host) == []
 
 
 def message(host: Host[Any], class_id: str) -> Message:
@@ -96,10 +103,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
 
 
 def test_what_cannot_be_answered_is_a_dead_letter_with_an_alarm(host: Host[Any]) -> None:
-    keep(host, [r'{"class_id": "\ud800"}'], "order")
-    for _ in range(host.settings.inbox_max_attempts):
-        ended(host, claim(host), Failed(message="boo"))
-    assert claim(host) == []
+    gives_up(host, r'{"class_id": "\ud800"}', "order")
     assert [(one["cmd"], one.get("code")) for one in rows.said(host)] == [("dead_letter", None), ("alarm", 504)]
 
 
@@ -111,11 +115,7 @@ def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other
             connection.execute(insert(orders).values(**row, start_time=1, end_time=LATER))
         else:
             rows.bare(connection, "c-1", 1, end_time=LATER)
-    command = "order" if is_teacher(host) else "prepare"
-    keep(host, [message(host, "c-1").to_json()], command)
-    for _ in range(host.settings.inbox_max_attempts):
-        ended(host, claim(host), Failed(message="boo"))
-    assert claim(host) == []
+    gives_up(host, message(host, "c-1").to_json(), "order" if is_teacher(host) else "prepare")
     said = [(one["cmd"], one.get("code")) for one in rows.said(host)]
     assert said == [("dead_letter", None), *([] if is_teacher(host) else [("prepared", 506)]), ("alarm", 506)]
 
@@ -123,10 +123,7 @@ def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other
 def test_a_message_of_an_odd_placement_is_given_up_like_any_other(host: Host[Any]) -> None:
     """A streamer could make no report of it, so it was tried for ever."""
     body = {**json.loads(message(host, "c-1").to_json()), "placement": -1}
-    keep(host, [json.dumps(body)], "order" if is_teacher(host) else "prepare")
-    for _ in range(host.settings.inbox_max_attempts):
-        ended(host, claim(host), Failed(message="boo"))
-    assert claim(host) == []
+    gives_up(host, json.dumps(body), "order" if is_teacher(host) else "prepare")
     assert ("fail", 506) in {(one.get("result"), one.get("code")) for one in rows.said(host)}
 
 
