@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from flows.handling import Decide, DecideAll, change
 from flows.host import Host, StreamerHost, TeacherHost
+from flows.streamer.prepare import ProbeResult, decided_classes
 from lectern.db import airings, cache, inbox
 from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
@@ -21,6 +23,7 @@ from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, BookingState, FileState, RenditionState
+from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Booking, Message, Prepare
 
 M = TypeVar("M", bound=Message)
@@ -46,6 +49,20 @@ def said(host: Host[Any], *commands: str) -> list[dict[str, Any]]:
     its = host.journal.outbox.c
     bodies = look(host.engine, lambda connection: connection.execute(select(its.body).order_by(its.id)).scalars().all())
     return [one for one in map(json.loads, bodies) if not commands or one["cmd"] in commands]
+
+
+def news(host: Host[Any]) -> list[dict[str, Any]]:
+    """What *host* has put into its outbox since this was asked last, without the events of classes."""
+    its = host.journal.outbox.c
+    with transaction(host.engine) as connection:
+        bodies = connection.execute(select(its.body).where(its.sent_at.is_(None)).order_by(its.id)).scalars().all()
+        connection.execute(update(host.journal.outbox).values(sent_at=1.0))
+    return [one for one in map(json.loads, bodies) if one["cmd"] != "class_event"]
+
+
+async def unsent(*_: object) -> bool:
+    """In place of what sends the outbox, or begins what a commit has decided: all stays as it is."""
+    return True
 
 
 def state_of(host: StreamerHost, class_id: str) -> str:
@@ -142,6 +159,12 @@ def did(
         decide(connection, changes, messages)
 
     return change(connection, host, go)
+
+
+def prepared(host: StreamerHost, *some: Prepare, size_bytes: int = 10) -> StreamerChanges:
+    """Classes that come to their streamer; their recordings have so many bytes at the origin."""
+    looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None) for one in some}
+    return commit(host.engine, did, host, partial(decided_classes, looked, {}), *some)
 
 
 def went(connection: Connection, host: StreamerHost, decide: Decide[StreamerChanges]) -> StreamerChanges:

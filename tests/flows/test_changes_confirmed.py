@@ -1,28 +1,24 @@
 """A streamer tells its teacher that a change is in force when its playout airs the class so, and not before."""
 
 import asyncio
-import json
 import time
-from functools import partial
 from typing import Any
 
 import pytest
 
 from flows.host import StreamerHost
-from flows.streamer import amend, playout_events, prepare
-from flows.streamer.prepare import ProbeResult
+from flows.streamer import amend, playout_events
 from lectern.db import airings
 from lectern.db.engine import transaction
 from lectern.states import AiringState
-from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import Amend, Prepare
+from lectern.wire.messages import Amend
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.test_changes import lesson
 from tests.faults.turns import Quiet
 from tests.rows import commit
+from tests.waiting import async_wait_until
 
-URL = "http://origin.example/6666.flv"
 CHANGE = "c-1^1"
 
 
@@ -31,19 +27,8 @@ def streamer(streamer: StreamerHost) -> StreamerHost:
     """A streamer whose class begins in a minute, and has just got another end by a change."""
     streamer.bus = Quiet()  # type: ignore[assignment]
     start = hosts.now() + 60
-    fields = {
-        **json.loads(strategies.booking("c-1").to_json()),
-        "cmd": "prepare",
-        "video_url": URL,
-        "start_time": start,
-    }
-    both = [
-        Prepare(**{**fields, "class_id": class_id, "end_time": start + length_s}).named({})
-        for class_id, length_s in (("c-1", 600), (CHANGE, 900))
-    ]
-    looked: dict[str, ProbeResult] = {both[0].stem: RemoteFile(URL, 10, None, None)}
+    rows.prepared(streamer, rows.prepare("c-1", 6666, start, 600), rows.prepare(CHANGE, 6666, start, 900))
     with transaction(streamer.engine) as connection:
-        rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), *both)
         for one in airings.by_id(connection, ["c-1", CHANGE]).values():
             rows.moved(connection, streamer, one, AiringState.READY)
         asked = Amend(class_id="c-1", revision=CHANGE, placement=1)
@@ -108,15 +93,9 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
     """The end of its change has passed, too: as the playout says which end it had, the teacher hears of the change."""
     one = its_class(streamer)
     monkeypatch.setattr(time, "time", lambda: one.end_time + 1)
-    told = {
-        **lesson(streamer, one),
-        "as_run": [],
-        "why": "its end has come",
-        "sent_s": 0.0,
-        "slate_s": 0.0,
-        "gap_s": 0.0,
-    }
-    told |= {"end": one.end_time - (0 if end_of == "changed" else 300), "sessions": 0}
+    sums = {"as_run": [], "sent_s": 0.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 0}
+    end = one.end_time - (0 if end_of == "changed" else 300)
+    told = {**lesson(streamer, one), **sums, "why": "its end has come", "end": end}
     with transaction(streamer.engine) as connection:
         rows.went(connection, streamer, playout_events.closing_of("c-1", told))
         rows.went(connection, streamer, amend.confirmed({CHANGE}, {}))
@@ -138,12 +117,12 @@ def test_the_end_of_class_as_it_was_before_change_ends_nothing(streamer: Streame
 async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: StreamerHost) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
     lessons = {"c-1": lesson(streamer, its_class(streamer))}
+
+    def confirms() -> list[int]:
+        streamer.playout.confirm(streamer.playout.begin_round(), lessons)
+        return reports(streamer)
+
     work = asyncio.create_task(amend.keep_confirming(streamer))
     streamer.amended.set()
-    for _ in range(500):
-        streamer.playout.confirm(streamer.playout.begin_round(), lessons)
-        await asyncio.sleep(0.02)
-        if reports(streamer):
-            break
+    assert await async_wait_until(confirms, description="its teacher hears of it") == [0]
     work.cancel()
-    assert reports(streamer) == [0]

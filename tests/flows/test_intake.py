@@ -16,17 +16,14 @@ from sqlalchemy.exc import OperationalError
 
 from flows.host import StreamerHost, TeacherHost, current
 from flows.resident.consumer import Consumer
-from flows.streamer.playout_sync import PlayoutSync
 from flows.teacher.bookings import booking
 from lectern.db import airings, inbox
-from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.teacher import journal
-from lectern.playout.control_socket import PROTOCOL
-from lectern.redis.pubsub import Sent
 from tests import rows
 from tests.effects.redis_servers import empty_redis, host_at, redis_of_a_module
+from tests.faults.turns import Quiet
 from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["empty_redis", "redis_of_a_module"]
@@ -35,24 +32,19 @@ __all__ = ["empty_redis", "redis_of_a_module"]
 async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(client: redis.Redis, tmp_path: Path) -> None:
     client.set("order", "the old program's")
     client.xadd("streamer_report", {"body": '{"cmd": "prepared"}'})
-    found: list[str] = []
-    alarms: list[bytes] = []
     async with host_at(client, tmp_path) as host:
+
+        def sources() -> list[str]:
+            return list(rows.look(host.engine, Connection.execute, select(journal.inbox.c.source)).scalars())
+
         intake = Consumer(host, cast("Any", None), [], ["order", "streamer_report"])
         work = asyncio.create_task(intake._read_streams())
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            assert not work.done(), work
-            found = list(rows.look(host.engine, Connection.execute, select(journal.inbox.c.source)).scalars())
-            entries: list[tuple[bytes, dict[bytes, bytes]]] = client.xrange("alarm")  # type: ignore[assignment]
-            alarms = [fields[b"body"] for _, fields in entries]
-            if found and alarms:
-                break
+        await async_wait_until(lambda: sources() and client.xlen("alarm"), description="it is kept and alarmed")
         await cancelled(work)
-    assert found == ["stream:streamer_report"]
-    assert len(alarms) == 1
-    assert b'"code":505' in alarms[0]
-    assert b"order" in alarms[0]
+        assert sources() == ["stream:streamer_report"]
+    ((_, fields),) = cast("Any", client.xrange("alarm"))
+    alarm = json.loads(fields[b"body"])
+    assert (alarm["code"], "order" in alarm["message"]) == (505, True)
 
 
 class Slow:
@@ -79,10 +71,7 @@ async def dispatching(host: TeacherHost) -> AsyncIterator[tuple[Consumer, Slow]]
     slow = Slow(host)
     intake = Consumer(host, cast("Any", slow), [], [])
     work = asyncio.create_task(intake._dispatch("booking"))
-    for _ in range(500):
-        if "booking" not in intake._left:  # it has looked for what was there before
-            break
-        await asyncio.sleep(0.01)
+    await async_wait_until(lambda: "booking" not in intake._left, description="it has looked for what was there before")
     try:
         yield intake, slow
     finally:
@@ -149,16 +138,6 @@ async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_i
     assert slow.batches == [[1]]
 
 
-class Takes:
-    """A Redis that takes everything, and knows one streamer."""
-
-    async def alive(self, *_: object) -> dict[str, Any]:
-        return {"streamer1": {}}
-
-    async def send(self, messages: list[Any]) -> Sent:
-        return Sent(len(messages))
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -171,7 +150,7 @@ async def test_what_names_no_known_command_is_malformed_on_any_channel(teacher: 
     """The platform gets its 400, and no database finds the name of the channel too long for a command."""
     channel = "lessons.orders.of.the.platform"
     teacher.settings = teacher.settings.model_copy(update={"order_channel": channel})
-    teacher.bus = cast("Any", Takes())
+    teacher.bus = cast("Any", Quiet())
     intake = Consumer(teacher, cast("Any", None), [], [])
     arrived = intake._arrived("channel", channel, body)
     assert len(arrived.command) <= journal.inbox.c.command.type.length  # type: ignore[attr-defined]  # a text's
@@ -181,24 +160,9 @@ async def test_what_names_no_known_command_is_malformed_on_any_channel(teacher: 
     assert [(one["class_id"], one["code"]) for one in rows.said(teacher, "order_result")] == [("c-1", 400)]
 
 
-# With much to do at once, a streamer reads its rows, passes on the lease and hands over what begins soon first.
-
-
-SOON = ("c-1", "c-2", "c-3")
-
-
-@pytest.fixture
-def streamer(streamer: StreamerHost) -> StreamerHost:
-    """A streamer with three classes that begin one after another; their rows are in another order."""
-    now = time.time()
-    with transaction(streamer.engine) as connection:
-        for number, class_id in reversed(list(enumerate(SOON))):
-            rows.bare(connection, class_id, now + 600 + number)
-    return streamer
-
-
 async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: StreamerHost) -> None:
     """What begins soon is read from the rows: it must not wait in the line of all that is written down."""
+    rows.commit(streamer.engine, rows.bare, "c-1", time.time() + 600)
     goes_on = threading.Event()
 
     def waits(_: Connection) -> None:
@@ -207,25 +171,8 @@ async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Str
     writing = [asyncio.create_task(streamer.write_tx(waits)) for _ in range(50)]
     try:
         async with asyncio.timeout(20):
-            assert (await streamer.read_tx(airings.by_id, [SOON[0]])).keys() == {SOON[0]}
+            assert (await streamer.read_tx(airings.by_id, ["c-1"])).keys() == {"c-1"}
         assert not any(one.done() for one in writing)
     finally:
         goes_on.set()
         await asyncio.gather(*writing)
-
-
-async def test_classes_are_handed_over_together_those_first_that_begin_first(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = tmp_path / "timetable.jsonl"
-
-    async def ask(_do: str, **fields: Any) -> dict[str, Any]:
-        answer = {"holder_pid": 1, "classes": [], "release": "2.0.0", "protocol": PROTOCOL}
-        taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
-        return {**answer, **taken, "timetable": {"path": str(path), "version": None}}
-
-    monkeypatch.setattr(streamer.playout, "ask", ask)
-    monkeypatch.setattr(streamer.playout, "client", object())
-    await PlayoutSync(streamer)._bring_up_to_date()
-    assert [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]] == list(SOON)
-    assert list(streamer.playout.confirmed) == list(SOON)

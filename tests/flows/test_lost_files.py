@@ -1,10 +1,10 @@
 """A class that was promised is watched: when its file is lost it is fetched again, moved, or alarmed."""
 
 import errno
-import http.server
 import os
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from flows import handling
 from flows.handling import Delivery
 from flows.host import StreamerHost, TeacherHost, current
 from flows.streamer import downloads as streamer_downloads
-from flows.streamer import lease, maintenance, prepare
-from flows.streamer.prepare import ProbeResult
+from flows.streamer import lease, prepare
 from flows.teacher.bookings import decided_reports
 from lectern import subprocesses
 from lectern.db import account as db_account
@@ -28,7 +27,7 @@ from lectern.decide import account
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.media import ffmpeg, integrity
 from lectern.media.probe import Probe
-from lectern.model.facts import InboxMessage, Order
+from lectern.model.facts import Cached, InboxMessage, Order
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.playout.keyframe_index import Look
@@ -37,67 +36,54 @@ from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Release, Report
 from tests import flv, rows, strategies
+from tests.answering import Answer, serving
 
 
 @pytest.fixture
-def streamer(streamer: StreamerHost) -> StreamerHost:
-    """A streamer with a class that begins in 200 s, whose rendition is on the disk."""
-    put(streamer, "class", "1")
+def streamer(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> StreamerHost:
+    """A streamer with a class that begins in 200 s, whose rendition of 20 s is on the disk; its outbox is not sent."""
+    monkeypatch.setattr(streamer_downloads, "publish_outbox", rows.unsent)
+    site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "1"), 20)
+    rows.cached(streamer, rows.prepare("class", 1, time.time() + 200), site)
     return streamer
-
-
-def put(host: StreamerHost, class_id: str, stem: str, **file: object) -> Path:
-    """A class that is ready, and its rendition of 20 s."""
-    site = flv.write(cache_dir.rendition_path(host.settings.video_root, stem), 20)
-    rows.cached(host, rows.prepare(class_id, int(stem), time.time() + 200), site, file)
-    return site
 
 
 def state(host: StreamerHost, class_id: str = "class") -> str:
     return rows.state_of(host, class_id)
 
 
-def gone(host: StreamerHost, error: str = "403") -> None:
+def row(host: StreamerHost) -> Cached:
+    """The row of the rendition."""
+    return rows.look(host.engine, cache.by_stem, ["1"])["1"]
+
+
+def lost(host: StreamerHost) -> StreamerChanges:
+    """The file of the class is lost."""
+    go = partial(streamer_downloads.lose_file, row=row(host), why="it is not on the disk")
+    changes: StreamerChanges = rows.commit(host.engine, handling.change, host, go)
+    return changes
+
+
+def gone(host: StreamerHost) -> None:
     """The file of the class is lost, and it cannot be had again."""
-    with transaction(host.engine) as connection:
-        (row,) = cache.by_stem(connection, ["1"]).values()
-        go = partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
-        assert handling.change(connection, host, go).reserved
-        why = Refuse(f"the origin says {error}", DOWNLOAD_FAILED)
-        handling.change(connection, host, streamer_downloads.failed("1", why))
-
-
-async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: StreamerHost) -> None:
-    """Its class waits for the second download; a person hears of it before that has failed."""
-    cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
-    await maintenance.reconciled(streamer)
-    assert state(streamer) == "waiting"
-    (alarm,) = rows.said(streamer)
-    assert (alarm["code"], alarm["class_id"]) == (324, "class")
-    assert "it is downloaded again" in alarm["message"]
-    with reading(streamer.engine) as connection:
-        (row,) = cache.by_stem(connection, ["1"]).values()
-        assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
+    assert lost(host).reserved
+    failed = streamer_downloads.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED))
+    rows.commit(host.engine, handling.change, host, failed)
 
 
 def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: StreamerHost) -> None:
     gone(streamer)
     assert state(streamer) == "refused"
     assert {one["cmd"] for one in rows.said(streamer)} == {"alarm", "prepared"}
-    assert [one["code"] for one in rows.said(streamer) if one["cmd"] == "prepared"] == [318]
-    assert ["cannot be had again" in one["message"] for one in rows.said(streamer) if one["cmd"] == "alarm"] == [
-        False,
-        True,
-    ]
+    assert [one["code"] for one in rows.said(streamer, "prepared")] == [318]
+    assert ["cannot be had again" in one["message"] for one in rows.said(streamer, "alarm")] == [False, True]
 
 
 def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: StreamerHost) -> None:
     with transaction(streamer.engine) as connection:
         connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
         connection.execute(update(files).values(url=None))
-        (row,) = cache.by_stem(connection, ["1"]).values()
-        go = partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
-        assert not handling.change(connection, streamer, go).reserved
+    assert not lost(streamer).reserved
     assert state(streamer) == "refused"
 
 
@@ -138,9 +124,8 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_class_go
     assert not path.exists()
     assert state(streamer) == "on air"
     assert streamer.unfetched.is_set()
+    assert (row(streamer).state, row(streamer).num_cite) == (FileState.DOWNLOADING, 1)
     with reading(streamer.engine) as connection:
-        (row,) = cache.by_stem(connection, ["1"]).values()
-        assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
         assert airings.needed_at(connection, ["1"]).keys() == {"1"}, "it is waited for"
         assert [one.class_id for one in airings.due(connection, time.time() + 600, time.time())] == ["class"]
 
@@ -149,7 +134,6 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its origin may have it again a minute later; its class goes on with the slate, and is alarmed once."""
-    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     monkeypatch.setattr(streamer_downloads, "FIRST_PAUSE_S", 0.001)
     on_air(streamer)
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(start_time=time.time() - 60))
@@ -163,7 +147,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     monkeypatch.setattr(streamer_downloads, "_fetch", tried)
     assert str(await streamer_downloads._fetched(streamer, "1")) == "('remote', 'probe')"
     (alarm,) = rows.said(streamer)
-    assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
+    assert (alarm["code"], "cannot be had again: the origin says 404" in alarm["message"]) == (326, True)
     assert state(streamer) == "on air"
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=time.time() - 1))
     answers.append(404)
@@ -171,11 +155,8 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
         await streamer_downloads._fetched(streamer, "1")
 
 
-async def test_a_file_that_is_well_by_now_is_not_put_aside(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: StreamerHost) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
-    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     await streamer_downloads.redownload(streamer, "1", "it has 2428 bytes, not 1000")
     assert path.exists()
@@ -201,33 +182,14 @@ def too_many_open(path: Path, *_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
-def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(streamer: StreamerHost) -> None:
-    on_air(streamer)
-    gone(streamer)
-    assert state(streamer) == "on air"
-    (alarm,) = rows.said(streamer)
-    assert alarm["code"] == 326
-    assert "cannot be had again: the origin says 403" in alarm["message"]
-
-
 def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(streamer: StreamerHost) -> None:
     """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
     on_air(streamer)
-    one = rows.prepare("next", 1, time.time() + 3600)
-    looked: dict[str, ProbeResult] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
-    with transaction(streamer.engine) as connection:
-        handling.change(
-            connection,
-            streamer,
-            partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone"),
-        )
-        handling.change(
-            connection, streamer, streamer_downloads.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED))
-        )
-        handling.change(connection, streamer, partial(prepare.admit, new=[one], looked=looked))
-        assert cache.by_stem(connection, ["1"])["1"].num_cite == 2
-        rows.did(connection, streamer, lease.release_classes, Release(class_id="class"))
-        assert cache.by_stem(connection, ["1"])["1"].num_cite == 1
+    gone(streamer)
+    rows.prepared(streamer, rows.prepare("next", 1, time.time() + 3600), size_bytes=flv.size(20))
+    assert row(streamer).num_cite == 2
+    rows.commit(streamer.engine, rows.did, streamer, lease.release_classes, Release(class_id="class"))
+    assert row(streamer).num_cite == 1
 
 
 @pytest.mark.parametrize("begins", [True, False], ids=["the older is on air", "both wait for their start"])
@@ -241,9 +203,8 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: 
         older = update(classes).where(classes.c.class_id == "class")
         after = (AiringState.ON_AIR, now + 1) if begins else (AiringState.READY, now)
         connection.execute(older.values(state=after[0], updated_at=after[1]))
-        lose = partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
-        handling.change(connection, streamer, lose)
-        assert cache.by_stem(connection, ["1"])["1"].url == fresh
+    lost(streamer)
+    assert row(streamer).url == fresh
 
 
 async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that_come_together(
@@ -269,15 +230,21 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
     assert [state(streamer, one.class_id) for one in new] == ["waiting"] * 3
 
 
-class Signed(http.server.SimpleHTTPRequestHandler):
+class Signed(Answer):
     """An origin that takes no URL whose signature has expired."""
 
-    def send_head(self) -> Any:
+    def answer(self) -> None:
         """Refuse it, or send the file."""
-        if "expired" in self.path:
-            self.send_error(403)
-            return None
-        return super().send_head()
+        expired = "expired" in self.path
+        self.say(403 if expired else 200, body=b"" if expired else self.body)
+
+
+@contextmanager
+def origin_of(host: StreamerHost, file: Path) -> Iterator[str]:
+    """The URL of *file* at an origin that the streamer may ask."""
+    with serving(Signed, body=file.read_bytes()) as server:
+        host.settings = host.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{server.server_port}"})
+        yield f"{server.url}/1.flv"
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["a younger booking has a fresh URL", "all have expired"])
@@ -285,23 +252,17 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
     streamer: StreamerHost, tmp_path: Path, fresh: bool
 ) -> None:
     """The class that was booked with a good URL would be refused for the URL of another."""
-    flv.write(tmp_path / "origin" / "1.flv", 20)
-    handler = partial(Signed, directory=str(tmp_path / "origin"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
-        threading.Thread(target=origin.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{origin.server_port}/1.flv?Signature="
-        streamer.settings = streamer.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
-        now = time.time()
-        its = f"{url}{'fresh' if fresh else 'expired-too'}"
+    with origin_of(streamer, flv.write(tmp_path / "1.flv", 20)) as url:
+        expired, now = f"{url}?Signature=expired", time.time()
+        its = f"{url}?Signature=fresh" if fresh else f"{expired}-too"
         one = rows.prepare("younger", 1, now + 3600, video_url=its)
         with transaction(streamer.engine) as connection:
-            connection.execute(tasks.update().values(video_url=f"{url}expired"))
+            connection.execute(tasks.update().values(video_url=expired))
             connection.execute(classes.update().values(state=AiringState.WAITING))
-            connection.execute(update(files).values(state=FileState.DOWNLOADING, url=f"{url}expired"))
+            connection.execute(update(files).values(state=FileState.DOWNLOADING, url=expired))
             rows.add(connection, one, AiringState.WAITING, "", now + 1)
         with pytest.raises(Refuse) as raised:  # what comes is no recording
             await streamer_downloads._fetch(streamer, "1")
-        origin.shutdown()
     assert ("403" in raised.value.message) is not fresh
 
 
@@ -321,11 +282,8 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     assert not final.parent.exists()
 
 
-async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(streamer: StreamerHost) -> None:
     """The plain FLV file that was made of it did not fit into the cache."""
-    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
     flv.write(part.with_name(f"{part.name}.remuxed"), 20)
     await streamer_downloads.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
@@ -347,35 +305,20 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
         return remote, found
 
     monkeypatch.setattr(streamer_downloads, "_fetched", fetched)
-    with transaction(streamer.engine) as connection:
-        lose = partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
-        handling.change(connection, streamer, lose)
-    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
-    context = current.set(streamer)
-    try:
-        with monkeypatch.context() as full:
-            full.setattr(streamer_downloads, "arrived", no_room)
-            with pytest.raises(OperationalError):
-                await streamer_downloads.download.fn("1")
-        await streamer_downloads.download.fn("1")
-    finally:
-        current.reset(context)
+    lost(streamer)
+    current.set(streamer)
+
+    def no_room(*_: object) -> None:
+        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as full:
+        full.setattr(streamer_downloads, "arrived", no_room)
+        with pytest.raises(OperationalError):
+            await streamer_downloads.download.fn("1")
+    await streamer_downloads.download.fn("1")
     assert downloads == ["1"]
     assert state(streamer) == "ready"
     assert streamer.fetched == {}
-
-
-async def untold(_: StreamerHost) -> bool:
-    return False
-
-
-def no_room(*_: object) -> handling.Decide[StreamerChanges]:
-    """What a database answers whose disk is full."""
-
-    def go(*_: object) -> None:
-        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
-
-    return go
 
 
 @pytest.mark.parametrize("noted_bytes", [1, 5_000_000], ids=["smaller", "larger"])
@@ -383,31 +326,22 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
     streamer: StreamerHost, tmp_path: Path, noted_bytes: int
 ) -> None:
     """Its row has the size of the file that was made, not of the one that comes."""
-    folder = tmp_path / "origin"
-    folder.mkdir()
+    file = tmp_path / "1.mp4"
     argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=3"]
-    argv += ["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "libx264", "-c:a", "aac", "-f", "mp4"]
-    assert (await subprocesses.run([*argv, str(folder / "1.flv")], timeout_s=60)).returncode == 0
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
-        threading.Thread(target=origin.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{origin.server_port}/1.flv"
-        streamer.settings = streamer.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
+    argv += ["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "libx264", "-c:a", "aac", str(file)]
+    assert (await subprocesses.run(argv, timeout_s=60)).returncode == 0
+    with origin_of(streamer, file) as url:
         with transaction(streamer.engine) as connection:
             connection.execute(tasks.update().values(video_url=url))
             connection.execute(update(files).values(size_bytes=noted_bytes, url=url))
             cache.recount(connection, streamer.settings.video_root, airings.citations(connection))
-            (row,) = cache.by_stem(connection, ["1"]).values()
-            handling.change(
-                connection, streamer, partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
-            )
+        lost(streamer)
         remote, found = await streamer_downloads._fetch(streamer, "1")
-        origin.shutdown()
     with transaction(streamer.engine) as connection:
         handling.change(connection, streamer, streamer_downloads.arrived("1", remote, found))
-        (row,) = cache.by_stem(connection, ["1"]).values()
-        assert row.size_bytes == cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
-        assert cache.used(connection, streamer.settings.video_root).size_bytes == row.size_bytes
+        used = cache.used(connection, streamer.settings.video_root).size_bytes
+    size_bytes = cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
+    assert used == row(streamer).size_bytes == size_bytes
     assert state(streamer) == "ready"
 
 
@@ -425,15 +359,8 @@ def teacher(teacher: TeacherHost) -> TeacherHost:
 
 def hears(host: TeacherHost, alive: list[str], placement: int = 1) -> Order:
     """Its streamer says that it cannot have the recording any more."""
-    said = Report(
-        cmd="prepared",
-        class_id="class",
-        streamer="streamer1",
-        result="fail",
-        code=318,
-        message="the origin says 403",
-        placement=placement,
-    )
+    its: dict[str, Any] = {"class_id": "class", "streamer": "streamer1", "placement": placement}
+    said = Report(cmd="prepared", result="fail", code=318, message="the origin says 403", **its)
     came = [handling.came(one, (Report,)) for one in rows.came(host, said)]
     with transaction(host.engine) as connection:
         handling.change(connection, host, partial(handling.of_messages, host, came, partial(decided_reports, alive)))
@@ -448,9 +375,6 @@ def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: Teach
     assert [one["cmd"] for one in told] == ["release", "prepare"]
     moved = (event["event"], event["from_streamer"], event["streamer"])
     assert moved == ("moved", "streamer1", "streamer2")
-
-
-# -- all of it, with two streamers -------------------------------------------------------------------------------------
 
 
 def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: TeacherHost) -> None:

@@ -43,16 +43,14 @@ from lectern.states import FileState, Resolution
 from lectern.storage import cache_dir, origin
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES
-from tests.rows import bare, commit, look
+from tests.rows import bare, commit, look, unsent
 
-
-async def nobody(_host: object) -> bool:
-    return True
+KEY = (6666, Resolution.P720)
 
 
 @pytest.fixture
 def streamer(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> StreamerHost:
-    monkeypatch.setattr(failures, "publish_outbox", nobody)
+    monkeypatch.setattr(failures, "publish_outbox", unsent)
     return streamer
 
 
@@ -128,13 +126,19 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
 async def test_classes_are_handed_over_beside_an_odd_one(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What nobody foresaw of one class would end the work on the playout, and no class would be handed over."""
-    on_air(streamer, "bad", "good")
+    """What nobody foresaw of one class would end the work on the playout, and no class would be handed over.
+
+    They are handed over together, those first that begin first.
+    """
+    on_air(streamer, "later", "good", "odd")
+    for class_id, began_ago_s in (("odd", 90), ("later", 30)):
+        earlier = update(tasks).where(tasks.c.class_id == class_id).values(start_time=time.time() - began_ago_s)
+        commit(streamer.engine, Connection.execute, earlier)
     cached(streamer, "6666")
     path = tmp_path / "timetable.jsonl"
 
     async def ask(_do: str, **fields: Any) -> dict[str, Any]:
-        odd = {"class_id": "bad", "state": "on_air"}  # and not a word more
+        odd = {"class_id": "odd", "state": "on_air"}  # and not a word more
         answer = {"holder_pid": 1, "classes": [odd], "release": "2.0.0", "protocol": PROTOCOL}
         taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
         return {**answer, **taken, "timetable": {"path": str(path), "version": None}}
@@ -143,7 +147,7 @@ async def test_classes_are_handed_over_beside_an_odd_one(
         return [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]]
 
     def odd(facts: Facts, host: StreamerHost) -> ScheduledClass:
-        if facts[0].class_id == "bad":
+        if facts[0].class_id == "odd":
             raise RecursionError("odd")
         return lesson(facts, host)
 
@@ -152,17 +156,16 @@ async def test_classes_are_handed_over_beside_an_odd_one(
     monkeypatch.setattr(playout_sync, "lesson", odd)
     handing = PlayoutSync(streamer)
     await handing._bring_up_to_date()
-    assert handed_over() == ["good"]
-    assert streamer.playout.confirmed.keys() == {"good"}
+    assert handed_over() == list(streamer.playout.confirmed) == ["good", "later"]
     monkeypatch.setattr(playout_sync, "lesson", lesson)
     await handing.step()
-    assert handed_over() == ["bad", "good"], "it is made again at the next beat"
+    assert handed_over() == ["odd", "good", "later"], "it is made again at the next beat"
     commit(streamer.engine, Connection.execute, update(tasks).values(push_url="rtmp://other.example/live/x"))
     monkeypatch.setattr(playout_sync, "lesson", odd)
     await handing.step()
     urls = {one["class_id"]: one["push_urls"] for one in map(json.loads, path.read_text().splitlines()[1:])}
     assert urls["good"] == ["rtmp://other.example/live/x"]
-    assert urls["bad"] != urls["good"], "it is aired as before"
+    assert urls["odd"] != urls["good"], "it is aired as before"
 
 
 async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_it(
@@ -185,43 +188,29 @@ async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_i
     assert failed.keys() == {"6666"}
 
 
-async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: TeacherHost) -> None:
-    now = time.time()
-    with transaction(teacher.engine) as connection:
-        for class_id, state in (("bad", "lost in thought"), ("good", "placed")):
-            row = {"class_id": class_id, "state": state, "streamer": "streamer1", "payload": "{}", "received_at": now}
-            row |= {"start_time": now, "end_time": now + 60, "updated_at": now}
-            connection.execute(insert(at_teacher.orders).values(**row))
-        found = bookings.where(connection, at_teacher.orders.c.streamer == "streamer1")
-    assert [one.class_id for one in found] == ["good"]
-
-
-async def test_what_is_no_class_id_on_a_waiting_list_is_passed_over() -> None:
-    key = (6666, Resolution.P720)
-    lists = {key: ["c-1", "nul\0", "x" * 251, "", "c-2"]}
-    assert transcoding._readable(key, lists) == ["c-1", "c-2"]
+async def test_what_is_no_class_id_on_a_waiting_list_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """A change that waits on it like a class is not said to be none; the platform knows it by its class alone."""
+    assert transcoding._readable(KEY, {KEY: ["c-1", "c-2^1", "c-2~backup^1"]}) == ["c-1"]
+    assert caplog.text == ""
+    lists = {KEY: ["c-1", "nul\0", "x" * 251, "", "c-2"]}
+    assert transcoding._readable(KEY, lists) == ["c-1", "c-2"]
     assert transcoding._readable((7, Resolution.P720), lists) == []
 
 
-async def test_a_change_that_waits_is_not_said_to_be_no_class_id(caplog: pytest.LogCaptureFixture) -> None:
-    """Its revision waits on the list like a class; the platform knows it by its class alone."""
-    key = (6666, Resolution.P720)
-    assert transcoding._readable(key, {key: ["c-1", "c-2^1", "c-2~backup^1"]}) == ["c-1"]
-    assert caplog.text == ""
-
-
-async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(teacher: TeacherHost) -> None:
-    """Its rendition would never be settled: each class that waits for it would be neither aired nor refused."""
-    key, now = (6666, Resolution.P720), time.time()
+async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: TeacherHost) -> None:
+    """Of its streamer, or of a waiting list: its rendition would never be settled, and no class aired or refused."""
+    now = time.time()
     with transaction(teacher.engine) as connection:
         for class_id, state in (("bad", "lost in thought"), ("good", "waiting")):
-            row = {"class_id": class_id, "state": state, "payload": "{}", "received_at": now, "updated_at": now}
-            row |= {"record_id": 6666, "resolution": "720P", "start_time": now, "end_time": now + 60}
+            row = {"class_id": class_id, "state": state, "streamer": "streamer1", "payload": "{}", "received_at": now}
+            row |= {"start_time": now, "end_time": now + 60, "updated_at": now, "record_id": 6666, "resolution": "720P"}
             connection.execute(insert(at_teacher.orders).values(**row))
+        found = bookings.where(connection, at_teacher.orders.c.streamer == "streamer1")
+        assert [one.class_id for one in found] == ["good"]
         changes = Changes(teacher.settings, now)
-        found = transcoding.waiters_of(connection, changes, [key], {key: ["bad", "good", "old"]})[key]
-    assert [one.class_id for one in found.orders] == ["good"]
-    assert set(found.known) == {"bad", "good"}
+        waiting = transcoding.waiters_of(connection, changes, [KEY], {KEY: ["bad", "good", "old"]})[KEY]
+    assert [one.class_id for one in waiting.orders] == ["good"]
+    assert set(waiting.known) == {"bad", "good"}
 
 
 async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(

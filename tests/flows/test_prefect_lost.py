@@ -35,12 +35,6 @@ def is_on_air(stage: Stage, class_id: str) -> bool:
     return len(pushes) == 1 and pushes[0].ended_at is None
 
 
-def deployments(stage: Stage) -> set[str]:
-    """The ids of all deployments."""
-    found = stage.town.api.post("/deployments/filter", json={"limit": 200}).raise_for_status().json()
-    return {str(one["id"]) for one in found}
-
-
 def finds(stage: Stage, class_id: str) -> None:
     """The UI finds the booking by its class, although it was handled before the new deployments were there."""
     wait_until(

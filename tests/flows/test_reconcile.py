@@ -21,7 +21,7 @@ from lectern.db.cache_check import Odd, differences, doubtful
 from lectern.db.engine import reading, transaction
 from lectern.media import integrity, probe
 from lectern.model.facts import Cached, Idle, Usage
-from lectern.model.tables.streamer import classes, dirs, files
+from lectern.model.tables.streamer import dirs, files
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
@@ -48,14 +48,12 @@ def put(host: StreamerHost, stem: str, data: bytes, state: FileState = FileState
     return site
 
 
-def row(host: StreamerHost, stem: str = "1") -> Cached | None:
-    return look(host.engine, cache.by_stem, [stem]).get(stem)
+def row(host: StreamerHost, stem: str = "1") -> Cached:
+    return look(host.engine, cache.by_stem, [stem])[stem]
 
 
 def state(host: StreamerHost, stem: str = "1") -> str:
-    with reading(host.engine) as connection:
-        wanted = select(classes.c.state).where(classes.c.class_id == f"class-{stem}")
-        return str(connection.execute(wanted).scalar_one())
+    return rows.state_of(host, f"class-{stem}")
 
 
 def aside(host: StreamerHost) -> list[str]:
@@ -63,18 +61,24 @@ def aside(host: StreamerHost) -> list[str]:
     return sorted(one.path.name for one in cache_dir.quarantined(host.settings.video_root))
 
 
-@pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
-async def test_a_file_of_another_size_is_replaced(streamer: StreamerHost, master: bytes, change: int) -> None:
-    """It is not what was downloaded: its class would be aired to half."""
+@pytest.mark.parametrize("change", [-1000, 1000, None], ids=["shorter", "longer", "missing"])
+async def test_a_file_that_is_missing_or_of_another_size_is_replaced(
+    streamer: StreamerHost, master: bytes, change: int | None
+) -> None:
+    """It is not what was downloaded: its class would be aired to half. A person hears of it at once."""
     site = put(streamer, "1", master)
-    os.truncate(site, len(master) + change)
+    if change is None:
+        site.unlink()
+    else:
+        os.truncate(site, len(master) + change)
     await maintenance.reconciled(streamer)
     found = row(streamer)
-    assert found is not None
     assert (found.state, found.num_cite, found.size_bytes) == (FileState.DOWNLOADING, 1, len(master))
     assert state(streamer) == "waiting"
-    assert aside(streamer) == ["1.flv"]
+    assert aside(streamer) == ([] if change is None else ["1.flv"])
     assert not site.exists()
+    (alarm,) = rows.said(streamer)
+    assert (alarm["code"], alarm["class_id"], "it is downloaded again" in alarm["message"]) == (324, "class-1", True)
 
 
 async def test_a_size_is_adopted_where_the_row_has_none(streamer: StreamerHost, master: bytes) -> None:
@@ -82,7 +86,6 @@ async def test_a_size_is_adopted_where_the_row_has_none(streamer: StreamerHost, 
     put(streamer, "1", master, size_bytes=None, duration_s=None, mtime=None)
     assert await maintenance.reconciled(streamer) == []
     found = row(streamer)
-    assert found is not None
     assert found.size_bytes == len(master)
     assert found.duration_s == pytest.approx(SECONDS, abs=0.2)
     assert found.mtime is not None
@@ -145,12 +148,9 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
 
     monkeypatch.setattr(integrity, "trouble", trouble)
     assert await maintenance.reconciled(streamer, reads=False) == []
-    found = row(streamer, "2")
-    assert found is not None
-    assert found.mtime != 1
+    assert row(streamer, "2").mtime != 1
     table = await maintenance.read_again(streamer)
     found = row(streamer, "2")
-    assert found is not None
     assert (found.state, found.mtime == 1) == (FileState.READY, not evicted)
     assert [one["done"] for one in table] == ["nothing: it was evicted, or replaced" if evicted else "it is whole"]
 
@@ -160,7 +160,7 @@ async def test_what_was_being_evicted_is_deleted(streamer: StreamerHost, master:
     site = put(streamer, "1", master)
     commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("1", len(master))]))
     await maintenance.reconciled(streamer)
-    assert row(streamer) is None
+    assert look(streamer.engine, cache.everything) == []
     assert not site.exists()
     assert aside(streamer) == []
 
@@ -173,14 +173,10 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     part = cache_dir.part_path(streamer.settings.video_root, "3")
     cache_dir.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
     await maintenance.reconciled(streamer)
-    found = [row(streamer, stem) for stem in "123"]
-    assert [one.state for one in found if one] == [FileState.READY, FileState.DOWNLOADING, FileState.DOWNLOADING]
+    assert [row(streamer, stem).state for stem in "123"] == ["ready", "downloading", "downloading"]
     assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
-    assert [cache_dir.rendition_path(streamer.settings.video_root, stem).exists() for stem in "123"] == [
-        True,
-        False,
-        False,
-    ]
+    there = [cache_dir.rendition_path(streamer.settings.video_root, stem).exists() for stem in "123"]
+    assert there == [True, False, False]
     assert aside(streamer) == []
 
 
@@ -190,8 +186,7 @@ async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer:
     streamer.in_progress.add("1")
     (line,) = await maintenance.reconciled(streamer)
     assert "nothing" in str(line["done"])
-    assert site.exists()
-    assert state(streamer) == "waiting"
+    assert (site.exists(), state(streamer)) == (True, "waiting")
 
 
 async def test_a_download_that_is_noted_twice_is_counted_once(streamer: StreamerHost, master: bytes) -> None:
@@ -247,7 +242,7 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
 
 
 async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
-    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = streamer.settings.video_root
     for name in ("a.txt", "b.txt"):
@@ -311,30 +306,31 @@ async def test_a_dry_run_changes_nothing(streamer: StreamerHost, master: bytes) 
 # -- the quarantine ----------------------------------------------------------------------------------------------------
 
 
-def test_the_quarantine_is_bounded_by_bytes_and_age(tmp_path: Path) -> None:
-    """The oldest files go first, the newest one stays, and its folders go with their last file."""
-    for number in range(4):
-        path = tmp_path / str(number) / "x.flv"
-        path.parent.mkdir()
-        path.write_bytes(b"x" * 100)
-        cache_dir.quarantine(tmp_path, path)
-        time.sleep(0.02)
-    gone = cache_dir.prune_quarantine(tmp_path, 250, time.time())
-    assert sorted(one.path.parent.name for one in gone) == ["0", "1"]
-    assert sorted(one.name for one in (tmp_path / cache_dir.QUARANTINE).iterdir()) == ["2", "3"]
-    assert len(cache_dir.prune_quarantine(tmp_path, 10, time.time())) == 1
-    assert cache_dir.prune_quarantine(tmp_path, 10, time.time()) == []
-    assert len(cache_dir.prune_quarantine(tmp_path, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)) == 1
-    assert cache_dir.quarantined(tmp_path) == []
-
-
-def test_a_file_that_cannot_be_deleted_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody has made it immutable; or a person deletes files at this moment."""
+@pytest.fixture
+def quarantine(tmp_path: Path) -> Path:
+    """Four files of 100 bytes in the quarantine of this folder, the oldest first."""
     for number in range(4):
         path = tmp_path / str(number) / f"{number}.flv"
         path.parent.mkdir()
         path.write_bytes(b"x" * 100)
         cache_dir.quarantine(tmp_path, path)
+        time.sleep(0.02)  # the next one is younger
+    return tmp_path
+
+
+def test_the_quarantine_is_bounded_by_bytes_and_age(quarantine: Path) -> None:
+    """The oldest files go first, the newest one stays, and its folders go with their last file."""
+    gone = cache_dir.prune_quarantine(quarantine, 250, time.time())
+    assert sorted(one.path.name for one in gone) == ["0.flv", "1.flv"]
+    assert sorted(one.name for one in (quarantine / cache_dir.QUARANTINE).iterdir()) == ["2", "3"]
+    assert len(cache_dir.prune_quarantine(quarantine, 10, time.time())) == 1
+    assert cache_dir.prune_quarantine(quarantine, 10, time.time()) == []
+    assert len(cache_dir.prune_quarantine(quarantine, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)) == 1
+    assert cache_dir.quarantined(quarantine) == []
+
+
+def test_a_file_that_cannot_be_deleted_keeps_no_other(quarantine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has made it immutable; or a person deletes files at this moment."""
     plain, plain_lstat = Path.unlink, Path.lstat
 
     def unlink(path: Path, *, missing_ok: bool = False) -> None:
@@ -349,9 +345,9 @@ def test_a_file_that_cannot_be_deleted_keeps_no_other(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "unlink", unlink)
     monkeypatch.setattr(Path, "lstat", lstat)
-    gone = cache_dir.prune_quarantine(tmp_path, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)
+    gone = cache_dir.prune_quarantine(quarantine, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)
     assert sorted(one.path.name for one in gone) == ["0.flv", "1.flv"]
-    assert [one.name for one in (tmp_path / cache_dir.QUARANTINE).iterdir()] == ["2"]
+    assert [one.name for one in (quarantine / cache_dir.QUARANTINE).iterdir()] == ["2"]
 
 
 def test_a_start_with_many_files_is_short(streamer: StreamerHost) -> None:

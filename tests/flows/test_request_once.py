@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,44 +29,29 @@ from lectern.errors import OSS_REFUSES, FallBack
 from lectern.model.facts import Attempt, RenditionKey
 from lectern.model.tables.teacher import journal, videos
 from lectern.states import Backend, Resolution
+from tests.answering import Answer, serving
 from tests.effects.redis_servers import empty_redis, host_at, redis_of_a_module
 from tests.rows import commit
-from town.ports import HOST, free_port
+from tests.waiting import async_wait_until
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 P720 = Resolution.P720
 KEY: RenditionKey = (1, P720)
 
 
-class SlowOss:
+class SlowOss(Answer):
     """A transcoder's API that takes its time, and counts how often it is asked for each record."""
 
-    def __init__(self, answer_s: float, *statuses: int) -> None:
-        self.port = free_port()
-        self.asked: Counter[int] = Counter()
-        self.meanwhile: Any = None  # called while an answer is made
-        self._answer_s = answer_s
-        self._statuses = iter([*statuses, *itertools.repeat(200, 10_000)])
-        self._server: asyncio.Server | None = None
+    asked: Counter[int]
+    statuses: list[int]  # of its next answers
+    answer_s: float
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)  # called while an answer is made
 
-    async def __aenter__(self) -> "SlowOss":
-        self._server = await asyncio.start_server(self._serve, HOST, self.port)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.split("content-length: ")[1].split("\r\n")[0])
-        self.asked[json.loads(await reader.readexactly(length))["record_id"]] += 1
-        await asyncio.sleep(self._answer_s)
-        if self.meanwhile is not None:
-            self.meanwhile()
-        writer.write(f"HTTP/1.1 {next(self._statuses)} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
+    def answer(self) -> None:
+        self.asked[json.loads(self.sent())["record_id"]] += 1
+        time.sleep(self.answer_s)
+        type(self).meanwhile()
+        self.say(self.statuses.pop(0) if self.statuses else 200)
 
 
 class RunsHere:
@@ -80,7 +66,7 @@ class RunsHere:
         return f"run-{len(self.tasks)}"
 
 
-Opening = Callable[..., AbstractAsyncContextManager[tuple[SlowOss, TeacherHost]]]
+Opening = Callable[..., AbstractAsyncContextManager[tuple[type[SlowOss], TeacherHost]]]
 """Opens an OSS that answers so slowly and with these statuses, and a teacher that asks it."""
 
 
@@ -91,15 +77,17 @@ def opening(client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(transcoding, "_door", transcoding._Door())
 
     @asynccontextmanager
-    async def opened(answer_s: float, *statuses: int) -> AsyncIterator[tuple[SlowOss, TeacherHost]]:
-        async with SlowOss(answer_s, *statuses) as oss, host_at(client, tmp_path) as host:
-            host.settings = host.settings.model_copy(update={"oss_transcode_url": f"http://{HOST}:{oss.port}/t"})
-            host.runs = cast("Any", RunsHere())
-            token = hall.current.set(host)
-            try:
-                yield oss, host
-            finally:
-                hall.current.reset(token)
+    async def opened(answer_s: float, *statuses: int) -> AsyncIterator[tuple[type[SlowOss], TeacherHost]]:
+        its = {"asked": Counter[int](), "statuses": [*statuses], "answer_s": answer_s}
+        with serving(SlowOss, **its) as server:
+            async with host_at(client, tmp_path) as host:
+                host.settings = host.settings.model_copy(update={"oss_transcode_url": f"{server.url}/t"})
+                host.runs = cast("Any", RunsHere())
+                token = hall.current.set(host)
+                try:
+                    yield cast("type[SlowOss]", server.RequestHandlerClass), host
+                finally:
+                    hall.current.reset(token)
 
     return opened
 
@@ -137,18 +125,17 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
             assert connection.execute(select(videos.c.record_id).where(videos.c.requested_at.is_(None))).all() == []
 
 
-class CutOff:
-    """Calls *work*, and ends its transaction with an error the first *times* times, before or after the work."""
+def cut_off(step: str, times: int) -> Callable[..., Any]:
+    """The *step*, whose transaction is ended with an error the first *times* times, after its work."""
+    work, left = getattr(transcodings, step), itertools.repeat(True, times)
 
-    def __init__(self, work: Any, times: int) -> None:
-        self._work = work
-        self._times = itertools.chain(itertools.repeat(True, times), itertools.repeat(False))
-
-    def __call__(self, *args: Any) -> Any:
-        found = self._work(*args)
-        if next(self._times):
+    def go(*args: Any) -> Any:
+        found = work(*args)
+        if next(left, False):
             raise OperationalError("COMMIT", None, Exception("terminating connection"), connection_invalidated=True)
         return found
+
+    return go
 
 
 @pytest.mark.parametrize("step", ["take_requests", "may_request", "note_requested"])
@@ -156,7 +143,7 @@ async def test_a_session_that_the_database_ends_costs_a_request_no_lease(
     step: str, opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it ends that of a teacher that stood still in a transaction: the run goes on by itself."""
-    monkeypatch.setattr(transcodings, step, CutOff(getattr(transcodings, step), 1))
+    monkeypatch.setattr(transcodings, step, cut_off(step, 1))
     async with opening(0.0) as (oss, host):
         begin(host.engine, 1)
         await transcoding.request.fn([(1, "720P")])
@@ -169,7 +156,7 @@ async def test_what_a_run_that_fails_has_taken_is_free_at_once(
 ) -> None:
     once = stamina.AsyncRetryingCaller(attempts=1).on(OperationalError)
     monkeypatch.setattr(transcoding, "_again", once)
-    monkeypatch.setattr(transcodings, "may_request", CutOff(transcodings.may_request, 1000))
+    monkeypatch.setattr(transcodings, "may_request", cut_off("may_request", 1000))
     async with opening(0.0) as (oss, host):
         begin(host.engine, 1)
         with pytest.raises(OperationalError):
@@ -183,21 +170,19 @@ async def test_leases_are_renewed_after_the_database_was_away_for_a_moment(
     opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transcoding, "LEASE_S", 0.3)
-    monkeypatch.setattr(transcodings, "keep_requests", CutOff(transcodings.keep_requests, 2))
+    monkeypatch.setattr(transcodings, "keep_requests", cut_off("keep_requests", 2))
     async with opening(10.0) as (oss, host):
         begin(host.engine, 1)
         asking = asyncio.create_task(transcoding.request.fn([(1, "720P")]))
-        async with asyncio.timeout(8):
-            while not oss.asked:  # noqa: ASYNC110 (the other side is a server)
-                await asyncio.sleep(0.05)
-            taken_until = row(host.engine).lease_until
-            while row(host.engine).lease_until <= taken_until:  # noqa: ASYNC110 (the other side is a row)
-                await asyncio.sleep(0.05)
+        await async_wait_until(lambda: oss.asked, description="it is asked")
+        until = row(host.engine).lease_until
+        await async_wait_until(lambda: row(host.engine).lease_until > until, description="the lease is renewed")
         asking.cancel()
         await asyncio.wait([asking])
 
 
-async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(teacher_engine: Engine) -> None:
+async def test_what_a_run_has_taken_is_its_own_until_its_lease_ends(teacher_engine: Engine) -> None:
+    """What a killed one had is taken up then; one that lives keeps what waits in its line."""
     begin(teacher_engine, 1)
     now = time.time()
     with transaction(teacher_engine) as connection:
@@ -208,16 +193,9 @@ async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(teacher_e
         assert transcodings.take_requests(connection, [KEY], "other", 60, now + 61) == [(KEY, 1)]
         assert not transcodings.may_request(connection, KEY, 1, "killed", now + 122), "it was only slow, and is late"
         assert transcodings.may_request(connection, KEY, 1, "other", now + 122)
-
-
-async def test_a_run_that_lives_keeps_what_waits_in_its_line(teacher_engine: Engine) -> None:
-    begin(teacher_engine, 1)
-    now = time.time()
-    with transaction(teacher_engine) as connection:
-        transcodings.take_requests(connection, [KEY], "slow", 60, now)
-        transcodings.keep_requests(connection, "slow", 60, now + 50)
-        assert transcodings.forgotten_requests(connection, now, now + 100) == []
-        assert transcodings.may_request(connection, KEY, 1, "slow", now + 160)
+        transcodings.keep_requests(connection, "other", 60, now + 150)
+        assert transcodings.forgotten_requests(connection, now, now + 200) == []
+        assert transcodings.may_request(connection, KEY, 1, "other", now + 260)
 
 
 async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(opening: Opening) -> None:
@@ -237,11 +215,7 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(opening: 
     async with opening(0.2) as (oss, host):
         begin(host.engine, 1)
         until = time.time() + 3600
-
-        def falls_back() -> None:
-            commit(host.engine, transcodings.fall_back, KEY, time.time())
-
-        oss.meanwhile = falls_back
+        oss.meanwhile = partial(commit, host.engine, transcodings.fall_back, KEY, time.time())
         await transcoding.request.fn([(1, "720P")])
         assert oss.asked == Counter({1: 1})
         assert row(host.engine).deadline == pytest.approx(until)
@@ -252,7 +226,7 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(opening: 
 async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(opening: Opening) -> None:
     async with opening(0.2) as (oss, host):
         begin(host.engine, 1)
-        oss.meanwhile = lambda: begin(host.engine, 1, attempt=2)
+        oss.meanwhile = partial(begin, host.engine, 1, attempt=2)
         await transcoding.request.fn([(1, "720P")])
         assert row(host.engine).requested_at is None, "the second attempt is still to be asked for"
         with transaction(host.engine) as connection:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +16,8 @@ from flows import prefect_api
 from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
-from flows.prefect_api import NewRun
-from flows.streamer import broadcast, downloads, prepare, readiness
-from flows.streamer.prepare import ProbeResult
+from flows.prefect_api import BackgroundRuns, NewRun
+from flows.streamer import broadcast, downloads, readiness
 from flows.streamer.readiness import Readiness
 from lectern import health
 from lectern.allowlist import Allowlist
@@ -28,21 +26,17 @@ from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.model.facts import Airing, Event
 from lectern.model.tables.streamer import classes, files, journal, tasks
-from lectern.redis.pubsub import Sent
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
-from lectern.storage.origin import RemoteFile
 from tests import flv, rows
+from tests.faults.turns import Quiet
 
 
-class Bus:
+class Bus(Quiet):
     """A Redis with the right time."""
 
     async def now(self) -> float:
         return time.time()
-
-    async def send(self, messages: Sequence[object]) -> Sent:
-        return Sent(len(messages))
 
 
 class Runs:
@@ -50,6 +44,8 @@ class Runs:
 
     def __init__(self) -> None:
         self.odd: dict[str, Exception] = {}
+        self.slow_s = 0.0
+        self.wanted: list[str] = []
         self.made: list[str] = []
         self.cancelled_ids: set[str] = set()
         self.asked: list[int] = []
@@ -57,6 +53,9 @@ class Runs:
 
     async def start(self, run: NewRun, at: float = 0) -> str:
         class_id = str(run.parameters.get("class_id", run.parameters.get("stem")))
+        self.wanted.append(class_id)
+        if self.slow_s:
+            await asyncio.sleep(self.slow_s)
         if class_id in self.odd:
             raise self.odd[class_id]
         self.made.append(class_id)
@@ -108,13 +107,10 @@ def alarms(host: StreamerHost) -> dict[str, str]:
     return said
 
 
-def old(class_id: str) -> object:
-    """Work that gives a class times that nobody can read."""
-
-    def work(connection: Connection) -> None:
+def spoil(host: StreamerHost, class_id: str) -> None:
+    """Give a class times that nobody can read."""
+    with transaction(host.engine) as connection:
         connection.exec_driver_sql("UPDATE task_list SET start_time = 'soon' WHERE class_id = ?", (class_id,))
-
-    return work
 
 
 @pytest.fixture
@@ -131,30 +127,33 @@ def checks(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Readiness
 
 
 async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: StreamerHost, checks: Readiness) -> None:
-    """With the reason, and the alarm of any red one; the other classes are checked."""
-    add(streamer, "good")
-    add(streamer, "bad", push_url="rtmp://odd.example:99999/live/x")
-    add(streamer, "gone", "2")
-    (streamer.settings.video_root / "2" / "2.flv").unlink()
-    await checks.check(time.time())
-    said = alarms(streamer)
-    assert said.keys() == {"bad", "gone"}
-    assert "port out of range" in said["bad"]
-    assert "live/x" not in said["bad"], "a stream key is a secret"
-    assert "its file is gone" in said["gone"]
-    signs = {class_id: checks._line(one)["ready"] for class_id, one in checks._live.items()}
-    assert (signs["good"], signs["bad"]) == ("●", "✗")
+    """With the reason, and the alarm of any red one until it begins; the other classes are checked.
 
-
-async def test_an_alarm_of_unready_classes_ends_as_they_begin(streamer: StreamerHost, checks: Readiness) -> None:
-    """The checks are minutes apart; an hour after the class, nobody is to look for what was wrong with it."""
+    So is a row of the old program, or written by hand, that cannot be read: it is one alarm, once.
+    """
     add(streamer, "good")
     await checks.check(time.time())
     assert not checks._is_red(time.time())
-    add(streamer, "bad", push_url="rtmp://odd.example/live/x")
+    add(streamer, "bad", push_url="rtmp://odd.example:99999/live/x")
     await checks.check(time.time())
     assert checks._is_red(time.time())
-    assert not checks._is_red(time.time() + 300)
+    assert not checks._is_red(time.time() + 300), "the checks are minutes apart: it ends as they begin"
+    add(streamer, "gone", "2")
+    (streamer.settings.video_root / "2" / "2.flv").unlink()
+    add(streamer, "old")
+    spoil(streamer, "old")
+    await checks.check(time.time())
+    said = alarms(streamer)
+    assert said.keys() == {"bad", "gone", "old"}
+    assert "port out of range" in said["bad"]
+    assert "live/x" not in said["bad"], "a stream key is a secret"
+    assert "its file is gone" in said["gone"]
+    assert "'soon'" in said["old"]
+    signs = {class_id: checks._line(one)["ready"] for class_id, one in checks._live.items()}
+    assert (signs["good"], signs["bad"]) == ("●", "✗")
+    rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
+    await checks.check(time.time())
+    assert alarms(streamer) == {}
 
 
 @pytest.mark.parametrize(
@@ -217,29 +216,14 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
     assert sorted(replaced) == ["1", "2", "3"]
 
 
-async def test_a_class_whose_times_are_unreadable_hides_no_other(streamer: StreamerHost, checks: Readiness) -> None:
-    """A row of the old program, or written by hand: it is one alarm, once."""
-    add(streamer, "good")
-    add(streamer, "bad", push_url="rtmp://odd.example/live/x")
-    add(streamer, "old")
-    with transaction(streamer.engine) as connection:
-        old("old")(connection)  # type: ignore[operator]
-    await checks.check(time.time())
-    assert alarms(streamer).keys() == {"bad", "old"}
-    assert "'soon'" in alarms(streamer)["old"]
-    rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
-    await checks.check(time.time())
-    assert alarms(streamer) == {}
-
-
 async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer: StreamerHost) -> None:
     """Nobody else's class is left out of the timetable, the metrics, or what is due."""
     now = time.time()
     for name in ("good", "old", "word"):
         add(streamer, name, starts_in_s=-5)
-    with transaction(streamer.engine) as connection:
-        old("old")(connection)  # type: ignore[operator]
-        connection.execute(update(classes).where(classes.c.class_id == "word").values(state="on fire"))
+    spoil(streamer, "old")
+    fire = update(classes).where(classes.c.class_id == "word").values(state="on fire")
+    rows.commit(streamer.engine, Connection.execute, fire)
     with reading(streamer.engine) as connection:
         assert [one.class_id for one in airings.live(connection)] == ["good"]
         assert [one.class_id for one in airings.due(connection, now, now)] == ["good"]
@@ -457,22 +441,54 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
     for stem in ("1", "2"):
         downloading(streamer, stem)
         runs.odd[stem] = TryAgain("Prefect does not take the run")
-    asked: list[object] = []
-    start = runs.start
-
-    async def counted(run: NewRun) -> str:
-        asked.append(run.name)
-        return await start(run)
-
-    monkeypatch.setattr(runs, "start", counted)
     monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     line = downloads.DownloadQueue(streamer)
     line._left = set()  # its runs are of this process
     for _ in range(2):
         await line.step()
         await asyncio.sleep(0)
-    assert set(runs.alone) == {"1", "2"}
-    assert len(asked) == 1
+    assert (set(runs.alone), len(runs.wanted)) == ({"1", "2"}, 1)
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """A Prefect that takes no run, and says so after a moment; a real one after up to five seconds."""
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
+    runs = Runs()
+    runs.slow_s, runs.odd = 0.3, dict.fromkeys(map(str, range(40)), TryAgain("Prefect does not take the run"))
+    return runs
+
+
+async def begin(mine: BackgroundRuns, runs: Runs, number: int, *, needs_run: bool = False) -> None:
+    """Downloads are begun beside the work, and have ended."""
+    for stem in map(str, range(number)):
+        mine.begin(cast("Any", runs), NewRun("download", {"stem": stem}, f"download {stem}"), needs_run=needs_run)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*mine._waiting.values())
+        await asyncio.gather(*mine._working)
+
+
+async def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(away: Runs) -> None:
+    """Those at the front of the line find it out; the others begin at once, without a run."""
+    await begin(BackgroundRuns(), away, len(away.odd))
+    assert sorted(away.alone) == sorted(away.odd)
+    assert len(away.wanted) <= prefect_api.AT_ONCE
+
+
+async def test_prefect_is_asked_again_after_a_while(away: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is back, runs are shown again."""
+    monkeypatch.setattr(prefect_api, "CIRCUIT_OPEN_S", 0.0)
+    mine = BackgroundRuns()
+    await begin(mine, away, 1)
+    away.odd.clear()
+    await begin(mine, away, 1)
+    assert (away.alone, away.made) == (["0"], ["0"])
+
+
+async def test_work_that_needs_a_run_asks_every_time(away: Runs) -> None:
+    """Nothing of it can be done without, so it waits for its own answer."""
+    await begin(BackgroundRuns(), away, 2 * prefect_api.AT_ONCE, needs_run=True)
+    assert (len(away.wanted), away.alone) == (2 * prefect_api.AT_ONCE, [])
 
 
 def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: StreamerHost) -> None:
@@ -539,9 +555,7 @@ def test_a_class_whose_recording_comes_after_its_start_is_refused_or_told_until_
     streamer.settings = streamer.settings.model_copy(update={setting.lower(): "100k", "on_late": on_late})
     for record_id, size_bytes, in_s in ((1, 1_000_000, 20), (2, 90_000_000, 250)):
         one = rows.prepare(f"class-{record_id}", record_id, now + in_s, 3650)
-        with transaction(streamer.engine) as connection:
-            looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
-            reserved += rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one).reserved
+        reserved += rows.prepared(streamer, one, size_bytes=size_bytes).reserved
     (answer,) = rows.said(streamer, "prepared")
     assert answer["class_id"] == "class-2"
     if on_late == "refuse":
@@ -558,10 +572,7 @@ async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: Stre
     """The download has become slower than it was when the class was booked; the other class is still in time."""
     now = time.time()
     for record_id, in_s in ((1, 7200), (2, 90_000)):
-        one = rows.prepare(f"c-{record_id}", record_id, now + in_s)
-        with transaction(streamer.engine) as connection:
-            looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, 200_000_000, None, None)}
-            rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one)
+        rows.prepared(streamer, rows.prepare(f"c-{record_id}", record_id, now + in_s), size_bytes=200_000_000)
     await checks.foresee(now)
     assert streamer.ready_by.keys() == {"c-1", "c-2"}
     assert all(now + 190 < at < now + 250 for at in streamer.ready_by.values())

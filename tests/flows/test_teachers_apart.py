@@ -35,11 +35,12 @@ from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.stage.gate import Gate
 from tests.stage.postgres import Databases
-from tests.waiting import async_wait_until
+from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["redis_of_a_module"]
 pytestmark = pytest.mark.live
 Server = Any  # a client of Redis
+SAID = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
 
 
 @pytest.fixture
@@ -58,10 +59,8 @@ async def teacher(postgres_url: str, server: Server) -> AsyncIterator[TeacherHos
     found.bus = Bus.open(url_of(server))
     yield found
     await found.bus.close()
-    pool = cast("QueuePool", engine.pool)
-    await async_wait_until(
-        lambda: pool.checkedout() == 0, description="no work that was cancelled has a connection any more"
-    )  # of work that was cancelled, its thread may be at a statement yet
+    pool = cast("QueuePool", engine.pool)  # of work that was cancelled, its thread may be at a statement yet
+    await async_wait_until(lambda: pool.checkedout() == 0, description="nobody has a connection any more")
     engine.dispose()
 
 
@@ -119,9 +118,8 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
         await async_wait_until(lambda: noted() > 0, description="the teacher is noted")
         first = noted()
         await async_wait_until(lambda: noted() > first, description="it is noted again")
-        running.cancel()
+        await cancelled(running)
     await asyncio.gather(*waiting)
-    await asyncio.wait([running])
     await asyncio.to_thread(ours._noting.shutdown)
 
 
@@ -165,8 +163,7 @@ async def test_a_teacher_found_dead_is_looked_at_now(teacher: TeacherHost, monke
         await looked_again.wait()
     assert await teacher.read_tx(leases.claiming_teachers) == set()
     for one in running:
-        one.cancel()
-    await asyncio.wait(running)
+        await cancelled(one)
     await asyncio.to_thread(ours._noting.shutdown)
 
 
@@ -194,8 +191,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     await async_wait_until(lambda: begun == ["sweep"], description="the sweep begins")
     await asyncio.sleep(0.3)  # nor after it
     assert begun == ["sweep"], "once"
-    sweeping.cancel()
-    await asyncio.wait([sweeping])
+    await cancelled(sweeping)
 
 
 async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
@@ -212,8 +208,7 @@ async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
     monkeypatch.setattr(worker, "adopt", adopt)
     adopting = asyncio.create_task(peers_of(teacher)._adopt())
     await async_wait_until(lambda: asked[:2] == [worker.NOBODY] * 2, description="it has looked for them twice")
-    adopting.cancel()
-    await asyncio.wait([adopting])
+    await cancelled(adopting)
 
 
 async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_does_not_answer_it(
@@ -241,13 +236,12 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     number = len(checked)
     await asyncio.sleep(0.3)  # it is the other's duty again
     assert len(checked) <= number + 1
-    checking.cancel()
-    await asyncio.wait([checking])
+    await cancelled(checking)
 
 
 @pytest.mark.parametrize("earlier", ["a", "b"])
 async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_begins_first(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, earlier: str
+    teacher: TeacherHost, earlier: str
 ) -> None:
     """Not for long: it may want another host, or be dead."""
     teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
@@ -295,8 +289,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     await async_wait_until(lambda: bool(intake._batch), description="the message has come")
     await intake._keep()
     assert await teacher.read_tx(inbox.waiting, journal) == 1
-    listening.cancel()
-    await asyncio.wait([listening])
+    await cancelled(listening)
 
 
 @pytest.mark.parametrize("where", ["now", "send"])
@@ -307,8 +300,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
     monkeypatch.setattr(outbox, "SENDING_S", 0.4)
     server.flushall()
-    said = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
-    await teacher.write_tx(outbox.put, journal, [said], time.time())
+    await teacher.write_tx(outbox.put, journal, [SAID], time.time())
     goes_on = getattr(teacher.bus, where)
     stood: list[int] = []
 
@@ -334,8 +326,7 @@ async def test_a_teacher_without_redis_holds_up_no_other_that_sends(teacher: Tea
     through = Bus.open(f"redis://127.0.0.1:{gate.port}/0")
     await through.now()
     there, teacher.bus = teacher.bus, through
-    said = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
-    await teacher.write_tx(outbox.put, journal, [said], time.time())
+    await teacher.write_tx(outbox.put, journal, [SAID], time.time())
     await gate.fall_silent()
     assert await publish_outbox(teacher) is False
     assert teacher.redis_away

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from prefect.exceptions import ObjectNotFound
 from schemathesis import Case
 from schemathesis.generation import GenerationMode
-from starlette.applications import Starlette
 
 from flows.host import TeacherHost
 from flows.prefect_api import NewRun
@@ -74,12 +73,8 @@ def host(teacher: TeacherHost, prefect: Prefect) -> TeacherHost:
 
 
 @pytest.fixture
-def app(host: TeacherHost, prefect: Prefect) -> Starlette:
-    return teacher_api.application(host, prefect.read, prefect.heard)
-
-
-@pytest.fixture
-async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+async def client(host: TeacherHost, prefect: Prefect) -> AsyncIterator[httpx.AsyncClient]:
+    app = teacher_api.application(host, prefect.read, prefect.heard)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as made:
         yield made
 

@@ -6,66 +6,66 @@ import time
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from flows import handling
 from flows.host import TeacherHost, current
+from flows.teacher import bookings as at_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
 from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
+from lectern.db.writer import write
 from lectern.errors import ENDED
 from lectern.model.facts import Attempt, RenditionKey
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.wire.messages import Change, Report
 from tests import strategies
 from tests.faults import hosts
-from tests.rows import commit, ended_in
+from tests.faults.turns import Quiet
+from tests.rows import came, claimed, commit, ended_in, news, unsent
 
 SERVER = "ssh://ecs@one.example:22"
 
 
+class Lists(Quiet):
+    """The waiting lists in Redis, of which it is noted who leaves them."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[str, str]] = []
+
+    async def leave_waiting(self, key: str, class_id: str) -> None:
+        self.left.append((key, class_id))
+
+
 @pytest.fixture
-def teacher(teacher: TeacherHost) -> TeacherHost:
-    """A teacher with a class that begins in four minutes, and waits for its rendition."""
+def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
+    """A teacher with a class that begins in four minutes, and waits for its rendition; its outbox is not sent."""
+    for module in (handling, maintenance, transcoding):
+        monkeypatch.setattr(module, "publish_outbox", unsent)
+    teacher.bus = cast("Any", Lists())
     now = time.time()
     one = strategies.booking("c-1", start_time=now + 240, end_time=now + 600)
     commit(teacher.engine, bookings.add, [(one, BookingState.WAITING)], now - 3600)
     return teacher
 
 
-def said(host: TeacherHost) -> list[dict[str, Any]]:
-    """What is in the outbox since this was asked last, without the events of classes."""
-    with transaction(host.engine) as connection:
-        found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
-        connection.execute(journal.outbox.delete())
-    return [one for one in found if one["cmd"] != "class_event"]
-
-
-async def quiet(_: TeacherHost) -> bool:
-    return True
-
-
-async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(maintenance, "publish_outbox", quiet)
+async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_start(teacher: TeacherHost) -> None:
     now = time.time()
     done = await maintenance.check_of_teacher(teacher, {}, now)
-    assert [one["code"] for one in said(teacher)] == [324]
+    assert [one["code"] for one in news(teacher)] == [324]
     done = await maintenance.check_of_teacher(teacher, done, now + 15)
-    assert said(teacher) == [], "once"
+    assert news(teacher) == [], "once"
     commit(teacher.engine, Connection.execute, update(orders).values(start_time=now + 1200, end_time=now + 1800))
     for at in (now + 30, now + 310, now + 905):
         done = await maintenance.check_of_teacher(teacher, done, at)
-    assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
+    assert [one["code"] for one in news(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
 
 
-async def test_who_hears_that_a_class_is_not_made_yet_hears_about_when_it_will_be(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(maintenance, "publish_outbox", quiet)
+async def test_who_hears_that_a_class_is_not_made_yet_hears_about_when_it_will_be(teacher: TeacherHost) -> None:
     now = time.time()
     made = {"resolution": "720P", "backend": "oss", "requested_at": now - 600, "updated_at": now - 480}
     with transaction(teacher.engine) as connection:
@@ -73,44 +73,78 @@ async def test_who_hears_that_a_class_is_not_made_yet_hears_about_when_it_will_b
         under_way = made | {"requested_at": now - 60}
         connection.execute(insert(videos).values(record_id=6666, status="transcoding", **under_way))
     await maintenance.check_of_teacher(teacher, {}, now)
-    (alarm,) = said(teacher)
+    (alarm,) = news(teacher)
     assert "it will be made at about " in alarm["message"]
 
 
-async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
-    lists = Lists()
-    teacher.bus = cast("Any", lists)
-    monkeypatch.setattr(transcoding, "publish_outbox", quiet)
-    await maintenance._sweep(teacher, False)
-    assert said(teacher) == [], "it has not begun"
+def end(host: TeacherHost) -> None:
+    """The class is over for a minute."""
     over = time.time() - 60
-    with transaction(teacher.engine) as connection:
-        connection.execute(update(orders).values(start_time=over - 600, end_time=over))
+    commit(host.engine, Connection.execute, update(orders).values(start_time=over - 600, end_time=over))
+
+
+async def test_a_class_that_has_ended_while_it_waited_is_answered_then(teacher: TeacherHost) -> None:
+    """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
     await maintenance._sweep(teacher, False)
-    answer, alarm = sorted(said(teacher), key=lambda one: str(one["cmd"]), reverse=True)
+    assert news(teacher) == [], "it has not begun"
+    end(teacher)
+    await maintenance._sweep(teacher, False)
+    answer, alarm = sorted(news(teacher), key=lambda one: str(one["cmd"]), reverse=True)
     assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
     assert (alarm["cmd"], alarm["class_id"], alarm["code"]) == ("alarm", "c-1", ENDED.number)
     assert "it ended before its rendition was there" in alarm["message"]
-    assert lists.left == [("6666_720P", "c-1")]
-    with transaction(teacher.engine) as connection:
-        assert bookings.waiting_for(connection, 6666, Resolution.P720) == []
+    assert cast("Any", teacher.bus).left == [("6666_720P", "c-1")]
+    assert commit(teacher.engine, bookings.waiting_for, 6666, Resolution.P720) == []
 
 
-async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(
+async def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(teacher: TeacherHost) -> None:
+    """The earlier one waited for a rendition that its class does not need any more."""
+    current.set(teacher)
+    changes = Changes(teacher.settings, time.time())
+    booked = strategies.booking(start_time=changes.now + 3600, end_time=changes.now + 4200)
+    for id_ in ("c-2", "c-2^2"):
+        changes.place(changes.book(booked.under(id_)), hosts.ALIVE[0], "http://origin.example/6666.flv")
+        changes.move(changes.orders[id_], BookingState.READY)
+    changes.move(changes.book(booked.under("c-2^1")), BookingState.WAITING)
+    changes.sends.clear()
+    commit(teacher.engine, write, journal, changes)
+    its: dict[str, Any] = {"class_id": "c-2^2", "streamer": hosts.ALIVE[0], "placement": 1, "of_placement": 1}
+    (report,) = came(teacher, Report(cmd="amended", result="success", **its))
+    await at_bookings.report.fn(str(report.id))
+    assert cast("Any", teacher.bus).left == [("6666_720P", "c-2^1")]
+
+
+async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(at_bookings, "follow", unsent)
+    current.set(teacher)
+    start = time.time() + 3600
+
+    def come(message: Any) -> str:
+        arrived = [inbox.ReceivedMessage("channel:x", message.cmd, message.to_json())]
+        commit(teacher.engine, inbox.keep, journal, arrived, time.time())
+        return str(commit(teacher.engine, Connection.execute, select(func.max(journal.inbox.c.id))).scalar_one())
+
+    first = come(Change(cmd="change", class_id="c-2", end_time=start + 700))
+    await at_bookings.change.fn(inbox_ids=first)  # waits for its booking
+    booked = strategies.booking("c-2", start_time=start, end_time=start + 600)
+    await at_bookings.booking.fn(inbox_ids=come(booked))
+    come(Change(cmd="change", class_id="c-2", end_time=start + 800))
+    for _ in range(3):  # as the consumer claims what is due
+        if due := claimed(teacher, "change"):
+            await at_bookings.change.fn(inbox_ids=inbox.format_id_ranges([one.id for one in due]))
+        commit(teacher.engine, Connection.execute, update(journal.inbox).values(not_before=0))
+    order = commit(teacher.engine, bookings.by_id, ["c-2"])["c-2"]
+    assert order.end_time - start == 800, "the last change holds"
+
+
+async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(teacher: TeacherHost) -> None:
     """It comes twice a minute for ever."""
     current.set(teacher)
-    teacher.bus = cast("Any", Lists())
-    for module in (handling, transcoding):
-        monkeypatch.setattr(module, "publish_outbox", quiet)
     await maintenance.sweep_teacher.fn()
     assert commit(teacher.engine, inbox.unrecorded, journal, 9) == []
-    over = time.time() - 60
-    commit(teacher.engine, Connection.execute, update(orders).values(start_time=over - 600, end_time=over))
+    end(teacher)
     await maintenance.sweep_teacher.fn()
     await maintenance.sweep_teacher.fn()
     (shown,) = commit(teacher.engine, inbox.unrecorded, journal, 9)
@@ -135,16 +169,6 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
         assert [one.key for one in late] == [theirs], "what is at work there has a time of its own"
 
 
-class Lists:
-    """The waiting lists in Redis."""
-
-    def __init__(self) -> None:
-        self.left: list[tuple[str, str]] = []
-
-    async def leave_waiting(self, key: str, class_id: str) -> None:
-        self.left.append((key, class_id))
-
-
 RENDITIONS = 400
 
 
@@ -160,17 +184,8 @@ def overdue(host: TeacherHost, *keys: RenditionKey) -> None:
 
 @pytest.fixture
 def alone(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
-    """A teacher that has a streamer, no lists of an old program, and tells nobody how a transcoding goes on."""
-    teacher.membership_cache = time.monotonic() + 3600, ("streamer1",)
-
-    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
-        return {key: [] for key in keys}
-
-    async def nothing(*_: object) -> None:
-        return None
-
-    monkeypatch.setattr(transcoding, "old_waiters", nobody)
-    monkeypatch.setattr(transcoding, "follow", nothing)
+    """A teacher that tells nobody how a transcoding goes on."""
+    monkeypatch.setattr(transcoding, "follow", unsent)
     return teacher
 
 
@@ -219,12 +234,12 @@ async def test_a_result_that_comes_while_its_output_is_looked_for_goes_before_it
     """Its class would be refused, although its rendition is made; the next sweep finds it settled."""
     now, key = time.time(), (6666, Resolution.P720)
     overdue(alone, key)
-    came = inbox.ReceivedMessage("test", "transcoding", strategies.result(success=True).to_json())
+    arrived = inbox.ReceivedMessage("test", "transcoding", strategies.result(success=True).to_json())
 
     async def absent(*_: object) -> None:
-        commit(alone.engine, inbox.keep, journal, [came], now)
+        commit(alone.engine, inbox.keep, journal, [arrived], now)
 
     monkeypatch.setattr(transcoding, "output_there", absent)
     await transcoding.time_out(alone)
-    assert said(alone) == []
+    assert news(alone) == []
     assert commit(alone.engine, transcodings.states, [key])[key].state is RenditionState.TRANSCODING
