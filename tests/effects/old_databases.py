@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import MetaData
 from sqlalchemy.dialects import sqlite
@@ -68,7 +69,7 @@ TEACHERS: Mapping[str, Sequence[str]] = {
 
 
 def build(path: Path, statements: Iterable[str], *, wal: bool = False) -> Path:
-    """A database at *path* made by *statements*."""
+    """A database at *path* made by *statements*, or changed by them."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         if wal:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -77,17 +78,20 @@ def build(path: Path, statements: Iterable[str], *, wal: bool = False) -> Path:
     return path
 
 
+def rows(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """What *query* finds; bytes that are no text are signs in it."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = lambda value: value.decode("utf-8", "replace")
+        return connection.execute(query, values).fetchall()
+
+
 Columns = Mapping[str, Sequence[str]]
 
 
 def columns(path: Path) -> dict[str, list[str]]:
     """The tables of a database and their columns."""
-    with closing(sqlite3.connect(path)) as connection:
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {
-            name: [row[0] for row in connection.execute("SELECT name FROM pragma_table_xinfo(?)", [name])]
-            for name in names
-        }
+    tables = rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name: [one for (one,) in rows(path, "SELECT name FROM pragma_table_xinfo(?)", name)] for (name,) in tables}
 
 
 def dump(path: Path, wanted: Columns | None = None) -> dict[str, list[tuple[object, ...]]]:
@@ -98,11 +102,7 @@ def dump(path: Path, wanted: Columns | None = None) -> dict[str, list[tuple[obje
         )
         for table, names in (wanted or columns(path)).items()
     }
-    with closing(sqlite3.connect(path)) as connection:
-        return {
-            table: sorted(connection.execute(f'SELECT {names} FROM "{table}"').fetchall(), key=repr)
-            for table, names in quoted.items()
-        }
+    return {table: sorted(rows(path, f'SELECT {names} FROM "{table}"'), key=repr) for table, names in quoted.items()}
 
 
 def rows_with_set_aside(path: Path, wanted: Columns) -> dict[str, list[tuple[object, ...]]]:
@@ -116,39 +116,30 @@ def rows_with_set_aside(path: Path, wanted: Columns) -> dict[str, list[tuple[obj
 
 def schema_of(path: Path) -> list[tuple[object, ...]]:
     """The statements that made a database's tables and indexes."""
-    with closing(sqlite3.connect(path)) as connection:
-        return sorted(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall(), key=repr)
+    return sorted(rows(path, "SELECT type, name, tbl_name, sql FROM sqlite_master"), key=repr)
 
 
 def differences(path: Path, metadata: MetaData) -> list[str]:
     """Where a database made by the migrations alone is not as *metadata* says, column by column."""
     found: list[str] = []
-    with closing(sqlite3.connect(path)) as connection:
-        for table in metadata.tables.values():
-            rows = connection.execute('SELECT name, type, "notnull", pk FROM pragma_table_info(?)', [table.name])
-            there = {name: (kind, bool(notnull), bool(key)) for name, kind, notnull, key in rows}
-            wanted = {
-                column.name: (column.type.compile(sqlite.dialect()), not column.nullable, column.primary_key)
-                for column in table.columns
-            }
-            names = sorted({*there, *wanted})
-            found += [f"{table.name}.{name}" for name in names if there.get(name) != wanted.get(name)]
-            found += [f"index {index.name}" for index in table.indexes if index.name not in _indexes(connection)]
+    indexes = rows(path, "SELECT name FROM sqlite_master WHERE type = 'index'")
+    for table in metadata.tables.values():
+        made = rows(path, 'SELECT name, type, "notnull", pk FROM pragma_table_info(?)', table.name)
+        there = {name: (kind, bool(notnull), bool(key)) for name, kind, notnull, key in made}
+        wanted = {
+            column.name: (column.type.compile(sqlite.dialect()), not column.nullable, column.primary_key)
+            for column in table.columns
+        }
+        names = sorted({*there, *wanted})
+        found += [f"{table.name}.{name}" for name in names if there.get(name) != wanted.get(name)]
+        found += [f"index {index.name}" for index in table.indexes if (index.name,) not in indexes]
     return found
-
-
-def _indexes(connection: sqlite3.Connection) -> set[str]:
-    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
 
 
 def without_default(path: Path, metadata: MetaData) -> list[str]:
     """Columns that a model fills by a default, must not be NULL, and that an old program's INSERT would leave out."""
     found: list[str] = []
-    with closing(sqlite3.connect(path)) as connection:
-        for table in metadata.tables.values():
-            rows = connection.execute(
-                'SELECT name FROM pragma_table_info(?) WHERE "notnull" AND dflt_value IS NULL', [table.name]
-            )
-            bare = {row[0] for row in rows}
-            found += [f"{table.name}.{c.name}" for c in table.columns if c.name in bare and c.default is not None]
+    for table in metadata.tables.values():
+        bare = rows(path, 'SELECT name FROM pragma_table_info(?) WHERE "notnull" AND dflt_value IS NULL', table.name)
+        found += [f"{table.name}.{c.name}" for c in table.columns if (c.name,) in bare and c.default is not None]
     return found

@@ -21,11 +21,11 @@ from town.ports import free_port
 
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[redis.Redis]:
-    """A client of a server that was just started."""
+    """A client of a server that was just started. The first of *options* may be its file of settings."""
     port = free_port()
-    argv = [programs.redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    argv = [programs.redis_server(), *options, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
-        server = subprocess.Popen([*argv, "--dir", str(folder), *options], stdout=log, stderr=log)
+        server = subprocess.Popen([*argv, "--save", "", "--appendonly", "no"], stdout=log, stderr=log)
         try:
             with redis.Redis(port=port, socket_timeout=30) as client:
                 wait_until(lambda: _answers(client) or server.poll() is not None, description="Redis answers")
@@ -47,10 +47,13 @@ def paused(client: redis.Redis) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def port_of(client: redis.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
 def url_of(client: redis.Redis) -> str:
     """How another process reaches the same database."""
-    found = client.connection_pool.connection_kwargs
-    return f"redis://127.0.0.1:{found['port']}/{found.get('db', 0)}"
+    return f"redis://127.0.0.1:{port_of(client)}/{client.connection_pool.connection_kwargs.get('db', 0)}"
 
 
 @asynccontextmanager

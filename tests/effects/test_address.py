@@ -1,4 +1,4 @@
-"""Where Redis is: what a URL may name, and that the sentinels' word is followed when the master dies."""
+"""Where Redis is: what a URL may name, that the sentinels' word is followed, and that TLS proves who it is."""
 
 import asyncio
 import socket
@@ -15,10 +15,11 @@ from flows.outbox_publisher import ANSWERS_S
 from lectern.errors import Misuse, TryAgain
 from lectern.redis import connection, rename
 from lectern.redis.client import Bus
-from tests.effects.redis_servers import opened, redis_server, url_of
+from tests.effects.certificates import issued
+from tests.effects.redis_servers import opened, port_of, redis_server, url_of
 from tests.waiting import wait_until
 from town import programs
-from town.ports import free_port
+from town.ports import HOST, free_port
 
 
 @pytest.mark.parametrize(
@@ -52,55 +53,39 @@ async def test_what_a_person_types_to_reach_it_has_its_place_and_no_password(url
     assert connection.command(url, "ping") == typed
 
 
-async def test_a_server_of_a_cluster_is_refused_in_words(tmp_path: Path) -> None:
-    with redis_server(tmp_path, "--cluster-enabled", "yes") as client:
-        async with opened(url_of(client)) as bus:
-            with pytest.raises(Misuse, match="one server, or the sentinels"):
-                await bus.refuse_cluster()
-
-
-async def test_a_server_by_itself_is_none_of_a_cluster(bus: Bus) -> None:
+async def test_a_server_of_a_cluster_is_refused_in_words_and_one_by_itself_is_not(tmp_path: Path, bus: Bus) -> None:
     await bus.refuse_cluster()
+    with redis_server(tmp_path, "--cluster-enabled", "yes") as client:
+        async with opened(url_of(client)) as of_cluster:
+            with pytest.raises(Misuse, match="one server, or the sentinels"):
+                await of_cluster.refuse_cluster()
 
 
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[tuple[int, redis.Redis, redis.Redis]]:
     """The port of a sentinel, and a master with its replica."""
-    folders = [tmp_path / name for name in ("master", "replica")]
+    folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
     for folder in folders:
         folder.mkdir()
     with redis_server(folders[0]) as master:
-        of_master = str(master.connection_pool.connection_kwargs["port"])
-        with redis_server(folders[1], "--replicaof", "127.0.0.1", of_master) as replica:
-            port = free_port()
-            config = tmp_path / "sentinel.conf"
-            lines = [
-                f"port {port}",
-                "bind 127.0.0.1",
-                f"dir {tmp_path}",
-                f"sentinel monitor mymaster 127.0.0.1 {of_master} 1",
-                "sentinel down-after-milliseconds mymaster 60000",  # a busy machine takes no master for dead
-                "sentinel failover-timeout mymaster 3000",
-            ]
-            config.write_text("\n".join(lines) + "\n")
-            with (tmp_path / "sentinel.log").open("wb") as log:
-                argv = [programs.redis_server(), str(config), "--sentinel"]
-                running = subprocess.Popen(argv, stdout=log, stderr=log)
-            try:
-                with redis.Redis(port=port, socket_timeout=5, decode_responses=True) as asked:
-                    wait_until(lambda: _knows_replica(asked), description="the sentinel knows the replica")
-                yield port, master, replica
-            finally:
-                running.terminate()
-                running.wait(10)
+        of_master = str(port_of(master))
+        lines = [
+            f"sentinel monitor mymaster 127.0.0.1 {of_master} 1\n",
+            "sentinel down-after-milliseconds mymaster 60000\n",  # a busy machine takes no master for dead
+            "sentinel failover-timeout mymaster 3000\n",
+        ]
+        config = folders[2] / "sentinel.conf"
+        config.write_text("".join(lines))
+        with (
+            redis_server(folders[1], "--replicaof", "127.0.0.1", of_master) as replica,
+            redis_server(folders[2], str(config), "--sentinel") as asked,
+        ):
+            wait_until(lambda: _knows_replica(asked), description="the sentinel knows the replica")
+            yield port_of(asked), master, replica
 
 
 def _knows_replica(asked: redis.Redis) -> bool:
-    try:
-        found = asked.sentinel_slaves("mymaster")
-    except redis.RedisError:
-        return False
-    return any(one["is_slave"] and not one["is_disconnected"] for one in found)
+    return any(one["is_slave"] and not one["is_disconnected"] for one in asked.sentinel_slaves("mymaster"))
 
 
 async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int, redis.Redis, redis.Redis]) -> None:
@@ -150,3 +135,56 @@ async def test_keys_are_renamed_on_server_that_sentinels_name(sentinel: tuple[in
     with rename.opened(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as client:
         assert rename.renamed(client, [rename.Rule.parse("waiting:{record_id}", "{record_id}_list")]).renamed == 1
     assert master.get("1_list") == b"x"
+
+
+# The Redis that comes with the Python packages speaks no TLS: only a machine with everything can look at it.
+
+
+NAME = "localhost"
+
+
+def has_tls(program: str, folder: Path) -> bool:
+    """Whether this redis-server was built with TLS; without a key it ends at once, and says what it lacks."""
+    argv = [program, "--port", "0", "--tls-port", "1", "--bind", HOST, "--dir", str(folder)]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return not any(words in said.stdout + said.stderr for words in ("finding TLS support", "Bad directive"))
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URL of a Redis that speaks TLS, and what trusts the authority by which its certificate is issued."""
+    if not has_tls(programs.redis_server(), tmp_path):
+        pytest.skip(f"{programs.redis_server()} was built without TLS: apt install redis-server")
+    authority, server = issued(tmp_path, getattr(request, "param", NAME))
+    tls = {
+        "port": free_port(),
+        "cert-file": server,
+        "key-file": server,
+        "ca-cert-file": authority,
+        "auth-clients": "no",
+    }
+    with redis_server(tmp_path, *(word for name, its in tls.items() for word in (f"--tls-{name}", str(its)))):
+        yield f"rediss://{NAME}:{tls['port']}/0", f"?ssl_ca_certs={authority}"
+
+
+@pytest.mark.live
+async def test_what_is_sent_over_tls_is_heard_over_tls(encrypted: tuple[str, str]) -> None:
+    async with opened("".join(encrypted)) as bus:
+        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+            while await bus._client.publish("order", "one") == 0:
+                await anext(messages)
+            while (found := await anext(messages)) is None:
+                pass
+        assert found == ("order", "one")
+        assert await bus.hold("lectern:queue:a", "me", 5)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("encrypted", "trusts"), [(NAME, False), ("another.example", True)], indirect=["encrypted"])
+async def test_a_server_of_an_unknown_authority_or_of_another_name_is_told_nothing(
+    encrypted: tuple[str, str], trusts: bool
+) -> None:
+    url, trusted = encrypted
+    async with opened(url + trusted if trusts else url) as bus:
+        with pytest.raises(TryAgain, match=r"(?i)certificate"):
+            await bus.hold("lectern:queue:a", "me", 5)

@@ -58,20 +58,14 @@ def part(host: StreamerHost) -> Path:
     return cache_dir.part_path(host.settings.video_root, STEM)
 
 
+def ranges(its: Origin) -> list[int]:
+    """From where each download went on."""
+    return [int(asked[2].removeprefix("bytes=").rstrip("-") or 0) for asked in its.asked if asked[0] == "GET"]
+
+
 def let(host: StreamerHost, rate: float) -> None:
     """As the governor does, at each of its looks."""
     host.shares, host.shared_at = Shares({STEM: rate}), time.monotonic()
-
-
-async def test_a_download_that_is_to_wait_asks_nothing_until_it_may(host: StreamerHost, origin: Origin) -> None:
-    let(host, 0)
-    downloading = asyncio.create_task(download(host, origin))
-    await async_wait_until(lambda: origin.took("HEAD", PATH) == 1, description="the origin was looked at")
-    await asyncio.sleep(0.2)
-    assert origin.took("GET", PATH) == 0
-    let(host, math.inf)
-    assert not await downloading, "it was begun once"
-    assert part(host).read_bytes() == BODY
 
 
 async def test_a_download_under_way_goes_on_at_another_rate_where_it_was(
@@ -87,9 +81,8 @@ async def test_a_download_under_way_goes_on_at_another_rate_where_it_was(
         await asyncio.sleep(0.1)
     assert await downloading, "it was begun anew"
     assert part(host).read_bytes() == BODY
-    ranges = [int(asked[2].removeprefix("bytes=").rstrip("-") or 0) for asked in origin.asked if asked[0] == "GET"]
-    assert ranges == sorted(ranges)
-    assert ranges[-1] > 0
+    assert ranges(origin) == sorted(ranges(origin))
+    assert ranges(origin)[-1] > 0
 
 
 async def test_a_cancelled_download_leaves_no_program_behind(host: StreamerHost, origin: Origin) -> None:
@@ -100,18 +93,17 @@ async def test_a_cancelled_download_leaves_no_program_behind(host: StreamerHost,
     came = cache_dir.size_bytes(part(host))
     await asyncio.sleep(0.5)
     assert cache_dir.size_bytes(part(host)) == came
+    let(host, math.inf)
+    assert not await download(host, origin), "the next one is begun once"
+    assert part(host).read_bytes() == BODY
 
 
 @pytest.fixture
 def governed(host: StreamerHost) -> Callable[[float], None]:
     """A streamer with a download that no class waits for; the function says how far a class on air is behind."""
-
-    def reserve(connection: Any) -> None:
+    with host.engine.begin() as connection:
         cache.make_sums(connection, host.settings.video_root)
         rows.reserve(connection, host.settings.video_root, STEM, len(BODY), "http://h/6666.flv", 0.0)
-
-    with host.engine.begin() as connection:
-        reserve(connection)
     host.in_progress |= {STEM, "sweep"}
     host.settings = host.settings.model_copy(update={"download_rate": "1000k"})
     says: dict[str, Any] = {"classes": [{"behind_s": 0.0}]}
@@ -138,19 +130,15 @@ async def test_what_may_wait_waits_while_one_is_behind(host: StreamerHost, gover
     assert host.shares.rates == {}, "there is nothing to share out"
 
 
-async def test_what_the_host_may_take_bounds_all_downloads_together(
+async def test_what_the_host_may_take_bounds_downloads_while_there_is_a_governor(
     host: StreamerHost, governed: Callable[[float], None]
 ) -> None:
+    """A verdict that is old is none: then each keeps to its own limit, and waits for no governor that hangs."""
     host.settings = host.settings.model_copy(update={"host_rate": "100k"})
     await Governor(host).step()
     assert bandwidth.rate(host, STEM) == 102_400.0
-
-
-async def test_without_a_governor_a_download_keeps_to_its_own_limit(host: StreamerHost) -> None:
-    """A verdict that is old is none: no download waits for a governor that hangs."""
-    let(host, 0)
     host.shared_at -= 31
-    assert bandwidth.rate(host, STEM) == math.inf
+    assert bandwidth.rate(host, STEM) == 1_024_000.0
 
 
 async def test_the_heartbeat_tells_needs_and_allowances(host: StreamerHost, governed: Callable[[float], None]) -> None:
@@ -178,12 +166,6 @@ async def test_what_came_of_a_download_before_a_restart_or_is_being_checked_is_n
     assert (one.left_bytes, one.begun) == (1000, True)
 
 
-def clock_at(monkeypatch: pytest.MonkeyPatch, hour: float) -> None:
-    """Set the clock by which windows are open to an hour of a day, in UTC."""
-    fixed = SimpleNamespace(time=lambda: 20_000 * 86_400 + hour * 3600, monotonic=time.monotonic)
-    monkeypatch.setattr(bandwidth, "time", fixed)
-
-
 @pytest.mark.parametrize(
     ("clock", "is_restarted"),
     [(11.5, False), (9.5, False), (10.5, True), (11.5, True)],
@@ -204,7 +186,9 @@ async def test_a_download_goes_on_in_its_next_window_and_nothing_is_fetched_twic
     governor = Governor(host)
 
     async def at(hour: float) -> None:
-        clock_at(monkeypatch, hour)
+        """Set the clock by which windows are open to an hour of a day, in UTC."""
+        fixed = SimpleNamespace(time=lambda: 20_000 * 86_400 + hour * 3600, monotonic=time.monotonic)
+        monkeypatch.setattr(bandwidth, "time", fixed)
         await governor.step()
 
     await at(9)
@@ -231,9 +215,8 @@ async def test_a_download_goes_on_in_its_next_window_and_nothing_is_fetched_twic
     await at(24 + 10.25)
     await downloading
     assert part(host).read_bytes() == BODY
-    ranges = [int(asked[2].removeprefix("bytes=").rstrip("-") or 0) for asked in origin.asked if asked[0] == "GET"]
-    assert len(ranges) > 1
-    assert ranges == sorted(set(ranges)), "each went on where the one before it had ended"
+    assert len(ranges(origin)) > 1
+    assert ranges(origin) == sorted(set(ranges(origin))), "each went on where the one before it had ended"
 
 
 async def test_the_queue_begins_what_would_be_late_although_all_places_wait_for_a_window(
@@ -267,18 +250,9 @@ async def test_the_queue_begins_what_would_be_late_although_all_places_wait_for_
 # A token bucket lets a burst through, then so many a second; a throttle lets one through in so many seconds.
 
 
-class Clock:
-    """A clock that stands still unless it is set."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_burst_goes_through_and_the_next_one_is_told_how_long_to_wait() -> None:
-    clock = Clock()
-    rate = Rate(3, 10, clock)
+    clock = SimpleNamespace(now=100.0)
+    rate = Rate(3, 10, lambda: clock.now)
     assert [rate.take() for _ in range(3)] == [0, 0, 0]
     wait_s = rate.take()
     assert 0 < wait_s <= 0.1
@@ -290,8 +264,8 @@ def test_a_burst_goes_through_and_the_next_one_is_told_how_long_to_wait() -> Non
 
 @given(st.lists(st.floats(0, 0.5), max_size=200), st.integers(1, 20), st.integers(1, 10))
 def test_no_more_than_the_burst_and_the_rate_go_through(gaps: list[float], a_second: int, burst: int) -> None:
-    clock = Clock()
-    rate, through = Rate(burst, a_second, clock), 0
+    clock = SimpleNamespace(now=100.0)
+    rate, through = Rate(burst, a_second, lambda: clock.now), 0
     for gap in gaps:
         clock.now += gap
         through += rate.take() == 0
@@ -300,16 +274,15 @@ def test_no_more_than_the_burst_and_the_rate_go_through(gaps: list[float], a_sec
 
 def test_a_throttle_lets_each_name_through_once_in_its_time_and_forgets_it() -> None:
     """An address that tries tokens can have any number of names."""
-    clock = Clock()
-    throttle = Throttle(clock)
+    clock = SimpleNamespace(now=100.0)
+    throttle = Throttle(lambda: clock.now)
     assert [throttle.take(one, 10) for one in ("a", "a", "b")] == [True, False, True]
     clock.now += 10
     assert throttle.due("a", 10)
     assert [throttle.take("a", 10), throttle.take("a", 10)] == [True, False]
     throttle.forget("a")
     assert throttle.take("a", 10)
-    clock = Clock()
-    rate, throttle = Rate(1, 1, clock), Throttle(clock)
+    rate, throttle = Rate(1, 1, lambda: clock.now), Throttle(lambda: clock.now)
     for number in range(NAMES + 1):
         assert rate.take(str(number)) == 0
         assert throttle.take(str(number), 10)
@@ -330,13 +303,10 @@ INBOX = journal.inbox
     ids=["postgresql", "sqlite"],
 )
 def test_numbers_are_compared_as_numbers_and_texts_as_texts(url: str, number: str, text: str) -> None:
-    """PostgreSQL compares no number with a text; the ids of rows are numbers of a type of our own."""
+    """PostgreSQL compares no number with a text. A list of any length is one parameter."""
     dialect = make_url(url).get_dialect()()
     wanted = select(INBOX.c.id).where
     assert number in str(wanted(in_list(INBOX.c.id)).compile(dialect=dialect))
     assert text in str(wanted(in_list(INBOX.c.command)).compile(dialect=dialect))
-
-
-def test_a_list_of_any_length_is_one_parameter() -> None:
     assert bind_list(range(3)) == {"among": "[0, 1, 2]"}
     assert bind_list(['a"b'], "names") == {"names": '["a\\"b"]'}

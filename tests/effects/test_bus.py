@@ -57,14 +57,6 @@ async def test_what_is_published_is_kept_on_a_stream_too_and_a_streams_message_o
     assert (bodies(client, "answers"), bodies(client, "streamer1")) == ([odd], ["prepare"])
 
 
-async def test_a_key_that_is_no_stream_is_told_and_holds_up_no_other(client: redis.Redis, bus: Bus) -> None:
-    client.set("answers", "somebody's")
-    sent = await bus.send([*to("answers", "a"), *to("streamer1", "b", kind=OutgoingKind.STREAM)])
-    assert [(one.message.body, one.rest, one.why[:9]) for one in sent.refused] == [("a", Rest.ADD, "WRONGTYPE")]
-    assert (sent.number, sent.broke, bodies(client, "streamer1")) == (2, None, ["b"])
-    assert client.get("answers") == b"somebody's"
-
-
 async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:
     """Also not itself as a channel: the platform listens there, whether or not the stream of the same name is kept."""
     client.acl_setuser("sender", enabled=True, passwords=["+p"], commands=["+@all"], keys=["answers"], channels=["*"])
@@ -82,11 +74,14 @@ async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_
     assert bodies(client, "answers") == ["a", "d"]
 
 
-async def test_each_refused_message_is_named_by_its_place_across_round_trips(client: redis.Redis, bus: Bus) -> None:
+async def test_a_key_that_is_no_stream_is_told_and_holds_up_no_other(client: redis.Redis, bus: Bus) -> None:
+    """Each refused message is named by its place across round trips."""
     client.set("taken", "somebody's")
     targets = ["taken" if number % 500 == 7 else "answers" for number in range(2 * SEND_AT_ONCE)]
     sent = await bus.send([Unsent(i, name, OutgoingKind.STREAM, str(i)) for i, name in enumerate(targets)])
     assert [one.message.id for one in sent.refused] == [7, 507, 1007, 1507]
+    assert {(one.rest, one.why[:9]) for one in sent.refused} == {(Rest.ADD, "WRONGTYPE")}
+    assert (sent.number, sent.broke, client.get("taken")) == (len(targets), None, b"somebody's")
     assert len(bodies(client, "answers")) == 2 * SEND_AT_ONCE - 4
 
 

@@ -10,23 +10,17 @@ from lectern.db.writer import write
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import class_events, journal
-from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from tests import strategies
 from tests.rows import booked, commit, look
 
-SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 NOW = 1_764_010_800.0
-
-
-def add(engine: Engine, class_id: str, seq: int, institution: str | None) -> None:
-    row = {"class_id": class_id, "institution_id": institution, "seq": seq, "at": 1.0, "event": "ready", "body": "{}"}
-    commit(engine, Connection.execute, insert(class_events), [row])
 
 
 def test_the_feed_is_read_on_from_any_row_and_shows_an_institution_its_own(either_engine: Engine) -> None:
     for class_id, seq, institution in (("c-1", 1, "i-1"), ("c-2", 1, "i-2"), ("c-1", 2, "i-1"), ("c-3", 1, None)):
-        add(either_engine, class_id, seq, institution)
+        its = {"class_id": class_id, "institution_id": institution, "seq": seq}
+        commit(either_engine, Connection.execute, insert(class_events).values(at=1.0, event="ready", body="{}", **its))
 
     def feed(after_id: int, institution: str | None, limit: int = 10) -> list[tuple[str, int]]:
         return [(one.class_id, one.seq) for one in look(either_engine, events.feed, after_id, institution, limit)]
@@ -50,7 +44,7 @@ def broken(engine: Engine, class_id: str) -> Order:
 def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engine) -> None:
     order = broken(either_engine, "c-1")
     for statements in (["accepted", "on_air"], ["on_air", "interrupted"], ["ended", "on_air"]):
-        changes = Changes(SETTINGS, NOW)
+        changes = Changes(strategies.transcoders(), NOW)
         for event in statements:
             changes.announce(order, event)
         commit(either_engine, write, journal, changes)
@@ -63,7 +57,7 @@ def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engin
 
 
 def test_a_cancel_that_comes_again_before_the_end_is_told_gets_the_answer_of_the_first(either_engine: Engine) -> None:
-    changes = Changes(SETTINGS, NOW)
+    changes = Changes(strategies.transcoders(), NOW)
     changes.answer_cancel("c-1", 0, "cancelled", 12.5)
     commit(either_engine, write, journal, changes)
     assert look(either_engine, events.ends, ["c-1", "c-2"], "cancel_result") == {"c-1": (0, "cancelled", 12.5)}
@@ -74,7 +68,7 @@ def test_an_end_that_was_put_off_is_found_until_it_is_told(either_engine: Engine
     found = look(either_engine, bookings.ends_untold, NOW - 86_400, NOW)
     assert [one.class_id for one in found] == ["c-1"]
     assert look(either_engine, bookings.ends_untold, NOW - 3_600, NOW) == []
-    changes = Changes(SETTINGS, NOW)
+    changes = Changes(strategies.transcoders(), NOW)
     changes.announce(order, "ended")
     commit(either_engine, write, journal, changes)
     assert look(either_engine, bookings.ends_untold, NOW - 86_400, NOW) == []

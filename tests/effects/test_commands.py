@@ -7,11 +7,9 @@ import math
 import os
 import shlex
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,19 @@ from unittest.mock import Mock
 
 import pytest
 import typer
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, Engine, insert, text, update
 
 from lectern import __version__, formatting
 from lectern.cli import doctor, options, streamer
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _in_lines, _read
 from lectern.db import bookings, cache, incidents, leases, outbox
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import opened, transaction
 from lectern.db.incidents import AlertPolicy
 from lectern.decide.booking import BookingFacts, plan
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
-from lectern.model.tables.teacher import cancels, journal
+from lectern.model.tables.teacher import cancels, journal, orders
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.wire import outgoing
@@ -61,18 +59,18 @@ def teacher(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def ran(folder: Path, *argv: object, **env: str) -> "subprocess.CompletedProcess[str]":
+    """A program that is started in *folder* for itself."""
+    words = [str(one) for one in argv]
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
 def loaded_by(folder: Path, *words: str) -> tuple[str, set[str]]:
     """What a command printed, and which modules of FOREIGN it had loaded at its end."""
     loaded = f"import atexit, sys; atexit.register(lambda: print(*set({FOREIGN!r}) & sys.modules.keys()))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{loaded}; {CODE}", *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd=folder,
-        env={**os.environ, "TRANSCODE_SIGN_KEY": "made up"},
-    )
+    env = {**os.environ, "TRANSCODE_SIGN_KEY": "made up"}
+    done = ran(folder, sys.executable, "-c", f"{loaded}; {CODE}", *words, **env)
+    assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     return "\n".join(lines), set(last.split())
 
@@ -105,14 +103,7 @@ def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:
 @pytest.mark.live
 def test_a_shell_can_complete_the_commands(tmp_path: Path) -> None:
     asked = {"_LECTERN_COMPLETE": "complete_bash", "COMP_WORDS": "lectern st", "COMP_CWORD": "1"}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "lectern")],
-        env={"PATH": "/usr/bin:/bin", **asked},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = ran(tmp_path, Path(sys.executable).parent / "lectern", PATH="/usr/bin:/bin", **asked)
     assert done.stdout.split() == ["status"]
 
 
@@ -133,14 +124,8 @@ def _parts(group: Any) -> list[tuple[str, Any]]:
     return list(getattr(group, "commands", {}).items())
 
 
-def test_a_host_without_a_database_is_asked_what_it_is(tmp_path: Path) -> None:
-    done = lectern(tmp_path, "doctor")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "lectern doctor teacher, or lectern doctor streamer" in done.stderr
-
-
 def test_the_example_is_a_booking_of_ten_minutes_from_now_with_what_it_is_told_of(tmp_path: Path) -> None:
-    """The demo tells of its own, so that the example can be booked and is aired."""
+    """The demo tells of its own, by a variable or by its folder, so that the example can be booked and is aired."""
     booking = parse(lectern(tmp_path, "book", "--example").stdout, (Booking,))
     assert 9 * 60 <= booking.start_time - time.time() <= 11 * 60
     own = {"video_url": "http://127.0.0.1:1/1200.flv", "push_url": "rtmp://127.0.0.1:1/live/CLASS_ID"}
@@ -149,31 +134,27 @@ def test_the_example_is_a_booking_of_ten_minutes_from_now_with_what_it_is_told_o
     assert (booking.video_url, booking.push_url) == (own["video_url"], f"rtmp://127.0.0.1:1/live/{booking.class_id}")
     odd = lectern(tmp_path, "book", "--example", LECTERN_EXAMPLE="{")
     assert (odd.returncode, "LECTERN_EXAMPLE" in odd.stderr, "Traceback" in odd.stderr) == (2, True, False)
-
-
-def test_the_example_is_of_the_demo_that_stands_in_this_folder(tmp_path: Path) -> None:
     (tmp_path / ".demo").mkdir()
-    own = {"push_url": "rtmp://127.0.0.1:1/live/CLASS_ID"}
     text = next_steps("http://ui", "http://page", tmp_path / ".demo", {"LECTERN_EXAMPLE": json.dumps(own)}, math.inf)
     assert text.splitlines()[-1] == "Open the page: http://page"
     booking = parse(lectern(tmp_path, "book", "--example").stdout, (Booking,))
     assert booking.push_url == f"rtmp://127.0.0.1:1/live/{booking.class_id}"
 
 
-@pytest.mark.parametrize(("class_id", "code", "typed"), [("c-aired", 1, "explain c-aired"), ("c-none", 2, "status")])
-def test_a_class_that_cannot_be_seen_says_what_to_type(teacher: Path, class_id: str, code: int, typed: str) -> None:
-    done = lectern(teacher, "preview", class_id)
-    assert (done.returncode, f"lectern {typed}" in done.stderr) == (code, True), done.stderr
-
-
 def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -> None:
-    """Redis is not there, so whatever was sent would fail."""
+    """Redis is not there, so whatever was sent would fail. A cancel that came before the booking is heeded."""
     example = lectern(teacher, "book", "--example").stdout
     done = lectern(teacher, "book", "-", "--dry-run", text=example)
     assert done.returncode == 0, done.stderr
     assert "6666_720P" in done.stdout
-    asked = {**json.loads(example), "start_time": 1, "end_time": 2}
-    assert "410" in lectern(teacher, "book", "-", "--dry-run", text=json.dumps(asked)).stdout
+    asked = json.loads(example)
+    over = {**asked, "start_time": 1, "end_time": 2}
+    assert "410" in lectern(teacher, "book", "-", "--dry-run", text=json.dumps(over)).stdout
+    waits = insert(cancels).values(class_id=asked["class_id"], cancelled_at=1.0, told_at=1.0, until=4e9)
+    with opened(f"sqlite:///{teacher}/teacher.db") as engine:
+        commit(engine, Connection.execute, waits)
+    said = lectern(teacher, "book", "-", "--dry-run", text=example).stdout
+    assert said == f"{asked['class_id']}: cancelled 6666_720P 411\n"
 
 
 def test_what_would_be_decided_reads_as_one_line_a_decision() -> None:
@@ -189,33 +170,27 @@ def test_what_would_be_decided_reads_as_one_line_a_decision() -> None:
     ]
 
 
-def test_a_dry_run_heeds_a_cancel_that_came_before_the_booking(teacher: Path) -> None:
-    asked = json.loads(lectern(teacher, "book", "--example").stdout)
-    engine = open_database(f"sqlite:///{teacher / 'teacher.db'}")
-    waits = insert(cancels).values(class_id=asked["class_id"], cancelled_at=1.0, told_at=1.0, until=4e9)
-    commit(engine, Connection.execute, waits)
-    engine.dispose()
-    said = lectern(teacher, "book", "-", "--dry-run", text=json.dumps(asked)).stdout
-    assert said == f"{asked['class_id']}: cancelled 6666_720P 411\n"
-
-
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        (("book",), "Missing argument"),
-        (("book", "-"), "standard input: the message is not JSON"),
-        (("book", "no-such.json"), "lectern: no-such.json: No such file or directory\n"),
-        (("book", "half.json"), "start_time"),
-        (("cancel", "not a name"), "class_id"),
-        (("explain", "no-such-class"), "nothing is known of it here"),
-        (("explain", "\udcbf\udcce"), "nothing is known of it here"),  # typed where the terminal has GBK
+        (("book",), "Missing argument", 2),
+        (("book", "-"), "standard input: the message is not JSON", 2),
+        (("book", "no-such.json"), "lectern: no-such.json: No such file or directory\n", 2),
+        (("book", "half.json"), "start_time", 2),
+        (("cancel", "not a name"), "class_id", 2),
+        (("cancel", "c-aired"), "c-aired: it is aired already", 1),
+        (("explain", "no-such-class"), "nothing is known of it here", 2),
+        (("explain", "\udcbf\udcce"), "nothing is known of it here", 2),  # typed where the terminal has GBK
+        (("preview", "no-such-class"), "lectern status", 2),
+        (("preview", "c-aired"), "lectern explain c-aired", 1),
     ],
     ids=lambda one: ascii(" ".join(one)) if isinstance(one, tuple) else "",
 )
-def test_misuse_is_said_once_and_in_words(teacher: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_what_cannot_be_done_is_said_in_words(teacher: Path, arguments: tuple[str, ...], words: str, code: int) -> None:
+    """Misuse ends with 2. A class that cannot be seen says what to type."""
     (teacher / "half.json").write_text('{"cmd": "order", "class_id": "c-1"}')
     done = lectern(teacher, *arguments, text="?")
-    assert done.returncode == 2
+    assert done.returncode == code
     assert words in done.stderr
     assert not {"Errno", "Traceback"} & set(done.stderr.replace(":", " ").split())
 
@@ -225,18 +200,13 @@ def test_misuse_is_said_in_the_language_of_the_host(tmp_path: Path) -> None:
     said = lectern(tmp_path, "reload", "teacher", LECTERN_LANG="zh", API_BIND="x").stderr
     assert said.startswith("lectern: 配置有错或缺少：API_BIND：必须是 host:port")
     assert lectern(tmp_path, "reload", "teacher", LECTERN_LANG="xx").stderr.startswith("lectern: Settings are wrong")
-    wanted: dict[str, object] = {
-        "role": "teacher",
-        "name": "t",
-        "version": "1",
-        "user": "u",
-        "program": "p",
-        "program_conf": "",
-    }
-    wanted |= dict.fromkeys(("root", "code_dir", "programs_dir", "database"), str(tmp_path)) | {"old_programs": []}
-    wanted |= dict.fromkeys(("redis_url", "prefect_api_url", "health_url"), "") | {"supervisorctl": ["x"]}
-    text = json.dumps({**wanted, "env": {"LECTERN_LANG": "zh"}})
-    said = json.loads(lectern(tmp_path, "rollout", "verify", text=text).stdout)["msg"]
+    done = lectern(tmp_path, "status", LECTERN_SETTINGS="/nowhere/settings.env")
+    assert "LECTERN_SETTINGS=/nowhere/settings.env: there is no such file." in done.stderr
+    wanted: dict[str, object] = {"role": "teacher", "old_programs": [], "supervisorctl": ["x"]}
+    wanted |= dict.fromkeys(("name", "version", "user", "program", "program_conf"), "x")
+    wanted |= dict.fromkeys(("root", "code_dir", "programs_dir", "database"), str(tmp_path))
+    wanted |= dict.fromkeys(("redis_url", "prefect_api_url", "health_url"), "") | {"env": {"LECTERN_LANG": "zh"}}
+    said = json.loads(lectern(tmp_path, "rollout", "verify", text=json.dumps(wanted)).stdout)["msg"]
     assert said.endswith("：它没有在这台主机上线。请执行 ansible-playbook playbooks/rollout.yml。")
 
 
@@ -252,23 +222,13 @@ def test_booking_on_standard_input_is_utf_8_whatever_shell_has(encoding: str, mo
         _read(Path("-"))
 
 
-def test_what_cannot_be_done_of_a_class_or_by_settings_that_are_not_there_says_so(teacher: Path) -> None:
-    done = lectern(teacher, "cancel", "c-aired")
-    assert done.returncode == 1
-    assert "c-aired: it is aired already" in done.stderr
-    done = lectern(teacher, "status", LECTERN_SETTINGS="/nowhere/settings.env")
-    assert done.returncode == 2
-    assert "LECTERN_SETTINGS=/nowhere/settings.env: there is no such file." in done.stderr
-
-
 def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_is_over(teacher: Path) -> None:
     """As after *Cancel* of the run of the first: the cancel is sent."""
-    engine = open_database(f"sqlite:///{teacher}/teacher.db")
     booking = strategies.booking("c-two", start_time=1.0, end_time=2.0)
     both = [(booking, BookingState.CANCELLED), (booking.under(f"c-two{BACKUP}"), BookingState.READY)]
-    commit(engine, bookings.add, both, 1.0)
-    engine.dispose()
-    done = lectern(teacher, "cancel", "c-two", REDIS_URL="redis://127.0.0.1:1/0")
+    with opened(f"sqlite:///{teacher}/teacher.db") as engine:
+        commit(engine, bookings.add, both, 1.0)
+    done = lectern(teacher, "cancel", "c-two")
     assert "nothing was sent" not in done.stderr
     assert "Redis does not answer" in done.stderr
 
@@ -276,39 +236,12 @@ def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_i
 @pytest.mark.parametrize("command", ["explain", "cancel"])
 def test_a_class_in_a_state_that_nobody_knows_is_told_in_words(teacher: Path, command: str) -> None:
     """A newer release has written it, and was rolled back."""
-    with closing(sqlite3.connect(teacher / "teacher.db")) as connection, connection:
-        connection.execute("UPDATE order_list SET state = 'on the moon' WHERE class_id = 'c-aired'")
+    with opened(f"sqlite:///{teacher}/teacher.db") as engine:
+        commit(engine, Connection.execute, update(orders).values(state="on the moon"))
     done = lectern(teacher, command, "c-aired")
     assert done.returncode == 1
     assert "c-aired: its row cannot be read: 'on the moon' is not a valid BookingState." in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.live
-def test_the_settings_of_a_rollout_win_over_the_old_env_and_are_found_by_the_path_of_the_program(teacher: Path) -> None:
-    """Of any folder, as it is called by the link; or where a variable names them."""
-    (teacher / ".env").write_text("TEACHER_NAME=old\nMAX_ECS_JOBS=3\n")
-    instance = teacher / "instances/teacher-2.1.0-12345678"
-    (instance / "venv/bin").mkdir(parents=True)
-    program, settings = instance / "venv/bin/lectern", instance / "settings.env"
-    program.write_text(f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\n{CODE}\n")
-    program.chmod(0o755)
-    settings.write_text("teacher_name=teacher7\n")
-    (teacher / "current").symlink_to("instances/teacher-2.1.0-12345678")
-    called = subprocess.run(
-        [str(teacher / "current/venv/bin/lectern"), "doctor", "teacher"],
-        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0", "TRANSCODE_SIGN_KEY": "made up"},
-        cwd=teacher,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    named = lectern(teacher, "doctor", "teacher", LECTERN_SETTINGS=str(settings))
-    for done, found_at in ((called, teacher / "current/settings.env"), (named, settings)):
-        assert "✓ teacher: teacher7" in done.stdout, done.stderr
-        assert f"from {teacher}/.env: MAX_ECS_JOBS=3" in done.stdout
-        assert f"from {found_at}: TEACHER_NAME=teacher7" in done.stdout
 
 
 def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
@@ -353,8 +286,7 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
 
 def test_doctor_names_a_setting_that_does_nothing_any_more_or_has_another_name(teacher: Path) -> None:
     """Whoever set PLAYOUT=ffmpeg believes that classes are aired without the playout."""
-    with (teacher / ".env").open("a") as settings:
-        settings.write("\nPLAYOUT=ffmpeg\nINBOX_TRIES=7\n")
+    (teacher / ".env").write_text("PLAYOUT=ffmpeg\nINBOX_TRIES=7\n")
     done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api")
     assert "PLAYOUT does nothing any more" in done.stdout
     assert "INBOX_TRIES is now called INBOX_MAX_ATTEMPTS" in done.stdout
@@ -372,13 +304,12 @@ def test_doctor_takes_no_other_answer_for_that_of_a_process_or_a_redis(teacher: 
     assert f"✗ redis: {url}: no answer in time" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
-def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: Path, name: str) -> None:
+def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: Path) -> None:
     """As the program does that it looks at."""
     with serving(status=403) as server:
-        proxy = {name: server.url}
+        asked = dict.fromkeys(("http_proxy", "ALL_PROXY"), server.url) | {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
         bind = f"127.0.0.1:{free_port()}"
-        done = lectern(teacher, "doctor", "teacher", API_BIND=bind, PREFECT_API_URL="http://127.0.0.1:1/api", **proxy)
+        done = lectern(teacher, "doctor", "teacher", API_BIND=bind, **asked)
     assert f"✗ process: http://{bind}/health cannot be reached: nobody answers there" in done.stdout
     assert "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there" in done.stdout
 
@@ -396,7 +327,9 @@ def test_doctor_says_why_a_redis_that_answers_takes_no_writes(teacher: Path) -> 
 
 
 def test_doctor_says_all_it_found_though_there_is_no_database_yet(tmp_path: Path) -> None:
-    """What the OSS took last is kept there; the other findings are what the host is looked at for."""
+    """What the OSS took last is kept there; the other findings are what the host is looked at for, once it is named."""
+    done = lectern(tmp_path, "doctor")
+    assert (done.returncode, "lectern doctor teacher, or lectern doctor streamer" in done.stderr) == (2, True)
     with serving(status=403) as server:
         more = {"OSS_TRANSCODE_URL": server.url, "PREFECT_API_URL": "http://127.0.0.1:1/api"}
         done = lectern(tmp_path, "doctor", "teacher", **more)
@@ -406,90 +339,73 @@ def test_doctor_says_all_it_found_though_there_is_no_database_yet(tmp_path: Path
     assert "no request was taken" not in done.stdout, "nobody knows that"
 
 
-def test_doctor_names_a_cache_in_a_folder_that_is_closed_to_who_types_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed = PermissionError(errno.EACCES, "Permission denied")
-    monkeypatch.setattr(Path, "is_dir", Mock(side_effect=closed))
-    found = doctor.of_disk(StreamerSettings(video_root=tmp_path))
-    assert (found.is_well, found.said) == (False, f"{tmp_path}: Permission denied")
-
-
-def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
+def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes nothing there, and names a cache in a folder that is closed to who types it."""
     done = lectern(tmp_path, "doctor", "streamer", VIDEO_ROOT=str(tmp_path), WGET_PATH="/no/wget")
     assert done.returncode == 1
     assert "✗ database: " in done.stdout
     assert "✗ program wget: /no/wget cannot be run" in done.stdout
     assert f"disk: {tmp_path}: " in done.stdout
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "is_dir", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    found = doctor.of_disk(StreamerSettings(video_root=tmp_path))
+    assert (found.is_well, found.said) == (False, f"{tmp_path}: Permission denied")
 
 
 @pytest.mark.parametrize("words", [("drain",), ("drain", "--off"), ("cache", "evict", "6666")], ids=" ".join)
 def test_a_database_that_cannot_be_written_is_told_in_words(tmp_path: Path, words: tuple[str, ...]) -> None:
     """As that of the old program, to which nobody has typed `lectern init`."""
-    with closing(sqlite3.connect(tmp_path / "task_list.db")) as connection:
-        connection.execute("CREATE TABLE task_list (class_id TEXT PRIMARY KEY)")
+    with opened(f"sqlite:///{tmp_path}/task_list.db") as engine:
+        commit(engine, Connection.execute, text("CREATE TABLE task_list (class_id TEXT PRIMARY KEY)"))
     done = lectern(tmp_path, *words, STREAMER_NAME="s1")
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.startswith("lectern: this is no streamer's database of this release (no such table: "), (
-        done.stderr
-    )
+    assert "no streamer's database of this release (no such table: " in done.stderr
     assert "lectern init" in done.stderr
 
 
-def test_a_recording_that_cannot_be_deleted_is_told_in_words_and_stays_about_to_be(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_deleted_is_told_in_words_and_stays_about_to_be(
+    tmp_path: Path, streamer_engine: Engine
+) -> None:
     """Its folder may belong to another user than the database."""
-    engine = laid.opened("streamer", tmp_path / "task_list.db")
     row = {"id": "6666", "state": FileState.READY, "size_bytes": 8, "num_cite": 0, "update_time": 1}
-    with transaction(engine) as connection:
+    with transaction(streamer_engine) as connection:
         cache.make_sums(connection, tmp_path)
         connection.execute(insert(streamer_tables.files).values(**row))
     (tmp_path / "6666/6666.flv").mkdir(parents=True)  # no file can be deleted there, also not by root
     done = lectern(tmp_path, "cache", "evict", "6666", VIDEO_ROOT=str(tmp_path))
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert done.stderr.startswith(f"lectern: {tmp_path}/6666/6666.flv: cannot be deleted: "), done.stderr
-    assert commit(engine, cache.by_stem, ["6666"])["6666"].state is FileState.EVICTING
-    engine.dispose()
+    assert commit(streamer_engine, cache.by_stem, ["6666"])["6666"].state is FileState.EVICTING
 
 
-def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Path) -> None:
-    """Who only wants to look must not take a streamer out of service."""
-    engine = laid.opened("streamer", tmp_path / "task_list.db")
-    done = lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1")
-    by = commit(engine, leases.drained_by)
-    engine.dispose()
-    assert (done.returncode, json.loads(done.stdout)["drained"], by) == (0, True, options.me())
-    told = " ".join(lectern(tmp_path, "drain", "--help", COLUMNS="200").stdout.split())
-    assert "0 drains and does not wait." in told
-
-
-def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(tmp_path: Path) -> None:
-    """`lectern serve streamer --name s1` is s1, and the host of another name gets no classes."""
-    engine = laid.opened("streamer", tmp_path / "task_list.db")
-    commit(engine, leases.hold, "old", "e-1", 5.0)
-    commit(engine, leases.hold, "s1", "e-2", 10.0)
+def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(
+    tmp_path: Path, streamer_engine: Engine
+) -> None:
+    """`lectern serve streamer --name s1` is s1, and the host of another name gets no classes; also without a wait."""
+    commit(streamer_engine, leases.hold, "old", "e-1", 5.0)
+    commit(streamer_engine, leases.hold, "s1", "e-2", 10.0)
     done = lectern(tmp_path, "drain", "--within", "0", STREAMER_NAME="host")
-    assert "s1 is drained, and gets no class" in done.stdout, done.stderr
-    assert commit(engine, leases.drained_by) == options.me()
+    assert (done.returncode, "s1 is drained, and gets no class" in done.stdout) == (0, True), done.stderr
+    assert commit(streamer_engine, leases.drained_by) == options.me()
+    assert json.loads(lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1").stdout)["drained"]
     ended = lectern(tmp_path, "drain", "--off", STREAMER_NAME="host")
-    assert (ended.returncode, commit(engine, leases.drained_by)) == (0, False), ended.stdout
-    engine.dispose()
+    assert (ended.returncode, commit(streamer_engine, leases.drained_by)) == (0, False), ended.stdout
 
 
-def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(tmp_path: Path) -> None:
+def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(
+    tmp_path: Path, streamer_engine: Engine
+) -> None:
     """On a host of both roles its parts would else count twice: as those of another streamer, too."""
-    engine = laid.opened("streamer", tmp_path / "task_list.db")
-    commit(engine, leases.hold, "s1", "e-1", 5.0)
-    commit(engine, add, prepare("c-1", 6666, 1e9), AiringState.AIRED, "", 1e9)
-    engine.dispose()
-    done = lectern(tmp_path, "explain", "c-1", "--json", STREAMER_NAME="host", REDIS_URL="redis://127.0.0.1:1/0")
+    commit(streamer_engine, leases.hold, "s1", "e-1", 5.0)
+    commit(streamer_engine, add, prepare("c-1", 6666, 1e9), AiringState.AIRED, "", 1e9)
+    done = lectern(tmp_path, "explain", "c-1", "--json", STREAMER_NAME="host")
     assert json.loads(done.stdout)["streamer"] == "s1", done.stderr
 
 
+@pytest.mark.usefixtures("streamer_engine")
 def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    laid.opened("streamer", tmp_path / "task_list.db").dispose()
     end = time.time() + 2 * 86400
     left = streamer.Left(on_air=["c-1"], waiting=["c-2"], last_end=end, others=["streamer2"])
     monkeypatch.chdir(tmp_path)
@@ -502,6 +418,11 @@ def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(
 
 
 def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Path) -> None:
+    """What cannot be a name makes none: an empty variable of a shell must not let a school see others' classes."""
+    assert lectern(teacher, "viewer", "add", "<b>").returncode == 2
+    refused = lectern(teacher, "viewer", "add", "school", "--institution", "")
+    assert (refused.returncode, "1 to 250" in refused.stderr) == (2, True)
+    assert "lectern viewer add NAME" in lectern(teacher, "viewer", "ls").stdout
     made = json.loads(lectern(teacher, "viewer", "add", "school", "--institution", "i-1", "--json").stdout)
     assert made["url"] == f"http://127.0.0.1:8800/?token={made['token']}"
     again = lectern(teacher, "viewer", "add", "school")
@@ -528,14 +449,6 @@ def test_a_clients_token_is_made_once_listed_with_its_rights_and_revoked(teacher
     assert lectern(teacher, "client", "revoke", "shop").returncode == 0
 
 
-def test_what_cannot_be_a_name_makes_no_viewer(teacher: Path) -> None:
-    """An empty variable of a shell must not let a school see the classes of the others."""
-    assert lectern(teacher, "viewer", "add", "<b>").returncode == 2
-    refused = lectern(teacher, "viewer", "add", "school", "--institution", "")
-    assert (refused.returncode, "1 to 250" in refused.stderr) == (2, True)
-    assert "school" not in lectern(teacher, "viewer", "ls").stdout
-
-
 def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> None:
     """It says plainly that the key is not tried: each request is a transcoding."""
     with serving() as server:
@@ -543,14 +456,11 @@ def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> 
         asked = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout
         assert f"✓ OSS transcoder: {url} answers; TRANSCODE_SIGN_KEY is not tried here, because" in asked
         assert "no request was taken yet" in asked
-        engine = open_database(f"sqlite:///{teacher}/teacher.db")
-        with transaction(engine) as connection:
-            said = outgoing.alarm(OSS_REFUSES, "6666_720P: OSS transcoding: answered 401", 1.0, "teacher")
+        said = outgoing.alarm(OSS_REFUSES, "6666_720P: OSS transcoding: answered 401", 1.0, "teacher")
+        with opened(f"sqlite:///{teacher}/teacher.db") as engine, transaction(engine) as connection:
             outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, said)], 1.0)
-            incidents.fold(
-                connection, journal, outbox.unsent(connection, journal, limit=9, now=2.0), AlertPolicy(60, 60, 60), 1.0
-            )
-        engine.dispose()
+            unsent = outbox.unsent(connection, journal, limit=9, now=2.0)
+            incidents.fold(connection, journal, unsent, AlertPolicy(60, 60, 60), 1.0)
         refused = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout
         assert f"✗ OSS transcoder: {url} answers, and refused the last request: 6666_720P: " in refused
     away = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout

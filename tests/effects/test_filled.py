@@ -1,30 +1,55 @@
-"""What a teacher does again and again costs the same with months of classes in its tables as with few."""
+"""What a host does again and again costs the same with months of rows in its tables as with few."""
 
 import sqlite3
 import time
-from collections.abc import Callable
-from functools import partial
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
+from benchmarks import streamer as benchmark
 from benchmarks.filled import fill
+from flows.handling import change
+from flows.host import StreamerHost
+from flows.streamer import maintenance as at_streamer
+from flows.streamer import prepare
+from flows.streamer.readiness import word
 from flows.teacher import maintenance
-from lectern.db import account, bookings, inbox, leases, metrics, outbox, retention, timetable, transcodings
-from lectern.db.engine import open_database
+from lectern.db import account, airings, bookings, cache, inbox, leases, metrics, outbox, retention, transcodings
+from lectern.db.engine import opened, transaction
 from lectern.db.retention import RowsBefore
+from lectern.db.timetable import due, status_of_teacher
 from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.teacher import journal
-from lectern.settings import TeacherSettings
-from tests.effects.sqlite_steps import steps
-from tests.faults import hosts
+from lectern.storage.origin import RemoteFile
+from tests import laid, rows, strategies
 
 NEAR = 1000
 SOME, MANY = 3000, 9000
 """The number of the oldest rows that are looked at here, more than that, and three times as many."""
 
 DAY_S = 86_400.0
-SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up", order_warn_time_out_s=100)
+
+
+def steps(engine: Engine, look: Callable[..., object], *its: object) -> int:
+    """How many hundred instructions of SQLite's a look takes: unlike seconds, they do not depend on the machine."""
+    counted = 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    with transaction(engine) as connection:
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        driver.set_progress_handler(count, 100)
+        look(connection, *its)
+        driver.set_progress_handler(None, 0)
+    return counted
 
 
 def forgotten(connection: Connection, now: float) -> None:
@@ -37,14 +62,25 @@ def swept(connection: Connection, now: float) -> None:
     transcodings.overdue(connection, now)
     transcodings.forgotten_requests(connection, now, now)
     transcodings.ownerless(connection, now, now)
-    maintenance.overlooked(connection, Changes(SETTINGS, now))
+    maintenance.overlooked(connection, Changes(strategies.transcoders(order_warn_time_out_s=100), now))
 
 
-LOOKS: dict[str, Callable[[Connection, float], object]] = {
+def claim(connection: Connection, host: StreamerHost) -> None:
+    """A class comes that needs another rendition, for which one has to go."""
+    wanted = rows.prepare("c-1", 10_000_000, time.time() + 900)
+    remote = RemoteFile(url=wanted.video_url, size_bytes=benchmark.SIZE_BYTES, etag=None, crc64=None)
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        prepare.admit(connection, changes, [wanted], {wanted.stem: remote})
+
+    assert len(change(connection, host, go).evicted) == 1
+
+
+TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
     "/metrics": lambda connection, _: metrics.exposition("teacher", "t", connection),
-    "status": timetable.status_of_teacher,
+    "status": status_of_teacher,
     "explain": lambda connection, _: account.at_teacher(connection, "t", f"old{SOME}-17"),
-    "the timetable": timetable.due,
+    "the timetable": due,
     "what a sweep finds": swept,
     "the next deadline": lambda connection, _: transcodings.next_deadline(connection),
     "the loads": bookings.having,
@@ -55,31 +91,52 @@ LOOKS: dict[str, Callable[[Connection, float], object]] = {
     "who has claimed": lambda connection, _: leases.claiming_teachers(connection),
     "freeing what a dead one had": lambda connection, _: leases.free_claims(connection, "a", "b"),
 }
-
-
-def _look(look: Callable[[Connection, float], object], connection: Connection) -> None:
-    look(connection, time.time())
+STREAMERS: Mapping[str, Callable[[Connection, StreamerHost], object]] = {
+    "a claim that evicts": claim,
+    "what a streamer's sweep finds": lambda connection, _: at_streamer._left(connection),
+    "which recording is looked through next": lambda connection, _: airings.unlooked(connection, time.time()),
+    "which dead air is told": lambda connection, _: airings.untold_faults(connection, time.time()),
+    "the downloads": lambda connection, _: cache.downloading(connection),
+    "the file of an evicted rendition is gone": lambda connection, _: cache.forget(connection, ["17"]),
+}
 
 
 @pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, int]]:
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(retention, "OLDEST", NEAR)
-    path = hosts.database("teacher", tmp_path_factory.mktemp("filled") / "teacher.db")
-    engine = open_database(f"sqlite:///{path}")
-    found: dict[str, list[int]] = {name: [] for name in LOOKS}
-    for number in (SOME, MANY - SOME):
-        with sqlite3.connect(path) as connection:
-            fill(connection.execute, number, number, prefix=f"old{number}")
-        for name, look in LOOKS.items():
-            twice = [steps(engine, partial(_look, look)) for _ in range(2)]
-            found[name].append(twice[1])  # the first one makes what the others find
-    engine.dispose()
-    monkeypatch.undo()
-    return {name: (some, many) for name, (some, many) in found.items()}
+def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
+    """What each look takes with some rows, and with many."""
+    found = defaultdict[str, list[int]](list)
+    path = laid.database("teacher", tmp_path_factory.mktemp("filled") / "teacher.db")
+    with pytest.MonkeyPatch.context() as patch, opened(f"sqlite:///{path}") as engine:
+        patch.setattr(retention, "OLDEST", NEAR)
+        for number in (SOME, MANY - SOME):
+            with sqlite3.connect(path) as connection:
+                fill(connection.execute, number, number, prefix=f"old{number}")
+            for name, look in TEACHERS.items():
+                twice = [steps(engine, look, time.time()) for _ in range(2)]
+                found[name].append(twice[1])  # the first one makes what the others find
+    for number in (SOME, MANY):
+        folder: Path = tmp_path_factory.mktemp(f"cache-{number}")
+        with benchmark.host(folder, number) as host:
+            benchmark.fill(host, [str(i) for i in range(1, number + 1)])
+            for name, its in STREAMERS.items():
+                found[name].append(steps(host.engine, its, host))
+    return found
 
 
-@pytest.mark.parametrize("what", list(LOOKS))
-def test_it_takes_no_longer_with_three_times_the_rows(taken: dict[str, tuple[int, int]], what: str) -> None:
+@pytest.mark.parametrize("what", [*TEACHERS, *STREAMERS])
+def test_it_takes_no_longer_with_three_times_the_rows(taken: dict[str, list[int]], what: str) -> None:
     some, many = taken[what]
     assert many <= 1.2 * some + 20
+
+
+def test_classes_of_tomorrow_are_not_read_with_each_heartbeat(streamer: StreamerHost) -> None:
+    now, taken = time.time(), []
+    for begins, number in ((now - 60, 3), (now + DAY_S, 200), (now + 2 * DAY_S, 2000)):
+        with transaction(streamer.engine) as connection:
+            for one in range(number):
+                rows.bare(connection, f"c-{begins:.0f}-{one}", begins)
+        assert rows.look(streamer.engine, word, streamer.settings, now).due == 3
+        taken.append(steps(streamer.engine, word, streamer.settings, now))
+    # What is left are two looks at the state and the start of each class, and at the faults of its recording: 0.3 each.
+    # A row that is read takes twice as much.
+    assert taken[2] - taken[1] < 2000 * 0.7

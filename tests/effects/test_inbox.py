@@ -1,13 +1,11 @@
 """How a run names the messages that it handles, and how they are kept."""
 
-import time
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from flows.host import TeacherHost
 from lectern.db import inbox, outbox
 from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
@@ -15,7 +13,6 @@ from lectern.db.outbox import Refusal, Rest
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import journal
 from lectern.wire import outgoing
-from tests import laid
 from tests.rows import commit
 
 
@@ -54,35 +51,25 @@ def test_what_is_no_id_or_more_than_any_batch_has_is_misuse(text: str) -> None:
         inbox.parse_id_ranges(text)
 
 
-def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:
-    """What came may have been kept by the round before: a round without messages writes nothing, and fails nothing."""
-    engine = laid.opened("teacher", tmp_path / "teacher.db")
-    with transaction(engine) as connection:
-        assert inbox.keep_claimed(connection, journal, [], time.time(), 60) == []
-        assert connection.execute(journal.inbox.select()).all() == []
-    engine.dispose()
+DAY_S = 86_400.0
+NOW = 1_764_010_000.0
 
 
-def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: Path) -> None:
-    engine = laid.opened("teacher", tmp_path / "teacher.db")
-    now = time.time()
+def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(teacher: TeacherHost) -> None:
+    """What came may have been kept by the round before: no messages are kept as none."""
 
     def arrived(*bodies: str) -> list[ReceivedMessage]:
         return [ReceivedMessage("channel:order", "order", body) for body in bodies]
 
-    with transaction(engine) as connection:
-        inbox.keep(connection, journal, arrived("a", "b"), now)
-        found = inbox.keep_claimed(connection, journal, arrived("c", "d"), now, 60)
-        inbox.keep(connection, journal, arrived("e"), now)
+    with transaction(teacher.engine) as connection:
+        inbox.keep(connection, journal, arrived("a", "b"), NOW)
+        found = inbox.keep_claimed(connection, journal, arrived("c", "d"), NOW, 60)
+        assert inbox.keep_claimed(connection, journal, [], NOW, 60) == []
+        inbox.keep(connection, journal, arrived("e"), NOW)
         assert [(one.id, one.body, one.tries) for one in found] == [(3, "c", 0), (4, "d", 0)]
         assert inbox.read(connection, journal, [3, 4]) == found
-        due = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=now)
+        due = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW)
         assert [(one.id, one.body) for one in due] == [(1, "a"), (2, "b"), (5, "e")]
-    engine.dispose()
-
-
-DAY_S = 86_400.0
-NOW = 1_764_010_000.0
 
 
 def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(either_engine: Engine) -> None:
@@ -101,6 +88,10 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(ei
     assert claimed(late - DAY_S + 60) == [1]
 
 
+def unsent(engine: Engine, now: float) -> list[int]:
+    return [one.id for one in commit(engine, outbox.unsent, journal, limit=9, now=now)]
+
+
 def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either_engine: Engine) -> None:
     """Not what Redis refused a moment before, nor what waits behind it in its stream."""
     late = 10 * DAY_S
@@ -109,12 +100,8 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either
         outbox.put(connection, journal, letters, late)
         first, _ = outbox.unsent(connection, journal, limit=9, now=late)
         outbox.refused(connection, journal, [Refusal(first, Rest.ADD, "no")], late)
-
-    def unsent(now: float) -> list[int]:
-        return [one.id for one in commit(either_engine, outbox.unsent, journal, limit=9, now=now)]
-
-    assert unsent(late) == []
-    assert unsent(late - DAY_S) == [1, 2]
+    assert unsent(either_engine, late) == []
+    assert unsent(either_engine, late - DAY_S) == [1, 2]
 
 
 @pytest.mark.parametrize(("refusals", "pause_s"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)])
@@ -129,9 +116,5 @@ def test_each_refusal_doubles_the_pause_up_to_a_minute(either_engine: Engine, re
             first = outbox.unsent(connection, journal, limit=9, now=later)[0]
             assert (first.id, first.tries) == (1, number)
             outbox.refused(connection, journal, [Refusal(first, Rest.ADD, "no")], later)
-
-        def unsent(now: float) -> list[int]:
-            return [one.id for one in outbox.unsent(connection, journal, limit=9, now=now)]
-
-        assert unsent(later + pause_s - 0.1) == [3]
-        assert unsent(later + pause_s) == [1, 2, 3]
+    assert unsent(either_engine, later + pause_s - 0.1) == [3]
+    assert unsent(either_engine, later + pause_s) == [1, 2, 3]

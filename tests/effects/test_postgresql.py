@@ -1,9 +1,9 @@
 """A teacher's database on PostgreSQL: what its URL may be, what its sessions bear, and what its columns can hold."""
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import psycopg
 import pytest
@@ -12,14 +12,13 @@ from sqlalchemy.exc import OperationalError
 
 from lectern.db import bookings, events, inbox, leases, outbox, schema
 from lectern.db import engine as engine_module
-from lectern.db.engine import WRITERS, looking, open_database, open_to_look, reading, transaction
+from lectern.db.engine import WRITERS, looking, open_database, open_to_look, opened, reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.model.facts import AsRun, Event, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
-from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.fields import BACKUP, MAX_NAME
 from lectern.wire.messages import Release
@@ -43,10 +42,9 @@ def postgres_url(postgresql: Databases) -> str:
 
 @pytest.fixture
 def engine(postgres_url: str) -> Iterator[Engine]:
-    found = open_database(postgres_url)
-    schema.upgrade(found, "teacher")
-    yield found
-    found.dispose()
+    with opened(postgres_url) as found:
+        schema.upgrade(found, "teacher")
+        yield found
 
 
 @pytest.fixture
@@ -80,84 +78,70 @@ def test_the_driver_is_named_with_what_to_type_where_it_is_missing(monkeypatch: 
 
 @pytest.mark.parametrize("form", ["postgres://", "postgresql://", "postgresql+psycopg://"])
 def test_each_usual_spelling_of_the_url_opens(postgres_url: str, form: str) -> None:
-    engine = open_database(postgres_url.replace("postgresql://", form))
-    assert look(engine, Connection.execute, text("SELECT 1")).scalar_one() == 1
-    engine.dispose()
+    with opened(postgres_url.replace("postgresql://", form)) as engine:
+        assert look(engine, Connection.execute, text("SELECT 1")).scalar_one() == 1
 
 
 def test_of_several_servers_that_one_is_taken_which_may_write(postgres_url: str) -> None:
     """Whoever sees to it that a replica takes over names both, and needs no address that moves."""
     parsed = make_url(postgres_url)
     places = f"host={parsed.host}:{free_port()}&host={parsed.host}:{parsed.port}"
-    engine = open_database(
-        f"postgresql://{parsed.username}@/{parsed.database}?{places}&target_session_attrs=read-write"
-    )
-    assert look(engine, Connection.execute, text("SELECT current_database()")).scalar_one() == parsed.database
-    engine.dispose()
+    url = f"postgresql://{parsed.username}@/{parsed.database}?{places}&target_session_attrs=read-write"
+    with opened(url) as engine:
+        assert look(engine, Connection.execute, text("SELECT current_database()")).scalar_one() == parsed.database
 
 
 def test_what_the_server_refuses_is_said_in_words(postgres_url: str) -> None:
-    engine = open_database(f"{postgres_url}-is-not-there")
-    with pytest.raises(CallAPerson, match="does not exist") as caught:
+    with opened(f"{postgres_url}-is-not-there") as engine, pytest.raises(CallAPerson, match="does not exist"):
         schema.upgrade(engine, "teacher")
-    assert "Traceback" not in caught.value.message
-    engine.dispose()
 
 
 def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first_did(postgres_url: str) -> None:
-    engine = open_database(postgres_url)
-    with pytest.raises(Misuse, match="Run `lectern init`"):
+    with opened(postgres_url) as engine:
+        with pytest.raises(Misuse, match="Run `lectern init`"):
+            schema.check(engine, "teacher")
+        planned = schema.plan(engine, "teacher")
+        assert schema.upgrade(engine, "teacher") == planned != []
+        assert schema.upgrade(engine, "teacher") == []
         schema.check(engine, "teacher")
-    planned = schema.plan(engine, "teacher")
-    assert schema.upgrade(engine, "teacher") == planned != []
-    assert schema.upgrade(engine, "teacher") == []
-    schema.check(engine, "teacher")
-    engine.dispose()
 
 
 def test_a_migration_that_waits_for_another_writer_for_too_long_can_be_tried_again(postgres_url: str) -> None:
     """As with SQLite; another teacher may be migrating, or somebody stands still in a transaction."""
-    engine = open_database(f"{postgres_url}?options=-c%20statement_timeout%3D200")
-    with psycopg.connect(postgres_url) as other:
+    url = f"{postgres_url}?options=-c%20statement_timeout%3D200"
+    with opened(url) as engine, psycopg.connect(postgres_url) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (WRITERS,))
         with pytest.raises(TryAgain, match=r"others write to it .* Run this again"):
             schema.upgrade(engine, "teacher")
-    engine.dispose()
 
 
 def test_a_migration_of_a_large_table_has_no_bound(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is ended for a statement that takes a minute; the next release would never start."""
     slow = text("SELECT pg_sleep(2)")
     monkeypatch.setattr(schema, "_migrate", lambda connection, _role: list(connection.execute(slow))[1:])
-    engine = open_database(f"{postgres_url}?options=-c%20statement_timeout%3D1000")
-    assert schema.upgrade(engine, "teacher") == []
-    engine.dispose()
-
-
-def test_the_largest_record_of_the_wire_is_booked(engine: Engine) -> None:
-    booking = strategies.booking("c-1", start_time=NOW, end_time=NOW + 60, record_id=LARGEST)
-    commit(engine, bookings.add, [(booking, BookingState.RECEIVED)], NOW)
-    assert look(engine, Connection.execute, select(orders.c.record_id)).scalar_one() == LARGEST
+    with opened(f"{postgres_url}?options=-c%20statement_timeout%3D1000") as engine:
+        assert schema.upgrade(engine, "teacher") == []
 
 
 @pytest.mark.parametrize(
     "class_id", [f"{'c' * MAX_NAME}^9", f"{'c' * (MAX_NAME - len(BACKUP))}{BACKUP}^1"], ids=["class", "second airing"]
 )
-def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None:
+def test_the_longest_class_of_the_largest_record_can_be_changed(engine: Engine, class_id: str) -> None:
     """The id of its revision is longer than any on the wire; SQLite keeps it, too."""
     parts = [AsRun(1, 1, "recording", NOW, NOW + 1, 0.0, 1.0)]
-    booking = strategies.booking("c-1").under(class_id)
+    booking = strategies.booking("c-1", record_id=LARGEST).under(class_id)
     told = Outgoing("streamer1", OutgoingKind.STREAM, Release.model_construct(class_id=class_id), class_id)
     with transaction(engine) as connection:
         bookings.add(connection, [(booking, BookingState.PLACED)], NOW)
         outbox.put(connection, journal, [told], NOW)
         events.note(connection, journal, "teacher", [Event("placed", class_id)], NOW)
-        changes = Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), NOW)
+        changes = Changes(strategies.transcoders(), NOW)
         changes.await_cancel(class_id, "streamer1", NOW + 60)
         changes.take(class_id, "streamer1", 1, refused=False)
         write(connection, journal, changes)
         events.keep_parts(connection, class_id, parts, "streamer1")
     assert look(engine, bookings.by_id, [class_id])[class_id].state is BookingState.PLACED
+    assert look(engine, Connection.execute, select(orders.c.record_id)).scalar_one() == LARGEST
 
 
 def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(postgres_url: str) -> None:
@@ -173,87 +157,68 @@ def test_who_may_make_no_tables_is_not_told_of_a_file(postgres_url: str) -> None
         owner.execute("DROP ROLE IF EXISTS guest")
         owner.execute("CREATE ROLE guest LOGIN")
         owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    engine = open_database(make_url(postgres_url).set(username="guest").render_as_string(hide_password=False))
-    with pytest.raises(Misuse, match="permission denied") as caught:
+    url = make_url(postgres_url).set(username="guest")
+    with opened(str(url)) as engine, pytest.raises(Misuse, match="permission denied") as caught:
         schema.upgrade(engine, "teacher")
     assert "file" not in caught.value.message
-    assert f"ALTER DATABASE {make_url(postgres_url).database} OWNER TO guest" in caught.value.message
-    engine.dispose()
+    assert f"ALTER DATABASE {url.database} OWNER TO guest" in caught.value.message
 
 
 @pytest.mark.usefixtures("processes")
 def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: Engine, postgres_url: str) -> None:
     """Each reads what the one before it wrote: its statements see all that was committed before it had its turn."""
-    others = [engine, open_database(postgres_url)]
     with transaction(engine) as connection:
         connection.execute(text("CREATE TABLE counted (number integer)"))
         connection.execute(text("INSERT INTO counted VALUES (0)"))
-    failed: list[Exception] = []
 
     def count(own: Engine) -> None:
-        try:
-            for _ in range(100):
-                with transaction(own) as connection:
-                    number = connection.execute(text("SELECT number FROM counted")).scalar_one()
-                    connection.execute(text("UPDATE counted SET number = :number"), {"number": number + 1})
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is to be none)
-            failed.append(error)
+        for _ in range(100):
+            with transaction(own) as connection:
+                number = connection.execute(text("SELECT number FROM counted")).scalar_one()
+                connection.execute(text("UPDATE counted SET number = :number"), {"number": number + 1})
 
-    threads = [threading.Thread(target=count, args=(own,)) for own in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert (failed, look(engine, Connection.execute, text("SELECT number FROM counted")).scalar_one()) == ([], 200)
-    others[1].dispose()
+    with opened(postgres_url) as other, ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(count, own) for own in (engine, other)]:
+            done.result(60)
+    assert look(engine, Connection.execute, text("SELECT number FROM counted")).scalar_one() == 200
 
 
 @pytest.mark.usefixtures("processes")
 def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(postgres_url: str, engine: Engine) -> None:
     """The server ends its session; what it does next is a database that is away, which is waited for everywhere."""
-    hangs = open_database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D2000")
-    with pytest.raises(OperationalError), transaction(hangs) as still:  # noqa: PT012 (both at the same time)
-        thread = threading.Thread(target=_write, args=(postgres_url,))
-        thread.start()
-        thread.join(60)
-        assert not thread.is_alive()
+    url = f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D2000"
+    with opened(url) as hangs, pytest.raises(OperationalError), transaction(hangs) as still:  # noqa: PT012 (at one time)
+        _write(postgres_url)
         still.execute(text("SELECT 1"))
     assert look(engine, Connection.execute, select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
-    hangs.dispose()
-
-
-def held_by(engine: Engine) -> list[str]:
-    """The programs that hold the lock of all writers."""
-    wanted = "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE objid = :lock AND granted"
-    return list(look(engine, Connection.execute, text(wanted), {"lock": WRITERS}).scalars())
-
-
-@contextmanager
-def standing_still(url: str, program: str) -> Iterator[None]:
-    """A session whose process stopped while it was sending the rows of a statement, in a transaction."""
-    options = "-c idle_in_transaction_session_timeout=300 -c statement_timeout=300"
-    with psycopg.connect(url, application_name=program, options=options) as connection:
-        still = connection.pgconn
-        still.enter_pipeline_mode()
-        still.send_query_params(b"BEGIN", None)
-        still.send_query_params(b"SELECT pg_advisory_xact_lock(7365)", None)
-        while still.flush():
-            time.sleep(0.01)
-        yield
-        still.finish()
 
 
 def test_who_stands_still_in_a_statement_is_cut_off_by_a_living_teacher(postgres_url: str, engine: Engine) -> None:
-    """None of the server's limits ends its session: the server waits for what it sends next."""
-    with standing_still(postgres_url, "lectern a"):
-        wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")
+    """Its process stopped while it sent a statement: no limit of the server's ends that, which waits for the rest."""
+
+    def held_by() -> list[str]:
+        """The programs that hold the lock of all writers."""
+        wanted = (
+            "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE objid = 7365 AND granted"
+        )
+        return list(look(engine, Connection.execute, text(wanted)).scalars())
+
+    options = "-c idle_in_transaction_session_timeout=300 -c statement_timeout=300"
+    with psycopg.connect(postgres_url, application_name="lectern a", options=options) as stopped:
+        still = stopped.pgconn
+        still.enter_pipeline_mode()
+        still.send_query_params(b"BEGIN", None)
+        still.send_query_params(b"SELECT pg_advisory_xact_lock(7365)", None)
+        wait_until(lambda: not still.flush(), pause_s=0.01, description="it is sent")
+        wait_until(lambda: held_by() == ["lectern a"], description="it holds the lock")
         time.sleep(1.0)  # longer than the limits of a statement
-        assert held_by(engine) == ["lectern a"], "longer than its limits"
+        assert held_by() == ["lectern a"], "longer than its limits"
         with engine.begin() as connection:
             assert leases.cut_off(connection, ["b", "lectern a"], 0) == []
             assert leases.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
             assert leases.cut_off(connection, ["b", "a"], 0.5) == ["a"]
         _write(postgres_url)
+        still.finish()
     assert look(engine, Connection.execute, select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
 
 
@@ -320,13 +285,9 @@ def test_a_teacher_shows_its_own_rows_first_those_that_prefect_was_asked_for(eng
         assert len(inbox.unrecorded(connection, journal, 9, "b")) == 2
 
 
-def test_a_text_that_the_database_cannot_hold_is_written_with_a_sign_for_it(engine: Engine) -> None:
-    """A program of ours can print a NUL byte: the note of what it did must not fail for it."""
-    commit(engine, events.note, journal, "teacher", [Event("failed", "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
-    assert look(engine, Connection.execute, select(journal.events.c.detail)).scalar_one() == "ffmpeg said \u2400 and ?"
-
-
-def test_an_event_may_have_a_long_name(engine: Engine) -> None:
-    """SQLite looks at no length of a column, so none is kept to."""
-    commit(engine, events.note, journal, "t" * 300, [Event("deadline passed: " + "long " * 30, "c-1")], NOW)
-    assert len(look(engine, Connection.execute, select(journal.events.c.what)).scalar_one()) > 150
+def test_a_text_that_the_database_cannot_hold_has_a_sign_for_it_and_may_be_long(engine: Engine) -> None:
+    """A note must not fail for a NUL byte that a program printed. SQLite looks at no length, so none is kept to."""
+    what = "deadline passed: " + "long " * 30
+    commit(engine, events.note, journal, "t" * 300, [Event(what, "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
+    (found,) = look(engine, Connection.execute, select(journal.events.c.what, journal.events.c.detail)).all()
+    assert tuple(found) == (what, "ffmpeg said \u2400 and ?")

@@ -12,8 +12,9 @@ from flows.handling import Delivery, changed
 from flows.host import StreamerHost
 from flows.streamer import downloads, prepare
 from lectern.db import cache
+from lectern.db.engine import transaction
 from lectern.errors import TryAgain
-from lectern.model.facts import Cached, InboxMessage, Usage
+from lectern.model.facts import InboxMessage, Usage
 from lectern.states import FileState
 from lectern.storage import cache_dir
 from lectern.storage import origin as storage_origin
@@ -49,14 +50,10 @@ def streamer(streamer: StreamerHost, tmp_path: Path, origin: Origin) -> Streamer
 def reserve(host: StreamerHost, origin: Origin, size_bytes: int) -> Path:
     """Reserve a download, as a booking does; returns where the rendition will be."""
     root = host.settings.video_root
-    final = cache_dir.rendition_path(root, STEM)
-
-    def work(connection: Any) -> None:
+    with transaction(host.engine) as connection:
         cache.make_sums(connection, root)
         rows.reserve(connection, root, STEM, size_bytes, origin.url + PATH, 0.0)
-
-    asyncio.run(host.write_tx(work))
-    return final
+    return cache_dir.rendition_path(root, STEM)
 
 
 def fetch(host: StreamerHost) -> bytes:
@@ -70,10 +67,6 @@ def fetch(host: StreamerHost) -> bytes:
     return cache_dir.rendition_path(host.settings.video_root, STEM).read_bytes()
 
 
-def row(host: StreamerHost) -> Cached:
-    return asyncio.run(host.read_tx(cache.by_stem, [STEM]))[STEM]
-
-
 @pytest.mark.parametrize("filler_bytes", [500, 5000], ids=["shorter", "longer"])
 def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
     streamer: StreamerHost, origin: Origin, master: bytes, filler_bytes: int
@@ -83,35 +76,28 @@ def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
     reserve(streamer, origin, len(old))
     origin.files[PATH] = new
     assert fetch(streamer) == new
-    assert (row(streamer).state, row(streamer).size_bytes) == (FileState.READY, len(new))
-    assert asyncio.run(streamer.read_tx(cache.used, streamer.settings.video_root)) == Usage(len(new), 1)
+    row = rows.look(streamer.engine, cache.by_stem, [STEM])[STEM]
+    assert (row.state, row.size_bytes) == (FileState.READY, len(new))
+    assert rows.look(streamer.engine, cache.used, streamer.settings.video_root) == Usage(len(new), 1)
 
 
-def test_replaced_between_two_tries_it_begins_from_zero(streamer: StreamerHost, origin: Origin, master: bytes) -> None:
-    old, new = recording(master, b"o"), recording(master, b"n")
-    reserve(streamer, origin, len(old))
-    origin.files[PATH], origin.cut_at[PATH] = old, CUT
-    with pytest.raises(TryAgain):
-        fetch(streamer)
-    origin.files[PATH] = new
-    origin.cut_at.clear()
-    assert fetch(streamer) == new
-
-
-def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
-    streamer: StreamerHost, origin: Origin, master: bytes, tmp_path: Path
+@pytest.mark.parametrize("sums", [False, True], ids=["another ETag", "another sum and the same ETag"])
+def test_replaced_between_two_tries_it_begins_from_zero(
+    streamer: StreamerHost, origin: Origin, master: bytes, tmp_path: Path, sums: bool
 ) -> None:
+    def serve(body: bytes) -> None:
+        origin.files[PATH] = body
+        (tmp_path / "body").write_bytes(body)
+        promised = {"x-oss-hash-crc64ecma": str(cache_dir.crc64(tmp_path / "body")), "etag": "same"}
+        origin.headers[PATH] = promised if sums else {}
+
     old, new = recording(master, b"o"), recording(master, b"n")
     reserve(streamer, origin, len(old))
-    for name, body in (("old", old), ("new", new)):
-        (tmp_path / name).write_bytes(body)
-    promised = {
-        name: {"x-oss-hash-crc64ecma": str(cache_dir.crc64(tmp_path / name)), "etag": "same"} for name in ("old", "new")
-    }
-    origin.files[PATH], origin.cut_at[PATH], origin.headers[PATH] = old, CUT, promised["old"]
+    serve(old)
+    origin.cut_at[PATH] = CUT
     with pytest.raises(TryAgain):
         fetch(streamer)
-    origin.files[PATH], origin.headers[PATH] = new, promised["new"]
+    serve(new)
     origin.cut_at.clear()
     assert fetch(streamer) == new
 

@@ -1,19 +1,23 @@
-"""A database of either role, old or new, comes up to the code; nothing in it is lost."""
+"""A database of either role comes up to the code and nothing in it is lost, also if that is killed or disturbed."""
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event
 
 from lectern.db import schema
-from lectern.db.engine import open_database, transaction
-from lectern.errors import CallAPerson, ForbiddenMove, Misuse
+from lectern.db.engine import opened
+from lectern.errors import CallAPerson, ForbiddenMove, Misuse, TryAgain
 from lectern.model.tables.streamer import StreamerTable
 from lectern.model.tables.teacher import TeacherTable
 from tests.effects import old_databases as old
@@ -23,6 +27,10 @@ MODELS = {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}
 ALLOWED: dict[schema.Role, list[list[str]]] = {"teacher": [[]], "streamer": [[], ["dir_info.size", "dir_info.num"]]}
 """Columns without a default: those of the old program's documents."""
 
+INDEX_COLUMNS = (
+    "SELECT m.tbl_name, group_concat(i.name) FROM sqlite_master AS m, pragma_index_info(m.name) AS i"
+    " WHERE m.type = 'index' GROUP BY m.name"
+)
 INDEXES: dict[schema.Role, set[tuple[str, str]]] = {
     "teacher": set(),
     "streamer": {("video_list", "num_cite,update_time"), ("task_list", "end_time")},
@@ -51,26 +59,12 @@ OLD_COLUMNS = ("class_id", "video_url", "push_url", "start_time", "end_time", "s
 
 
 def upgraded(path: Path, role: schema.Role = "teacher") -> list[str]:
-    engine = open_database(f"sqlite:///{path}")
-    try:
+    with opened(f"sqlite:///{path}") as engine:
         return schema.upgrade(engine, role)
-    finally:
-        engine.dispose()
-
-
-def index_columns(path: Path) -> set[tuple[str, str]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return set(
-            connection.execute(
-                "SELECT m.tbl_name, group_concat(i.name) FROM sqlite_master AS m, pragma_index_info(m.name) AS i"
-                " WHERE m.type = 'index' GROUP BY m.name"
-            )
-        )
 
 
 @pytest.mark.parametrize("role", MODELS)
 def test_models_and_migrations_agree(tmp_path: Path, role: schema.Role) -> None:
-    """A column, type, key or index of a model that no migration makes is a failure here."""
     path = tmp_path / "rows.db"
     upgraded(path, role)
     assert old.differences(path, MODELS[role]) == []
@@ -82,57 +76,43 @@ def test_every_kind_of_old_database_comes_up(tmp_path: Path, role: schema.Role, 
     """The plan changes no byte and says what the upgrade then does; all old rows stay; a second run does nothing."""
     path = old.build(tmp_path / "it's 100% old.db", OLD[role][kind], wal=wal)
     columns, before, raw = old.columns(path), old.dump(path), path.read_bytes()
-    engine = open_database(f"sqlite:///{path}")
-    with pytest.raises(Misuse, match=r"behind this program by .* Run `lectern init`"):
+    with opened(f"sqlite:///{path}") as engine:
+        with pytest.raises(Misuse, match=r"behind this program by .* Run `lectern init`"):
+            schema.check(engine, role)
+        planned = schema.plan(engine, role)
+        assert path.read_bytes() == raw
+        assert schema.upgrade(engine, role) == planned != []
+        if role == "streamer":
+            assert old.dump(path, columns) == before
+        elif "video_list_set_aside" not in columns:
+            assert old.rows_with_set_aside(path, columns) == before
         schema.check(engine, role)
-    planned = schema.plan(engine, role)
-    assert path.read_bytes() == raw
-    assert schema.upgrade(engine, role) == planned != []
-    if role == "streamer":
-        assert old.dump(path, columns) == before
-    elif "video_list_set_aside" not in columns:
-        assert old.rows_with_set_aside(path, columns) == before
-    schema.check(engine, role)
-    after = old.dump(path)
-    assert schema.plan(engine, role) == schema.upgrade(engine, role) == []
-    assert old.dump(path) == after
-    assert role == "streamer" or old.without_default(path, MODELS[role]) == []
-    assert INDEXES[role] <= index_columns(path)
-    with transaction(engine) as connection:
-        for upsert in UPSERTS[role] * 2:
-            connection.execute(text(upsert))
-        assert connection.execute(text(AFTER[role])).scalar() == 1
-    engine.dispose()
+        after = old.dump(path)
+        assert schema.plan(engine, role) == schema.upgrade(engine, role) == []
+        assert old.dump(path) == after
+        assert role == "streamer" or old.without_default(path, MODELS[role]) == []
+    assert INDEXES[role] <= set(old.rows(path, INDEX_COLUMNS))
+    old.build(path, UPSERTS[role] * 2)
+    assert old.rows(path, AFTER[role]) == [(1,)]
 
 
-def test_the_row_of_the_best_status_stays(tmp_path: Path) -> None:
-    """Of several rows of a rendition, success stays before transcoding before the rest; the others are named."""
-    path = old.build(tmp_path / "teacher.db", old.TEACHERS["odd"])
+@pytest.mark.parametrize(("kind", "there"), [("odd", []), ("rows set aside before", [(5, "by hand")])])
+def test_the_row_of_the_best_status_stays(tmp_path: Path, kind: str, there: list[tuple[int, str]]) -> None:
+    """Success before transcoding before the rest. The others are named, and set aside beside those that are there."""
+    path = old.build(tmp_path / "teacher.db", old.TEACHERS[kind])
     said = upgraded(path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.text_factory = lambda value: value.decode("utf-8", "replace")
-        kept = connection.execute("SELECT record_id, resolution, status FROM video_list ORDER BY 1, 2").fetchall()
-        aside = connection.execute("SELECT count(*), count(set_aside_reason) FROM video_list_set_aside").fetchone()
-    assert kept == [
+    assert old.rows(path, "SELECT record_id, resolution, status FROM video_list ORDER BY 1, 2") == [
         (7, "480P", "transcoding"),
         (8, "1080P", None),
         (8, "240P", "x"),
         (10, "720P", "\ufffd"),
         (6666, "720P", "success"),
     ]
-    assert aside == (9, 9)
+    aside = old.rows(path, "SELECT record_id, set_aside_reason FROM video_list_set_aside")
+    assert [one for one in aside if one[1] == "by hand"] == there
+    assert len([why for _, why in aside if why]) == len(aside) == 9 + len(there)
     assert len([sentence for sentence in said if " goes to video_list_set_aside: " in sentence]) == 9
     assert any("record_id 'abc'" in sentence and "no whole number" in sentence for sentence in said)
-
-
-def test_rows_set_aside_twice_are_added(tmp_path: Path) -> None:
-    """What a table of that name holds already is kept, and gains the columns that it lacks."""
-    path = old.build(tmp_path / "teacher.db", old.TEACHERS["rows set aside before"])
-    upgraded(path)
-    with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute("SELECT record_id, set_aside_reason FROM video_list_set_aside").fetchall()
-    assert (5, "by hand") in rows
-    assert len(rows) == 10
 
 
 @pytest.mark.parametrize("kind", ["plain", "odd", "no rows"])
@@ -140,56 +120,46 @@ def test_the_old_teacher_goes_on_after_a_rollback(tmp_path: Path, kind: str) -> 
     """Its three-column statements work on the upgraded file, and lectern's defaults are in its rows."""
     path = old.build(tmp_path / "teacher.db", old.TEACHERS[kind])
     upgraded(path)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(old.OLD_TEACHER)
-        connection.execute("INSERT INTO video_list (record_id, resolution, status) VALUES (5, '720P', '转码中')")
-        connection.execute("UPDATE video_list SET status = 'success' WHERE record_id = 5 AND resolution = '720P'")
-        found = connection.execute(
-            "SELECT status, attempt, attempts_today, attempts_since FROM video_list WHERE record_id = 5"
-        )
-        assert found.fetchall() == [("success", 0, 0, 0)]
-        connection.execute("DELETE FROM video_list WHERE record_id = 5")
+    insert = "INSERT INTO video_list (record_id, resolution, status) VALUES (5, '720P', '转码中')"
+    update = "UPDATE video_list SET status = 'success' WHERE record_id = 5 AND resolution = '720P'"
+    old.build(path, [old.OLD_TEACHER, insert, update])
+    found = old.rows(path, "SELECT status, attempt, attempts_today, attempts_since FROM video_list WHERE record_id = 5")
+    assert found == [("success", 0, 0, 0)]
+    old.build(path, ["DELETE FROM video_list WHERE record_id = 5"])
     assert upgraded(path) == []
 
 
 def test_a_table_of_another_program_is_refused(tmp_path: Path) -> None:
-    """The streamer's database is not taken for the teacher's: the text names what is missing."""
     path = old.build(tmp_path / "task_list.db", old.STREAMERS["model.py was run"])
     raw = path.read_bytes()
-    engine = open_database(f"sqlite:///{path}")
-    for attempt in (schema.plan, schema.check):
-        with pytest.raises(Misuse, match=r"video_list: .* no column record_id, resolution, status"):
-            attempt(engine, "teacher")
-    assert path.read_bytes() == raw
-    with pytest.raises(Misuse, match=r"the right file"):
-        schema.upgrade(engine, "teacher")
-    engine.dispose()
+    with opened(f"sqlite:///{path}") as engine:
+        for attempt in (schema.plan, schema.check):
+            with pytest.raises(Misuse, match=r"video_list: .* no column record_id, resolution, status"):
+                attempt(engine, "teacher")
+        assert path.read_bytes() == raw
+        with pytest.raises(Misuse, match=r"the right file"):
+            schema.upgrade(engine, "teacher")
     assert "order_list" not in old.columns(path)
 
 
-def _newer(path: Path, *statements: str) -> Engine:
+@contextmanager
+def newer(path: Path, *statements: str) -> Iterator[Engine]:
     """A database that a newer release has migrated by *statements*."""
     upgraded(path)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for one in ("UPDATE alembic_version SET version_num = 'teacher_9999'", *statements):
-            connection.execute(one)
-    return open_database(f"sqlite:///{path}")
+    old.build(path, ["UPDATE alembic_version SET version_num = 'teacher_9999'", *statements])
+    with opened(f"sqlite:///{path}") as engine:
+        yield engine
 
 
-def test_a_newer_database_serves_an_older_program_if_changes_only_added(tmp_path: Path) -> None:
-    """What this program does not know stays as it is, and nothing of it is in its way."""
-    path = tmp_path / "teacher.db"
-    engine = _newer(
-        path,
-        "ALTER TABLE order_list ADD COLUMN mood VARCHAR(20)",
-        "ALTER TABLE order_list ADD COLUMN loud INTEGER NOT NULL DEFAULT 0",
-        "CREATE TABLE moods (mood VARCHAR(20) PRIMARY KEY)",
-    )
-    schema.check(engine, "teacher")
-    assert schema.plan(engine, "teacher") == schema.upgrade(engine, "teacher") == []
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("teacher_9999",)]
-    engine.dispose()
+@pytest.mark.parametrize("mark", [[], ["INSERT INTO oldest_reader VALUES ('teacher_0001')"]], ids=["bare", "marked"])
+def test_a_newer_database_serves_an_older_program_if_changes_only_added(tmp_path: Path, mark: list[str]) -> None:
+    """What this program does not know stays, and is not in its way. A mark lets in who knows the revision it names."""
+    path, added = tmp_path / "teacher.db", ("mood VARCHAR(20)", "loud INTEGER NOT NULL DEFAULT 0")
+    columns = [f"ALTER TABLE order_list ADD COLUMN {one}" for one in added]
+    with newer(path, *columns, "CREATE TABLE oldest_reader (revision VARCHAR(32))", *mark) as engine:
+        schema.check(engine, "teacher")
+        assert schema.plan(engine, "teacher") == schema.upgrade(engine, "teacher") == []
+    assert old.rows(path, "SELECT version_num FROM alembic_version") == [("teacher_9999",)]
 
 
 @pytest.mark.parametrize(
@@ -208,64 +178,47 @@ def test_a_newer_database_serves_an_older_program_if_changes_only_added(tmp_path
 )
 def test_a_newer_database_that_we_cannot_use_is_refused(tmp_path: Path, statements: list[str], why: str) -> None:
     """A mark of the newer release, a needed value, or a lost column calls a person, whoever asks."""
-    engine = _newer(tmp_path / "teacher.db", *statements)
-    for attempt in (schema.check, schema.plan, schema.upgrade):
-        with pytest.raises(CallAPerson, match=why):
-            attempt(engine, "teacher")
-    engine.dispose()
-
-
-def test_a_mark_that_is_known_here_is_no_obstacle(tmp_path: Path) -> None:
-    """The newest program that the mark lets in is the one that knows its revision."""
-    mark = "INSERT INTO oldest_reader VALUES ('teacher_0001')"
-    engine = _newer(tmp_path / "teacher.db", "CREATE TABLE oldest_reader (revision VARCHAR(32))", mark)
-    schema.check(engine, "teacher")
-    engine.dispose()
+    with newer(tmp_path / "teacher.db", *statements) as engine:
+        for attempt in (schema.check, schema.plan, schema.upgrade):
+            with pytest.raises(CallAPerson, match=why):
+                attempt(engine, "teacher")
 
 
 def test_what_somebody_took_away_is_named(tmp_path: Path) -> None:
     """A missing column or table is said by check and by upgrade, with the way to have it made anew."""
     path = tmp_path / "teacher.db"
     upgraded(path)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("ALTER TABLE video_list DROP COLUMN owner")
-        connection.execute("DROP TABLE cancel_list")
-    engine = open_database(f"sqlite:///{path}")
-    for attempt in (schema.check, schema.upgrade):
-        with pytest.raises(CallAPerson, match=r"no column owner of video_list, no table cancel_list"):
-            attempt(engine, "teacher")
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE alembic_version")
-    assert schema.upgrade(engine, "teacher") == ["video_list: new column owner", "cancel_list: new table"]
-    schema.check(engine, "teacher")
-    engine.dispose()
+    old.build(path, ["ALTER TABLE video_list DROP COLUMN owner", "DROP TABLE cancel_list"])
+    with opened(f"sqlite:///{path}") as engine:
+        for attempt in (schema.check, schema.upgrade):
+            with pytest.raises(CallAPerson, match=r"no column owner of video_list, no table cancel_list"):
+                attempt(engine, "teacher")
+        old.build(path, ["DROP TABLE alembic_version"])
+        assert schema.upgrade(engine, "teacher") == ["video_list: new column owner", "cancel_list: new table"]
+        schema.check(engine, "teacher")
 
 
 def test_a_failure_of_any_kind_is_raised_with_the_name_of_the_database(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    words = r"teacher\.db: c-1: may not go from \"aired\" to \"placed\""
-    with pytest.raises(CallAPerson, match=words), schema.in_words(engine):
+    url, words = f"sqlite:///{tmp_path}/teacher.db", r"teacher\.db: c-1: may not go from \"aired\" to \"placed\""
+    with opened(url) as engine, pytest.raises(CallAPerson, match=words), schema.in_words(engine):
         raise ForbiddenMove("c-1", "aired", "placed")
-    engine.dispose()
 
 
-def test_in_memory_too(tmp_path: Path) -> None:
-    """A database without a file is upgraded the same way, and the plan is taken back."""
-    engine = open_database("sqlite://")
-    assert schema.plan(engine, "teacher") == schema.plan(engine, "teacher") == schema.upgrade(engine, "teacher") != []
-    schema.check(engine, "teacher")
-    engine.dispose()
+def test_a_database_without_a_file_is_upgraded_and_its_plan_taken_back() -> None:
+    with opened("sqlite://") as engine:
+        planned = schema.plan(engine, "teacher")
+        assert planned == schema.plan(engine, "teacher") == schema.upgrade(engine, "teacher") != []
+        schema.check(engine, "teacher")
 
 
 def test_old_rows_get_defaults_that_make_sense(tmp_path: Path) -> None:
     """A rendition of the old program is ready, tried never; how far a class is, is not known."""
     path = old.build(tmp_path / "task_list.db", old.STREAMERS["model.py was run"])
     upgraded(path, "streamer")
-    with closing(sqlite3.connect(path)) as connection:
-        assert set(connection.execute("SELECT state, tries, size_bytes FROM video_list")) == {("ready", 0, None)}
-        assert set(connection.execute("SELECT state, released_at FROM class_list")) == {(None, None)}
-        assert set(connection.execute("SELECT reserved_bytes, reserved_num FROM dir_info")) == {(0, 0)}
-        assert connection.execute("SELECT class_id, institution_id FROM task_list").fetchall()
+    assert set(old.rows(path, "SELECT state, tries, size_bytes FROM video_list")) == {("ready", 0, None)}
+    assert set(old.rows(path, "SELECT state, released_at FROM class_list")) == {(None, None)}
+    assert set(old.rows(path, "SELECT reserved_bytes, reserved_num FROM dir_info")) == {(0, 0)}
+    assert old.rows(path, "SELECT class_id, institution_id FROM task_list")
 
 
 @pytest.mark.parametrize("kind", ["tasks only", "altered by hand", "model.py was run"])
@@ -273,34 +226,31 @@ def test_the_old_streamer_goes_on_after_a_rollback(tmp_path: Path, kind: str) ->
     """Its statements, which name the documented columns, work on the upgraded file."""
     path = old.build(tmp_path / "task_list.db", old.STREAMERS[kind], wal=True)
     upgraded(path, "streamer")
-    task = f"INSERT INTO task_list ({', '.join(OLD_COLUMNS)}, teacher_name, institution_id)"
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"{task} VALUES ('c-9', 'u', 'p', 1, '2', 0, 'Li', 'i-7')")
-        connection.execute("UPDATE task_list SET status = 2 WHERE class_id = 'c-9'")
-        connection.execute("INSERT INTO video_list (id, num_cite, site, update_time) VALUES ('9', 1, '/v/9', 1.5)")
-        connection.execute("UPDATE video_list SET num_cite = num_cite - 1 WHERE id = '9'")
-        connection.execute("INSERT INTO class_list (class_id, video_id, site) VALUES ('c-9', '9', '/v/9')")
-        connection.execute("INSERT INTO dir_info (dir, size, num) VALUES ('/v', 1.5, 1)")
-        found = connection.execute(
-            "SELECT t.status, v.num_cite, v.tries FROM task_list t JOIN class_list c USING (class_id)"
-            " JOIN video_list v ON v.id = c.video_id WHERE t.class_id = 'c-9'"
-        )
-        assert found.fetchall() == [(2, 0, 0)]
-        connection.execute("DELETE FROM task_list WHERE class_id = 'c-9'")
+    names = f"{', '.join(OLD_COLUMNS)}, teacher_name, institution_id"
+    statements = (
+        f"INSERT INTO task_list ({names}) VALUES ('c-9', 'u', 'p', 1, '2', 0, 'Li', 'i-7')",
+        "UPDATE task_list SET status = 2 WHERE class_id = 'c-9'",
+        "INSERT INTO video_list (id, num_cite, site, update_time) VALUES ('9', 1, '/v/9', 1.5)",
+        "UPDATE video_list SET num_cite = num_cite - 1 WHERE id = '9'",
+        "INSERT INTO class_list (class_id, video_id, site) VALUES ('c-9', '9', '/v/9')",
+        "INSERT INTO dir_info (dir, size, num) VALUES ('/v', 1.5, 1)",
+    )
+    old.build(path, statements)
+    both = "task_list t JOIN class_list c USING (class_id) JOIN video_list v ON v.id = c.video_id"
+    assert old.rows(path, f"SELECT t.status, v.num_cite, v.tries FROM {both} WHERE t.class_id = 'c-9'") == [(2, 0, 0)]
+    old.build(path, ["DELETE FROM task_list WHERE class_id = 'c-9'"])
     assert upgraded(path, "streamer") == []
 
 
 @pytest.mark.parametrize("missing", OLD_COLUMNS)
 def test_a_missing_assumed_column_is_refused_in_words(tmp_path: Path, missing: str) -> None:
-    """The text names the table, the column and what to type; nothing was changed."""
     names = ", ".join(f"{name} TEXT" for name in OLD_COLUMNS if name != missing)
     path = old.build(tmp_path / "task_list.db", [f"CREATE TABLE task_list ({names})"])
-    engine = open_database(f"sqlite:///{path}")
     words = f"task_list.db: task_list: .* no column {missing}; .* alter table task_list add column {missing} "
-    for attempt in (schema.plan, schema.check, schema.upgrade):
-        with pytest.raises(Misuse, match=words):
-            attempt(engine, "streamer")
-    engine.dispose()
+    with opened(f"sqlite:///{path}") as engine:
+        for attempt in (schema.plan, schema.check, schema.upgrade):
+            with pytest.raises(Misuse, match=words):
+                attempt(engine, "streamer")
     assert list(old.columns(path)) == ["task_list"]
 
 
@@ -348,7 +298,6 @@ KINDS = st.sampled_from(
     extra=st.lists(st.tuples(NAMES, KINDS), min_size=2, max_size=2, unique_by=lambda column: column[0]),
 )
 def test_no_odd_old_teacher_loses_a_value(rows: list[tuple[object, ...]], extra: list[tuple[str, str]]) -> None:
-    """Whatever the rows and the further columns are, each old value is there after the upgrade, to the byte."""
     with tempfile.TemporaryDirectory() as folder:
         path = old.build(Path(folder) / "teacher.db", [old.OLD_TEACHER])
         with closing(sqlite3.connect(path)) as connection, connection:
@@ -374,7 +323,6 @@ def test_no_odd_old_database_of_a_streamer_loses_a_value(
     rows: list[tuple[object, ...]],
     videos: list[tuple[object, ...]],
 ) -> None:
-    """Whatever the types, the values and a further column are, each old value is there afterwards, to the byte."""
     names = ", ".join(f"{name} {kind}" for name, kind in zip(OLD_COLUMNS, kinds, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         table = f'CREATE TABLE task_list ({names}, "{extra[0]}" {extra[1]} NOT NULL, PRIMARY KEY (class_id))'
@@ -389,3 +337,163 @@ def test_no_odd_old_database_of_a_streamer_loses_a_value(
         upgraded(path, "streamer")
         assert old.dump(path, columns) == before
         assert upgraded(path, "streamer") == []
+
+
+# An upgrade that is killed, disturbed or given a wrong file leaves the database as it was, or done.
+
+
+BROKEN_OFF: dict[str, tuple[schema.Role, tuple[str, ...]]] = {
+    "teacher, odd": ("teacher", tuple(old.TEACHERS["odd"][:5])),
+    "teacher, empty": ("teacher", ()),
+    "streamer, model.py was run": ("streamer", tuple(old.STREAMERS["model.py was run"])),
+    "streamer, empty": ("streamer", ()),
+}
+WRITER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)
+written = 0
+while written < 400:
+    connection.execute(sys.argv[2], [written + 100])
+    written += 1
+    print(written, flush=True)
+    time.sleep(0.005)
+"""
+
+
+class Struck(BaseException):
+    """The end of whoever upgrades."""
+
+
+def struck(path: Path, role: schema.Role, fatal: int = 0) -> int:
+    """Upgrade, or break off at the statement number *fatal*; returns how many there were."""
+    number = 0
+
+    def strike(*_: object) -> None:
+        nonlocal number
+        number += 1
+        if number == fatal:
+            raise Struck
+
+    with opened(f"sqlite:///{path}") as engine:
+        event.listen(engine, "before_cursor_execute", strike)
+        schema.upgrade(engine, role)
+    return number
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+def test_broken_off_anywhere_then_run_again_it_is_done(tmp_path: Path, kind: str) -> None:
+    """At every statement: the database is as before, so that the next run, whenever it comes, finishes it."""
+    role, statements = BROKEN_OFF[kind]
+    path = old.build(tmp_path / "old.db", statements)
+    columns, before = old.columns(path), old.dump(path)
+    whole = Path(shutil.copy(path, tmp_path / "whole.db"))
+    number = struck(whole, role)
+    assert number > 20
+    for fatal in range(1, number + 1):
+        with pytest.raises(Struck):
+            struck(path, role, fatal)
+        assert (old.columns(path), old.dump(path)) == (columns, before), fatal
+    upgraded(path, role)
+    assert (old.schema_of(path), old.dump(path)) == (old.schema_of(whole), old.dump(whole))
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
+@pytest.mark.parametrize("role", ["teacher", "streamer"])
+def test_a_writer_at_work_loses_no_row(tmp_path: Path, role: schema.Role, wal: bool) -> None:
+    """The old program inserts every 5 ms while the upgrade runs: all of its rows are there."""
+    insert = {
+        "teacher": "INSERT INTO video_list (record_id, resolution, status) VALUES (?, '720P', '转码中')",
+        "streamer": "INSERT INTO task_list (class_id, teacher_name) VALUES ('w-' || ?, 'Li')",
+    }[role]
+    count = {"teacher": "video_list WHERE record_id >= 100", "streamer": "task_list WHERE class_id LIKE 'w-%'"}[role]
+    kinds = {"teacher": old.PLAIN_TEACHER[:1], "streamer": old.STREAMERS["tasks only"]}
+    path = old.build(tmp_path / "old.db", kinds[role], wal=wal)
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), insert], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout
+        assert writer.stderr
+        for _ in range(20):
+            assert writer.stdout.readline()
+        assert upgraded(path, role)
+        for _ in range(20):
+            assert writer.stdout.readline(), writer.stderr.read()
+        writer.kill()
+        told = 40 + len(writer.stdout.read().split())
+    ((found,),) = old.rows(path, f"SELECT count(*) FROM {count}")
+    assert told <= found <= told + 1
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
+def test_a_program_that_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wal: bool) -> None:
+    monkeypatch.setattr("lectern.db.engine.BUSY_TIMEOUT_S", 0.3)
+    path = old.build(tmp_path / "task_list.db", old.STREAMERS["tasks only"], wal=wal)
+    with opened(f"sqlite:///{path}") as engine, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert schema.plan(engine, "streamer")
+        with pytest.raises(TryAgain, match=r"task_list.db: another program .* Stop the old program"):
+            schema.upgrade(engine, "streamer")
+        other.execute("ROLLBACK")
+        assert schema.upgrade(engine, "streamer")
+
+
+def _damaged(path: Path) -> None:
+    numbers = "WITH RECURSIVE n(i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 499)"
+    many = f"INSERT INTO task_list (class_id, teacher_name) {numbers} SELECT 'c' || i, '{'x' * 99}' FROM n"
+    old.build(path, [*old.STREAMERS["model.py was run"], many])
+    with path.open("r+b") as file:
+        file.seek(4096 * 9)
+        file.write(b"\xff" * 4096)
+
+
+def _cut(path: Path) -> None:
+    _damaged(path)
+    os.truncate(path, 4096 * 3)
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("wget_path=/usr/bin/wget\n" * 99),
+    "short text": lambda path: path.write_text("no"),
+    "a page overwritten": _damaged,
+    "cut": _cut,
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "task_list.db"
+    FILES[kind](path)
+    raw = path.read_bytes()
+    words = r"task_list\.db: the file is damaged, or is no .* restore the last backup"
+    with opened(f"sqlite:///{path}") as engine:
+        for attempt in (schema.check, schema.plan, schema.upgrade):
+            with pytest.raises(CallAPerson, match=words):
+                attempt(engine, "streamer")
+    assert path.read_bytes() == raw
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    """Nothing there: check says so, plan tells all of it and makes nothing. A folder is refused."""
+    path = tmp_path / "task_list.db"
+    with opened(f"sqlite:///{path}") as engine:
+        with pytest.raises(Misuse, match=r"no such database. Make it with `lectern init`"):
+            schema.check(engine, "streamer")
+        planned = schema.plan(engine, "streamer")
+        assert list(tmp_path.iterdir()) == []
+        assert schema.upgrade(engine, "streamer") == planned
+    with opened(f"sqlite:///{tmp_path}") as folder, pytest.raises(Misuse, match=r"it is a folder"):
+        schema.upgrade(folder, "streamer")
+
+
+def test_what_a_killed_writer_left_half_done_is_taken_back(tmp_path: Path) -> None:
+    """A hot journal stops a reader that may only read: it is rolled back first, and the plan is told."""
+    path = old.build(tmp_path / "task_list.db", old.STREAMERS["tasks only"])
+    columns, before = old.columns(path), old.dump(path)
+    half = "PRAGMA cache_size=1", "BEGIN IMMEDIATE", "DELETE FROM task_list", "CREATE TABLE t AS SELECT zeroblob(99999)"
+    script = f"import sqlite3,os\nc=sqlite3.connect({str(path)!r}, isolation_level=None)\n"
+    script += "".join(f"c.execute({line!r})\n" for line in half) + "os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script], check=False)
+    assert path.with_name("task_list.db-journal").stat().st_size > 0
+    with opened(f"sqlite:///{path}") as engine:
+        assert schema.plan(engine, "streamer") == schema.upgrade(engine, "streamer") != []
+    assert old.dump(path, columns) == before
