@@ -105,16 +105,12 @@ def test_a_class_without_its_change_is_not_taken_for_changed(
 def test_a_change_that_a_later_one_replaces_is_not_reported_by_itself(changes: StreamerChanges) -> None:
     """Together with one before, or after it; the teacher answers both when the later one is aired."""
     first = replace(LONGER, class_id="c-1^1", end_time=NOW + 300)
-    changed = amend_first(changes, first)
+    asked = ASKED.model_copy(update={"revision": first.class_id})
+    changed = decide.amend(changes, asked, ON_AIR, first, (), AHEAD_S)["c-1"]
     amend(changes, changed, LONGER)
     assert (changes.unconfirmed, reports(changes)) == (["c-1^2"], [])
     amend(changes, changed, LONGER, replace(first, state=AiringState.CANCELLED))
     assert (settled(changes), reports(changes)) == (["c-1^1"], [])
-
-
-def amend_first(changes: StreamerChanges, first: Airing) -> Airing:
-    asked = ASKED.model_copy(update={"revision": first.class_id})
-    return decide.amend(changes, asked, ON_AIR, first, (), AHEAD_S)["c-1"]
 
 
 @pytest.mark.parametrize(

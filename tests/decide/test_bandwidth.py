@@ -40,7 +40,7 @@ shares = st.builds(Shares, share=st.floats(1 / 16, 1))
 
 
 @given(downloads, bounds, pushes, shares)
-def test_what_pushes_need_is_never_given_to_downloads(
+def test_what_pushes_need_is_given_to_no_download_and_the_rest_to_the_urgent(
     some: list[Download], bound: Bounds, push: Pushes, before: Shares
 ) -> None:
     rates = shared_out(some, bound, push, before, NOW).rates
@@ -48,6 +48,10 @@ def test_what_pushes_need_is_never_given_to_downloads(
     assert sum(rates.values()) <= max(bound.host_bytes - PUSHES * push.need_bytes, 0) * (1 + 1e-9)
     assert all(0 <= rate <= bound.each_bytes for rate in rates.values())
     assert all(rate == 0 or rate >= min(LEAST_BYTES, bound.each_bytes) for rate in rates.values())
+    order = sorted(some, key=lambda one: (one.deadline - one.left_bytes / bound.each_bytes, one.stem))
+    able = [one for one in order if push.behind_s <= 0.3 or one.deadline - NOW <= URGENT_S]
+    given_ = [rates[one.stem] for one in able]
+    assert given_ == sorted(given_, reverse=True), "less than a later one gets only what may wait"
 
 
 @given(downloads, bounds, st.floats(0, 1e9))
@@ -55,17 +59,6 @@ def test_nothing_is_left_over_while_a_download_wants_it(some: list[Download], bo
     rates = shared_out(some, bound, Pushes(need_bytes), Shares(), NOW).rates
     left = max(bound.host_bytes - PUSHES * need_bytes, 0) - sum(rates.values())
     assert left < min(LEAST_BYTES, bound.each_bytes) + 1 or all(rate == bound.each_bytes for rate in rates.values())
-
-
-@given(downloads, bounds, pushes, shares)
-def test_a_download_gets_less_than_a_later_one_only_if_it_may_wait(
-    some: list[Download], bound: Bounds, push: Pushes, before: Shares
-) -> None:
-    rates = shared_out(some, bound, push, before, NOW).rates
-    order = sorted(some, key=lambda one: (one.deadline - one.left_bytes / bound.each_bytes, one.stem))
-    able = [one for one in order if push.behind_s <= 0.3 or one.deadline - NOW <= URGENT_S]
-    given_ = [rates[one.stem] for one in able]
-    assert given_ == sorted(given_, reverse=True)
 
 
 @given(downloads, bounds, pushes, shares)

@@ -1,7 +1,6 @@
 """What becomes of a booking."""
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,16 +138,13 @@ def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
     assert len(planned.verdicts) == 1_000
 
 
-def test_a_booking_that_comes_again_is_not_decided_again() -> None:
+def test_a_booking_that_comes_again_is_not_decided_again_but_another_is_told() -> None:
     planned = plan([booking(), booking()], BookingFacts(), BOTH, NOW)
     assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
     assert not planned.again[0].differs
     planned = plan([booking()], BookingFacts({"c-1": Order.of(booking())}), BOTH, NOW)
     assert planned.again == [Again("c-1", [])]
     assert not planned.verdicts
-
-
-def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
     planned = plan([booking(), booking(record_id=7)], BookingFacts(), BOTH, NOW)
     assert len(planned.verdicts) == 1
     (again,) = planned.again
@@ -237,22 +233,14 @@ def test_each_booking_gets_one_decision_with_what_it_needs(drawn: Batch) -> None
     assert sorted(decided) == sorted({one.class_id for one in batch})
     assert len(decided) + len(planned.again) == len(batch)
     under_way = {key for key, row in rows.items() if row.state is RenditionState.TRANSCODING}
-    under_way |= {(one.record_id, one.resolution) for one in planned.attempts}
+    begun = [(one.record_id, one.resolution) for one in planned.attempts]
+    assert len(begun) == len({*begun} - under_way), "at most one attempt for a rendition, and never a second one"
+    under_way |= {*begun}
     for verdict in planned.verdicts:
         assert (verdict.url is not None) == (verdict.state is BookingState.PLACED)
         assert (verdict.code is not None) == (verdict.state is BookingState.REFUSED) == bool(verdict.message)
         if verdict.state is BookingState.WAITING:
             assert (verdict.booking.record_id, verdict.booking.video_resolution) in under_way
-
-
-@given(batches)
-def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(drawn: Batch) -> None:
-    batch, rows, settings = drawn
-    begun = Counter(
-        (one.record_id, one.resolution) for one in plan(batch, BookingFacts({}, rows), settings, NOW).attempts
-    )
-    assert all(count == 1 for count in begun.values())
-    assert not {key for key in begun if key in rows and rows[key].state is RenditionState.TRANSCODING}
 
 
 @given(batches)

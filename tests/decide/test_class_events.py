@@ -12,10 +12,10 @@ from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import CancelRow
 from lectern.model.views import ClassEvent, EventView, numbered
-from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.messages import AiringEvent, AiringReport, Report
 from lectern.wire.outgoing import ClassEvent as ClassEventMessage
+from tests.strategies import transcoders
 
 START = 1_764_010_800.0
 
@@ -122,7 +122,6 @@ def test_a_statement_is_news_once_and_again_after_a_cut_that_nobody_saw() -> Non
 
 # -- what the teacher makes of it
 
-SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 READY = Order(
     "c-1", BookingState.READY, "{}", 6666, None, START, START + 600, streamer="s1", placement=2, promised_at=1.0
 )
@@ -130,7 +129,18 @@ WHOLE = AsRun(0, 1, "recording", START, START + 600, 0.0, 600.0)
 
 
 def changed(order: Order, at_s: float = 30.0) -> Changes:
-    return Changes(SETTINGS, START + at_s, orders={order.class_id: order})
+    return Changes(transcoders(), START + at_s, orders={order.class_id: order})
+
+
+def report(sent_s: float | None = None, **fields: Any) -> Report:
+    """What s1 says at the end of its second placement, of which it sent the first *sent_s* seconds."""
+    its = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "placement": 2}
+    return Report.model_validate({**its, "as_run": None if sent_s is None else [vars(sent(sent_s))], **fields})
+
+
+def sent(seconds: float) -> AsRun:
+    """The first *seconds* of the class."""
+    return replace(WHOLE, ends=START + seconds, sent_s=seconds)
 
 
 def stated(changes: Changes) -> list[dict[str, Any]]:
@@ -185,9 +195,7 @@ def test_the_end_is_told_once_it_is_known(
 ) -> None:
     """An end that another report may still correct is told by the sweep, if none comes."""
     changes = changed(READY, at_s)
-    report = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "placement": 2}
-    parts = [vars(WHOLE if fields.get("code") != 329 else replace(WHOLE, ends=START + 300, sent_s=300.0))]
-    said = Report.model_validate({**report, "as_run": parts, **fields})
+    said = report(300.0 if fields.get("code") == 329 else 600.0, **fields)
     before = {"c-1": [replace(WHOLE, ends=START + 1)]} if moved or said.cmd == "prepared" else {}
     decide = reports.ReportFacts(Choice({}, {}), {}, before, moved)
     reports.take(changes, said, decide)
@@ -204,16 +212,14 @@ def test_the_end_is_told_once_it_is_known(
 def test_end_of_class_cancelled_on_air_waits_for_what_its_streamers_sent(moved: dict[str, list[EventView]]) -> None:
     """The cancel is answered at once."""
     changes = changed(replace(READY, state=BookingState.CANCELLED, promised_at=1.0))
-    said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "fail", "code": 411, "placement": 2}
     decide = reports.ReportFacts(Choice({}, {}), {("c-1", "s1"): 1}, {}, moved)
-    reports.take(changes, Report.model_validate(said), decide)
+    reports.take(changes, report(result="fail", code=411), decide)
     assert [one.target for one in changes.sends] == ["cancel_result"]
     assert stated(changes) == []
     if moved:
-        again = {**said, "as_run": [vars(replace(WHOLE, ends=START + 60))]}
-        reports.take(changes, Report.model_validate(again), decide)
+        reports.take(changes, report(60.0, result="fail", code=411), decide)
         assert stated(changes) == [], "the other one's part is still to come"
-    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [replace(WHOLE, ends=START + 60, sent_s=60.0)]})
+    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [sent(60.0)]})
     (end,) = stated(changes)
     assert (end["outcome"], end["message"], end["sent_s"]) == ("cancelled", "cancelled", 60)
 
@@ -225,9 +231,7 @@ def test_end_of_class_whose_cancel_nobody_confirmed_waits_for_what_was_sent() ->
     reports.close_cancels(changes, [row], {})
     assert [one.target for one in changes.sends] == ["cancel_result"]
     assert stated(changes) == []
-    said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "code": 329, "placement": 2}
-    said |= {"as_run": [vars(replace(WHOLE, ends=START + 60, sent_s=60.0))]}
-    reports.take(changes, Report.model_validate(said), reports.NO_FACTS)
+    reports.take(changes, report(60.0, code=329), reports.NO_FACTS)
     (end,) = stated(changes)
     assert (end["outcome"], end["code"], end["sent_s"]) == ("cancelled", 410, 60)
     assert "did not confirm it" in end["message"]
@@ -237,14 +241,13 @@ def test_two_streamers_that_tell_their_parts_in_one_batch_are_counted_together()
     changes = changed(READY, START + 600)
     decide = reports.ReportFacts(Choice({}, {}), {}, {}, MOVED)
     for streamer, placement, begins, ends in (("s1", 2, 400, 600), ("s0", 1, 0, 300)):
-        said = {"cmd": "ended", "class_id": "c-1", "streamer": streamer, "result": "success", "code": 329}
-        said |= {"placement": placement, "as_run": [vars(replace(WHOLE, begins=START + begins, ends=START + ends))]}
-        reports.take(changes, Report.model_validate(said), decide)
+        part = vars(replace(WHOLE, begins=START + begins, ends=START + ends))
+        reports.take(changes, report(code=329, streamer=streamer, placement=placement, as_run=[part]), decide)
     assert (changes.orders["c-1"].message or "").startswith("1 min 40 s of 10 min were not sent")
 
 
 def test_what_was_sent_of_a_broken_class_is_no_class_that_was_not_aired() -> None:
     changes = changed(replace(READY, state=BookingState.BROKEN, code=323, message="s1 is lost"))
-    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [replace(WHOLE, ends=START + 60, sent_s=60.0)]})
+    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [sent(60.0)]})
     (end,) = stated(changes)
     assert (end["outcome"], end["code"], end["sent_s"]) == ("with_gaps", 323, 60)

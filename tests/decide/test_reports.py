@@ -10,12 +10,12 @@ from lectern.decide import reports as decide
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.views import DETAIL_TOLD, EventView
-from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.messages import Cancel, Release, Report
 from lectern.wire.outgoing import Alarm, CancelResult, OrderResult
+from tests.strategies import transcoders
 
-SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
+SETTINGS = transcoders()
 PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567, "s1")
 READY = Order("c-1", BookingState.READY, "{}", 6666, None, 1_000, 1_600, streamer="s1", placement=1, promised_at=900)
 

@@ -242,10 +242,14 @@ def test_a_class_is_not_changed_in_the_last_seconds_before_its_end(changes: Chan
     assert (answers(changes), changes.orders["c-1"], told(changes, Prepare)) == ([("c-1", 410)], before, [])
 
 
-def test_a_change_that_is_prepared_in_the_last_seconds_is_refused_and_released(changes: Changes) -> None:
+@pytest.mark.parametrize("is_over", [False, True], ids=["in the last seconds", "over"])
+def test_a_change_that_is_prepared_too_late_is_refused_and_released(changes: Changes, is_over: bool) -> None:
     before = ready(changes, start_time=strategies.NOW - 99, end_time=strategies.NOW + 60)
     change(changes, **OTHER)
-    changes.now += 56
+    if is_over:
+        before = changes.move(before, BookingState.AIRED)
+    else:
+        changes.now += 56
     prepared(changes, FIRST)
     assert (answers(changes), changes.orders["c-1"], told(changes, Amend)) == ([("c-1", 410)], before, [])
     assert [one.class_id for one in told(changes, Release)] == [FIRST]
@@ -306,19 +310,6 @@ def test_a_change_is_prepared_anew_if_its_streamer_has_the_class_without_it(chan
     assert answers(changes) == [("c-1", 0)]
 
 
-def test_a_report_of_a_class_that_was_moved_since_does_not_put_its_change_in_force(changes: Changes) -> None:
-    """The streamer that has it now has it as it was: it prepares the change, too."""
-    before = ready(changes)
-    change(changes, **OTHER)
-    prepared(changes, FIRST)
-    reassign(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
-    applied(changes, FIRST, of_placement=before.placement)
-    moved = changes.orders["c-1"]
-    assert (answers(changes), moved.stem, changes.orders[FIRST].streamer) == ([], before.stem, moved.streamer)
-    in_force(changes, FIRST)
-    assert (answers(changes), changes.orders["c-1"].stem) == ([("c-1", 0)], "7777_720P")
-
-
 def test_a_change_of_which_nothing_was_confirmed_is_told_again_the_newest_alone(changes: Changes) -> None:
     ready(changes)
     for end in (9000, 9500):
@@ -361,25 +352,21 @@ def test_the_alarm_of_a_failed_transcoding_does_not_call_a_class_refused_that_go
     assert (alarm.model_extra or {}).get("classes", []) == list(others)
 
 
-def test_the_alarm_of_a_change_that_waits_too_long_names_the_class_that_people_know(changes: Changes) -> None:
+def test_the_alarm_of_a_change_names_the_class_that_people_know(changes: Changes) -> None:
     """They type the id after `lectern explain`; that of the revision is ours alone."""
     ready(changes)
     change(changes, **TO_MAKE)
     reports.warn(changes, [changes.orders[FIRST]])
-    (alarm,) = told(changes, Alarm)
-    assert (alarm.class_id, alarm.message) == ("c-1", "c-1: its change has waited for 7777_720P for more than 24 h")
     assert list(changes.rows) == [(orders, FIRST)]
-
-
-def test_the_alarm_of_a_change_that_no_streamer_can_take_names_the_class_that_people_know(changes: Changes) -> None:
-    ready(changes)
-    change(changes, **OTHER)
-    nobody = Choice({}, {})
-    reassign(changes, [changes.orders["c-1"], changes.orders[FIRST]], nobody, "s1 is lost", refused=False)
-    alarms = told(changes, Alarm)
-    assert [one.class_id for one in alarms] == ["c-1", "c-1"]
-    assert alarms[1].message == "c-1: its change is refused: s1 is lost"
-    assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
+    its = Changes(BOTH, strategies.NOW)
+    ready(its)
+    change(its, **OTHER)
+    reassign(its, [its.orders["c-1"], its.orders[FIRST]], Choice({}, {}), "s1 is lost", refused=False)
+    waits, lost, refused = (*told(changes, Alarm), *told(its, Alarm))
+    assert (waits.class_id, lost.class_id, refused.class_id) == ("c-1", "c-1", "c-1")
+    assert waits.message == "c-1: its change has waited for 7777_720P for more than 24 h"
+    assert refused.message == "c-1: its change is refused: s1 is lost"
+    assert answers(its) == [("c-1", errors.NO_STREAMER.number)]
 
 
 def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Changes) -> None:
@@ -475,26 +462,23 @@ def test_a_cancel_of_the_class_cancels_its_change(changes: Changes) -> None:
     assert {one.class_id for one in told(changes, Release)} == {"c-1", FIRST}
 
 
-def test_a_change_follows_its_class_to_another_streamer(changes: Changes) -> None:
+@pytest.mark.parametrize("is_prepared", [False, True], ids=["before it is prepared", "after it"])
+def test_a_change_follows_its_class_to_another_streamer(changes: Changes, is_prepared: bool) -> None:
+    """What the one before still says of it puts nothing in force: the new one has the class as it was."""
     before = ready(changes)
     change(changes, **OTHER)
+    if is_prepared:
+        prepared(changes, FIRST)
     reassign(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
-    prepared(changes, FIRST)
-    moved = changes.orders["c-1"]
-    assert moved.streamer != before.streamer
-    assert (changes.orders[FIRST].streamer, changes.orders[FIRST].state) == (moved.streamer, BookingState.PLACED)
-    assert answers(changes) == []
+    if is_prepared:
+        applied(changes, FIRST, of_placement=before.placement)
+    else:
+        prepared(changes, FIRST)
+    moved, revision = changes.orders["c-1"], changes.orders[FIRST]
+    assert (moved.stem, moved.streamer != before.streamer) == (before.stem, True)
+    assert (revision.streamer, revision.state, answers(changes)) == (moved.streamer, BookingState.PLACED, [])
     in_force(changes, FIRST)
     assert (answers(changes), changes.orders["c-1"].stem) == ([("c-1", 0)], "7777_720P")
-
-
-def test_a_change_whose_class_is_over_is_refused(changes: Changes) -> None:
-    order = ready(changes)
-    change(changes, **OTHER)
-    changes.move(order, BookingState.AIRED)
-    prepared(changes, FIRST)
-    assert answers(changes) == [("c-1", errors.ENDED.number)]
-    assert [one.class_id for one in told(changes, Release)] == [FIRST]
 
 
 def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Changes) -> None:

@@ -1,6 +1,5 @@
 """What is said of a class that several messages are about: each asks for one answer, and each answer is so."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +89,13 @@ def test_a_second_airing_that_the_change_before_takes_away_is_not_said_to_be_cha
 def test_a_cancel_after_one_in_the_ui_is_not_answered_that_nothing_was_sent(sent_s: float) -> None:
     """How much was sent is not known yet, so that the event `ended` is put off, too."""
     changes = told_of.changed(READY, 30)
-    its = {"class_id": "c-1", "streamer": "s1", "result": "fail", "code": 411, "placement": 2}
-    reports.take(
-        changes, Report.model_validate({**its, "cmd": "ended", "message": "cancelled in the UI"}), reports.NO_FACTS
-    )
+    said = told_of.report(result="fail", code=411, message="cancelled in the UI")
+    reports.take(changes, said, reports.NO_FACTS)
     assert told_of.stated(changes) == []
-    later = Changes(told_of.SETTINGS, START + 31, orders=changes.orders)
+    later = Changes(changes.settings, START + 31, orders=changes.orders)
     cancel(later, Cancel(class_id="c-1"))
     assert cancel_results(later) == []
     later.rows.clear()
-    parts = [vars(replace(told_of.WHOLE, ends=START + sent_s, sent_s=sent_s))] if sent_s else None
-    said = Report.model_validate({**its, "cmd": "ended", "as_run": parts})
+    said = told_of.report(sent_s or None, result="fail", code=411)
     reports.take(later, said, reports.ReportFacts(Choice({}, {}), {("c-1", "s1"): 1}))
-    assert [one.message.sent_s for one in later.sends if isinstance(one.message, CancelResult)] == [sent_s]
+    assert [one.sent_s for one in revised.told(later, CancelResult)] == [sent_s]

@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "lib"))
 from lectern.playout import __main__ as program
 from lectern.playout import demuxer, kernel, net, publisher, session, source, supervisor, worker_process
 
+PROGRAM = Path(__file__)
 POINTS = (
     "batch: begun",
     "journal: before the body",
@@ -106,7 +107,7 @@ receive, note, session_receive = net.receive, session.Session.note, session.Sess
 
 if __name__ == "__main__":
     changed: list[tuple[object, str, object]] = [
-        (worker_process, "PROGRAM", Path(__file__)),
+        (worker_process, "PROGRAM", PROGRAM),
         # A machine that is busy with other tests may take seconds to start a worker. Here packets count, not the time.
         *((one, "BEHIND_MS", 60_000) for one in (source, publisher)),
         *((one, "STALL_S", 60.0) for one in (source, demuxer)),

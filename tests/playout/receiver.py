@@ -6,14 +6,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from lectern.playout.rtmp import amf0
+from tests.waiting import wait_until
 
 HOST = "127.0.0.1"
 ESTABLISHED = "01"
@@ -33,7 +33,6 @@ class Session:
     """One connection, as far as it came."""
 
     connection: socket.socket
-    began_at: float = field(default_factory=time.monotonic)
     connect: dict[str, Any] = field(default_factory=dict)
     published: str | None = None
     commands: list[str] = field(default_factory=list)
@@ -57,15 +56,6 @@ class Session:
     def packets(self) -> list[tuple[int, int, bytes]]:
         """Kind, time and body of each sound and picture."""
         return [(one.kind, one.timestamp, one.body) for one in self.media if one.kind in (8, 9)]
-
-    def save(self, path: Path) -> None:
-        parts = [b"FLV\x01\x05" + struct.pack(">II", 9, 0)]
-        for _, kind, timestamp, body in self.media:
-            data = body.removeprefix(b"\x02\x00\x0d@setDataFrame") if kind == 18 else body
-            time_bytes = (timestamp & 0xFFFFFF).to_bytes(3, "big") + bytes([timestamp >> 24])
-            tag = bytes([kind]) + len(data).to_bytes(3, "big") + time_bytes + bytes(3) + data
-            parts += [tag, struct.pack(">I", len(tag))]
-        path.write_bytes(b"".join(parts))
 
 
 def sounds(session: Session) -> list[Arrived]:
@@ -111,12 +101,18 @@ class Receiver:
         """How fast it reads; None: as fast as it can."""
         self._over = False
 
-    def url(self, name: str, scheme: str = "rtmp") -> str:
-        return f"{scheme}://{HOST}:{self.port}/live/{name}"
+    def url(self, name: str) -> str:
+        return f"rtmp://{HOST}:{self.port}/live/{name}"
 
     def of(self, name: str) -> list[Session]:
         """The sessions that published the stream *name*."""
         return [one for one in self.sessions if one.stream == name]
+
+    def session(self, name: str, number: int = 1, has: Callable[[Session], Any] = Session.packets) -> Session:
+        """The session of that *number* of the stream *name*, once it *has* something."""
+        at = slice(number - 1, number)
+        (found,) = wait_until(lambda: [*filter(has, self.of(name)[at])], description=f"session {number} of {name}")
+        return found
 
     def small_buffer(self, size: int) -> None:
         """Connections from now on take little before they push back."""
@@ -126,9 +122,7 @@ class Receiver:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)

@@ -4,12 +4,12 @@ import os
 import shutil
 import socket
 import subprocess
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import av
 
@@ -93,38 +93,27 @@ class Packet(NamedTuple):
     kind: str
     pts: int | None
     dts: int | None
-    duration: int | None
-    size: int
-    is_keyframe: bool
-    is_whole: bool
-    data_crc32: int
+    rest: tuple[int | None, int, bool, bool, int]
+    """Duration, size, whether it is a keyframe, whether it is faulty, and the CRC of its data."""
 
 
 def packets(path: Path) -> list[Packet]:
     """Every sound and picture of a recording, in its order; a server's own data is passed over."""
-    with av.open(path) as media:
-        return [
-            Packet(
-                one.stream.type,
-                one.pts,
-                one.dts,
-                one.duration,
-                one.size,
-                one.is_keyframe,
-                not (one.is_corrupt or one.is_discard),
-                zlib.crc32(bytes(one)),
-            )
-            for one in media.demux(*media.streams.video, *media.streams.audio)
-            if one.size  # the last one of each stream is empty
-        ]
-
-
-def timed(path: Path, kind: str) -> list[tuple[int, int, Packet]]:
-    """Of each packet of a kind its two times in milliseconds, and the packet without them."""
     found = []
+    with av.open(path) as media:
+        for one in media.demux(*media.streams.video, *media.streams.audio):
+            rest = one.duration, one.size, one.is_keyframe, one.is_corrupt or one.is_discard, crc32(bytes(one))
+            if one.size:  # the last one of each stream is empty
+                found.append(Packet(one.stream.type, one.pts, one.dts, rest))
+    return found
+
+
+def timed(path: Path, kind: str) -> list[tuple[int, int, object]]:
+    """Of each packet of a kind its two times in milliseconds, and the packet without them."""
+    found: list[tuple[int, int, object]] = []
     for one in packets(path):
         if one.kind == kind:
             assert one.pts is not None
             assert one.dts is not None
-            found.append((one.pts, one.dts, one._replace(pts=None, dts=None)))
+            found.append((one.pts, one.dts, one.rest))
     return found

@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from lectern.playout import kernel, timetable, worker_process
 from lectern.playout.control_socket import write_timetable
 from tests import marks
+from tests.playout import flvs
+from tests.playout.receiver import Receiver
 from tests.waiting import wait_until
 
 
@@ -37,18 +39,13 @@ class Playout:
         self.events: list[dict[str, Any]] = []
         self.timetable: dict[str, dict[str, Any]] = {}
         self._connection: socket.socket | None = None
-        self._rest = b""
-        self._answers: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._connection is not None:
-            self._connection.close()
+    def __exit__(self, *_: object) -> None:
+        self._disconnect()
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         try:
@@ -64,9 +61,7 @@ class Playout:
         argv += ["--dir", str(self.folder), "--socket", str(self.socket)]
         argv += ["--ca-file", str(self._ca_file)] if self._ca_file else []
         self.process = subprocess.Popen(argv, env=self._environment)
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._disconnect()
         wait_until(lambda: self.process.poll() is not None or self.is_there(), description="a playout that answers")
         if self._lease_s:
             self.lease(self._lease_s)
@@ -100,6 +95,11 @@ class Playout:
         assert class_id not in answer["refused"], answer
         return answer
 
+    def put_on_air(self, class_id: str, file: Path, *urls: str, **more: Any) -> None:
+        """Air a class from now on, and wait until it is on air."""
+        self.air(class_id, file, *urls, starts_in_s=0.2, **more)
+        wait_until(lambda: self.told("on_air", class_id), description=f"{class_id} is on air")
+
     def cancel(self, class_id: str) -> None:
         del self.timetable[class_id]
         self.hand_over()
@@ -121,46 +121,41 @@ class Playout:
 
     def ask(self, do: str, **fields: Any) -> dict[str, Any]:
         """The answer; connects anew where the connection has ended."""
-        if self._connection is None:
-            self._connection = socket.socket(socket.AF_UNIX)
-            self._connection.settimeout(10)
-            self._rest = b""
-            try:
-                self._connection.connect(str(self.socket))
-                self._send(do="hello", events=True)
-            except OSError:
-                self._connection.close()
-                self._connection = None
-                raise
         try:
-            return self._send(do=do, **fields)
+            if self._connection is None:
+                self._connection = socket.socket(socket.AF_UNIX)
+                self._connection.settimeout(10)
+                self._connection.connect(str(self.socket))
+                self._lines = self._connection.makefile("rb")
+                self._send(self._connection, do="hello", events=True)
+            return self._send(self._connection, do=do, **fields)
         except OSError:
-            self._connection.close()
-            self._connection = None
+            self._disconnect()
             raise
 
     def again(self, do: str, **fields: Any) -> dict[str, Any]:
-        end = time.monotonic() + 20
-        while True:
+        """The answer, as soon as somebody gives one."""
+
+        def answer() -> dict[str, Any] | None:
             with suppress(OSError):
                 return self.ask(do, **fields)
-            assert time.monotonic() < end, f"nobody answers {do}"
-            time.sleep(0.02)
+            return None
 
-    def _send(self, **fields: Any) -> dict[str, Any]:
-        assert self._connection is not None
-        self._connection.sendall(json.dumps(fields).encode() + b"\n")
-        while True:
-            while b"\n" not in self._rest:
-                data = self._connection.recv(1 << 20)
-                if not data:
-                    raise OSError("the connection ended")
-                self._rest += data
-            line, _, self._rest = self._rest.partition(b"\n")
+        return wait_until(answer, description=f"somebody answers {do}") or {}
+
+    def _send(self, connection: socket.socket, **fields: Any) -> dict[str, Any]:
+        connection.sendall(json.dumps(fields).encode() + b"\n")
+        while (line := self._lines.readline()).endswith(b"\n"):
             found: dict[str, Any] = json.loads(line)
             if "event" not in found:
                 return found
             self.events.append(found)
+        raise OSError("the connection ended")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def told(self, event: str, class_id: str | None = None) -> list[dict[str, Any]]:
         """The events of a kind that have come."""
@@ -171,3 +166,17 @@ class Playout:
     def worker(self) -> int:
         """The process id of the worker."""
         return int(self.again("hello")["pid"])
+
+    def kill_worker(self) -> dict[str, Any]:
+        """Kill the worker; what the next one says of how it took over."""
+        os.kill(self.worker(), signal.SIGKILL)
+        return dict(wait_until(lambda: self.again("status")["worker"]["taken_over"], description="another worker"))
+
+
+@contextmanager
+def loopback(
+    folder: Path, tags: Iterable[flvs.Tag] | None = None, **how: Any
+) -> Iterator[tuple[Playout, Receiver, Path]]:
+    """A playout, a receiver that it may push to, and the recording of *tags*, or else of a minute."""
+    with Receiver() as receiver, Playout(folder / "p", **how) as playout:
+        yield playout, receiver, flvs.write(folder / "whole.flv", tags or flvs.lesson(60))

@@ -1,6 +1,7 @@
 """A new session begins with a keyframe at the clock's position, whatever was sent before, however the clock is set."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from lectern.playout import demuxer, flv, source
-from lectern.playout.demuxer import Demuxer, Position
+from lectern.playout.as_run import AsRunRows
+from lectern.playout.demuxer import Demuxer, Position, fingerprint
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
 from lectern.playout.rtmp import amf0
+from lectern.playout.session import Mark
 from lectern.playout.source import Source
 from tests.playout import flvs
 from tests.waiting import wait_until
@@ -50,14 +53,21 @@ def sent(feed: Source, position_ms: float) -> list[Item]:
     return found
 
 
-def is_ready(feed: Source, position_ms: float) -> None:
-    """Look at *position_ms* until there is something to send."""
+def look_until(feed: Source, position_ms: float, condition: Callable[[], object], description: str) -> None:
+    """Look at *position_ms* until *condition* is true."""
 
-    def has_media() -> bool:
+    def looked() -> object:
         feed.look(time.monotonic(), position_ms)
-        return feed.has_media
+        return condition()
 
-    wait_until(has_media, description="the file")
+    wait_until(looked, description=description)
+
+
+def begin(feed: Source, position_ms: float = 0.0) -> None:
+    """Open the recording at *position_ms*, and begin a session once there is something to send."""
+    feed.open(position_ms)
+    look_until(feed, position_ms, lambda: feed.has_media, "the file")
+    feed.begin(position_ms)
 
 
 def pictures(items: list[Item]) -> list[Item]:
@@ -79,9 +89,7 @@ def test_a_session_that_is_made_anew_in_the_first_second_begins_with_the_first_k
 def test_the_slate_begins_anew_in_a_new_session(tmp_path: Path) -> None:
     slate = flvs.write(tmp_path / "slate.flv", flvs.lesson(10, keyframe_ms=10_000))
     with feeding(tmp_path / "missing.flv", slate=slate) as (feed, _):
-        feed.open(5000.0)
-        is_ready(feed, 5000.0)
-        feed.begin(5000.0)
+        begin(feed, 5000.0)
         assert pictures(sent(feed, 6000.0))
         feed.begin(7000.0)
         first = pictures(sent(feed, 7100.0))[0]
@@ -97,7 +105,7 @@ def test_a_session_after_a_clock_that_was_set_back_is_sent_the_recording_at_the_
         assert sent(feed, 50_000.0)
         for position_ms in (20_000.0, 200.0):
             feed.begin(position_ms)
-            is_ready(feed, position_ms)
+            look_until(feed, position_ms, lambda: feed.has_media, "the file")
             found = pictures(sent(feed, position_ms + 2000))
             assert found
             assert found[0].at_ms - position_ms <= 1000
@@ -133,16 +141,16 @@ def test_a_recording_with_an_index_in_its_metadata_is_aired_from_its_first_pictu
         flvs.FILE_HEAD + flvs.tag(18, 0, script) + b"".join(flvs.tag(*one) for one in flvs.lesson(9, first_ms=60_000))
     )
     with feeding(path) as (feed, _):
-        feed.open(0.0)
-        is_ready(feed, 0.0)
-        feed.begin(0.0)
+        begin(feed)
         found = sent(feed, 100.0)
         assert [one.at_ms for one in pictures(found)] == [0, 40, 80]
         assert found[0].kind == flv.SCRIPT
         assert b"width" in found[0].body
 
 
-@pytest.mark.parametrize(("first_ms", "header_ms"), [(60_000, 0), (0, 60_000), (60_000, 2**31 + 60_000)])
+@pytest.mark.parametrize(
+    ("first_ms", "header_ms"), [(60_000, 0), (0, 60_000), (60_000, 2**31 + 60_000), (0xFFFFFF - 1500, 0)]
+)
 @pytest.mark.parametrize("position_ms", [0, 2000])
 def test_the_time_of_a_header_moves_no_picture(tmp_path: Path, first_ms: int, header_ms: int, position_ms: int) -> None:
     """Programs that keep the times of a live stream write the headers at 0, whatever the first picture's time is."""
@@ -152,9 +160,7 @@ def test_the_time_of_a_header_moves_no_picture(tmp_path: Path, first_ms: int, he
     headers = [(kind, header_ms, body) for kind, _, body in tags[:2]]
     path = flvs.write(tmp_path / "a.flv", [*headers, *tags[2:middle], (9, header_ms, new), *tags[middle:]])
     with feeding(path) as (feed, _):
-        feed.open(position_ms)
-        is_ready(feed, position_ms)
-        feed.begin(position_ms)
+        begin(feed, position_ms)
         found = sent(feed, position_ms + 2100.0)
         times = [one.at_ms for one in found]
         assert [one.at_ms for one in pictures(found)] == list(range(position_ms, position_ms + 2100, 40))
@@ -189,18 +195,16 @@ def test_the_slate_fills_a_hole_in_a_recording_and_the_recording_comes_back_at_i
     tags = [(kind, at if at < 3000 else at + 30_000, body) for kind, at, body in flvs.lesson(9)]
     path, slate = flvs.write(tmp_path / "a.flv", tags), flvs.write(tmp_path / "slate.flv", flvs.lesson(2))
     with feeding(path, slate=slate) as (feed, told):
-        feed.open(0.0)
-        is_ready(feed, 0.0)
-        feed.begin(0.0)
+        begin(feed)
         last = pictures(sent(feed, 3000.0))[-1]
         assert last.at_ms == 2960
-        wait_until(lambda: _looked(feed, 4000.0) and feed.muxer.source == SLATE, description="the slate")
+        look_until(feed, 4000.0, lambda: feed.muxer.source == SLATE, "the slate")
         assert told == ["slate: the recording has a hole of 30 s"]
         assert not feed.wants_file
         assert pictures(sent(feed, 5000.0))
-        wait_until(lambda: _looked(feed, 30_000.0) and feed.muxer.before_ms == 33_000, description="the way back")
+        look_until(feed, 30_000.0, lambda: feed.muxer.before_ms == 33_000, "the way back")
         assert feed.muxer.source == SLATE
-        wait_until(lambda: _looked(feed, 33_100.0) and feed.muxer.source == RECORDING, description="the recording")
+        look_until(feed, 33_100.0, lambda: feed.muxer.source == RECORDING, "the recording")
         back = pictures(sent(feed, 33_100.0))[0]
         assert (back.at_ms, flv.is_keyframe(back.kind, back.body)) == (33_000, True)
         assert told[1:] == ["back: the recording is there; before, it has a hole of 30 s"]
@@ -211,12 +215,10 @@ def test_a_recording_is_sent_until_the_next_keyframe_of_the_one_that_replaces_it
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(20))
     other = flvs.write(tmp_path / "b.flv", flvs.lesson(20, keyframe_ms=5000, first_number=1000))
     with feeding(path) as (feed, told):
-        feed.open(0.0)
-        is_ready(feed, 0.0)
-        feed.begin(0.0)
+        begin(feed)
         found = sent(feed, 6000.0)
         feed.replace(flvs.aired_from(other), 6000.0)
-        wait_until(lambda: _looked(feed, 6000.0) and feed.muxer.before_ms == 10_000, description="the other one")
+        look_until(feed, 6000.0, lambda: feed.muxer.before_ms == 10_000, "the other one")
         found += sent(feed, 9990.0)
         feed.look(time.monotonic(), 10_000.0)
         found += sent(feed, 11_000.0)
@@ -231,9 +233,7 @@ def test_of_very_many_tags_a_turn_takes_a_few_whether_they_are_sent_or_passed_ov
     many = [(9, 1000 + at // 100, b"\x17\x01\0\0\0") for at in range(20_000)]
     path = flvs.write(tmp_path / "a.flv", [*flvs.lesson(1), *many, *flvs.lesson(1, first_ms=1200)])
     with feeding(path) as (feed, _):
-        feed.open(0.0)
-        is_ready(feed, 0.0)
-        feed.begin(0.0)
+        begin(feed)
         for skipped_ms in (0, 1100):
             feed.muxer.skip_to(skipped_ms)
             begun = feed.muxer.place()[2]
@@ -242,11 +242,6 @@ def test_of_very_many_tags_a_turn_takes_a_few_whether_they_are_sent_or_passed_ov
                 feed.muxer.advance(item)
             assert 0 < feed.muxer.place()[2] - begun < TAGS * 4000
             assert feed.muxer.tags_left <= 0
-
-
-def _looked(feed: Source, position_ms: float) -> bool:
-    feed.look(time.monotonic(), position_ms)
-    return True
 
 
 class _Held(Executor):
@@ -280,3 +275,66 @@ def test_a_file_that_is_closed_while_it_is_read_is_closed_after_the_read(tmp_pat
     assert [one for one in opened if one.is_symlink()] == opened, "its read is under way"
     read()
     assert not any(one.is_symlink() and one.readlink() == path for one in opened)
+
+
+# What a worker goes on with that takes over a session.
+
+
+def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tmp_path: Path) -> None:
+    """Its demuxer is read from the keyframe before the position: sent at once, pictures would come twice."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
+    mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 8400, 8400, 0, 0.0)
+    with feeding(path) as (feed, _):
+        feed.resume(mark, {"file": 77, "headers": {"9": 13}}, 8400.0)
+        demuxer = feed.muxer.demuxer
+        assert demuxer is not None
+        wait_until(lambda: demuxer.peek() is not None, description="the file")  # as whoever looks how late it is
+        assert (feed.muxer.peek(8440.0), feed.muxer.behind_ms(8440.0)) == (None, 0.0)
+        feed.look(time.monotonic(), 8440.0)
+        item = feed.muxer.peek(8440.0)
+        assert item is not None
+        assert item.at_ms == 8440
+
+
+def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_long_before() -> None:
+    """Else seconds that were sent are missing from the as-run if the next worker begins another row."""
+    first = AsRunRows([], 0)
+    first.begin()
+    row = {"url": 0, "session": 1, "source": "recording", "from": 100.0, "to": 100.0, "position_s": 2.0, "bytes": 50}
+    first.note(row, 2.0, 950)
+    rows = [{**row, "to": 101.0, "open": False}]  # as it was written down last
+    then = AsRunRows(rows, 0)
+    then.resume(first.save(), "recording", 8.5, 2950, 106.5)
+    then.go_on()
+    then.close()
+    (found,) = rows
+    assert (found["to"], found["sent_s"], found["bytes"]) == (106.5, 6.5, 2050)
+    then.resume(then.save(), "recording", 9.0, 3000, 107.0)
+    assert found["to"] == 106.5, "a row that is closed ended there"
+
+
+def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_knew() -> None:
+    """A ping may be answered, and so a batch be written down, while the disk is still asked for the recording."""
+    mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 400, 400, 0, 0.0)
+    saved = {"file": 77, "headers": {9: 13}}
+    with ThreadPoolExecutor(1) as pool:
+        is_open = threading.Event()
+        pool.submit(is_open.wait)
+        feed = Source(flvs.aired_from(Path("/a.flv")), pool, lambda _event, _why: None)
+        feed.resume(mark, saved, 400.0)
+        found = feed.muxer.place(), feed.muxer.save()
+        is_open.set()
+    assert found == ((RECORDING, 77, 1000, 0, 0, False, 400, 400), saved)
+
+
+def test_headers_that_a_worker_does_not_know_are_not_passed_on_as_known(tmp_path: Path) -> None:
+    """Else the next worker begins a new session without them if this one is cut, and nobody can decode it."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(4))
+    state = path.stat()
+    file = fingerprint((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    mark = Mark(0, 0, RECORDING, file, 13, 0, 0, False, 0, 400, 0, 0.0)
+    with feeding(path) as (feed, _):
+        feed.resume(mark, {"file": file + 1, "headers": {}}, 400.0)
+        wait_until(lambda: feed.has_media, description="the file")
+        assert feed.muxer.place()[1] == file
+        assert feed.muxer.save()["file"] != file

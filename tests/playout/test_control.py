@@ -6,13 +6,11 @@ import os
 import re
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,12 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from lectern import metrics
 from lectern.playout import as_run, control_socket, timetable
 from lectern.playout.as_run import AiredClass
-from lectern.playout.kernel import Now
-from lectern.playout.schedule import Schedule
 from lectern.playout.timetable import BadRequest, lesson
-from tests.playout import flvs
 from tests.playout.receiver import Receiver
-from tests.playout.stage import Playout
+from tests.playout.stage import Playout, loopback
 from tests.waiting import async_wait_until, cancelled, wait_until
 
 pytestmark = pytest.mark.live
@@ -42,34 +37,34 @@ LESSON: dict[str, Any] = {
 }
 
 
-def test_the_socket_is_its_owners_only(tmp_path: Path) -> None:
-    with Playout(tmp_path / "p") as playout:
-        assert stat.S_IMODE(playout.socket.stat().st_mode) == 0o600
-        assert stat.S_IMODE((tmp_path / "p").stat().st_mode) == 0o700
+def test_a_line_that_cannot_be_read_is_answered_and_harms_nothing(tmp_path: Path) -> None:
+    with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
+        other.settimeout(10)
+        other.connect(str(playout.socket))
+        for line in (b"\n", b"no json\n", b"[]\n", b'{"do": "dance"}\n', b'{"do": []}\n', b"[" * 9000 + b"\n"):
+            other.sendall(line)
+            answer = json.loads(other.recv(65_536))
+            assert not answer["ok"], line
+            assert answer["why"], line
+            other.sendall(b'{"do": "hello", "id": 7}\n')
+            answer = json.loads(other.recv(65_536))
+            assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 2), line
 
 
 @pytest.mark.parametrize(
-    "line", [b"\n", b"no json\n", b"[]\n", b'{"do": "dance"}\n', b'{"do": []}\n', b"[" * 9000 + b"\n"]
+    ("sent", "words"),
+    [
+        (b"x" * 6_000_000, r"Broken pipe|reset"),
+        (200 * (b'{"do": "status", "id": "' + b"x" * 60_000 + b'"}\n'), r"Broken pipe|reset|timed out"),
+    ],
+    ids=["a line without end", "it reads no answers"],
 )
-def test_a_line_that_cannot_be_read_is_answered_and_harms_nothing(tmp_path: Path, line: bytes) -> None:
+def test_who_sends_without_end_is_cut_off_and_nobody_else(tmp_path: Path, sent: bytes, words: str) -> None:
     with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
         other.connect(str(playout.socket))
-        other.sendall(line)
-        answer = json.loads(other.recv(65_536))
-        assert not answer["ok"]
-        assert answer["why"]
-        other.sendall(b'{"do": "hello", "id": 7}\n')
-        answer = json.loads(other.recv(65_536))
-        assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 2)
-
-
-def test_a_line_without_end_ends_that_connection_only(tmp_path: Path) -> None:
-    with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
-        other.settimeout(10)
-        other.connect(str(playout.socket))
-        with pytest.raises(OSError, match=r"Broken pipe|reset"):
-            other.sendall(b"x" * 6_000_000)
+        with pytest.raises(OSError, match=words):
+            other.sendall(sent)
         assert playout.hello()["ok"]
 
 
@@ -134,57 +129,37 @@ def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: 
             as_run.read_aired(path)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "{}", "[]", '{"version": "v", "count": 2}\n{}', "[" * 100_000],
-    ids=["empty", "half", "no version", "a list", "too few classes", "deep"],
-)
-def test_a_timetable_that_cannot_be_read_changes_nothing(tmp_path: Path, text: str) -> None:
+def test_a_timetable_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    too_few = '{"version": "v", "count": 2}\n{}'
     with Playout(tmp_path / "p") as playout:
         playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=600)
         version = playout.hello()["timetable"]["version"]
-        (tmp_path / "p" / timetable.NAME).write_text(text)
-        answer = playout.ask("timetable", version="another")
-        assert (answer["ok"], "cannot be read" in answer["why"]) == (False, True)
-        assert playout.hello()["timetable"]["version"] == version
-        assert playout.status("c1")["state"] == "waiting"
+        for text in ("", "{", "{}", "[]", too_few, "[" * 100_000):
+            (tmp_path / "p" / timetable.NAME).write_text(text)
+            answer = playout.ask("timetable", version="another")
+            assert (answer["ok"], "cannot be read" in answer["why"]) == (False, True), text[:40]
+            assert playout.hello()["timetable"]["version"] == version, text[:40]
+            assert playout.status("c1")["state"] == "waiting"
 
 
-def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=4)
-        os.kill(playout.worker(), signal.SIGKILL)
-        playout.process.kill()
-        playout.process.wait()
-        playout.start()
-        wait_until(lambda: receiver.of("c1"), description="on air")
-
-
-@pytest.mark.parametrize("name", [timetable.NAME, as_run.AIRED])
-def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "p"
-    folder.mkdir()
+@pytest.mark.parametrize(
+    ("name", "is_in_the_way"), [(timetable.NAME, False), (as_run.AIRED, False), (timetable.NAME, True)]
+)
+def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(
+    tmp_path: Path, name: str, is_in_the_way: bool
+) -> None:
+    """Also where it cannot be, as on a disk that is read-only after an error; here a folder is in the way."""
+    folder, aside = tmp_path / "p", tmp_path / f"p/{name}.unreadable"
+    (aside / "full" if is_in_the_way else folder).mkdir(parents=True)
     (folder / name).write_text("{")
     with Playout(folder) as playout:
         assert playout.ask("status")["classes"] == []
-    assert (folder / f"{name}.unreadable").read_text() == "{"
-
-
-def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_from_nothing(tmp_path: Path) -> None:
-    """As on a disk that is mounted read-only after an error; here a folder is in the way."""
-    folder = tmp_path / "p"
-    (folder / f"{timetable.NAME}.unreadable/full").mkdir(parents=True)
-    (folder / timetable.NAME).write_text("{")
-    with Playout(folder) as playout:
-        assert playout.ask("status")["classes"] == []
-    assert (folder / timetable.NAME).read_text() == "{"
+    assert (folder / name if is_in_the_way else aside).read_text() == "{"
 
 
 def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> None:
     """The class goes on; only the next worker would not know what was sent."""
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+    with loopback(tmp_path) as (playout, receiver, path):
         (tmp_path / "p" / as_run.AIRED).mkdir()
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         wait_until(lambda: receiver.of("c1"), description="on air")
@@ -192,19 +167,8 @@ def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> N
         assert playout.hand_over()["why"].startswith("what was aired cannot be written: ")
 
 
-def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path) -> None:
-    with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as deaf:
-        deaf.settimeout(5)
-        deaf.connect(str(playout.socket))
-        question = b'{"do": "status", "id": "' + b"x" * 60_000 + b'"}\n'
-        with pytest.raises(OSError, match=r"Broken pipe|reset|timed out"):
-            deaf.sendall(question * 200)
-        assert playout.hello()["ok"]
-
-
 async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path: Path) -> None:
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+    with loopback(tmp_path) as (playout, receiver, path):
         async with await control_socket.Client.connect(playout.socket) as ours:
             hello = await ours.ask("hello", events=True)
             await asyncio.to_thread(playout.air, "c1", path, receiver.url("c1"), starts_in_s=0.0)
@@ -286,13 +250,7 @@ async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp
         await ours.ask("hello", events=True)
         for _ in range(2):
             assert len((await ours.ask("status"))["classes"]) == 5 * control_socket.MAX_WAITING_BYTES
-            assert [one["event"] async for one in _first(ours.events())] == ["connected"]
-
-
-async def _first(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    async for event in events:
-        yield event
-        return
+            assert (await anext(ours.events()))["event"] == "connected"
 
 
 @asynccontextmanager
@@ -323,8 +281,7 @@ def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Pa
 
 def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Path) -> None:
     """A name may lead elsewhere than it did when the class was taken: what is asked is what is checked."""
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Playout(tmp_path / "p") as playout, Receiver() as receiver:
+    with loopback(tmp_path) as (playout, receiver, path):
         playout.air("c1", path, receiver.url("c1"), networks=["public", "10.0.0.0/8"])
         wait_until(lambda: playout.told("broke_off"), description="it is not connected to")
         assert (
@@ -348,34 +305,6 @@ async def test_a_request_at_which_something_unforeseen_happens_is_answered() -> 
     with socket.socket(socket.AF_UNIX) as listener:
         answer = await control_socket.Control(listener, {"timetable": odd})._answer(b'{"do": "timetable", "id": 7}')
     assert answer == {"id": 7, "ok": False, "why": "a fault of the playout: AttributeError: odd"}
-
-
-def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_ticked() -> None:
-    ticked: list[str] = []
-
-    class Class:
-        """Stands for an airing."""
-
-        entry = SimpleNamespace(ended=None)
-
-        def __init__(self, class_id: str) -> None:
-            self.class_id = class_id
-
-        def is_early(self, _now: Now) -> bool:
-            return False
-
-        def tick(self, _now: Now) -> None:
-            ticked.append(self.class_id)
-            if self.class_id == "bad":
-                raise AttributeError("odd")
-
-        def rest(self, _now: Now) -> None:
-            ticked.append(f"{self.class_id} rests")
-
-    schedule = Schedule(cast("Any", None))
-    schedule.active = {name: cast("Any", Class(name)) for name in ("bad", "good")}
-    schedule.tick(Now.read())
-    assert ticked == ["bad", "bad rests", "good"]
 
 
 async def test_a_client_that_has_gone_is_written_to_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -406,10 +335,8 @@ def lectern(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_status_and_upgrade_speak_to_people_and_to_programs(tmp_path: Path) -> None:
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        wait_until(lambda: playout.told("on_air"), description="on air")
+    with loopback(tmp_path) as (playout, receiver, path):
+        playout.put_on_air("c1", path, receiver.url("c1"))
         place = ("--dir", str(playout.folder), "--socket", str(playout.socket))
         shown = lectern(*place, "status")
         assert shown.returncode == 0
@@ -475,12 +402,11 @@ def read(text: bytes) -> dict[str, float]:
 
 def test_metrics_tell_of_sessions_lateness_bytes_reconnects_and_the_lease(tmp_path: Path) -> None:
     """One class is on air, with one session; the other one's server is not there."""
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    with Receiver() as receiver, Playout(tmp_path / "p", lease_s=1000) as playout:
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+    with loopback(tmp_path, lease_s=1000) as (playout, receiver, path):
+        playout.put_on_air("c1", path, receiver.url("c1"))
         playout.air("c2", path, "rtmp://127.0.0.1:1/live/c2", starts_in_s=0.2)
-        wait_until(lambda: playout.told("on_air"), description="on air")
         wait_until(lambda: playout.told("broke_off"), description="a try that failed")
+        assert playout.told("broke_off")[0]["why"] == "Connection refused"
         found = read(metrics.playout_exposition(playout.ask("status")))
     assert found["lectern_playout_up"] == 1
     assert found["lectern_playout_sessions"] == found["lectern_playout_classes_on_air"] == 1

@@ -42,12 +42,12 @@ def holder(tmp_path: Path) -> Iterator[PlayoutSupervisor]:
     os.close(found.shared.file)
 
 
-def look_until_on_air(holder: PlayoutSupervisor) -> None:
-    def on_air() -> bool:
+def look_until_on_air(holder: PlayoutSupervisor) -> worker_process.Child:
+    def on_air() -> list[worker_process.Child]:
         holder.look()
-        return holder.worker is not None
+        return [holder.worker] if holder.worker is not None else []
 
-    wait_until(on_air, description="a worker on air")
+    return wait_until(on_air, description="a worker on air")[0]
 
 
 def test_a_worker_that_cannot_start_starts_later(holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +66,7 @@ def test_a_worker_that_cannot_start_starts_later(holder: PlayoutSupervisor, monk
 def test_an_upgrade_whose_worker_cannot_be_started_fails_and_the_old_worker_goes_on(
     holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    look_until_on_air(holder)
-    worker = holder.worker
-    assert worker is not None
+    worker = look_until_on_air(holder)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     monkeypatch.setattr(worker, "hear", lambda: [({"say": "upgrade"}, [])])
     holder._take(worker)
@@ -81,18 +79,15 @@ def test_a_release_that_cannot_be_loaded_leaves_nobody_without_a_worker_that_wai
     holder: PlayoutSupervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The link was led to it, and no upgrade asked for: what is on air must outlive the death of two workers."""
-    look_until_on_air(holder)
-    ran = holder._program.resolve()
+    worker, ran = look_until_on_air(holder), holder._program.resolve()
     broken = tmp_path / "__main__.py"
     broken.write_text("raise SystemExit('broken')")
     holder._program = broken
     for _ in range(2):
-        assert holder.worker is not None
-        holder.worker.kill()
+        worker.kill()
         holder._lost("died", "was ended by this test")
-        look_until_on_air(holder)
-    assert holder.worker is not None
-    assert holder.worker.program == ran
+        worker = look_until_on_air(holder)
+    assert worker.program == ran
     assert f"a worker that should wait is of {ran} again" in capfd.readouterr().err
 
 
@@ -100,15 +95,12 @@ def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
     holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A disk that hangs keeps the thread that reads from it; none of its code runs any more."""
-    look_until_on_air(holder)
-    worker = holder.worker
-    assert worker is not None
+    worker = look_until_on_air(holder)
     monkeypatch.setattr(worker_process, "KILL_S", 0.2)
     monkeypatch.setattr(worker.process, "kill", lambda: None)
     monkeypatch.setattr(holder, "_is_hung", lambda one, now: one is worker)
     holder.look()
-    look_until_on_air(holder)
-    assert holder.worker is not worker
+    assert look_until_on_air(holder) is not worker
     assert f"process {worker.process.pid} was killed and has not ended" in capfd.readouterr().err
     os.kill(worker.process.pid, signal.SIGKILL)
     worker.process.wait()

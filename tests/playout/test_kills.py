@@ -8,21 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lectern.playout.as_run import AsRunRows
-from lectern.playout.demuxer import fingerprint
-from lectern.playout.muxer import RECORDING
-from lectern.playout.session import Mark
-from lectern.playout.source import Source
 from tests.playout import dying, flvs
-from tests.playout.receiver import Receiver, senders
-from tests.playout.stage import Playout
+from tests.playout.receiver import senders
+from tests.playout.stage import loopback
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
@@ -36,14 +29,12 @@ def arm(file: Path, point: str) -> None:
 
 @pytest.mark.parametrize("points", [dying.POINTS[:6], dying.POINTS[6:]], ids=["journal", "send and receive"])
 def test_a_death_at_any_instruction_is_not_noticed(tmp_path: Path, points: tuple[str, ...]) -> None:
-    tags = flvs.lesson(60)  # it outlasts the deaths
-    path, die = flvs.write(tmp_path / "a.flv", tags), tmp_path / "die"
-    program = Path(dying.__file__)
-    with Receiver() as receiver, Playout(tmp_path / "p", program=program, DIE_AT=str(die)) as playout:
+    tags, die = flvs.lesson(60), tmp_path / "die"  # it outlasts the deaths
+    with loopback(tmp_path, tags, program=dying.PROGRAM, DIE_AT=str(die)) as (playout, receiver, path):
         receiver.ping_every_s = 0.1
         receiver.window = 2000
         playout.air("c1", path, receiver.url("c1"), starts_in_s=3)
-        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
+        receiver.session("c1")
         for point in points:
             worker = playout.worker()
             arm(die, point)
@@ -70,13 +61,11 @@ def test_a_death_at_any_instruction_is_not_noticed(tmp_path: Path, points: tuple
 @pytest.mark.parametrize("point", ["send: before", "send: after"])
 def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -> None:
     """Batches are half in the socket: the next worker sends the other half."""
-    tags = flvs.lesson(60, size=12_000)  # it outlasts the deaths
-    path, die = flvs.write(tmp_path / "a.flv", tags), tmp_path / "die"
-    program = Path(dying.__file__)
-    with Receiver() as receiver, Playout(tmp_path / "p", program=program, DIE_AT=str(die), DIE_FULL="1") as playout:
+    tags, die = flvs.lesson(60, size=12_000), tmp_path / "die"  # it outlasts the deaths
+    with loopback(tmp_path, tags, program=dying.PROGRAM, DIE_AT=str(die), DIE_FULL="1") as (playout, receiver, path):
         receiver.small_buffer(8192)
         playout.air("c1", path, receiver.url("c1"), starts_in_s=3)
-        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
+        receiver.session("c1")
         for _ in range(3):
             worker = playout.worker()
             receiver.frozen.set()
@@ -97,90 +86,25 @@ def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -
 
 def test_a_session_that_its_server_ended_while_no_worker_lived_is_replaced_and_harms_nobody(tmp_path: Path) -> None:
     """What was left of it is let go once: a descriptor that is closed twice may by then be another class's file."""
-    path, die = flvs.write(tmp_path / "a.flv", flvs.lesson(30, size=12_000)), tmp_path / "die"
-    program = Path(dying.__file__)
-    with Receiver() as receiver, Playout(tmp_path / "p", program=program, DIE_AT=str(die), DIE_FULL="1") as playout:
+    tags, die = flvs.lesson(30, size=12_000), tmp_path / "die"
+    with loopback(tmp_path, tags, program=dying.PROGRAM, DIE_AT=str(die), DIE_FULL="1") as (playout, receiver, path):
         receiver.small_buffer(8192)
         playout.air("c1", path, receiver.url("c1"), starts_in_s=3)
-        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
+        session = receiver.session("c1")
         receiver.frozen.set()
         time.sleep(0.5)
         playout.process.send_signal(signal.SIGSTOP)
         arm(die, "send: before")
         wait_until(lambda: not die.exists(), description="the death")
-        receiver.of("c1")[0].cut()
+        session.cut()
         wait_until(lambda: not senders(receiver.port), description="the kernel to know: its word may be lost at first")
         receiver.frozen.clear()
         playout.process.send_signal(signal.SIGCONT)
-        wait_until(lambda: len(receiver.of("c1")) == 2 and receiver.of("c1")[1].packets(), description="a new session")
+        receiver.session("c1", 2)
         taken_over = playout.again("status")["worker"]["taken_over"]
         assert (taken_over["sessions"], taken_over["kept"]) == (1, 0)
         assert playout.told("broke_off") == []
         assert playout.status("c1")["why"] is None
-
-
-def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tmp_path: Path) -> None:
-    """Its demuxer is read from the keyframe before the position: sent at once, pictures would come twice."""
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
-    mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 8400, 8400, 0, 0.0)
-    with ThreadPoolExecutor(1) as pool:
-        feed = Source(flvs.aired_from(path), pool, lambda _event, _why: None)
-        feed.resume(mark, {"file": 77, "headers": {"9": 13}}, 8400.0)
-        demuxer = feed.muxer.demuxer
-        assert demuxer is not None
-        wait_until(lambda: demuxer.peek() is not None, description="the file")  # as whoever looks how late it is
-        assert (feed.muxer.peek(8440.0), feed.muxer.behind_ms(8440.0)) == (None, 0.0)
-        feed.look(time.monotonic(), 8440.0)
-        item = feed.muxer.peek(8440.0)
-        assert item is not None
-        assert item.at_ms == 8440
-        feed.close()
-
-
-def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_long_before() -> None:
-    """Else seconds that were sent are missing from the as-run if the next worker begins another row."""
-    first = AsRunRows([], 0)
-    first.begin()
-    row = {"url": 0, "session": 1, "source": "recording", "from": 100.0, "to": 100.0, "position_s": 2.0, "bytes": 50}
-    first.note(row, 2.0, 950)
-    rows = [{**row, "to": 101.0, "open": False}]  # as it was written down last
-    then = AsRunRows(rows, 0)
-    then.resume(first.save(), "recording", 8.5, 2950, 106.5)
-    then.go_on()
-    then.close()
-    (found,) = rows
-    assert (found["to"], found["sent_s"], found["bytes"]) == (106.5, 6.5, 2050)
-    then.resume(then.save(), "recording", 9.0, 3000, 107.0)
-    assert found["to"] == 106.5, "a row that is closed ended there"
-
-
-def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_knew() -> None:
-    """A ping may be answered, and so a batch be written down, while the disk is still asked for the recording."""
-    mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 400, 400, 0, 0.0)
-    saved = {"file": 77, "headers": {9: 13}}
-    with ThreadPoolExecutor(1) as pool:
-        is_open = threading.Event()
-        pool.submit(is_open.wait)
-        feed = Source(flvs.aired_from(Path("/a.flv")), pool, lambda _event, _why: None)
-        feed.resume(mark, saved, 400.0)
-        found = feed.muxer.place(), feed.muxer.save()
-        is_open.set()
-    assert found == ((RECORDING, 77, 1000, 0, 0, False, 400, 400), saved)
-
-
-def test_headers_that_a_worker_does_not_know_are_not_passed_on_as_known(tmp_path: Path) -> None:
-    """Else the next worker begins a new session without them if this one is cut, and nobody can decode it."""
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(4))
-    state = path.stat()
-    file = fingerprint((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
-    mark = Mark(0, 0, RECORDING, file, 13, 0, 0, False, 0, 400, 0, 0.0)
-    with ThreadPoolExecutor(1) as pool:
-        feed = Source(flvs.aired_from(path), pool, lambda _event, _why: None)
-        feed.resume(mark, {"file": file + 1, "headers": {}}, 400.0)
-        wait_until(lambda: feed.has_media, description="the file")
-        assert feed.muxer.place()[1] == file
-        assert feed.muxer.save()["file"] != file
-        feed.close()
 
 
 LOSS = """

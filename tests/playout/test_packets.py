@@ -1,7 +1,5 @@
 """What arrives is what `ffmpeg -c copy` would send, packet by packet: times, sizes, flags and data."""
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -80,7 +78,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def push_all(names: tuple[str, ...], recordings: dict[str, Path], folder: Path, urls: Callable[[str], str]) -> None:
     """Send all at once, each by ffmpeg and by us; of the one with holes a part, by us."""
-    with Playout(folder / "p", program=Path(dying.__file__), ABSOLUTE="1") as playout:
+    with Playout(folder / "p", program=dying.PROGRAM, ABSOLUTE="1") as playout:
         theirs = [servers.push(recordings[name], urls(f"theirs-{name}")) for name in names if name not in PARTS]
         for name in names:
             since = {"start": time.time() + 1.5 - PARTS[name] / 1000} if name in PARTS else {"starts_in_s": 1.5}
@@ -158,9 +156,7 @@ def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_pa
         playout.air("c1", path, f"{url}/ours", starts_in_s=3)
         playout.air("c2", path, f"{url.removesuffix('live')}other/ours", starts_in_s=3)
         wait_until(lambda: playout.told("on_air", "c1"), description="on air")
-        os.kill(playout.worker(), signal.SIGKILL)
-        wait_until(lambda: playout.again("status")["worker"]["taken_over"], description="another worker")
-        assert playout.again("status")["worker"]["taken_over"]["kept"] == 1
+        assert playout.kill_worker()["kept"] == 1
         wait_until(lambda: playout.status("c1")["state"] == "ended", description="the end")
         assert playout.status("c1")["sessions"] == 1
         assert playout.status("c2")["why"]

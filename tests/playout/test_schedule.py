@@ -17,8 +17,7 @@ from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from tests.playout import flvs
-from tests.playout.receiver import Receiver
-from tests.playout.stage import Playout
+from tests.playout.stage import loopback
 from tests.waiting import wait_until
 
 HOUR_S = 3600.0
@@ -153,6 +152,23 @@ async def test_a_class_that_is_booked_anew_goes_on_though_its_worker_dies_before
     assert following.active_at(0) == {"again", "other"}
 
 
+def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_ticked(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticked: list[str] = []
+
+    def tick(one: schedule.ClassPlayer, _: Now) -> None:
+        ticked.append(one.class_id)
+        if one.class_id == "bad":
+            raise AttributeError("odd")
+
+    monkeypatch.setattr(schedule.ClassPlayer, "tick", tick)
+    monkeypatch.setattr(schedule.ClassPlayer, "rest", lambda one, _: ticked.append(f"{one.class_id} rests"))
+    worker.take(fields("bad", 0), fields("good", 0))
+    worker.active_at(0)
+    assert ticked == ["bad", "bad rests", "good"]
+
+
 def test_of_too_many_classes_the_first_are_aired(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timetable, "MAX_CLASSES", 3)
     worker.take(*(fields(f"c{number}", number) for number in range(5)))
@@ -162,8 +178,7 @@ def test_of_too_many_classes_the_first_are_aired(worker: Worker, monkeypatch: py
 @pytest.mark.live
 def test_thousands_of_classes_at_once_leave_the_class_on_air_alone(tmp_path: Path) -> None:
     """Neither their hand-over, nor the wait for them, nor a status, nor a new worker makes it stutter."""
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(120))
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+    with loopback(tmp_path, flvs.lesson(120)) as (playout, receiver, path):
         playout.air("on-air", path, receiver.url("on-air"), starts_in_s=3, length_s=100)
         wait_until(lambda: playout.told("on_air"), description="on air")
         now = time.time()

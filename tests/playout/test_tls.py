@@ -1,8 +1,6 @@
 """rtmps: a certificate is verified, always; a session ends with its worker, and is made anew."""
 
 import asyncio
-import datetime
-import ipaddress
 import os
 import signal
 import socket
@@ -11,13 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from lectern.playout import kernel, net, worker
 from lectern.playout.rtmp import target
+from tests.effects.certificates import issued
 from tests.playout import flvs
 from tests.playout.receiver import AHEAD_S, HOST, Receiver, sounds
 from tests.playout.stage import Playout
@@ -25,41 +20,28 @@ from tests.waiting import wait_until
 
 
 def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, Path]:
-    """A server's context with a certificate of its own for *host*, and the file to trust."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "live")])
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(x509.random_serial_number()).add_extension(
-        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False
-    )
-    day = datetime.timedelta(days=1)
-    signed = made.not_valid_before(now - day).not_valid_after(now + day).sign(key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    plain = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "ca.pem").write_bytes(signed.public_bytes(pem))
-    (folder / "server.pem").write_bytes(signed.public_bytes(pem) + plain)
+    """A server's context with a certificate for *host*, and the file to trust."""
+    authority, server = issued(folder, host)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem")
-    return context, folder / "ca.pem"
+    context.load_cert_chain(server)
+    return context, authority
 
 
 @pytest.mark.live
 def test_a_class_is_aired_over_tls_and_connects_anew_when_its_worker_dies(tmp_path: Path) -> None:
     tags = flvs.lesson(60)
     path = flvs.write(tmp_path / "a.flv", tags)
-    context, ca_file = certificate(tmp_path, HOST)
+    context, ca_file = certificate(tmp_path, "localhost")
     with Receiver(tls=context) as receiver, Playout(tmp_path / "p", ca_file=ca_file) as playout:
-        playout.air("c1", path, receiver.url("c1", "rtmps"), starts_in_s=3)
+        playout.air("c1", path, f"rtmps://localhost:{receiver.port}/live/c1", starts_in_s=3)
         wait_until(lambda: playout.told("on_air"), description="on air")
-        first = receiver.of("c1")[0]
+        first = receiver.session("c1")
         os.kill(playout.worker(), signal.SIGKILL)
-        wait_until(lambda: len(receiver.of("c1")) == 2 and receiver.of("c1")[1].packets(), description="a new session")
+        second = receiver.session("c1", 2, has=sounds)
         wait_until(lambda: first.ended, description="the end of the first")
         packets = first.packets()
         assert packets == tags[: len(packets)]
         assert len(packets) > 30
-        second = receiver.of("c1")[1]
-        wait_until(sounds, second, description="sound")
         until = kernel.boot_now() + 0.5
         playout.lease_until(until)
         over_s = time.time() + until - kernel.boot_now() - playout.timetable["c1"]["start"]
@@ -72,10 +54,10 @@ def test_a_class_is_aired_over_tls_and_connects_anew_when_its_worker_dies(tmp_pa
 @pytest.mark.parametrize("fault", ["unknown", "another host"])
 def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path, fault: str) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    context, ca_file = certificate(tmp_path, "127.0.0.2" if fault == "another host" else HOST)
+    context, ca_file = certificate(tmp_path, "elsewhere" if fault == "another host" else "localhost")
     trusted = ca_file if fault == "another host" else None
     with Receiver(tls=context) as receiver, Playout(tmp_path / "p", ca_file=trusted) as playout:
-        playout.air("c1", path, receiver.url("c1", "rtmps"), starts_in_s=0.2)
+        playout.air("c1", path, f"rtmps://localhost:{receiver.port}/live/c1", starts_in_s=0.2)
         wait_until(lambda: playout.told("broke_off"), description="the reason")
         assert playout.told("broke_off")[0]["why"].startswith("the server's certificate is not trusted: ")
         assert [one for one in receiver.sessions if one.published] == []
