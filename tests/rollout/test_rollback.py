@@ -133,15 +133,6 @@ def test_of_a_file_that_a_person_edited_since_only_our_values_are_taken_back(hos
     host.done("verify")
 
 
-def test_a_supervisor_file_that_a_person_wrote_since_stays(host: Host) -> None:
-    host.roll_out()
-    person = "[program:idc_client]\ncommand=/bin/sleep 1000\nstartsecs=0\n"
-    (host.programs / "idc_client.conf").write_text(person)
-    answer = host.done("rollback")
-    assert any("somebody wrote it since" in one for one in answer["said"])
-    assert (host.programs / "idc_client.conf").read_text() == person
-
-
 def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_next_try_goes_on(host: Host) -> None:
     host.write_program("idc_client", f"/bin/sh {host.code}/run.sh", startsecs="1", startretries="0")
     (host.code / "run.sh").write_text("exec /bin/sleep 1000\n")
@@ -160,19 +151,6 @@ def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_nex
     assert host.done("rollback")["changed"]
     assert host.states() == {"idc_client": "RUNNING"}
     assert host.tree() == before
-
-
-def test_after_a_rollback_the_same_rollout_can_be_done_again(host: Host) -> None:
-    before = host.tree()
-    host.roll_out()
-    host.done("rollback")
-    assert host.done("backup")["changed"], "a used backup is not the one of the next try"
-    host.done("window")
-    host.is_new()
-    host.done("rollback")
-    host.is_old(before)
-    names = sorted(path.name for path in (host.root / "rollout" / "backups").iterdir())
-    assert len([name for name in names if ".used-" in name]) == 2
 
 
 def test_a_backup_that_is_gone_is_missed_before_anything_is_stopped(host: Host) -> None:
@@ -197,17 +175,6 @@ def test_with_other_values_in_the_inventory_the_last_rollout_can_still_be_taken_
     assert "-e release=2.0.0" in answer["said"][1]
     assert host.done("rollback", "--standing", wanted=other)["changed"]
     host.is_old(before)
-
-
-def test_a_check_changes_nothing(host: Host) -> None:
-    host.roll_out()
-    before = host.everything()
-    assert host.done("rollback", "--check")["changed"]
-    assert host.everything() == before
-    host.done("rollback")
-    before = host.tree()
-    assert not host.done("rollback", "--check")["changed"]
-    assert host.tree() == before
 
 
 def test_who_asks_for_the_end_of_a_rollback_waits_for_it(host: Host) -> None:

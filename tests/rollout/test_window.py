@@ -17,74 +17,59 @@ from tests.stage import wait_until
 pytestmark = pytest.mark.live
 
 
-def journal(host: Host) -> str:
-    file = host.root / "rollout" / "journal.jsonl"
-    return file.read_text() if file.exists() else ""
-
-
 def program_pid(host: Host, name: str) -> int:
     return int(host.ctl("pid", name))
 
 
-def test_a_streamer_becomes_new_and_then_old_again(host: Host) -> None:
-    before = host.tree()
+def test_a_streamer_becomes_new_and_then_old_again_as_often_as_wanted(host: Host) -> None:
+    """What is finished is not stopped again, and a used backup is not the one of the next try."""
     answer = host.roll_out()
     assert answer["changed"]
     assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "4", "5", "6", "7", "8", "8"]
     rounding_s = 0.0005 * (len(answer["steps"]) + 1)  # each is told in milliseconds
     assert 0 < answer["downtime_s"] <= round(sum(one["seconds"] for one in answer["steps"]) + rounding_s, 4)
     host.is_new()
-    assert host.done("rollback")["changed"]
-    host.is_old(before)
-    assert not host.done("rollback")["changed"]
-
-
-def test_what_is_finished_is_not_stopped_again(host: Host) -> None:
-    host.roll_out()
-    pid, lines = program_pid(host, "lectern-streamer"), journal(host)
+    pid, lines = host.pid(), host.journal()
     for step in ("backup", "window"):
         assert not host.done(step)["changed"]
-    assert program_pid(host, "lectern-streamer") == pid
-    assert journal(host) == lines
+    assert (host.pid(), host.journal()) == (pid, lines)
+    for options in (["--check"], []):
+        assert host.done("rollback", *options)["changed"]
+    host.is_old()
+    for options in (["--check"], []):
+        assert not host.done("rollback", *options)["changed"]
+    host.roll_out()
+    host.is_new()
+    host.done("rollback")
+    host.is_old()
+    assert len([*(host.root / "rollout" / "backups").glob("*.used-*")]) == 2
 
 
-def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
-    """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
-    before = host.tree()
-    host.done("backup")
-    slow = "import time\nfrom lectern.rollout import supervisord\nreal = supervisord.Supervisord.stop_all\n"
-    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(5))\n"
-    window = host.begin("window", fault=slow)
-    wait_until(lambda: '"stop"' in journal(host), description="the window stops the host")
-    answer = host.done("rollback")
-    assert (answer["changed"], answer["state"]) == (True, "rolledback")
-    assert "has heard of this rollback" in answer["said"][0]
-    assert window.answered().code == 1
-    host.is_old(before)
-
-
-def test_a_rollback_does_not_end_a_backup(host: Host) -> None:
+def test_a_rollback_does_not_end_a_backup_nor_does_a_second_one_begin_meanwhile(host: Host) -> None:
     """Whoever makes one has nothing to undo: it is waited for."""
-    slow = "import time\nfrom lectern.rollout.backup import host\nreal = host.archive\n"
-    slow += "host.archive = lambda *args: (time.sleep(2), real(*args))[1]\n"
+    go_on = host.folder / "go-on"
+    slow = "import os, time\nfrom lectern.rollout.backup import host\nreal = host.archive\ndef archive(*args):\n"
+    slow += f"    while not os.path.exists({str(go_on)!r}): time.sleep(0.05)\n"
+    slow += "    return (time.sleep(2), real(*args))[1]\nhost.archive = archive\n"
     backup = host.begin("backup", fault=slow)
-    wait_until(lambda: '"backup"' in journal(host), description="the backup is under way")
+    wait_until(lambda: '"backup"' in host.journal(), description="the backup is under way")
+    impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
+    assert "another rollout is at work" in host.fails("backup", fault=impatient)
+    go_on.touch()
     assert not host.done("rollback")["changed"]
     assert backup.answered().code == 0
 
 
 def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_told(host: Host) -> None:
     (host.code / "broken").touch()
-    before = host.tree()
-    host.done("backup")
-    answered = host.step("window", wanted=host.wanted(health_timeout_s=10))
-    assert answered.code == 1
-    assert answered.fields["failed"]
-    assert "step 8 healthy" in answered.msg
-    assert "the new program is broken: no such module" in answered.msg
-    assert "rolled back" in answered.msg
+    before, wanted = host.tree(), host.wanted(health_timeout_s=10)
+    host.done("backup", wanted=wanted)
+    said = host.fails("window", wanted=wanted)
+    assert "step 8 healthy" in said
+    assert "the new program is broken: no such module" in said
+    assert "rolled back" in said
     host.is_old(before)
-    host.done("verify", wanted=host.wanted(health_timeout_s=10))
+    host.done("verify", wanted=wanted)
 
 
 def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
@@ -118,7 +103,7 @@ def test_who_asks_for_the_end_gets_the_old_host(host: Host, sign: signal.Signals
     host.done("backup")
     (host.code / "broken").touch()
     step = host.begin("window")
-    wait_until(lambda: '"reload", "state": "done"' in journal(host), description="the reload is done")
+    wait_until(lambda: '"reload", "state": "done"' in host.journal(), description="the reload is done")
     os.kill(step.pid, sign)
     answered = step.answered()
     assert answered.code == 1
@@ -133,7 +118,7 @@ def test_a_lost_terminal_ends_nothing(host: Host) -> None:
     fault = "import os, sys\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\nos.close(read)\n"
     fault += "sys.stdout = open(1, 'w', closefd=False)\n"  # as from its beginning: no file that asks for its place
     step = host.begin("window", fault=fault)
-    wait_until(lambda: '"stop"' in journal(host), description="the window is begun")
+    wait_until(lambda: '"stop"' in host.journal(), description="the window is begun")
     os.kill(step.pid, signal.SIGHUP)
     assert step.answered().code == 0
     host.is_new()
@@ -204,19 +189,6 @@ def test_what_a_crash_leaves_beside_a_file_goes(host: Host) -> None:
     host.is_old(before)
 
 
-def test_a_second_rollout_at_the_same_time_is_refused_in_words(host: Host) -> None:
-    host.done("backup")
-    (host.code / "broken").touch()
-    first = host.begin("window")
-    wait_until(lambda: '"reload"' in journal(host), description="the window is at work")
-    impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
-    for step in ("window", "backup"):
-        answered = host.step(step, fault=impatient)
-        assert (answered.code, "another rollout is at work" in answered.msg) == (1, True), answered
-    os.kill(first.pid, signal.SIGTERM)
-    assert first.answered().code == 1
-
-
 def upgraded(host: Host) -> Fields:
     """2.0.1 stands upon 2.0.0; returns what is wanted of it."""
     host.stage_release("2.0.1")
@@ -250,19 +222,6 @@ def test_a_release_that_could_not_start_again_is_asked_before_anything_is_stoppe
     host.done("verify", wanted=newer)
     host.done("rollback", wanted={**newer, "restore_database": True})
     host.is_new()
-
-
-def test_a_backup_of_each_rollout_that_stands_is_kept(host: Host) -> None:
-    """Whatever `keep` says: the first one holds the only copy of the old program's supervisor file."""
-    before = host.tree()
-    for version in ("2.0.0", "2.0.1"):
-        if version != "2.0.0":
-            host.stage_release(version)
-        wanted = host.wanted(version=version, keep=1)
-        host.roll_out(wanted)
-    for version in ("2.0.1", "2.0.0"):
-        host.done("rollback", wanted=host.wanted(version=version))
-    host.is_old(before)
 
 
 def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) -> None:
