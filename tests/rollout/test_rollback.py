@@ -153,18 +153,6 @@ def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_nex
     assert host.tree() == before
 
 
-def test_a_backup_that_is_gone_is_missed_before_anything_is_stopped(host: Host) -> None:
-    host.roll_out()
-    (backup,) = (host.root / "rollout" / "backups").iterdir()
-    backup.rename(host.folder / "elsewhere")
-    answered = host.step("rollback")
-    assert answered.code == 1
-    assert "is gone" in answered.msg
-    assert host.states() == {"lectern-streamer": "RUNNING"}
-    (host.folder / "elsewhere").rename(backup)
-    assert host.done("rollback")["changed"]
-
-
 def test_with_other_values_in_the_inventory_the_last_rollout_can_still_be_taken_back(host: Host) -> None:
     before = host.tree()
     host.roll_out()
