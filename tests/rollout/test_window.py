@@ -1,6 +1,5 @@
 """The window: wholly new, or wholly as before."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -244,18 +243,6 @@ def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) ->
     host.is_new()
     host.done("rollback", wanted=host.wanted(even_on_air=True))
     assert host.states() == {"idc_client": "RUNNING"}
-
-
-def test_a_journal_and_a_backup_of_a_newer_release_can_be_read(host: Host) -> None:
-    """The older release goes on from what a newer one has written, whatever was added there."""
-    before = host.tree()
-    host.roll_out()
-    log = host.root / "rollout/journal.jsonl"
-    log.write_text(log.read_text().replace('"step":', '"mood": "glad", "step":'))
-    (stored,) = (host.root / "rollout/backups").glob("*/wanted.json")
-    stored.write_text(json.dumps({**json.loads(stored.read_text()), "mood": "glad"}))
-    host.done("rollback", "--standing", wanted=host.wanted(keep=7, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "5"}))
-    host.is_old(before)
 
 
 def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
