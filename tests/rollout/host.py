@@ -116,7 +116,7 @@ class Host:
             "streamer": {"STREAMER_NAME": name, "HEALTH_BIND": bind, **DOCUMENTED},
             "teacher": {"TEACHER_NAME": name, "API_BIND": bind, "TRANSCODE_SIGN_KEY": "made-up secret"},
         }[self.role]
-        fields = {
+        fields: Fields = {
             "role": self.role,
             "name": name,
             "version": "2.0.0",

@@ -66,9 +66,9 @@ def test_a_booking_may_be_a_hash_and_may_have_no_cmd(client: redis.Redis, engine
     hashed = booking("c-1", video_url_list={"480P": "http://origin.example/480.flv"}, x_room="8")
     bare = booking("c-2").model_dump(mode="json", exclude={"cmd"}, exclude_none=True)
     fields = hashed.model_dump(mode="json", exclude={"cmd"}, exclude_none=True)
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
     client.rpush("6666_720P", "c-1", "c-2")
-    client.hset("class:c-1", mapping=texts)
+    for name, value in fields.items():
+        client.hset("class:c-1", name, value if isinstance(value, str) else json.dumps(value))
     client.set("class:c-2", json.dumps(bare))
     adopt(engine, client)
     found = orders_of(engine, "c-1", "c-2")

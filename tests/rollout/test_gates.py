@@ -300,7 +300,8 @@ def test_a_redis_that_takes_no_writes_is_in_the_way(host: Host, wanted: Fields, 
 def test_a_clock_that_is_off_or_too_small_a_disk_is_in_the_way(
     host: Host, wanted: Fields, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, usage = time.time(), namedtuple("usage", "total used free")
+    now = time.time()
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(time, "time", lambda: now + 60)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
     with pytest.raises(Failed, match=r"clock is \+\d+\.\d s off .*the backup needs \d+ MB") as caught:
