@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 ENV = (
     "# the old program's\nREDIS_URL=redis://:hidden@10.0.0.1/0\nexport MAX_VIDEO_SIZE=10 # G\nUNKNOWN LINE\nLAST='x y'"
 )
+DOCUMENTED = {"wget_path": "/usr/bin/wget", "DOWNLOAD_RATE": "1000k", "MAX_VIDEO_NUM": "1000", "MAX_VIDEO_SIZE": "1000"}
 CONFIG = '{\n\t"redis": {"password": "hidden"},\n\t"order_warn_time_out": 3600000\n}\n'
 SUPERVISOR_BIN = Path(sys.executable).parent
 
@@ -61,6 +62,7 @@ class Host:
         self.health_port, self.old_port, self.diary = free_port(), free_port(), folder / "diary.log"
         self.database = self.code / ("task_list.db" if role == "streamer" else "teacher.db")
         self.supervisord: Child | None = None
+        self.before: Mapping[str, object] = {}
         self._steps: list[Step] = []
         self._write_old_program()
         self.stage_release("2.0.0")
@@ -106,26 +108,18 @@ class Host:
     def supervisorctl(self) -> list[str]:
         return [str(SUPERVISOR_BIN / "supervisorctl"), "-c", str(self.folder / "supervisord.conf")]
 
-    def wanted(self, **other: Any) -> Fields:
-        """What the playbook would send."""
-        version = other.get("version", "2.0.0")
+    def wanted(self, settings: Mapping[str, str] = {}, /, **other: Any) -> Fields:
+        """What the playbook would send, with these *settings* and *other* fields."""
         name, bind = f"{self.role}1", f"127.0.0.1:{self.health_port}"
         command = f"{sys.executable} -S {self.root}/current/venv/bin/lectern serve {self.role}"
         env = {
-            "streamer": {
-                "STREAMER_NAME": name,
-                "HEALTH_BIND": bind,
-                "wget_path": "/usr/bin/wget",
-                "DOWNLOAD_RATE": "1000k",
-                "MAX_VIDEO_NUM": "1000",
-                "MAX_VIDEO_SIZE": "1000",
-            },
+            "streamer": {"STREAMER_NAME": name, "HEALTH_BIND": bind, **DOCUMENTED},
             "teacher": {"TEACHER_NAME": name, "API_BIND": bind, "TRANSCODE_SIGN_KEY": "made-up secret"},
         }[self.role]
-        fields = {
+        fields: Fields = {
             "role": self.role,
             "name": name,
-            "version": version,
+            "version": "2.0.0",
             "root": str(self.root),
             "code_dir": str(self.code),
             "programs_dir": str(self.programs),
@@ -134,7 +128,7 @@ class Host:
             "program": f"lectern-{self.role}",
             "program_conf": f"[program:lectern-{self.role}]\ncommand={command}\ndirectory={self.code}\nstartsecs=0\n",
             "old_programs": ["idc_client.conf"],
-            "env": env,
+            "env": {**env, **settings},
             "database": str(self.database),
             "video_root": str(self.folder / "video") if self.role == "streamer" else None,
             "redis_url": "redis://127.0.0.1:1/0",
@@ -147,8 +141,8 @@ class Host:
             fields["config"] = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
         return {**fields, **other}
 
-    def parsed(self, **other: Any) -> Spec:
-        return Spec.parse(json.dumps(self.wanted(**other)))
+    def parsed(self, settings: Mapping[str, str] = {}, /, **other: Any) -> Spec:
+        return Spec.parse(json.dumps(self.wanted(settings, **other)))
 
     # -- its life -------------------------------------------------------------------------------------------------
 
@@ -157,6 +151,7 @@ class Host:
         self.supervisord = supervisord(self.folder, f"{self.short}/s", os.environ)
         wait_until(lambda: self.states().get("idc_client") == "RUNNING", description="the old program runs")
         wait_until(self.acknowledged, description="the old program writes")
+        self.before = self.tree()
 
     def stop(self) -> None:
         for step in self._steps:
@@ -180,13 +175,19 @@ class Host:
 
     def begin(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Step:
         """Begin `lectern rollout STEP`."""
-        begun = Step([step, *options], json.dumps(self.wanted() if wanted is None else wanted), fault)
-        self._steps.append(begun)
-        return begun
+        text = json.dumps(self.wanted() if wanted is None else wanted)
+        self._steps.append(Step([step, *options], text, fault, self.folder / f"step{len(self._steps)}"))
+        return self._steps[-1]
 
     def step(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Answered:
         """`lectern rollout STEP`, with a *fault* put into the process before it begins."""
         return self.begin(step, *options, wanted=wanted, fault=fault).answered()
+
+    def fails(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "", code: int = 1) -> str:
+        """Why a step fails that must."""
+        answered = self.step(step, *options, wanted=wanted, fault=fault)
+        assert answered.code == code, answered
+        return answered.msg
 
     def killed(self, step: str, number: int, wanted: Fields | None = None) -> None:
         """A step that is killed at the line *number* of its journal."""
@@ -205,9 +206,9 @@ class Host:
         found: Fields = self.done("status", "--json", "--root", str(self.root))[self.role]
         return found
 
-    def done(self, step: str, *options: str, wanted: Fields | None = None) -> Fields:
+    def done(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Fields:
         """The answer of a step that must succeed."""
-        answered = self.step(step, *options, wanted=wanted)
+        answered = self.step(step, *options, wanted=wanted, fault=fault)
         assert answered.code == 0, f"{step}: {answered.fields} {answered.errors[-3000:]}"
         return answered.fields
 
@@ -229,16 +230,21 @@ class Host:
 
     # -- what is there --------------------------------------------------------------------------------------------
 
+    def journal(self) -> str:
+        """What the rollouts have noted so far."""
+        file = self.root / "rollout" / "journal.jsonl"
+        return file.read_text() if file.exists() else ""
+
+    def pid(self, program: str = "lectern-streamer") -> int:
+        return int(self.ctl("pid", program))
+
     def acknowledged(self) -> list[str]:
         """The classes that the old program was told are kept."""
         return self.diary.read_text().split("\n")[:-1] if self.diary.exists() else []
 
     def lost(self) -> set[str]:
         """Acknowledged classes that are not in the database."""
-        acknowledged = {*self.acknowledged()}
-        with closing(sqlite3.connect(self.code / "task_list.db", timeout=20)) as connection:
-            found = {row[0] for row in connection.execute("SELECT class_id FROM task_list")}
-        return acknowledged - found
+        return {*self.acknowledged()} - classes(self.code / "task_list.db")
 
     def tree(self) -> dict[str, tuple[object, ...]]:
         """All that a rollout changes but the database: bytes, modes, owners, links."""
@@ -264,9 +270,9 @@ class Host:
                 found[str(path)] = ("folder",)
         return found
 
-    def is_old(self, before: Mapping[str, object]) -> None:
-        """The host is wholly as it was, its old program at work, no row lost."""
-        now = self.tree()
+    def is_old(self, before: Mapping[str, object] | None = None) -> None:
+        """The host is wholly as when it was started, or *before*, its old program at work, no row lost."""
+        before, now = self.before if before is None else before, self.tree()
         unlike = {
             path: (before.get(path), now.get(path)) for path in {*before, *now} if before.get(path) != now.get(path)
         }
@@ -289,6 +295,12 @@ class Host:
         assert not (self.programs / "idc_client.conf").exists()
         assert self.lost() == set()
         self.done("verify")
+
+
+def classes(file: Path) -> set[str]:
+    """Those in a streamer's database."""
+    with closing(sqlite3.connect(file, timeout=20)) as connection:
+        return {row[0] for row in connection.execute("SELECT class_id FROM task_list")}
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 
 from lectern.db import schema
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import open_database, opened, transaction
 from lectern.rollout.takeover import old_files, streamer
 from lectern.rollout.takeover.streamer import Sources, StreamerAdoption
 from tests.effects import old_databases as old
+from tests.playout.flvs import FILE_HEAD, tag
 
 NOW = 1_764_010_800.0
+ORIGIN = "http://origin.example"
 PATTERNS = (
     r"/(?P<record_id>\d+)_\d+/video_",
     r"/(?P<record_id>\d+)(?:_(?P<resolution>\d+[pP]?))?\.flv$",
@@ -35,17 +37,11 @@ def flv(seconds: float = 4.0, *, first_s: float = 0.0, filler: str = "", has_hea
 
     *has_headers*: it begins with the configuration of its decoders, which has the time 0.
     """
-    tags = [_tag(18, 0.0, b"\x02\x00\x0aonMetaData" + filler.encode())]
-    tags += [_tag(9, 0.0, b"\x17\x00" + bytes(20)), _tag(8, 0.0, b"\xaf\x00" + bytes(2))] if has_headers else []
-    tags += [_tag(9, first_s + at, b"\x17\x01" + bytes(20)) for at in range(int(seconds))]
-    tags.append(_tag(8, first_s + seconds, b"\xaf\x01" + bytes(7)))
-    return b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00" + b"".join(tags)
-
-
-def _tag(kind: int, at_s: float, data: bytes) -> bytes:
-    ticks = int(at_s * 1000)
-    header = bytes([kind]) + len(data).to_bytes(3) + (ticks & 0xFFFFFF).to_bytes(3) + bytes([ticks >> 24, 0, 0, 0])
-    return header + data + (len(header) + len(data)).to_bytes(4)
+    tags = [tag(18, 0, b"\x02\x00\x0aonMetaData" + filler.encode())]
+    tags += [tag(9, 0, b"\x17\x00" + bytes(20)), tag(8, 0, b"\xaf\x00" + bytes(2))] if has_headers else []
+    tags += [tag(9, int((first_s + at) * 1000), b"\x17\x01" + bytes(20)) for at in range(int(seconds))]
+    tags.append(tag(8, int((first_s + seconds) * 1000), b"\xaf\x01" + bytes(7)))
+    return FILE_HEAD + b"".join(tags)
 
 
 @dataclass
@@ -111,34 +107,31 @@ class OldStreamer:
 
     def is_upgraded(self) -> None:
         """The schema is that of this program."""
-        engine = self.engine()
-        schema.upgrade(engine, "streamer")
-        engine.dispose()
+        with opened(self.url) as engine:
+            schema.upgrade(engine, "streamer")
 
     # -- what is done -----------------------------------------------------------------------------------------
 
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.database}"
+
     def engine(self) -> Engine:
-        return open_database(f"sqlite:///{self.database}")
+        return open_database(self.url)
 
     @contextmanager
     def committed(self) -> Iterator[Connection]:
         """A transaction of this program."""
-        engine = self.engine()
-        with transaction(engine) as connection:
+        with opened(self.url) as engine, transaction(engine) as connection:
             yield connection
-        engine.dispose()
 
     @property
     def sources(self) -> Sources:
         return Sources(self.video_root, self.old_roots, self.patterns, self.journal)
 
     def planned(self, now: float = NOW) -> StreamerAdoption:
-        engine = self.engine()
-        try:
-            with engine.connect() as connection:
-                return streamer.planned(connection, self.sources, now)
-        finally:
-            engine.dispose()
+        with opened(self.url) as engine, engine.connect() as connection:
+            return streamer.planned(connection, self.sources, now)
 
     def adopt(self, now: float = NOW, engine: Engine | None = None) -> list[str]:
         used = engine or self.engine()
@@ -164,10 +157,6 @@ class OldStreamer:
         """Read the database, as another program."""
         with closing(sqlite3.connect(self.database)) as connection:
             return connection.execute(query).fetchall()
-
-    def value(self, query: str) -> Value:
-        ((found,),) = self.rows(query)
-        return found
 
     def states(self) -> dict[Value, Value]:
         return dict(self.rows("SELECT class_id, state FROM class_list"))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import Engine
 
 from lectern.db import bookings, inbox, transcodings
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.model.facts import Attempt, Order
 from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.rollout.takeover.teacher import OldKeyNames, OldLists, TeacherAdoption
@@ -20,7 +20,6 @@ from tests.rows import commit, ended_in
 from tests.strategies import NOW
 
 P720 = Resolution.P720
-OLD_TABLE = "CREATE TABLE video_list (record_id INTEGER, resolution varchar(10), status varchar(20))"
 WAITING_KEY, ORDER_KEY = "{record_id}_{resolution}", "class:{class_id}"
 
 
@@ -31,9 +30,14 @@ def a_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="engine")
 def a_database(file: Path) -> Iterator[Engine]:
-    made = open_database(f"sqlite:///{laid.database('teacher', file)}")
+    made = laid.opened("teacher", file)
     yield made
     made.dispose()
+
+
+def keys(client: redis.Redis) -> dict[str, tuple[object, bool]]:
+    """All keys with their values, and whether they end."""
+    return {name.decode(errors="replace"): (client.dump(name), client.ttl(name) > 0) for name in client.scan_iter()}
 
 
 def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = "") -> None:

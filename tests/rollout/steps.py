@@ -6,10 +6,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from tests.stage.forked import PROCESSES
@@ -32,45 +30,32 @@ class Answered:
 
 
 class Step:
-    """One `lectern rollout ...` at work; *fault* is put into its process before it begins."""
+    """One `lectern rollout ...` at work, which writes to files beside *place*.
 
-    def __init__(self, words: list[str], wanted: str, fault: str = "") -> None:
-        self._folder = TemporaryDirectory(prefix="step")
-        here = Path(self._folder.name)
-        self._out, self._err = here / "out", here / "err"
+    *fault* is put into its process before it begins.
+    """
+
+    def __init__(self, words: list[str], wanted: str, fault: str, place: Path) -> None:
+        self._out, self._err = place.with_suffix(".out"), place.with_suffix(".log")
         self._process = PROCESSES.Process(target=_run, args=(words, wanted, fault, str(self._out), str(self._err)))
         self._process.start()
-        self._ended = False
 
     @property
     def pid(self) -> int:
         assert self._process.pid is not None
         return self._process.pid
 
-    @property
-    def running(self) -> bool:
-        return self._process.is_alive()
-
     def answered(self) -> Answered:
         self._process.join(TIMEOUT_S)
-        try:
-            assert self._process.exitcode is not None, f"{self._process.pid} runs for {TIMEOUT_S} s"
-            text = self._out.read_text() if self._out.exists() else ""
-            errors = self._err.read_text() if self._err.exists() else ""
-            return Answered(self._process.exitcode, json.loads(text) if text.strip() else {}, errors)
-        finally:
-            self.end()
+        assert self._process.exitcode is not None, f"{self.pid} runs for {TIMEOUT_S} s"
+        text = self._out.read_text() if self._out.exists() else ""
+        errors = self._err.read_text() if self._err.exists() else ""
+        return Answered(self._process.exitcode, json.loads(text) if text.strip() else {}, errors)
 
     def end(self) -> None:
-        """Kill it if it is still at work, and remove what it wrote."""
-        if self._ended:
-            return
-        self._ended = True
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(10)
-        self._process.close()
-        self._folder.cleanup()
+        """Kill it if it is still at work."""
+        self._process.kill()
+        self._process.join(10)
 
 
 def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
@@ -123,11 +108,3 @@ def _window(wanted: Any) -> Any:
         found = window.Window(StepWork(wanted, journal, check), cast("Any", _AtOnce()))
         window.through(found)
         return found.answer
-
-
-def by_table(rows: Iterable[tuple[str, Fields]]) -> dict[str, list[Fields]]:
-    """Rows that come with their tables, by table."""
-    found: dict[str, list[Fields]] = {}
-    for table, row in rows:
-        found.setdefault(table, []).append(row)
-    return found

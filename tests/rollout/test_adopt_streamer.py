@@ -56,7 +56,7 @@ def test_a_class_whose_recording_is_there_is_ready(host: OldStreamer) -> None:
 
 
 def test_a_class_whose_recording_is_not_there_waits_for_its_download(host: OldStreamer) -> None:
-    """The sweeper's next look begins it."""
+    """The sweeper's next look begins it; what happened to the class can be explained."""
     host.has_class("c-1", NO_FILE)
     host.has_class("c-2", NO_FILE)
     host.adopt()
@@ -65,8 +65,11 @@ def test_a_class_whose_recording_is_not_there_waits_for_its_download(host: OldSt
     with host.committed() as connection:
         (found,) = cache.downloading(connection)
         waiting = airings.citing(connection, "6666_720P", {AiringState.WAITING})
+        (event,) = events.of_thing(connection, journal, class_id="c-1", stems=[])
     assert (found.stem, found.url, found.num_cite) == ("6666_720P", NO_FILE, 2)
     assert [one.class_id for one in waiting] == ["c-1", "c-2"]
+    assert (event.what, event.host) == ("taken over from the old program", "streamer1")
+    assert (event.stem, event.detail) == ("6666_720P", "waiting")
 
 
 def test_recordings_of_ended_classes_are_the_cache(host: OldStreamer) -> None:
@@ -82,29 +85,22 @@ def test_recordings_of_ended_classes_are_the_cache(host: OldStreamer) -> None:
     assert [one.stem for one in idle] == ["2", "1"]
 
 
-def test_a_second_call_changes_nothing(host: OldStreamer) -> None:
-    host.has_class("c-1", "http://origin.example/1.flv")
-    host.has_class("c-2", "http://origin.example/2.flv")
-    host.has_class("c-3", "x", None, None)
-    host.has_file("video/1.flv")
-    host.has_file("video/what.txt")
-    assert host.adopt() != []
-    tree, rows, journal = host.tree(), host.dump(), host.journal.read_bytes()
-    assert host.adopt() == []
-    assert host.adopt(NOW + 60) == []
-    assert (host.tree(), host.dump(), host.journal.read_bytes()) == (tree, rows, journal)
-
-
-def test_the_disk_and_the_database_agree_afterwards(host: OldStreamer) -> None:
+def test_disk_and_database_agree_afterwards_and_a_second_call_changes_nothing(host: OldStreamer) -> None:
     """What a streamer looks for when it starts, it does not find."""
     host.has_class("c-1", "http://origin.example/1.flv")
+    host.has_class("c-2", "http://origin.example/5.flv")
+    host.has_class("c-3", "x", None, None)
     for place in ("1.flv", "2/2.flv", "2/x", "a/b/c.flv", "7.flv.part", "empty.flv", ".hidden", "3/.hidden"):
         host.has_file(f"video/{place}")
     (host.video_root / "nothing").mkdir()
     (host.video_root / "link").symlink_to("/etc")
-    host.adopt()
+    assert host.adopt() != []
     with host.committed() as connection:
         assert cache_check.differences_in_words(connection, host.video_root) == []
+    tree, rows, journal = host.tree(), host.dump(), host.journal.read_bytes()
+    assert host.adopt() == []
+    assert host.adopt(NOW + 60) == []
+    assert (host.tree(), host.dump(), host.journal.read_bytes()) == (tree, rows, journal)
 
 
 def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> None:
@@ -214,15 +210,8 @@ def test_patterns_are_tried_in_order(host: OldStreamer) -> None:
         host.has_class(str(class_id), f"http://origin.example/{path}")
     plan = host.planned()
     unnamed = rendition_ids.of_url("http://origin.example/x?v=7")
-    assert [row["video_id"] for row in plan.changes.classes.values()] == [
-        "1_720P",
-        "2_480P",
-        "3_1080P",
-        "4",
-        "5",
-        "6",
-        unnamed,
-    ]
+    stems = [row["video_id"] for row in plan.changes.classes.values()]
+    assert stems == ["1_720P", "2_480P", "3_1080P", "4", "5", "6", unnamed]
     assert not plan.refusals
 
 
@@ -233,23 +222,9 @@ def test_folders_belong_to_who_owns_the_store(host: OldStreamer) -> None:
     host.has_file("video/1.flv")
     host.has_file("video/a/what.txt")
     host.adopt()
-    made = [host.video_root / name for name in ("1", "quarantine", "quarantine/a")]
-    assert [(path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) for path in made] == [
-        (1234, 1235, 0o755)
-    ] * 3
-
-
-def test_what_happened_to_a_class_can_be_explained(host: OldStreamer) -> None:
-    host.has_class("c-1", "http://origin.example/1.flv")
-    host.adopt()
-    with host.committed() as connection:
-        (event,) = events.of_thing(connection, journal, class_id="c-1", stems=[])
-    assert (event.what, event.host, event.stem, event.detail) == (
-        "taken over from the old program",
-        "streamer1",
-        "1",
-        "waiting",
-    )
+    for made in (host.video_root / name for name in ("1", "quarantine", "quarantine/a")):
+        found = made.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1235, 0o755)
 
 
 @pytest.mark.parametrize(

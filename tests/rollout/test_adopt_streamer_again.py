@@ -7,9 +7,7 @@ import pytest
 from lectern.db import airings
 from lectern.errors import CallAPerson
 from lectern.playout.keyframe_index import path_of
-from tests.rollout.old_streamer import NOW, OldStreamer, flv
-
-ORIGIN = "http://origin.example"
+from tests.rollout.old_streamer import NOW, ORIGIN, OldStreamer, flv
 
 
 @pytest.fixture
@@ -27,62 +25,45 @@ def host(tmp_path: Path) -> OldStreamer:
 
 
 def test_out_and_back_leaves_the_files_as_they_were(host: OldStreamer) -> None:
-    """To the byte, the time and the mode; a second call does nothing, nor does one before."""
+    """To the byte, the time and the mode; a second call does nothing, nor does one before.
+
+    The index that the playout was given goes with its recording.
+    """
     tree = host.tree()
     assert host.undo() == []
     assert not host.journal.exists()
     host.adopt()
     assert host.tree() != tree
+    path_of(host.video_root / "9" / "9.flv").write_bytes(b"made since")
     assert host.undo()[0].startswith("3 files moved back: ")
     assert host.tree() == tree
     assert host.undo() == []
 
 
-def test_the_index_that_the_playout_was_given_goes_with_its_recording(host: OldStreamer) -> None:
-    tree = host.tree()
-    host.adopt()
-    path_of(host.video_root / "9" / "9.flv").write_bytes(b"made since")
-    host.undo()
-    assert host.tree() == tree
-
-
-def test_what_the_new_program_evicted_can_not_come_back(host: OldStreamer) -> None:
-    """It is named, the others come back; the next rollout knows that it is gone."""
+def test_what_was_evicted_or_replaced_or_has_no_place_any_more_does_not_come_back(host: OldStreamer) -> None:
+    """It is named, the others come back, nothing is overwritten; the next rollout knows what is gone or another one."""
+    host.has_file("video/list.txt", b"list")
     host.adopt()
     (host.video_root / "9" / "9.flv").unlink()
     (host.video_root / "9").rmdir()
     host.execute("DELETE FROM video_list WHERE id = '9'")
-    said = host.undo()
-    assert said[0].startswith("2 files moved back")
-    assert said[1].startswith("1 file cannot be moved back, because this program has evicted or moved them: ")
-    assert "lessons/intro.flv" in said[1]
-    assert (host.video_root / "c-1.flv").exists()
+    replaced = host.video_root / "7" / "7.flv"
+    replaced.unlink()
+    replaced.write_bytes(flv(3))
+    other = host.has_file("video/notes.txt", b"another")
+    back, evicted, changed, no_place = host.undo()
+    assert back == f"1 file moved back: '{host.video_root}/list.txt'"
+    assert evicted.startswith("1 file cannot be moved back, because this program has evicted or moved them: ")
+    assert "lessons/intro.flv" in evicted
+    assert changed.startswith("1 file cannot be moved back, because they were replaced since: ")
+    assert no_place.startswith("1 file cannot be moved back, because there is something in their old place")
+    assert not (host.video_root / "c-1.flv").exists()
+    assert (replaced.read_bytes(), other.read_bytes()) == (flv(3), b"another")
+    assert (host.video_root / "quarantine" / "notes.txt").read_bytes() == b"notes"
     assert host.undo() == []
     host.adopt()
     assert "9" not in host.cached()
-
-
-def test_what_the_new_program_replaced_stays(host: OldStreamer) -> None:
-    host.adopt()
-    path = host.video_root / "7" / "7.flv"
-    path.unlink()
-    path.write_bytes(flv(3))
-    said = host.undo()
-    assert said[1].startswith("1 file cannot be moved back, because they were replaced since: ")
-    assert path.read_bytes() == flv(3)
-    assert not (host.video_root / "c-1.flv").exists()
-    assert host.undo() == []
-    host.adopt()
     assert host.cached()["7"] == ("ready", 1, len(flv(3)))
-
-
-def test_nothing_is_overwritten_on_the_way_back(host: OldStreamer) -> None:
-    host.adopt()
-    host.has_file("video/c-1.flv", b"another")
-    said = host.undo()
-    assert said[1].startswith("1 file cannot be moved back, because there is something in their old place")
-    assert (host.video_root / "c-1.flv").read_bytes() == b"another"
-    assert (host.video_root / "7" / "7.flv").read_bytes() == flv(7)
 
 
 def test_a_recording_that_could_not_be_moved_back_calls_a_person_and_the_next_try_goes_on(host: OldStreamer) -> None:
@@ -96,15 +77,6 @@ def test_a_recording_that_could_not_be_moved_back_calls_a_person_and_the_next_tr
     (host.video_root / "lessons").unlink()
     assert host.undo()[0].startswith("1 file moved back: ")
     assert host.tree() == tree
-
-
-def test_what_the_new_program_downloaded_stays_for_the_next_time(host: OldStreamer) -> None:
-    host.adopt()
-    host.has_file("video/8/8_720P.flv", flv(8))
-    host.undo()
-    host.adopt()
-    assert host.cached()["8_720P"] == ("ready", 1, len(flv(8)))
-    assert host.states() == {"c-1": "ready", "c-2": "ready"}
 
 
 def test_a_second_rollout_trusts_no_run_of_the_first(host: OldStreamer) -> None:
@@ -151,19 +123,18 @@ def test_what_ended_or_was_cancelled_between_two_rollouts_is_over(host: OldStrea
 
 
 def test_what_the_old_program_did_between_two_rollouts_counts(host: OldStreamer) -> None:
-    """It has downloaded one recording, lost another, and taken bookings."""
+    """It has downloaded one recording, lost another, and taken bookings; what the new one has downloaded stays."""
+    host.has_class("c-5", f"{ORIGIN}/10.flv")
     host.adopt()
+    host.has_file("video/10/10.flv", flv(10))
     host.undo()
     (host.video_root / "c-1.flv").unlink()
     host.has_file("video/c-2.flv", flv(8))
     host.has_class("c-4", f"{ORIGIN}/9/intro.flv")
     host.adopt()
-    assert host.states() == {"c-1": "waiting", "c-2": "ready", "c-4": "ready"}
-    assert {stem: row[:2] for stem, row in host.cached().items()} == {
-        "7": ("downloading", 1),
-        "8_720P": ("ready", 1),
-        "9": ("ready", 1),
-    }
+    assert host.states() == {"c-1": "waiting", "c-2": "ready", "c-4": "ready", "c-5": "ready"}
+    cached, ready = {stem: row[:2] for stem, row in host.cached().items()}, ("ready", 1)
+    assert cached == {"7": ("downloading", 1), "8_720P": ready, "9": ready, "10": ready}
     assert host.adopt() == []
 
 

@@ -9,16 +9,15 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from lectern.db import airings, cache
+from lectern.db import airings
 from lectern.db.airings import epoch
 from lectern.errors import Misuse
 from lectern.rollout.result import shown
 from lectern.storage import cache_dir
 from tests.effects import old_databases as old
 from tests.marks import share
-from tests.rollout.old_streamer import NOW, OldStreamer, Value, flv, local
+from tests.rollout.old_streamer import NOW, ORIGIN, OldStreamer, Value, flv, local
 
-ORIGIN = "http://origin.example"
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 LIVE = {"waiting", "ready", "on air", "broken"}
 
@@ -144,17 +143,16 @@ def test_any_old_host_is_taken_over_or_refused_and_comes_back(made: Old) -> None
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         host = build(Path(folder), made)
         tree, contents = host.tree(), host.contents()
-        tasks = old.dump(host.database, {"task_list": old.columns(host.database)["task_list"]})
         while less := refused(host, made):  # the one that went may have known the URL for another
             event("some classes refused")
             made = less
-            tasks = old.dump(host.database, {"task_list": old.columns(host.database)["task_list"]})
+        tasks = host.dump()["task_list"]
         event(f"{len(host.planned().changes.classes)} classes taken over")
         host.adopt()
         assert host.contents() == contents
         assert_whole(host, made)
-        assert old.dump(host.database, {"task_list": old.columns(host.database)["task_list"]}) == tasks
         after, rows = host.tree(), host.dump()
+        assert rows["task_list"] == tasks
         assert host.adopt() == []
         assert (host.tree(), host.dump()) == (after, rows)
         host.undo()
@@ -197,16 +195,6 @@ def test_what_was_filled_in_by_hand_is_respected(tmp_path: Path) -> None:
     assert host.adopt() == []
 
 
-def test_a_rendition_by_hand_that_is_none_is_that_of_the_url(tmp_path: Path) -> None:
-    """No program of ours could find its file."""
-    host = by_hand(tmp_path)
-    host.has_class("c-1", f"{ORIGIN}/7.flv")
-    host.execute("INSERT INTO class_list VALUES ('c-1', 'intro', NULL)")
-    host.is_upgraded()
-    host.adopt()
-    assert host.rows("SELECT class_id, video_id, state FROM class_list") == [("c-1", "7", "waiting")]
-
-
 def test_classes_by_hand_that_are_over_cite_nothing(tmp_path: Path) -> None:
     """Ended, not known to the old program any more, or of times that nobody can read."""
     host = by_hand(tmp_path)
@@ -226,17 +214,17 @@ def test_classes_by_hand_that_are_over_cite_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_by_hand_without_a_file_take_no_room(tmp_path: Path) -> None:
-    """What a class needs of them is downloaded."""
+    """What a class needs of them is downloaded; a rendition that is none, whose file nobody finds, is the URL's."""
     host = by_hand(tmp_path)
     host.has_class("c-1", f"{ORIGIN}/7.flv")
+    host.execute("INSERT INTO class_list VALUES ('c-1', 'intro', NULL)")
     host.execute("INSERT INTO video_list VALUES ('7', 0, '', 'never'), ('8', 5, NULL, 1), ('课', 1, NULL, NULL)")
     host.is_upgraded()
     host.adopt()
     assert host.cached() == {"7": ("downloading", 1, 0), "8": ("bad", 0, None), "课": ("bad", 0, None)}
     assert host.sums() == (0, 0, 0, 1)
-    with host.committed() as connection:
-        (found,) = cache.downloading(connection)
-    assert (found.stem, found.url) == ("7", f"{ORIGIN}/7.flv")
+    assert host.rows("SELECT class_id, video_id, state FROM class_list") == [("c-1", "7", "waiting")]
+    assert host.rows("SELECT url FROM video_list WHERE id = '7'") == [(f"{ORIGIN}/7.flv",)]
 
 
 @pytest.mark.parametrize("kind", old.STREAMERS)

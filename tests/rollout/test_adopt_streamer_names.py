@@ -10,11 +10,9 @@ import pytest
 from lectern.errors import Misuse
 from lectern.rendition_ids import hashed
 from lectern.rollout.result import shown
-from lectern.rollout.takeover.old_files import FoundRecording
 from lectern.storage import cache_dir
-from tests.rollout.old_streamer import OldStreamer, flv
+from tests.rollout.old_streamer import ORIGIN, OldStreamer, flv
 
-ORIGIN = "http://origin.example"
 ODD = ('it\'s "odd" -rf.flv', "new\nline.flv", "\udcff\udcfe.flv", "课 🎓.flv", "*?[a].flv", "-", "a\\b.flv", "%41.flv")
 
 
@@ -29,13 +27,7 @@ def stems(host: OldStreamer) -> dict[str, str]:
     """By the place of each file below its root: its rendition, or why it has none."""
     plan = host.planned()
     assert plan.refusals == ()
-    roots = [host.video_root, *host.old_roots]
-
-    def place(found: FoundRecording) -> str:
-        path = Path(found.path)
-        return next(str(path.relative_to(root)) for root in roots if path.is_relative_to(root))
-
-    return {place(one.found): one.stem for one in plan.moves} | {place(one.found): one.why for one in plan.strange}
+    return {one.found.place: one.stem for one in plan.moves} | {one.found.place: one.why for one in plan.strange}
 
 
 NOBODY = "no class and no record has it"
@@ -94,8 +86,7 @@ def test_any_name_that_a_file_can_have(host: OldStreamer, name: str) -> None:
     host.has_file(f"video/folder of {name}/{name}")
     tree = host.tree()
     said = "\n".join(host.adopt())
-    assert "\n".join(said.splitlines()) == said
-    assert said.isprintable() or said.replace("\n", "").isprintable()
+    assert said.replace("\n", "").isprintable()
     assert shown(host.video_root / name) in said
     assert (host.video_root / "quarantine" / name).exists()
     assert (host.video_root / "quarantine" / f"folder of {name}" / name).exists()
@@ -104,7 +95,7 @@ def test_any_name_that_a_file_can_have(host: OldStreamer, name: str) -> None:
     assert host.tree() == tree
 
 
-@pytest.mark.parametrize("name", [name for name in ODD if "/" not in name and "\udcff" not in name])
+@pytest.mark.parametrize("name", [name for name in ODD if "\udcff" not in name])
 def test_any_name_that_a_class_knows(host: OldStreamer, name: str) -> None:
     host.has_class("c-1", f"{ORIGIN}/7/{quote(name)}")
     host.has_file(f"video/{name}")
@@ -145,22 +136,21 @@ def test_how_long_a_recording_is_its_ends_say(host: OldStreamer, content: bytes,
 
 
 def test_of_several_files_the_newest_whole_one_stays(host: OldStreamer) -> None:
-    """Wherever they lie, and were it in the place of the rendition; the others are named."""
+    """Wherever they lie, and were it in the place of the rendition; the others are named.
+
+    Of equals the one in its place stays.
+    """
     host.has_class("c-1", f"{ORIGIN}/7.flv")
-    host.has_file("video/7/7.flv", flv(2), age_s=300)
+    host.has_file("video/7/7.flv", flv(2), age_s=200)
     host.has_file("video/7.flv", flv(3), age_s=200)
     host.has_file("video/c-1.flv", flv(4)[:-1], age_s=100)
+    assert stems(host) == {"7.flv": "another file of 7 is kept", "c-1.flv": "is 7, but cut off"}
+    host.has_file("video/7/7.flv", flv(2), age_s=300)
     assert stems(host) == {"7.flv": "7", "7/7.flv": "another file of 7 is kept", "c-1.flv": "is 7, but cut off"}
     host.adopt()
     assert (host.video_root / "7" / "7.flv").read_bytes() == flv(3)
     assert (host.video_root / "quarantine" / "7" / "7.flv").read_bytes() == flv(2)
     assert host.adopt() == []
-
-
-def test_of_equals_the_one_in_its_place_stays(host: OldStreamer) -> None:
-    host.has_file("video/7/7.flv", flv(2))
-    host.has_file("video/7.flv", flv(3))
-    assert stems(host) == {"7.flv": "another file of 7 is kept"}
 
 
 def test_the_quarantine_overwrites_nothing(host: OldStreamer) -> None:
@@ -208,11 +198,9 @@ def test_a_database_in_the_store_is_left_alone(host: OldStreamer) -> None:
     host.has_file("video/7.flv")
     host.adopt()
     assert sorted(path.name for path in host.video_root.iterdir() if path.is_dir()) == ["7"]
-    engine = host.engine()
-    with engine.connect() as connection:
+    with host.committed() as connection:
         connection.exec_driver_sql("SELECT 1")
         assert [one.kind for one in cache_dir.scan(host.video_root)] == ["rendition"]
-    engine.dispose()
 
 
 def test_beside_the_old_program_only_recordings_are_touched(host: OldStreamer) -> None:
@@ -255,19 +243,17 @@ def test_two_recordings_that_share_a_name_and_no_record_are_two_renditions(host:
     host.has_file("video/intro.flv")
     host.patterns = ()
     host.adopt()
-    assert host.rows("SELECT class_id, video_id FROM class_list ORDER BY class_id") == [
-        ("c-0", "intro"),
-        ("c-1", hashed(urls[1])),
-    ]
+    rows = host.rows("SELECT class_id, video_id FROM class_list ORDER BY class_id")
+    assert rows == [("c-0", "intro"), ("c-1", hashed(urls[1]))]
     assert host.adopt() == []
 
 
 def test_a_file_that_lies_where_its_url_puts_it_stays(host: OldStreamer) -> None:
     host.has_class("c-1", f"{ORIGIN}/intro.flv")
     host.has_file("video/intro/intro.flv")
+    assert stems(host) == {}
     host.adopt()
     assert host.cached()["intro"][0] == "ready"
-    assert (host.video_root / "intro" / "intro.flv").exists()
 
 
 def test_another_file_system_is_refused_in_words(host: OldStreamer, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -288,60 +274,51 @@ def test_another_file_system_is_refused_in_words(host: OldStreamer, tmp_path_fac
         other.rmdir()
 
 
-def test_a_store_around_the_program_is_refused(host: OldStreamer) -> None:
+@pytest.mark.parametrize(
+    ("place", "target", "words"),
+    [
+        ("video", ".", r"task_list.db' lies in a folder of .*set VIDEO_ROOT to a folder without programs"),
+        ("video", None, "video' is no folder; set VIDEO_ROOT to one"),
+        ("video/quarantine", None, "quarantine' is no folder; move it away"),
+        ("video/quarantine", "/tmp", "quarantine' is no folder; move it away"),
+    ],
+)
+def test_a_store_around_the_program_and_what_is_no_folder_are_refused(
+    host: OldStreamer, place: str, target: str | None, words: str
+) -> None:
     """The streamer would put its own code in order at its next start."""
-    host.video_root.rmdir()
-    (host.top / "video").symlink_to(host.top)
-    with pytest.raises(
-        Misuse, match=r"task_list.db' lies in a folder of .*set VIDEO_ROOT to a folder without programs"
-    ):
-        host.adopt()
-
-
-@pytest.mark.parametrize("kind", ["file", "link"])
-def test_a_quarantine_that_is_no_folder_is_refused(host: OldStreamer, kind: str) -> None:
-    quarantine = host.video_root / "quarantine"
-    if kind == "file":
-        quarantine.write_bytes(b"")
+    path = host.top / place
+    if path.exists():
+        path.rmdir()
+    if target is None:
+        path.write_bytes(b"")
     else:
-        quarantine.symlink_to("/tmp")
-    with pytest.raises(Misuse, match="quarantine' is no folder; move it away"):
+        path.symlink_to(host.top / target)
+    with pytest.raises(Misuse, match=words):
         host.adopt()
 
 
-def test_a_store_that_is_no_folder_is_refused(host: OldStreamer) -> None:
-    host.video_root.rmdir()
-    host.video_root.write_bytes(b"")
-    with pytest.raises(Misuse, match="video' is no folder; set VIDEO_ROOT to one"):
-        host.adopt()
+def test_files_in_the_way_of_folders_go_first_and_emptied_folders_stay(host: OldStreamer) -> None:
+    """A file that is called as a record leaves its place to the record's folder, and comes back.
 
-
-def test_files_in_the_way_of_folders_go_first(host: OldStreamer) -> None:
-    """A file that is called as a record leaves its place to the record's folder, and comes back."""
+    Folders keep mode and owner: the old program writes there again after a rollback. The new one passes over them.
+    """
     host.has_class("c-1", f"{ORIGIN}/7.flv")
     host.has_file("video/7", b"in the way")
     host.has_file("video/c-1.flv")
     (host.video_root / "8").symlink_to("/tmp")
     host.has_file("video/8.flv")
-    tree = host.tree()
-    host.adopt()
-    assert host.cached().keys() == {"7", "8"}
-    host.undo()
-    assert host.tree() == tree
-
-
-def test_emptied_folders_stay_as_they_are(host: OldStreamer) -> None:
-    """With their mode and owner: the old program writes there again after a rollback. The new one passes over them."""
     host.has_file("video/4940_22/video_4940_22.flv")
-    host.has_file("video/7/x.txt")
+    host.has_file("video/9/x.txt")
     (host.video_root / "empty").mkdir()
-    for name in ("4940_22", "7", "empty"):
+    for name in ("4940_22", "9", "empty"):
         (host.video_root / name).chmod(0o2770)
     tree = host.tree()
     host.adopt()
     after = host.tree()
-    for name in ("4940_22", "7", "empty"):
+    for name in ("4940_22", "9", "empty"):
         assert after[f"video/{name}"] == tree[f"video/{name}"]
-    assert [one.stem for one in cache_dir.scan(host.video_root)] == ["4940"]
+    there = {one.stem for one in cache_dir.scan(host.video_root)}
+    assert there == host.cached().keys() == {"7", "8", "4940"}
     host.undo()
     assert host.tree() == tree

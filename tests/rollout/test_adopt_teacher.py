@@ -21,12 +21,12 @@ from lectern.wire.parser import parse
 from tests.effects import old_databases
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.old_teacher import (
-    OLD_TABLE,
     ORDER_KEY,
     P720,
     WAITING_KEY,
     adopt,
     begun,
+    keys,
     left_by_the_old_program,
     messages,
     orders_of,
@@ -39,45 +39,36 @@ from tests.strategies import NOW, booking
 
 
 def test_a_class_waits_on_as_if_it_had_just_been_booked(client: redis.Redis, engine: Engine, file: Path) -> None:
-    """Its row is the one that the booking flow makes of the same booking, and the story says where it is from."""
+    """Its row is the one that the booking flow makes of the same booking, and the story says where it is from.
+
+    Its rendition is not asked for again; past the deadline the sweeper finds it, and the fallback knows its source.
+    """
     one = booking("c-1", x_room="unknown fields are kept")
     left_by_the_old_program(client, one)
     assert adopt(engine, client) == ["1 class of the old waiting lists waits on here."]
     with transaction(engine) as connection:
-        twin = booking("c-2", x_room="unknown fields are kept")
-        bookings.add(connection, [(twin, BookingState.WAITING)], NOW)
         (noted,) = events.of_thing(connection, journal, class_id="c-1", stems=[])
-    adopted, ours = (row for row in old_databases.dump(file)["order_list"])
-    assert [value for value in map(repr, adopted) if "c-1" not in value] == [
-        value for value in map(repr, ours) if "c-2" not in value
-    ]
-    assert orders_of(engine, "c-1")["c-1"].payload == one.to_json()
-    assert (noted.what, noted.host, noted.stem) == (ADOPTED, "teacher1", "6666_720P")
-
-
-def test_its_rendition_is_under_way_and_has_a_deadline(client: redis.Redis, engine: Engine) -> None:
-    """It is not asked for again; past the deadline the sweeper finds it, and the fallback knows its source."""
-    left_by_the_old_program(client, booking("c-1"))
-    adopt(engine, client)
-    with transaction(engine) as connection:
         assert transcodings.forgotten_requests(connection, NOW + 1000, NOW + 1000) == []
         assert transcodings.overdue(connection, NOW + 119) == []
         (due,) = transcodings.overdue(connection, NOW + 120)
         assert [one.class_id for one in bookings.waiting_for(connection, *due.key)] == ["c-1"]
+        twin = booking("c-2", x_room="unknown fields are kept")
+        bookings.add(connection, [(twin, BookingState.WAITING)], NOW)
+    adopted, ours = ([*map(repr, row)] for row in old_databases.dump(file)["order_list"])
+    assert [value for value in adopted if "c-1" not in value] == [value for value in ours if "c-2" not in value]
+    assert orders_of(engine, "c-1")["c-1"].payload == one.to_json()
+    assert (noted.what, noted.host, noted.stem) == (ADOPTED, "teacher1", "6666_720P")
     found = due.key, due.attempt, due.backend, due.source_url, due.url, due.deadline
     assert found == ((6666, P720), 1, Backend.OSS, "http://origin.example/6666.flv", None, NOW + 120)
 
 
-def as_hash(one: Booking) -> dict[str, str]:
-    fields = one.model_dump(mode="json", exclude_none=True)
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
-
-
 def test_a_booking_may_be_a_hash_and_may_have_no_cmd(client: redis.Redis, engine: Engine) -> None:
     hashed = booking("c-1", video_url_list={"480P": "http://origin.example/480.flv"}, x_room="8")
-    bare = {name: value for name, value in json.loads(booking("c-2").to_json()).items() if name != "cmd"}
+    bare = booking("c-2").model_dump(mode="json", exclude={"cmd"}, exclude_none=True)
+    fields = hashed.model_dump(mode="json", exclude={"cmd"}, exclude_none=True)
     client.rpush("6666_720P", "c-1", "c-2")
-    client.hset("class:c-1", mapping={name: value for name, value in as_hash(hashed).items() if name != "cmd"})
+    for name, value in fields.items():
+        client.hset("class:c-1", name, value if isinstance(value, str) else json.dumps(value))
     client.set("class:c-2", json.dumps(bare))
     adopt(engine, client)
     found = orders_of(engine, "c-1", "c-2")
@@ -93,11 +84,9 @@ def test_a_second_call_changes_nothing(client: redis.Redis, engine: Engine, file
         left_by_the_old_program(client, booking(f"c-{record_id}", record_id=record_id))
         client.rpush(f"{record_id}_720P", f"orphan-{record_id}", b"\xff")
     assert adopt(engine, client)
-    there = {name: client.dump(name) for name in client.scan_iter()}
-    before = old_databases.dump(file)
+    there, before = keys(client), old_databases.dump(file)
     said = adopt(engine, client, now=NOW + 60)
-    assert old_databases.dump(file) == before
-    assert {name: client.dump(name) for name in client.scan_iter()} == there
+    assert (keys(client), old_databases.dump(file)) == (there, before)
     assert all(any(word in sentence for word in ("orphan", "xff", "more like these")) for sentence in said)
 
 
@@ -112,9 +101,8 @@ def test_lists_of_any_length_are_gone_through_in_slices(
     client.rpush("7_720P", "c-7-0", "c-7-6")
     assert planned(engine, client).waiting >= len(wanted)
     assert adopt(engine, client) == [f"{len(wanted)} classes of the old waiting lists wait on here."]
-    assert {id_: one.state for id_, one in orders_of(engine, *wanted).items()} == dict.fromkeys(
-        wanted, BookingState.WAITING
-    )
+    states = {id_: one.state for id_, one in orders_of(engine, *wanted).items()}
+    assert states == dict.fromkeys(wanted, BookingState.WAITING)
     assert {one.record_id for one in under_way(engine)} == set(range(1, 8))
 
 
@@ -228,7 +216,10 @@ def test_who_may_not_read_a_waiting_list_is_told_so_and_adopts_nothing(client: r
 
 @pytest.mark.parametrize("state", RenditionState)
 def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engine, state: RenditionState) -> None:
-    """Under way: the class waits on, and the deadline stays. Settled: the booking flow decides by its table, once."""
+    """Under way: the class waits on, and the deadline stays. Settled: the booking flow decides by its table, once.
+
+    If it will never come, who lacks a booking is named with what to type. A booking that has the URL need not wait.
+    """
     begun(engine, state)
     left_by_the_old_program(client, booking("c-1"))
     before = commit(engine, transcodings.states, [(6666, P720)])
@@ -246,34 +237,25 @@ def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engi
     with transaction(engine) as connection:
         assert transcodings.states(connection, [(6666, P720)]) == before
         assert [one.what for one in events.of_thing(connection, journal, class_id="c-1", stems=[])] == [ADOPTED]
+    client.rpush("6666_720P", "orphan")
+    (told,) = adopt(engine, client)
+    why = f"but the rendition is {state}, and no result will come. Answer the platform, then: "
+    assert told.endswith(f"{why}redis-cli LREM 6666_720P 0 orphan") == (state is not RenditionState.TRANSCODING)
 
 
 def test_a_booking_that_has_the_url_is_decided_by_the_flow(client: redis.Redis, engine: Engine) -> None:
     """It need not wait at all."""
     left_by_the_old_program(client, booking("c-1", video_url_list={"720P": "http://origin.example/720.flv"}))
-    assert adopt(engine, client) == [
-        "c-1: its booking has the URL of 6666_720P; the booking flow decides it at the start."
-    ]
+    said = "c-1: its booking has the URL of 6666_720P; the booking flow decides it at the start."
+    assert adopt(engine, client) == [said]
     assert messages(engine) == ["c-1"]
-
-
-def test_class_whose_rendition_will_never_come_is_named_with_what_to_type(client: redis.Redis, engine: Engine) -> None:
-    begun(engine, RenditionState.FAILED)
-    client.rpush("6666_720P", "orphan")
-    (said,) = adopt(engine, client)
-    assert said.endswith(
-        "but the rendition is failed, and no result will come. "
-        "Answer the platform, then: redis-cli LREM 6666_720P 0 orphan"
-    )
 
 
 def test_an_old_transcoding_that_nobody_waits_for_gets_a_deadline(client: redis.Redis, file: Path) -> None:
     """The old program's rows have none; a booking that joins one would wait for ever."""
-    old_databases.build(file, [OLD_TABLE])
+    rows = "(1, '720P', 'transcoding'), (2, '720P', 'success'), (3, '720P', 'transcoding')"
+    old_databases.build(file, [old_databases.OLD_TEACHER, f"INSERT INTO video_list VALUES {rows}"])
     engine = open_database(f"sqlite:///{file}")
-    with transaction(engine) as connection:
-        connection.exec_driver_sql("INSERT INTO video_list VALUES (1, '720P', 'transcoding'), (2, '720P', 'success')")
-        connection.exec_driver_sql("INSERT INTO video_list VALUES (3, '720P', 'transcoding')")
     schema.upgrade(engine, "teacher")
     left_by_the_old_program(client, booking("c-3", record_id=3))
     assert adopt(engine, client) == [
@@ -289,17 +271,13 @@ def test_an_old_transcoding_that_nobody_waits_for_gets_a_deadline(client: redis.
 @pytest.mark.live
 def test_old_transcodings_get_a_deadline_however_many_there_are(client: redis.Redis, file: Path) -> None:
     """Whatever an old program never finished is still there; SQL takes no list of so many keys at once."""
-    number = 20_000
-    old_databases.build(file, [OLD_TABLE])
+    rows = ", ".join(f"({record_id}, '720P', 'transcoding')" for record_id in range(1, 20_001))
+    old_databases.build(file, [old_databases.OLD_TEACHER, f"INSERT INTO video_list VALUES {rows}"])
     engine = open_database(f"sqlite:///{file}")
-    with transaction(engine) as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO video_list VALUES (?, '720P', 'transcoding')", [(one,) for one in range(1, number + 1)]
-        )
     schema.upgrade(engine, "teacher")
     assert adopt(engine, client) == ["20,000 old transcodings without a waiting class got a deadline."]
     found = under_way(engine)
-    assert (len(found), {one.deadline for one in found}) == (number, {NOW + 120})
+    assert (len(found), {one.deadline for one in found}) == (20_000, {NOW + 120})
     engine.dispose()
 
 
@@ -317,18 +295,16 @@ def test_the_plan_says_what_will_be_done_and_changes_nothing(client: redis.Redis
     client.set("class:c-5", booking("c-5", start_time=NOW - 90, end_time=NOW - 30).to_json())
     client.set("class:c-6", "no booking")
     commit(engine, bookings.add, [(booking("c-4"), BookingState.PLACED)], NOW)
-    before = old_databases.dump(file)
-    there = {name: client.dump(name) for name in client.scan_iter()}
+    there, before = keys(client), old_databases.dump(file)
     plan = planned(engine, client)
     assert plan.waiting == 1
-    assert old_databases.dump(file) == before
-    assert {name: client.dump(name) for name in client.scan_iter()} == there
+    assert (keys(client), old_databases.dump(file)) == (there, before)
     assert adopt(engine, client) == plan.said
     assert set(orders_of(engine, "c-1", "c-2", "c-3")) == {"c-1"}
 
 
 def test_a_plan_can_be_made_before_database_is_upgraded_and_keys_are_renamed(client: redis.Redis, file: Path) -> None:
-    old_databases.build(file, [OLD_TABLE])
+    old_databases.build(file, [old_databases.OLD_TEACHER])
     left_by_the_old_program(client, booking("c-1"), name="waiting:6666:720P")
     rules = [Rule.parse("x:{host}", "y:{host}"), Rule.parse("waiting:{record_id}:{resolution}", WAITING_KEY)]
     assert teacher.before(ORDER_KEY, rules) == ORDER_KEY

@@ -1,6 +1,5 @@
 """An instance holds all that a rollout runs, and one link switches it; the old .env gets what the note says."""
 
-import shutil
 import stat
 import subprocess
 import sys
@@ -88,19 +87,6 @@ def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host
     by_hand.mkdir()
     third = rolled_out(host, host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "8"}))
     assert names(host) == {first.name, third.name, by_hand.name}, "what no rollout made is left alone"
-
-
-def test_where_the_release_before_is_gone_nothing_is_stopped_whatever_becomes_of_the_database(host: Host) -> None:
-    """Old releases are deleted: after the stop nothing could start again."""
-    rolled_out(host, host.wanted())
-    host.stage_release("2.0.1")
-    newer = host.wanted(version="2.0.1")
-    rolled_out(host, newer)
-    shutil.rmtree(host.root / "releases/2.0.0")
-    for is_restored in (False, True):
-        answered = host.step("rollback", wanted={**newer, "restore_database": is_restored})
-        assert "the release that a rollback would start is gone. Nothing was stopped." in answered.msg
-    host.done("verify", wanted=newer)
 
 
 # Verify only looks, and says in words what is not as the last step should have left it; status tells the story.

@@ -1,41 +1,38 @@
 """Teachers on PostgreSQL: copies that are proved by a restore, and a rollout there and back."""
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import URL, text
+from sqlalchemy import URL, make_url, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout.backup import host, nightly, quoted, rows, store, tables
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.files import sha256
-from tests.effects.redis_servers import redis_server, url_of
+from tests.effects.redis_servers import url_of
 from tests.rollout.host import Host, a_host
-from tests.rollout.steps import Fields
-from tests.stage.postgres import made, postgres_server
+from tests.stage.postgres import Databases
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[URL]:
-    with postgres_server() as url:
-        yield url
+@pytest.fixture
+def address(postgresql: Databases) -> URL:
+    """An empty database."""
+    return make_url(postgresql.fresh()).set(drivername="postgresql+psycopg")
 
 
 @pytest.fixture
-def live(server: URL) -> URL:
+def live(address: URL) -> URL:
     """A database with two tables of 200 rows."""
-    url = made(server, "live")
-    with PostgresServer(url).connected() as connection, connection.begin():
+    with PostgresServer(address).connected() as connection, connection.begin():
         for table in ("a", 'odd "name"'):
             connection.execute(text(f"CREATE TABLE {quoted(table)} (n integer primary key, body bytea)"))
             connection.execute(text(f"INSERT INTO {quoted(table)} SELECT n, '\\x00ff' FROM generate_series(1, 200) n"))
-    return url
+    return address
 
 
 def execute(url: URL, statement: str) -> None:
@@ -73,23 +70,20 @@ def test_a_copy_is_of_one_instant_and_its_restore_has_the_rows_that_were_counted
         assert copied.rows["a"] == copied.rows['odd "name"'] >= 200
         assert copied.sha256 == sha256(folder / copied.file)
         found.try_restore(copied, folder)
-    assert (folders[2] / "live.dump").stat().st_mode & 0o777 == 0o600
+    assert (folders[2] / copies[2].file).stat().st_mode & 0o777 == 0o600
     assert not [name for name in names(live) if name.startswith("lectern_scratch")]
 
 
-def test_a_copy_whose_restore_has_other_rows_is_no_backup(live: URL, tmp_path: Path) -> None:
-    copied = PostgresServer(live).copy(tmp_path).model_copy(update={"rows": {"a": 201, 'odd "name"': 200}})
-    with pytest.raises(CallAPerson, match="other rows"):
-        PostgresServer(live).try_restore(copied, tmp_path)
-    assert not [name for name in names(live) if name.startswith("lectern_scratch")]
-
-
-def test_a_damaged_copy_is_no_backup(live: URL, tmp_path: Path) -> None:
+def test_a_copy_that_is_damaged_or_whose_restore_has_other_rows_is_no_backup(live: URL, tmp_path: Path) -> None:
     copied = PostgresServer(live).copy(tmp_path)
+    other = copied.model_copy(update={"rows": {"a": 201, 'odd "name"': 200}})
+    with pytest.raises(CallAPerson, match="other rows"):
+        PostgresServer(live).try_restore(other, tmp_path)
     file = tmp_path / copied.file
     file.write_bytes(file.read_bytes()[: copied.size_bytes * 2 // 3])
     with pytest.raises(CallAPerson, match="pg_restore failed"):
         PostgresServer(live).try_restore(copied, tmp_path)
+    assert not [name for name in names(live) if name.startswith("lectern_scratch")]
 
 
 def test_a_user_who_may_make_no_scratch_database_is_told_what_to_type(live: URL, tmp_path: Path) -> None:
@@ -103,7 +97,10 @@ def test_a_user_who_may_make_no_scratch_database_is_told_what_to_type(live: URL,
     execute(live, "DROP OWNED BY poor")
 
 
-def test_a_server_that_is_away_is_said_in_words_and_without_the_password(tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_said_in_words_and_without_the_password(address: URL, tmp_path: Path) -> None:
+    """An empty database is none."""
+    with pytest.raises(Misuse, match="no such database"):
+        nightly.make(PostgresServer(address), "teacher-t", tmp_path)
     away = URL.create("postgresql+psycopg", "lectern", "hidden", "127.0.0.1", 1, "lectern")
     with pytest.raises(TryAgain) as error:
         PostgresServer(away).copy(tmp_path)
@@ -121,72 +118,51 @@ def test_scratch_databases_of_killed_processes_are_dropped_a_day_later(live: URL
         connection.execute(text("DROP DATABASE lectern_scratch_9999999999_ab"))
 
 
-def test_a_restore_brings_back_what_was_copied(live: URL, tmp_path: Path) -> None:
-    found = store.at(live.render_as_string(hide_password=False))
-    copied = found.copy(tmp_path)
+def test_a_restore_brings_back_what_was_copied_but_not_under_another_teacher(live: URL, tmp_path: Path) -> None:
+    found = store.at(live.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+    made = nightly.make(found, "teacher-t", tmp_path)
+    copied = made.path / made.file
     execute(live, "UPDATE a SET body = '\\x01' WHERE n = 7")
     execute(live, "DELETE FROM a WHERE n = 8")
     execute(live, "CREATE TABLE newer AS SELECT 1 AS n")
     execute(live, "ALTER TABLE a ADD COLUMN added text")  # by a newer release: the rows stay what they were
-    found.put_back(tmp_path / copied.file, copied.rows, "root")
-    with found.reading() as connection:
-        assert rows(connection) == copied.rows
-
-
-def test_nothing_is_put_back_under_another_teacher_at_work(live: URL, tmp_path: Path) -> None:
-    found = store.at(live.render_as_string(hide_password=False))
-    copied = found.copy(tmp_path)
-    execute(live, "DELETE FROM a")
     with (
         PostgresServer(live.update_query_dict({"application_name": "teacher2"})).connected(),
         pytest.raises(Misuse, match="teacher2"),
     ):
-        found.put_back(tmp_path / copied.file, copied.rows, "root")
+        found.put_back(copied, made.rows, "root")
     with found.reading() as connection:
-        assert rows(connection)["a"] == 0, "nothing was put back"
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as client:
-        yield client
+        assert rows(connection) == {"a": 199, 'odd "name"': 200, "newer": 1}, "nothing was put back"
+    found.put_back(copied, made.rows, "root")
+    with found.reading() as connection:
+        assert rows(connection) == made.rows == {"a": 200, 'odd "name"': 200}
 
 
 @pytest.fixture
-def teacher(server: URL, tmp_path: Path) -> Iterator[Host]:
-    made(server, "lectern")
+def teacher(tmp_path: Path) -> Iterator[Host]:
     with a_host(tmp_path, "teacher") as host:
         yield host
 
 
-def wanted_of(host: Host, server: URL, client: redis.Redis, **other: object) -> Fields:
-    url = server.set(database="lectern").render_as_string(hide_password=False)
-    env = {**host.wanted()["env"], "TEACHER_DATABASE_URL": url}
-    return host.wanted(env=env, redis_url=url_of(client), **other)
+def test_a_teacher_on_postgresql_goes_there_and_back(address: URL, client: redis.Redis, teacher: Host) -> None:
+    settings = {"TEACHER_DATABASE_URL": address.render_as_string(hide_password=False)}
+    wanted = teacher.wanted(settings, redis_url=url_of(client))
+    parsed = teacher.parsed(**wanted)
 
-
-def test_a_teacher_on_postgresql_goes_there_and_back(server: URL, client: redis.Redis, teacher: Host) -> None:
-    client.flushall()
-    wanted, address = wanted_of(teacher, server, client), server.set(database="lectern")
-    parsed = teacher.parsed(**json.loads(json.dumps(wanted)))
-    before = teacher.tree()
-
-    teacher.done("backup", wanted=wanted)
-    assert "would" not in str(teacher.done("open", "--check", wanted=wanted)["changed"])
-    teacher.done("window", wanted=wanted)
+    teacher.done("open", "--check", wanted=wanted)
+    teacher.roll_out(wanted)
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
     with PostgresServer(address).reading() as connection:
         assert "order_list" in tables(connection)
     assert not (teacher.code / "teacher.db").exists(), "the file of the inventory is not its database"
 
     execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (1, 'h', 'x', 'c-1')")
-    second = wanted_of(teacher, server, client, version="2.0.1")
+    second = {**wanted, "version": "2.0.1"}
     teacher.stage_release("2.0.1")
     teacher.roll_out(second)
     execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (2, 'h', 'x', 'c-2')")
-    refused = teacher.step("rollback", wanted={**second, "restore_database": True})
-    assert refused.code == 2
-    assert "RUNBOOK.md, How do I restore the database?" in refused.msg
+    refused = teacher.fails("rollback", wanted={**second, "restore_database": True}, code=2)
+    assert "RUNBOOK.md, How do I restore the database?" in refused
     teacher.done("rollback", wanted=second)
     teacher.ctl("stop", "all")
     aside = next(parsed.backups_dir.glob("teacher-2.0.1-*.used-*"))
@@ -197,7 +173,7 @@ def test_a_teacher_on_postgresql_goes_there_and_back(server: URL, client: redis.
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
 
     teacher.done("rollback", wanted=wanted)
-    assert teacher.tree() == before
+    assert teacher.tree() == teacher.before
     aside = next(parsed.backups_dir.glob(f"{parsed.id}.used-*"))
     copied = host.read(aside)
     assert copied is not None

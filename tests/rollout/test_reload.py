@@ -8,7 +8,7 @@ import pytest
 
 from tests.rollout.host import Host
 from tests.rollout.steps import Fields
-from tests.rollout.test_window import journal, program_pid
+from tests.rollout.test_window import program_pid
 
 pytestmark = pytest.mark.live
 PROGRAM = "lectern-streamer"
@@ -54,10 +54,10 @@ def test_settings_that_need_no_restart_change_and_go_back_while_the_program_work
     assert (dotenv.read_bytes(), says(new)) == (text, before)
 
     new.done("backup", wanted=wanted)
-    lines, answer = journal(new), new.done("window", wanted=wanted)
+    lines, answer = new.journal(), new.done("window", wanted=wanted)
     assert "Nothing is stopped" in answer["said"][0]
     assert "downtime_s" not in answer
-    assert '"stop"' not in journal(new).removeprefix(lines)
+    assert '"stop"' not in new.journal().removeprefix(lines)
     assert (says(new)["DOWNLOAD_RATE"], says(new)["MAX_DOWNLOADS"]) == ("2000k", "2")
     assert not new.done("window", wanted=wanted)["changed"]
     new.done("verify", wanted=wanted)
@@ -91,7 +91,7 @@ def test_what_the_program_refuses_changes_nothing_and_is_named(new: Host) -> Non
 def test_a_value_that_no_program_takes_is_refused_before_anything_changes(new: Host) -> None:
     wanted = wish(new, DOWNLOAD_RATE="fast")
     assert "DOWNLOAD_RATE: " in new.step("preflight", wanted=wanted).msg
-    assert json.loads(journal(new).splitlines()[-1])["step"] == "committed"
+    assert json.loads(new.journal().splitlines()[-1])["step"] == "committed"
 
 
 def test_else_the_host_is_stopped_as_ever(new: Host) -> None:

@@ -1,6 +1,5 @@
 """Copies of a database are proved, whoever writes to it, and whatever crash it comes from."""
 
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,8 +19,6 @@ from lectern.rollout import files
 from lectern.rollout.backup import rows, sqlite
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.files import sha256
-from tests.rollout.steps import by_table
-from tests.stage import wait_until
 
 WRITER = """
 import sqlite3, sys
@@ -87,29 +84,40 @@ def test_a_copy_of_a_live_database_is_one_instant_of_it(writer: Path, tmp_path: 
 
 
 def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_transaction(live: Path, tmp_path: Path) -> None:
+    """Over what an earlier try has left."""
     process = subprocess.run([sys.executable, "-c", HOT, str(live)], check=False)
     assert process.returncode == -signal.SIGKILL
     journal = live.with_name(f"{live.name}-journal")
     assert journal.stat().st_size > 0, "the journal must be hot"
+    (tmp_path / live.name).write_bytes(b"half a copy")
     SqliteFile(live).copy(tmp_path)
     with closing(sqlite3.connect(tmp_path / live.name)) as connection:
         assert connection.execute("SELECT max(n) FROM a").fetchone()[0] < 0
         assert connection.execute("SELECT max(n) FROM b").fetchone()[0] < 0
 
 
-def test_what_lies_in_the_wal_of_a_killed_writer_is_in_the_copy(live: Path, tmp_path: Path) -> None:
+def test_what_lies_in_the_wal_of_a_killed_writer_is_in_the_copy_and_stays_there(live: Path, tmp_path: Path) -> None:
+    """Also after a look."""
     write_and_be_killed(live)
     assert live.with_name(f"{live.name}-wal").stat().st_size > 0
+    before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
+    with SqliteFile(live).reading() as connection:
+        assert rows(connection) == {"a": 199 + 7, "b": 199 + 7}
+    after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
+    assert after == before
     assert SqliteFile(live).copy(tmp_path).rows == {"a": 199 + 7, "b": 199 + 7}
 
 
-def test_what_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
-    file, folder = tmp_path / "x.db", tmp_path / "copies"
-    folder.mkdir()
-    file.write_text("no database, but long enough to be taken for one" * 100)
+def test_what_is_damaged_or_no_database_is_refused_in_words(live: Path, tmp_path: Path) -> None:
+    data = bytearray(live.read_bytes())
+    data[4096 * 5 : 4096 * 12] = b"\xff" * 4096 * 7
+    live.write_bytes(data)
+    with pytest.raises(CallAPerson, match=r"damaged|malformed"):
+        SqliteFile(live).copy(tmp_path)
+    live.write_text("no database, but long enough to be taken for one" * 100)
     with pytest.raises(CallAPerson, match="SQLite cannot read it"):
-        SqliteFile(file).copy(folder)
-    with pytest.raises(CallAPerson, match=r"read it \(file is not a database\)"), SqliteFile(file).reading() as look:
+        SqliteFile(live).copy(tmp_path)
+    with pytest.raises(CallAPerson, match=r"read it \(file is not a database\)"), SqliteFile(live).reading() as look:
         look.exec_driver_sql("SELECT 1 FROM sqlite_master")
 
 
@@ -154,18 +162,13 @@ def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, t
         connection.execute('CREATE TABLE c ("odd "" name" TEXT)')
         connection.execute("INSERT INTO c VALUES ('x')")
         connection.commit()
-    assert by_table(SqliteFile(live).rows_since(tmp_path / live.name)) == {
-        "a": [
-            {"n": 7, "filler": {"base64": "AP8="}, "institution_id": "i-7"},
-            {"n": None, "filler": None, "institution_id": None},
-        ],
-        "b": [{"n": -3, "filler": "changed"}],
-        "c": [{'odd " name': "x"}],
-    }
-
-
-def test_of_a_database_that_was_not_there_all_rows_are_new(live: Path) -> None:
-    assert len(by_table(SqliteFile(live).rows_since(None))["a"]) == 199
+    assert [*SqliteFile(live).rows_since(tmp_path / live.name)] == [
+        ("a", {"n": 7, "filler": {"base64": "AP8="}, "institution_id": "i-7"}),
+        ("a", {"n": None, "filler": None, "institution_id": None}),
+        ("b", {"n": -3, "filler": "changed"}),
+        ("c", {'odd " name': "x"}),
+    ]
+    assert len([*SqliteFile(live).rows_since(None)]) == 201 + 199 + 1, "there was no database"
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
@@ -183,20 +186,3 @@ def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live:
         with pytest.raises(Misuse, match="the database is behind this program"):
             schema.check(engine, "streamer")
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
-
-
-def test_a_look_leaves_the_wal_of_a_killed_writer_as_it_is(live: Path) -> None:
-    write_and_be_killed(live)
-    before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
-    with SqliteFile(live).reading() as connection:
-        assert rows(connection) == {"a": 199 + 7, "b": 199 + 7}
-    after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
-    assert after == before
-
-
-def test_a_copy_needs_no_name_of_its_own_on_the_way(live: Path, tmp_path: Path) -> None:
-    """What an earlier try left is replaced."""
-    shutil.copy(live, tmp_path / live.name)
-    (tmp_path / live.name).write_bytes(b"half a copy")
-    assert SqliteFile(live).copy(tmp_path).rows == {"a": 199, "b": 199}
-    wait_until(lambda: not (tmp_path / f"{live.name}-journal").exists(), description="no journal is left")

@@ -21,17 +21,18 @@ pytestmark = pytest.mark.live
 Says = Callable[..., Supervisord]
 
 
+def doing(folder: Path, lines: str) -> Supervisord:
+    """A supervisorctl that does so; the real one is asked in the tests of the window."""
+    script = folder / "supervisorctl"
+    script.write_text(f"#!{sys.executable}\nimport sys, time\nfrom pathlib import Path\n{lines}\n")
+    script.chmod(0o755)
+    return Supervisord([str(script)])
+
+
 @pytest.fixture
 def says(tmp_path: Path) -> Says:
-    """A supervisorctl that answers so; the real one is asked in the tests of the window."""
-
-    def make(output: str, code: int = 0) -> Supervisord:
-        script = tmp_path / "supervisorctl"
-        script.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.write({output!r})\nsys.exit({code})\n")
-        script.chmod(0o755)
-        return Supervisord([str(script)])
-
-    return make
+    """One that answers so."""
+    return lambda output, code=0: doing(tmp_path, f"sys.stdout.write({output!r})\nsys.exit({code})")
 
 
 def test_no_program_and_one_that_is_stopped_are_no_failure(says: Says) -> None:
@@ -74,29 +75,22 @@ def test_a_program_that_had_just_died_is_stopped_though_it_is_started_again(
 ) -> None:
     """A `stop all` that comes while it is EXITED finds nothing to stop; a moment later it may be at work again."""
     monkeypatch.setattr(supervisord, "_POLL_S", 60.0)  # its states are counted: nobody asks for them during a stop
-    script, asked = tmp_path / "supervisorctl", tmp_path / "asked"
-    script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\nasked = Path({str(asked)!r})\n"
-        "before = asked.read_text().split() if asked.exists() else []\n"
-        "asked.write_text(' '.join([*before, sys.argv[1]]))\n"
-        f"if sys.argv[1] == 'status':\n    print('dies  ', {states}[before.count('status')])\n"
-    )
-    script.chmod(0o755)
-    Supervisord([str(script)]).stop_all()
+    asked = tmp_path / "asked"
+    lines = f"asked = Path({str(asked)!r})\nbefore = asked.read_text().split() if asked.exists() else []\n"
+    lines += "asked.write_text(' '.join([*before, sys.argv[1]]))\n"
+    lines += f"if sys.argv[1] == 'status':\n    print('dies  ', {states}[before.count('status')])"
+    doing(tmp_path, lines).stop_all()
     assert asked.read_text().split().count("stop") == stops
 
 
 def test_supervisord_is_asked_while_it_stops_all_as_it_looks_only_then(tmp_path: Path) -> None:
     """Else it looks once a second, while the host is silent."""
-    script, asked, ended = tmp_path / "supervisorctl", tmp_path / "asked", tmp_path / "ended"
-    script.write_text(
-        f"#!{sys.executable}\nimport sys, time\nfrom pathlib import Path\nasked = Path({str(asked)!r})\n"
-        "if sys.argv[1] == 'status':\n    asked.touch()\n    print('idc_client  STOPPED')\n    sys.exit(3)\n"
-        "for _ in range(200):\n    if asked.exists():\n        break\n    time.sleep(0.05)\n"
-        f"else:\n    sys.exit('nobody has asked')\nPath({str(ended)!r}).touch()\n"
-    )
-    script.chmod(0o755)
-    Supervisord([str(script)]).stop_all()
+    ended = tmp_path / "ended"
+    lines = f"asked = Path({str(tmp_path / 'asked')!r})\n"
+    lines += "if sys.argv[1] == 'status':\n    asked.touch()\n    print('idc_client  STOPPED')\n    sys.exit(3)\n"
+    lines += "for _ in range(200):\n    if asked.exists():\n        break\n    time.sleep(0.05)\n"
+    lines += f"else:\n    sys.exit('nobody has asked')\nPath({str(ended)!r}).touch()"
+    doing(tmp_path, lines).stop_all()
     assert ended.exists()
 
 

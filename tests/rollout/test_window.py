@@ -1,13 +1,11 @@
 """The window: wholly new, or wholly as before."""
 
-import json
 import os
 import signal
 import sqlite3
 import time
 from contextlib import closing
 
-import psutil
 import pytest
 
 from tests.rollout.host import NOTES, Host
@@ -17,74 +15,59 @@ from tests.stage import wait_until
 pytestmark = pytest.mark.live
 
 
-def journal(host: Host) -> str:
-    file = host.root / "rollout" / "journal.jsonl"
-    return file.read_text() if file.exists() else ""
-
-
 def program_pid(host: Host, name: str) -> int:
     return int(host.ctl("pid", name))
 
 
-def test_a_streamer_becomes_new_and_then_old_again(host: Host) -> None:
-    before = host.tree()
+def test_a_streamer_becomes_new_and_then_old_again_as_often_as_wanted(host: Host) -> None:
+    """What is finished is not stopped again, and a used backup is not the one of the next try."""
     answer = host.roll_out()
     assert answer["changed"]
     assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "4", "5", "6", "7", "8", "8"]
     rounding_s = 0.0005 * (len(answer["steps"]) + 1)  # each is told in milliseconds
     assert 0 < answer["downtime_s"] <= round(sum(one["seconds"] for one in answer["steps"]) + rounding_s, 4)
     host.is_new()
-    assert host.done("rollback")["changed"]
-    host.is_old(before)
-    assert not host.done("rollback")["changed"]
-
-
-def test_what_is_finished_is_not_stopped_again(host: Host) -> None:
-    host.roll_out()
-    pid, lines = program_pid(host, "lectern-streamer"), journal(host)
+    pid, lines = host.pid(), host.journal()
     for step in ("backup", "window"):
         assert not host.done(step)["changed"]
-    assert program_pid(host, "lectern-streamer") == pid
-    assert journal(host) == lines
+    assert (host.pid(), host.journal()) == (pid, lines)
+    for options in (["--check"], []):
+        assert host.done("rollback", *options)["changed"]
+    host.is_old()
+    for options in (["--check"], []):
+        assert not host.done("rollback", *options)["changed"]
+    host.roll_out()
+    host.is_new()
+    host.done("rollback")
+    host.is_old()
+    assert len([*(host.root / "rollout" / "backups").glob("*.used-*")]) == 2
 
 
-def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
-    """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
-    before = host.tree()
-    host.done("backup")
-    slow = "import time\nfrom lectern.rollout import supervisord\nreal = supervisord.Supervisord.stop_all\n"
-    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(5))\n"
-    window = host.begin("window", fault=slow)
-    wait_until(lambda: '"stop"' in journal(host), description="the window stops the host")
-    answer = host.done("rollback")
-    assert (answer["changed"], answer["state"]) == (True, "rolledback")
-    assert "has heard of this rollback" in answer["said"][0]
-    assert window.answered().code == 1
-    host.is_old(before)
-
-
-def test_a_rollback_does_not_end_a_backup(host: Host) -> None:
+def test_a_rollback_does_not_end_a_backup_nor_does_a_second_one_begin_meanwhile(host: Host) -> None:
     """Whoever makes one has nothing to undo: it is waited for."""
-    slow = "import time\nfrom lectern.rollout.backup import host\nreal = host.archive\n"
-    slow += "host.archive = lambda *args: (time.sleep(2), real(*args))[1]\n"
+    go_on = host.folder / "go-on"
+    slow = "import os, time\nfrom lectern.rollout.backup import host\nreal = host.archive\ndef archive(*args):\n"
+    slow += f"    while not os.path.exists({str(go_on)!r}): time.sleep(0.05)\n"
+    slow += "    return (time.sleep(2), real(*args))[1]\nhost.archive = archive\n"
     backup = host.begin("backup", fault=slow)
-    wait_until(lambda: '"backup"' in journal(host), description="the backup is under way")
+    wait_until(lambda: '"backup"' in host.journal(), description="the backup is under way")
+    impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
+    assert "another rollout is at work" in host.fails("backup", fault=impatient)
+    go_on.touch()
     assert not host.done("rollback")["changed"]
     assert backup.answered().code == 0
 
 
 def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_told(host: Host) -> None:
     (host.code / "broken").touch()
-    before = host.tree()
-    host.done("backup")
-    answered = host.step("window", wanted=host.wanted(health_timeout_s=10))
-    assert answered.code == 1
-    assert answered.fields["failed"]
-    assert "step 8 healthy" in answered.msg
-    assert "the new program is broken: no such module" in answered.msg
-    assert "rolled back" in answered.msg
+    before, wanted = host.tree(), host.wanted(health_timeout_s=10)
+    host.done("backup", wanted=wanted)
+    said = host.fails("window", wanted=wanted)
+    assert "step 8 healthy" in said
+    assert "the new program is broken: no such module" in said
+    assert "rolled back" in said
     host.is_old(before)
-    host.done("verify", wanted=host.wanted(health_timeout_s=10))
+    host.done("verify", wanted=wanted)
 
 
 def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
@@ -118,7 +101,7 @@ def test_who_asks_for_the_end_gets_the_old_host(host: Host, sign: signal.Signals
     host.done("backup")
     (host.code / "broken").touch()
     step = host.begin("window")
-    wait_until(lambda: '"reload", "state": "done"' in journal(host), description="the reload is done")
+    wait_until(lambda: '"reload", "state": "done"' in host.journal(), description="the reload is done")
     os.kill(step.pid, sign)
     answered = step.answered()
     assert answered.code == 1
@@ -133,7 +116,7 @@ def test_a_lost_terminal_ends_nothing(host: Host) -> None:
     fault = "import os, sys\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\nos.close(read)\n"
     fault += "sys.stdout = open(1, 'w', closefd=False)\n"  # as from its beginning: no file that asks for its place
     step = host.begin("window", fault=fault)
-    wait_until(lambda: '"stop"' in journal(host), description="the window is begun")
+    wait_until(lambda: '"stop"' in host.journal(), description="the window is begun")
     os.kill(step.pid, signal.SIGHUP)
     assert step.answered().code == 0
     host.is_new()
@@ -163,14 +146,11 @@ def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
     assert host.states() == {**expected, "lectern-streamer": "RUNNING"}
     host.done("rollback")
     assert host.states() == {**expected, "idc_client": "RUNNING"}
-    assert begun.read_text() == "begun\n", "what a person has stopped is not started, not for a second"
-
-
-def test_an_old_program_that_was_stopped_by_hand_is_not_started_by_a_rollback(host: Host) -> None:
     host.ctl("stop", "idc_client")
     host.roll_out()
     host.done("rollback")
-    assert host.states() == {"idc_client": "STOPPED"}
+    assert host.states() == {**expected, "idc_client": "STOPPED"}
+    assert begun.read_text() == "begun\n", "what a person has stopped is not started, not for a second"
 
 
 def test_a_window_that_was_killed_behind_its_work_is_finished_without_another_stop(host: Host) -> None:
@@ -183,14 +163,18 @@ def test_a_window_that_was_killed_behind_its_work_is_finished_without_another_st
     host.is_new()
 
 
-def test_a_class_that_was_booked_since_preflight_keeps_the_window_from_beginning(host: Host) -> None:
-    host.done("backup")
+def test_nothing_is_stopped_if_supervisord_is_silent_or_a_class_is_booked_since(host: Host) -> None:
+    silent = host.wanted(supervisorctl=[host.supervisorctl[0], "-s", "unix:///nowhere/s"])
+    for wanted in (silent, host.wanted()):
+        host.done("backup", wanted=wanted)
+    assert "supervisord does not answer" in host.fails("window", wanted=silent)
+    host.done("rollback", wanted=silent)
     host.book("late", time.time() + 60, time.time() + 600)
-    answered = host.step("window")
-    assert answered.code == 1
-    assert "class 'late'" in answered.msg
-    assert "Nothing was stopped" in answered.msg
+    said = host.fails("window")
+    assert "class 'late'" in said
+    assert "Nothing was stopped" in said
     assert not host.done("rollback")["changed"]
+    assert host.states() == {"idc_client": "RUNNING"}
 
 
 def test_what_a_crash_leaves_beside_a_file_goes(host: Host) -> None:
@@ -202,19 +186,6 @@ def test_what_a_crash_leaves_beside_a_file_goes(host: Host) -> None:
     assert (host.code / "..env.part").exists()
     host.done("rollback")
     host.is_old(before)
-
-
-def test_a_second_rollout_at_the_same_time_is_refused_in_words(host: Host) -> None:
-    host.done("backup")
-    (host.code / "broken").touch()
-    first = host.begin("window")
-    wait_until(lambda: '"reload"' in journal(host), description="the window is at work")
-    impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
-    for step in ("window", "backup"):
-        answered = host.step(step, fault=impatient)
-        assert (answered.code, "another rollout is at work" in answered.msg) == (1, True), answered
-    os.kill(first.pid, signal.SIGTERM)
-    assert first.answered().code == 1
 
 
 def upgraded(host: Host) -> Fields:
@@ -239,30 +210,27 @@ def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
     assert "the old program" in host.done("rollback")["said"][-1]
 
 
-def test_a_release_that_could_not_start_again_is_asked_before_anything_is_stopped(host: Host) -> None:
+def test_nothing_is_stopped_if_what_a_rollback_needs_is_gone_or_could_not_start(host: Host) -> None:
+    """Old releases are deleted; one that is there says whether it can use the database."""
     newer = upgraded(host)
+    restored = {**newer, "restore_database": True}
+    release, (backup,) = host.root / "releases/2.0.0", (host.root / "rollout/backups").glob("streamer-2.0.1-*")
+    for needed, words in (
+        (release, "the release that a rollback would start is gone. Nothing was stopped."),
+        (backup, "what was copied before the change is gone. Nothing was changed."),
+    ):
+        needed.rename(host.folder / "gone")
+        for wanted in (newer, restored):
+            assert words in host.fails("rollback", wanted=wanted)
+        (host.folder / "gone").rename(needed)
     (host.code / "refuses-2.0.0").touch()
-    for option in ("--check", None):
-        answered = host.step("rollback", *([option] if option else []), wanted=newer)
-        assert answered.code == 1
-        assert "lectern 2.0.0, which a rollback would start, cannot use the database as it is now" in answered.msg
-        assert "a newer release wrote the database" in answered.msg
+    for options in (["--check"], []):
+        said = host.fails("rollback", *options, wanted=newer)
+        assert "lectern 2.0.0, which a rollback would start, cannot use the database as it is now" in said
+        assert "a newer release wrote the database" in said
     host.done("verify", wanted=newer)
-    host.done("rollback", wanted={**newer, "restore_database": True})
+    host.done("rollback", wanted=restored)
     host.is_new()
-
-
-def test_a_backup_of_each_rollout_that_stands_is_kept(host: Host) -> None:
-    """Whatever `keep` says: the first one holds the only copy of the old program's supervisor file."""
-    before = host.tree()
-    for version in ("2.0.0", "2.0.1"):
-        if version != "2.0.0":
-            host.stage_release(version)
-        wanted = host.wanted(version=version, keep=1)
-        host.roll_out(wanted)
-    for version in ("2.0.1", "2.0.0"):
-        host.done("rollback", wanted=host.wanted(version=version))
-    host.is_old(before)
 
 
 def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) -> None:
@@ -277,30 +245,17 @@ def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) ->
     assert host.states() == {"idc_client": "RUNNING"}
 
 
-def test_a_journal_and_a_backup_of_a_newer_release_can_be_read(host: Host) -> None:
-    """The older release goes on from what a newer one has written, whatever was added there."""
-    before = host.tree()
-    host.roll_out()
-    log = host.root / "rollout/journal.jsonl"
-    log.write_text(log.read_text().replace('"step":', '"mood": "glad", "step":'))
-    (stored,) = (host.root / "rollout/backups").glob("*/wanted.json")
-    stored.write_text(json.dumps({**json.loads(stored.read_text()), "mood": "glad"}))
-    host.done("rollback", "--standing", wanted=host.wanted(keep=7, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "5"}))
-    host.is_old(before)
-
-
 def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     host.stage_release("2.0.1")
     newer = host.wanted(version="2.0.1")
     host.done("backup")
     host.done("backup", wanted=newer)
     host.dies("window", "release_link.apply")
-    answered = host.step("window", wanted=newer)
-    assert answered.code == 2
-    assert "streamer-2.0.0" in answered.msg
-    assert "half done" in answered.msg
-    assert "half done" in host.step("preflight", wanted=newer).msg
-    assert "half done" in host.step("rollback", wanted=newer).msg
+    said = host.fails("window", wanted=newer, code=2)
+    assert "streamer-2.0.0" in said
+    assert "half done" in said
+    assert "half done" in host.fails("preflight", wanted=newer)
+    assert "half done" in host.fails("rollback", wanted=newer)
     assert "2.0.1 does not stand" in host.done("rollback", "--standing", wanted=newer)["said"][-1]
     assert host.done("rollback", "--standing")["changed"]
     assert host.states() == {"idc_client": "RUNNING"}
@@ -317,18 +272,6 @@ def test_nothing_takes_the_place_of_a_real_folder(host: Host) -> None:
     assert (host.root / "current" / "precious").exists()
     assert host.states() == {"idc_client": "RUNNING"}
     assert host.tree() == before
-
-
-def test_a_supervisord_that_does_not_answer_stops_nothing(host: Host) -> None:
-    host.done("backup")
-    wanted = host.wanted()
-    wanted["supervisorctl"] = [host.supervisorctl[0], "-s", "unix:///nowhere/s"]
-    host.done("backup", wanted=wanted)
-    answered = host.step("window", wanted=wanted)
-    assert answered.code == 1
-    assert "supervisord does not answer" in answered.msg
-    assert psutil.pid_exists(program_pid(host, "idc_client"))
-    assert host.step("rollback", wanted=wanted).code == 0
 
 
 def test_a_database_that_another_program_holds_takes_the_window_back(host: Host) -> None:
