@@ -6,8 +6,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
 ROOT = Path(__file__).parents[2]
+PROVISION = ROOT / "playbooks/roles/provision"
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -22,17 +26,39 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def played(playbook: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Play it from the project's folder; its own folder is the home."""
+def played(playbook: Path, *arguments: str, home: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Play it from the project's folder; its own folder is the home, if no other is."""
     return subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), *arguments],
         cwd=ROOT,
-        env=environment(playbook.parent),
+        env=environment(home or playbook.parent),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
+
+
+def played_with(
+    folder: Path, text: str, hosts: str = "all: {}", inventory: str = "production", /, *arguments: str, **given: object
+) -> "subprocess.CompletedProcess[str]":
+    """Play *text* with an inventory of the project's, to which *hosts* are added, and the secrets of the example."""
+    (folder / "play.yml").write_text(text)
+    (folder / "more.yml").write_text(hosts)
+    (folder / "out").mkdir(exist_ok=True)
+    values = {"out": str(folder / "out"), "templates": str(PROVISION / "templates"), "release": "2.0.0"}
+    local = {"ansible_connection": "local", "ansible_become": False}
+    inventories = ("-i", f"inventory/{inventory}", "-i", str(folder / "more.yml"))
+    secrets = ("-e", f"@{ROOT}/inventory/vault.yml.example", "-e", json.dumps({**values, **local, **given}))
+    return played(folder / "play.yml", *inventories, *secrets, *arguments)
+
+
+def tasks(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Those of `provision` in the file *name*; *folder* is their /etc/lectern."""
+    found: list[dict[str, Any]] = yaml.safe_load(
+        (PROVISION / f"tasks/{name}.yml").read_text().replace("/etc/lectern", str(folder))
+    )
+    return found
 
 
 def tasks_played(
@@ -48,3 +74,11 @@ def tasks_played(
     for name in did:
         (folder / name).unlink()
     return done, did
+
+
+def program(path: Path, text: str) -> Path:
+    """A script that can be started."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path

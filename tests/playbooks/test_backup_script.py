@@ -9,7 +9,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
-ROLE = Path(__file__).parents[2] / "playbooks/roles/provision"
+from tests.playbooks import here
+from tests.playbooks.here import PROVISION
+
 COMMAND = "backup --name prefect --into /backups"
 
 
@@ -18,14 +20,13 @@ def typed(folder: Path, user: str, number: int) -> list[str]:
     (folder / "prefect.env").write_text("PREFECT_SERVER_DATABASE_CONNECTION_URL='sqlite:///x'\n")
     programs = {"lectern": 'echo "$*"', "setpriv": 'echo "setpriv $*"', "id": f"echo {number}"}
     for name, does in programs.items():
-        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
-        (folder / name).chmod(0o755)
+        here.program(folder / name, f"#!/bin/sh\n{does}\n")
     given = {
         "item": {"user": user, "program": str(folder / "lectern"), "into": "/backups", "what": "--name prefect"},
         "provision_backup_keep": 14,
         "provision_backup_to": "",
     }
-    text = jinja2.Template((ROLE / "templates/backup.sh.j2").read_text()).render(given)
+    text = jinja2.Template((PROVISION / "templates/backup.sh.j2").read_text()).render(given)
     script = folder / "backup.sh"
     script.write_text(text.replace("/etc/lectern", str(folder)))
     env = {"PATH": f"{folder}:{os.defpath}"}

@@ -1,5 +1,6 @@
 """How the roles are written: the documented steps in their order, every input declared."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ from lectern.rollout.steps import TASKS
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
 ROLE_NAMES = ("teacher", "streamer")
+INVENTORY = ROOT / "inventory"
+OF_HOSTS = sorted(
+    [path for role in ROLE_NAMES for path in INVENTORY.glob(f"*/group_vars/{role}s/main.yml")]
+    + [*INVENTORY.glob("*/host_vars/*.example")]
+)
 DOCUMENTED = {"teacher": [*"112344566"], "streamer": [*"1234567888"]}
 STEPS = {
     "teacher": ["backup", "stop", "switch", "create", "rekey", "adopt", "config", "reload", "healthy"],
@@ -28,13 +34,14 @@ def _yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def _imported(task: dict[str, Any]) -> str | None:
+    return next((task[key] for key in task if key.rpartition(".")[2] in ("import_tasks", "include_tasks")), None)
+
+
 def _flat(tasks: list[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
     """Tasks in the order in which they are done, those of imported files in their place."""
     for task in tasks:
-        imported = next(
-            (task[key] for key in task if key.rpartition(".")[2] in ("import_tasks", "include_tasks")), None
-        )
-        if imported:
+        if imported := _imported(task):
             yield from _flat(_yaml(folder / imported), folder)
         elif "block" in task:
             for part in ("block", "rescue", "always"):
@@ -45,17 +52,12 @@ def _flat(tasks: list[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]
 
 def _all_tasks() -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(ROLES.glob("*/tasks/*.yml")):
-        for task in _flat([one for one in _yaml(path) if not _imports(one)], path.parent):
-            if not _imports(task):
-                yield path, task
+        for task in _flat([one for one in _yaml(path) if not _imported(one)], path.parent):
+            yield path, task
     for path in sorted((ROOT / "playbooks").glob("*.yml")):
         for play in _yaml(path):
             for task in _flat(play.get("tasks", []), path.parent):
                 yield path, task
-
-
-def _imports(task: dict[str, Any]) -> bool:
-    return any(key.rpartition(".")[2] in ("import_tasks", "include_tasks") for key in task)
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
@@ -83,11 +85,12 @@ def test_every_input_is_declared_and_has_a_default_unless_it_is_required(role: s
         assert set(entry["options"]) - defaults <= required
 
 
-@pytest.mark.parametrize("role", ROLE_NAMES)
-def test_every_variable_of_the_inventories_is_an_input_of_its_role(role: str) -> None:
-    declared = _yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]["before"]["options"]
-    for path in (ROOT / "inventory").glob(f"*/group_vars/{role}s/main.yml"):
-        assert [name for name in _yaml(path) if name not in declared] == []
+@pytest.mark.parametrize("file", OF_HOSTS, ids=lambda one: str(one.relative_to(INVENTORY)))
+def test_every_variable_of_the_inventories_is_an_input_of_its_role(file: Path) -> None:
+    for name, value in _yaml(file).items():
+        declared = _yaml(ROLES / name.partition("_")[0] / "meta/argument_specs.yml")["argument_specs"]
+        assert name in {option for part in declared.values() for option in part.get("options", {})}
+        assert file.suffix != ".example" or "/root" not in str(value), "an ordinary user cannot work there"
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
@@ -147,6 +150,15 @@ def test_no_module_is_used_but_ansibles_own_and_our_one() -> None:
     assert strange == []
 
 
+def test_no_secret_is_on_a_command_line_or_in_an_environment_when_a_host_is_provisioned() -> None:
+    """Both can be read by others on the host; Ansible's `environment:` puts its values on a command line."""
+    for path, task in _all_tasks():
+        if path.is_relative_to(ROLES / "provision"):
+            argv = re.sub(r'"stdin": "[^"]*"', "", json.dumps(task.get("ansible.builtin.command", "")))
+            assert "environment" not in task, f"{path.name}: {task['name']}"
+            assert not re.search(r"password|auth_string|_login", argv), f"{path.name}: {task['name']}"
+
+
 def test_every_step_on_a_host_blots_out_the_secrets() -> None:
     """By the defaults of the rollout's plays; what a rollback hands over has none."""
     plays = [one for one in _yaml(ROOT / "playbooks/rollout.yml") if "host_role" in one.get("vars", {})]
@@ -157,7 +169,7 @@ def test_every_step_on_a_host_blots_out_the_secrets() -> None:
     assert all(one["wanted"].startswith("{{ host_standing | ") for one in own)
 
 
-def test_nothing_is_stopped_before_nothing_is_in_the_way_of_any_host() -> None:
+def test_hosts_are_begun_one_at_a_time_and_none_before_nothing_is_in_the_way_of_any() -> None:
     plays = [one for one in _yaml(ROOT / "playbooks/rollout.yml") if "tasks" in one]
     assert [(one["hosts"], one.get("serial")) for one in plays] == [
         ("teachers", None),
@@ -165,6 +177,10 @@ def test_nothing_is_stopped_before_nothing_is_in_the_way_of_any_host() -> None:
         ("teachers", 1),
         ("streamers", 1),
     ]
+    assert [play["serial"] for play in _yaml(ROOT / "playbooks/rollback.yml") if "serial" in play] == [1, 1]
+    assert not any(
+        "any_errors_fatal" in (ROOT / f"playbooks/{name}.yml").read_text() for name in ("rollout", "rollback")
+    )
     gates = [(ROLES / role / "tasks/before.yml").read_text(encoding="utf-8") for role in ROLE_NAMES]
     assert all("tasks_from: gates" in one for one in gates)
     assert not any("tasks_from: open" in one for one in gates)
@@ -174,13 +190,6 @@ def test_preparing_changes_nothing_in_prefect() -> None:
     """The deployments of a release replace those of the one that runs: they are made when it is about to be stopped."""
     deploys = [path.name for path, task in _all_tasks() if task.get("lectern_step", {}).get("step") == "deploy"]
     assert deploys == ["open.yml"]
-
-
-@pytest.mark.parametrize("playbook", ["rollout", "rollback"])
-def test_one_host_at_a_time(playbook: str) -> None:
-    plays = _yaml(ROOT / "playbooks" / f"{playbook}.yml")
-    assert [play["serial"] for play in plays if "serial" in play] == [1, 1]
-    assert "any_errors_fatal" not in (ROOT / "playbooks" / f"{playbook}.yml").read_text()
 
 
 def test_a_step_is_never_sent_twice() -> None:
