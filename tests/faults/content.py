@@ -11,9 +11,8 @@ import redis
 
 from tests.faults.errors import FOLDER, STEPS, Errors
 from tests.faults.world import HOSTS, World
-from tests.fuzz import kinds
 from tests.fuzz import odd_values as odd
-from tests.fuzz.odd_messages import Here
+from tests.fuzz.odd_messages import Here, drawn
 
 ERRORS = ("RuntimeError", "ValueError", "KeyError", "RecursionError", "TypeError", "OSError", "MemoryError")
 ERROR_S = (0.2, 5.0)
@@ -65,7 +64,7 @@ class Content:
 
     def _messages(self) -> None:
         for _ in range(self._chance.randint(1, 5)):
-            one = kinds.drawn(self._here, self._chance.randrange(10**6))
+            one = drawn(self._here, self._chance.randrange(10**6))
             if one.kind in ALONE:
                 continue
             if one.due is not None:

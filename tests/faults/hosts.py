@@ -10,6 +10,8 @@ from flows.host import StreamerHost, TeacherHost
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
+from lectern.wire.messages import Booking
+from tests import strategies
 from tests.laid import database as database  # noqa: PLC0414 (asked for here, too)
 
 ALIVE = ["streamer1", "streamer2"]
@@ -32,7 +34,6 @@ def teacher(engine: Engine) -> TeacherHost:
 
 
 def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]) -> StreamerHost:
-    """A streamer with a small cache."""
     settings = StreamerSettings.load(
         _env_file=None,
         streamer_name=name,
@@ -41,6 +42,11 @@ def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: 
         max_video_num=max_num,
     )
     return StreamerHost(settings, engine, at_streamer.journal, NOBODY, NOBODY)
+
+
+def booking(class_id: str = "c-1", in_s: float = 3600.0, **fields: Any) -> Booking:
+    """One of a class that begins *in_s* from now, changed by *fields*."""
+    return strategies.booking(class_id, start_time=now() + in_s, end_time=now() + in_s + 600, **fields)
 
 
 def now() -> float:

@@ -12,7 +12,7 @@ from tests.faults.accounts import OVER, Accounts
 from tests.faults.day import Class
 from tests.faults.play import Play
 from tests.faults.world import HOSTS
-from tests.fuzz.kinds import TWO_WAYS
+from tests.fuzz.odd_messages import TWO_WAYS
 from town.platform import seconds
 from town.recordings import Publish
 

@@ -8,7 +8,6 @@ takes everything. The clock is turned to the hand-over of the class, its start a
 import asyncio
 import json
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,11 +26,11 @@ from sqlalchemy import Connection, select
 
 from flows import failures
 from flows.handling import changed
-from flows.host import Host, StreamerHost
+from flows.host import StreamerHost
 from flows.playout_link import Playout as Link
 from flows.streamer import amend, maintenance, playout_events, playout_sync
 from flows.streamer.playout_sync import AHEAD_S, PlayoutSync
-from lectern.db import airings, cache
+from lectern.db import airings
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import orders
@@ -46,8 +45,7 @@ from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState
 from lectern.wire.messages import Cancel
 from tests import marks, strategies
 from tests.faults import hosts
-from tests.faults.interleaved import databases
-from tests.faults.test_changes import World, lesson
+from tests.faults.test_changes import World, lesson, two_streamers
 from tests.rows import commit, look
 
 CLASS, RECORD, LENGTH_S = "c-1", 10_001, 600
@@ -256,21 +254,18 @@ class Day(World):
             self.playouts[name].start()
             self.residents[name] = Resident(host, self.playouts[name])
 
-    def heard(self, host: Host[Any], connection: Connection) -> None:
-        """Look at what *host* says before it is passed on."""
-        outbox, name = host.journal.outbox, host.settings.name
-        new = select(outbox).where(outbox.c.id > self._read.get(name, 0)).order_by(outbox.c.id)
-        for row in connection.execute(new):
-            fields = json.loads(row.body)
-            if fields.get("cmd") == "amended" and fields["result"] == "success":
-                self._confirmed(name, connection)
-            if row.target in self.answers:
-                self.answered.append((row.target, fields["code"]))
-                self.urls.append((time.time(), json.loads(self.booked(connection).payload)["push_url"]))
-                is_over = fields["code"] == 0 and self.booked(connection).end_time <= time.time()
-                if is_over and (row.target == "order_result" or any(self.unclosed())):
-                    self.wrong.append(f"{row.target}: success was answered after the end of the class")
-        super().heard(host, connection)
+    def passes(self, name: str, connection: Connection, row: Any) -> None:
+        """Look at what is said before it is passed on."""
+        fields = json.loads(row.body)
+        if fields.get("cmd") == "amended" and fields["result"] == "success":
+            self._confirmed(name, connection)
+        if row.target in self.answers:
+            self.answered.append((row.target, fields["code"]))
+            self.urls.append((time.time(), json.loads(self.booked(connection).payload)["push_url"]))
+            is_over = fields["code"] == 0 and self.booked(connection).end_time <= time.time()
+            if is_over and (row.target == "order_result" or any(self.unclosed())):
+                self.wrong.append(f"{row.target}: success was answered after the end of the class")
+        super().passes(name, connection, row)
 
     def booked(self, connection: Connection) -> Any:
         """The class as the teacher has it."""
@@ -376,19 +371,13 @@ class OneClass(RuleBasedStateMachine):
         patched.setattr(schedule, "ClassPublisher", Push)
         for module in (amend, playout_events, playout_sync, failures):
             patched.setattr(module, "publish_outbox", nobody)
-        folder = Path(tempfile.mkdtemp(prefix="lectern-test-"))
-        self.stack.callback(shutil.rmtree, folder)
-        paths = [hosts.database("teacher", folder / "teacher.db")]
-        paths += [hosts.database("streamer", folder / f"{name}.db") for name in hosts.ALIVE]
-        teacher, *engines = [self.stack.enter_context(databases(path))[0] for path in paths]
-        streamers = {}
-        for name, engine in zip(hosts.ALIVE, engines, strict=True):
-            host = streamers[name] = hosts.streamer(engine, folder, 10**6, 10**4, name=name)
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="lectern-test-")))
+        teacher, streamers = self.stack.enter_context(two_streamers(folder))
+        for name, host in streamers.items():
             more = {"playout_dir": folder / f"playout-{name}", "allowed_push_hosts": "push.example"}
             host.settings = host.settings.model_copy(update=more)
             host.settings.playout_dir.mkdir()
-            commit(engine, cache.make_sums, folder)
-        self.day = Day(hosts.teacher(teacher), streamers)
+        self.day = Day(teacher, streamers)
         self.stack.callback(self.day.runner.close)
         self.in_force: Content | None = None  # from when on all was said, until the next message
         self.judged = 0

@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -68,6 +69,21 @@ def _confirmed(aired: dict[str, ScheduledClass], connection: Connection, changes
     amending.confirmed(waiting, aired)(connection, changes)
 
 
+@contextmanager
+def two_streamers(folder: Path) -> Iterator[tuple[TeacherHost, dict[str, StreamerHost]]]:
+    """A teacher and two streamers, whose databases are in *folder*."""
+    with ExitStack() as stack:
+        paths = {name: hosts.database("streamer", folder / f"{name}.db") for name in hosts.ALIVE}
+        streamers = {
+            name: hosts.streamer(stack.enter_context(databases(path))[0], folder, 10**6, 10**4, name=name)
+            for name, path in paths.items()
+        }
+        for host in streamers.values():
+            commit(host.engine, cache.make_sums, folder)
+        engine, _ = stack.enter_context(databases(hosts.database("teacher", folder / "teacher.db")))
+        yield hosts.teacher(engine), streamers
+
+
 class World:
     """A teacher and two streamers; what they say to each other waits until somebody takes it, in its order."""
 
@@ -101,12 +117,16 @@ class World:
         new = select(outbox).where(outbox.c.id > self._read.get(name, 0)).order_by(outbox.c.id)
         for row in connection.execute(new):
             self._read[name] = row.id
-            if row.target in self.answers:
-                self.answers[row.target][json.loads(row.body)["class_id"]] += 1
-            elif row.target.startswith("streamer:"):
-                self.send(row.target.removeprefix("streamer:"), row.class_id, row.body)
-            elif row.target == "streamer_report":
-                self.send("teacher", row.class_id, row.body)
+            self.passes(name, connection, row)
+
+    def passes(self, _name: str, _connection: Connection, row: Any) -> None:
+        """Pass on a message that somebody has said."""
+        if row.target in self.answers:
+            self.answers[row.target][json.loads(row.body)["class_id"]] += 1
+        elif row.target.startswith("streamer:"):
+            self.send(row.target.removeprefix("streamer:"), row.class_id, row.body)
+        elif row.target == "streamer_report":
+            self.send("teacher", row.class_id, row.body)
 
     def at(self, host: Host[Any], work: Callable[[Connection], object]) -> None:
         with transaction(host.engine) as connection:
@@ -117,6 +137,15 @@ class World:
         now = hosts.now()
         arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
         return inbox.keep_claimed(connection, host.journal, arrived, now, 60) if arrived else []
+
+    def decides(self, host: Host[Any], bodies: Sequence[str], kinds: tuple[Any, ...], go: Any) -> None:
+        """Decide messages to *host* in one transaction, by *go*."""
+
+        def work(connection: Connection) -> None:
+            came = [handling.came(one, kinds) for one in self.kept(connection, host, bodies)]
+            handling.change(connection, host, partial(handling.of_messages, host, came, go))
+
+        self.at(host, work)
 
     # -- the teacher ---------------------------------------------------------------------------------------------------
 
@@ -132,11 +161,7 @@ class World:
         ]
         self.chance.shuffle(flows)
         for flow, kinds, go in flows:
-            self.at(self.teacher, partial(self._decide, by_flow[flow], kinds, go))
-
-    def _decide(self, bodies: Sequence[str], kinds: tuple[Any, ...], go: Any, connection: Connection) -> None:
-        came = [handling.came(one, kinds) for one in self.kept(connection, self.teacher, bodies)]
-        handling.change(connection, self.teacher, partial(handling.of_messages, self.teacher, came, go))
+            self.decides(self.teacher, by_flow[flow], kinds, go)
 
     def loses(self, name: str) -> None:
         """All classes of a streamer are moved to the other one."""
@@ -159,14 +184,12 @@ class World:
         of: dict[str, list[str]] = defaultdict(list)
         for body in bodies:
             of[json.loads(body)["cmd"]].append(body)
-        self.at(host, partial(self._release, host, of["release"]))
+        self.decides(host, of["release"], (Release, Grant), lease.release_classes)
         for cmd in self.chance.sample(["prepare", "amend"], 2):
-            work = self._prepare if cmd == "prepare" else self._amend
-            self.at(host, partial(work, host, of[cmd]))
-
-    def _amend(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
-        came = [handling.came(one, (Amend,)) for one in self.kept(connection, host, bodies)]
-        handling.change(connection, host, partial(handling.of_messages, host, came, amending.decided))
+            if cmd == "prepare":
+                self.at(host, partial(self._prepare, host, of[cmd]))
+            else:
+                self.decides(host, of[cmd], (Amend,), amending.decided)
 
     def playout_takes_over(self, name: str, share: float) -> None:
         """The playout takes over some classes as their rows are, and leaves those that are over; then it confirms."""
@@ -193,12 +216,6 @@ class World:
         handling.change(
             connection, host, partial(handling.of_messages, host, came, partial(prepare.decided_classes, looked, {}))
         )
-
-    def _release(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
-        came: list[handling.Delivery[Release | Grant]] = [
-            handling.came(one, (Release, Grant)) for one in self.kept(connection, host, bodies)
-        ]
-        handling.change(connection, host, partial(handling.of_messages, host, came, lease.release_classes))
 
     def downloads(self, name: str, share: float) -> None:
         """Some downloads end, a few of them badly."""
@@ -354,16 +371,8 @@ def test_no_interleaving_of_a_change_leaves_anything_inconsistent(
     """
     clock = count(strategies.NOW, 0.01)
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    root = tmp_path / "videos"
-    root.mkdir()
-    paths = [hosts.database("teacher", tmp_path / "t.db")]
-    paths += [hosts.database("streamer", tmp_path / f"{name}.db") for name in hosts.ALIVE]
-    with databases(paths[0]) as (teacher, _), databases(paths[1]) as (first, _), databases(paths[2]) as (second, _):
-        streamers = {}
-        for name, engine in zip(hosts.ALIVE, (first, second), strict=True):
-            streamers[name] = hosts.streamer(engine, root, 10**6, 10**4, name=name)
-            commit(engine, cache.make_sums, root)
-        world = World(hosts.teacher(teacher), streamers, seed)
+    with two_streamers(tmp_path) as (teacher, streamers):
+        world = World(teacher, streamers, seed)
         class_ids = [f"c-{number}" for number in range(PORTION)]
         begins = {one: world.chance.randrange(4) for one in class_ids}
         for step in range(ROUNDS):

@@ -1,13 +1,12 @@
 """A lease is granted anew when nothing is pushed any more that was taken away before."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from flows import handling
 from flows.host import StreamerHost, TeacherHost
@@ -26,8 +25,8 @@ from lectern.errors import TryAgain
 from lectern.model.plan import Changes
 from lectern.model.tables.streamer import journal
 from lectern.states import AiringState, BookingState
-from lectern.wire.messages import Grant, Prepare, Release, Report
-from tests import rows, strategies
+from lectern.wire.messages import Grant, Release, Report
+from tests import rows
 from tests.faults import hosts
 from tests.rows import commit, look
 
@@ -47,14 +46,6 @@ class Runs:
         return True
 
 
-def on_air(connection: Connection, class_id: str) -> None:
-    """A class that a run of this streamer pushes."""
-    fields = json.loads(strategies.booking(class_id).to_json())
-    prepare = Prepare(**{**fields, "cmd": "prepare", "stem": "6666", "placement": 1})
-    rows.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
-    airings.scheduled(connection, class_id, RUN)
-
-
 @pytest.mark.parametrize("grant_first", [True, False])
 def test_pushes_have_ended_when_the_lease_is_held(streamer: StreamerHost, *, grant_first: bool) -> None:
     """In whatever order the messages lie in the inbox: for a moment, two streamers would push one class."""
@@ -62,7 +53,10 @@ def test_pushes_have_ended_when_the_lease_is_held(streamer: StreamerHost, *, gra
         Release(class_id="c-1", placement=1),
         Grant(streamer=streamer.settings.name, session="new"),
     ]
-    commit(streamer.engine, on_air, "c-1")
+    with transaction(streamer.engine) as connection:
+        wanted = rows.prepare("c-1", 6666, hosts.now(), placement=1)
+        rows.add(connection, wanted, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
+        airings.scheduled(connection, "c-1", RUN)
     kept = rows.came(streamer, *(reversed(said) if grant_first else said))
     streamer.fencing_token = "new"
     runs = Runs(streamer)
@@ -92,14 +86,14 @@ def test_a_lease_that_was_not_asked_for_is_not_held(streamer: StreamerHost, stra
 class Ear:
     """A Redis in which a streamer has said a word so many seconds ago; another one comes after so many looks."""
 
-    def __init__(self, ago_s: float, *, again_after: int = 1000) -> None:
-        self.at, self.looks, self.again_after = time.time() - ago_s, 0, again_after
+    def __init__(self, ago_s: float, *, again_after: int = 1000, forgets: bool = False) -> None:
+        self.at, self.looks, self.again_after, self.forgets = time.time() - ago_s, 0, again_after, forgets
 
     async def heard(self, _key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, Any]]:
         self.looks += 1
         if self.looks > self.again_after:
             self.at = time.time()
-        return time.time(), {hosts.ALIVE[0]: {"at": self.at}}, {}
+        return time.time(), {} if self.forgets else {hosts.ALIVE[0]: {"at": self.at}}, {}
 
 
 @pytest.fixture
@@ -124,27 +118,9 @@ def test_an_announced_move_waits_for_the_loss_and_ends_when_the_streamer_is_hear
 
 def test_streamer_that_redis_has_forgotten_is_lost_when_teacher_has_missed_it_for_long(teacher: TeacherHost) -> None:
     """Its lease may have been renewed in the moment before Redis was started without its data."""
-
-    class Empty(Ear):
-        async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, Any]]:
-            now, _, claims = await super().heard(key)
-            return now, {}, claims
-
     began = time.monotonic()
-    assert stays_silent(teacher, Empty(0), 0.5)
+    assert stays_silent(teacher, Ear(0.0, forgets=True), 0.5)
     assert time.monotonic() - began > 0.5
-
-
-def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: TeacherHost) -> None:
-    """Once, whoever finds it first: the roll that is called each second, or the run that waits for this moment."""
-    name, other = hosts.ALIVE
-    with transaction(teacher.engine) as connection:
-        rows.granted(connection, name, "session", 12.0, hosts.now())
-        before = leases.holder(connection, name)
-        handling.change(connection, teacher, membership.taken(before, [other], force=False))
-        handling.change(connection, teacher, membership.lost(name, 1, [other]))
-        alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
-    assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
 
 
 def test_a_streamer_lost_again_is_announced_at_once(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,50 +140,63 @@ def test_a_streamer_lost_again_is_announced_at_once(teacher: TeacherHost, monkey
     assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
 
 
-def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_found(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [1, 0], ids=["it has a class", "its classes were moved"])
+def test_a_lost_streamer_is_missed_until_it_is_heard_again(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """It would be lost again a minute later; or, where another teacher has listened for long, each second."""
-    name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
-    monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
-    now = hosts.now()
-    rows.placed(teacher, strategies.booking("c-1", start_time=now + 600, end_time=now + 1200), name)
+    """By a teacher that has just begun to listen, too: it would be lost again a minute later, or each second.
+
+    Its incident is open, and nobody begins to move classes that it has not.
+    """
+    name, now, announced = hosts.ALIVE[0], hosts.now(), list[object]()
+    monkeypatch.setattr(membership.Membership, "_announce", lambda *one: announced.append(one))
+    for class_id in ["c-1"][:number]:
+        rows.placed(teacher, hosts.booking(class_id, 600), name)
     commit(teacher.engine, rows.granted, name, "session", 12.0, now, now - 300)
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
+        teacher.ongoing.clear()
         asyncio.run(membership.Membership(teacher)._take_in(now, beats, {}))
         return look(teacher.engine, leases.holder, name).lost_at
 
-    for silent in ({name: {"at": now - lost_after_s - 1}}, {}):
-        teacher.ongoing.clear()
+    for silent in ({name: {"at": now - teacher.settings.streamer_lost_after_s - 1}}, {}):
         assert lost_at(silent) == now - 300
         assert errors.STREAMER_LOST.number in teacher.ongoing, "its incident is not over"
     assert lost_at({name: {"at": now - 1}}) is None
+    assert errors.STREAMER_LOST.number not in teacher.ongoing
+    assert number or not announced
 
 
-@pytest.mark.parametrize("starts_in_s", [decide_leases.STAY_S / 2, decide_leases.STAY_S * 20], ids=["soon", "tomorrow"])
-def test_a_class_of_tomorrow_stays_with_its_lost_streamer(teacher: TeacherHost, starts_in_s: float) -> None:
-    """A host that begins anew is lost for a minute: what it airs tomorrow is not broken by that."""
+def is_lost(connection: Connection, teacher: TeacherHost) -> None:
+    """The classes of the first streamer, which had a lease, are taken from it; the other one may have them."""
     name, other = hosts.ALIVE
-    now = hosts.now()
-    booking = strategies.booking("c-1", start_time=now + starts_in_s, end_time=now + starts_in_s + 600)
-    rows.placed(teacher, booking, name, ready=True)
+    rows.granted(connection, name, "session", 12.0, hosts.now())
+    before = leases.holder(connection, name)
+    handling.change(connection, teacher, membership.taken(before, [other], force=False))
+
+
+def test_a_class_of_tomorrow_stays_with_its_lost_streamer_and_one_of_soon_is_broken(teacher: TeacherHost) -> None:
+    """A host that begins anew is lost for a minute: what it airs tomorrow is not broken by that.
+
+    That it is lost is said once, whoever finds it first: the look of each second, or the run that waits for it.
+    """
+    name, other = hosts.ALIVE
+    starts_in_s = {"soon": decide_leases.STAY_S / 2, "tomorrow": decide_leases.STAY_S * 20}
+    changes = Changes(teacher.settings, hosts.now())
+    for class_id, in_s in starts_in_s.items():
+        rows.placed(teacher, hosts.booking(class_id, in_s), name, ready=True)
+        changes.take(class_id, other, 0, refused=True)
     with transaction(teacher.engine) as connection:
-        changes = Changes(teacher.settings, now)
-        changes.take("c-1", other, 0, refused=True)
         write(connection, teacher.journal, changes)
-        rows.granted(connection, name, "session", 12.0, now)
-        before = leases.holder(connection, name)
-        handling.change(connection, teacher, membership.taken(before, [other], force=False))
-        order = bookings.by_id(connection, ["c-1"])["c-1"]
+        is_lost(connection, teacher)
         assert leases.holder(connection, name).session is None, "it airs nothing before it has a lease again"
-        told = connection.execute(select(teacher.journal.outbox.c.kind, teacher.journal.outbox.c.body)).all()
-    codes = [json.loads(one.body).get("code") for one in told if json.loads(one.body)["cmd"] == "alarm"]
-    if starts_in_s < decide_leases.STAY_S:
-        assert (order.state, codes) == (BookingState.BROKEN, [errors.STREAMER_LOST.number, errors.NOT_MOVED.number])
-    else:
-        assert (order.state, order.streamer, codes) == (BookingState.READY, name, [errors.STREAMER_LOST.number])
-        assert not [one for one in told if json.loads(one.body)["cmd"] == "release"]
+        handling.change(connection, teacher, membership.lost(name, 1, [other]))
+        orders = bookings.by_id(connection, [*starts_in_s])
+    assert (orders["soon"].state, orders["tomorrow"].state) == (BookingState.BROKEN, BookingState.READY)
+    assert orders["tomorrow"].streamer == name
+    codes = [one["code"] for one in rows.said(teacher, "alarm")]
+    assert codes == [errors.STREAMER_LOST.number, errors.NOT_MOVED.number]
+    assert "tomorrow" not in [one["class_id"] for one in rows.said(teacher, "release")]
 
 
 @pytest.mark.parametrize(
@@ -224,20 +213,19 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
 ) -> None:
     """The cache of the other one is full; the one that had it is drained, or about to come back: it has the file."""
     name, other = hosts.ALIVE
-    now = hosts.now()
-    booking = strategies.booking("c-1", start_time=now + starts_in_s, end_time=now + starts_in_s + 600)
     refusal = Report(cmd="prepared", class_id="c-1", streamer=other, result="fail", code=316, placement=2)
 
     def refused(connection: Connection, changes: Changes) -> None:
         changes.orders |= bookings.by_id(connection, ["c-1"])
         decided_reports([other], connection, changes, [refusal])
 
-    rows.placed(teacher, booking, name, ready=True)
+    rows.placed(teacher, hosts.booking("c-1", starts_in_s), name, ready=True)
     with transaction(teacher.engine) as connection:
-        rows.granted(connection, name, "session", 12.0, now)
-        before = leases.holder(connection, name)
-        away = membership.drained(name, [other]) if drained else membership.taken(before, [other], force=False)
-        handling.change(connection, teacher, away)
+        if drained:
+            rows.granted(connection, name, "session", 12.0, hosts.now())
+            handling.change(connection, teacher, membership.drained(name, [other]))
+        else:
+            is_lost(connection, teacher)
         assert bookings.by_id(connection, ["c-1"])["c-1"].streamer == other
         handling.change(connection, teacher, refused)
         order = bookings.by_id(connection, ["c-1"])["c-1"]
@@ -283,21 +271,6 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Streame
     assert (written[-1], found.said) == ({"s3"}, {"peers": ["s3"]}), "who was named by no beat for a while is forgotten"
 
 
-def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_moved(teacher: TeacherHost) -> None:
-    """Its incident is open, and nobody begins to move classes that it has not."""
-    name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
-    now = hosts.now()
-    commit(teacher.engine, rows.granted, name, "session", 12.0, now, now - 300)
-    mine = membership.Membership(teacher)
-    asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
-    assert errors.STREAMER_LOST.number in teacher.ongoing
-    assert mine.announced_at.due(name, membership.TAKEN_AGAIN_S)
-    teacher.ongoing.clear()
-    asyncio.run(mine._take_in(now, {name: {"at": now}}, {}))
-    assert errors.STREAMER_LOST.number not in teacher.ongoing
-    assert look(teacher.engine, leases.holder, name).lost_at is None
-
-
 def test_a_lost_streamer_is_not_called_found_while_nobody_can_hear_it(teacher: TeacherHost) -> None:
     """Redis goes away, or is away when the teacher begins: its incident would be resolved, and never raised again."""
 
@@ -305,8 +278,7 @@ def test_a_lost_streamer_is_not_called_found_while_nobody_can_hear_it(teacher: T
         async def heard(self, _key: str) -> None:
             raise TryAgain("Redis: no route to host")
 
-    now = hosts.now()
-    commit(teacher.engine, rows.granted, hosts.ALIVE[0], "session", 12.0, now, now - 300)
+    commit(teacher.engine, rows.granted, hosts.ALIVE[0], "session", 12.0, hosts.now(), hosts.now() - 300)
     teacher.bus = cast("Any", Away())
     with pytest.raises(TryAgain):
         asyncio.run(membership.Membership(teacher).look())

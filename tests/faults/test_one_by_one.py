@@ -1,13 +1,12 @@
 """What is decided together, or while something else waits, is decided as if one came after the other."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
 from flows import artifacts, handling
 from flows import host as hall
@@ -16,32 +15,20 @@ from flows.streamer import broadcast
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher.ecs.job import TranscodeJob
 from lectern.db import airings, bookings, inbox, transcodings
-from lectern.db.engine import reading, transaction
-from lectern.db.inbox import ReceivedMessage
+from lectern.db.engine import transaction
 from lectern.model.facts import Airing, Attempt
 from lectern.model.plan import Changes
-from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.streamer import classes
 from lectern.model.tables.teacher import RenditionRow, orders
-from lectern.states import AiringState, Backend, RenditionState, Resolution
-from lectern.wire.messages import Booking, Change, Prepare
-from lectern.wire.parser import command_of
-from tests import rows, strategies
+from lectern.states import AiringState, Backend, Resolution
+from lectern.wire.messages import Booking, Change
+from tests import rows
 from tests.faults import hosts
 from tests.faults.turns import Quiet
 from tests.rows import commit, look
 from tests.waiting import cancelled
 
-STARTS_IN_S = 3600
-
-
-def wanted(class_id: str, **fields: Any) -> Booking:
-    starts = hosts.now() + STARTS_IN_S
-    return strategies.booking(class_id, start_time=starts, end_time=starts + 600, **fields)
-
 
 def decided(host: TeacherHost, decide: Callable[..., object], *messages: Booking | Change) -> Changes:
-    """Decide *messages* in one transaction, by *decide*."""
 
     def go(connection: Connection, changes: Changes) -> None:
         decide(hosts.ALIVE, connection, changes, messages)
@@ -60,7 +47,7 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     decided(
         teacher,
         teacher_bookings.decided_bookings,
-        wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}),
+        hosts.booking("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}),
     )
     now = hosts.now()
     with transaction(teacher.engine) as connection:
@@ -84,12 +71,10 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
 
     Channel and stream keep no order between them; a class that nobody books is answered after a while all the same.
     """
-    order, end = wanted("c-1"), hosts.now() + STARTS_IN_S + 900
+    order = hosts.booking("c-1")
+    end = order.start_time + 900
     about = [Change(class_id="c-1", end_time=end), Change(class_id="c-2", end_time=end)]
-    with transaction(teacher.engine) as connection:
-        bodies = [order.to_json(), *(one.to_json() for one in about)]
-        arrived = [ReceivedMessage("test", command_of(one), one) for one in bodies]
-        ids = [one.id for one in inbox.keep_claimed(connection, teacher.journal, arrived, hosts.now(), 60)]
+    ids = [one.id for one in rows.came(teacher, order, *about)]
 
     async def nothing(*_: object) -> None:
         """Neither Redis nor Prefect is there."""
@@ -97,18 +82,15 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     monkeypatch.setattr(teacher_bookings, "follow", nothing)
     monkeypatch.setattr(artifacts, "table", nothing)
     teacher.membership_cache = time.monotonic() + 3600, tuple(hosts.ALIVE)
-    token = hall.current.set(teacher)
-    try:
-        await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
-        assert left(teacher, ids) == ids, "the booking of c-2 may come by the other way"
-        monkeypatch.setattr(teacher_bookings, "BOOKING_S", 0.0)
-        await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
-        assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
-        decided(teacher, teacher_bookings.decided_bookings, order)
-        commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
-        await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:2]))
-    finally:
-        hall.current.reset(token)
+    hall.current.set(teacher)
+    await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
+    assert left(teacher, ids) == ids, "the booking of c-2 may come by the other way"
+    monkeypatch.setattr(teacher_bookings, "BOOKING_S", 0.0)
+    await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
+    assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
+    decided(teacher, teacher_bookings.decided_bookings, order)
+    commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
+    await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:2]))
     assert left(teacher, ids) == []
     assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == end
 
@@ -120,14 +102,19 @@ def left(host: TeacherHost, ids: list[int]) -> list[int]:
 def test_a_backup_stream_is_taken_while_its_class_or_change_waits(teacher: TeacherHost) -> None:
     """Its second airing is placed only later, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
-    decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=backup))
-    others = wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4")
+    decided(teacher, teacher_bookings.decided_bookings, hosts.booking("c-1", push_url_backup=backup))
+    others = hosts.booking("c-2", push_url=backup), hosts.booking("c-3", push_url_backup=backup), hosts.booking("c-4")
     decided(teacher, teacher_bookings.decided_bookings, *others)
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
-    decided(teacher, teacher_bookings.decided_bookings, wanted("c-5", push_url_backup=old))
+    decided(teacher, teacher_bookings.decided_bookings, hosts.booking("c-5", push_url_backup=old))
     decided(teacher, teacher_bookings.decided_changes, Change(class_id="c-5", push_url_backup=new))
-    decided(teacher, teacher_bookings.decided_bookings, wanted("c-6", push_url=new), wanted("c-7", push_url=old))
+    decided(
+        teacher,
+        teacher_bookings.decided_bookings,
+        hosts.booking("c-6", push_url=new),
+        hosts.booking("c-7", push_url=old),
+    )
     seen = states(teacher)
     assert [seen[class_id] for class_id in ("c-5", "c-6", "c-7")] == ["waiting", "refused", "waiting"]
 
@@ -155,35 +142,24 @@ async def cut(work: Any, begun: asyncio.Event) -> None:
     await cancelled(task)
 
 
-def put_on_air(connection: Connection) -> Airing:
-    fields = json.loads(strategies.booking("c-1").to_json())
-    prepare = Prepare(**{**fields, "cmd": "prepare", "placement": 1})
-    rows.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
-    connection.execute(update(classes).values(state=AiringState.ON_AIR))
-    return airings.by_id(connection, ["c-1"])["c-1"]
-
-
 @pytest.mark.parametrize(("cancelled", "state"), [(False, AiringState.ON_AIR), (True, AiringState.CANCELLED)])
-def test_a_class_is_cancelled_by_nobody_but_a_person(
+async def test_a_class_is_cancelled_by_nobody_but_a_person(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, state: AiringState
 ) -> None:
     """A process that dies of an error cancels all its tasks, too: its classes are the next process's."""
     streamer.runs, streamer.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
-    one = commit(streamer.engine, put_on_air)
+    wanted = rows.prepare("c-1", 6666, hosts.now(), placement=1)
+    commit(streamer.engine, rows.add, wanted, AiringState.ON_AIR, "/videos/6666/6666.flv", hosts.now())
+    one, begun = look(streamer.engine, airings.by_id, ["c-1"])["c-1"], asyncio.Event()
 
-    async def main() -> None:
-        begun = asyncio.Event()
+    async def forever(*_: object) -> Airing:
+        streamer.playout.watches["c-1"].run_id = RUN
+        begun.set()
+        await asyncio.sleep(60)
+        return one
 
-        async def forever(*_: object) -> Airing:
-            streamer.playout.watches["c-1"].run_id = RUN
-            begun.set()
-            await asyncio.sleep(60)
-            return one
-
-        monkeypatch.setattr(broadcast, "_watched", forever)
-        await cut(broadcast.watch(streamer, one), begun)
-
-    asyncio.run(main())
+    monkeypatch.setattr(broadcast, "_watched", forever)
+    await cut(broadcast.watch(streamer, one), begun)
     assert look(streamer.engine, airings.by_id, ["c-1"])["c-1"].state is state
 
 
@@ -193,17 +169,11 @@ async def test_a_rendition_is_given_up_by_nobody_but_a_person(
 ) -> None:
     """Else its classes would be refused with 208, while the job goes on at the ECS host."""
     teacher.runs, teacher.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
-    begun_at = hosts.now()
-    row = {
-        "record_id": 6666,
-        "resolution": Resolution.P720,
-        "status": RenditionState.TRANSCODING,
-        "backend": Backend.ECS,
-        "attempt": 1,
-    }
+    key = 6666, Resolution.P720
     with transaction(teacher.engine) as connection:
-        connection.execute(insert(at_teacher.videos).values(**row))
-        due = transcodings.take(connection, [(6666, Resolution.P720)], RUN, 60, begun_at)
+        attempt = Attempt(*key, 1, 1, hosts.now(), Backend.ECS, hosts.now() + 60, "http://origin.example/6666.flv")
+        transcodings.begin(connection, [attempt], hosts.now())
+        due = transcodings.take(connection, [key], RUN, 60, hosts.now())
     assert [type(one) for one in due] == [RenditionRow]
     begun = asyncio.Event()
 
@@ -213,6 +183,4 @@ async def test_a_rendition_is_given_up_by_nobody_but_a_person(
 
     monkeypatch.setattr(TranscodeJob, "_climb", forever)
     await cut(TranscodeJob(teacher, due, RUN).run(), begun)
-    with reading(teacher.engine) as connection:
-        published = select(at_teacher.journal.outbox).where(at_teacher.journal.outbox.c.body.contains("in the UI"))
-        assert len(connection.execute(published).all()) == results
+    assert sum("in the UI" in str(one) for one in rows.said(teacher)) == results

@@ -28,7 +28,7 @@ from lectern.states import AiringState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import TAKE_BACK, Grant, Message, Prepare, Release
-from tests import flv, rows, strategies
+from tests import flv, rows
 from tests.faults import hosts
 from tests.rows import commit, look
 
@@ -43,34 +43,35 @@ def said(streamer: StreamerHost) -> list[Message]:
     return [Release(class_id="c-1", placement=1), Grant(streamer=streamer.settings.name, session="new")]
 
 
-@pytest.mark.parametrize("placement", [3, None], ids=["moved on", "cancelled"])
-@pytest.mark.parametrize("was_released", [True, False])
+@pytest.mark.parametrize(
+    "story",
+    [
+        [["prepare 1"], ["release 3", "prepare 3"]],
+        [["prepare 1", "release 1"], ["release 3", "prepare 3"]],
+        [["prepare 1"], ["release", "prepare 3"]],
+        [["prepare 1", "release 1"], ["release", "prepare 3"]],
+        [["release"], ["release 1", "prepare 3"]],
+    ],
+    ids=["moved on", "moved on at last", "cancelled", "cancelled at last", "the bar is not lowered"],
+)
 def test_a_class_that_came_back_is_not_taken_once_it_was_released_before(
-    streamer: StreamerHost, placement: int | None, was_released: bool
+    streamer: StreamerHost, story: list[list[str]]
 ) -> None:
-    first = rows.prepare("c-1", 1, time.time() + 600, placement=1)
-    with transaction(streamer.engine) as connection:
-        cache.make_sums(connection, streamer.settings.video_root)
-        rows.did(connection, streamer, admitted, first)
-        if was_released:
-            rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=1))
-    with transaction(streamer.engine) as connection:
-        rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=placement))
-        rows.did(connection, streamer, admitted, first.model_copy(update={"placement": 3}))
+    """Whatever placement each message is of; those that come together are decided in one transaction."""
+    commit(streamer.engine, cache.make_sums, streamer.settings.video_root)
+    for together in story:
+        with transaction(streamer.engine) as connection:
+            for what, _, number in (one.partition(" ") for one in together):
+                placement = int(number) if number else None
+                if what == "prepare":
+                    wanted = rows.prepare("c-1", 1, time.time() + 600, placement=placement)
+                    rows.did(connection, streamer, admitted, wanted)
+                else:
+                    released = Release(class_id="c-1", placement=placement)
+                    rows.did(connection, streamer, lease.release_classes, released)
     with transaction(streamer.engine) as connection:
         assert airings.live(connection) == []
-        assert cache.by_stem(connection, ["1"])["1"].num_cite == 0
-
-
-def test_a_bar_is_not_lowered(streamer: StreamerHost) -> None:
-    first = rows.prepare("c-1", 1, time.time() + 600, placement=3)
-    with transaction(streamer.engine) as connection:
-        cache.make_sums(connection, streamer.settings.video_root)
-        rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=None))
-    with transaction(streamer.engine) as connection:
-        rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=1))
-        rows.did(connection, streamer, admitted, first)
-        assert airings.live(connection) == []
+        assert not any(one.num_cite for one in cache.by_stem(connection, ["1"]).values())
 
 
 def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,28 +99,22 @@ def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost, monke
     assert look(streamer.engine, leases.session, streamer.settings.name) == "new"
 
 
-def test_a_broken_class_of_last_week_pins_nothing(streamer: StreamerHost) -> None:
-    site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "1"), 20)
-    old = rows.prepare("old", 1, time.time() - 90000)
-    rows.cached(streamer, old, site)
-    commit(streamer.engine, rows.went, streamer, playout_events.closing_of_late("old"))
-    rows.cached(streamer, rows.prepare("new", 1, time.time() + 600), site)
-    with transaction(streamer.engine) as connection:
-        row = cache.by_stem(connection, ["1"])["1"]
-        assert row.num_cite == 1
-        rows.went(connection, streamer, partial(downloads.lose_file, row=row, why="it is gone"))
-        rows.did(connection, streamer, lease.release_classes, Release(class_id="new", placement=1))
-    assert commit(streamer.engine, cache.by_stem, ["1"])["1"].num_cite == 0
-
-
-def test_what_only_a_broken_class_of_last_week_needed_is_not_downloaded_again(streamer: StreamerHost) -> None:
+@pytest.mark.parametrize("others", [1, 0], ids=["another class needs it", "nobody needs it"])
+def test_a_broken_class_of_last_week_pins_nothing_and_has_nothing_downloaded(
+    streamer: StreamerHost, others: int
+) -> None:
     site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "1"), 20)
     rows.cached(streamer, rows.prepare("old", 1, time.time() - 90000), site)
+    commit(streamer.engine, rows.went, streamer, playout_events.closing_of_late("old"))
+    for class_id in ["new"][:others]:
+        rows.cached(streamer, rows.prepare(class_id, 1, time.time() + 600), site)
     with transaction(streamer.engine) as connection:
-        rows.went(connection, streamer, playout_events.closing_of_late("old"))
         row = cache.by_stem(connection, ["1"])["1"]
-        assert row.num_cite == 0
-        assert not rows.went(connection, streamer, partial(downloads.lose_file, row=row, why="it is gone")).reserved
+        assert row.num_cite == others
+        lost = rows.went(connection, streamer, partial(downloads.lose_file, row=row, why="it is gone"))
+        assert len(lost.reserved) == others
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="new", placement=1))
+        assert not any(one.num_cite for one in cache.by_stem(connection, ["1"]).values())
 
 
 @pytest.mark.parametrize("state", ["released", "aired"])
@@ -144,7 +139,7 @@ def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_l
 ) -> None:
     name, now, real = hosts.ALIVE[0], time.time(), time.monotonic
     commit(teacher.engine, rows.granted, name, "session", 12.0, now)
-    rows.placed(teacher, strategies.booking("c-1", start_time=now + 600, end_time=now + 1200), name)
+    rows.placed(teacher, hosts.booking("c-1", 600), name)
     monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     mine, beats = membership.Membership(teacher), {name: {"at": now + 3600}}  # of before it was set back
     teacher.listens_since = real() - 1000
@@ -182,8 +177,7 @@ async def test_no_class_is_moved_before_the_lease_ends_that_the_last_beat_has_re
     """LEASE_S was changed, and the resident was started anew: it goes on with its session, and asks for no lease."""
     name = streamer.settings.name
     commit(teacher.engine, rows.granted, name, "session", granted_s, time.time())
-    start = time.time() + 600
-    rows.placed(teacher, strategies.booking("c-1", start_time=start, end_time=start + 600), name)
+    rows.placed(teacher, hosts.booking("c-1", 600), name)
     streamer.settings = streamer.settings.model_copy(update={"lease_s": now_s})
     beats = {}
 
@@ -192,8 +186,7 @@ async def test_no_class_is_moved_before_the_lease_ends_that_the_last_beat_has_re
             beats[who] = {"at": time.time(), **json.loads(json.dumps(fields))}
             return beats
 
-    nobody: Any = None
-    thread = lease.HeartbeatThread(streamer, lease.LeaseFacts(boot_now(), "session", {}), {}, nobody)
+    thread = lease.HeartbeatThread(streamer, lease.LeaseFacts(boot_now(), "session", {}), {}, hosts.NOBODY)
     thread._set(decide_leases.Lease(decide_leases.until(boot_now(), granted_s)))  # that of the process before
     monkeypatch.setattr(lease.QuorumCheck, "take_in", lambda *_: None)
     redis: Any = Redis()

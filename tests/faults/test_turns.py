@@ -1,10 +1,10 @@
 """Runs of one process side by side: in whatever order their transactions come, each class is answered one way."""
 
 import asyncio
-import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +23,11 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, Resolution
-from lectern.wire.messages import Booking, Message, TranscodingResult
-from tests import strategies
+from lectern.wire.messages import Message
+from lectern.wire.parser import command_of
+from tests import laid, strategies
 from tests.faults import hosts
-from tests.faults.errors import STEPS
+from tests.faults.errors import AT_START, STEPS, owner_of
 from tests.faults.points import STREAMER, TEACHER, TEACHERS
 from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
 from tests.rows import commit
@@ -36,22 +37,6 @@ Prepare = Callable[[Connection], Flow]
 KEY = (6666, Resolution.P720)
 
 
-def result(*, success: bool) -> TranscodingResult:
-    return strategies.result(success=success)
-
-
-def booked(class_id: str) -> Booking:
-    start = hosts.now() + 3600
-    return strategies.booking(class_id, start_time=start, end_time=start + 600)
-
-
-def kept(connection: Connection, message: Message) -> int:
-    """Put a message into the inbox; returns its id."""
-    fields = json.loads(message.to_json())
-    inbox.keep(connection, journal, [ReceivedMessage("test", fields["cmd"], message.to_json())], hosts.now())
-    return int(connection.execute(select(journal.inbox.c.id).order_by(journal.inbox.c.id.desc())).scalars().first())  # type: ignore[arg-type]
-
-
 def under_way(connection: Connection) -> None:
     """The rendition is being transcoded, its deadline passed so long ago that no result goes first, one class waits."""
     now = hosts.now()
@@ -59,7 +44,7 @@ def under_way(connection: Connection) -> None:
     attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, deadline, "http://origin.example/6666.flv")
     transcodings.begin(connection, [attempt], now)
     transcodings.requested(connection, KEY, now)
-    bookings.add(connection, [(booked("c-0"), BookingState.WAITING)], now)
+    bookings.add(connection, [(hosts.booking("c-0"), BookingState.WAITING)], now)
 
 
 def faults(connection: Connection) -> list[str]:
@@ -86,23 +71,20 @@ def faults(connection: Connection) -> list[str]:
     return found
 
 
-def books(class_id: str) -> Prepare:
+def handles(flow: Any, make: Callable[[], Message]) -> Prepare:
+    """The run of *flow* that handles a message."""
 
     def prepare(connection: Connection) -> Flow:
-        id_ = kept(connection, booked(class_id))
-        return lambda _: teacher_bookings.booking.fn(str(id_))
+        body = make().to_json()
+        arrived = [ReceivedMessage("test", command_of(body), body)]
+        (one,) = inbox.keep_claimed(connection, journal, arrived, hosts.now(), 60)
+        return lambda _: flow.fn(str(one.id))
 
     return prepare
 
 
-def settles(found: TranscodingResult) -> Prepare:
-    """The run that settles a result."""
-
-    def prepare(connection: Connection) -> Flow:
-        id_ = kept(connection, found)
-        return lambda _: transcoding.settle.fn(str(id_))
-
-    return prepare
+def settles(**said: Any) -> Prepare:
+    return handles(transcoding.settle, partial(strategies.result, **said))
 
 
 def expires(_connection: Connection) -> Flow:
@@ -120,22 +102,23 @@ def begins_anew(_connection: Connection) -> Flow:
     return begin
 
 
-MADE, NOT_MADE = result(success=True), result(success=False)
-OF_BEFORE = NOT_MADE.model_copy(update={"type": Backend.ECS, "attempt": 1})
+BOOKS, MADE, NOT_MADE = handles(teacher_bookings.booking, hosts.booking), settles(), settles(success=False)
+OF_BEFORE = settles(success=False, type=Backend.ECS, attempt=1)
 MANY = 20
 """More transactions than any run has."""
 PAIRS: dict[str, tuple[Prepare, Prepare]] = {
-    "wait and settle": (books("c-1"), settles(MADE)),
-    "wait and refuse": (books("c-1"), settles(NOT_MADE)),
-    "wait and time out": (books("c-1"), expires),
-    "settle and time out": (settles(MADE), expires),
-    "settle twice": (settles(MADE), settles(NOT_MADE)),
-    "the same booking twice": (books("c-1"), books("c-1")),
+    "wait and settle": (BOOKS, MADE),
+    "wait and refuse": (BOOKS, NOT_MADE),
+    "wait and time out": (BOOKS, expires),
+    "settle and time out": (MADE, expires),
+    "settle twice": (MADE, NOT_MADE),
+    "the same booking twice": (BOOKS, BOOKS),
 }
 
 
-async def _both(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bool]) -> tuple[list[str], list[int]]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', path)}")
+async def play(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bool]) -> tuple[list[str], list[int]]:
+    """Run a pair by *schedule*; what is wrong after it, and how many transactions each run had."""
+    engine = laid.opened("teacher", path)
     try:
         with transaction(engine) as connection:
             under_way(connection)
@@ -145,11 +128,6 @@ async def _both(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bo
         return commit(engine, faults), [run.host.transactions for run in (first, second)]
     finally:
         engine.dispose()
-
-
-def play(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bool]) -> tuple[list[str], list[int]]:
-    """Run a pair by *schedule*; what is wrong after it, and how many transactions each run had."""
-    return asyncio.run(_both(path, pair, schedule))
 
 
 @pytest.fixture
@@ -164,15 +142,15 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_no_order_of_transactions_tears_what_belongs_together(paths: Iterator[Path], pair: str) -> None:
+async def test_no_order_of_transactions_tears_what_belongs_together(paths: Iterator[Path], pair: str) -> None:
     """Each run is stopped before each of its transactions, and the other runs to its end."""
-    _, (first, _) = play(next(paths), PAIRS[pair], [])
-    _, (_, second) = play(next(paths), PAIRS[pair], [False] * MANY)
+    _, (first, _) = await play(next(paths), PAIRS[pair], [])
+    _, (_, second) = await play(next(paths), PAIRS[pair], [False] * MANY)
     assert 1 < first < MANY > second > 1
     for stop in range(first + 1):
-        assert play(next(paths), PAIRS[pair], [True] * stop + [False] * MANY)[0] == []
+        assert (await play(next(paths), PAIRS[pair], [True] * stop + [False] * MANY))[0] == []
     for stop in range(second + 1):
-        assert play(next(paths), PAIRS[pair], [False] * stop + [True] * MANY)[0] == []
+        assert (await play(next(paths), PAIRS[pair], [False] * stop + [True] * MANY))[0] == []
 
 
 async def test_a_sweep_begins_when_the_one_before_has_ended(teacher: TeacherHost) -> None:
@@ -189,11 +167,11 @@ async def test_a_sweep_begins_when_the_one_before_has_ended(teacher: TeacherHost
     assert (before, host.transactions) == (1, 1)
 
 
-def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator[Path]) -> None:
+async def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator[Path]) -> None:
     """Whenever it comes: the next attempt may still succeed, and there is no second answer."""
     for late in (OF_BEFORE, NOT_MADE):
         path = next(paths)
-        found, _ = play(path, (begins_anew, settles(late)), [True] * 3)
+        found, _ = await play(path, (begins_anew, late), [True] * 3)
         engine = open_database(f"sqlite:///{path}")
         (row,) = commit(engine, transcodings.under_way)
         engine.dispose()
@@ -204,33 +182,22 @@ def counted(connection: Connection) -> int:
     return int(connection.execute(text("select count(*) from inbox_list")).scalar_one())
 
 
-def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: StreamerHost) -> None:
+async def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: StreamerHost) -> None:
     """Names are looked up in threads, as many as there are bookings with odd hosts; the database has its own."""
     goes_on = threading.Event()
-
-    async def asked() -> list[int]:
-        hanging = [asyncio.create_task(asyncio.to_thread(goes_on.wait, 30)) for _ in range(64)]
-        try:
-            await asyncio.sleep(0)
-            async with asyncio.timeout(10):
-                return [await streamer.read_tx(counted), await streamer.write_tx(counted)]
-        finally:
-            goes_on.set()
-            await asyncio.gather(*hanging)
-
-    assert asyncio.run(asked()) == [0, 0]
-
-
-FUNCTIONS = {**STEPS, **{name: point.function for name, point in {**TEACHER, **TEACHERS, **STREAMER}.items()}}
+    hanging = [asyncio.create_task(asyncio.to_thread(goes_on.wait, 30)) for _ in range(64)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert [await streamer.read_tx(counted), await streamer.write_tx(counted)] == [0, 0]
+    finally:
+        goes_on.set()
+        await asyncio.gather(*hanging)
 
 
 def test_what_is_named_is_there() -> None:
     """Whoever renames a function is told here, and not by a day of an hour."""
-    missing = []
-    for name, function in FUNCTIONS.items():
-        module, _, path = function.partition(":")
-        found: object = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part, None)
-        missing += [] if callable(found) else [f"{name}: {function}"]
-    assert missing == []
+    points = {point.function for points in (TEACHER, TEACHERS, STREAMER) for point in points.values()}
+    for function in {*STEPS.values(), *AT_START.values(), *points}:
+        owner, name = owner_of(function)
+        assert callable(getattr(owner, name, None)), function

@@ -1,25 +1,37 @@
 """A living teacher and a streamer, what is sent to them, and whether they bear it."""
 
+import json
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import redis
 
-from tests.fuzz import kinds
-from tests.fuzz.good import AIR_IN_S, AIR_S, MISSED_S, OFTEN, Good, Goods
-from tests.fuzz.ledger import Ledger
-from tests.fuzz.odd_messages import Here, Odd
+from tests.fuzz.good import AIR_IN_S, AIR_S, MISSED_S, OFTEN, Answer, Good, Goods
+from tests.fuzz.odd_messages import TWO_WAYS, Here, Odd, drawn
 from tests.stage import Stage, Town, wait_until
 from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST, free_port
 
 WHO = ("teacher", "streamer1")
+SETTINGS = {
+    "ECS_HOSTS": "",
+    "TRANSCODING_TIME_OUT_S": "15",
+    "HTTP_TIMEOUT_S": "5",
+    "MAX_DOWNLOADS": "32",
+    "LEASE_S": "45",
+    "MAX_VIDEO_NUM": "100000",
+    "MAX_ATTEMPTS_A_DAY": "1000",
+    "ALARM_GROUP_S": "60",
+    "SWEEP_INTERVAL_S": "5",
+    "LOG_LEVEL": "INFO",
+}
 PORTION = 250
 """So many odd messages are sent together."""
 
@@ -43,13 +55,50 @@ WARM = 5
 GROWTH_BYTES, FILES = 200 * 1024**2, 200
 """More memory, and more open files, than then: what is really kept would pass this soon."""
 
-AIR_EVERY = 10
+AIR_EVERY, AT_ONCE = 10, 2_000
 BACKLOG, DOWNLOADS = 2_000, 100
 """So many messages, and so many downloads, may wait before more are sent."""
 
 
 class Harm(AssertionError):
     """Something odd has hurt more than itself."""
+
+
+class Ledger:
+    """Reads the streams on which the teacher answers, from where it stopped."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.answers: dict[str, list[Answer]] = defaultdict(list)
+        self.letters = 0
+        self.accused: list[str] = []  # good messages that became dead letters
+        self.kinds: dict[str, str] = {}  # of the odd classes that must be answered
+        self._client = redis.Redis.from_url(
+            stage.town.redis_url, decode_responses=True, encoding_errors="replace", socket_timeout=30
+        )
+        self._answers = stage.channels["order_result"]
+        self._read: dict[Any, Any] = dict.fromkeys((self._answers, stage.settings["DEAD_LETTER_STREAM"]), "0")
+
+    def read(self, good: set[str]) -> None:
+        """Take in what came since; *good* are the bodies that no dead letter may have."""
+        while True:
+            found: Any = self._client.xread(self._read, count=AT_ONCE)
+            if not found:
+                return
+            for stream, entries in found:
+                self._read[stream] = entries[-1][0]
+                for _, fields in entries:
+                    self._take(stream, json.loads(fields["body"]), good)
+
+    def _take(self, stream: str, said: dict[str, Any], good: set[str]) -> None:
+        if stream == self._answers:
+            self.answers[said["class_id"]].append((said["result"], said["code"]))
+            return
+        self.letters += 1
+        if str(said["body"]) in good:
+            self.accused.append(f"{said['error']}: {said['body'][:300]}")
+
+    def close(self) -> None:
+        self._client.close()
 
 
 class Session:
@@ -62,7 +111,7 @@ class Session:
         made = f"{town.origin.url}/{{record_id}}/{{record_id}}_{{video_resolution}}.flv"
         self.stage.oss.rules.append(Rule(Behaviour.QUICK, url=made))
         self._ports = {who: free_port() for who in WHO}
-        self.stage.settings |= self._settings()
+        self.stage.settings |= SETTINGS
         for who, name in zip(WHO, ("API_BIND", "HEALTH_BIND"), strict=True):
             self.stage.own[who] = {name: f"{HOST}:{self._ports[who]}"}
         self.goods = Goods(self.stage)
@@ -74,33 +123,14 @@ class Session:
         self._portions, self._slowest_s = 0, 0.0
         self._open: deque[tuple[list[int], list[Good]]] = deque()  # portions, and their canaries
 
-    def _settings(self) -> dict[str, str]:
-        return {
-            "ECS_HOSTS": "",
-            "TRANSCODING_TIME_OUT_S": "15",
-            "HTTP_TIMEOUT_S": "5",
-            "MAX_DOWNLOADS": "32",
-            "LEASE_S": "45",
-            "MAX_VIDEO_NUM": "100000",
-            "MAX_ATTEMPTS_A_DAY": "1000",
-            "ALARM_GROUP_S": "60",
-            "SWEEP_INTERVAL_S": "5",
-            "LOG_LEVEL": "INFO",
-        }
-
     def up(self) -> None:
         """Start the hosts, and wait until a booking is answered."""
-        self.stage.init(*WHO)
-        for who in WHO:
-            self.stage.serve(who)
-        for who in WHO:
-            self.stage.residents[who].wait_for("started!")
+        self.stage.up(*WHO)
         self._send([self.goods.make("old", on_channel=False)], [])
         self._open.append(([], list(self.goods.made.values())))
         self.catch_up()
 
     def close(self) -> None:
-        """End all that is ours."""
         self.stage.close()
         self.ledger.close()
         self.bus.close()
@@ -110,7 +140,7 @@ class Session:
     def odd(self, indices: Sequence[int], tell: Callable[[int], None] = lambda _: None) -> None:
         """Send the odd messages of *indices*, and wait for their canaries; raises Harm."""
         for first in range(0, len(indices), PORTION):
-            self.portion([kinds.drawn(self.here, index) for index in indices[first : first + PORTION]])
+            self.portion([drawn(self.here, index) for index in indices[first : first + PORTION]])
             tell(min(first + PORTION, len(indices)))
         self.catch_up()
 
@@ -217,7 +247,6 @@ class Session:
         return int(row["number"])
 
     def unanswered(self) -> list[str]:
-        """The classes that wait for an answer."""
         due = [*self.goods.made, *self.ledger.kinds]
         return [class_id for class_id in due if not self.ledger.answers.get(class_id)]
 
@@ -240,14 +269,13 @@ class Session:
                 found.append(f"{class_id} ({good.kind}) was answered {said}, not {sorted(good.expects)}")
         for class_id, kind in self.ledger.kinds.items():
             said = answers.get(class_id, [])
-            if not said or (len(set(said)) > 1 and kind not in kinds.TWO_WAYS):
+            if not said or (len(set(said)) > 1 and kind not in TWO_WAYS):
                 found.append(f"{class_id} (odd: {kind}) was answered {said}")
         return found
 
 
 @contextmanager
 def living(town: Town, folder: Path, seed: int) -> Iterator[Session]:
-    """A session whose hosts are up."""
     folder.mkdir(parents=True, exist_ok=True)
     session = Session(town, folder, seed)
     try:
