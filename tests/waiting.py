@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import httpx
-
 T = TypeVar("T")
 
 
@@ -45,11 +43,3 @@ def _pauses(timeout_s: float, pause_s: float) -> Iterator[float]:
     while time.monotonic() < began + timeout_s:
         yield min(5 * pause_s, max(pause_s, (time.monotonic() - began) / 20))
     yield 0.0
-
-
-def answers(url: str) -> bool:
-    """Whether a server answers ``true`` there; not every machine has a curl to ask it with."""
-    try:
-        return httpx.get(url, timeout=5).text == "true"
-    except httpx.HTTPError:
-        return False

@@ -5,7 +5,7 @@ from tests.stage.gate import Gate
 from tests.stage.hosts import SECRET
 from tests.stage.seen import PROMPT_S, STAGES, Stage, staged
 from tests.stage.town import Town
-from tests.waiting import answers, wait_until
+from tests.waiting import wait_until
 
 __all__ = [
     "PROMPT_S",
@@ -16,7 +16,6 @@ __all__ = [
     "Gate",
     "Stage",
     "Town",
-    "answers",
     "running_with",
     "staged",
     "wait_until",
