@@ -460,19 +460,30 @@ async def test_all_of_a_storm_is_shown_however_much_of_it_waits(desk: Desk, monk
 
 async def test_in_a_storm_the_answers_come_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect would take what they need of the machine; it is all shown when the storm is over, or lasts for long."""
-    monkeypatch.setattr(recorder, "CALM_S", 0.01)
-    await desk.handle("c-1")
-    numbers = iter([500, 300, 100, 3])
-    monkeypatch.setattr(inbox, "waiting", lambda *_: next(numbers))
+    monkeypatch.setattr(recorder, "STORM", 2)
+    sleep = asyncio.sleep
+    storm = iter([["c-2"], ["c-3", "c-4"], [], ["none in time"]])
+
+    async def goes_on(delay: float) -> None:
+        if delay != recorder.CALM_S:
+            return await sleep(delay)
+        assert desk.prefect.ids() == shown
+        return await desk.handle(*next(storm))
+
+    monkeypatch.setattr(asyncio, "sleep", goes_on)
+    shown: list[int] = []
+    await desk.handle("c-0", "c-1")
     await desk.recorder.tell()
-    assert list(numbers) == []
-    assert desk.prefect.ids() == [1]
-    await desk.handle("c-2")
-    falling = iter(range(10_000, 0, -1))
-    monkeypatch.setattr(inbox, "waiting", lambda *_: next(falling))
+    assert list(storm) == [["none in time"]]
+    shown = desk.prefect.ids()
+    assert shown == [1, 2, 3, 4, 5]
+
     monkeypatch.setattr(recorder, "PATIENCE_S", 0.1)
+    storm = ([f"d-{number}"] for number in range(10_000))
+    await desk.handle("d", "e")
     await desk.recorder.tell()
-    assert desk.prefect.ids() == [1, 2]
+    assert {6, 7} <= set(desk.prefect.ids())
+    assert next(storm) != ["d-0"]
 
 
 async def test_messages_that_wait_for_a_service_hold_up_nothing_that_is_shown(desk: Desk) -> None:

@@ -31,9 +31,9 @@ from lectern.timing import backoff_s
 from lectern.wire.messages import TAKE_BACK
 
 ROUND_S = 1.0  # seconds between two rounds: what was handled meanwhile is shown together
-STORM, PATIENCE_S, CALM_S = 20, 30.0, 0.5
-"""Number of messages that wait from which on answers come before showing, most seconds that showing waits for them,
-and seconds in which their number must change."""
+STORM, PATIENCE_S, CALM_S = 500, 30.0, 0.5
+"""Number of messages that no run shows from which on answers come before showing, most seconds that showing waits for
+them, and seconds in which some of them must come or be handled."""
 
 AT_ONCE = 2000  # number of messages that are read at a time, the oldest first
 DETAILS_KEPT = 2000  # number of runs whose log and table wait to be sent; those of the oldest beyond it are not
@@ -54,6 +54,7 @@ class Recorder:
         self._runs = runs
         self._flows = routing.of(host.settings)
         self._details: deque[RunRecord] = deque(maxlen=DETAILS_KEPT)  # runs without their log and table
+        self._progress: list[int] = []  # of the storm, when it was last looked at
         self._said_at = time.monotonic() - SAY_EVERY_S + KNOWN_S
 
     async def run(self) -> None:
@@ -82,27 +83,32 @@ class Recorder:
 
     async def tell(self) -> None:
         """Show all that waits; raises TryAgain if Prefect is away; the next call goes on from there."""
-        if await self._unshown():
-            await self._calm()
+        until = time.monotonic() + PATIENCE_S
+        await self._calm(until)
         while rows := await self._unshown():
             for key, handled in (await self._keyed(rows)).items():
                 await self._show(key, handled)
+            await self._calm(until)
         while self._details:
             await self._detail(self._details[0])
             self._details.popleft()
+            await self._calm(until)
 
     async def _unshown(self) -> list[HandledMessage]:
         self._host.watchdog.note("recorder")
         owner = self._host.settings.name if self._host.settings.shared else None
         return await self._host.read_tx(inbox.unrecorded, self._host.journal, AT_ONCE, owner)
 
-    async def _calm(self) -> None:
-        """Wait for the end of a storm: what gathers meanwhile costs Prefect fewer requests."""
-        until, before = time.monotonic() + PATIENCE_S, -1
-        while (waiting := await self._host.read_tx(inbox.waiting, self._host.journal)) >= STORM:
-            if waiting == before or time.monotonic() > until:
+    async def _calm(self, until: float) -> None:
+        """Wait for the end of a storm, at most *until*: what gathers meanwhile costs Prefect fewer requests.
+
+        Its messages are handled about as quickly as they come, so it is not known by how many of them wait.
+        """
+        while time.monotonic() < until:
+            number, *progress = await self._host.read_tx(inbox.unsettled, self._host.journal)
+            if number < STORM or progress == self._progress:
                 return
-            before = waiting
+            self._progress = progress
             self._host.watchdog.note("recorder")
             await asyncio.sleep(CALM_S)
 

@@ -278,6 +278,14 @@ def waiting(connection: Connection, journal: MessageTables) -> int:
     return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
 
 
+def unsettled(connection: Connection, journal: MessageTables) -> tuple[int, int, int]:
+    """Number of messages that no run shows, handled or not; the id of the last of them; number of those not handled."""
+    inbox = journal.inbox
+    wanted = select(func.count(), func.coalesce(func.max(inbox.c.id), 0)).where(inbox.c.recorded_at.is_(None))
+    number, last = connection.execute(wanted).one()
+    return int(number), int(last), waiting(connection, journal)
+
+
 def oldest(connection: Connection, journal: MessageTables) -> float | None:
     """When the oldest unhandled message came (epoch seconds); None if there is none."""
     inbox = journal.inbox
