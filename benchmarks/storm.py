@@ -15,6 +15,7 @@ import psutil
 from benchmarks.figures import Figure, best
 from benchmarks.stand import Ear, Stand
 from tests.stage import Child, Stage, wait_until
+from tests.stage.town import RECORDING_S
 
 WHAT = (
     "bookings published on the channel all at once; counted from the first PUBLISH to the last answer heard, with all"
@@ -33,6 +34,9 @@ SIZES = (1000, 10_000, 100_000)
 """The last one in the first round only."""
 
 RECORDS = 20
+LENGTH_S = RECORDING_S
+"""A class that is longer than its recording is alarmed, each by itself."""
+
 TIMED_OUT = 999_999
 PEERS_NUMBER = 1000
 """A peer handles one message a task: its rate does not grow with their number, and is measured with this one."""
@@ -43,7 +47,7 @@ Bodies = list[str]
 def bodies(number: int, kind: str, prefix: str, records: Sequence[int]) -> Bodies:
     """The bookings of a storm."""
     start = time.time() + 90_000
-    common = {"cmd": "order", "institution_id": "i-7", "start_time": start, "end_time": start + 2700}
+    common = {"cmd": "order", "institution_id": "i-7", "start_time": start, "end_time": start + LENGTH_S}
     found: Bodies = []
     for i in range(number):
         record = records[i % len(records)] if kind == "cached" else TIMED_OUT

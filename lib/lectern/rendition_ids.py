@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -102,6 +103,7 @@ def folder(text: str) -> str:
     return text if record_id is None else str(record_id)
 
 
+@lru_cache(4096)  # a storm of bookings asks for few of them, each thousands of times
 def rendition_path(root: Path, stem: str) -> Path:
     """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse if *stem* is no stem."""
     if not is_stem(stem):
