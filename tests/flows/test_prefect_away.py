@@ -1,11 +1,13 @@
-"""Prefect is the cockpit, not the truth: bookings are answered without it, and classes aired."""
+"""Prefect is the cockpit, not the truth: bookings are answered without it, and outlive a process's death."""
 
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from lectern.db import inbox
-from tests.stage import Gate, Stage, Town, staged, wait_until
+from tests.stage import PROMPT_S, Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -56,6 +58,60 @@ def test_bookings_are_answered_while_prefect_is_away(walled: tuple[Stage, Gate])
     assert {f"class:{one}" for one in several} <= {
         tag for one in stage.runs("teacher", "booking", limit=200) for tag in one["tags"]
     }
+
+
+def test_a_killed_teacher_shows_afterwards_what_it_had_answered(walled: tuple[Stage, Gate]) -> None:
+    """Killed between the answer and the showing: shown once."""
+    stage, gate = walled
+    record = stage.town.record()
+    assert stage.answer(stage.book(stage.booking(record)), timeout_s=60)["result"] == "success"
+    stage.town.background.run(gate.stop())
+    class_id = stage.book(stage.booking(record))
+    try:
+        assert stage.answer(class_id, timeout_s=20)["result"] == "success"
+        stage.residents["teacher"].kill()
+    finally:
+        stage.town.background.run(gate.start())
+    stage.up("teacher")
+    wait_until(lambda: all_shown(stage, "teacher"), description="it is shown")
+    ids = shown(stage, "teacher")
+    assert ids == sorted(set(ids)), "each once"
+    assert len([one for one in stage.runs("teacher", "booking", limit=200) if f"class:{class_id}" in one["tags"]]) == 1
+    assert len(stage.ear.answers[class_id]) == 1
+    assert stage.num_cite("streamer1", str(record)) == 2
+
+
+def answered_ahead(stage: Stage, *lengths_s: float) -> list[dict[str, Any]]:
+    """Booked classes that are answered before any run of theirs is due, on a busy machine, too."""
+    for ahead_s in (25, 60, 180):
+        bookings = [stage.booking(stage.town.record(), starts_in_s=ahead_s, length_s=one) for one in lengths_s]
+        for booking in bookings:
+            assert stage.answer(stage.book(booking), timeout_s=ahead_s)["result"] == "success"
+        if all(booking["start_time"] - 10 > time.time() for booking in bookings):
+            return bookings
+        for booking in bookings:
+            stage.cancel(booking["class_id"])
+    raise AssertionError("no class was answered 10 s before its start")
+
+
+def test_a_class_goes_on_air_while_prefect_is_away(walled: tuple[Stage, Gate]) -> None:
+    """Without a run, at its second; and a cancel still ends it."""
+    stage, gate = walled
+    aired, stopped = answered_ahead(stage, 14, 40)
+    stage.town.background.run(gate.stop())
+    try:
+        push = stage.on_air(aired["class_id"], timeout_s=60)
+        assert push.first_media_at is not None
+        assert 0 <= push.first_media_at - aired["start_time"] < PROMPT_S
+        stage.on_air(stopped["class_id"])
+        stage.tell("streamer1", {"cmd": "release", "class_id": stopped["class_id"]})
+    finally:
+        stage.town.background.run(gate.start())
+    (cut,) = stage.off_air(stopped["class_id"])
+    assert cut.ended_at is not None
+    assert cut.ended_at < stopped["end_time"] - 5
+    assert len(stage.off_air(aired["class_id"])) == 1
+    wait_until(lambda: stage.order(aired["class_id"])["state"] == "aired", description="the teacher knows")
 
 
 def test_hosts_begin_and_air_although_prefect_is_away(walled: tuple[Stage, Gate]) -> None:

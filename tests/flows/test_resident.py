@@ -113,6 +113,31 @@ def test_a_class_goes_on_while_its_resident_is_killed(streamer: Stage) -> None:
     assert [(one["session"], one["source"]) for one in ended["as_run"]] == [(1, "recording")]
 
 
+def test_a_class_that_ended_while_no_resident_was_there_is_closed_by_the_next(streamer: Stage) -> None:
+    """With what was really sent, which the playout has kept."""
+    class_id, record, _ = put_on_air(streamer, 8)
+    streamer.residents["streamer1"].kill()
+    streamer.off_air(class_id)
+    streamer.up("streamer1")
+    wait_until(lambda: streamer.airing("streamer1", class_id)["state"] == "aired", description="it is closed")
+    assert streamer.airing("streamer1", class_id)["message"] == "aired whole; 1 session; its end has come"
+    assert streamer.num_cite("streamer1", str(record)) == 0
+
+
+def test_a_playout_that_is_not_there_is_alarmed_and_airs_the_class_as_soon_as_it_is_back(streamer: Stage) -> None:
+    booking = streamer.booking(streamer.town.record(seconds=240), starts_in_s=8, length_s=200)
+    streamer.playouts["streamer1"].kill()
+    streamer.tell("streamer1", {**booking, "cmd": "prepare"})
+    wait_until(lambda: streamer.alarms(327), description="a person is told")
+    wait_until(lambda: time.time() > booking["start_time"] + 1, description="its time has come")
+    assert streamer.pushes(booking["class_id"]) == []
+    streamer.play("streamer1")
+    push = streamer.on_air(booking["class_id"])
+    streamer.tell("streamer1", {"cmd": "release", "class_id": booking["class_id"]})
+    streamer.off_air(booking["class_id"])
+    assert push.first_media_at is not None
+
+
 def test_sigterm_drains_and_the_class_goes_on(streamer: Stage) -> None:
     """Exit code 0, at once; the run that watched awaits its retry, and the next process goes on with it."""
     class_id, record, _ = put_on_air(streamer, 230)

@@ -1,11 +1,12 @@
-"""A streamer's cache: what is downloaded once, pinned by its classes, and tried again where that goes wrong."""
+"""A streamer's cache: what is downloaded once, pinned by its classes, and evicted when room is needed."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.answering import Answer, serving
-from tests.stage import Stage, Town
+from tests.stage import Stage, Town, staged, wait_until
 from town.faults import Fault
 
 pytestmark = pytest.mark.live
@@ -82,3 +83,67 @@ def test_passing_trouble_is_outlived_and_a_bad_file_deleted(stage: Stage, troubl
     stage.answer(class_id, timeout_s=90)
     folder = stage.folder / "streamer1" / stage.order(class_id)["url_stem"]
     assert [one.name for one in folder.glob("*") if not one.name.endswith(".origin")] == []
+
+
+# -- a streamer alone, told what to prepare: its cache is small -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A streamer that keeps three renditions."""
+    with staged(town, tmp_path_factory.mktemp("small"), MAX_VIDEO_NUM="3") as found:
+        found.up("streamer1")
+        yield found
+
+
+def prepare(stage: Stage, record_id: int, **fields: str) -> str:
+    """Tell the streamer to prepare a class, as the teacher does; returns its class_id."""
+    booking = stage.booking(record_id)
+    stage.tell("streamer1", {**booking, **fields, "cmd": "prepare"})
+    return str(booking["class_id"])
+
+
+def reported(stage: Stage, class_id: str) -> int:
+    """The code that the streamer reports."""
+
+    def codes() -> list[int]:
+        said = stage.stream(f"{stage.prefix}:report")
+        return [one["code"] for one in said if (one["cmd"], one["class_id"]) == ("prepared", class_id)]
+
+    return wait_until(codes, description=f"{class_id} is reported")[0]
+
+
+def release(stage: Stage, class_id: str) -> None:
+    """Tell the streamer that the class is cancelled."""
+    stage.tell("streamer1", {"cmd": "release", "class_id": class_id})
+
+
+def test_a_full_cache_evicts_what_no_class_needs(small: Stage) -> None:
+    """The least recently used first; what is pinned by classes stays, and where all is, the class is refused."""
+    records = [small.town.record() for _ in range(5)]
+    stems = [str(record) for record in records]
+    classes = []
+    for record in records[:3]:
+        classes.append(prepare(small, record))
+        assert reported(small, classes[-1]) == 0
+    assert small.cached("streamer1") == set(stems[:3])
+
+    refused = prepare(small, records[3])
+    assert reported(small, refused) == 316
+    assert "; the next place for it is free at " in small.airing("streamer1", refused)["message"]
+    assert small.cached("streamer1") == set(stems[:3])
+    assert small.airing("streamer1", refused)["state"] == "refused"
+
+    for one in (classes[1], classes[0]):  # the second was used before the first
+        release(small, one)
+    wait_until(lambda: small.num_cite("streamer1", stems[0]) == 0, description="two are unpinned")
+    again = prepare(small, records[1])
+    assert reported(small, again) == 0
+    release(small, again)  # now the first is the least recently used
+    wait_until(lambda: small.num_cite("streamer1", stems[1]) == 0, description="it is unpinned again")
+    assert reported(small, prepare(small, records[4])) == 0
+    assert small.cached("streamer1") == {stems[1], stems[2], stems[4]}
+    assert not (small.folder / "streamer1" / stems[0]).exists()
+    (sums,) = small.rows("streamer1", "select num, reserved_num, size, reserved_bytes from dir_info")
+    size = Path(small.folder / "streamer1" / stems[1] / f"{stems[1]}.flv").stat().st_size
+    assert sums == {"num": 3, "reserved_num": 0, "size": 3 * size, "reserved_bytes": 0}
