@@ -286,3 +286,18 @@ def test_a_database_that_another_program_holds_takes_the_window_back(host: Host)
     assert answered.code == 1
     assert "another program has been writing to it" in answered.msg
     host.is_old(before)
+
+
+def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
+    """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
+    before = host.tree()
+    host.done("backup")
+    slow = "import time\nfrom lectern.rollout import supervisord\nreal = supervisord.Supervisord.stop_all\n"
+    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(5))\n"
+    window = host.begin("window", fault=slow)
+    wait_until(lambda: '"stop"' in host.journal(), description="the window stops the host")
+    answer = host.done("rollback")
+    assert (answer["changed"], answer["state"]) == (True, "rolledback")
+    assert "has heard of this rollback" in answer["said"][0]
+    assert window.answered().code == 1
+    host.is_old(before)
