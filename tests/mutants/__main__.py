@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.marks import is_live
 from tests.mutants.changes import Mutant, can_be_put_in, mutants, put_in
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +47,7 @@ class Judge:
         """Judge each mutant in a fork."""
         items: dict[Path, list[pytest.Item]] = defaultdict(list)
         for item in session.items:
-            if not is_live(item):
+            if not any(item.get_closest_marker(name) for name in ("live", "night")):
                 items[item.path].append(item)
         red: set[str] = set()
         green: set[str] = set()
