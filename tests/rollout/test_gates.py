@@ -127,6 +127,7 @@ def assert_each_once(said: list[str], *words: str) -> None:
 
 def test_all_that_is_missing_is_said_at_once(host: Host, wanted: Fields) -> None:
     (host.root / "releases/2.0.0/manifest.json").write_text('{"version": "1.9.9"}')
+    (host.programs / "idc_client.conf").unlink()
     wanted["user"] = "nobody-knows-me"
     wanted["env"]["wget_path"] = "/usr/bin/no-wget"
     wanted["prefect_api_url"] = "http://127.0.0.1:1/api"
@@ -136,6 +137,7 @@ def test_all_that_is_missing_is_said_at_once(host: Host, wanted: Fields) -> None
         refused(host, wanted),
         "it was written for another manifest",
         "no user nobody-knows-me",
+        "the old program's supervisor file is not there",
         "no-wget: there is no such program",
         "Prefect does not answer",
         "Redis does not answer",

@@ -97,9 +97,13 @@ def other_rollout(wanted: Spec) -> Iterator[str]:
         )
 
 
-def places(wanted: Spec) -> Iterator[str]:
-    """Refuse if a folder, the user, or a file of the old program is missing."""
+def user(wanted: Spec) -> None:
+    """Refuse if this host does not know the user of the program."""
     files.Owner.user(wanted.user, 0o600)
+
+
+def places(wanted: Spec) -> Iterator[str]:
+    """Refuse if a folder, or a file of the old program, is missing."""
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
             yield Text("{folder}: there is no such folder. Correct `{name}`.", folder=folder, name=name)
@@ -273,7 +277,17 @@ def keys(work: steps.StepWork) -> Iterator[str]:
         )
 
 
-_ALWAYS: tuple[Gate[Spec], ...] = (other_rollout, release, places, silence, settings, health_address, redis, prefect)
+_ALWAYS: tuple[Gate[Spec], ...] = (
+    other_rollout,
+    release,
+    user,
+    places,
+    silence,
+    settings,
+    health_address,
+    redis,
+    prefect,
+)
 _BEFORE: tuple[Gate[Spec], ...] = (*_ALWAYS, host.refuse_small_disk, database_schema, left_behind, programs, classes)
 _GATES: dict[State, tuple[Gate[Spec], ...]] = {
     "untouched": _BEFORE,
