@@ -63,6 +63,9 @@ MINUTE_40_MS, LATE_MS = 2_400_000, 0xFFFFFF - 4000
 WHOLE = (b_frames, big_keyframes, sound_only, hevc, header_in_the_middle)
 PARTS = {"minute_40": MINUTE_40_MS, "after_4_66_h": LATE_MS}
 """Classes that are joined at as many milliseconds of the recording with holes."""
+AHEAD_S = 6.0
+"""Seconds until all begin: one whose connection comes a second after its start has lost that second."""
+
 NAMES = (*(one.__name__ for one in WHOLE), *PARTS)
 NOT_OF_NGINX = {"hevc", "header_in_the_middle"}
 """It knows no HEVC, and records the headers of the beginning only."""
@@ -81,7 +84,7 @@ def push_all(names: tuple[str, ...], recordings: dict[str, Path], folder: Path, 
     with Playout(folder / "p", program=dying.PROGRAM, ABSOLUTE="1") as playout:
         theirs = [servers.push(recordings[name], urls(f"theirs-{name}")) for name in names if name not in PARTS]
         for name in names:
-            since = {"start": time.time() + 1.5 - PARTS[name] / 1000} if name in PARTS else {"starts_in_s": 1.5}
+            since = {"start": time.time() + AHEAD_S - PARTS[name] / 1000} if name in PARTS else {"starts_in_s": AHEAD_S}
             length_s = PARTS[name] / 1000 + 7 if name in PARTS else 60
             playout.air(name, recordings[name], urls(f"ours-{name}"), length_s=length_s, **since)
         assert [one.wait(100) for one in theirs] == [0] * len(theirs)
