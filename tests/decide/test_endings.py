@@ -71,6 +71,15 @@ def test_a_class_ends_as_what_was_sent_of_it(
     assert changes.missing_s == ([] if state is AiringState.BROKEN else pytest.approx([1_000 - sum(_sent(rows))]))
 
 
+def test_a_class_whose_recording_never_came_is_refused_with_the_slate_that_was_sent() -> None:
+    """It was moved on air, or answered because its slate comes first: its teacher counts what its viewers saw."""
+    waiting = replace(ON_AIR, state=AiringState.WAITING, placement=2)
+    changes, said = ended(row(993, 1_000, "slate"), one=waiting)
+    assert changes.moved[-1].state is AiringState.REFUSED
+    assert (said.cmd, said.result, said.code, said.placement) == ("prepared", "fail", 410, 2)
+    assert [(part["source"], part["sent_s"]) for part in said.as_run or ()] == [("slate", 7)]
+
+
 def test_a_class_that_was_taken_off_the_air_before_its_end_is_ended_by_who_took_it_off() -> None:
     changes = StreamerChanges(SETTINGS, END - 1)
     airing.ended(changes, "c-1", ON_AIR, (), {"as_run": [row(0, 500)], "why": airing.CANCELLED})

@@ -186,7 +186,9 @@ def ended(
     if airing.state not in LIVE_AIRINGS or why == CANCELLED:
         return
     airing = _promised(changes, airing)
-    if airing.state is AiringState.WAITING:  # its teacher refuses it, or has refused it: no answer was given before
+    if airing.state is AiringState.WAITING:
+        if airing.end_time <= changes.now:
+            _refuse_over(changes, airing, parts_told, events)
         return
     sent = gaps.sent(airing.start_time, airing.end_time, parts, events, why)
     if sent.recording_s <= 0:
@@ -241,11 +243,9 @@ def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = Fal
         return  # it ended, or was released, while its playout was asked
     airing = _promised(changes, airing)
     if airing.state is AiringState.WAITING:
-        code, why = errors.ENDED, Text("it ended before its rendition was there")
-        changes.report("prepared", changes.move(airing, AiringState.REFUSED, code, why), code, why)
+        _refuse_over(changes, airing)
     elif airing.state is AiringState.BROKEN:
         changes.give_up(airing)  # how it ended was reported before
-        return
     else:
         code, why = errors.AIRING_BROKEN, Text("not aired to its end: nobody knows how much of it was sent")
         if is_known and airing.state is AiringState.READY:  # no receiver ever took it
@@ -253,6 +253,15 @@ def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = Fal
         after = changes.move(airing, AiringState.BROKEN, code, why)
         changes.report("ended", after, code, why)
         changes.give_up(after)
+        changes.note("closed late", airing, why)
+
+
+def _refuse_over(
+    changes: StreamerChanges, airing: Airing, parts: Sequence[AsRun] = (), events: Sequence[EventView] = ()
+) -> None:
+    """Refuse a class that is over and whose rendition never came; what was sent in its place are *parts*."""
+    code, why = errors.ENDED, Text("it ended before its rendition was there")
+    changes.report("prepared", changes.move(airing, AiringState.REFUSED, code, why), code, why, parts, events)
     changes.note("closed late", airing, why)
 
 
