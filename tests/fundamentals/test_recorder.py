@@ -32,7 +32,7 @@ from lectern.db.inbox import HandledMessage, ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Event, InboxMessage
 from lectern.model.plan import Changes
-from lectern.run_records import CLASSES, records_of, said_of
+from lectern.run_records import CLASSES, RunRecord, records_of, said_of
 from lectern.wire.messages import Cancel
 from tests.faults.turns import Quiet
 from tests.rows import commit, look
@@ -484,6 +484,25 @@ async def test_in_a_storm_the_answers_come_first(desk: Desk, monkeypatch: pytest
     await desk.recorder.tell()
     assert {6, 7} <= set(desk.prefect.ids())
     assert next(storm) != ["d-0"]
+
+
+async def test_what_was_handled_meanwhile_is_shown_before_the_logs_of_what_is_shown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storm has thousands of them, and nobody finds a class without its run."""
+    shown: list[list[int]] = []
+    detail = desk.recorder._detail
+
+    async def goes_on(record: RunRecord) -> None:
+        shown.append(desk.prefect.ids())
+        if len(shown) == 1:
+            await desk.handle("c-2")
+        await detail(record)
+
+    monkeypatch.setattr(desk.recorder, "_detail", goes_on)
+    await desk.handle("c-1")
+    await desk.recorder.tell()
+    assert shown == [[1], [1, 2]]
 
 
 async def test_messages_that_wait_for_a_service_hold_up_nothing_that_is_shown(desk: Desk) -> None:

@@ -84,15 +84,16 @@ class Recorder:
     async def tell(self) -> None:
         """Show all that waits; raises TryAgain if Prefect is away; the next call goes on from there."""
         until = time.monotonic() + PATIENCE_S
-        await self._calm(until)
-        while rows := await self._unshown():
-            for key, handled in (await self._keyed(rows)).items():
-                await self._show(key, handled)
+        while True:
             await self._calm(until)
-        while self._details:
-            await self._detail(self._details[0])
-            self._details.popleft()
-            await self._calm(until)
+            if rows := await self._unshown():
+                for key, handled in (await self._keyed(rows)).items():
+                    await self._show(key, handled)
+            elif self._details:
+                await self._detail(self._details[0])
+                self._details.popleft()
+            else:
+                return
 
     async def _unshown(self) -> list[HandledMessage]:
         self._host.watchdog.note("recorder")
