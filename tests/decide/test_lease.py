@@ -212,7 +212,6 @@ class World:
     reached: bool = True
     prefect: bool = True
     late_s: float = 0.5
-    emptied_at: float = -math.inf
     # What Redis and Prefect have
     holder: str | None = "s0"
     beat_at: float | None = 0.0
@@ -300,6 +299,7 @@ class World:
         if not self.redis:
             self.deaf_at, self.missed_at = self.now, None
             return
+        self._see_beat()
         if self.beat_at is None and self.missed_at is None:
             self.missed_at = self.now
         age_s = None if self.beat_at is None else self.now - self.beat_at
@@ -318,14 +318,16 @@ class World:
             self.known = self.announced_at = self.claim_at = None
             self.taken_at = min(self.taken_at, self.now)
 
+    def _see_beat(self) -> None:
+        if self.beat_at is not None:
+            self.missed_at = None
+
     def happens(self, event: str) -> None:
         match event:
             case "stop" | "wake":
                 self.stopped = event == "stop"
-            case "Redis emptied" if self.now < self.emptied_at + LOST_S:
-                pass
             case "Redis away" | "Redis emptied":
-                self.emptied_at = self.now if event == "Redis emptied" else self.emptied_at
+                self._see_beat()
                 self.redis = event == "Redis emptied"
                 if self.redis:
                     self.holder = self.beat_at = self.claim_at = None
@@ -349,8 +351,8 @@ class World:
 def test_two_never_hold_one_class_at_one_moment(events: list[tuple[int, str]]) -> None:
     """Nobody who wakes, hears late or finds Redis empty airs what another one has taken.
 
-    Redis loses all it has at most once in LOST_S. If it loses a beat that came between two losses and that no teacher
-    saw, its streamer may be taken for lost although it has just got its lease.
+    The teacher sees each beat before Redis loses it. If it loses all it has twice, and between that a beat that came a
+    moment before, its streamer may be taken for lost although it has just got its lease.
     """
     world = World()
     for steps, event in events:
