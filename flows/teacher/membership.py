@@ -138,6 +138,11 @@ class Membership:
             newest = max((float(beat["at"]) for beat in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
                 raise TryAgain(Text("Redis: it takes no heartbeats"))
+            kept_since = await self.host.bus.kept_since(settings.streamers_key)
+            if kept_since != self.host.kept_since:  # who is silent may have been heard, and was lost with all the rest
+                self.host.listens_since = math.inf if self.host.kept_since else self.host.listens_since
+                self.host.kept_since = kept_since
+                self.host.missing_since.clear()
             if self.host.listens_since == math.inf:
                 self.host.listens_since = time.monotonic()
             await self._take_in(now, beats, claims)
@@ -308,16 +313,17 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
         shown = await printed("move", [plan])
         return Completed(name=NOT_MOVED, message=shown.message)
     if not await _takers(host, streamer, silent_s, force=force):
-        return _stays(streamer, force=force)
+        return _stays(streamer)
     if before.session is not None:
         await host.runs.announce(lost_tag(streamer, before.session))
     if not await _stays_silent(host, streamer, silent_s) and not force:
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     alive = await _takers(host, streamer, silent_s, force=force)
     if not alive:
-        return _stays(streamer, force=force)
+        return _stays(streamer)
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
-        return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
+        why = "was heard of again, or may have been before Redis was emptied or started again"
+        return Completed(name=NOT_MOVED, message=f"{streamer} {why}: it keeps its classes")
     plan = await changed(host, taken(before, alive, force=force))
     if force:  # it is taken out: nobody misses it any more
         await host.bus.part(host.settings.streamers_key, streamer)
@@ -331,9 +337,8 @@ async def _takers(host: TeacherHost, streamer: str, silent_s: float, *, force: b
     return alive if force else failover_candidates(host, streamer, silent_s)
 
 
-def _stays(streamer: str, *, force: bool) -> State[None]:
-    which = "other streamer is alive" if force else "streamer is alive that it asks before it goes on alone"
-    return Completed(name=NOT_MOVED, message=f"no {which}: {streamer} keeps its classes")
+def _stays(streamer: str) -> State[None]:
+    return Completed(name=NOT_MOVED, message=f"no streamer is alive that may have its classes: {streamer} keeps them")
 
 
 async def _stays_silent(host: TeacherHost, streamer: str, silent_s: float) -> bool:

@@ -49,14 +49,30 @@ redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
 """
 """Notes one thing of a streamer, also in a Redis that is full: its lease, that it leaves, its status."""
 
-TAKE = """
-local beat = redis.call('hget', KEYS[1], ARGV[1])
+KEPT = """
 local at = redis.call('time')
-if beat then
-  local readable, said = pcall(cjson.decode, beat)
-  local heard = readable and type(said) == 'table' and tonumber(said['at'])
-  if heard and math.abs(at[1] + at[2] / 1000000 - heard) <= tonumber(ARGV[2]) then return 0 end
+local now = at[1] .. '.' .. string.format('%06d', at[2])
+local info = redis.pcall('info', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
+local since = redis.call('hget', KEYS[2], 'kept since')
+if not tonumber(since) or run and run ~= redis.call('hget', KEYS[2], 'kept by') then
+  since = now
+  redis.call('hdel', KEYS[2], 'kept since')
+  redis.call('hset', KEYS[2], 'kept since', since, 'kept by', run or '')
 end
+"""
+"""Finds since when Redis has surely lost no heartbeat: it is noted beside the leases, under what is no name.
+
+Whatever empties Redis loses the note, too. One that was started again, or a copy that took over, may have older
+heartbeats than it had before, and the note names another process. Then the next teacher that looks notes it anew. A
+user who may not ask which process it is (`INFO`) has what the note says.
+"""
+
+TAKE = f"""{KEPT}
+local readable, said = pcall(cjson.decode, redis.call('hget', KEYS[1], ARGV[1]) or '')
+local heard = readable and type(said) == 'table' and tonumber(said['at']) or since
+local silent_s = math.min(math.abs(now - heard), math.abs(now - since))
+if silent_s <= tonumber(ARGV[2]) then return 0 end
 local holder = redis.call('hget', KEYS[2], ARGV[1]) or ''
 redis.call('hdel', KEYS[2], ARGV[1])
 if string.sub(holder, 1, 1) ~= '-' then holder = '-' .. holder end
@@ -66,7 +82,8 @@ return 1
 """
 """Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds.
 
-The mark with the session tells the streamer that its lease was taken; a Redis that has lost its data has none. A claim
+Redis must have lost none for as long: one that was emptied or started again may have renewed the lease before. The
+mark with the session tells the streamer that its lease was taken; a Redis that has lost its data has none. A claim
 that was sent before goes, too: its session may be the one that has just lost its classes.
 """
 
@@ -77,6 +94,11 @@ redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """
 """Grants the lease of a streamer to a session, unless it was taken from just that one since the session was claimed."""
+
+
+def _keys(key: str) -> tuple[str, str, str]:
+    """The hashes of the heartbeats, the leases and the claims of all streamers."""
+    return key, f"{key}:lease", f"{key}:claims"
 
 
 def _readable(
@@ -268,9 +290,8 @@ class Bus:
         If *session* does not hold the lease, only the *claim* to a new one is sent. Then the answer is the session that
         holds it: `-SESSION` if the lease was taken from that one, None if Redis knows of none.
         """
-        keys = (key, f"{key}:lease", f"{key}:claims")
         said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)), str(claim["session"]))
-        found = await self._client.eval(BEAT, len(keys), *keys, *said)
+        found = await self._client.eval(BEAT, 3, *_keys(key), *said)
         if not isinstance(found, list):
             return None if found is None else str(found)
         told = dict(zip(found[::2], found[1::2], strict=True))
@@ -338,9 +359,17 @@ class Bus:
         await self._client.eval(GRANT, 1, f"{key}:lease", name, session)
 
     @asking()
+    async def kept_since(self, key: str) -> str:
+        """The time since when Redis has lost no heartbeat; another one after it was emptied or started again."""
+        return str(await self._client.eval(f"{KEPT} return since", 3, *_keys(key)))
+
+    @asking()
     async def take(self, key: str, name: str, silent_s: float) -> bool:
-        """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""
-        return bool(await self._client.eval(TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
+        """Take the lease of streamer *name* away; False if its last heartbeat is, or may be, younger than *silent_s*.
+
+        It may be if Redis was emptied or started again since.
+        """
+        return bool(await self._client.eval(TAKE, 3, *_keys(key), name, silent_s))
 
     @asking()
     async def forget_withdrawn(self, key: str, name: str) -> None:
