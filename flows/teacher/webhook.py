@@ -5,12 +5,14 @@ import base64
 import binascii
 import hashlib
 import hmac
+import itertools
 import time
 from collections import deque
 
 import httpx
 from pydantic_core import from_json
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from flows import failures
 from flows.host import TeacherHost, is_ours, log
@@ -24,6 +26,7 @@ from lectern.i18n import Text
 from lectern.playout.sentences import cleaned
 from lectern.settings import TeacherSettings
 from lectern.storage import origin
+from lectern.timing import backoff_s
 from lectern.urls import redact_url
 from lectern.wire import outgoing
 
@@ -104,28 +107,44 @@ class Webhook:
             return False
         room = AT_ONCE - len(self._at_work)
         if room and not self._due:
+            if await self._host.read_tx(outbox.is_gone, self._receiver or ""):
+                self._receiver = None  # it has answered so to another teacher: it is switched off here, too
+                return False
             busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
             rows = await self._host.read_tx(outbox.webhook_due, time.time(), READ_AT_ONCE + len(busy))
             self._due.extend(message for message in rows if message.key not in busy)
         due = [self._due.popleft() for _ in range(min(room, len(self._due)))]
         for message in due:
             self._at_work[message.key] = asyncio.create_task(self._deliver(client, message))
-        if self._at_work and not due:
-            await asyncio.wait(self._at_work.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-        return bool(due or self._at_work)
+        if due or not self._at_work:
+            return bool(due)
+        # Behind one that ends now, the next of its class may be due.
+        await asyncio.wait(self._at_work.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        return True
 
     async def _deliver(self, client: httpx.AsyncClient, message: WebhookDue) -> None:
         try:
             async with failures.isolated(self._host, Text("webhook")):
                 url = self._settings.event_webhook_url or ""
                 why = await self._post(client, message, url)
-                await self._host.write_tx(self._note, message, why, time.time(), url)
+                await self._noted(message, why, url)
                 self._host.webhook_off |= why == GONE and _digest(url) == self._receiver
                 if why:
                     log.warning("webhook: message %d is not taken, try %d: %s", message.id, message.tries + 1, why)
                     await publish_outbox(self._host)  # an alarm, perhaps
         finally:
             self._at_work.pop(message.key, None)
+
+    async def _noted(self, message: WebhookDue, why: str, url: str) -> None:
+        """Note what became of a message, again until the database takes it: what is not noted would be posted again."""
+        for tries in itertools.count():
+            try:
+                await self._host.write_tx(self._note, message, why, time.time(), url)
+            except DBAPIError as error:
+                await failures.report(self._host, "webhook", error, pause_s := backoff_s(tries))
+                await asyncio.sleep(pause_s)
+            else:
+                return
 
     async def _post(self, client: httpx.AsyncClient, message: WebhookDue, url: str) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""

@@ -98,7 +98,7 @@ def unsent(
         Unsent(id_, target, OutgoingKind(kind), body, Rest(rest) if rest else None, tries, class_id, created_at)
         for id_, target, kind, body, rest, tries, class_id, created_at in connection.execute(
             wanted, {"now": now, "most": limit}
-        )
+        ).all()
     ]
 
 
@@ -248,7 +248,8 @@ def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookD
     first = select(func.min(teacher_outbox.c.id)).where(_WEBHOOK_DUE).group_by(_OF_CLASS)
     its = teacher_outbox.c
     due = select(its.id, _OF_CLASS, its.body, its.webhook_tries, its.created_at).where(its.id.in_(first))
-    rows = connection.execute(due.where(its.webhook_at <= now).order_by(its.id).limit(limit))
+    is_early = (its.webhook_at > now) & (its.webhook_at <= now + FAR_S)
+    rows = connection.execute(due.where(~is_early).order_by(its.id).limit(limit))
     return [WebhookDue(*row) for row in rows]
 
 
@@ -270,11 +271,17 @@ def give_webhook_up(connection: Connection, id_: int, receiver: str) -> bool:
     return True
 
 
+def is_gone(connection: Connection, receiver: str) -> bool:
+    """Whether *receiver* has answered 410, to whichever teacher."""
+    gone = select(teacher_outbox.c.id).where(_GONE, teacher_outbox.c.error == receiver)
+    return connection.execute(gone.limit(1)).first() is not None
+
+
 def webhook_is_gone(connection: Connection, receiver: str) -> bool:
     """Whether *receiver* has answered 410: then nothing is due; what others have answered is forgotten."""
     others = update(teacher_outbox).where(_GONE, teacher_outbox.c.error != receiver)
     connection.execute(others.values(webhook=Telling.GIVEN_UP))
-    if connection.execute(select(teacher_outbox.c.id).where(_GONE).limit(1)).first() is None:
+    if not is_gone(connection, receiver):
         return False
     connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP))
     return True
