@@ -166,10 +166,9 @@ def decided_reports(
     if not decide_reports.are_plain(reports):
         ids = [report.class_id for report in reports]
         revised_ids = [order.revises for order in changes.orders.values() if order.revises is not None]
-        changes.learn(
-            bookings.by_id(connection, list({*revised_ids, *map(secondary_id, revised_ids), *map(secondary_id, ids)}))
-        )
-        changes.learn(bookings.revisions_of(connection, revised_ids))
+        both = [*revised_ids, *map(secondary_id, revised_ids)]
+        changes.learn(bookings.by_id(connection, list({*both, *map(secondary_id, ids)})))
+        changes.learn(bookings.revisions_of(connection, both))
         loads = bookings.loads(connection, alive, changes.now)
         no = leases.refused_by(connection, ids)
         before = leases.moved_from(connection, list(no))

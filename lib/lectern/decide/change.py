@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from lectern import errors
 from lectern.decide import placement
-from lectern.decide.booking import BookingFacts, BookingVerdict, changed_fields, is_same, verdict_on
+from lectern.decide.booking import BookingFacts, BookingVerdict, changed_fields, is_listed, is_same, verdict_on
 from lectern.decide.placement import Loads, asked_by, cancel_second, proceed
 from lectern.errors import Refuse
 from lectern.i18n import Text, labelled
@@ -147,15 +147,10 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: BookingF
 
 def _where_it_lies(latest: Order, booking: Booking) -> Booking:
     """The booking with the known URL of its recording, if the change leaves the recording as it is."""
-    before = from_json(latest.payload).get("video_url")
     same = (latest.record_id, latest.resolution) == (booking.record_id, booking.video_resolution)
-    if latest.url is None or not same or (booking.record_id is None and before != booking.video_url):
+    if latest.url is None or not same or is_listed(booking):
         return booking
-    if booking.video_resolution is None:
-        return booking if booking.video_url is not None else booking.model_copy(update={"video_url": latest.url})
     listed = {**booking.video_url_list, str(booking.video_resolution): latest.url}
-    if booking.video_resolution in booking.urls:
-        return booking
     return Booking.model_validate({**from_json(booking.payload), "video_url_list": listed})
 
 
@@ -204,7 +199,10 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
     is_lost = report.cmd == "ended" or (report.cmd == "prepared" and report.result != "success")
     if is_lost or (is_of and report.code == errors.ENDED.number):
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
-        changes.refuse(revision, code, report.reason, alarm=(revision.revises or "").endswith(BACKUP))
+        is_second = (revision.revises or "").endswith(BACKUP)
+        changes.refuse(revision, code, report.reason, alarm=is_second)
+        if order is not None and not is_second:
+            _second_follows(changes, order, report.reason)
     elif order is None or order.state not in ON_STREAMER:
         forsake(changes, [revision])
     elif report.cmd == "prepared" and order.streamer == revision.streamer:
@@ -214,6 +212,26 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
         changes.place(revision, order.streamer or "", revision.url or "")
     if order is not None and changes.orders[revision.class_id].state in BOOKING_OVER:
         apply_again(changes, _applied(changes, order))
+
+
+def _second_follows(changes: Changes, order: Order, why: str) -> None:
+    """Change the second airing to what its class is, or is to be, if nothing on its way does so.
+
+    It may have been changed, and its class's own change refused; or been placed after the change was asked for.
+    """
+    twin, latest = changes.orders.get(placement.secondary_id(order.class_id)), _latest(changes, order)
+    second = placement.secondary_of(_plain(latest))
+    if twin is None or second is None or twin.state not in ON_STREAMER or latest.state not in ON_STREAMER:
+        return
+    is_late = twin.start_time <= changes.now < second.start_time  # what has begun cannot begin later
+    if not is_late and not is_same(_plain(_latest(changes, twin)), second.under(order.class_id)):
+        _revision(changes, twin, second, BookingVerdict(second, BookingState.PLACED, url=latest.url), why)
+
+
+def _latest(changes: Changes, order: Order) -> Order:
+    """The newest change of a class that is not in force yet; the class itself if there is none."""
+    waiting = [revision for revision in _all_of(changes, order) if revision.state in IN_HAND]
+    return max(waiting, key=lambda revision: _number(revision.class_id), default=order)
 
 
 def _is_of(order: Order, revision: Order, report: Report) -> bool:
@@ -292,6 +310,8 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     if after.state not in ON_STREAMER:
         return
     placement.add_secondary(changes, after, streamer, revision.url or "", loads)
+    if not after.class_id.endswith(BACKUP):
+        _second_follows(changes, after, Text("by change {number}", number=number))
     if placement.secondary_of(after.payload) is None:  # an empty push_url_backup took it away
         cancel_second(changes, after)
 

@@ -98,13 +98,14 @@ def asked_by(message: Cancel | Change) -> str:
 
 
 def cancel(changes: Changes, message: Cancel, ends: Ends = NO_ENDS, unconfirmed: Collection[str] = ()) -> None:
-    """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking.
+    """Cancel a class, its second airing and their revisions; the cancel of an unknown class is kept for its booking.
 
     If a streamer has the class, the answer waits for its confirmation; *unconfirmed* are the classes that wait for one.
     """
     class_id = message.class_id
     order = changes.orders.get(class_id)
-    for id_ in (f"{class_id}{BACKUP}", *changes.revisions.get(class_id, ())):
+    second = f"{class_id}{BACKUP}"
+    for id_ in (second, *changes.revisions.get(second, ()), *changes.revisions.get(class_id, ())):
         if id_ in changes.orders and (id_.endswith(BACKUP) or changes.orders[id_].state not in BOOKING_OVER):
             _cancel(changes, changes.orders[id_], asked_by(message))
     if order is None:
