@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, true
 
+from lectern.db.outbox import Telling
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.shared import MessageTables
@@ -60,17 +61,14 @@ def of_teacher(before: RowsBefore) -> list[RetentionRule]:
     # The events of a class that is not over are counted on, and a streamer that comes back is told what was taken from
     # it: none of them goes.
     is_closed, is_kept = closed(class_events, before.events), closed(moves, before.messages)
+    # Young rows count as examined, too: without them, each look would go through all that are kept.
+    is_young, is_recent = class_events.c.at >= before.events, moves.c.moved_at >= before.messages
     return [
         *_of_journal(at_teacher.journal, before),
         RetentionRule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
-        RetentionRule(moves, "id", is_kept & (moves.c.moved_at < before.messages), done=is_kept),
+        RetentionRule(moves, "id", is_kept & ~is_recent, done=is_kept | is_recent),
         RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
-        RetentionRule(
-            class_events,
-            "id",
-            is_closed & (class_events.c.at < before.events) & _has_newer(class_events),
-            done=is_closed,
-        ),
+        RetentionRule(class_events, "id", is_closed & ~is_young & _has_newer(class_events), done=is_closed | is_young),
     ]
 
 
@@ -93,11 +91,14 @@ def of_streamer(before: RowsBefore) -> list[RetentionRule]:
 def _of_journal(journal: MessageTables, before: RowsBefore) -> list[RetentionRule]:
     inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
     is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
+    is_told = outbox.c.sent_at < before.messages
+    if "webhook" in outbox.c:  # by this row a restart knows that the webhook is switched off
+        is_told &= func.coalesce(outbox.c.webhook, "") != Telling.GONE
     return [
         RetentionRule(
             inbox, "id", is_handled & (inbox.c.received_at < before.messages) & _has_newer(inbox), done=is_handled
         ),
-        RetentionRule(outbox, "id", (outbox.c.sent_at < before.messages) & _has_newer(outbox), done=is_sent),
+        RetentionRule(outbox, "id", is_told & _has_newer(outbox), done=is_sent),
         RetentionRule(events, "id", events.c.at < before.events),
         RetentionRule(incidents, "id", incidents.c.resolved_at < before.events),
     ]
