@@ -220,10 +220,10 @@ class PlayoutEvents:
             class_id = str(status["class_id"])
             if class_id in due:
                 async with self._alone(class_id):
-                    followed = self._classes[class_id]
+                    followed, is_moved = self._classes[class_id], due[class_id].placement > 1
                     news += [
                         (class_id, statement)
-                        for statement in decide.statements(status, now, followed.why)
+                        for statement in decide.statements(status, now, followed.why, is_moved=is_moved)
                         if decide.is_news(statement, followed.stated.get(statement.event in decide.OF_SOURCE))
                     ]
         if news:

@@ -61,10 +61,11 @@ class Statement(NamedTuple):
     since: float | None = None
 
 
-def statements(status: Mapping[str, Any], now: float, why: str | None) -> list[Statement]:
+def statements(status: Mapping[str, Any], now: float, why: str | None, *, is_moved: bool = False) -> list[Statement]:
     """How a class is aired at *now*, by the *status* that its playout gives: whether media are taken, and which.
 
-    *why* is the last thing that went wrong with it.
+    *why* is the last thing that went wrong with it; *is_moved*: another streamer had it before, and may have sent its
+    slate.
     """
     parts = sorted(as_run(status["as_run"]), key=attrgetter("begins"))
     if not parts:
@@ -84,8 +85,8 @@ def statements(status: Mapping[str, Any], now: float, why: str | None) -> list[S
         news.append(Statement("on_air", began, cut, silent_since))
     if shown[-1].source == "slate":
         news.append(Statement("slate", shown[-1].begins, cut))
-    elif len(shown) > 1:
-        news.append(Statement("recording", shown[-1].begins, cut, shown[-2].begins))
+    elif len(shown) > 1 or is_moved:
+        news.append(Statement("recording", shown[-1].begins, cut, shown[-2].begins if len(shown) > 1 else None))
     return news
 
 
@@ -286,7 +287,7 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release, ba
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)
-            is_sent = known.state in LIVE_AIRINGS and known.start_time <= changes.now < known.end_time
+            is_sent = known.start_time <= changes.now < known.end_time
         if message.placement is not None:
             after = changes.become(after, {}, placement=message.placement)
         elif after.state is AiringState.CANCELLED:
