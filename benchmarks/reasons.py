@@ -6,7 +6,9 @@ from types import MappingProxyType
 _ON_TWO_CORES = (
     "Teacher, streamer, Redis and what publishes and hears share two cores, and each booking crosses them four times."
     " Of 100,000 the tables grow to hundreds of thousands of rows meanwhile. With the streamer on a machine of its own"
-    " it would be met."
+    " it would be met. Since this run each booking is also an event of its class, which is kept and told, and what was"
+    " decided about it is kept beside its message: in turns with the commit of this run, a storm of 5,000 is refused at"
+    " 0.65 and accepted at 0.74 of its rate, and is shown after 1.4 of its time."
 )
 _VIEW = (
     "Showing begins when the answers are out, because they come first. Prefect, one process, then needs some 16 ms of a"

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -136,9 +135,11 @@ class Consumer:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for arrival in messages:
                 self._host.watchdog.beat("channels")
-                if arrival is not None and not is_own_result((message := self._arrived("channel", *arrival)).body):
-                    self._batch.append(replace(message, since=hearing.sent_since))
-                    self._came.set()
+                if arrival is not None:
+                    message = self._arrived("channel", *arrival, since=hearing.sent_since)
+                    if not is_own_result(message.body):
+                        self._batch.append(message)
+                        self._came.set()
                 if len(self._batch) >= QUEUE_BOUND:
                     self._room.clear()
                     await self._room.wait()
@@ -200,14 +201,14 @@ class Consumer:
                 await streams.acknowledge(entries)
             await streams.trim()
 
-    def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> ReceivedMessage:
+    def _arrived(self, kind: str, name: str, body: str, entry: str = "", since: float | None = None) -> ReceivedMessage:
         """The command decides which flow handles a message; without a known command, its channel or stream does."""
         # No database stores a NUL byte; escaped, the body stays malformed, as does a body cut off after the bound.
         body = Body(body.replace("\0", "\\u0000")[: MAX_BODY_BYTES + 1])
         command = command_of(body)
         if command not in self._groups:
             command = self._commands.get(name) or next(iter(self._groups))
-        return ReceivedMessage(f"{kind}:{name}", command, body, entry, time.time())
+        return ReceivedMessage(f"{kind}:{name}", command, body, entry, time.time(), since)
 
     # -- out of the inbox ------------------------------------------------------------------------------------------
 

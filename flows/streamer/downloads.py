@@ -87,8 +87,7 @@ async def fetch_again(host: StreamerHost, row: Cached, why: str) -> bool:
 def lose_file(connection: Connection, changes: StreamerChanges, row: Cached, why: str) -> None:
     """Forget the file of *row*, which is lost as *why* says."""
     citing = [class_ for class_ in airings.citing(connection, row.stem, LIVE_AIRINGS) if class_.cites]
-    needing = sum(class_.state is not AiringState.WAITING for class_ in citing)
-    log.warning("%s: its file is lost: %s; %d classes need it", row.stem, why, needing)
+    log.warning("%s: its file is lost: %s; %d classes need it", row.stem, why, len(citing))
     decide.fetch_again(changes, row, airings.latest_url(connection, row.stem) or row.url, citing, why)
 
 

@@ -125,6 +125,8 @@ class Readiness:
             if airing.start_time > now and at > airing.start_time + LOST_S
         }
         new = [waiting[id_][0] for id_ in late if not _is_same(waiting[id_][0], self._told_late.get(id_))]
+        for class_id in self._told_late.keys() - waiting.keys():  # what the next check finds is news
+            self._reds.pop(class_id, None)
         self._told_late = {id_: it for id_, it in self._told_late.items() if id_ in waiting} | {
             airing.class_id: airing for airing in new
         }
@@ -203,8 +205,9 @@ class Readiness:
         path = cache_dir.rendition_path(self._host.settings.video_root, stem)
         try:
             size, unreadable = await asyncio.to_thread(cache_dir.readable, path)
-            is_whole = row is not None and size == row.size_bytes
-            return size, unreadable, await integrity.quick_trouble(path, row) if row is not None and is_whole else None
+            if row is None or size != row.size_bytes:
+                return size, unreadable, None
+            return size, unreadable, await integrity.quick_trouble(path, row)
         except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
             return row.size_bytes if row is not None else None, error.message, None
 

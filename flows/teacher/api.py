@@ -296,14 +296,16 @@ class ClassesApi:
         """The account of a class, as ``lectern explain --json`` prints it."""
         client = await self._client(request, Right.READ)
         words, settings = await self._heard(), self._host.settings
-        both = [
+        one, backup = [
             await self._host.read_tx(view.of_class, client, words, settings, id_)
             for id_ in (class_id, f"{class_id}{BACKUP}")
         ]
-        if not isinstance(both[0], view.OneClass):
-            raise Refused(404, both[0], errors.NOT_BOOKED, class_id) if both[0] else _no_such(class_id)
-        first, second = (airing.fields() if isinstance(airing, view.OneClass) else None for airing in both)
-        return JSONResponse({**(first or {}), **({"backup": second} if second else {})})
+        if not isinstance(one, view.OneClass):
+            raise Refused(404, one, errors.NOT_BOOKED, class_id) if one else _no_such(class_id)
+        found = one.fields()
+        if isinstance(backup, view.OneClass):
+            found["backup"] = backup.fields()
+        return JSONResponse(found)
 
     async def classes(self, request: Request, wanted: Annotated[Listed, Query()]) -> JSONResponse:
         """The classes that begin from *from* (by default a day ago) until *to*, PAGE of them, by their start."""

@@ -450,10 +450,11 @@ async def work_on_ecs(
     for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
         if where in hosts(host.settings):
             await leave(host, host.settings, where, name)
+    failures: list[str] = []
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-    failures = [failure for outcome in outcomes if not isinstance(outcome, BaseException) for failure in outcome]
+        failures += outcome
     if failures:
         return Failed(message="; ".join(failures))
     done = [f"made {', '.join(rendition.stem for rendition in due)}"] if due else []

@@ -89,6 +89,8 @@ class Text(str):
 
 
 def _value(one: object) -> Any:  # noqa: ANN401 (a number or a text)
+    if type(one) in _VALUES:
+        return one
     if isinstance(one, BaseException):
         one = getattr(one, "message", None) or (one.args[0] if one.args and isinstance(one.args[0], Text) else str(one))
     if isinstance(one, Text | int | float) and not isinstance(one, bool):
@@ -96,6 +98,9 @@ def _value(one: object) -> Any:  # noqa: ANN401 (a number or a text)
     if isinstance(one, StrEnum):
         return Text(one.value)
     return str(one)
+
+
+_VALUES = frozenset({Text, str, int, float})
 
 
 def plain(text: str) -> str:
@@ -115,7 +120,8 @@ def _filled(pattern: str, args: Mapping[str, Any], wording: Callable[[Any, str],
         said += words
         if name is not None:
             value = repr(args[name]) if conversion == "r" else args[name]
-            said += (wording or _in_english)(value, kind)
+            is_written = wording is None and not kind and isinstance(value, str)
+            said += value if is_written else (wording or _in_english)(value, kind)
     return said
 
 

@@ -24,6 +24,9 @@ from lectern.wire.parser import fields_of
 CLASSES, TAGS = 80, 90
 """CLASSES is the number of classes that a run has tags for, TAGS that of all its tags: Prefect refuses about 100."""
 
+TAGS_AT_ONCE = 20
+"""Number of tags with which a run is created: each makes its creation slower, by a related resource of an event."""
+
 MANY = 500
 """Number of messages in a run of a flow whose classes are found by another run."""
 
@@ -235,7 +238,7 @@ class RunRecord:
         return {
             "name": self.name,
             "parameters": dict(self.work.parameters) if self.work else {"inbox_ids": format_id_ranges(self.ids)},
-            "tags": self.tags,
+            "tags": self.tags if len(self.tags) <= TAGS_AT_ONCE else [],
             "state": self.state(),
             "idempotency_key": self.key,
             "labels": {"lectern.began": _utc(self.began), "lectern.ended": _utc(self.ended)},

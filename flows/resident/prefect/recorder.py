@@ -10,12 +10,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import httpx
 from prefect.context import FlowRunContext
 from prefect.logging.handlers import APILogHandler
+from sqlalchemy.exc import DBAPIError
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from flows.host import Host, log
@@ -26,7 +27,7 @@ from lectern.db import events, inbox
 from lectern.db.inbox import HandledMessage
 from lectern.errors import Caught, TryAgain
 from lectern.logs import all_alike, without_secrets
-from lectern.run_records import RunRecord, records_of
+from lectern.run_records import TAGS_AT_ONCE, RunRecord, records_of
 from lectern.timing import backoff_s
 from lectern.wire.messages import TAKE_BACK
 
@@ -90,8 +91,11 @@ class Recorder:
                 for key, handled in (await self._keyed(rows)).items():
                     await self._show(key, handled)
             elif self._details:
-                await self._detail(self._details[0])
-                self._details.popleft()
+                with Caught(TryAgain, DBAPIError) as failed:
+                    await self._detail(self._details[0])
+                record = self._details.popleft()
+                if failed.error is not None:  # it is shown, and the others have theirs
+                    log.error("recorder: the log of %s cannot be shown", record.name, exc_info=failed.error)
             else:
                 return
 
@@ -150,6 +154,10 @@ class Recorder:
                 body = {"state": record.state(), "force": True}
                 path = f"/flow_runs/{record.run_id}/set_state"
                 await self._ask(path, body, f"the end of {record.name}", may_wait=True)
+            if record.run_id is not None and len(record.tags) > TAGS_AT_ONCE:
+                tags = [*record.tags, *self._runs.created.tags, self._host.settings.queue]  # they replace the first
+                path = f"/flow_runs/{record.run_id}"
+                await self._ask(path, {"tags": tags}, f"a tag of {record.name}", method="PATCH", may_wait=True)
         await self._host.write_tx(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
         self._details.extend(record for record in records if record.run_id is not None)
 
@@ -190,7 +198,15 @@ class Recorder:
             data = json.dumps(record.lines)
             await self._ask("/artifacts/", {**table, "data": data, "flow_run_id": record.run_id}, record.name)
 
-    async def _ask(self, path: Any, body: object, what: str, *, may_wait: bool = False) -> None:  # noqa: ANN401
+    async def _ask(
+        self,
+        path: Any,  # noqa: ANN401 (a pattern of the client's)
+        body: object,
+        what: str,
+        *,
+        method: Literal["POST", "PATCH"] = "POST",
+        may_wait: bool = False,
+    ) -> None:
         """Ask Prefect once; a refusal is logged, and holds up nothing else; so is an error of it, if it may not wait.
 
         Raises TryAgain if Prefect is away.
@@ -199,7 +215,7 @@ class Recorder:
         self._host.watchdog.note("recorder")
         async with asking():
             try:
-                (await self._runs.client.request("POST", path, content=content, headers=JSON)).raise_for_status()
+                (await self._runs.client.request(method, path, content=content, headers=JSON)).raise_for_status()
             except httpx.HTTPStatusError as error:
                 if not error.response.is_client_error and (may_wait or error.response.status_code != SERVER_ERROR):
                     raise

@@ -159,8 +159,8 @@ class TranscodeJob:
     async def run(self) -> list[str]:
         """Make the renditions and publish the results; returns why some could not be made.
 
-        If a person cancels its run, what runs on the host is ended; if this process ends, it stays there, to be found
-        again.
+        If a person cancels its run, what runs on the host is ended; if this process is told to end, or is killed, it
+        stays there, to be found again.
         """
         try:
             await self._climb()

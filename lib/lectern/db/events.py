@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import sqlmodel
@@ -35,10 +36,13 @@ _COLUMNS = ("at", "what", "class_id", "stem", "host", "detail", "sentence")
 
 
 def _detail(detail: str) -> tuple[str, str | None]:
-    if isinstance(detail, Text):
+    if not isinstance(detail, Text):
+        return redact(detail), None
+    stored = to_json(detail)
+    if stored is not None and "://" in stored:  # thousands of refusals name no URL
         detail = detail.masked(redact)
-        return detail, to_json(detail)
-    return redact(detail), None
+        stored = to_json(detail)
+    return detail, stored
 
 
 def keep_of(connection: Connection, journal: MessageTables, story: Sequence[EventView]) -> None:
@@ -123,11 +127,14 @@ def number(connection: Connection, changes: Changes) -> None:
     changes.class_events += numbered(heads, statements)
 
 
+_TOLD_COLUMNS = ("class_id", "institution_id", "seq", "at", "event", "body")
+_TOLD = attrgetter(*_TOLD_COLUMNS)
+
+
 def put(connection: Connection, journal: MessageTables, changes: Changes) -> None:
     """Add the numbered events of *changes* to the transaction, and the messages that tell the platform of them."""
-    names = ("class_id", "institution_id", "seq", "at", "event", "body")
-    rows = [tuple(getattr(event, name) for name in names) for event in changes.class_events]
-    insert_many(connection, class_events, names, rows)
+    rows = [_TOLD(event) for event in changes.class_events]
+    insert_many(connection, class_events, _TOLD_COLUMNS, rows)
     target = changes.settings.class_event_channel, OutgoingKind.CHANNEL
     messages = [(*target, body, class_id, changes.now) for class_id, *_, body in rows]
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), messages)

@@ -131,7 +131,7 @@ def claim(
     Give *owner* if several teachers share the inbox.
     """
     given = {"now": now, "far": now + lease_s + FAR_S, **bind_list(commands, "commands"), "most": limit}
-    messages = [InboxMessage(*row) for row in connection.execute(_due(journal), given)]
+    messages = [InboxMessage(*row) for row in connection.execute(_due(journal), given).all()]
     if messages:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
         _mark(connection, journal, [message.id for message in messages], **values)
@@ -160,7 +160,7 @@ def _new_among(journal: MessageTables) -> Select[Any]:
 
 def read(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> list[InboxMessage]:
     """The messages among *ids* that are not handled yet, in their order of arrival."""
-    return [InboxMessage(*row) for row in connection.execute(_new_among(journal), bind_list(ids))]
+    return [InboxMessage(*row) for row in connection.execute(_new_among(journal), bind_list(ids)).all()]
 
 
 def unhandled(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> set[int]:

@@ -192,9 +192,8 @@ def new_classes(
             latest = by_class.get(message.class_id, message)
             by_class[message.class_id] = message if message.placement > latest.placement else latest
         else:
-            if message.placement > before.placement:
-                before = changes.become(before, {}, placement=message.placement)
-            _again(changes, before)
+            latest_placement = max(message.placement, before.placement)
+            _again(changes, changes.become(before, {}, placement=latest_placement))
     for message in by_class.values():
         if message.push_url in barred:
             changes.refuse(message, errors.FORBIDDEN_PUSH_HOST, barred[message.push_url])

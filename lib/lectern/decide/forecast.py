@@ -97,10 +97,11 @@ def arrivals(downloads: Iterable[Download], capacity: Capacity, now: float, time
             ends = {stem: at + left[stem] / rate for stem, rate in rates.items() if stem in left}
             then = min([until, *ends.values(), *(end for end in ready.values() if end > at)])
             for stem, end in ends.items():
-                left[stem] -= rates[stem] * (then - at) if end > then else 0
                 if end <= then:
                     ready[stem] = then + capacity.checks_s(sizes[stem])
                     del left[stem]
+                else:
+                    left[stem] -= rates[stem] * (then - at)
             at = then
         if not left:
             break

@@ -183,17 +183,8 @@ def merged(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 def _without(whole: Sequence[Stretch], taken: Sequence[Stretch]) -> list[Stretch]:
     """What is left of *whole* without *taken*; both are in time order and do not overlap."""
-    rest: list[Stretch] = []
-    for begins, ends in whole:
-        at = begins
-        for taken_from, taken_to in taken:
-            if taken_to > at and taken_from < ends:
-                if taken_from > at:
-                    rest.append((at, taken_from))
-                at = max(at, taken_to)
-        if at < ends:
-            rest.append((at, ends))
-    return rest
+    edges = [-inf, *(edge for one in taken for edge in one), inf]
+    return both(whole, list(zip(edges[::2], edges[1::2], strict=True)))
 
 
 def both(stretches: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:

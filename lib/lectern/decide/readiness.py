@@ -124,6 +124,9 @@ SLACK_S = 2.0
 GAP_S = 2.0
 """Seconds around a key frame that count as showing the same: what lies between two key frames is not looked at."""
 
+WITHIN_S = 2 * GAP_S
+"""Seconds by which a fault may exceed another one at each end that it is a part of."""
+
 NAMED = 5
 """Number of places that a warning names; it only counts the others."""
 
@@ -187,11 +190,11 @@ def _black(samples: Samples) -> list[Stretch]:
 
 
 def _frozen(samples: Samples) -> list[Stretch]:
-    """Stretches in which at least two key frames show one picture."""
+    """Stretches that show one picture; one key frame alone is widened to less than is told."""
     times = [at_s for at_s, _, _ in samples.pictures]
     begins = [at for at, (_, _, is_same) in enumerate(samples.pictures) if not is_same]
     shown = pairwise([*begins, len(times)])
-    return [_widened(times, first, beyond - 1, samples.duration_s) for first, beyond in shown if beyond - first > 1]
+    return [_widened(times, first, beyond - 1, samples.duration_s) for first, beyond in shown]
 
 
 def _silent(samples: Samples) -> list[Stretch]:
@@ -212,8 +215,8 @@ def _long(stretches: Iterable[Stretch], least_s: float) -> list[Stretch]:
 
 
 def _within(stretch: Stretch, others: Iterable[Stretch]) -> bool:
-    """Whether *stretch* lies inside one of *others*, give or take twice GAP_S at its ends."""
-    return any(other[0] - 2 * GAP_S <= stretch[0] and stretch[1] <= other[1] + 2 * GAP_S for other in others)
+    """Whether *stretch* lies inside one of *others*, give or take WITHIN_S at its ends."""
+    return any(other[0] - WITHIN_S <= stretch[0] and stretch[1] <= other[1] + WITHIN_S for other in others)
 
 
 def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:

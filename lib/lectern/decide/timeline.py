@@ -26,13 +26,12 @@ SOON_S = 600.0
 
 
 def next_of_class(booked: Booked | None, making: RenditionRow | None, cited: Airing | None, now: float) -> list[str]:
-    """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
+    """What comes next for a class: its streamer's view, if a streamer has it, then its teacher's; some of it twice."""
     if booked is None:
         return [] if cited is None else next_of_airing(cited, now)
     sentences = next_of_booking(booked, making, now)
     if cited is not None and booked.state in ON_STREAMER and booked.lost_since is None:
-        own = next_of_airing(cited, now)
-        return own + [sentence for sentence in sentences[1:] if sentence not in own]
+        return next_of_airing(cited, now) + sentences[1:]
     return sentences
 
 

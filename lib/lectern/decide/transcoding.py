@@ -161,13 +161,13 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
         why = Text("{backend} transcoding of {stem}: {word}", **its)
     url = result.transcode_video_url or ""
     match what:
-        case Outcome.SUCCEED if row is not None:
+        case Outcome.SUCCEED:
             succeed(changes, result.key, url, waiters, loads)
-        case Outcome.CORRECT if row is not None:
-            changes.remake(result.key, row.state, RenditionState.SUCCESS, url=url)
-        case Outcome.FAIL if row is not None:
+        case Outcome.CORRECT:
+            changes.remake(result.key, RenditionState.TIMED_OUT, RenditionState.SUCCESS, url=url)
+        case Outcome.FAIL:
             give_up(changes, result.key, errors.TRANSCODE_FAILED, why, waiters)
-        case Outcome.TIME_OUT if row is not None:
+        case Outcome.TIME_OUT:
             give_up(changes, result.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
         case Outcome.FALL_BACK:
             changes.fell_back_to_ecs.append(result.key)

@@ -135,7 +135,7 @@ async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep,
     """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
     Raises subprocesses.TimedOut, subprocesses.Stalled, ssh.Lost; the program then goes on, until somebody calls
-    ``leave`` or a minute after its time. Raises TryAgain if somebody has called ``leave``.
+    ``leave`` or a minute after its time. If somebody calls ``leave``, it was cut off, or TryAgain: its folder is gone.
     """
     limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
     script = ["sh", "-c", _RUN, "lectern", folder.path, step.name, limit, _STEP, *step.argv]

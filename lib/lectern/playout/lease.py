@@ -50,6 +50,7 @@ def listening(path: Path, option: str) -> socket.socket:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
     except OSError as error:
+        listener.close()
         why = error.strerror or error
         raise Misuse(f"{path}: the socket cannot be made: {why}. Name another place with {option}") from error
     finally:

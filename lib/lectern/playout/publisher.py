@@ -140,7 +140,7 @@ class ClassPublisher:
             return None
         if not self._opened:
             self._opened = True
-            self.feed.open(max(0.0, position_ms))
+            self.feed.open(position_ms)
         self._context.handle(self._session_number)
         self.feed.look(now.mono, position_ms)
         if self.feed.over and (self._session is None or self._session.is_clear):

@@ -299,8 +299,7 @@ class Schedule:
         if airing.entry.lesson != wanted:
             airing.change(wanted, Now.read())
             self.over.pop(class_id, None)
-        if airing.entry.ended is None and class_id not in self.active:
-            heapq.heappush(self._coming, (wanted.start - LEAD_S, class_id))
+        heapq.heappush(self._coming, (wanted.start - LEAD_S, class_id))
 
     def _drop(self, class_id: str) -> None:
         """Take a class off the air; what was aired of it stays known, because nobody may hear its end now."""

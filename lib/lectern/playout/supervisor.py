@@ -208,9 +208,9 @@ class PlayoutSupervisor:
             self._why, self._why_at = "upgrade", time.monotonic()
             self._on_air(new)
         elif new.is_over or new.is_late:
-            self.next = None
+            self.next, why = None, new.end  # before it is killed, which is no reason
             new.close()
-            self._upgrade_failed(new.end)
+            self._upgrade_failed(why)
 
     def _drop_standby(self) -> None:
         if self.standby is not None:
@@ -226,8 +226,8 @@ class PlayoutSupervisor:
     def _look_at_standby(self, now: float) -> None:
         standby = self.standby
         if standby is not None and (standby.is_over or standby.is_late):
-            standby.close()
             self._pause(now, standby.end)
+            standby.close()
             if standby.loaded is None and standby.program != self._ran:
                 self._program = self._ran
                 say(f"a worker that should wait is of {self._ran} again")

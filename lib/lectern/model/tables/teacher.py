@@ -221,7 +221,10 @@ class ClassEventRow(TeacherTable, table=True):
     """An event of a class's life as the platform gets it; ids grow in the order of the feed, *seq* by class."""
 
     __tablename__ = "class_event_list"
-    __table_args__ = (Index("ux_class_event_list_seq", "class_id", "seq", unique=True),)
+    __table_args__ = (
+        Index("ux_class_event_list_seq", "class_id", "seq", unique=True),
+        Index("ix_class_event_list_feed", "institution_id", "id"),  # few of many events are an institution's own
+    )
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     class_id: str = Field(sa_type=Text)  # as on the wire; a second airing has its own
     institution_id: str | None = Field(default=None, max_length=250)
