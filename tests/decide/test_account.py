@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,20 +11,9 @@ from hypothesis import strategies as st
 
 from lectern import formatting
 from lectern.cli import explain
+from lectern.decide import account as decide
 from lectern.decide import timeline
-from lectern.decide.account import (
-    NOT_IN_PLAYOUT,
-    Account,
-    Standing,
-    account,
-    gathered,
-    known_gaps,
-    of_playout,
-    standing,
-    what_was_sent,
-    with_status,
-    without_playout,
-)
+from lectern.decide.account import Account, Standing, account, gathered, standing, with_status
 from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus
@@ -60,22 +51,14 @@ def told(found: ClassView, now: float = NOW) -> str:
 
 def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
     known = cited(AiringState.READY, push_url="rtmp://push.example:19350/…")
-    found = ClassView("c-1", cited=known, streamer="streamer1", sending=REFUSED)
+    alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
+    found = ClassView("c-1", cited=known, streamer="streamer1", sending=REFUSED, alarms=(alarm,))
     said = told(found)
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert "not on air: 17 attempts to connect failed, the last because: Connection refused" in said
     assert "nc -vz push.example 19350." in said
     assert "on air for" not in said
-
-
-def test_a_class_on_air_says_since_when_and_where_and_not_that_it_should_be() -> None:
-    found = with_status(ClassView("c-1", booked()), {"streamer1": word(sendings={"c-1": ON_AIR})})
-    said = told(found)
-    assert standing(found, NOW) is Standing.ON_AIR
-    assert "on air on streamer1 since" in said
-    assert "at 2:03 of the recording" in said
-    assert "should be on air" not in said
-    assert "321" not in said
+    assert said.count("RUNBOOK.md: 321: ") == 1, "the alarm has the same one"
 
 
 @pytest.mark.parametrize("sending", [ON_AIR, REFUSED])
@@ -109,9 +92,12 @@ def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> 
 
 
 @pytest.mark.parametrize(("behind_s", "is_said"), [(2.34, True), (0.4, False)])
-def test_a_class_that_is_sent_late_says_how_late(behind_s: float, is_said: bool) -> None:
-    late = ClassView("c-1", cited=cited(), streamer="streamer1", sending=replace(ON_AIR, behind_s=behind_s))
-    assert (f"; {behind_s:.1f} s behind" in told(late, NOW + 60)) == is_said
+def test_a_class_on_air_says_since_when_where_and_how_late(behind_s: float, is_said: bool) -> None:
+    sendings = {"c-1": replace(ON_AIR, behind_s=behind_s)}
+    said = told(with_status(ClassView("c-1", booked()), {"streamer1": word(sendings=sendings)}), NOW + 60)
+    assert [one for one in ("on air on streamer1 since", "at 2:03 of the recording") if one not in said] == []
+    assert (f"; {behind_s:.1f} s behind" in said) == is_said
+    assert "should be on air" not in said
 
 
 def test_the_header_has_the_booking_and_each_open_alarm_of_its_streamer() -> None:
@@ -119,11 +105,19 @@ def test_the_header_has_the_booking_and_each_open_alarm_of_its_streamer() -> Non
     for shown in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
         assert shown in said
     assert "streamer:" not in said
+    assert "its time is over" in told(ClassView("c-1", booked()), END)
     alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
     other = OpenAlarm(318, "streamer1", 1, NOW, "c-2: no", ("c-2",))
     said = told(with_status(ClassView("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
     assert "open alarm: 321 ×3 on streamer1" in said
     assert "318" not in said
+
+
+def test_programs_read_of_a_class_what_is_known_of_it() -> None:
+    known, unknown = (decide.fields(one, account(one, NOW)) for one in (ClassView("c-1", booked()), ClassView("c-9")))
+    assert (known["institution"], known["state"], known["streamer"]) == ("inst-1", BookingState.READY, "streamer1")
+    assert unknown["standing"] is Standing.UNKNOWN
+    assert known.keys() - unknown.keys() == {"state", "start_time", "end_time", "code", "message", "institution"}
 
 
 def test_the_last_check_is_part_of_the_account() -> None:
@@ -136,18 +130,41 @@ def test_the_last_check_is_part_of_the_account() -> None:
     assert "readiness: ready, checked at" in told(replace(found, check=Check(NOW, "")), START - 240)
 
 
-def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
-    parts = [
-        AsRun(0, 1, "recording", START, START + 300, 0, 300, 50_000_000),
-        AsRun(0, 1, "slate", START + 300, START + 320, 300, 20, 1_000_000),
-        AsRun(0, 2, "recording", START + 325, END, 325, END - START - 325, 70_000_000),
-    ]
-    said = told(ClassView("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
-    minutes = formatting.length(END - START - 25)
-    assert f"as run: {minutes} of the recording, " in said
-    assert "; 20 s of the slate; 2 sessions; 0.1 GB" in said
-    assert f"not sent: 25 s of {formatting.length(END - START)} were not sent: " in said
-    assert "as run" not in told(ClassView("c-1", booked(BookingState.READY)))
+def test_the_last_error_is_that_of_its_push_or_its_end() -> None:
+    ready, broken = (booked(state, code=318, message="no") for state in (BookingState.READY, BookingState.BROKEN))
+    cases = ((ready, None), (broken, None), (ready, REFUSED), (broken, replace(REFUSED, why_at=None)), (broken, ON_AIR))
+    found = [dict(account(ClassView("c-1", its, sending=sending), NOW).header) for its, sending in cases]
+    refused = f"{formatting.clock(NOW - 3)}: Connection refused"
+    said = [None, "318: no", refused, "Connection refused", "318: no"]
+    assert [one.get("last error") for one in found] == said
+
+
+def test_of_a_class_that_waits_it_is_said_when_its_recording_will_be_there() -> None:
+    """Its streamer says it, or, for a rendition that is yet to be made, whoever is quickest to download it."""
+    known, at = {"streamer1": word(booked_now_s=(10, 10), ready_by={"c-1": NOW + 5})}, NOW + 99
+    waits = ClassView("c-1", booked(BookingState.WAITING, streamer=None))
+    for view, made_at, ready_by in (
+        (waits, {"6666_720P": at}, at + 10),
+        (waits, {}, None),
+        (ClassView("c-1", booked()), {"6666_720P": at}, NOW + 5),
+    ):
+        found = with_status(view, known, made_at)
+        assert found.ready_by == ready_by
+        assert bool(dict(account(found, NOW).header).get("ready by")) is (ready_by is not None)
+    assert standing(with_status(ClassView("c-1", booked()), known), START - 1) is Standing.COMING
+
+
+def test_on_one_host_the_class_is_as_its_teacher_has_it_unless_its_streamer_has_it() -> None:
+    alarm, event = OpenAlarm(321, "streamer1", 3, NOW, "no", ("c-1",)), EventView(NOW, "waits", "c-1", None, "s", "")
+    both: dict[str, Any] = {"alarms": (alarm,), "events": (event,)}
+    here = ClassView("c-1", cited=cited(), streamer="streamer1", ready_by=5.0, kept_since=7.0, **both)
+    for streamer, is_here in (("streamer1", True), ("streamer2", False)):
+        found = gathered(ClassView("c-1", booked(streamer=streamer), **both), here)
+        assert (found.cited, found.ready_by) == ((here.cited, 5.0) if is_here else (None, None))
+        assert (found.events, found.alarms) == ((event, event), (alarm,))
+        assert found.kept_since == (None if is_here else 7.0)
+    assert gathered(ClassView("c-1", kept_since=0.0), replace(here, cited=None)).kept_since == 0.0
+    assert gathered(None, here) == here == gathered(here, None)
 
 
 def test_a_class_with_gaps_says_which_and_sends_to_their_heading() -> None:
@@ -160,16 +177,6 @@ def test_a_class_with_gaps_says_which_and_sends_to_their_heading() -> None:
         known = account(found, END + 60)
         assert known.standing is Standing.AIRED_WITH_GAPS
         assert known.following == (f"Cause: {why['message']}", "RUNBOOK.md: 329: a class was aired with gaps")
-
-
-def test_on_one_host_each_sentence_is_said_once() -> None:
-    broken = {"code": 318, "message": "the origin says 404"}
-    teacher = ClassView("c-1", booked(BookingState.REFUSED, **broken))
-    streamer = ClassView("c-1", cited=cited(AiringState.REFUSED, **broken), streamer="streamer1")
-    found = gathered(teacher, streamer)
-    following = account(found, NOW).following
-    assert sorted(set(following)) == sorted(following)
-    assert sum("Cause: " in one for one in following) == 1
 
 
 def test_rows_are_believed_of_the_streamer_that_has_the_class() -> None:
@@ -191,9 +198,9 @@ NAMES = {"recording", "push URL", "streamer", "rendition", "institution", "last 
     st.builds(
         ClassView,
         st.just("c-1"),
-        st.none() | st.sampled_from(BookingState).map(booked),
+        st.none() | st.sampled_from(BookingState).map(partial(booked, code=318, message="the origin says 404")),
         st.none(),
-        st.none() | st.sampled_from(AiringState).map(cited),
+        st.none() | st.sampled_from(AiringState).map(partial(cited, code=318, message="the origin says 404")),
         st.just("streamer1"),
         st.sampled_from([None, ON_AIR, REFUSED]),
         st.sampled_from([None, "Redis does not answer", "streamer1 has been silent for 9 s"]),
@@ -204,8 +211,9 @@ NAMES = {"recording", "push URL", "streamer", "rendition", "institution", "last 
     st.sampled_from([START - 1000, NOW, END + 1000]),
 )
 def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(found: ClassView, now: float) -> None:
-    """Each of its sentences is one that the catalogue has."""
+    """Each of its sentences is one that the catalogue has; it is said once, though two halves of a host know it."""
     known = account(found, now)
+    assert len({*known.following}) == len(known.following)
     is_sent = found.sending is ON_AIR and found.unheard is None and now == NOW
     assert (known.standing is Standing.ON_AIR) <= is_sent
     if found.booked or found.cited:
@@ -215,37 +223,11 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(found: Clas
     assert "It is on air" not in " ".join(known.following) or known.standing is Standing.ON_AIR
 
 
-STORY = [
-    ("waits", ""),
-    ("placed", "on streamer1"),
-    ("answered with success", "streamer1: prepared"),
-    *(
-        ("moved", "from streamer1 to streamer2: streamer1 is lost"),
-        ("changed", "by change 1"),
-        ("nothing to send", "why"),
-    ),
-    ("connected", "session 1 is ready to publish"),
-    ("on air", "at 1.5 s, session 1"),
-    ("refused", "316: disk full"),
-    ("slate", "the recording is missing"),
-    ("push refused", "no such stream (so far 10 times)"),
-    ("recording again", "the recording is there; before, it is missing; it goes on at 5.0 s"),
-    ("push broke off", "the server closed the connection"),
-    ("broken", "321: not aired"),
-    ("fell behind", "3.0 s late; it goes on at the clock's position"),
-    ("checked: not ready", "its file is gone"),
-    ("aired", "streamer1: aired whole; 1 session"),
-    ("downloaded", "12.3 MB, 600.0 s"),
-    ("alarm", "c-1: its slate is sent: the recording is missing"),
-    ("not sent", "until 19:00:12, 12 s: the push was refused: no such stream"),
-]
-
-
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
-    events = [EventView(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
-    told = Account(Standing.AIRED, (), (), tuple(timeline.lines(events)))
-    said = explain.lines("c-1", told, "zh")
-    assert len(said) == len(STORY)
+    names = sorted(timeline.NAMES)
+    events = [EventView(NOW + at, what, "c-1", None, "streamer1", "on s1") for at, what in enumerate(names)]
+    said = explain.lines("c-1", Account(Standing.AIRED, (), (), tuple(timeline.lines(events))), "zh")
+    assert len(said) == len(names)
     assert [line for line in said if not re.fullmatch(r"\S+ \S+  streamer1  c-1: .*[\u4e00-\u9fff].*", line)] == []
 
 
@@ -258,31 +240,25 @@ def test_the_labels_of_explain_stand_in_columns_of_cells() -> None:
     assert [len(one) + sum("\u4e00" <= letter <= "\u9fff" for letter in one) for one in wide] == [14, 14]
 
 
-@pytest.mark.parametrize("state", [BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED])
-def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> None:
-    streamer = "streamer1" if state is BookingState.PLACED else None
-    found = with_status(ClassView("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
-    assert standing(found, NOW) is Standing.NOT_ON_AIR
-    assert "not on air: " in told(found)
+DOWNLOADING = ClassView("c-1", cited=cited(AiringState.WAITING), streamer="streamer1")
+NOT_ON_AIR: dict[str, tuple[ClassView, int]] = {
+    "playout away": (ClassView("c-1", booked(), sending=decide.without_playout("nobody listens there")), 327),
+    "not in playout": (ClassView("c-1", booked(), sending=decide.NOT_IN_PLAYOUT), 321),
+    "refused": (ClassView("c-1", booked(), sending=REFUSED), 321),
+    "placed": (ClassView("c-1", booked(BookingState.PLACED)), 324),
+    "received": (ClassView("c-1", booked(BookingState.RECEIVED, streamer=None)), 324),
+    "waits": (ClassView("c-1", booked(BookingState.WAITING, streamer=None)), 324),
+    "downloading": (DOWNLOADING, 324),
+    "not handed over": (replace(DOWNLOADING, sending=decide.NOT_IN_PLAYOUT), 324),
+    "not sent": (ClassView("c-1", booked()), 321),
+}
 
 
-@pytest.mark.parametrize(
-    ("found", "heading"),
-    [
-        (ClassView("c-1", booked(), sending=without_playout("nobody listens at /run/playout.sock")), 327),
-        (ClassView("c-1", booked(), sending=NOT_IN_PLAYOUT), 321),
-        (ClassView("c-1", booked(), sending=REFUSED), 321),
-        (ClassView("c-1", booked(BookingState.PLACED)), 324),
-        (ClassView("c-1", cited=cited(AiringState.WAITING), streamer="streamer1"), 324),
-        (ClassView("c-1", cited=cited(AiringState.WAITING), streamer="streamer1", sending=NOT_IN_PLAYOUT), 324),
-        (ClassView("c-1", booked()), 321),
-    ],
-    ids=["playout away", "not in playout", "refused", "placed", "downloading", "not handed over", "not sent"],
-)
-def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air(found: ClassView, heading: int) -> None:
-    following = account(found, NOW).following
-    assert following[0].startswith("It should be on air now: ")
-    assert following[1].startswith(f"RUNBOOK.md: {heading}: ")
+def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air() -> None:
+    said = {case: account(found, NOW).following for case, (found, _) in NOT_ON_AIR.items()}
+    assert all(first.startswith("It should be on air now: ") for first, *_ in said.values())
+    headings = {case: (found, int(said[case][1].split(": ")[1])) for case, (found, _) in NOT_ON_AIR.items()}
+    assert headings == NOT_ON_AIR
 
 
 def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_meanwhile_once() -> None:
@@ -291,9 +267,8 @@ def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_mean
         AsRun(0, 1, "recording", START, START + 300, 0, 300),
         AsRun(0, 2, "recording", START + 417, END, 417, END - START - 417),
     ]
-    whole = EventView(
-        START + 300, "push broke off", "c-1", "6666_720P", "streamer1", "reset by the server " + "x" * 200
-    )
+    why = "reset by the server " + "x" * 200
+    whole = EventView(START + 300, "push broke off", "c-1", "6666_720P", "streamer1", why)
     copy = replace(whole, stem=None, detail=whole.detail[:120])
     found = ClassView("c-1", booked(BookingState.AIRED_WITH_GAPS), as_run=parts, events=(copy, whole))
     broke_off, gap = (line.text() for line in account(found, END + 60).story)
@@ -302,36 +277,30 @@ def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_mean
     assert gap.startswith(f"c-1: not sent until {until}, 1 min 57 s: the push broke off: reset by the server")
 
 
-def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
-    sent = {"url": 0, "source": "recording"}
-    first = {**sent, "session": 1, "from": START, "to": START + 20, "position_s": 0, "sent_s": 20}
-    second = {**sent, "session": 2, "from": START + 50, "to": NOW, "position_s": 50, "sent_s": 70}
-    status = {"state": "on_air", "start": START, "end": END, "sessions": 2, "pushes": [{"failures": 0}]}
-    refused = EventView(START + 21, "push refused", "c-1", None, "streamer1", "no such stream")
-    sending = of_playout({**status, "slate": False, "as_run": [first, second]}, NOW, [refused])
-    found = with_status(ClassView("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
-    (line,) = account(found, NOW).story
-    until = formatting.clock(START + 50)
-    assert line.text() == f"c-1: not sent until {until}, 30 s: the push was refused: no such stream"
-
-
 MOVED = (EventView(START + 50, "moved", "c-1", None, "teacher", "from streamer1 to streamer2: streamer1 is lost"),)
 FIRST = AsRun(0, 1, "recording", START, START + 50, 0, 50, streamer="streamer1")
 
 
 def test_of_a_moved_class_on_air_is_missing_only_what_neither_of_its_streamers_sent() -> None:
-    """The second says at the end what it sent; until then its heartbeats tell its gaps, and take the first for one."""
+    """The second says at the end what it sent; until then its heartbeats tell its gaps, and take the first for one.
+
+    The story has them, too.
+    """
     sent = {"url": 0, "source": "recording"}
     second = {**sent, "session": 1, "from": START + 60, "to": START + 70, "position_s": 60, "sent_s": 10}
     third = {**sent, "session": 2, "from": START + 90, "to": NOW, "position_s": 90, "sent_s": NOW - START - 90}
     status = {"state": "on_air", "start": START, "end": END, "slate": False, "first_byte_at": START + 60}
-    sending = of_playout({**status, "as_run": [second, third]}, NOW)
+    refused = EventView(START + 71, "push refused", "c-1", None, "streamer2", "no such stream")
+    sending = decide.of_playout({**status, "as_run": [second, third]}, NOW, [refused])
     view = ClassView("c-1", booked(streamer="streamer2"), as_run=[FIRST], events=MOVED)
     found = with_status(view, {"streamer2": word(sendings={"c-1": sending})})
     assert standing(found, NOW) is Standing.ON_AIR
-    gaps = [(gap.begins - START, gap.ends - START, str(gap.why)) for gap in known_gaps(found, NOW)]
-    assert gaps == [(50, 60, "it was moved to another streamer"), (70, 90, "no reason is known")]
+    gaps = [(gap.begins - START, gap.ends - START, str(gap.why)) for gap in decide.known_gaps(found, NOW)]
+    assert gaps == [(50, 60, "it was moved to another streamer"), (70, 90, "the push was refused")]
+    said = f"c-1: not sent until {formatting.clock(START + 90)}, 20 s: the push was refused: no such stream"
+    assert [line.text() for line in account(found, NOW).story if line.first.at == START + 70] == [said]
     assert "not sent: 10 s of 1 min were not sent: " in told(found, NOW)
+    assert "as run: " in told(found, NOW)
     silent = with_status(view, {})
     assert "not sent: " not in told(silent, NOW), "nobody knows what the second sends"
     waits = with_status(view, {"streamer2": word(sendings={"c-1": REFUSED})})
@@ -344,5 +313,5 @@ def test_on_one_host_the_rows_of_each_streamer_of_a_class_count() -> None:
     teacher = ClassView("c-1", booked(BookingState.AIRED, streamer="streamer2"), as_run=[FIRST])
     streamer = ClassView("c-1", cited=cited(AiringState.AIRED_WITH_GAPS), streamer="streamer2", as_run=[own])
     for known in (teacher, replace(teacher, as_run=[*teacher.as_run, replace(own, streamer="streamer2")])):
-        sent = what_was_sent(gathered(known, streamer), END + 60)
+        sent = decide.what_was_sent(gathered(known, streamer), END + 60)
         assert (sent.missing_s, sent.sessions) == (0, 2)

@@ -50,36 +50,33 @@ def test_a_change_of_a_class_on_air_is_reported_when_the_playout_confirms_it(cha
     assert (reports(changes), changes.unconfirmed) == ([("c-1^2", 0, 1, 3)], [])
 
 
-def test_a_change_of_a_class_that_no_playout_knows_yet_is_reported_with_the_commit(changes: StreamerChanges) -> None:
-    """Neither at its old time nor at the new one: it is tomorrow's."""
-    day = replace(ON_AIR, state=AiringState.READY, start_time=NOW + 90_000, end_time=NOW + 90_060)
-    amend(changes, day, replace(LONGER, start_time=NOW + 93_600, end_time=NOW + 93_660))
-    assert (reports(changes), changes.unconfirmed) == ([("c-1^2", 0, 1, 3)], [])
-
-
-@pytest.mark.parametrize("hours", [3, -3])
-def test_a_class_that_is_moved_out_of_the_playout_s_hours_or_into_them_is_confirmed_first(
-    changes: StreamerChanges, hours: int
-) -> None:
-    near, far = (NOW + 60, NOW + 120), (NOW + 3 * 3600, NOW + 3 * 3600 + 60)
-    before, after = (near, far) if hours > 0 else (far, near)
-    its = replace(ON_AIR, state=AiringState.READY, start_time=before[0], end_time=before[1])
-    amend(changes, its, replace(LONGER, start_time=after[0], end_time=after[1]))
-    assert (reports(changes), changes.unconfirmed) == ([], ["c-1^2"])
+NEAR, FAR, TOMORROW, LATER = ((NOW + at, NOW + at + 60) for at in (60, 3 * 3600, 90_000, 93_600))
 
 
 @pytest.mark.parametrize(
-    "one",
-    [
-        None,
-        replace(ON_AIR, state=AiringState.AIRED),
-        replace(ON_AIR, state=AiringState.BROKEN),
-        replace(ON_AIR, state=AiringState.CANCELLED),
-        replace(ON_AIR, end_time=NOW),
-        replace(ON_AIR, placement=4),
-    ],
-    ids=["not here", "aired", "broken", "released", "its end has come", "it was moved away and back"],
+    ("before", "after", "is_reported"),
+    [(TOMORROW, LATER, True), (NEAR, FAR, False), (FAR, NEAR, False)],
+    ids=["never in the playout's hours", "out of them", "into them"],
 )
+def test_a_change_of_which_no_playout_knows_is_reported_with_the_commit(
+    changes: StreamerChanges, before: tuple[float, float], after: tuple[float, float], is_reported: bool
+) -> None:
+    its = replace(ON_AIR, state=AiringState.READY, start_time=before[0], end_time=before[1])
+    amend(changes, its, replace(LONGER, start_time=after[0], end_time=after[1]))
+    assert (reports(changes), changes.unconfirmed) == (([("c-1^2", 0, 1, 3)], []) if is_reported else ([], ["c-1^2"]))
+
+
+LATE = {
+    "not here": None,
+    "aired": replace(ON_AIR, state=AiringState.AIRED),
+    "broken": replace(ON_AIR, state=AiringState.BROKEN),
+    "released": replace(ON_AIR, state=AiringState.CANCELLED),
+    "its end has come": replace(ON_AIR, end_time=NOW),
+    "it was moved away and back": replace(ON_AIR, placement=4),
+}
+
+
+@pytest.mark.parametrize("one", LATE.values(), ids=LATE)
 def test_a_change_that_cannot_be_applied_is_reported_as_such_and_changes_nothing(
     changes: StreamerChanges, one: Airing | None
 ) -> None:
@@ -87,18 +84,11 @@ def test_a_change_that_cannot_be_applied_is_reported_as_such_and_changes_nothing
     assert (reports(changes), changes.amended) == ([("c-1^2", errors.ENDED.number, 1, 3)], [])
 
 
-@pytest.mark.parametrize(
-    ("one", "is_aired", "code"),
-    [
-        (replace(CHANGED, state=AiringState.AIRED), False, errors.ENDED),
-        (replace(ON_AIR, placement=5), True, errors.NOT_BOOKED),
-    ],
-    ids=["it ended before", "it came back as its teacher knew it, without the change"],
-)
-def test_a_class_without_its_change_is_not_taken_for_changed(
-    changes: StreamerChanges, one: Airing, is_aired: bool, code: errors.ErrorCode
-) -> None:
-    decide.confirm(changes, APPLIED, one, is_aired=is_aired)
+@pytest.mark.parametrize("is_back", [False, True], ids=["it ended before", "it came back without the change"])
+def test_a_class_without_its_change_is_not_taken_for_changed(changes: StreamerChanges, is_back: bool) -> None:
+    one = replace(ON_AIR, placement=5) if is_back else replace(CHANGED, state=AiringState.AIRED)
+    decide.confirm(changes, APPLIED, one, is_aired=is_back)
+    code = errors.NOT_BOOKED if is_back else errors.ENDED
     assert (reports(changes), settled(changes)) == ([("c-1^2", code.number, 1, one.placement)], ["c-1^2"])
 
 
@@ -113,19 +103,16 @@ def test_a_change_that_a_later_one_replaces_is_not_reported_by_itself(changes: S
     assert (settled(changes), reports(changes)) == (["c-1^1"], [])
 
 
-@pytest.mark.parametrize(
-    ("revision", "one", "waiting", "expected"),
-    [
-        (APPLIED, CHANGED, [APPLIED], []),
-        (APPLIED, CHANGED, [], [("c-1^2", 0, 1, 3)]),
-        (APPLIED, replace(CHANGED, state=AiringState.AIRED), [], [("c-1^2", errors.ENDED.number, 1, 3)]),
-        (None, ON_AIR, [], [("c-1^2", errors.NOT_BOOKED.number, 1, 3)]),
-    ],
-    ids=["still waits", "was confirmed", "is over", "is not here"],
-)
-def test_a_change_that_is_told_again_gets_its_report_again(
-    changes: StreamerChanges, revision: Airing | None, one: Airing, waiting: list[Airing], expected: list[Any]
-) -> None:
+AGAIN: dict[str, tuple[Airing, Airing | None, list[Airing], list[Any]]] = {
+    "still waits": (CHANGED, APPLIED, [APPLIED], []),
+    "was confirmed": (CHANGED, APPLIED, [], [("c-1^2", 0, 1, 3)]),
+    "is over": (replace(CHANGED, state=AiringState.AIRED), APPLIED, [], [("c-1^2", errors.ENDED.number, 1, 3)]),
+    "is not here": (ON_AIR, None, [], [("c-1^2", errors.NOT_BOOKED.number, 1, 3)]),
+}
+
+
+@pytest.mark.parametrize("case", AGAIN)
+def test_a_change_that_is_told_again_gets_its_report_again(changes: StreamerChanges, case: str) -> None:
+    one, revision, waiting, expected = AGAIN[case]
     assert amend(changes, one, revision, *waiting) == {}
-    assert reports(changes) == expected
-    assert changes.amended == []
+    assert (reports(changes), changes.amended) == (expected, [])

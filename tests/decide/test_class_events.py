@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 
 from lectern.decide import airing, reports
-from lectern.decide.placement import Choice, reassign
+from lectern.decide.placement import Choice, cancel, reassign
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import CancelRow
 from lectern.model.views import ClassEvent, EventView, numbered
 from lectern.states import BookingState
-from lectern.wire.messages import AiringEvent, AiringReport, Report
+from lectern.wire.messages import AiringEvent, AiringReport, Cancel, Report
+from lectern.wire.outgoing import CancelResult
 from lectern.wire.outgoing import ClassEvent as ClassEventMessage
+from tests.decide.test_endings import START
+from tests.decide.test_endings import row as part
+from tests.decide.test_revisions import told
 from tests.strategies import transcoders
-
-START = 1_764_010_800.0
 
 
 def said(event: str, at_s: float = 0.0, since_s: float | None = None, class_id: str = "c-1") -> ClassEvent:
@@ -25,38 +27,34 @@ def said(event: str, at_s: float = 0.0, since_s: float | None = None, class_id: 
     return ClassEvent(class_id, event, START + at_s, {"message": "why"}, since, START)
 
 
-def events(*statements: ClassEvent) -> list[tuple[int, str, float]]:
-    return [(one.seq, one.event, one.at - START) for one in numbered({}, statements)]
-
-
 ON, OFF, BACK = said("on_air", 0.1), said("interrupted", 60), said("on_air", 72, 60)
 SLATE, AGAIN = said("slate", 30), said("recording", 45, 30)
 
 
-@pytest.mark.parametrize(
-    ("statements", "expected"),
-    [
-        ([said("accepted"), said("accepted")], ["accepted"]),
-        ([said("refused"), said("accepted"), said("ended")], ["refused"]),
-        ([ON, said("ended", 600), OFF, said("ended", 601)], ["on_air", "ended"]),
-        ([ON, ON], ["on_air"]),
-        ([OFF], []),
-        ([ON, OFF, BACK], ["on_air", "interrupted", "resumed"]),
-        ([ON, OFF, OFF, BACK, BACK], ["on_air", "interrupted", "resumed"]),
-        ([ON, BACK, OFF], ["on_air", "interrupted", "resumed"]),
-        ([BACK, ON], ["on_air"]),
-        ([AGAIN, SLATE], ["slate", "recording"]),
-        ([SLATE, SLATE, AGAIN], ["slate", "recording"]),
-        ([said("recording")], []),
-        ([said("not_ready", -900), said("ready", -300)], ["not_ready", "ready"]),
-        ([said("ready", -900), said("ready", -300), said("not_ready", -60)], ["ready", "not_ready"]),
-        ([said("moved"), said("moved"), said("changed")], ["moved", "moved", "changed"]),
-    ],
-)
-def test_a_statement_is_told_if_it_says_something_new(statements: list[ClassEvent], expected: list[str]) -> None:
+NEWS = [
+    ([said("accepted"), said("accepted")], ["accepted"]),
+    ([said("refused"), said("accepted"), said("ended")], ["refused"]),
+    ([ON, said("ended", 600), OFF, said("ended", 601)], ["on_air", "ended"]),
+    ([ON, ON], ["on_air"]),
+    ([OFF], []),
+    ([ON, OFF, BACK], ["on_air", "interrupted", "resumed"]),
+    ([ON, OFF, OFF, BACK, BACK], ["on_air", "interrupted", "resumed"]),
+    ([ON, BACK, OFF], ["on_air", "interrupted", "resumed"]),
+    ([BACK, ON], ["on_air"]),
+    ([AGAIN, SLATE], ["slate", "recording"]),
+    ([SLATE, SLATE, AGAIN], ["slate", "recording"]),
+    ([said("recording")], []),
+    ([said("not_ready", -900), said("ready", -300)], ["not_ready", "ready"]),
+    ([said("ready", -900), said("ready", -300), said("not_ready", -60)], ["ready", "not_ready"]),
+    ([said("moved"), said("moved"), said("changed")], ["moved", "moved", "changed"]),
+]
+
+
+def test_a_statement_is_told_if_it_says_something_new() -> None:
     """Also if it comes twice, or after the one behind it: an end says when that began which it ends."""
-    assert [event for _, event, _ in events(*statements)] == expected
-    assert [seq for seq, _, _ in events(*statements)] == list(range(1, len(expected) + 1))
+    found = [(statements, numbered({}, statements)) for statements, _ in NEWS]
+    assert [(statements, [one.event for one in its]) for statements, its in found] == NEWS
+    assert all(one.seq == place for _, its in found for place, one in enumerate(its, start=1))
 
 
 def test_each_class_counts_its_own_events_on_from_those_before() -> None:
@@ -81,41 +79,46 @@ def test_an_event_says_how_late_how_long_and_where() -> None:
 # -- what a streamer states, by the as-run of its playout
 
 
-def part(begins: float, ends: float, source: str = "recording") -> dict[str, Any]:
-    fields = {"from": START + begins, "to": START + ends, "position_s": begins, "sent_s": ends - begins}
-    return {"url": 0, "session": 1, "source": source, **fields}
+def stated_as(event: AiringEvent, at_s: float, since_s: float | None = None, why: str = "cut") -> airing.Statement:
+    return airing.Statement(event, START + at_s, why, None if since_s is None else START + since_s)
 
 
-@pytest.mark.parametrize(
-    ("parts", "state", "at_s", "expected"),
-    [
-        ([], "connecting", 1, []),
-        ([part(0, 0.5)], "trying", 1, []),
-        ([part(0, 9)], "on_air", 9.1, [("on_air", 0, None)]),
-        ([part(0, 9), part(10.5, 20)], "on_air", 20, [("on_air", 0, None)]),
-        ([part(0, 9), part(12, 20)], "on_air", 20, [("on_air", 12, 9)]),
-        ([part(0, 9)], "trying", 11.5, [("interrupted", 9, None)]),
-        ([part(0, 9)], "on_air", 11.5, [("interrupted", 9, None)]),
-        ([part(0, 9), part(9, 20, "slate")], "on_air", 20, [("on_air", 0, None), ("slate", 9, None)]),
-        ([part(0, 9), part(9, 20, "slate"), part(20, 30)], "on_air", 30, [("on_air", 0, None), ("recording", 20, 9)]),
-    ],
-    ids=["nothing", "a try", "on air", "a short cut", "cut", "off", "a receiver that hangs", "slate", "back"],
-)
-def test_a_streamer_states_what_its_playout_has_sent(
-    parts: list[dict[str, Any]], state: str, at_s: float, expected: list[tuple[AiringEvent, float, float | None]]
-) -> None:
+SLATE_SENT, FIRST = [part(0, 9), part(9, 20, "slate")], stated_as("on_air", 0)
+SENT: dict[str, tuple[list[dict[str, Any]], str, float, list[airing.Statement]]] = {
+    "nothing": ([], "connecting", 1, []),
+    "a try": ([part(0, 0.5)], "trying", 1, []),
+    "on air": ([part(0, 9)], "on_air", 9.1, [FIRST]),
+    "a short cut": ([part(0, 9), part(10.5, 20)], "on_air", 20, [FIRST]),
+    "cut": ([part(0, 9), part(11, 20)], "on_air", 20, [stated_as("on_air", 11, 9)]),
+    "off": ([part(0, 9)], "trying", 11, [stated_as("interrupted", 9)]),
+    "a receiver that hangs": ([part(0, 9)], "on_air", 11, [stated_as("interrupted", 9, why=airing.SLOW)]),
+    "slate": (SLATE_SENT, "on_air", 20, [FIRST, stated_as("slate", 9)]),
+    "back": ([*SLATE_SENT, part(20, 30)], "on_air", 30, [FIRST, stated_as("recording", 20, 9)]),
+}
+
+
+@pytest.mark.parametrize("case", SENT)
+def test_a_streamer_states_what_its_playout_has_sent(case: str) -> None:
     """Interrupted is a class of which nothing was taken for 2 s, whatever the reason."""
-    found = airing.statements({"as_run": parts, "state": state, "why": None}, START + at_s, "cut")
-    assert found == [
-        airing.Statement(event, START + at, found[n].why, None if since is None else START + since)
-        for n, (event, at, since) in enumerate(expected)
-    ]
+    parts, state, at_s, expected = SENT[case]
+    assert airing.statements({"as_run": parts, "state": state, "why": None}, START + at_s, "cut") == expected
+
+
+def test_a_class_that_was_moved_from_its_slate_to_its_recording_is_told_so() -> None:
+    """The streamer that has it now knows of no slate; the platform would take it for the picture until the end."""
+    status = {"as_run": [part(60, 70)], "state": "on_air", "why": None}
+    found = airing.statements(status, START + 70, None, is_moved=True)
+    theirs = [said(one.event, one.at - START) for one in found]
+    after_slate, after_cut = (numbered({}, [ON, *before, *theirs]) for before in ([SLATE, OFF], [OFF]))
+    assert [one.event for one in after_slate][2:] == ["interrupted", "resumed", "recording"]
+    assert [one.event for one in after_cut] == ["on_air", "interrupted", "resumed"]
 
 
 def test_a_statement_is_news_once_and_again_after_a_cut_that_nobody_saw() -> None:
     on = airing.Statement("on_air", START)
     assert airing.is_news(on, None)
     assert not airing.is_news(on, on)
+    assert not airing.is_news(airing.Statement("on_air", START + 12, since=START), on)
     assert airing.is_news(airing.Statement("on_air", START + 12, since=START + 9), on)
     assert airing.is_news(airing.Statement("interrupted", START + 9), on)
 
@@ -160,7 +163,9 @@ def test_only_streamer_that_has_class_says_how_it_is_aired(streamer: str, placem
 
 def test_a_class_that_leaves_its_lost_streamer_is_interrupted_then_moved() -> None:
     changes = changed(READY)
-    reassign(changes, [READY], Choice({"s1": 1, "s2": 0}, {}), "s1 is lost", refused=False)
+    choice = Choice({"s1": 1, "s2": 0}, {})
+    reassign(changes, [READY], choice, "s1 is lost", refused=False)
+    assert choice.loads == {"s1": 1, "s2": 1}
     assert [(one["event"], one["message"]) for one in stated(changes)] == [
         ("interrupted", "s1 is lost"),
         ("moved", "from s1 to s2: s1 is lost"),
@@ -169,31 +174,27 @@ def test_a_class_that_leaves_its_lost_streamer_is_interrupted_then_moved() -> No
 
 
 MOVED = {"c-1": [EventView(START + 100, "moved", "c-1", None, "teacher", "from s0 to s1")]}
-GAPS = {"code": 329, "message": "5 min of 10 min were not sent"}
+GAPS: dict[str, Any] = {"code": 329, "message": "5 min of 10 min were not sent"}
+PUSH_GAPS: dict[str, Any] = {**GAPS, "events": [{"at": START + 9, "what": "push refused", "detail": "no"}]}
+NOTHING: dict[str, Any] = {"result": "fail", "code": 321, "as_run": None}
+ENDS: dict[str, tuple[dict[str, Any], float, dict[str, list[EventView]], str | None]] = {
+    "whole": ({}, 601, {}, "whole"),
+    "gaps": (GAPS, 601, {}, "with_gaps"),
+    "gaps of a push": (PUSH_GAPS, 601, {}, "with_gaps"),
+    "moved on air": (GAPS, 601, MOVED, None),
+    "not aired": (NOTHING, 601, {}, "not_aired"),
+    "may be retried": (NOTHING, 30, {}, None),
+    "moved, not aired": (NOTHING, 601, MOVED, None),
+    "moved, not prepared": ({**NOTHING, "cmd": "prepared", "code": 410}, 601, {}, "with_gaps"),
+    "in the UI": ({"result": "fail", "code": 411}, 30, {}, "cancelled"),
+    "in the UI, its push goes on": ({**NOTHING, "code": 411}, 30, {}, None),
+}
 
 
-@pytest.mark.parametrize(
-    ("fields", "at_s", "moved", "outcome"),
-    [
-        ({}, 601, {}, "whole"),
-        (GAPS, 601, {}, "with_gaps"),
-        (GAPS, 601, MOVED, None),
-        ({"result": "fail", "code": 321, "as_run": None}, 601, {}, "not_aired"),
-        ({"result": "fail", "code": 321, "as_run": None}, 30, {}, None),
-        ({"result": "fail", "code": 321, "as_run": None}, 601, MOVED, None),
-        ({"cmd": "prepared", "result": "fail", "code": 410, "as_run": None}, 601, {}, "with_gaps"),
-        ({"result": "fail", "code": 411}, 30, {}, "cancelled"),
-        ({"result": "fail", "code": 411, "as_run": None}, 30, {}, None),
-    ],
-    ids=[
-        *("whole", "gaps", "moved on air", "not aired", "may be retried", "moved, not aired", "moved, not prepared"),
-        *("in the UI", "in the UI, its push goes on"),
-    ],
-)
-def test_the_end_is_told_once_it_is_known(
-    fields: dict[str, Any], at_s: float, moved: dict[str, list[EventView]], outcome: str | None
-) -> None:
+@pytest.mark.parametrize("case", ENDS)
+def test_the_end_is_told_once_it_is_known(case: str) -> None:
     """An end that another report may still correct is told by the sweep, if none comes."""
+    fields, at_s, moved, outcome = ENDS[case]
     changes = changed(READY, at_s)
     said = report(300.0 if fields.get("code") == 329 else 600.0, **fields)
     before = {"c-1": [replace(WHOLE, ends=START + 1)]} if moved or said.cmd == "prepared" else {}
@@ -230,7 +231,7 @@ def test_end_of_class_whose_cancel_nobody_confirmed_waits_for_what_was_sent() ->
     row = CancelRow(class_id="c-1", streamer="s1", cancelled_at=START, told_at=START, until=START + 600)
     reports.close_cancels(changes, [row], {})
     assert [one.target for one in changes.sends] == ["cancel_result"]
-    assert stated(changes) == []
+    assert (stated(changes), changes.table[-1]["where"]) == ([], "s1")
     reports.take(changes, report(60.0, code=329), reports.NO_FACTS)
     (end,) = stated(changes)
     assert (end["outcome"], end["code"], end["sent_s"]) == ("cancelled", 410, 60)
@@ -248,6 +249,22 @@ def test_two_streamers_that_tell_their_parts_in_one_batch_are_counted_together()
 
 def test_what_was_sent_of_a_broken_class_is_no_class_that_was_not_aired() -> None:
     changes = changed(replace(READY, state=BookingState.BROKEN, code=323, message="s1 is lost"))
-    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [sent(60.0)]})
+    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [sent(60.0), sent(30.0)]})
     (end,) = stated(changes)
-    assert (end["outcome"], end["code"], end["sent_s"]) == ("with_gaps", 323, 60)
+    assert (end["outcome"], end["code"], end["sent_s"], end["ended_at"]) == ("with_gaps", 323, 60, START + 60)
+
+
+@pytest.mark.parametrize("sent_s", [0.0, 20.0])
+def test_a_cancel_after_one_in_the_ui_is_not_answered_that_nothing_was_sent(sent_s: float) -> None:
+    """How much was sent is not known yet, so that the event `ended` is put off, too."""
+    changes = changed(READY, 30)
+    said = report(result="fail", code=411, message="cancelled in the UI")
+    reports.take(changes, said, reports.NO_FACTS)
+    assert stated(changes) == []
+    later = Changes(changes.settings, START + 31, orders=changes.orders)
+    cancel(later, Cancel(class_id="c-1"))
+    assert told(later, CancelResult) == []
+    later.rows.clear()
+    said = report(sent_s or None, result="fail", code=411)
+    reports.take(later, said, reports.ReportFacts(Choice({}, {}), {("c-1", "s1"): 1}))
+    assert [one.sent_s for one in told(later, CancelResult)] == [sent_s]

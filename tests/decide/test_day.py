@@ -37,35 +37,26 @@ def test_a_series_is_one_line_with_its_number_and_its_last_reason() -> None:
     assert series.text().endswith("; the last: reason 26")
 
 
-@pytest.mark.parametrize(
-    ("told", "numbers"),
-    [
-        ([event(0, "waits"), event(1, "waits")], [1, 1]),
-        ([event(n, "on air" if n % 2 else "push broke off") for n in range(2000)], [1000, 1000]),
-        ([event(at, what) for at, what in enumerate(("waits", "refused", "waits", "waits", "refused"))], [1] * 5),
-        ([event(n, "push refused", class_id=f"c-{n}") for n in range(5)], [1] * 5),
-    ],
-    ids=["two of a kind", "by turns", "whatever comes between", "of other classes"],
-)
-def test_each_event_that_is_of_no_series_has_its_line_in_its_order(told: list[EventView], numbers: list[int]) -> None:
+TOLD = {
+    "two of a kind": ([event(0, "waits"), event(1, "waits")], [1, 1]),
+    "by turns": ([event(n, "on air" if n % 2 else "push broke off") for n in range(2000)], [1000, 1000]),
+    "whatever comes between": ([event(n, what) for n, what in enumerate(("waits", "refused", "waits") * 2)], [1] * 6),
+    "of other classes": ([event(n, "push refused", class_id=f"c-{n}") for n in range(5)], [1] * 5),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_each_event_that_is_of_no_series_has_its_line_in_its_order(case: str) -> None:
+    told, numbers = TOLD[case]
     found = lines(reversed(told))
     assert [line.number for line in found] == numbers
     assert [line.first for line in found] == told[: len(found)]
 
 
-@pytest.mark.parametrize(
-    ("what", "detail", "said"),
-    [
-        ("placed", "on streamer1", " on streamer1"),
-        ("push refused", "no such stream", ": no such stream"),
-        ("waits", "", ""),
-    ],
-)
-def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behind_a_colon(
-    what: str, detail: str, said: str
-) -> None:
-    (line,) = lines([event(0, what, detail)])
-    assert line.text() == f"c-1: {what}{said}"
+def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behind_a_colon() -> None:
+    told = [event(0, "placed", "on s1"), event(1, "push refused", "no such stream"), event(2, "waits")]
+    said = ["c-1: placed on s1", "c-1: push refused: no such stream", "c-1: waits"]
+    assert [line.text() for line in lines(told)] == said
 
 
 def test_gaps_are_a_line_each_however_many_there_are() -> None:

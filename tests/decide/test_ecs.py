@@ -2,23 +2,12 @@
 
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import errors
 from lectern.decide import transcoding as decide
-from lectern.decide.transcoding import (
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
-    PROBE_S,
-    THRESHOLD,
-    Breaker,
-    again,
-    first_start,
-    host_for,
-    is_of_host,
-)
+from lectern.decide.transcoding import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, THRESHOLD, Breaker
 from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
 from lectern.model.facts import EcsHost
 from lectern.states import Resolution
@@ -28,15 +17,12 @@ from tests.strategies import NOW
 NIGHT, MIDNIGHT = Windows.parsed("22:00-02:00", "UTC"), NOW - NOW % 86_400
 
 
-@pytest.mark.parametrize(
-    ("hour", "class_at", "expected"),
-    [(21, 34, True), (23, 34, False), (21, 25.5, True), (21, 24.5, False), (3, 22, False), (3, math.inf, True)],
-)
-def test_a_job_waits_for_its_window_if_it_will_be_done_in_time_then(hour: int, class_at: float, expected: bool) -> None:
+def test_a_job_waits_for_its_window_if_it_will_be_done_in_time_then() -> None:
     """In an hour at the most, and two hours before its class."""
-    at = MIDNIGHT + hour * 3600
-    assert decide.waits(NIGHT, MIDNIGHT + class_at * 3600, 7200, at) is expected
-    assert not decide.waits(ALWAYS, MIDNIGHT + class_at * 3600, 7200, at)
+    cases = {(21, 34), (23, 34), (21, 25.5), (21, 24.5), (3, 22), (3, math.inf)}
+    times = {(hour, at): (MIDNIGHT + at * 3600, 7200, MIDNIGHT + hour * 3600) for hour, at in cases}
+    assert {one for one, its in times.items() if decide.waits(NIGHT, *its)} == {(21, 34), (21, 25.5), (3, math.inf)}
+    assert not any(decide.waits(ALWAYS, *its) for its in times.values())
 
 
 A, B, C = EcsHost("a", 1), EcsHost("b", 0), EcsHost("c", 2)
@@ -59,33 +45,9 @@ CHOSEN: dict[str, tuple[list[EcsHost], str, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("case", CHOSEN)
-def test_a_job_goes_to_the_host_that_is_best(case: str) -> None:
+def test_a_job_goes_to_the_host_that_is_best() -> None:
     """Where all are aside a class needs it all the same: to try is better than to refuse."""
-    known, failed, host = CHOSEN[case]
-    assert host_for(known, 2, failed, NOW) == host
-
-
-hosts = st.lists(
-    st.builds(EcsHost, st.sampled_from("abcdef"), st.integers(0, 3), st.integers(0, 5), st.floats(NOW - 99, NOW + 99)),
-    unique_by=lambda one: one.name,
-)
-
-
-@given(hosts, st.integers(1, 3), st.sets(st.sampled_from("abcdef")))
-def test_a_host_that_is_chosen_has_a_place_and_nobody_better_has(
-    known: list[EcsHost], slots: int, avoid: set[str]
-) -> None:
-    chosen = host_for(known, slots, avoid, NOW)
-    by_name = {one.name: one for one in known}
-    if chosen is None:
-        usable = [one for one in known if one.aside_until <= NOW and one.name not in avoid]
-        assert all(one.jobs >= slots for one in usable)
-        return
-    taken = by_name[chosen]
-    assert taken.jobs < slots
-    better = [one for one in known if one.aside_until <= NOW and one.name not in avoid and one.jobs < taken.jobs]
-    assert not better
+    assert [one for one, (known, bad, host) in CHOSEN.items() if decide.host_for(known, 2, bad, NOW) != host] == []
 
 
 def test_a_host_that_fails_three_times_in_a_row_is_put_aside() -> None:
@@ -118,13 +80,9 @@ WORDS: list[tuple[LecternError, bool, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "of_host", "tried_again"), WORDS, ids=[str(error) for error, *_ in WORDS])
-def test_each_failure_is_the_hosts_or_not_and_is_worth_another_try_or_not(
-    error: LecternError, of_host: bool, tried_again: bool
-) -> None:
-    assert is_of_host(error) is of_host
-    assert again(error, 1) is tried_again
-    assert not again(error, decide.TRIES)
+def test_each_failure_is_the_hosts_or_not_and_is_worth_another_try_or_not() -> None:
+    assert [(error, decide.is_of_host(error), decide.again(error, 1)) for error, *_ in WORDS] == WORDS
+    assert not any(decide.again(error, decide.TRIES) for error, *_ in WORDS)
 
 
 P720, P240 = Resolution.P720, Resolution.P240
@@ -132,7 +90,7 @@ P720, P240 = Resolution.P720, Resolution.P240
 
 def test_the_class_that_begins_first_is_served_first_and_what_no_class_needs_last() -> None:
     waiting, starts = [[(1, P720)], [(2, P720), (2, P240)], [(3, P240)]], {(1, P720): NOW + 600, (2, P240): NOW + 60}
-    assert sorted(waiting, key=lambda keys: first_start(keys, starts)) == [waiting[1], waiting[0], waiting[2]]
+    assert sorted(waiting, key=lambda keys: decide.first_start(keys, starts)) == [waiting[1], waiting[0], waiting[2]]
 
 
 def after(failures: int, at: float = NOW) -> Breaker:
@@ -142,27 +100,25 @@ def after(failures: int, at: float = NOW) -> Breaker:
     return breaker
 
 
-@pytest.mark.parametrize(
-    ("breaker", "in_s", "lets"),
-    [
-        (after(THRESHOLD - 1), 0, True),
-        (after(THRESHOLD - 1).asked(NOW), 0, True),
-        (after(THRESHOLD), FIRST_PAUSE_S - 0.1, False),
-        (after(THRESHOLD), FIRST_PAUSE_S, True),
-        (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S, False),  # one request tries it out
-        (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S + PROBE_S, True),
-        (after(THRESHOLD, NOW + 3600), 0, True),  # the clock was set back
-        (after(THRESHOLD, NOW + FIRST_PAUSE_S), 0, False),
-    ],
-)
-def test_after_so_many_failures_in_a_row_it_is_left_alone_for_a_while(
-    breaker: Breaker, in_s: float, lets: bool
-) -> None:
-    assert breaker.lets(NOW + in_s) is lets
+LETS = [
+    (after(THRESHOLD - 1), 0, True),
+    (after(THRESHOLD - 1).asked(NOW), 0, True),
+    (after(THRESHOLD), FIRST_PAUSE_S - 0.1, False),
+    (after(THRESHOLD), FIRST_PAUSE_S, True),
+    (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S, False),  # one request tries it out
+    (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S + PROBE_S, True),
+    (after(THRESHOLD, NOW + 3600), 0, True),  # the clock was set back
+    (after(THRESHOLD, NOW + FIRST_PAUSE_S), 0, False),
+]
+
+
+def test_after_so_many_failures_in_a_row_it_is_left_alone_for_a_while() -> None:
+    assert [(breaker, in_s, breaker.lets(NOW + in_s)) for breaker, in_s, _ in LETS] == LETS
 
 
 @given(st.integers(THRESHOLD, 10_000))
 def test_each_pause_is_twice_the_one_before_up_to_the_longest(failures: int) -> None:
     pause, following = (after(number).closed_until - NOW for number in (min(failures, 40), min(failures, 40) + 1))
-    assert FIRST_PAUSE_S <= pause <= following <= LONGEST_PAUSE_S
+    assert after(THRESHOLD).closed_until == NOW + FIRST_PAUSE_S <= NOW + pause <= NOW + following
+    assert following <= LONGEST_PAUSE_S
     assert following in (2 * pause, LONGEST_PAUSE_S)

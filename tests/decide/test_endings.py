@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from lectern import errors
 from lectern.decide import airing
 from lectern.model.facts import Airing
-from lectern.model.streamer_plan import AS_RUN_TOLD, EVENTS_TOLD, StreamerChanges
+from lectern.model.streamer_plan import ANY_PLACEMENT, AS_RUN_TOLD, EVENTS_TOLD, StreamerChanges
 from lectern.model.views import EventView
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-from lectern.wire.messages import Report
+from lectern.wire.messages import Release, Report
 from lectern.wire.parser import MAX_BODY_BYTES
 
 SETTINGS = StreamerSettings.load(_env_file=None, streamer_name="streamer1")
@@ -28,94 +29,164 @@ def row(begins: float, ends: float, source: str = "recording", session: int = 1)
 def ended(
     *rows: dict[str, Any], why: str = OVER, events: tuple[EventView, ...] = (), one: Airing = ON_AIR
 ) -> tuple[StreamerChanges, Report]:
-    changes = StreamerChanges(SETTINGS, END + 1)
+    changes = StreamerChanges(SETTINGS, END)
     airing.ended(changes, "c-1", one, events, {"as_run": rows, "why": why, "last": "no such stream"})
     (said,) = (one.message for one in changes.sends)
     assert isinstance(said, Report)
     return changes, said
 
 
-@pytest.mark.parametrize(
-    ("rows", "why", "state", "code", "message"),
-    [
-        ([row(0, 1_000)], OVER, AiringState.AIRED, 0, "aired whole; 1 session; its end has come"),
-        ([row(0, 1_000)], airing.CANCELLED, AiringState.AIRED, 0, "aired whole; 1 session; its end has come"),
-        ([row(0, 500), row(505, 1_000)], OVER, AiringState.AIRED, 0, "aired whole; 1 session"),
-        ([row(0, 500), row(505.1, 1_000)], OVER, AiringState.AIRED_WITH_GAPS, 329, "5.1 s of 16 min 40 s were not"),
-        ([row(13, 1_000)], OVER, AiringState.AIRED_WITH_GAPS, 329, "13 s of 16 min 40 s were not sent"),
-        ([row(0, 980)], SHORT, AiringState.AIRED_WITH_GAPS, 329, "20 s of 16 min 40 s were not sent"),
-        ([row(0, 600), row(600, 1_000, "slate")], OVER, AiringState.AIRED_WITH_GAPS, 329, "6 min 40 s of 16 min 40 s"),
-        ([row(0, 1_000, "slate")], OVER, AiringState.BROKEN, 321, "not aired; the slate was sent for 1000 s: no such"),
-        ([], OVER, AiringState.BROKEN, 321, "not aired: no such stream"),
-    ],
-    ids=[
-        "whole",
-        "its playout stood still at its end",
-        "5 s",
-        "5.1 s",
-        "late",
-        "short recording",
-        "slate",
-        "only slate",
-        "nothing",
-    ],
-)
-def test_a_class_ends_as_what_was_sent_of_it(
-    rows: list[dict[str, Any]], why: str, state: AiringState, code: int, message: str
-) -> None:
+WHOLE, GAPS = "aired whole; 1 session; its end has come", "of 16 min 40 s were not sent"
+SENT: dict[str, tuple[list[dict[str, Any]], str, int, str]] = {
+    "whole": ([row(0, 1_000)], OVER, 0, WHOLE),
+    "its playout stood still at its end": ([row(0, 1_000)], airing.CANCELLED, 0, WHOLE),
+    "5 s": ([row(0, 500), row(505, 1_000)], OVER, 0, "aired whole; 1 session"),
+    "5.1 s": ([row(0, 500), row(505.1, 1_000)], OVER, 329, f"5.1 s {GAPS}"),
+    "late": ([row(13, 1_000)], OVER, 329, f"13 s {GAPS}"),
+    "short recording": ([row(0, 980)], SHORT, 329, f"20 s {GAPS}"),
+    "slate": ([row(0, 600), row(600, 1_000, "slate")], OVER, 329, f"6 min 40 s {GAPS}"),
+    "only slate": ([row(0, 1_000, "slate")], OVER, 321, "not aired; the slate was sent for 1000 s: no such"),
+    "nothing": ([], OVER, 321, "not aired: no such stream"),
+}
+STATES = {0: AiringState.AIRED, 329: AiringState.AIRED_WITH_GAPS, 321: AiringState.BROKEN}
+
+
+@pytest.mark.parametrize("case", SENT)
+def test_a_class_ends_as_what_was_sent_of_it(case: str) -> None:
+    rows, why, code, message = SENT[case]
     changes, said = ended(*rows, why=why)
     after = changes.moved[-1]
-    assert (after.state, after.message) == (state, said.message)
+    assert (after.state, after.message) == (STATES[code], said.message)
     assert said.message.startswith(message)
     assert (said.result, said.code) == ("fail" if code == 321 else "success", code)
-    assert changes.missing_s == ([] if state is AiringState.BROKEN else pytest.approx([1_000 - sum(_sent(rows))]))
-
-
-def test_a_class_whose_recording_never_came_is_refused_with_the_slate_that_was_sent() -> None:
-    """It was moved on air, or answered because its slate comes first: its teacher counts what its viewers saw."""
-    waiting = replace(ON_AIR, state=AiringState.WAITING, placement=2)
-    changes, said = ended(row(993, 1_000, "slate"), one=waiting)
-    assert changes.moved[-1].state is AiringState.REFUSED
-    assert (said.cmd, said.result, said.code, said.placement) == ("prepared", "fail", 410, 2)
-    assert [(part["source"], part["sent_s"]) for part in said.as_run or ()] == [("slate", 7)]
-
-
-def test_a_class_that_was_taken_off_the_air_before_its_end_is_ended_by_who_took_it_off() -> None:
-    changes = StreamerChanges(SETTINGS, END - 1)
-    airing.ended(changes, "c-1", ON_AIR, (), {"as_run": [row(0, 500)], "why": airing.CANCELLED})
-    assert (changes.moved, changes.sends) == ([], [])
-    assert [len(parts) for _, parts in changes.sent] == [1]
-
-
-def _sent(rows: list[dict[str, Any]]) -> list[float]:
-    return [one["sent_s"] for one in rows if one["source"] == "recording"]
+    sent_s = sum(one["sent_s"] for one in rows if one["source"] == "recording")
+    assert changes.missing_s == ([] if code == 321 else pytest.approx([1_000 - sent_s]))
 
 
 LOST = replace(ON_AIR, state=AiringState.WAITING, lost=True)
 """It was ready, and its file is being downloaded again: the playout airs what there is."""
 
 
-def test_a_class_that_lost_its_file_ends_as_what_was_sent_of_it() -> None:
-    """It was promised: nobody may say that its rendition never came."""
+def test_a_class_without_its_recording_is_refused_with_the_slate_that_was_sent_unless_it_was_promised() -> None:
+    """It was moved on air, or answered because its slate comes first: its teacher counts what its viewers saw."""
+    changes, said = ended(row(993, 1_000, "slate"), one=replace(LOST, lost=False, placement=2))
+    assert changes.moved[-1].state is AiringState.REFUSED
+    assert (said.cmd, said.result, said.code, said.placement) == ("prepared", "fail", 410, 2)
+    assert [(part["source"], part["sent_s"]) for part in said.as_run or ()] == [("slate", 7)]
     changes, said = ended(row(0, 900, "slate"), row(900, 1_000), one=LOST)
-    after = changes.moved[-1]
-    assert (after.state, said.result, said.code) == (AiringState.AIRED_WITH_GAPS, "success", 329)
+    assert (changes.moved[-1].state, said.result, said.code) == (AiringState.AIRED_WITH_GAPS, "success", 329)
     assert len(said.as_run or ()) == 2
 
 
-@pytest.mark.parametrize(
-    ("one", "command", "code", "state"),
-    [(replace(LOST, lost=False), "prepared", 410, AiringState.REFUSED), (LOST, "ended", 321, AiringState.BROKEN)],
-    ids=["never ready", "promised"],
-)
-def test_a_class_without_its_file_is_closed_late_by_what_was_promised(
-    one: Airing, command: str, code: int, state: AiringState
-) -> None:
+def as_it_was(state: AiringState, **fields: Any) -> Airing:
+    return replace(ON_AIR, state=state, placement=2, **fields)
+
+
+READY, BROKEN = (as_it_was(state) for state in (AiringState.READY, AiringState.BROKEN))
+CLOSED: dict[str, tuple[Airing, list[AiringState], list[tuple[str, int]], str]] = {
+    "never ready": (replace(LOST, lost=False), [AiringState.REFUSED], [("prepared", 410)], ""),
+    "promised": (LOST, [AiringState.READY, AiringState.BROKEN], [("ended", 321)], "nothing was sent"),
+    "ready": (READY, [AiringState.BROKEN], [("ended", 321)], "nothing was sent"),
+    "on air": (ON_AIR, [AiringState.BROKEN], [("ended", 321)], "nobody knows how much"),
+    "its end is reported": (BROKEN, [], [], ""),
+    "over": (as_it_was(AiringState.AIRED), [], [], ""),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+def test_a_class_whose_end_has_passed_is_closed_late_by_what_was_promised(case: str) -> None:
+    one, moved, said, why = CLOSED[case]
     changes = StreamerChanges(SETTINGS, END + 60)
     airing.close_late(changes, one, is_known=True)
-    (said,) = (sent.message for sent in changes.sends)
-    assert isinstance(said, Report)
-    assert (said.cmd, said.code, changes.moved[-1].state) == (command, code, state)
+    assert [its.state for its in changes.moved] == moved
+    assert reports(changes) == said
+    assert all(why in (its.message or "") for its in changes.moved[-1:])
+    assert changes.cited == ({} if case == "over" else {"6666": -1})
+    unknown = StreamerChanges(SETTINGS, END + 60)
+    airing.close_late(unknown, READY)
+    assert "nobody knows how much" in (unknown.moved[-1].message or "")
+
+
+def reports(changes: StreamerChanges) -> list[tuple[str, int]]:
+    return [(one.message.cmd, one.message.code) for one in changes.sends if isinstance(one.message, Report)]
+
+
+AIRED, GIVEN_UP = AiringState.AIRED, {"6666": -1}
+
+
+@pytest.mark.parametrize(
+    ("one", "state", "left_s", "moved", "is_reported", "cited"),
+    [
+        (READY, AIRED, 0, [AiringState.ON_AIR, AIRED], True, GIVEN_UP),
+        (BROKEN, AIRED, 0, [AiringState.ON_AIR, AIRED], True, GIVEN_UP),
+        (ON_AIR, AIRED, 0, [AIRED], True, GIVEN_UP),
+        (as_it_was(AIRED), AiringState.BROKEN, 0, [], False, {}),
+        (as_it_was(AiringState.CANCELLED), AIRED, 0, [], False, {}),
+        (READY, AiringState.BROKEN, 9, [AiringState.BROKEN], True, {}),
+        (ON_AIR, AiringState.BROKEN, 0, [AiringState.BROKEN], True, GIVEN_UP),
+        (replace(BROKEN, message="why"), AiringState.BROKEN, 0, [AiringState.BROKEN], False, GIVEN_UP),
+        (replace(BROKEN, message="before"), AiringState.BROKEN, 9, [AiringState.BROKEN], True, {}),
+    ],
+)
+def test_a_class_is_closed_once_and_keeps_its_rendition_while_it_may_be_retried(
+    one: Airing, state: AiringState, left_s: float, moved: list[AiringState], is_reported: bool, cited: dict[str, int]
+) -> None:
+    changes = StreamerChanges(SETTINGS, END - left_s)
+    airing.close(changes, one, state, "why")
+    assert [its.state for its in changes.moved] == moved
+    assert (len(reports(changes)), changes.cited) == (is_reported, cited)
+
+
+OFF = errors.CANCELLED.number
+REFUSED = as_it_was(AiringState.REFUSED, code=318, message="no")
+RELEASED: dict[str, tuple[Airing | None, int | None, float, AiringState | None, int | None, bool]] = {
+    "it never came": (None, None, 0, None, None, True),
+    "it never came, and was moved": (None, 2, 0, None, None, False),
+    "it is to come": (READY, None, -1, AiringState.CANCELLED, OFF, True),
+    "it begins": (READY, None, 0, AiringState.CANCELLED, OFF, False),
+    "it is on air": (ON_AIR, None, 500, AiringState.CANCELLED, OFF, False),
+    "its end has come": (ON_AIR, None, 1000, AiringState.CANCELLED, OFF, True),
+    "it is over": (as_it_was(AIRED), None, 500, AIRED, None, True),
+    "it was moved": (READY, 2, 500, AiringState.CANCELLED, None, False),
+    "it is back since": (READY, 1, 500, AiringState.READY, None, False),
+    "it was refused, and never promised": (REFUSED, 2, 500, AiringState.REFUSED, 318, False),
+    "it was promised, and lost": (replace(REFUSED, lost=True), 2, 500, AiringState.REFUSED, OFF, False),
+}
+
+
+@pytest.mark.parametrize("case", RELEASED)
+def test_a_release_takes_a_class_off_and_is_reported_when_nothing_more_of_it_is_sent(case: str) -> None:
+    known, placement, at_s, state, code, is_reported = RELEASED[case]
+    changes, barred = StreamerChanges(SETTINGS, START + at_s), {"c-1": 1}
+    after = airing.release(changes, known, Release(class_id="c-1", placement=placement), barred)
+    assert (after and after.state, after and after.code) == (state, code)
+    said = [one.message for one in changes.sends if isinstance(one.message, Report)]
+    assert [(one.code, one.placement) for one in said] == [(OFF, known.placement if known else 1)] * is_reported
+    assert barred["c-1"] == ((placement or ANY_PLACEMENT) if known is None else 1)
+    earlier = {"c-1": 7}
+    airing.release(changes, None, Release(class_id="c-1", placement=2), earlier)
+    assert earlier == {"c-1": 7}
+
+
+@pytest.mark.parametrize(
+    ("one", "parts", "at_s", "is_told"),
+    [
+        (as_it_was(AiringState.CANCELLED), [], -1, False),
+        (as_it_was(AiringState.CANCELLED), [], 0, True),
+        (as_it_was(AiringState.CANCELLED), [row(0, 5)], -1, True),
+        (replace(REFUSED, code=OFF), [], 9, True),
+        (REFUSED, [], 9, False),
+        (as_it_was(AIRED, code=OFF), [], 9, False),
+        (ON_AIR, [row(0, 5)], 9, False),
+    ],
+)
+def test_what_was_sent_before_a_class_was_taken_is_told_and_ended_by_who_took_it(
+    one: Airing, parts: list[dict[str, Any]], at_s: float, is_told: bool
+) -> None:
+    changes = StreamerChanges(SETTINGS, START + at_s)
+    airing.ended(changes, "c-1", one, (), {"as_run": parts, "why": airing.CANCELLED})
+    assert (reports(changes), changes.moved) == ([("ended", OFF)] * is_told, [])
+    assert [len(its) for _, its in changes.sent] == [len(parts)]
 
 
 def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -> None:

@@ -7,27 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lectern.decide import forecast as decide
 from lectern.decide.bandwidth import PUSHES, Bounds, Download
-from lectern.decide.forecast import (
-    CHECK_BYTES,
-    CHECK_S,
-    NEVER,
-    SAFE,
-    SURE,
-    Ask,
-    Capacity,
-    Transcoders,
-    Transcoding,
-    about,
-    arrivals,
-    forecast,
-    quick_half_s,
-    slowness,
-)
+from lectern.decide.forecast import NEVER, SAFE, SURE, Ask, Capacity, Transcoders, Transcoding, arrivals, forecast
 from lectern.model.facts import Needed
 from lectern.model.views import StreamerStatus
 from lectern.states import Backend
 from lectern.windows import ALWAYS, Windows
+from tests.strategies import booking
 
 NOW = 1_764_010_800.0
 MB = 1_000_000
@@ -37,7 +24,7 @@ ALONE = Capacity(Bounds(math.inf, MB, 4))
 
 
 def checked_s(megabytes: float) -> float:
-    return CHECK_S + megabytes * MB / CHECK_BYTES
+    return decide.CHECK_S + megabytes * MB / decide.CHECK_BYTES
 
 
 def fetch(stem: str, megabytes: float, in_s: float = math.inf) -> Download:
@@ -88,14 +75,6 @@ def test_a_download_comes_when_its_bytes_have_come_and_are_checked(case: str) ->
     assert arrivals(some, capacity, NOW) == {stem: near(NOW + in_s) for stem, in_s in within_s.items()}
 
 
-def test_what_must_begin_first_breaks_off_what_has_begun() -> None:
-    one_by_one = Capacity(Bounds(math.inf, MB, 1))
-    begun = replace(fetch("begun", 100, DAY_S), came_bytes=99 * MB)
-    found = arrivals([begun, fetch("urgent", 100, 60)], one_by_one, NOW)
-    assert found["urgent"] == near(NOW + takes_s(100))
-    assert found["begun"] > found["urgent"]
-
-
 def test_what_need_not_come_at_once_waits_for_its_window_and_the_window_is_shared() -> None:
     some = [fetch("a", 100, 9000), fetch("b", 100, 9001), fetch("c", 100, 9002), fetch("urgent", 100, 600)]
     found = arrivals(some, Capacity(NIGHT), NOW)
@@ -106,9 +85,9 @@ def test_what_need_not_come_at_once_waits_for_its_window_and_the_window_is_share
 
 def test_slow_checks_are_told() -> None:
     quick = [(0.1, MB)] * 45 + [(9.0, MB)] * 5
-    assert slowness(quick[-4:]) == 1.0, "a few say nothing"
-    assert slowness(quick) == pytest.approx(0.1 / checked_s(1))
-    assert slowness([(9.0, MB)] * 10) == pytest.approx(9.0 / checked_s(1))
+    assert decide.slowness(quick[-4:]) == 1.0, "a few say nothing"
+    assert decide.slowness(quick) == pytest.approx(0.1 / checked_s(1))
+    assert decide.slowness([(9.0, MB)] * 10) == pytest.approx(9.0 / checked_s(1))
 
 
 # -- which classes are taken -------------------------------------------------------------------------------------------
@@ -150,9 +129,24 @@ def test_whoever_asks_before_booking_is_told_when_the_quickest_streamer_would_ha
     """Of what it has to download anyway, only the length of the recording differs."""
     busy, free = StreamerStatus(NOW, {}, {}, [], booked_now_s=(300.0, 900.0)), StreamerStatus(NOW, {}, {}, [])
     quick = replace(free, booked_now_s=(10.0, 610.0))
-    assert about([busy, free], 1800, NOW) == NOW + 600
-    assert about([busy, free, quick], 1800, NOW) == NOW + 310
-    assert about([free, replace(quick, silent_s=99.0)], 1800, NOW) is None
+    assert decide.about([busy, free], 1800, NOW) == NOW + 600
+    assert decide.about([busy, free, quick], 1800, NOW) == NOW + 310
+    assert decide.about([free, replace(quick, silent_s=99.0)], 1800, NOW) is None
+
+
+@pytest.mark.parametrize(("made_at", "at"), [(None, NOW + 10), (NOW + 50, NOW + 60)])
+def test_it_counts_from_now_or_from_when_the_rendition_is_made(made_at: float | None, at: float) -> None:
+    quick = StreamerStatus(NOW, {}, {}, [], booked_now_s=(10.0, 10.0))
+    found, said = decide.booked_now(booking(), [quick], NOW, made_at)
+    assert found == at
+    assert ("about" in said) is (made_at is not None)
+    assert decide.booked_now(booking(), [], NOW, made_at) == (None, "")
+
+
+def test_a_rendition_that_comes_after_the_start_is_said_to_be_late_and_one_that_never_comes_has_no_time() -> None:
+    said = [decide.will_be_there("6", at, NOW, NOW) for at in (NOW - 5, NOW, NOW + 5, NEVER)]
+    spans = [{name: one.args[name] for name in ("early_s", "late_s") if name in one.args} for one in said]
+    assert spans == [{"early_s": 5}, {"early_s": 0}, {"late_s": 5}, {}]
 
 
 TOOK_S = [100.0, 20.0, 10.0, 30.0, 40.0, 60.0, 50.0, 70.0, 90.0, 80.0]
@@ -170,29 +164,29 @@ def ours(record_id: int, in_s: float = 9000, begun_s_ago: float | None = None) -
     return made(record_id, Backend.ECS, in_s, begun_s_ago)
 
 
-@pytest.mark.parametrize(
-    ("some", "within_s"),
-    [
-        ([made(1, Backend.OSS)], {"r1": 90}),
-        ([made(1, Backend.OSS, begun_s_ago=30)], {"r1": 60}),
-        ([ours(1, begun_s_ago=85)], {"r1": 5}),
-        ([made(1, Backend.OSS, begun_s_ago=-30)], {"r1": 90}),  # the clock was set back
-        ([made(1, Backend.OSS, begun_s_ago=100)], {}),  # it takes longer than any other: nobody knows
-        ([made(1, None)], {}),  # an old program has it made
-        # Our own servers take two records at a time, by the starts of their classes.
-        ([ours(1, 800), ours(2, 700), ours(3, 600)], {"r3": 90, "r2": 90, "r1": 180}),
-        ([ours(1, 800, 30), ours(2, 700), ours(3, 600)], {"r1": 60, "r3": 90, "r2": 180}),
-        ([ours(1)] * 3, {"r1": 90}),  # three resolutions of a record are made together
-    ],
-)  # fmt: skip
-def test_a_transcoding_ends_as_most_of_the_last_ones_did(some: list[Transcoding], within_s: dict[str, float]) -> None:
-    assert TRANSCODERS.ends(some, NOW) == {stem: NOW + at_s for stem, at_s in within_s.items()}
+ENDS: dict[str, tuple[list[Transcoding], dict[str, float]]] = {
+    "asked for now": ([made(1, Backend.OSS)], {"r1": 90}),
+    "begun": ([made(1, Backend.OSS, begun_s_ago=30)], {"r1": 60}),
+    "soon done": ([ours(1, begun_s_ago=85)], {"r1": 5}),
+    "the clock was set back": ([made(1, Backend.OSS, begun_s_ago=-30)], {"r1": 90}),
+    "it takes longer than any other, so nobody knows": ([made(1, Backend.OSS, begun_s_ago=100)], {}),
+    "an old program has it made": ([made(1, None)], {}),
+    "two records at a time": ([ours(1, 800), ours(2, 700), ours(3, 600)], {"r3": 90, "r2": 90, "r1": 180}),
+    "one is begun": ([ours(1, 800, 30), ours(2, 700), ours(3, 600)], {"r1": 60, "r3": 90, "r2": 180}),
+    "three resolutions of a record are made together": ([ours(1)] * 3, {"r1": 90}),
+}
+
+
+def test_a_transcoding_ends_as_most_of_the_last_ones_did() -> None:
+    """Our own servers take records by the starts of their classes."""
+    found = {case: TRANSCODERS.ends(some, NOW) for case, (some, _) in ENDS.items()}
+    assert found == {case: {stem: NOW + in_s for stem, in_s in its.items()} for case, (_, its) in ENDS.items()}
 
 
 def test_little_is_forecast_from_few_transcodings() -> None:
     few = Transcoders({Backend.OSS: TOOK_S[:4], Backend.ECS: TOOK_S})
     assert few.ends([made(1, Backend.OSS), ours(2)], NOW) == {}
-    assert (quick_half_s(TOOK_S), quick_half_s(TOOK_S[:5]), quick_half_s(TOOK_S[:4])) == (50, 30, None)
+    assert [decide.quick_half_s(TOOK_S[:number]) for number in (10, 5, 4)] == [50, 30, None]
 
 
 def test_what_waits_for_a_window_of_our_own_servers_is_made_in_it() -> None:

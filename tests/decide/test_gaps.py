@@ -1,13 +1,16 @@
 """What was not sent of a class is found from its as-run and its events, to the second, each gap with both ends."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import formatting
-from lectern.decide.gaps import SentAccount, as_run, longest, not_aired, sent
+from lectern.decide.gaps import SentAccount, as_run, both, line, longest, merged, report, sent
 from lectern.model.facts import AsRun
-from lectern.model.views import EventView
+from lectern.model.views import Booked, EventView
+from lectern.states import BookingState
 
 START, LENGTH = 1_000.0, 1_000.0
 END = START + LENGTH
@@ -78,9 +81,8 @@ def test_each_gap_is_told_with_both_ends_and_its_reason() -> None:
 def test_nothing_that_is_sent_after_the_slate_is_a_gap_of_its_own() -> None:
     """A moment between two parts of the slate is none."""
     known = found(part(0, 300), part(300, 400, "slate"), part(401, 500, "slate"), part(700, 1_000, session=2))
-    assert [(one.begins - START, one.ends - START, one.is_slate) for one in known.gaps] == [
-        *((300, 500, True), (500, 700, False))
-    ]
+    slate, nothing = [(one.begins - START, one.ends - START, one.is_slate) for one in known.gaps]
+    assert (slate, nothing) == ((300, 500, True), (500, 700, False))
 
 
 def test_each_end_of_sending_has_the_reason_of_its_gap() -> None:
@@ -93,7 +95,13 @@ def test_each_end_of_sending_has_the_reason_of_its_gap() -> None:
 def test_a_push_that_is_taken_for_moments_only_is_one_gap() -> None:
     tries = [part(at, at + 0.5, session=at) for at in range(100, 200, 2)]
     known = found(part(0, 100), *tries, part(200, 1_000), events=(event(101, REFUSED, "no"),))
-    assert [(one.begins - START, one.ends - START, one.missing_s) for one in known.gaps] == [(100.5, 200, 75)]
+    (gap,) = known.gaps
+    assert (gap.begins - START, gap.ends - START, gap.missing_s, gap.detail) == (100.5, 200, 75, "no")
+
+
+def test_stretches_that_touch_are_one_and_empty_ones_are_none() -> None:
+    assert merged([(1, 1), (2, 3), (3, 4), (5, 6)]) == [(2, 4), (5, 6)]
+    assert both([(0, 2)], [(2, 3), (1, 4)]) == [(1, 2)]
 
 
 @pytest.mark.parametrize(("length", "missing_s"), [(2_700, 5), (300, 3), (60, 2)])
@@ -116,13 +124,13 @@ def test_many_gaps_are_counted_and_of_many_parts_the_longest_are_kept() -> None:
     assert longest(parts, 20) == parts
 
 
-def test_a_class_of_which_nothing_was_sent_was_not_aired_although_its_slate_was() -> None:
-    known = found(part(0, 1_000, "slate"))
-    assert not_aired(known, "the recording is missing") == (
-        "not aired; the slate was sent for 1000 s: the recording is missing"
-    )
-    assert not_aired(found(), None) == "not aired"
-    assert (as_run(known, [part(0, 1_000, "slate")]).split(",")[0], as_run(known, ())) == ("0 s of the recording", "")
+def test_what_was_sent_is_said_with_its_times_its_slate_and_its_bytes() -> None:
+    parts = [replace(part(0, 300), sent_bytes=10**6), part(300, 301, "slate"), part(301, 302, "slate", session=2)]
+    clock = [formatting.clock(START + at) for at in (0, 302)]
+    said = f"5 min of the recording, {clock[0]} to {clock[1]}; "
+    assert as_run(found(*parts), parts) == f"{said}2 s of the slate; 2 sessions; 1.0 MB"
+    assert as_run(found(*parts[:2]), [part(0, 302)]) == f"{said}1 s of the slate; 1 session"
+    assert as_run(found(), ()) == ""
 
 
 def test_a_class_that_was_booked_after_its_start_says_so() -> None:
@@ -132,3 +140,51 @@ def test_a_class_that_was_booked_after_its_start_says_so() -> None:
         assert [one.reason() for one in known.gaps] == ["it was booked too late"]
     early = found(part(90, 1_000), events=(event(-500, "placed"), event(3, REFUSED, "no such stream")))
     assert [one.reason() for one in early.gaps] == ["the push was refused: no such stream"]
+
+
+def planned(class_id: str, state: BookingState, whose: str | None = "i", message: str | None = None) -> Booked:
+    return Booked(class_id, state, "6", START, END, None, message, "s1", answered=True, institution_id=whose)
+
+
+def test_the_figures_of_an_institution_are_of_what_was_to_be_aired_and_has_ended() -> None:
+    """What is pushed counts for its bytes and hours, whatever became of it."""
+    slate, early = part(250, 500, "slate"), part(-2, 250)
+    sent_of = {"c-1": [part(0.9, 1_000)], "c-2": [early, slate], "c-3~backup": [part(0, 1_000)], "c-4": [part(0, 10)]}
+    aired, gaps, over = BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.CANCELLED
+    booked = [planned("c-1", aired), planned("c-2", gaps, message="why"), planned("c-3~backup", aired)]
+    booked += [planned("c-4", over), planned("c-5", BookingState.READY), planned("c-6", BookingState.REFUSED, None)]
+    parts = {class_id: [replace(one, sent_bytes=5) for one in its] for class_id, its in sent_of.items()}
+    found = report(booked, parts, {"i": 90, "k": 30}, END - 1)
+    assert found.totals["i"].told() == {
+        "classes": 2,
+        "punctuality_percent": 50,
+        "availability_percent": pytest.approx(100 * 1_249.1 / 2_000, abs=1e-3),
+        "sent_s": 1_249.1,
+        "slate_s": 250,
+        "missing_s": 750.9,
+        "push_hours": pytest.approx((999.1 + 502 + 1_000 + 10) / 3600, abs=1e-3),
+        "size_bytes": 25,
+        "transcoding_minutes": 1.5,
+    }
+    assert (found.told()["classes"], found.transcoding_s) == (2, 120)
+    assert [found.totals[one].told()["availability_percent"] for one in ("", "k")] == [None, None]
+    times = (START, END, START - 2, START + 500)
+    assert [*found.lines[1]] == ["c-2", "i", "6", "s1", *times, 250, 250, 750, 1, 10, gaps, "why", "", 502, False]
+    assert [one.missing_s for one in found.lines[3:]] == [0, 0, 0]
+    assert line(planned("c-5", BookingState.READY), (), END).missing_s == LENGTH
+
+
+def test_a_class_is_punctual_that_begins_within_a_second() -> None:
+    sent_of: list[list[AsRun]] = [*([part(at, 1_000)] for at in (-1, 1, 1.1)), []]
+    assert [line(planned("c-1", BookingState.AIRED), its).punctual for its in sent_of] == [True, True, False, False]
+
+
+def test_what_was_never_sent_is_missing_but_not_what_was_cancelled_or_of_an_odd_source() -> None:
+    """A streamer of a newer release has sent it; its time is known, and neither recording nor slate is."""
+    broken = line(planned("c-1", BookingState.BROKEN), ())
+    assert (broken.began, broken.ended, broken.missing_s, broken.sessions) == (None, None, LENGTH, 0)
+    cancelled = line(planned("c-1", BookingState.CANCELLED), [part(0, 5)])
+    assert (cancelled.missing_s, cancelled.counts, cancelled.sent_s) == (0, False, 5)
+    assert not line(planned("c-1~backup", BookingState.AIRED), ()).counts
+    odd = line(planned("c-1", BookingState.AIRED), [part(0, 20), part(20, 30, "a hymn")])
+    assert (odd.began, odd.ended, odd.sent_s, odd.slate_s, odd.missing_s) == (START, START + 30, 20, 0, LENGTH - 20)

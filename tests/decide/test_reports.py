@@ -13,9 +13,11 @@ from lectern.model.views import DETAIL_TOLD, EventView
 from lectern.states import BookingState
 from lectern.wire.messages import Cancel, Release, Report
 from lectern.wire.outgoing import Alarm, CancelResult, OrderResult
-from tests.strategies import transcoders
+from tests import strategies
+from tests.decide.test_outlook import in_chinese
 
-SETTINGS = transcoders()
+SETTINGS = strategies.transcoders()
+URL = "http://origin.example/6666.flv"
 PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567, "s1")
 READY = Order("c-1", BookingState.READY, "{}", 6666, None, 1_000, 1_600, streamer="s1", placement=1, promised_at=900)
 
@@ -24,6 +26,7 @@ def taken(order: Order, facts: decide.ReportFacts = decide.NO_FACTS, **fields: o
     changes = Changes(SETTINGS, 1_700.0, orders={order.class_id: order})
     said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "as_run": [PART.row()]}
     decide.take(changes, Report.model_validate({**said, **fields}), facts)
+    assert "streamer:" not in {one.target for one in changes.sends}
     return changes
 
 
@@ -65,17 +68,41 @@ def test_a_booking_that_comes_again_is_answered_again_only_if_it_was_answered(or
     assert answers(changes) == answer
 
 
-@pytest.mark.parametrize(
-    ("order", "answered"),
-    [(READY, 0), (replace(READY, state=BookingState.CANCELLED), 2)],
-    ids=["on its way", "cancelled"],
-)
-def test_a_repeated_cancel_is_answered_at_once_only_if_the_streamer_confirmed(order: Order, answered: int) -> None:
-    changes = Changes(SETTINGS, 1_100.0, orders={"c-1": order})
-    ends = {"c-1": (0, "cancelled", 0.0)} if answered else {}
+WAITS, ENDED_ONCE = replace(ASKED, state=BookingState.WAITING, streamer=None), {"c-1": (0, "cancelled", 9.0)}
+OFF = BookingState.CANCELLED
+CANCELS: dict[str, tuple[Order | None, placement.Ends, set[str], list[int], BookingState | None, bool]] = {
+    "unknown": (None, {}, set(), [404], None, False),
+    "refused": (replace(READY, state=BookingState.REFUSED), {}, set(), [404], BookingState.REFUSED, False),
+    "over": (replace(READY, state=BookingState.AIRED), {}, set(), [410], BookingState.AIRED, False),
+    "its end has come": (replace(READY, end_time=1_100), {}, set(), [410], BookingState.READY, False),
+    "it waits": (WAITS, {}, set(), [0], OFF, False),
+    "on its streamer": (READY, {}, set(), [], OFF, True),
+    "broken, and may be retried": (replace(READY, state=BookingState.BROKEN, code=321), {}, set(), [], OFF, True),
+    "cancelled, and told": (CANCELLED, ENDED_ONCE, set(), [0], OFF, False),
+    "not confirmed yet": (CANCELLED, ENDED_ONCE, {"c-1"}, [], OFF, False),
+    "cancelled in the UI": (CANCELLED, {}, set(), [], OFF, True),
+    "never on a streamer": (replace(CANCELLED, streamer=None), {}, set(), [0], OFF, False),
+}
+
+
+@pytest.mark.parametrize("case", CANCELS)
+def test_a_cancel_is_answered_at_once_unless_a_streamer_has_to_confirm_it(case: str) -> None:
+    """And as often as it comes."""
+    order, ends, unconfirmed, answered, state, is_released = CANCELS[case]
+    changes = Changes(SETTINGS, 1_100.0, orders={} if order is None else {"c-1": order})
     for _ in range(2):
-        placement.cancel(changes, Cancel(class_id="c-1"), ends)
-    assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == [0] * answered
+        placement.cancel(changes, Cancel(class_id="c-1"), ends, unconfirmed)
+    assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == answered * 2
+    assert [one.target for one in changes.sends if isinstance(one.message, Release)] == ["streamer:s1"] * is_released
+    assert [one.state for one in changes.orders.values()] == [state] * (state is not None)
+    assert [one.code or 0 for one in changes.orders.values()] == [(order and order.code) or 0] * (state is not None)
+
+
+def test_a_booking_whose_cancel_came_first_is_cancelled_and_one_that_is_known_is_looked_at_again() -> None:
+    first, other, known = (strategies.booking(one) for one in ("c-1", "c-2", "c-3"))
+    changes = Changes(SETTINGS, 1_100.0, orders={"c-3": Order.of(known)})
+    assert placement.without_cancelled(changes, [first, other, known], {"c-1", "c-3"}) == [other, known]
+    assert (answers(changes), changes.orders["c-1"].state) == ([("fail", 411)], OFF)
 
 
 def test_only_that_all_classes_are_prepared_is_plain() -> None:
@@ -87,28 +114,39 @@ def test_only_that_all_classes_are_prepared_is_plain() -> None:
 
 
 TOO_LATE = {**PREPARED, "result": "fail", "code": 410, "message": "it ended before"}
-ENDED: dict[str, tuple[Order, dict[str, Any], list[tuple[str, int]], BookingState]] = {
-    "its streamer can air nothing of it any more": (ASKED, PREPARED, [("fail", 410)], BookingState.REFUSED),
-    "it has not ended": (replace(ASKED, end_time=1_701), PREPARED, [("success", 0)], BookingState.READY),
-    "its end is reported first": (ASKED, {}, [("fail", 410)], BookingState.AIRED),
-    "it was promised, and goes to no other": (replace(ASKED, promised_at=900), TOO_LATE, [], BookingState.BROKEN),
+ENDS_NOW, PROMISED = replace(ASKED, end_time=1_700), replace(ASKED, promised_at=900)
+ENDED: dict[str, tuple[Order, dict[str, Any], list[tuple[str, int]], BookingState, bool]] = {
+    "its streamer can air nothing of it any more": (ENDS_NOW, PREPARED, [("fail", 410)], BookingState.REFUSED, True),
+    "it has not ended": (replace(ASKED, end_time=1_701), PREPARED, [("success", 0)], BookingState.READY, False),
+    "its end is reported first": (ENDS_NOW, {}, [("fail", 410)], BookingState.AIRED, False),
+    "it was promised, and goes to no other": (PROMISED, TOO_LATE, [], BookingState.BROKEN, False),
+    "nobody else is there": (replace(PROMISED, end_time=1_701), TOO_LATE, [], BookingState.BROKEN, True),
 }
 
 
 @pytest.mark.parametrize("case", ENDED)
 def test_no_success_is_answered_after_the_end_of_a_class(case: str) -> None:
-    order, fields, answer, state = ENDED[case]
+    order, fields, answer, state, is_released = ENDED[case]
     changes = taken(order, **fields)
     assert (answers(changes), changes.orders["c-1"].state) == (answer, state)
-    released = [one.message.class_id for one in changes.sends if isinstance(one.message, Release)]
-    assert released == (["c-1"] if state is BookingState.REFUSED else [])
+    released = [(one.target, one.message.class_id) for one in changes.sends if isinstance(one.message, Release)]
+    assert released == [("streamer:s1", "c-1")] * is_released
+    assert ("accepted" in {one.event for one in changes.class_events}) is (answer == [("success", 0)])
 
 
-def test_a_part_that_cannot_be_read_is_noted_and_the_class_is_closed() -> None:
-    changes = taken(READY, as_run=[{"url": "first"}, PART.row()])
-    assert changes.sent == [("s1", "c-1", [PART])]
-    assert "as-run not readable" in {one.what for one in changes.notes}
-    assert changes.orders["c-1"].state is BookingState.AIRED
+@pytest.mark.parametrize(("order", "fields"), [(READY, PREPARED), (replace(READY, state=BookingState.AIRED), {})])
+def test_a_report_that_says_nothing_new_changes_nothing(order: Order, fields: dict[str, Any]) -> None:
+    changes = taken(order, **fields)
+    assert (changes.orders, changes.sends, changes.notes) == ({"c-1": order}, [], [])
+
+
+@pytest.mark.parametrize(("message", "said"), [("cached", "prepared"), ("", "prepared"), ("the slate is sent", None)])
+def test_a_booking_is_answered_with_the_sentence_of_its_streamer_if_it_has_one(message: str, said: str | None) -> None:
+    changes = taken(replace(ASKED, end_time=1_701), **PREPARED, message=message)
+    (answer,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
+    assert answer.message == (said or message)
+    assert changes.notes[-1].detail == (f"s1: {message}" if message else "s1")
+    assert message != "cached" or in_chinese([changes.notes[-1].detail])
 
 
 def alarms(changes: Changes) -> list[tuple[int, str]]:
@@ -119,22 +157,22 @@ def alarms(changes: Changes) -> list[tuple[int, str]]:
 GAPS = "10 min of 20 min were not sent: 19:00:00-19:10:00 the push was refused: no such stream; 1 session"
 
 
-@pytest.mark.parametrize(
-    ("fields", "state", "code"),
-    [
-        ({"message": "aired whole; 1 session; its end has come"}, BookingState.AIRED, None),
-        ({"code": 329, "message": f"{GAPS}; its end has come"}, BookingState.AIRED_WITH_GAPS, 329),
-        ({"result": "fail", "code": 321, "message": "not aired", "as_run": None}, BookingState.BROKEN, 321),
-        ({"result": "fail", "code": 411, "message": "cancelled in the UI"}, BookingState.CANCELLED, None),
-    ],
-    ids=["whole", "gaps", "nothing", "cancelled"],
-)
-def test_a_class_ends_in_a_state_of_its_own_with_one_alarm_if_something_is_missing(
-    fields: dict[str, Any], state: BookingState, code: int | None
-) -> None:
+ENDS: dict[str, tuple[dict[str, Any], BookingState, int | None]] = {
+    "whole": ({"message": "aired whole; 1 session; its end has come"}, BookingState.AIRED, None),
+    "gaps": ({"code": 329, "message": f"{GAPS}; its end has come"}, BookingState.AIRED_WITH_GAPS, 329),
+    "nothing": ({"result": "fail", "code": 321, "message": "not aired", "as_run": None}, BookingState.BROKEN, 321),
+    "no code": ({"result": "fail", "message": "no code", "as_run": None}, BookingState.BROKEN, 321),
+    "cancelled": ({"result": "fail", "code": 411, "message": "cancelled in the UI"}, BookingState.CANCELLED, None),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_a_class_ends_in_a_state_of_its_own_with_one_alarm_if_something_is_missing(case: str) -> None:
+    fields, state, code = ENDS[case]
     changes = taken(READY, **fields)
     order = changes.orders["c-1"]
     assert (order.state, order.message) == (state, fields["message"])
+    assert order.code == (code or fields.get("code", 0))
     assert alarms(changes) == ([] if code is None else [(code, f"c-1: {fields['message']}")])
 
 
@@ -161,7 +199,11 @@ def test_what_the_first_streamer_of_a_class_tells_late_completes_its_story_witho
     over = replace(LONG, state=BookingState.AIRED_WITH_GAPS, code=329, message=f"{GAPS}; its end has come")
     changes = taken(over, replace(decide.NO_FACTS, parts={"c-1": [SECOND]}))
     assert changes.orders["c-1"].state is BookingState.AIRED
+    assert changes.orders["c-1"].message == "aired whole; 2 sessions; its end has come"
     assert alarms(changes) == []
+    short = replace(SECOND, ends=2_100.0, sent_s=499.0)
+    order = taken(over, replace(decide.NO_FACTS, parts={"c-1": [short]})).orders["c-1"]
+    assert (order.state, order.code, str(order.message)[:11]) == (over.state, 329, "1 min 41 s ")
 
 
 def test_the_story_of_a_class_on_its_streamer_is_kept_in_bounds_and_only_what_belongs_there() -> None:
@@ -171,8 +213,38 @@ def test_the_story_of_a_class_on_its_streamer_is_kept_in_bounds_and_only_what_be
         {"at": 1_002.0, "what": "on air", "detail": "at 1.5 s", "class_id": "c-2", "host": "s9"},
         {"what": "on air"},
     ]
-    changes = taken(READY, events=events)
+    changes = taken(READY, events=events, as_run=[{"url": "first"}, PART.row()])
     ((refused, on_air),) = changes.stories
     assert (refused.what, len(refused.detail)) == ("push refused", DETAIL_TOLD)
     assert (on_air.class_id, on_air.host) == ("c-1", "s1")
-    assert "as-run not readable" in {one.what for one in changes.notes}
+    assert [one.what for one in changes.notes].count("as-run not readable") == 2, "of an event, and of a part"
+    assert (changes.sent, changes.orders["c-1"].state) == ([("s1", "c-1", [PART])], BookingState.AIRED)
+
+
+LATE_S = decide.UNENDED_S
+UNREPORTED: dict[str, tuple[Order, BookingState, list[tuple[int, str]]]] = {
+    "it waits": (replace(ASKED, state=BookingState.WAITING), BookingState.REFUSED, [(410, "refused")]),
+    "nobody was ready": (ASKED, BookingState.REFUSED, [(410, "refused")]),
+    "its report may come": (replace(READY, end_time=1_700 - LATE_S), BookingState.READY, []),
+    "it never came": (replace(READY, end_time=1_699 - LATE_S), BookingState.BROKEN, [(321, "ended")]),
+}
+
+
+@pytest.mark.parametrize("case", UNREPORTED)
+def test_a_class_whose_end_nobody_reports_is_closed_with_an_alarm(case: str) -> None:
+    order, state, said = UNREPORTED[case]
+    changes = Changes(SETTINGS, 1_700.0, orders={"c-1": order})
+    decide.close_unreported(changes, [order], {})
+    assert changes.orders["c-1"].state is state
+    assert [code for code, _ in alarms(changes)] == [code for code, _ in said]
+    assert [one.event for one in changes.class_events] == [event for _, event in said]
+    assert len(changes.leaves) == (order.state is BookingState.WAITING)
+    assert all(one["where"] == "s1" for one in changes.table if one["decision"] == BookingState.BROKEN)
+
+
+def test_a_silent_class_is_told_to_its_streamer_again_and_noted_once() -> None:
+    others = [replace(READY, class_id=id_, payload=strategies.booking(id_).payload, url=URL) for id_ in ("c-1", "c-2")]
+    changes = Changes(SETTINGS, 1_100.0, orders={one.class_id: one for one in others})
+    decide.resend_ends(changes, others, {"c-2"})
+    assert [one.class_id for one in changes.sends] == ["c-1", "c-2"]
+    assert [(one.what, one.class_id) for one in changes.notes] == [(decide.TOLD_AGAIN, "c-1")]

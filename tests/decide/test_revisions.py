@@ -1,5 +1,6 @@
 """A booked class is changed: admitted as a booking is, in force once its streamer has it, or left as it was."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from lectern.model.plan import Changes
 from lectern.model.tables.teacher import orders
 from lectern.states import BookingState, RenditionState, Resolution
 from lectern.wire.messages import Amend, Cancel, Change, Prepare, Release, Report
-from lectern.wire.outgoing import Alarm, ChangeResult, OrderResult
+from lectern.wire.outgoing import Alarm, CancelResult, ChangeResult, OrderResult
 from tests import strategies
 from tests.decide.test_booking import BOTH
 
@@ -29,8 +30,11 @@ FIRST = "c-1^1"
 
 
 @pytest.fixture
-def changes() -> Changes:
-    return Changes(BOTH, strategies.NOW)
+def changes() -> Iterator[Changes]:
+    """What is decided; no message of it goes to nobody."""
+    found = Changes(BOTH, strategies.NOW)
+    yield found
+    assert "streamer:" not in {one.target for one in found.sends}
 
 
 def facts(**more: Any) -> BookingFacts:
@@ -68,17 +72,9 @@ def in_force(changes: Changes, class_id: str) -> None:
 def take(
     changes: Changes, order: Order, cmd: Any, code: int = 0, message: str = "", of_placement: int | None = None
 ) -> None:
-    said = Report(
-        cmd=cmd,
-        class_id=order.class_id,
-        streamer=order.streamer or "",
-        result="fail" if code else "success",
-        code=code,
-        message=message,
-        placement=order.placement,
-        of_placement=of_placement,
-    )
-    reports.take(changes, said, reports.ReportFacts(Choice({"s1": 0, "s2": 0}, {}), {}))
+    its = {"cmd": cmd, "class_id": order.class_id, "streamer": order.streamer or "", "placement": order.placement}
+    said = {"result": "fail" if code else "success", "code": code, "message": message, "of_placement": of_placement}
+    reports.take(changes, Report.model_validate(its | said), reports.ReportFacts(Choice({"s1": 0, "s2": 0}, {}), {}))
 
 
 def change(changes: Changes, known: BookingFacts | None = None, **fields: Any) -> None:
@@ -93,18 +89,17 @@ def answers(changes: Changes) -> list[tuple[str, int]]:
     return [(one.class_id, one.code) for one in told(changes, ChangeResult)]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"start_time": strategies.NOW + 400},
-        {"start_time": strategies.NOW + 1200},
-        {"end_time": strategies.NOW + 9000},
-        {"end_time": strategies.NOW + 900},
-        {"push_url": "rtmp://other.example/live/c-1"},
-        OTHER,
-    ],
-    ids=["earlier", "later", "longer", "shorter", "another push URL", "another recording"],
-)
+CHANGES: dict[str, dict[str, Any]] = {
+    "earlier": {"start_time": strategies.NOW + 400},
+    "later": {"start_time": strategies.NOW + 1200},
+    "longer": {"end_time": strategies.NOW + 9000},
+    "shorter": {"end_time": strategies.NOW + 900},
+    "another push URL": {"push_url": "rtmp://other.example/live/c-1"},
+    "another recording": OTHER,
+}
+
+
+@pytest.mark.parametrize("fields", CHANGES.values(), ids=CHANGES)
 def test_a_change_is_in_force_once_its_streamer_confirms_it(changes: Changes, fields: dict[str, Any]) -> None:
     before = ready(changes)
     change(changes, **fields)
@@ -113,28 +108,24 @@ def test_a_change_is_in_force_once_its_streamer_confirms_it(changes: Changes, fi
     assert changes.orders["c-1"] == before
     assert answers(changes) == []
     prepared(changes, FIRST)
-    assert told(changes, Amend) == [
-        Amend(class_id="c-1", revision=FIRST, placement=before.placement, revision_placement=1)
-    ]
+    amend = Amend(class_id="c-1", revision=FIRST, placement=before.placement, revision_placement=1)
+    assert told(changes, Amend) == [amend]
     assert (answers(changes), changes.orders["c-1"]) == ([], before), "nobody knows yet whether it will be aired so"
     applied(changes, FIRST)
-    after, wanted = (
-        changes.orders["c-1"],
-        strategies.booking("c-1", **({"video_url": None} if "record_id" in fields else {}) | fields),
-    )
+    after = changes.orders["c-1"]
+    wanted = strategies.booking("c-1", **({"video_url": None} if "record_id" in fields else {}) | fields)
     assert (after.payload, after.booked) == (wanted.payload, before.payload)
     assert (after.start_time, after.end_time, after.stem) == (wanted.start_time, wanted.end_time, wanted.stem)
     assert (after.state, after.streamer, after.placement) == (before.state, before.streamer, before.placement)
     assert [(one.code, one.message) for one in told(changes, ChangeResult)] == [(0, IN_FORCE)]
     assert told(changes, OrderResult) == []
-    assert changes.orders["c-1"].booked is not None
 
 
 def test_what_stays_is_not_named_and_the_recording_is_where_it_was(changes: Changes) -> None:
     """Its rendition was transcoded, so that no URL of the booking leads to it."""
     ready(changes)
     rendition = Rendition(RenditionState.SUCCESS)
-    change(changes, facts(renditions={(6666, Resolution.P720): rendition}), end_time=strategies.NOW + 9000)
+    change(changes, facts(renditions={(6666, Resolution.P720): rendition}, loads={}), end_time=strategies.NOW + 9000)
     (asked,) = told(changes, Prepare)
     assert (asked.video_url, asked.end_time) == (LIES, strategies.NOW + 9000)
 
@@ -199,36 +190,23 @@ def test_a_second_delivery_changes_nothing_and_is_answered_as_the_first(changes:
     change(changes, **OTHER)
     assert answers(changes) == [("c-1", 0)] * 3
     assert (changes.orders["c-1"], len(told(changes, Amend))) == (after, 1)
+    made = bookings.plan([strategies.booking("c-1")], BookingFacts(changes.orders), BOTH, strategies.NOW)
+    assert made == [bookings.Again("c-1", [])], "what was booked first contradicts nothing"
 
 
 def test_changes_add_up_also_while_one_waits(changes: Changes) -> None:
     ready(changes)
     change(changes, **OTHER)
     change(changes, end_time=strategies.NOW + 9000)
-    in_force(changes, "c-1^2")
+    change(changes, push_url="rtmp://other.example/live/c-1")
+    in_force(changes, "c-1^3")
     after = changes.orders["c-1"]
     assert (after.stem, after.end_time) == ("7777_720P", strategies.NOW + 9000)
-    assert answers(changes) == [("c-1", 0)] * 2
-    assert [one.class_id for one in told(changes, Release)] == [FIRST]
+    assert answers(changes) == [("c-1", 0)] * 3
+    assert sorted(one.message == IN_FORCE for one in told(changes, ChangeResult)) == [False, False, True]
+    assert [one.class_id for one in told(changes, Release)] == [FIRST, "c-1^2"]
     prepared(changes, FIRST)  # it comes late, and is a part of what is in force
-    assert (changes.orders["c-1"], len(answers(changes))) == (after, 2)
-
-
-def test_two_changes_that_are_applied_together_are_answered_when_the_later_one_is_aired(changes: Changes) -> None:
-    """Whichever is prepared first: what the platform hears is what is aired then, and it hears it once for each."""
-    for first, second in ((1, 2), (2, 1)):
-        its = Changes(changes.settings, strategies.NOW)
-        before = ready(its)
-        change(its, start_time=strategies.NOW + 20_000, end_time=strategies.NOW + 21_000)
-        change(its, start_time=before.start_time, end_time=before.end_time + 60)
-        prepared(its, f"c-1^{first}")
-        prepared(its, f"c-1^{second}")
-        assert (answers(its), its.orders["c-1"]) == ([], before)
-        assert told(its, Amend)[-1].revision == "c-1^2"
-        applied(its, "c-1^2")
-        assert answers(its) == [("c-1", 0)] * 2
-        assert {one.message for one in told(its, ChangeResult)} == {IN_FORCE, f"{IN_FORCE}, with the change after it"}
-        assert its.orders["c-1"].end_time == before.end_time + 60
+    assert (changes.orders["c-1"], len(answers(changes))) == (after, 3)
 
 
 @pytest.mark.parametrize("left_s", [4.9, 0.0, -1.0])
@@ -322,34 +300,28 @@ def test_a_change_of_which_nothing_was_confirmed_is_told_again_the_newest_alone(
     assert list(changes.rows) == [(orders, FIRST), (orders, "c-1^2")]
 
 
-def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_change_alone(changes: Changes) -> None:
-    before = ready(changes)
-    change(changes, **TO_MAKE)
-    (attempt,) = changes.begun
-    waiting = changes.orders[FIRST]
-    assert (attempt.stem, waiting.state) == ("7777_720P", BookingState.WAITING)
-    assert dict(changes.joins) == {"7777_720P": [FIRST]}
-    transcoding.give_up(changes, (7777, Resolution.P720), errors.TRANSCODE_FAILED, "ffmpeg", Waiters([waiting]))
-    assert answers(changes) == [("c-1", 208)]
-    assert changes.orders["c-1"] == before
-
-
 @pytest.mark.parametrize(
     ("others", "said"),
     [((), "1 change refused"), (("c-2",), "1 class refused; 1 change refused")],
     ids=["nobody else waits", "a class waits, too"],
 )
-def test_the_alarm_of_a_failed_transcoding_does_not_call_a_class_refused_that_goes_on_as_it_was(
+def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_change_alone(
     changes: Changes, others: tuple[str, ...], said: str
 ) -> None:
-    ready(changes)
+    """The alarm does not call a class refused that goes on as it was."""
+    before = ready(changes)
     change(changes, **TO_MAKE)
+    (attempt,) = changes.begun
+    revision = changes.orders[FIRST]
+    assert (attempt.stem, revision.state) == ("7777_720P", BookingState.WAITING)
+    assert dict(changes.joins) == {"7777_720P": [FIRST]}
     waiting = [changes.move(changes.book(strategies.booking(one)), BookingState.WAITING) for one in others]
-    waiting.append(changes.orders[FIRST])
-    transcoding.give_up(changes, (7777, Resolution.P720), errors.TRANSCODE_FAILED, "ffmpeg", Waiters(waiting))
+    key = (7777, Resolution.P720)
+    transcoding.give_up(changes, key, errors.TRANSCODE_FAILED, "ffmpeg", Waiters([*waiting, revision]))
     (alarm,) = told(changes, Alarm)
     assert alarm.message == f"7777_720P: ffmpeg; {said}"
     assert (alarm.model_extra or {}).get("classes", []) == list(others)
+    assert (answers(changes), changes.orders["c-1"]) == ([("c-1", 208)], before)
 
 
 def test_the_alarm_of_a_change_names_the_class_that_people_know(changes: Changes) -> None:
@@ -391,6 +363,17 @@ def test_a_class_that_waits_for_its_rendition_is_changed_at_once(changes: Change
     assert [one.class_id for one in told(changes, Prepare)] == ["c-1"]
 
 
+@pytest.mark.parametrize("fields", [{"end_time": strategies.NOW + 9000}, TO_MAKE], ids=["its end", "its recording"])
+def test_a_class_that_waits_on_waits_in_another_list_only_for_another_recording(
+    changes: Changes, fields: dict[str, Any]
+) -> None:
+    changes.move(changes.book(strategies.booking("c-1")), BookingState.WAITING)
+    change(changes, facts(renditions={(6666, Resolution.P720): Rendition(RenditionState.TRANSCODING)}), **fields)
+    lists = ([("6666_720P", "c-1")], {"7777_720P": ["c-1"]}) if fields is TO_MAKE else ([], {})
+    assert (changes.leaves, changes.joins) == lists
+    assert (changes.orders["c-1"].state, answers(changes)) == (BookingState.WAITING, [("c-1", 0)])
+
+
 def test_a_class_that_waits_is_not_refused_because_of_a_change_that_no_streamer_can_have(changes: Changes) -> None:
     """Its recording would be there now, and no streamer is: the change is refused, and the class waits on."""
     order = changes.book(strategies.booking("c-1"))
@@ -414,13 +397,64 @@ def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes:
     assert changes.orders["c-1~backup"].end_time == strategies.NOW + 9000
 
 
-def test_a_change_can_ask_for_a_second_airing_and_an_empty_url_for_none(changes: Changes) -> None:
-    before = ready(changes)
-    change(changes, push_url_backup="")
-    assert (answers(changes), changes.orders["c-1"]) == ([("c-1", 0)], before), "it has none"
+@pytest.mark.parametrize("is_applied", [True, False], ids=["in force there", "on its way"])
+def test_the_second_airing_stays_as_its_class_whose_change_is_refused(changes: Changes, is_applied: bool) -> None:
+    """The platform is told that the class is aired as it was; the other streamer had room for the change."""
+    ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    before = changes.orders["c-1~backup"]
+    change(changes, start_time=strategies.NOW + 7000, end_time=strategies.NOW + 9000)
+    if is_applied:
+        in_force(changes, "c-1~backup^1")
+        assert changes.orders["c-1~backup"].start_time == strategies.NOW + 7000
+    prepared(changes, FIRST, errors.DISK_FULL.number, "no room")
+    assert answers(changes) == [("c-1", errors.DISK_FULL.number)]
+    in_force(changes, "c-1~backup^2")
+    after = changes.orders["c-1~backup"]
+    assert (after.start_time, after.end_time, after.url) == (before.start_time, before.end_time, before.url)
+    assert answers(changes) == [("c-1", errors.DISK_FULL.number)]
+
+
+@pytest.mark.parametrize("fields", [OTHER, {"end_time": strategies.NOW + 9000}], ids=["recording", "end"])
+@pytest.mark.parametrize("number", [1, 2], ids=["one after the other", "together"])
+def test_a_second_airing_that_is_new_has_the_changes_that_were_asked_for_before_it_was_placed(
+    changes: Changes, fields: dict[str, Any], number: int
+) -> None:
+    """There was none yet that could be changed with its class: it would air another recording, or at another time."""
+    ready(changes)
     change(changes, push_url_backup="rtmp://backup.example/live/c-1")
-    in_force(changes, FIRST)
-    assert changes.orders["c-1~backup"].state is BookingState.PLACED
+    change(changes, **fields)
+    for applies in range(number, 3):
+        in_force(changes, f"c-1^{applies}")
+    prepared(changes, "c-1~backup")
+    if number == 1:
+        in_force(changes, "c-1~backup^1")
+    one, second = changes.orders["c-1"], changes.orders["c-1~backup"]
+    assert (second.stem, second.end_time, second.url) == (one.stem, one.end_time, one.url)
+    assert [code for _, code in answers(changes)] == [0, 0]
+
+
+def test_a_second_airing_that_has_begun_is_not_changed_back_to_begin_later(changes: Changes) -> None:
+    before = ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    change(changes, start_time=before.start_time - 100)
+    in_force(changes, "c-1~backup^1")
+    changes.now = before.start_time - 50
+    prepared(changes, FIRST, errors.DISK_FULL.number, "no room")
+    assert "c-1~backup^2" not in changes.orders
+
+
+def test_a_second_airing_that_is_as_its_class_is_not_changed_when_a_change_is_refused(changes: Changes) -> None:
+    """Its own change was refused, too, or another change of both still waits."""
+    ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    change(changes, end_time=strategies.NOW + 8000)
+    prepared(changes, "c-1~backup^1", errors.DISK_FULL.number, "no room")
+    prepared(changes, FIRST, errors.DISK_FULL.number, "no room")
+    assert "c-1~backup^2" not in changes.orders
+    assert answers(changes) == [("c-1", errors.DISK_FULL.number)]
+    assert [one.code for one in told(changes, Alarm)] == [errors.DISK_FULL.number], "of what nobody is answered for"
+    change(changes, end_time=strategies.NOW + 9000)
+    change(changes, end_time=strategies.NOW + 9500)
+    prepared(changes, "c-1^2", errors.DISK_FULL.number, "no room")
+    assert "c-1~backup^4" not in changes.orders
 
 
 def test_an_empty_backup_url_takes_the_second_airing_away_once_the_change_is_in_force(changes: Changes) -> None:
@@ -453,15 +487,6 @@ def test_a_second_airing_that_is_over_is_not_said_to_be_changed(changes: Changes
     assert answers(changes) == [("c-1", 0)]
 
 
-def test_a_cancel_of_the_class_cancels_its_change(changes: Changes) -> None:
-    ready(changes)
-    change(changes, **OTHER)
-    cancel(changes, Cancel(class_id="c-1"))
-    assert changes.orders[FIRST].state is BookingState.CANCELLED
-    assert answers(changes) == [("c-1", errors.CANCELLED.number)]
-    assert {one.class_id for one in told(changes, Release)} == {"c-1", FIRST}
-
-
 @pytest.mark.parametrize("is_prepared", [False, True], ids=["before it is prepared", "after it"])
 def test_a_change_follows_its_class_to_another_streamer(changes: Changes, is_prepared: bool) -> None:
     """What the one before still says of it puts nothing in force: the new one has the class as it was."""
@@ -479,15 +504,8 @@ def test_a_change_follows_its_class_to_another_streamer(changes: Changes, is_pre
     assert (revision.streamer, revision.state, answers(changes)) == (moved.streamer, BookingState.PLACED, [])
     in_force(changes, FIRST)
     assert (answers(changes), changes.orders["c-1"].stem) == ([("c-1", 0)], "7777_720P")
-
-
-def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Changes) -> None:
-    """The platform may deliver it once more after it changed the class: that contradicts nothing."""
-    ready(changes)
-    change(changes, **OTHER)
-    in_force(changes, FIRST)
-    made = bookings.plan([strategies.booking("c-1")], BookingFacts(changes.orders), BOTH, strategies.NOW)
-    assert made == [bookings.Again("c-1", [])]
+    asked = told(changes, Amend)[-1]
+    assert (asked.placement, asked.revision_placement) == (moved.placement, revision.placement) == (2, 2)
 
 
 def test_a_change_that_is_so_already_is_no_success_after_the_end(changes: Changes) -> None:
@@ -497,3 +515,58 @@ def test_a_change_that_is_so_already_is_no_success_after_the_end(changes: Change
         changes.now = now
         change(changes, end_time=one.end_time)
     assert answers(changes) == [("c-1", 0), ("c-1", errors.ENDED.number)]
+
+
+# What is said of a class that several messages are about: each asks for one answer, and each answer is so.
+
+
+def test_a_change_that_is_cancelled_with_its_class_is_answered_and_has_no_cancel_result(changes: Changes) -> None:
+    """Its streamers confirm each release, also those of the second airing; the platform asked for one cancel."""
+    ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    change(changes, **OTHER)
+    cancel(changes, Cancel(class_id="c-1"))
+    assert {one.state for one in changes.orders.values()} == {BookingState.CANCELLED}
+    assert answers(changes) == [("c-1", 411)]
+    assert {one.class_id for one in told(changes, Release)} == {"c-1", "c-1^1", "c-1~backup", "c-1~backup^1"}
+    waits = {(one.class_id, one.streamer or ""): 1 for one in changes.orders.values()}
+    changes.rows.clear()  # that is committed
+    for class_id, streamer in waits:
+        said = Report(cmd="ended", class_id=class_id, streamer=streamer, result="fail", code=411)
+        reports.take(changes, said, reports.ReportFacts(Choice({}, {}), waits))
+    assert [(one.class_id, one.code) for one in told(changes, CancelResult)] == [("c-1", 0)]
+
+
+def test_a_stream_is_free_for_the_booking_that_comes_with_the_cancel_of_its_class(changes: Changes) -> None:
+    first = ready(changes)
+    second = strategies.booking("c-2", push_url="rtmp://push.example/live/c-1")
+    taken = {stream: [Slot("c-1", first.start_time, first.end_time)] for stream in second.streams}
+    bookings.decide_orders(changes, [second], [Cancel(class_id="c-1")], facts(taken=taken))
+    assert changes.orders["c-1"].state is BookingState.CANCELLED
+    assert changes.orders["c-2"].state is not BookingState.REFUSED, changes.orders["c-2"].message
+
+
+def test_each_booking_of_a_batch_is_placed_waits_or_is_refused(changes: Changes) -> None:
+    over = strategies.booking("c-3", start_time=changes.now - 9, end_time=changes.now)
+    batch = [strategies.booking("c-1", video_resolution=None), strategies.booking("c-2"), over]
+    bookings.decide_orders(changes, batch, [], facts())
+    assert [one.state for one in changes.orders.values()] == ["placed", "waiting", "refused"]
+    assert (changes.joins, len(changes.begun)) == ({"6666_720P": ["c-2"]}, 1)
+    assert changes.orders["c-1"].url == batch[0].video_url
+
+
+def test_a_cancel_that_comes_again_beside_its_late_booking_is_answered(changes: Changes) -> None:
+    """The first came before the booking, and was answered with 404."""
+    known = facts(early={"c-1"}, ends={"c-1": (404, "it is not booked here", 0.0)})
+    bookings.decide_orders(changes, [strategies.booking("c-1")], [Cancel(class_id="c-1")], known)
+    assert [(one.class_id, one.code) for one in told(changes, CancelResult)] == [("c-1", 0)]
+
+
+def test_a_second_airing_that_the_change_before_takes_away_is_not_said_to_be_changed(changes: Changes) -> None:
+    ready(changes, push_url_backup="rtmp://other.example/live/b")
+    change(changes, push_url_backup="")
+    change(changes, push_url_backup="rtmp://other.example/live/b2")
+    for class_id in [one for one in ("c-1^1", "c-1^2") if one in changes.orders]:
+        in_force(changes, class_id)
+    assert changes.orders["c-1~backup"].state is BookingState.CANCELLED
+    assert sorted(answers(changes)) == [("c-1", 0), ("c-1", 410)]
+    assert any("airing is cancelled" in one.message for one in told(changes, ChangeResult))

@@ -66,44 +66,75 @@ def test_a_streamer_that_is_rolled_back_keeps_all(changes: Changes) -> None:
     assert "its 2 classes" in said
 
 
-@pytest.mark.parametrize(
-    ("others", "force", "leaving"),
-    [({}, False, ["soon"]), ({"s2": 0}, False, ["soon", "later"]), ({}, True, ["soon", "later"])],
-    ids=["nobody is alive", "another one can take them", "a person is sure that it is off"],
-)
-def test_a_lost_streamer_keeps_what_begins_in_an_hour_and_nobody_else_can_take(
-    changes: Changes, others: dict[str, int], *, force: bool, leaving: list[str]
-) -> None:
-    """It may come back until then, or another one may have room."""
-    found = leases.leaving_lost(changes, list(changes.orders.values()), Choice(others, {}), force=force)
-    assert [one.class_id for one in found] == leaving
+def test_a_lost_streamer_keeps_what_begins_in_an_hour_and_nobody_else_can_take(changes: Changes) -> None:
+    """It may come back until then, or another one may have room; unless a person is sure that it is off."""
+    cases: list[tuple[dict[str, int], bool]] = [({}, False), ({"s2": 0}, False), ({}, True)]
+    its = list(changes.orders.values())
+    found = [leases.leaving_lost(changes, its, Choice(others, {}), force=force) for others, force in cases]
+    assert found == [its[:1], its, its]
 
 
-@pytest.mark.parametrize(
-    ("holder", "returns"),
-    [
-        (_there(), ["soon", "later"]),
-        (_there(lost_at=strategies.NOW), ["later"]),
-        (_there(session=None), ["later"]),
-        (_there(session=None, lease_s=0.0), []),
-        (_there(withdrawn_at=strategies.NOW), []),
-        (None, []),
-    ],
-    ids=["drained, but there", "lost", "its lease was taken", "lost, without an end", "rolled back", "unknown"],
-)
-def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(
-    changes: Changes, holder: StreamerRow | None, returns: list[str]
-) -> None:
-    holders = {"s1": holder} if holder is not None else {}
-    before = dict.fromkeys(("soon", "later"), "s1")
-    assert list(leases.came_back(changes, before, holders, {"soon": set(), "later": set()})) == returns
+HOLDERS: dict[str, tuple[StreamerRow | None, list[str]]] = {
+    "drained, but there": (_there(), ["soon", "later"]),
+    "lost": (_there(lost_at=strategies.NOW), ["later"]),
+    "its lease was taken": (_there(session=None), ["later"]),
+    "lost, without an end": (_there(session=None, lease_s=0.0), []),
+    "rolled back": (_there(withdrawn_at=strategies.NOW), []),
+    "unknown": (None, []),
+}
 
 
-def test_a_class_does_not_go_back_to_who_has_refused_it(changes: Changes) -> None:
-    before = {"soon": "s1", "later": "s1", "gone": "s1"}
-    assert leases.came_back(changes, before, {"s1": _there()}, {"soon": {"s1"}, "later": {"s2"}, "gone": set()}) == {
-        "later": "s1"
+def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(changes: Changes) -> None:
+    """But not to who has refused it."""
+    before = dict.fromkeys(("soon", "later", "gone"), "s1")
+    nobody = {class_id: set[str]() for class_id in before}
+    for case, (holder, returns) in HOLDERS.items():
+        holders = {"s1": holder} if holder is not None else {}
+        assert leases.came_back(changes, before, holders, nobody) == dict.fromkeys(returns, "s1"), case
+    refused = {**nobody, "soon": {"s1"}, "later": {"s2"}}
+    assert leases.came_back(changes, before, {"s1": _there()}, refused) == {"later": "s1"}
+
+
+BEATS = {  # by what it says, and the seconds since then
+    ((), 60): leases.Presence.ALIVE,
+    ((), 61): leases.Presence.LOST,
+    (("full",), 0): leases.Presence.FULL,
+    (("full", "stale"), 0): leases.Presence.HANGS,
+    (("stale",), 61): leases.Presence.LOST,
+    (("stale", "gone"), 61): leases.Presence.STOPPED,
+    (("drains", "gone"), 61): leases.Presence.DRAINED,
+}
+
+
+def test_a_last_beat_says_what_a_streamer_is() -> None:
+    assert {(beat, at): leases.presence(dict.fromkeys(beat, True), at, 60) for beat, at in BEATS} == BEATS
+
+
+def test_a_streamer_is_listed_until_it_is_back_or_was_taken_out_a_day_ago() -> None:
+    out = {"lost": 2 * leases.LISTED_S, "drained": leases.LISTED_S - 1, "stopped": leases.LISTED_S, "ahead": -9}
+    words = {"drained": {"drains": True}, "stopped": {"gone": True}}
+    beats = {name: {"at": strategies.NOW - age_s, **words.get(name, {})} for name, age_s in out.items()}
+    assert leases.listed(beats, strategies.NOW, 60) == {
+        "ahead": (leases.Presence.ALIVE, 0),
+        "drained": (leases.Presence.DRAINED, leases.LISTED_S - 1),
+        "lost": (leases.Presence.LOST, 2 * leases.LISTED_S),
     }
+
+
+@pytest.mark.parametrize(
+    ("others", "movable", "said"),
+    [
+        (["s2"], True, "2 classes to be moved to others"),
+        (["s2"], False, "2 classes stay with it, because its lease has no end"),
+        ([], True, "2 classes stay with it, because no streamer is alive that it asks before it goes on alone"),
+    ],
+)
+def test_the_alarm_of_a_lost_streamer_says_what_becomes_of_its_classes(
+    changes: Changes, others: list[str], movable: bool, said: str
+) -> None:
+    assert leases.lose(changes, _there(), 2, others, movable=movable).endswith(f"; {said}")
+    assert [(one.target, getattr(one.message, "code", None)) for one in changes.sends] == [("alarm", 322)]
+    assert (changes.rows[rows.streamers, "s1"].after or {})["lost_at"] == changes.now
 
 
 STREAMERS = [f"streamer{number}" for number in range(1, 6)]

@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide import transcoding as decide
-from lectern.decide.transcoding import Outcome, Overdue, outcome, overdue, settle, stale
-from lectern.model.facts import Rendition, RenditionKey
-from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution
+from lectern.decide.transcoding import Outcome, Overdue, Waiters, outcome, overdue, settle
+from lectern.model.facts import Order, Rendition, RenditionKey
+from lectern.model.plan import Changes
+from lectern.model.tables.teacher import RenditionRow, videos
+from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution
 from lectern.wire.messages import TranscodingResult
+from lectern.wire.outgoing import Alarm, OrderResult
 from tests import strategies
-from tests.strategies import result
+from tests.strategies import booking, result, transcoders
 
 KEY = (6666, Resolution.P720)
 
@@ -27,6 +30,15 @@ WORDS = [
 ]
 
 
+AFTER = {
+    Outcome.SUCCEED: RenditionState.SUCCESS,
+    Outcome.CORRECT: RenditionState.SUCCESS,
+    Outcome.FAIL: RenditionState.FAILED,
+    Outcome.TIME_OUT: RenditionState.TIMED_OUT,
+}
+"""The state of the row of a rendition after an outcome."""
+
+
 @pytest.mark.parametrize("success", ["success", "failed"])
 @pytest.mark.parametrize("type_", Backend)
 @pytest.mark.parametrize("state", ["none", *RenditionState])
@@ -35,34 +47,33 @@ def test_the_table_is_the_documented_one_row_for_row(success: str, type_: Backen
     row = None if state == "none" else Rendition(RenditionState(state), 1, backend=type_)
     given = success, type_, state
     fits = [line for line in WORDS if all(word in {"any", one} for word, one in zip(line, given, strict=False))]
-    assert outcome(result(success=success == "success", type=type_), row) == fits[0][-1]
+    what = outcome(result(success=success == "success", type=type_), row)
+    assert what == fits[0][-1]
+    assert row is None or what not in AFTER or AFTER[what] in RENDITION_MOVES[row.state], "the move is forbidden"
 
 
 OSS = Rendition(RenditionState.TRANSCODING, 1, backend=Backend.OSS)
 ECS = Rendition(RenditionState.TRANSCODING, 1, backend=Backend.ECS)
 
 
-@pytest.mark.parametrize(
-    ("came", "row", "what"),
-    [
-        (result(success=False, type=Backend.ECS, code=207), ECS, Outcome.TIME_OUT),
-        (result(success=False, type=Backend.ECS, code=319), ECS, Outcome.FAIL),
-        (result(success=False, code=207), OSS, Outcome.FALL_BACK),
-        # A row of the old program knows no backend, and takes any failure.
-        (result(success=False), Rendition(RenditionState.TRANSCODING, 0), Outcome.FALL_BACK),
-        (result(success=False, type=Backend.ECS), Rendition(RenditionState.TRANSCODING, 0), Outcome.FAIL),
-        # A result with another attempt than the row's.
-        (result(type=Backend.ECS, attempt=1), Rendition(ECS.state, 2, backend=Backend.ECS), Outcome.IGNORE),
-        (result(type=Backend.ECS, attempt=3), Rendition(ECS.state, 2, backend=Backend.ECS), Outcome.IGNORE),
-        # The cloud was given up: its failure does not fail our own attempt, its late success is welcome.
-        (result(success=False), ECS, Outcome.IGNORE),
-        (result(), ECS, Outcome.SUCCEED),
-    ],
-)
-def test_a_code_another_attempt_or_another_backend_decides_beside_the_table(
-    came: TranscodingResult, row: Rendition | None, what: Outcome
-) -> None:
-    assert outcome(came, row) is what
+BESIDE: list[tuple[TranscodingResult, Rendition, Outcome]] = [
+    (result(success=False, type=Backend.ECS, code=207), ECS, Outcome.TIME_OUT),
+    (result(success=False, type=Backend.ECS, code=319), ECS, Outcome.FAIL),
+    (result(success=False, code=207), OSS, Outcome.FALL_BACK),
+    # A row of the old program knows no backend, and takes any failure.
+    (result(success=False), Rendition(RenditionState.TRANSCODING, 0), Outcome.FALL_BACK),
+    (result(success=False, type=Backend.ECS), Rendition(RenditionState.TRANSCODING, 0), Outcome.FAIL),
+    # A result with another attempt than the row's.
+    (result(type=Backend.ECS, attempt=1), Rendition(ECS.state, 2, backend=Backend.ECS), Outcome.IGNORE),
+    (result(type=Backend.ECS, attempt=3), Rendition(ECS.state, 2, backend=Backend.ECS), Outcome.IGNORE),
+    # The cloud was given up: its failure does not fail our own attempt, its late success is welcome.
+    (result(success=False), ECS, Outcome.IGNORE),
+    (result(), ECS, Outcome.SUCCEED),
+]
+
+
+def test_a_code_another_attempt_or_another_backend_decides_beside_the_table() -> None:
+    assert [(came, row, outcome(came, row)) for came, row, _ in BESIDE] == BESIDE
 
 
 LATE = Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS)
@@ -76,33 +87,12 @@ BATCHES: dict[str, tuple[list[TranscodingResult], Rendition, bool, list[Outcome]
 }
 
 
-@pytest.mark.parametrize("case", BATCHES)
-def test_of_a_batch_each_result_finds_what_the_one_before_has_left(case: str) -> None:
-    came, row, ecs, outcomes = BATCHES[case]
-    assert [what for _, what in settle(came, {KEY: row}, ecs=ecs)] == outcomes
+def test_of_a_batch_each_result_finds_what_the_one_before_has_left() -> None:
+    for case, (came, row, ecs, outcomes) in BATCHES.items():
+        assert [what for _, what in settle(came, {KEY: row}, ecs=ecs)] == outcomes, case
 
 
 batches = st.lists(strategies.results(), max_size=12)
-AFTER = {
-    Outcome.SUCCEED: RenditionState.SUCCESS,
-    Outcome.CORRECT: RenditionState.SUCCESS,
-    Outcome.FAIL: RenditionState.FAILED,
-    Outcome.TIME_OUT: RenditionState.TIMED_OUT,
-}
-"""The state of the row of a rendition after an outcome."""
-
-
-@given(batches, strategies.underway, st.booleans())
-def test_each_result_of_a_batch_has_its_outcome_and_closes_a_rendition_once(
-    batch: list[TranscodingResult], rows: dict[RenditionKey, Rendition], ecs: bool
-) -> None:
-    decided = settle(batch, rows, ecs=ecs)
-    assert [one for one, _ in decided] == batch
-    for key in {one.key for one in batch}:
-        outcomes = [what for one, what in decided if one.key == key]
-        assert outcomes.count(Outcome.FALL_BACK) <= (1 if ecs else 0)
-        assert sum(one in {Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT} for one in outcomes) <= 1
-        assert outcomes.count(Outcome.CORRECT) <= 1
 
 
 @given(batches, strategies.underway, st.booleans())
@@ -121,53 +111,100 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
     assert settle(batch, rows, ecs=ecs) == singly
 
 
-@given(
-    strategies.results(),
-    st.none()
-    | st.builds(
-        Rendition,
-        st.sampled_from(RenditionState),
-        st.integers(0, 3),
-        backend=st.none() | st.sampled_from(Backend),
-    ),
-)
-def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Rendition | None) -> None:
-    what = outcome(came, row)
-    if row is None:
-        assert what is Outcome.ALARM
-    elif what in AFTER:
-        assert AFTER[what] in RENDITION_MOVES[row.state]
-        assert not stale(came, row)
-    elif what is Outcome.FALL_BACK:
-        assert row.state is RenditionState.TRANSCODING
+OVERDUE: list[tuple[bool, Backend | None, Literal["refuse", "ecs"], bool, Overdue]] = [
+    # The output is there, only its result is not: whoever made it, and whatever else could be done.
+    (True, Backend.OSS, "ecs", True, Overdue.SUCCEED),
+    (True, Backend.ECS, "refuse", True, Overdue.SUCCEED),
+    (True, None, "refuse", False, Overdue.SUCCEED),
+    # As documented: the classes are refused.
+    (False, Backend.OSS, "refuse", True, Overdue.TIME_OUT),
+    (False, None, "refuse", True, Overdue.TIME_OUT),
+    # Our own server gets a try first, if there is one and it was not the one that is late.
+    (False, Backend.OSS, "ecs", True, Overdue.FALL_BACK),
+    (False, None, "ecs", True, Overdue.FALL_BACK),
+    (False, Backend.OSS, "ecs", False, Overdue.TIME_OUT),
+    (False, None, "ecs", False, Overdue.TIME_OUT),
+    (False, Backend.ECS, "ecs", True, Overdue.TIME_OUT),
+    (False, Backend.ECS, "refuse", True, Overdue.TIME_OUT),
+]
+"""Whether the output is there, who makes it, the setting, whether there is a server of our own; the outcome."""
 
 
-@pytest.mark.parametrize(
-    ("output_there", "backend", "on_timeout", "ecs", "what"),
-    [
-        # The output is there, only its result is not: whoever made it, and whatever else could be done.
-        (True, Backend.OSS, "ecs", True, Overdue.SUCCEED),
-        (True, Backend.ECS, "refuse", True, Overdue.SUCCEED),
-        (True, None, "refuse", False, Overdue.SUCCEED),
-        # As documented: the classes are refused.
-        (False, Backend.OSS, "refuse", True, Overdue.TIME_OUT),
-        (False, None, "refuse", True, Overdue.TIME_OUT),
-        # Our own server gets a try first, if there is one and it was not the one that is late.
-        (False, Backend.OSS, "ecs", True, Overdue.FALL_BACK),
-        (False, None, "ecs", True, Overdue.FALL_BACK),
-        (False, Backend.OSS, "ecs", False, Overdue.TIME_OUT),
-        (False, None, "ecs", False, Overdue.TIME_OUT),
-        (False, Backend.ECS, "ecs", True, Overdue.TIME_OUT),
-        (False, Backend.ECS, "refuse", True, Overdue.TIME_OUT),
-    ],
-)
-def test_every_passed_deadline_has_one_outcome(
-    output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool, what: Overdue
-) -> None:
-    assert overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs) is what
+def test_every_passed_deadline_has_one_outcome() -> None:
+    for output_there, backend, on_timeout, ecs, what in OVERDUE:
+        assert overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs) is what
 
 
 def test_our_own_attempts_have_their_time_and_make_a_record_together() -> None:
     assert decide.total_limit_s(600) == 1_920
     keys = [(1, Resolution.P720), (2, Resolution.P240), (1, Resolution.P480)]
     assert decide.by_record(keys) == {1: [Resolution.P720, Resolution.P480], 2: [Resolution.P240]}
+
+
+def waiting(changes: Changes) -> Order:
+    return changes.move(changes.book(booking()), BookingState.WAITING)
+
+
+def done(changes: Changes) -> tuple[str | None, list[tuple[str, int]], list[int]]:
+    """What became of the rendition, what was answered to which class, and the alarms."""
+    row = changes.rows.get((videos, *KEY))
+    said = [one.message for one in changes.sends]
+    answered = [(one.class_id, one.code) for one in said if isinstance(one, OrderResult)]
+    return (
+        None if row is None or row.after is None else str(row.after["status"]),
+        answered,
+        [one.code for one in said if isinstance(one, Alarm)],
+    )
+
+
+UNTYPED = result().model_copy(update={"type": None})
+SAID = result(success=False, type=Backend.ECS, message="it has no sound")
+APPLIED: dict[str, tuple[TranscodingResult, Outcome, Rendition | None, str | None, list[int], str]] = {
+    "made": (UNTYPED, Outcome.SUCCEED, ECS, "success", [211], "ecs"),
+    "made late": (result(), Outcome.CORRECT, LATE, "success", [], "oss"),
+    "failed": (SAID, Outcome.FAIL, ECS, "failed", [211, 208], "ecs"),
+    "timed out": (OURS_FAILED, Outcome.TIME_OUT, ECS, "timed out", [211, 207], "ecs"),
+    "to our own server": (CLOUD_FAILED, Outcome.FALL_BACK, OSS, None, [], "oss"),
+    "nobody asked": (UNTYPED, Outcome.ALARM, None, None, [502], "unknown"),
+    "ignored": (result(), Outcome.IGNORE, ECS, None, [], "oss"),
+}
+
+
+@pytest.mark.parametrize("case", APPLIED)
+def test_what_a_result_leads_to_is_done_for_all_who_wait(case: str) -> None:
+    """Who waits by the old program's list alone is refused with 211, unless it is booked here after all."""
+    came, what, row, status, alarmed, backend = APPLIED[case]
+    changes = Changes(transcoders(), strategies.NOW)
+    waiters = Waiters([waiting(changes)], ["c-1", "c-8", "c-9", "c-9"], {"c-8"})
+    decide.apply(changes, (came, what), row, waiters, {"s1": 0})
+    refused = [("c-1", code) for code in alarmed if code in {207, 208}]
+    orphaned = [("c-9", 211)] * (211 in alarmed)
+    assert done(changes) == (status, refused + orphaned, alarmed)
+    assert (changes.notes[-1].stem, changes.notes[-1].detail.split(":")[0]) == ("6666_720P", came.type or "?")
+    assert changes.transcoded == [(backend, "success" if came.success else "failed")]
+    assert changes.fell_back_to_ecs == ([KEY] if what is Outcome.FALL_BACK else [])
+    assert changes.orders["c-1"].url == (came.transcode_video_url if what is Outcome.SUCCEED else None)
+    if refused:
+        assert (changes.orders["c-1"].message == came.message) is (came is SAID)
+
+
+@pytest.mark.parametrize("listed", [[], ["c-9"]])
+def test_who_waits_for_a_result_that_nobody_asked_for_is_named_by_its_list(listed: list[str]) -> None:
+    changes = Changes(transcoders(), strategies.NOW)
+    decide.apply(changes, (result(), Outcome.ALARM), None, Waiters((), listed), {})
+    (said,) = [one.message for one in changes.sends if isinstance(one.message, Alarm)]
+    assert ("LRANGE 6666_720P" in said.message) is bool(listed)
+
+
+@pytest.mark.parametrize(
+    ("url", "on_timeout", "status", "alarmed"),
+    [("http://o/6666", "refuse", "success", []), (None, "ecs", None, []), (None, "refuse", "timed out", [207])],
+)
+def test_a_passed_deadline_settles_the_rendition(
+    url: str | None, on_timeout: str, status: str | None, alarmed: list[int]
+) -> None:
+    changes = Changes(transcoders(on_transcode_timeout=on_timeout), strategies.NOW)
+    late = RenditionRow(record_id=6666, resolution=Resolution.P720, status="transcoding", backend=Backend.OSS)
+    decide.expire(changes, late, url, Waiters([waiting(changes)]), {"s1": 0})
+    assert done(changes) == (status, [("c-1", code) for code in alarmed], alarmed)
+    assert (changes.orders["c-1"].url, changes.fell_back_to_ecs) == (url, [KEY] if on_timeout == "ecs" else [])
