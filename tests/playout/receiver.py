@@ -62,15 +62,6 @@ def sounds(session: Session) -> list[Arrived]:
     return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
 
 
-AHEAD_S = 0.3
-"""How far a sound may be ahead of the clock; a busy machine sends late, never early."""
-
-
-def late_s(session: Session, start: float) -> float:
-    """How long after *start*, in epoch seconds, the session's first sound arrived."""
-    return sounds(session)[0].at + time.time() - time.monotonic() - start
-
-
 def senders(port: int) -> list[str]:
     """The kernel's lines of connections to a port of loopback that still stand."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -85,20 +76,14 @@ class Receiver:
         self.port = self._listener.getsockname()[1]
         self.tls = tls
         self.sessions: list[Session] = []
-        self.strict = True
-        """Whether only full headers are taken, which is what the playout sends; ffmpeg shortens them."""
         self.refuse_publish: str | None = None
         self.close_after_start = False
         self.login: tuple[str, str, str] | None = None
         """The method (adobe or llnw), user and password without which it lets nobody in."""
         self.closes_after_refusal = False
-        self.flood: bytes | None = None
-        """What it says without end to whoever publishes."""
         self.ping_every_s: float | None = None
         self.window = 2_500_000
         self.frozen = threading.Event()
-        self.bytes_a_second: float | None = None
-        """How fast it reads; None: as fast as it can."""
         self._over = False
 
     def url(self, name: str) -> str:
@@ -181,26 +166,16 @@ class _Conversation:
             number, form = first & 63, first >> 6
             assert 2 <= number <= 63
             known = self._streams.setdefault(number, {"body": b""})
-            if form < 3:
-                assert known["body"] == b"", "a message begins inside another"
-                assert form == 0 or not self._receiver.strict, f"a header of form {form}"
-                head = self._read((11, 7, 3)[form])
-                field_ms = int.from_bytes(head[:3], "big")
-                known["extended"] = field_ms == 0xFFFFFF
-                if form < 2:
-                    known["size"], known["kind"] = int.from_bytes(head[3:6], "big"), head[6]
-                if form == 0:
-                    known["stream"], known["time"] = int.from_bytes(head[7:], "little"), 0
-            else:
-                assert known["body"] or not self._receiver.strict, "a chunk goes on with nothing"
-                field_ms = known["delta"]
+            assert form == (3 if known["body"] else 0), f"a header of form {form}"
+            if form == 0:
+                head = self._read(11)
+                known["time"], known["size"] = int.from_bytes(head[:3]), int.from_bytes(head[3:6])
+                known["kind"], known["stream"] = head[6], int.from_bytes(head[7:], "little")
+                known["extended"] = known["time"] == 0xFFFFFF
             if known["extended"]:
-                said = int.from_bytes(self._read(4), "big")
-                assert said == known["time"] if known["body"] else said >= 0xFFFFFF
-                field_ms = said
-            if not known["body"]:
-                known["delta"] = field_ms
-                known["time"] = known["time"] + field_ms & 0xFFFFFFFF
+                said = int.from_bytes(self._read(4))
+                assert said == known["time"] if form else said >= 0xFFFFFF
+                known["time"] = said
             known["body"] += self._read(min(self._chunk_bytes, known["size"] - len(known["body"])))
             if len(known["body"]) == known["size"]:
                 body, known["body"] = known["body"], b""
@@ -246,8 +221,6 @@ class _Conversation:
                 return False
             self._session.published = str(rest[1])
             self._reply("onStatus", 0, None, {"level": "status", "code": "NetStream.Publish.Start"})
-            while self._receiver.flood:
-                self._write(self._receiver.flood)
             return not self._receiver.close_after_start
         return True
 
@@ -270,8 +243,6 @@ class _Conversation:
             if not part:
                 raise EOFError
             self._session.bytes_in += len(part)
-            if self._receiver.bytes_a_second is not None:
-                time.sleep(len(part) / self._receiver.bytes_a_second)
             parts.append(part)
             size -= len(part)
         return b"".join(parts)

@@ -81,18 +81,12 @@ rtmp {{ server {{ listen {HOST}:{port}; max_message 16M; ping 1s; ping_timeout 3
         process.wait(20)
 
 
-def push(path: Path, url: str) -> "subprocess.Popen[bytes]":
-    """Ffmpeg sends a file as if it were live."""
-    argv = ["ffmpeg", "-nostdin", "-v", "error", "-re", "-i", str(path), "-c", "copy", "-f", "flv", url]
-    return subprocess.Popen(argv)
-
-
 class Packet(NamedTuple):
     """One sound or picture of a recording; its times are in milliseconds."""
 
     kind: str
-    pts: int | None
-    dts: int | None
+    pts: int
+    dts: int
     rest: tuple[int | None, int, bool, bool, int]
     """Duration, size, whether it is a keyframe, whether it is faulty, and the CRC of its data."""
 
@@ -104,16 +98,6 @@ def packets(path: Path) -> list[Packet]:
         for one in media.demux(*media.streams.video, *media.streams.audio):
             rest = one.duration, one.size, one.is_keyframe, one.is_corrupt or one.is_discard, crc32(bytes(one))
             if one.size:  # the last one of each stream is empty
+                assert one.pts is not None and one.dts is not None  # noqa: PT018 (each has both)
                 found.append(Packet(one.stream.type, one.pts, one.dts, rest))
-    return found
-
-
-def timed(path: Path, kind: str) -> list[tuple[int, int, object]]:
-    """Of each packet of a kind its two times in milliseconds, and the packet without them."""
-    found: list[tuple[int, int, object]] = []
-    for one in packets(path):
-        if one.kind == kind:
-            assert one.pts is not None
-            assert one.dts is not None
-            found.append((one.pts, one.dts, one.rest))
     return found

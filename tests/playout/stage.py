@@ -1,11 +1,13 @@
 """A playout of its own for a test: its processes, and a client that waits for what the test wants to see."""
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,9 @@ from typing import Any, Self
 
 from lectern.playout import kernel, timetable, worker_process
 from lectern.playout.control_socket import write_timetable
+from lectern.playout.lease import listening
+from lectern.playout.worker import Terms, Worker
+from lectern.playout.worker_process import Pipe, Shared
 from tests import marks
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -124,9 +129,9 @@ class Playout:
         try:
             if self._connection is None:
                 self._connection = socket.socket(socket.AF_UNIX)
+                self._lines = self._connection.makefile("rb")
                 self._connection.settimeout(10)
                 self._connection.connect(str(self.socket))
-                self._lines = self._connection.makefile("rb")
                 self._send(self._connection, do="hello", events=True)
             return self._send(self._connection, do=do, **fields)
         except OSError:
@@ -154,6 +159,7 @@ class Playout:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
+            self._lines.close()
             self._connection.close()
             self._connection = None
 
@@ -173,10 +179,88 @@ class Playout:
         return dict(wait_until(lambda: self.again("status")["worker"]["taken_over"], description="another worker"))
 
 
+class Inside(Playout):
+    """A playout whose worker is a thread of the test; what a supervisor keeps and says is kept and said here."""
+
+    def start(self) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.shared = Shared()
+        self.kept: dict[str, list[int]] = {}
+        self.lease(self._lease_s)
+        self.go("start")
+
+    def go(self, why: str) -> None:
+        """Have a worker on air, with the sessions that were kept."""
+        ours, theirs = socket.socketpair()
+        self.pipe = Pipe(ours)
+        given = theirs.detach(), os.dup(self.shared.file), listening(self.socket, "--socket").detach()
+        ca_file = str(self._ca_file) if self._ca_file else None
+        self.at_work = Worker(Terms(self.folder, os.getpid(), *given, ca_file))
+        for key, files in self.kept.items():
+            if len(files) > 1:
+                self.pipe.say("session", tuple(files), key=key)
+        self.pipe.say("go", why=why, at=time.monotonic())
+        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
+        self._thread.start()
+        self._disconnect()
+        wait_until(lambda: not self._thread.is_alive() or self.is_there(), description="a worker that answers")
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self.at_work.run())
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.result()
+
+    def lease_until(self, until: float) -> dict[str, Any]:
+        self.shared.lease_until = until
+        return {"ok": True}
+
+    def heard(self) -> list[str]:
+        """What the worker has said to its supervisor since it was heard last; files beside it are kept."""
+        found = self.pipe.hear()
+        for message, files in found:
+            for file in self.kept.pop(message["key"], ()) if message["say"] in ("session", "over") else ():
+                os.close(file)
+            if message["say"] == "session":
+                self.kept[message["key"]] = files
+        return [message["say"] for message, _ in found]
+
+    def kill_worker(self) -> dict[str, Any]:
+        self.die()
+        self.go("died")
+        return dict(self.ask("status")["worker"]["taken_over"])
+
+    def die(self) -> None:
+        """End the worker where it waits; a connection stands as long as it is kept."""
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+        if self.at_work._control._server is not None:
+            self.at_work._control._server.close()
+        with suppress(worker_process.Gone):
+            self.heard()
+        for push in [push for one in self.at_work.schedule.airings.values() for push in one._pushes.values()]:
+            push.feed.close()
+            if push._session is not None:
+                push._session.connection.close()
+                if push._session.journal is not None:
+                    push._session.journal.close()
+        for one in (self.pipe, self.at_work.pipe):
+            one.close()
+        os.close(self.at_work.shared.file)
+
+    def __exit__(self, *_: object) -> None:
+        self._disconnect()
+        self.die()
+        for file in (self.shared.file, *(file for files in self.kept.values() for file in files)):
+            os.close(file)
+
+
 @contextmanager
 def loopback(
-    folder: Path, tags: Iterable[flvs.Tag] | None = None, **how: Any
-) -> Iterator[tuple[Playout, Receiver, Path]]:
+    folder: Path, tags: Iterable[flvs.Tag] | None = None, playout: type[Playout] = Playout, **how: Any
+) -> Iterator[tuple[Any, Receiver, Path]]:
     """A playout, a receiver that it may push to, and the recording of *tags*, or else of a minute."""
-    with Receiver() as receiver, Playout(folder / "p", **how) as playout:
-        yield playout, receiver, flvs.write(folder / "whole.flv", tags or flvs.lesson(60))
+    with Receiver() as receiver, playout(folder / "p", **how) as found:
+        yield found, receiver, flvs.write(folder / "whole.flv", tags or flvs.lesson(60))

@@ -1,260 +1,330 @@
 """A class is aired by itself: at its second, to the packet, by the clock."""
 
 import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+import os
+import select
+import socket
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from lectern.playout import timetable
-from lectern.playout.as_run import AiredClass
-from lectern.playout.control_socket import write_timetable
+from lectern.playout import net, worker
 from lectern.playout.kernel import Now
-from lectern.playout.publisher import WorkerContext
-from lectern.playout.schedule import ClassPlayer
-from lectern.playout.timetable import ScheduledClass
+from lectern.playout.muxer import BATCH_BYTES
+from lectern.playout.publisher import FIRST_S
+from lectern.playout.rtmp import target
+from lectern.playout.session import Broken
+from lectern.playout.session import Session as OurSession
 from tests.playout import flvs
-from tests.playout.receiver import AHEAD_S, Arrived, Receiver, Session, late_s, sounds
-from tests.playout.stage import loopback
-from tests.waiting import wait_until
-
-pytestmark = pytest.mark.live
+from tests.playout.receiver import Arrived, Receiver, Session, senders, sounds
+from tests.playout.turned import STEP_S, Air
+from tests.waiting import async_wait_until, wait_until
 
 
-def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> None:
-    tags = flvs.lesson(3)
-    with loopback(tmp_path, tags) as (playout, receiver, path):
-        start = time.time() + 3
-        playout.air("c1", path, receiver.url("c1"), start=start)
-        wait_until(lambda: playout.told("ended", "c1"), description="the end")
-        (session,) = receiver.of("c1")
-        wait_until(lambda: session.ended, description="the session's end")
-        assert session.ended == "eof"
-        assert session.packets() == tags
-        assert session.commands[-2:] == ["FCUnpublish", "deleteStream"]
-        first_byte_at = playout.status("c1")["first_byte_at"]
-        assert first_byte_at >= start
-        (ended,) = playout.told("ended", "c1")
-        assert ended["sessions"] == 1
-        assert ended["sent_s"] > start + 3 - first_byte_at - 0.5
-        assert [one["event"] for one in playout.events] == ["connected", "on_air", "ended"]
+async def test_a_class_connects_before_its_start_and_is_published_at_it(air: Air) -> None:
+    airing = air(starts_in_s=5)
+    await airing.turn(2 - STEP_S)
+    assert airing.pushes[0].state == "waiting"
+    await airing.until(lambda: airing.told("connected"), within_s=2)
+    await airing.turn(airing.lesson.start - airing.clock.wall - STEP_S)
+    assert [one.published for one in air.receiver.sessions] == [None]
+    await airing.turn(STEP_S)
+    assert airing.position_ms() == 0
+    await airing.until(lambda: airing.told("on_air"), within_s=2)
+    assert airing.told("on_air")[0]["first_byte_at"] == airing.lesson.start
+    assert airing.status()["pushes"][0]["failures"] == 0
+    await airing.turn(10)
+    (row,) = airing.status()["as_run"]
+    assert (row["from"], row["position_s"], row["open"]) == (airing.lesson.start, 0, True)
+    assert row["to"] == pytest.approx(airing.clock.wall, abs=2 * STEP_S)
+    assert row["sent_s"] == pytest.approx(row["to"] - row["from"], abs=0.04)
+    assert row["bytes"] == airing.context.sent_bytes == airing.status()["bytes"]
+    assert [one["event"] for one in airing.events] == ["connected", "on_air"]
 
 
-def test_a_class_that_is_asked_for_late_begins_at_the_clocks_position(tmp_path: Path) -> None:
-    with loopback(tmp_path) as (playout, receiver, path):
-        start = time.time() - 20.3
-        playout.air("c1", path, receiver.url("c1"), start=start)
-        session = receiver.session("c1", has=lambda one: len(one.packets()) > 80)
-        assert 20 < flvs.number(sounds(session)[0].body) * 0.04 < late_s(session, start) + AHEAD_S
-        packets = session.packets()
-        assert {packets[0][2], packets[1][2]} == {flvs.AVC_HEADER, flvs.AAC_HEADER}
-        assert packets[0][1] == 0
-        pictures = [one for one in packets if one[0] == 9][1:]
-        assert flvs.number(pictures[0][2]) % 25 == 0, "pictures begin with the next keyframe"
-        numbers = [flvs.number(one[2]) for one in pictures]
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+async def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(air: Air) -> None:
+    airing = air()
+    for number in range(1, 5):
+        await airing.until(lambda: len(airing.told("on_air")) == number)  # noqa: B023 (it is awaited)
+        air.receiver.session("c1", number, has=sounds).cut()
+        await airing.seen(lambda: len(airing.told("broke_off")) == number)  # noqa: B023
+        airing.clock.turn(STEP_S)
+        airing.player.tick(Now.read())
+        position_ms = airing.position_ms()
+        await async_wait_until(
+            lambda: [*filter(Session.packets, air.receiver.of("c1")[number:])],  # noqa: B023
+            description="headers without another tick",
+        )
+        await airing.turn(1)
+        first = sounds(air.receiver.session("c1", number + 1, has=sounds))[0]
+        assert 0 <= flvs.number(first.body) * 40 - position_ms < 40
+    assert all(one["was_on_air"] and one["retry_in_s"] == 0 for one in airing.told("broke_off"))
+    assert [one["session"] for one in airing.status()["as_run"]] == [1, 2, 3, 4, 5]
+    assert airing.context.reconnects == 4
 
 
-def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Path) -> None:
-    with loopback(tmp_path) as (playout, receiver, path):
-        start = time.time() + 0.5
-        playout.air("c1", path, receiver.url("c1"), start=start)
-        for number in range(1, 5):
-            session = receiver.session("c1", number, has=sounds)
-            wait_until(lambda n: len(playout.told("on_air", "c1")) >= n, number, description="it is on air")
-            session.cut()
-        receiver.session("c1", 5, has=sounds)
-        errors_s = []
-        for before, after in pairwise(receiver.of("c1")):
-            position_s = flvs.number(sounds(after)[0].body) * 0.04
-            assert position_s > flvs.number(sounds(before)[-1].body) * 0.04
-            assert position_s < late_s(after, start) + AHEAD_S
-            errors_s.append(late_s(after, start) - position_s)
-        assert min(errors_s) < 0.3, "it is the clock's, where nothing else on the machine was in the way"
-        assert len(playout.told("broke_off", "c1")) == 4
-        assert all(one["was_on_air"] for one in playout.told("broke_off"))
-        assert len(playout.status("c1")["as_run"]) == 5
+async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(air: Air) -> None:
+    airing = air(starts_in_s=-5)
+    await airing.turn(1)
+    airing.clock.wall -= 3600
+    assert not airing.player.is_early(Now.read())
+    await airing.turn(2)
+    session = air.receiver.session("c1", has=sounds)
+    wait_until(lambda: flvs.number(sounds(session)[-1].body) * 40 > 7900, description="the sound of its eighth second")
 
 
-async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_path: Path) -> None:
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    set_back_s = 0.0
-    with Receiver() as receiver, ThreadPoolExecutor(2) as pool:
-        context = WorkerContext(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
-        lesson = ScheduledClass("c1", str(path), (receiver.url("c1"),), time.time() - 5, time.time() + 60)
-        airing = ClassPlayer(AiredClass(lesson), context)
-
-        async def until(count: int) -> None:
-            end = time.monotonic() + 20
-            while not receiver.of("c1") or len(receiver.of("c1")[0].packets()) < count:
-                assert time.monotonic() < end, f"nothing is sent; the class is {airing.state}"
-                now = Now.read()
-                back = Now(now.mono, now.wall - set_back_s)
-                assert not airing.is_early(back)
-                airing.tick(back)
-                await asyncio.sleep(0.02)
-
-        await until(60)
-        set_back_s = 3600.0
-        await until(len(receiver.of("c1")[0].packets()) + 60)
-        airing.end("enough", Now.read())
+async def test_a_server_that_says_start_and_closes_is_not_stormed(air: Air) -> None:
+    air.receiver.close_after_start = True
+    airing = air()
+    for number in range(1, 7):
+        await airing.seen(lambda: len(airing.told("broke_off")) == number)  # noqa: B023
+        await airing.turn(airing.told("broke_off")[-1]["retry_in_s"] + STEP_S)
+    pauses = [one["retry_in_s"] for one in airing.told("broke_off")][:6]
+    assert pauses[0] == 0
+    assert all(FIRST_S * 2**at <= pause_s <= FIRST_S * 2**at * 1.5 for at, pause_s in enumerate(pauses[1:]))
+    assert not any(one["was_on_air"] for one in airing.told("broke_off"))
+    assert airing.player.state == "trying"
+    air.receiver.close_after_start = False
+    await airing.until(lambda: airing.told("on_air"))
 
 
-def test_a_server_that_says_start_and_closes_is_not_stormed(tmp_path: Path) -> None:
-    with loopback(tmp_path) as (playout, receiver, path):
-        receiver.close_after_start = True
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        wait_until(lambda: receiver.sessions, description="a first session")
-        began = time.monotonic()
-        time.sleep(4)  # so many tries as there may be in this time
-        wait_until(lambda: len(receiver.sessions) >= 3, description="more tries")
-        assert len(receiver.sessions) <= 2 * (time.monotonic() - began)
-        assert playout.told("on_air") == []
-        assert playout.status("c1")["state"] == "trying"
-        receiver.close_after_start = False
-        wait_until(lambda: playout.told("on_air"), description="on air at last")
+async def test_of_two_urls_each_has_its_own_luck(air: Air) -> None:
+    def broken(url: int) -> list[dict[str, Any]]:
+        return [one for one in airing.told("broke_off") if one["url"] == url]
 
-
-def test_of_two_urls_each_has_its_own_luck_and_a_refusal_is_told_and_tried_again(tmp_path: Path) -> None:
-    with loopback(tmp_path) as (playout, receiver, path), Receiver() as other:
+    with Receiver() as other:
         other.refuse_publish = "stream is taken"
-        playout.put_on_air("c1", path, receiver.url("c1"), other.url("c1"))
-        wait_until(lambda: len(playout.told("broke_off")) >= 2, description="refusals")
-        assert playout.told("broke_off")[0]["why"] == "the server refuses: NetStream.Publish.BadName: stream is taken"
-        status = playout.status("c1")
-        assert (status["state"], [push["state"] for push in status["pushes"]]) == ("on_air", ["on_air", "trying"])
+        airing = air(air.receiver.url("c1"), other.url("c1"), "rtmp://127.0.0.1:1/live/c1")
+        for number in range(1, 8):
+            await airing.seen(lambda: broken(1)[number - 1 :])  # noqa: B023 (it is awaited)
+            await airing.turn(broken(1)[-1]["retry_in_s"] + STEP_S)
+        assert {one["why"] for one in broken(1)} == {"the server refuses: NetStream.Publish.BadName: stream is taken"}
+        assert {one["why"] for one in broken(2)} == {"Connection refused"}
+        assert broken(0) == []
+        status = airing.status()
+        assert status["state"] == "on_air"
+        assert [push["state"] for push in status["pushes"]] == ["on_air", "trying", "trying"]
         other.refuse_publish = None
-        wait_until(lambda: len(playout.told("on_air")) == 2, description="the other one is on air at last")
+        await airing.until(lambda: len(airing.told("on_air")) == 2)
+        assert len(air.receiver.sessions) == 1
+        airing.end()
 
 
-def test_a_receiver_that_takes_nothing_is_given_up_after_five_seconds(tmp_path: Path) -> None:
-    with loopback(tmp_path, flvs.lesson(60, size=4000)) as (playout, receiver, path):
-        receiver.small_buffer(8192)
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        receiver.session("c1")
-        receiver.frozen.set()
-        frozen_at = time.monotonic()
-        wait_until(lambda: playout.told("broke_off"), description="the end")
-        assert time.monotonic() - frozen_at > 4.5
-        assert playout.told("broke_off")[0]["why"] == "the server took nothing for 5 s"
-        receiver.frozen.clear()
-        receiver.session("c1", 2, has=sounds)
+@pytest.mark.parametrize(
+    ("until", "bound_s", "why"),
+    [
+        ("", 10, "the server did not answer within 10 s, at the step handshake"),
+        ("connected", 10, "the server did not answer within 10 s, at the step publish"),
+        ("on_air", 5, "the server took nothing for 5 s"),
+    ],
+)
+async def test_a_receiver_that_does_nothing_is_given_up(air: Air, until: str, bound_s: int, why: str) -> None:
+    air.receiver.small_buffer(8192)
+    airing = air(starts_in_s=1)
+    await airing.until(lambda: not until or airing.told(until))
+    air.receiver.frozen.set()
+    airing.is_patient = False
+    # Something may have been taken last a look or two before it stood still.
+    assert bound_s - 0.5 <= await airing.until(lambda: airing.told("broke_off")) < bound_s + 9
+    assert airing.told("broke_off")[0]["why"] == why
+    air.receiver.frozen.clear()
+    airing.is_patient = True
+    on_air = len(airing.told("on_air"))
+    await airing.until(lambda: len(airing.told("on_air")) > on_air)
 
 
-def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_session(tmp_path: Path) -> None:
-    with loopback(tmp_path, flvs.lesson(60, size=8000)) as (playout, receiver, path):
-        receiver.small_buffer(8192)
-        start = time.time() + 3
-        playout.air("c1", path, receiver.url("c1"), start=start)
-        receiver.session("c1")
-        receiver.bytes_a_second = 20_000
-        wait_until(lambda: playout.told("behind"), description="behind")
-        receiver.bytes_a_second = None
-        (session,) = receiver.of("c1")
-
-        def lag_s() -> float:
-            sound = sounds(session)[-1]
-            return sound.at + time.time() - time.monotonic() - start - flvs.number(sound.body) * 0.04
-
-        wait_until(lambda: lag_s() < 1, description="it catches up")
-        assert lag_s() > -AHEAD_S
-        numbers = [flvs.number(one.body) for one in sounds(session)]
-        assert numbers == sorted(set(numbers))
-        assert [one.timestamp for one in sounds(session)] == [number * 40 for number in numbers]
-
-
-def test_a_receiver_that_floods_is_cut_and_the_class_beside_it_does_not_notice(tmp_path: Path) -> None:
-    """It owns one push URL, and must not own the loop that sends all classes."""
-    with loopback(tmp_path) as (playout, good, path), Receiver() as bad:
-        bad.flood = b"\x03" + bytes(11) + b"\xc3" * 1_000_000
-        playout.put_on_air("good", path, good.url("good"))
-        worker = playout.worker()
-        playout.air("bad", path, bad.url("bad"), starts_in_s=0.2)
-        wait_until(lambda: len(playout.told("broke_off", "bad")) >= 3, description="three failures of that class")
-        assert all("the server sends too much" in one["why"] for one in playout.told("broke_off", "bad"))
-        count = len(good.of("good")[0].packets())
-        wait_until(lambda: len(good.of("good")[0].packets()) > count + 50, description="more of the class beside it")
-        assert (playout.worker(), len(good.of("good"))) == (worker, 1)
+async def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_session(air: Air) -> None:
+    air.receiver.small_buffer(8192)
+    airing = air(tags=flvs.lesson(60, size=8000), duration_s=600.0)
+    await airing.turn(2)
+    air.receiver.frozen.set()
+    airing.is_patient = False
+    await airing.until(lambda: airing.told("behind"), within_s=10)
+    assert 4 < airing.told("behind")[0]["behind_s"] < 4.1
+    position_ms = airing.position_ms()
+    air.receiver.frozen.clear()
+    airing.is_patient = True
+    await airing.turn(2)
+    (session,) = air.receiver.of("c1")
+    wait_until(lambda: flvs.number(sounds(session)[-1].body) * 40 > position_ms + 1900, description="it catches up")
+    numbers = [flvs.number(one.body) for one in sounds(session)]
+    assert numbers == sorted(set(numbers))
+    (gap,) = [(before, after) for before, after in pairwise(numbers) if after > before + 1]
+    assert gap[0] * 40 < position_ms - 4000 < position_ms <= gap[1] * 40
+    assert [one.timestamp for one in sounds(session)] == [number * 40 for number in numbers]
+    assert len(airing.told("behind")) == 1
+    assert [row["open"] for row in airing.status()["as_run"]] == [False, True]
 
 
-def test_a_server_that_asks_for_a_login_gets_it_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Each step is a new connection; all of them are one try, and one session."""
-    with loopback(tmp_path) as (playout, adobe, path), Receiver() as llnw:
-        adobe.login, adobe.closes_after_refusal = ("adobe", "teacher", "hunter2"), True
-        llnw.login = "llnw", "teacher", "hunter2"
-        for name, server in (("a", adobe), ("l", llnw)):
-            url = server.url(name).replace("//", "//teacher:hunter2@")
-            assert playout.ask("try", url=url)["refused"] is None
-            playout.air(name, path, url, starts_in_s=0.5)
-        wrong = llnw.url("w").replace("//", "//teacher:hunter3@")
-        refusal = "the server does not take the user and password of the push URL"
-        assert playout.ask("try", url=wrong)["refused"] == refusal
-        playout.air("w", path, wrong, starts_in_s=0.5)
-        wait_until(lambda: {one["class_id"] for one in playout.told("on_air")} == {"a", "l"}, description="on air")
-        wait_until(lambda: len(playout.told("broke_off", "w")) >= 2, description="two tries")
-        assert {one["why"] for one in playout.told("broke_off", "w")} == {refusal}
-        assert [one["session"] for one in playout.told("broke_off", "w")][:2] == [1, 2]
-        assert playout.told("broke_off", "l") == []
-        assert [one["session"] for one in playout.told("on_air", "l")] == [1]
-        connects = [one.connect for one in (*adobe.sessions, *llnw.sessions)]
-        assert connects[0]["tcUrl"] == f"rtmp://127.0.0.1:{adobe.port}/live"
-        shown = f"{connects} {playout.ask('status')} {playout.events} {capfd.readouterr()}"
-        assert "hunter" not in shown
-        assert "teacher" not in shown.replace("user=teacher", "user="), "but where the server asked for it"
+async def test_a_recording_is_over_when_the_kernel_has_all_of_it(air: Air) -> None:
+    air.receiver.small_buffer(8192)
+    tags = [*flvs.lesson(0.9), (9, 900, flvs.key(25, 40 * BATCH_BYTES))]
+    airing = air(tags=tags, starts_in_s=-0.95)
+    await airing.until(lambda: airing.told("connected"), within_s=0.1)
+    air.receiver.frozen.set()
+    airing.is_patient = False
+    await airing.turn(2)
+    (ours,) = airing.sessions.values()
+    assert ours.connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * (air.path.stat().st_size // 60)
+    assert airing.told("ended") == []
+    air.receiver.frozen.clear()
+    airing.is_patient = True
+    await airing.until(lambda: airing.told("ended"), within_s=0.3)
+    session = air.receiver.session("c1", has=lambda one: one.ended)
+    assert (session.ended, session.packets()) == ("eof", tags)
+    assert session.commands[-2:] == ["FCUnpublish", "deleteStream"]
+    (ended,) = airing.told("ended")
+    assert (ended["why"], ended["sessions"]) == ("its recording is over", 1)
 
 
-def test_a_class_that_is_changed_on_air_goes_on_in_its_session_until_its_new_end(tmp_path: Path) -> None:
-    other = flvs.write(tmp_path / "b.flv", flvs.lesson(60, first_number=100_000))
-    with loopback(tmp_path) as (playout, receiver, path):
-        playout.put_on_air("c1", path, receiver.url("c1"))
-        session, start = receiver.session("c1"), playout.timetable["c1"]["start"]
-        playout.air("c1", other, receiver.url("c1"), start=start)
-        wait_until(lambda: flvs.number(pictures(session)[-1].body) >= 100_000, description="the other recording")
-        length_s = time.time() + 3 - start
-        playout.air("c1", other, receiver.url("c1"), start=start, length_s=length_s)
-        wait_until(lambda: playout.told("ended"), description="the end")
-        (ended,) = playout.told("ended")
-        assert ended["why"] == "its end has come"
-        assert ended["at"] >= start + length_s
-        last = pictures(session)[-1]
-        assert last.timestamp == (flvs.number(last.body) - 100_000) * 40
-        assert length_s - 1 < last.timestamp / 1000 <= length_s
-        assert len(receiver.sessions) == 1
+async def test_without_a_lease_nothing_is_sent_until_it_is_held(air: Air) -> None:
+    airing = air()
+    airing.context.is_held = False
+    await airing.turn(1)
+    assert (airing.player.state, airing.events, air.receiver.sessions) == ("no_lease", [], [])
+    airing.context.is_held = True
+    await airing.until(lambda: airing.told("on_air"))
+    airing.context.is_held = False
+    await airing.seen(lambda: airing.told("fenced"))
+    assert air.receiver.session("c1", has=lambda one: one.ended).ended != "eof"
+    await airing.turn(1)
+    assert (airing.player.state, len(airing.told("fenced")), len(air.receiver.sessions)) == ("no_lease", 1, 1)
+    airing.context.is_held = True
+    await airing.until(lambda: len(airing.told("on_air")) == 2)
+    assert airing.told("broke_off") == []
 
 
-def test_a_cancelled_class_ends_politely_and_what_was_sent_stays_known(tmp_path: Path) -> None:
-    """Who follows the playout may die before it hears its end, and asks another worker; booked anew, it airs."""
-    with loopback(tmp_path) as (playout, receiver, path):
-        playout.put_on_air("c1", path, receiver.url("c1"))
-        playout.cancel("c1")
-        wait_until(lambda: receiver.of("c1")[0].ended, description="the end")
-        assert receiver.of("c1")[0].ended == "eof"
-        (told,) = playout.told("ended")
-        aired = playout.folder / "aired.jsonl"
-        assert (told["why"], told["file"]) == ("it was cancelled", str(path))
+class Killed(BaseException):
+    """The worker ends at this instruction."""
+
+
+DEATHS: list[tuple[Any, str, int, float]] = [
+    *((os, "pwrite", call, part) for call in (0, 1) for part in (0.0, 0.5, 1.0)),
+    *((net, "send", 0, part) for part in (0.0, 0.5, 1.0)),
+]
+"""In which function, in which call of it in a batch, and after which part of the bytes."""
+
+RECEIVING: list[tuple[Any, str, int, float]] = [
+    (net, "receive", 0, 1.0),
+    *((OurSession, "note", 0, part) for part in (0.0, 1.0)),
+    (OurSession, "_receive", 0, 1.0),
+]
+"""Before or after which function, while the server's ping is taken: it is looked at, written down, and gone."""
+
+
+async def test_the_next_worker_goes_on_at_the_byte_at_which_one_died(air: Air) -> None:
+    """What the kernel has of its last batch is not sent again, and each ping has its one answer."""
+    airing, deaths = air(starts_in_s=-20.5), [*DEATHS, *RECEIVING]
+    await airing.seen(lambda: airing.status()["bytes"])
+    for ping, death in enumerate(deaths, 100):
+        await airing.turn(2)
+        (ours,), (theirs,) = airing.sessions.values(), air.receiver.sessions
+        (thing, name, call, part), receives = death, death in RECEIVING
+        calls, whole = itertools.count(), getattr(thing, name)
+        if receives:
+            asyncio.get_running_loop().remove_reader(ours.connection)
+        theirs.connection.sendall(b"\3\0\0\0\0\0\6\4\0\0\0\0\0\6" + ping.to_bytes(4, "big"))
+        if receives:
+            select.select([ours.connection], [], [])
+        else:
+            await async_wait_until(lambda: ours.publisher.owed, description="the ping")  # noqa: B023 (it is awaited)
+
+        def dying(first: Any, *given: Any) -> Any:
+            if next(calls) < call:  # noqa: B023
+                return whole(first, *given)  # noqa: B023
+            if not receives:  # noqa: B023
+                given = given[0][: int(part * len(given[0]))], *given[1:]  # noqa: B023
+            if not receives or part:  # noqa: B023
+                whole(first, *given)  # noqa: B023
+            raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(thing, name, dying)
+            with pytest.raises(Killed):
+                ours.receive() if receives else await airing.turn(1)
+        airing.hand_over()
+    await airing.turn(1)
+    session = air.receiver.session("c1", has=sounds)
+    wait_until(lambda: flvs.number(sounds(session)[-1].body) * 40 > airing.position_ms() - 80, description="all of it")
+    assert {body for _, _, body in session.packets()[:2]} == {flvs.AVC_HEADER, flvs.AAC_HEADER}
+    numbers = [flvs.number(one.body) for one in sounds(session)]
+    assert numbers == list(range(513, 513 + len(numbers))), "from the clock's position on"
+    assert [one.timestamp for one in sounds(session)] == [number * 40 - 20_500 for number in numbers]
+    shown = [flvs.number(one.body) for one in pictures(session)]
+    assert shown == list(range(525, 525 + len(shown))), "pictures begin with the next keyframe"
+    assert session.pong_numbers == list(range(100, 100 + len(deaths)))
+    sent_at = airing.clock.wall
+    airing.hand_over()
+    airing.end()
+    (row,) = airing.told("ended")[0]["as_run"]
+    assert (row["from"], row["to"], row["position_s"]) == (airing.lesson.start + 20.5, sent_at, 20.5)
+    assert row["sent_s"] == round(numbers[-1] * 0.04 - 20.5, 3)
+    assert row["bytes"] > sum(len(body) for _, _, body in session.packets())
+    assert [one["event"] for one in airing.events] == ["connected", "on_air", "ended"]
+
+
+@pytest.mark.parametrize("fault", ["it is behind", "it is ahead", "other notes", "its server has gone"])
+async def test_a_session_that_cannot_be_gone_on_with_is_made_anew(air: Air, fault: str) -> None:
+    """Its journal has no notes for the byte that was read last, or no batch for that which was sent last."""
+    airing = air()
+    await airing.turn(2)
+    (ours,), (theirs,) = airing.sessions.values(), air.receiver.sessions
+    assert ours.journal is not None
+    if fault == "its server has gone":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(net, "send", Mock(side_effect=Killed))
+            with pytest.raises(Killed):
+                await airing.turn(1)
+        theirs.cut()
+        wait_until(lambda: not senders(air.receiver.port), description="the kernel to know")
+    elif fault == "other notes":
         for _ in range(2):
-            (known,) = playout.again("status")["classes"]
-            assert (known["state"], known["why"], known["as_run"]) == ("ended", told["why"], told["as_run"])
-            wait_until(lambda: aired.exists() and told["why"] in aired.read_text(), description="it is saved")
-            playout.kill_worker()
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        wait_until(lambda: playout.status("c1")["state"] == "on_air", description="it is on air again")
+            ours.journal.note({})
+    elif last := ours.journal.last():
+        shift = 20_000 if fault == "it is ahead" else -20_000
+        ours.journal.write(last[0]._replace(offset=last[0].offset + shift), last[1])
+    with pytest.raises(Broken, match=r"the session's journal does not|Broken pipe|reset"):
+        airing.hand_over()
+    await airing.turn(2)
+    assert (len(air.receiver.of("c1")), airing.told("broke_off")) == (2, [])
 
 
-def test_what_was_sent_of_a_class_that_was_cancelled_while_no_worker_was_there_is_known(tmp_path: Path) -> None:
-    with loopback(tmp_path) as (playout, receiver, path):
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        aired = playout.folder / "aired.jsonl"
-        wait_until(lambda: aired.exists() and '"sent_s"' in aired.read_text(), description="what was sent is saved")
-        playout.process.kill()
-        playout.process.wait()
-        write_timetable(playout.folder / timetable.NAME, [])
-        playout.start()
-        wait_until(lambda: playout.again("status")["classes"], description="it is known")
-        known = playout.status("c1")
-        assert (known["state"], known["why"], len(known["as_run"])) == ("ended", "it was cancelled", 1)
+async def test_a_server_that_asks_for_a_login_gets_it_alone(air: Air, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each step is a new connection; all of them are one try, and one session."""
+    air.receiver.login, air.receiver.closes_after_refusal = ("adobe", "teacher", "hunter2"), True
+    right, wrong = (air.receiver.url("c1").replace("//", f"//teacher:hunter{number}@") for number in (2, 3))
+    refusal = "the server does not take the user and password of the push URL"
+    assert [await worker.connect_refusal(target(url), None) for url in (right, wrong)] == [None, refusal]
+    airing = air(right, wrong)
+    await airing.until(lambda: airing.told("on_air") and len(airing.told("broke_off")) >= 2)
+    assert {(one["url"], one["why"]) for one in airing.told("broke_off")} == {(1, refusal)}
+    assert [one["session"] for one in airing.told("broke_off")][:2] == [1, 2]
+    assert [(one["url"], one["session"]) for one in airing.told("on_air")] == [(0, 1)]
+    connects = [one.connect for one in air.receiver.sessions]
+    assert connects[0]["tcUrl"] == f"rtmp://127.0.0.1:{air.receiver.port}/live"
+    shown = f"{connects} {airing.status()} {airing.events} {capfd.readouterr()}"
+    assert "hunter" not in shown
+    assert "teacher" not in shown.replace("user=teacher", "user="), "but where the server asked for it"
+
+
+async def test_a_class_that_is_changed_on_air_goes_on_in_its_session_until_its_new_end(air: Air) -> None:
+    airing = air()
+    await airing.turn(2)
+    other = flvs.write(air.folder / "b.flv", flvs.lesson(60, first_number=100_000))
+    airing.change(file=str(other))
+    await airing.turn(2)
+    airing.change(end=airing.lesson.start + 6)
+    await airing.until(lambda: airing.told("ended"))
+    (ended,), (session,) = airing.told("ended"), air.receiver.sessions
+    assert (ended["why"], ended["at"]) == ("its end has come", airing.lesson.start + 6)
+    wait_until(lambda: session.ended, description="the session's end")
+    found = pictures(session)
+    assert [one.timestamp for one in found] == list(range(0, 6000, 40))
+    assert [flvs.number(one.body) for one in found] == [*range(75), *range(100_075, 100_150)]
 
 
 # While a recording is missing or broken, the slate is sent in the same session; then the recording, at the clock.
@@ -276,114 +346,57 @@ def pictures(session: Session) -> list[Arrived]:
     return [one for one in session.media if one.kind == 9 and one.body[1] == 1]
 
 
-def of_slate(session: Session) -> list[Arrived]:
-    return [one for one in pictures(session) if flvs.number(one.body) >= SLATE]
-
-
 def of_recording(session: Session) -> list[Arrived]:
     return [one for one in pictures(session) if flvs.number(one.body) < SLATE]
 
 
-def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_it_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "a.flv"
-    with loopback(tmp_path) as (playout, receiver, whole):
-        start = time.time() + 3
-        playout.air("c1", path, receiver.url("c1"), start=start, length_s=12, slate=str(slate(tmp_path)))
-        session = receiver.session("c1", has=of_slate)
-        assert of_slate(session)[0].at + time.time() - time.monotonic() >= start
-        assert playout.told("slate")[0]["why"] == "the recording is missing"
-        time.sleep(2.5)  # the slate is sent for so long
-        whole.replace(path)
-        wait_until(lambda: playout.told("back"), description="back")
-        wait_until(lambda: playout.told("ended"), description="the end")
-        wait_until(lambda: session.ended, description="the session's end")
-        stamps = [one.timestamp for one in pictures(session)]
-        assert stamps == sorted(stamps)
-        late_ms = 1000 * playout.ask("status")["worker"]["lateness_s"]
-        gaps_ms = [after - before for before, after in pairwise(stamps)]
-        assert max(gaps_ms) < 500 + late_ms, "no picture is left out"
-        for one in of_recording(session):
-            assert one.timestamp == flvs.number(one.body) * 40
-        headers = [one.body for one in session.media if one.kind == 9 and one.body[1] == 0]
-        assert headers == [flvs.AVC_HEADER + b"slate", flvs.AVC_HEADER]
-        (ended,) = playout.told("ended")
-        assert ended["slate_s"] > 2
-        assert ended["sessions"] == 1
-        assert ended["sent_s"] + ended["slate_s"] > len(pictures(session)) * 0.04 - 0.5
-        assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
+async def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_it_is_there(air: Air) -> None:
+    airing = air(tags=None, starts_in_s=3, length_s=12, slate=str(slate(air.folder)))
+    await airing.turn(5.5)
+    assert [(one["why"], one["wants_file"]) for one in airing.told("slate")] == [("the recording is missing", True)]
+    assert (airing.status()["slate"], airing.status()["wants_file"]) == (True, True)
+    flvs.write(air.path, flvs.lesson(60))
+    await airing.until(lambda: airing.told("ended"))
+    session = air.receiver.session("c1", has=lambda one: one.ended)
+    stamps = [one.timestamp for one in pictures(session)]
+    assert stamps[0] == 0
+    assert max(after - before for before, after in pairwise(stamps)) < 80, "no picture is left out"
+    assert [one.timestamp for one in of_recording(session)] == list(range(3000, 12_000, 40))
+    headers = [one.body for one in session.media if one.kind == 9 and one.body[1] == 0]
+    assert headers == [flvs.AVC_HEADER + b"slate", flvs.AVC_HEADER]
+    (ended,) = airing.told("ended")
+    assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
+    assert [ended[name] for name in ("slate_s", "sent_s", "gap_s", "sessions")] == pytest.approx([3, 9, 0, 1], abs=0.1)
 
 
-def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path: Path) -> None:
-    data = bytearray(flvs.data(flvs.lesson(60)))
-    place = data.index(flvs.key(75, 3000))
-    data[place - 11] = 99
-    path = tmp_path / "a.flv"
-    path.write_bytes(data)
-    with loopback(tmp_path) as (playout, receiver, whole):
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=3, slate=str(slate(tmp_path)))
-        wait_until(lambda: playout.told("slate"), description="the slate")
-        assert "is broken: it cannot be read from byte" in playout.told("slate")[0]["why"]
-        assert playout.status("c1")["slate"]
-        assert playout.status("c1")["wants_file"]
-        (session,) = receiver.of("c1")
-        wait_until(lambda: of_slate(session), description="the slate's pictures")
-        late_ms = 1000 * playout.ask("status")["worker"]["lateness_s"]
-        assert of_slate(session)[0].timestamp - of_recording(session)[-1].timestamp < 500 + late_ms
-        time.sleep(2)  # several looks at the file
-        assert playout.told("back") == [], "what is broken is not tried again"
-        whole.replace(path)
-        wait_until(lambda: playout.told("back"), description="back")
-        last = of_recording(session)[-1]
-        assert last.timestamp == flvs.number(last.body) * 40
-        assert len(receiver.sessions) == 1
-
-
-def test_a_recording_that_is_shorter_than_it_must_be_is_followed_by_the_slate(tmp_path: Path) -> None:
-    with loopback(tmp_path, flvs.lesson(3)) as (playout, receiver, path):
-        playout.air("c1", path, receiver.url("c1"), length_s=6, duration_s=10, slate=str(slate(tmp_path)))
-        wait_until(lambda: playout.told("ended"), description="the end")
-        assert playout.told("slate")[0]["why"] == "the recording ends after 3 s, which is too early"
-        assert of_slate(receiver.of("c1")[0])
-        assert 2 < playout.told("ended")[0]["slate_s"] < 4
-
-
-def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(tmp_path: Path) -> None:
+async def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(air: Air) -> None:
     """The connection that was made before the start is let go, and no server is blamed that it does not answer."""
-    path = tmp_path / "a.flv"
-    with loopback(tmp_path) as (playout, receiver, whole):
-        start = time.time() + 3.2
-        playout.air("c1", path, receiver.url("c1"), start=start)
-        wait_until(lambda: receiver.sessions and receiver.sessions[0].ended, description="the end of the connection")
-        assert receiver.sessions[0].ended == "eof"
-        time.sleep(2)  # nothing is sent
-        assert (receiver.of("c1"), playout.told("broke_off")) == ([], [])
-        status = playout.status("c1")
-        assert (status["state"], status["why"]) == ("trying", "the recording is missing")
-        whole.replace(path)
-        first = of_recording(receiver.session("c1", has=of_recording))[0]
-        arrived_s = first.at + time.time() - time.monotonic() - start
-        assert 2 < flvs.number(first.body) * 0.04 < arrived_s + 0.3, "it begins where the clock is"
+    airing = air(tags=None, starts_in_s=3)
+    await airing.turn(5.5)
+    (session,) = air.receiver.sessions
+    wait_until(lambda: session.ended == "eof", description="the end of the connection")
+    assert (air.receiver.of("c1"), airing.told("broke_off")) == ([], [])
+    assert (airing.status()["state"], airing.status()["why"]) == ("trying", "the recording is missing")
+    flvs.write(air.path, flvs.lesson(60))
+    await airing.turn(2)
+    first = of_recording(air.receiver.session("c1", has=of_recording))[0]
+    assert flvs.number(first.body) in (75, 100), "it begins at the next keyframe where the clock is"
 
 
-def test_slate_and_recording_go_on_when_their_worker_is_killed(tmp_path: Path) -> None:
-    """And the row of each goes on, too: what was sent before the kill is not missing from the as-run."""
-    path = tmp_path / "a.flv"
-    with loopback(tmp_path) as (playout, receiver, whole):
-        playout.air("c1", path, receiver.url("c1"), slate=str(slate(tmp_path)))
-        session = receiver.session("c1", has=lambda one: len(of_slate(one)) > 40)
-        playout.kill_worker()
-        count = len(of_slate(session))
-        wait_until(lambda: len(of_slate(session)) > count + 60, description="more of the slate")
-        whole.replace(path)
-        wait_until(lambda: len(of_recording(session)) > 75, description="the recording, for more than two seconds")
-        playout.kill_worker()
-        count = len(of_recording(session))
-        wait_until(lambda: len(of_recording(session)) > count + 50, description="more of the recording")
-        playout.cancel("c1")
-        wait_until(lambda: playout.told("ended"), description="the end")
-        (ended,) = playout.told("ended")
-        assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
-        assert ended["sent_s"] > len(of_recording(session)) * 0.04 - 0.5
-        stamps = [one.timestamp for one in pictures(session)]
-        assert stamps == sorted(stamps)
-        assert len(receiver.sessions) == 1
+async def test_slate_and_recording_go_on_in_their_rows_when_their_worker_is_killed(air: Air) -> None:
+    airing = air(tags=None, slate=str(slate(air.folder)))
+    await airing.turn(2.5)
+    airing.hand_over()
+    await airing.turn(2)
+    flvs.write(air.path, flvs.lesson(60))
+    await airing.turn(4)
+    airing.hand_over()
+    await airing.turn(2)
+    session = air.receiver.session("c1", has=pictures)
+    wait_until(lambda: pictures(session)[-1].timestamp > airing.position_ms() - 80, description="all of it")
+    stamps = [one.timestamp for one in pictures(session)]
+    assert max(after - before for before, after in pairwise(stamps)) < 80, "no picture is left out"
+    assert {flvs.number(one.body) * 40 - one.timestamp for one in of_recording(session)} == {0}
+    slated, sent = airing.status()["as_run"]
+    assert (slated["source"], sent["source"]) == ("slate", "recording")
+    assert slated["sent_s"] + sent["sent_s"] == pytest.approx(11.5, abs=0.2)

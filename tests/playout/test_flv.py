@@ -47,15 +47,6 @@ def test_the_index_is_16_bytes_a_record_and_tells_where_to_begin(tmp_path: Path)
     )
 
 
-def test_a_recording_without_pictures_or_of_keyframes_alone_has_its_index(tmp_path: Path) -> None:
-    """A seek then reads a little further; an index of all of them would take more memory than the recording."""
-    found = keyframe_index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(7, has_picture=False)))
-    assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 2000, 4000, 6000]
-    found = keyframe_index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(10, keyframe_ms=40)))
-    keys = [one.time_ms for one in found.records if one.kind == KEYFRAME]
-    assert (keys[:3], len(keys)) == ([0, 200, 400], 50)
-
-
 @pytest.mark.parametrize(
     ("first_ms", "header_ms"), [(0, 0), (60_000, 0), (0, 1500), (60_000, 2**32 - 1), (2**32 - 1000, 0)]
 )
@@ -78,7 +69,8 @@ def test_a_recording_begins_with_its_first_picture_or_sound_whatever_time_its_he
 def test_a_last_tag_that_is_cut_off_is_no_fault(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.flv"
     path.write_bytes(flvs.data([*flvs.lesson(1), (9, 1000, flvs.picture(1, 800))])[:-cut])
-    assert keyframe_index.look(path).broken_at is None
+    found = keyframe_index.look(path)
+    assert (found.broken_at, found.duration_ms) == (None, 1000 if cut <= flv.TAIL_BYTES else 960)
 
 
 def test_a_file_that_is_broken_in_its_middle_says_where(tmp_path: Path) -> None:
@@ -90,6 +82,15 @@ def test_a_file_that_is_broken_in_its_middle_says_where(tmp_path: Path) -> None:
     assert found.broken_at == place
     with pytest.raises(NotAirable, match=rf"cannot be read from byte {place} of \d+, 3 s from the beginning"):
         keyframe_index.check(found)
+
+
+@pytest.mark.parametrize(("rest", "is_broken"), [(10, False), (11, True)])
+def test_what_stands_behind_the_last_tag_is_a_fault_if_it_is_as_long_as_a_head(
+    tmp_path: Path, rest: int, is_broken: bool
+) -> None:
+    data = flvs.data(flvs.lesson(1))
+    (tmp_path / "a.flv").write_bytes(data + b"\x4d" * rest)
+    assert keyframe_index.look(tmp_path / "a.flv").broken_at == (len(data) if is_broken else None)
 
 
 @pytest.mark.parametrize(
@@ -122,19 +123,59 @@ def test_what_cannot_be_aired_is_refused_with_its_reason(tmp_path: Path, data: b
 
 def test_a_too_long_index_is_neither_written_nor_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
-    found = keyframe_index.look(path)
-    keyframe_index.write(found, keyframe_index.path_of(path))
+    found, index = keyframe_index.look(path), keyframe_index.path_of(path)
+    keyframe_index.write(found, index)
+    monkeypatch.setattr(keyframe_index, "MAX_RECORDS", len(found.records))
+    assert keyframe_index.read(index, found.size_bytes) == keyframe_index.look(path).records
     monkeypatch.setattr(keyframe_index, "MAX_RECORDS", len(found.records) - 1)
-    assert keyframe_index.read(keyframe_index.path_of(path), found.size_bytes) is None
+    assert keyframe_index.read(index, found.size_bytes) is None
     with pytest.raises(NotAirable, match="keyframes and headers"):
         keyframe_index.look(path)
 
 
-def test_a_hole_in_the_times_of_a_recording_is_noted(tmp_path: Path) -> None:
-    """A recorder that was paused leaves one: nothing would be sent in it, and the server may end the session."""
-    tags = [(kind, at if at < 3000 else at + 3_600_000, body) for kind, at, body in flvs.lesson(8)]
-    assert keyframe_index.look(flvs.write(tmp_path / "a.flv", tags)).holes == ((2960, 3_603_000),)
-    assert keyframe_index.look(flvs.write(tmp_path / "b.flv", flvs.lesson(8))).holes == ()
+def sounds_at(path: Path, *times_ms: int) -> keyframe_index.Look:
+    """What is found in a recording of sounds at these times."""
+    return keyframe_index.look(
+        flvs.write(path, [(8, 0, flvs.AAC_HEADER), *((8, at, flvs.sound(at)) for at in times_ms)])
+    )
+
+
+def test_holes_steps_back_and_places_to_begin_have_their_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of all sounds, or of all of very many keyframes, would take more memory than the recording.
+
+    A recorder that was paused leaves a hole: nothing would be sent in it, and the server may end the session.
+    """
+    path, first_ms = tmp_path / "a.flv", 70_000
+    times = [first_ms + at for at in (0, 1999, 2000, 3999, 4000, 9000, 14_001, 12_001, 20_000)]
+    found = sounds_at(path, *times)
+    assert found.holes == ((9000, 14_001), (14_001, 20_000))
+    assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 2000, 4000, 9000, 14_001, 20_000]
+    with pytest.raises(NotAirable, match=r"go back by 2\.0 s"):
+        sounds_at(path, *times[:7], first_ms + 12_000)
+    monkeypatch.setattr(keyframe_index, "MAX_HOLES", 1)
+    assert sounds_at(path, *times).holes == ((9000, 14_001),)
+    keys = [(9, at, flvs.key(at)) for at in (first_ms, first_ms + 199, first_ms + 200, first_ms + 150, first_ms + 400)]
+    found = keyframe_index.look(flvs.write(path, [(9, 0, flvs.AVC_HEADER), *keys]))
+    assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 200, 150, 400]
+
+
+@pytest.mark.parametrize(("more", "is_refused"), [(0, False), (1, True)])
+def test_ten_thousand_tags_in_ten_seconds_are_as_many_as_may_be(tmp_path: Path, more: int, is_refused: bool) -> None:
+    """Counted anew each ten seconds."""
+    path = tmp_path / "a.flv"
+    path.write_bytes(
+        flvs.FILE_HEAD
+        + flvs.tag(8, 0, flvs.AAC_HEADER)
+        + flvs.tag(8, 0, b"\xaf\1") * (9998 + more)
+        + flvs.tag(8, 10_000, b"\xaf\1") * 10_001
+    )
+    if is_refused:
+        with pytest.raises(NotAirable, match="1000 tags a second"):
+            keyframe_index.look(path)
+    else:
+        assert keyframe_index.look(path).duration_ms == 10_000
 
 
 @given(st.binary(max_size=3000))
@@ -164,42 +205,50 @@ def test_metadata_leave_out_what_speaks_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "keyframe", "header"),
+    ("kind", "body", "is_what"),
     [
-        (9, flvs.AVC_HEADER, False, True),
-        (9, flvs.key(1), True, False),
-        (9, flvs.picture(1), False, False),
-        (9, b"\x12aa", True, False),  # Sorenson
-        (9, b"\x90hvc1aa", False, True),
-        (9, b"\x91hvc1aa", True, False),
-        (9, b"\xa1hvc1aa", False, False),
-        (9, b"\x93hvc1aa", True, False),
-        (8, flvs.AAC_HEADER, False, True),
-        (8, flvs.sound(1), False, False),
-        (8, b"\x2faa", False, False),  # MP3
-        (8, b"\x90Opusaa", False, True),
-        (9, b"", False, False),
+        (9, flvs.AVC_HEADER, "header"),
+        (9, b"\x17\0", "header"),
+        (9, flvs.key(1), "keyframe"),
+        (9, b"\x17\1", "keyframe"),
+        (9, b"\x1c\1", "keyframe"),  # HEVC
+        (9, b"\x17", ""),
+        (9, flvs.picture(1), ""),
+        (9, b"\x12aa", "keyframe alone"),  # Sorenson
+        (9, b"\x90hvc1aa", "header"),
+        (9, b"\x91hvc1aa", "keyframe"),
+        (9, b"\xa1hvc1aa", ""),
+        (9, b"\x93hvc1aa", "keyframe"),
+        (8, flvs.AAC_HEADER, "header"),
+        (8, b"\xaf\0", "header"),
+        (8, flvs.sound(1), ""),
+        (8, b"\x2faa", "alone"),  # MP3
+        (8, b"\x90Opusaa", "header"),
+        (18, b"\x17\0", "alone"),
+        (18, b"\xaf\0", "alone"),
     ],
 )
-def test_a_tag_says_what_it_is(kind: int, body: bytes, keyframe: bool, header: bool) -> None:
-    assert (flv.is_keyframe(kind, body[:6]), flv.is_header(kind, body[:6])) == (keyframe, header)
+def test_a_tag_says_what_it_is(kind: int, body: bytes, is_what: str) -> None:
+    """*alone*: it can be decoded without a header."""
+    found = [flv.is_keyframe(kind, body[:6]), flv.is_header(kind, body[:6]), not flv.needs_header(kind, body)]
+    assert found == [word in is_what.split() for word in ("keyframe", "header", "alone")]
 
 
-FOLDER = Path(lectern.playout.__file__).parent
-MODULES = sorted(FOLDER.rglob("*.py"))
+def test_a_head_that_is_cut_off_is_none() -> None:
+    data = bytes(5) + flvs.tag(8, 0xFF123456, b"xy")
+    assert [flv.tag_head(data[:size], 5) for size in (5, 15, 16)] == [None, None, flv.TagHead(8, 2, 0xFF123456)]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=[str(one.relative_to(FOLDER)) for one in MODULES])
-def test_a_module_imports_the_standard_library_only(module: Path) -> None:
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [one.name for one in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [str(node.module)]
-        else:
-            continue
-        for name in names:
-            assert name.startswith("lectern.playout") or name.partition(".")[0] in sys.stdlib_module_names, name
+def test_the_playout_imports_the_standard_library_only() -> None:
+    names = set()
+    for module in Path(lectern.playout.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {one.name for one in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module))
+    others = {one.partition(".")[0] for one in names if not one.startswith("lectern.playout")}
+    assert others <= sys.stdlib_module_names
 
 
 INSIDE = ["10.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1", "fec0::1", "::1", "fe80::1%lo"]
@@ -217,9 +266,11 @@ def test_an_address_that_contains_another_is_as_public_as_that_one(address: str,
 
 
 def test_a_listed_network_is_reached_and_any_where_none_is_listed() -> None:
-    assert may_reach("10.0.0.1", ["public", "10.0.0.0/8"])
-    assert not may_reach("11.0.0.1", ["10.0.0.0/8"])
-    assert may_reach("10.0.0.1", None)
+    listed = ["10.0.0.0/8", "192.168.0.0/16", "fd00::/8"]
+    asked = ["10.0.0.1", "192.168.0.1", "fd00::1", "11.0.0.1", "1.1.1.1", "fe80::1", "224.0.0.1"]
+    assert [one for one in asked if may_reach(one, listed)] == asked[:3]
+    assert [one for one in asked if may_reach(one, ["public", *listed])] == asked[:5]
+    assert [one for one in asked if may_reach(one, None)] == asked
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.5, 1.0])

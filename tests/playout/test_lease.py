@@ -15,39 +15,26 @@ from typing import Any
 import pytest
 
 from lectern.playout import kernel
-from lectern.playout.kernel import StateFile
-from lectern.playout.lease import LeaseSocket
+from lectern.playout.kernel import Isolated, StateFile
+from lectern.playout.lease import LINES_AT_ONCE, MAX_CLIENTS, MAX_LINE_BYTES, LeaseSocket, Misuse, listening, locked
+from lectern.playout.supervisor import HeldSession
 from lectern.playout.worker_process import Shared
 from tests.playout import flvs
-from tests.playout.receiver import senders, sounds
-from tests.playout.stage import Playout, loopback
+from tests.playout.receiver import sounds
+from tests.playout.stage import Inside, loopback
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.live
 
-
-def test_nothing_is_sent_before_a_lease_is_held(tmp_path: Path) -> None:
-    with loopback(tmp_path, lease_s=0) as (playout, receiver, path):
-        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        time.sleep(1)  # nothing is pushed
-        assert receiver.sessions == []
-        wait_until(lambda: playout.status("c1")["state"] == "no_lease", description="it is told")
-        playout.lease(60)
-        wait_until(lambda: receiver.of("c1"), description="on air")
-
-
-@pytest.mark.parametrize("state", ["running", "stopped", "dead"])
-def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
+@pytest.mark.live
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_nothing_comes_after_the_leases_end(tmp_path: Path, number: int) -> None:
     with loopback(tmp_path) as (playout, receiver, path):
         playout.put_on_air("c1", path, receiver.url("c1"))
         worker = playout.worker()
         until = kernel.boot_now() + 0.8
         playout.lease_until(until)
         over_s = time.time() + until - kernel.boot_now() - playout.timetable["c1"]["start"]
-        if state == "stopped":
-            os.kill(worker, signal.SIGSTOP)
-        elif state == "dead":
-            os.kill(worker, signal.SIGKILL)
+        os.kill(worker, number)
         (session,) = receiver.of("c1")
         wait_until(lambda: session.ended, description="the reset")
         assert "reset" in str(session.ended).lower()
@@ -56,44 +43,8 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
         time.sleep(1.5)  # nothing comes after it
         assert flvs.number(sounds(session)[-1].body) * 0.04 < over_s + 0.15
         assert len(receiver.sessions) == 1
-        if state == "running":
-            wait_until(lambda: playout.told("lease_over"), description="the event")
-            wait_until(lambda: playout.told("fenced") or playout.told("broke_off"), description="the class's own event")
-            wait_until(lambda: playout.status("c1")["state"] == "no_lease", description="its state")
         playout.lease(60)
         wait_until(lambda: len(receiver.of("c1")) == 2, description="a new session under a new lease")
-
-
-def test_a_worker_that_hangs_delays_no_renewal(tmp_path: Path) -> None:
-    """The supervisor serves it itself, to whoever asks: else a busy worker would let it run out for all classes."""
-    with loopback(tmp_path) as (playout, receiver, path):
-        playout.put_on_air("c1", path, receiver.url("c1"))
-        (session,) = receiver.of("c1")
-        worker, first_s = playout.worker(), 5
-        over_at = time.monotonic() + first_s
-        playout.lease(first_s)
-        os.kill(worker, signal.SIGSTOP)
-        assert playout.lease_until(kernel.boot_now() + 60)["durable"]
-        assert time.monotonic() < over_at
-        with suppress(ProcessLookupError):  # the supervisor may have killed it meanwhile
-            os.kill(worker, signal.SIGCONT)
-        wait_until(lambda: session.media[-1].at > over_at + 0.5, description="media after the first one's end")
-        assert len(receiver.of("c1")) == 1
-
-
-def test_what_the_kernel_has_queued_is_thrown_away_at_the_leases_end(tmp_path: Path) -> None:
-    with loopback(tmp_path, flvs.lesson(60, size=8000)) as (playout, receiver, path):
-        receiver.small_buffer(8192)
-        playout.put_on_air("c1", path, receiver.url("c1"))
-        (session,) = receiver.of("c1")
-        receiver.frozen.set()
-        time.sleep(2)  # what it does not read piles up
-        playout.lease(0.1)
-        wait_until(lambda: not senders(receiver.port), description="the lease's end")
-        came = session.bytes_in
-        receiver.frozen.clear()
-        wait_until(lambda: session.ended, description="the reset")
-        assert session.bytes_in - came < 100_000, "no more than the receiver's own kernel had"
 
 
 @pytest.fixture
@@ -129,7 +80,7 @@ def test_only_its_owner_can_renew_a_lease_and_who_was_left_behind_keeps_nobody_o
         for _ in range(100):
             stack.enter_context(connected(tmp_path))
             served.serve()
-        assert len(served.sockets()) <= 17
+        assert len(served.sockets()) == MAX_CLIENTS + 1
         assert asked(served, stack.enter_context(connected(tmp_path)), b'{"until": 7}')["ok"]
 
 
@@ -155,6 +106,49 @@ def test_a_client_that_is_odd_harms_no_other(tmp_path: Path, served: LeaseSocket
                 strange.close()
         assert asked(served, good, b'{"until": 7}')["lease_until"] == 7
         assert asked(served, good, b"{}")["lease_until"] in (7, 1)
+
+
+def test_what_is_just_not_too_much_is_answered_though_it_comes_in_parts(tmp_path: Path, served: LeaseSocket) -> None:
+    with connected(tmp_path) as client:
+        client.settimeout(5)
+        for part in (b" " * MAX_LINE_BYTES, b'{"until": 7}\n' + b"{}\n" * (LINES_AT_ONCE - 1)):
+            client.sendall(part)
+            for _ in range(3):
+                served.serve()
+        answers = [json.loads(line) for line in client.makefile("rb").readlines(LINES_AT_ONCE * 60)]
+        assert [one["lease_until"] for one in answers[:2]] == [7, 7]
+        client.sendall(b"{}\n" * (LINES_AT_ONCE + 1))
+        served.serve()
+        with suppress(ConnectionError):
+            while client.recv(65_536):
+                pass
+
+
+@pytest.mark.parametrize(("boot", "until"), [(kernel.boot_id(), 7.0), ("another", 0.0)])
+def test_a_lease_outlives_its_supervisor_but_not_the_machines_start(tmp_path: Path, boot: str, until: float) -> None:
+    (tmp_path / "lease.json").write_text(json.dumps({"until": 7.0, "boot": boot}))
+    shared = Shared()
+    LeaseSocket(tmp_path, shared).close()
+    assert shared.lease_until == until
+    os.close(shared.file)
+
+
+def test_a_folder_is_its_owners_and_one_that_cannot_be_used_is_told_with_what_to_type(tmp_path: Path) -> None:
+    """Whoever tries it by hand has no rights in /var/lib; of two playouts the second one ends."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder/x").mkdir(parents=True)
+    held = locked(tmp_path / "made/lock")
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
+    for attempt, says in (
+        (lambda: locked(tmp_path / "file/lock"), "file: .*--dir$"),
+        (lambda: locked(tmp_path / "folder"), "folder: .*--dir$"),
+        (lambda: listening(tmp_path / "folder", "--option"), "folder: .*--option$"),
+        (lambda: locked(tmp_path / "made/lock"), "lock: a playout runs"),
+    ):
+        with pytest.raises(Misuse, match=f"^{tmp_path}.*/{says}") as caught:
+            attempt()
+        assert "Errno" not in str(caught.value)
+    os.close(held)
 
 
 @pytest.mark.parametrize("odd", [b"7", b"null", b'{"until": true}', b'{"until": "7"}', b'{"until": NaN}'])
@@ -242,6 +236,118 @@ def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> Non
     drafts = [folder / f".{name}.{number}.tmp" for name in names for number in (1, 99_999_999)]
     for one in drafts:
         one.write_text("{")
-    with Playout(folder) as playout:
+    with Inside(folder) as playout:
         playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=-1, length_s=1.5)
         wait_until(lambda: not any(one.exists() for one in drafts), description="no draft is left")
+
+
+# What else of the kernel is asked: counts of a connection, its reset, what is on the disk, and faults that are kept.
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection over loopback."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as ours,
+        listener.accept()[0] as theirs,
+    ):
+        ours.settimeout(0)
+        yield ours, theirs
+
+
+def filled(connection: socket.socket) -> int:
+    """How many bytes a connection takes from which nobody reads."""
+    written = 0
+    with suppress(BlockingIOError):
+        while True:
+            written += connection.send(bytes(65_536))
+    return written
+
+
+def test_what_was_written_taken_and_read_of_a_connection_is_known(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = connection
+    theirs.sendall(b"0123456789")
+    ours.settimeout(5)
+    assert len(ours.recv(4)) == 4
+    ours.settimeout(0)
+    written = filled(ours)
+
+    def counted() -> kernel.Counts:
+        found = kernel.counts(ours)
+        assert found is not None
+        return found
+
+    time.sleep(0.2)  # what is under way arrives
+    found = counted()
+    assert (found.written, found.read, found.waits) == (written, 4, True)
+    ours.shutdown(socket.SHUT_WR)
+    with theirs.makefile("rb") as lines:
+        assert len(lines.read()) == written
+    wait_until(lambda: not counted().waits, description="all is acknowledged")
+    assert counted().acknowledged > found.acknowledged
+
+
+def test_a_reset_ends_a_connection_for_all_who_hold_it_and_drops_what_is_not_sent(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = connection
+    written = filled(ours)
+    with ours.dup():
+        kernel.reset(ours)
+        theirs.settimeout(5)
+        with pytest.raises(ConnectionResetError), theirs.makefile("rb") as lines:
+            lines.read(written)
+
+
+def test_a_session_that_is_let_go_stands_for_others_unless_it_is_reset(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = connection
+    theirs.settimeout(5)
+    HeldSession(ours.dup(), None).close()
+    ours.send(b"x")
+    assert theirs.recv(1) == b"x"
+    HeldSession(ours.dup(), None).close(is_reset=True)
+    with pytest.raises(ConnectionResetError):
+        theirs.recv(1)
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_a_file_is_on_the_disk_before_its_name_is_and_then_its_folder_if_it_must_be(
+    tmp_path: Path, is_synced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, bool]] = []
+    path, fsync = tmp_path / "a", os.fsync
+
+    def noted(file: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{file}").readlink(), path.exists()))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    kernel.replace(path, "text", is_synced=is_synced)
+    assert [(one.suffix, was_there) for one, was_there in synced] == (
+        [(".tmp", False), ("", True)] if is_synced else []
+    )
+    assert path.read_text() == "text"
+
+
+def test_a_fault_is_kept_unless_it_is_let_through_or_ends_the_process() -> None:
+    with Isolated() as isolated:
+        pass
+    assert isolated.fault == ""
+    with Isolated(KeyError) as isolated:
+        raise AttributeError("odd")
+    assert isolated.fault == "a fault of the playout: AttributeError: odd"
+    for error in (KeyError, SystemExit):
+        with pytest.raises(error), Isolated(KeyError) as isolated:
+            raise error
+        assert isolated.error is None
+
+
+def test_a_start_of_the_machine_has_a_name_also_where_the_kernel_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "Path", lambda _: Path("/no/such/file"))
+    monkeypatch.setattr(kernel, "boot_now", lambda: time.time() - 630)
+    assert kernel.boot_id() == "pid 1 since 10"

@@ -1,24 +1,24 @@
 """The timetable that a worker takes over: what changed costs time, what is not due costs a tick nothing."""
 
+import asyncio
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
-from lectern.playout import schedule, timetable
-from lectern.playout.as_run import AIRED, read_aired
+from lectern.playout import kernel, schedule, timetable
+from lectern.playout.as_run import AIRED, AiredClass, read_aired
 from lectern.playout.control_socket import write_timetable
+from lectern.playout.demuxer import MISSING
 from lectern.playout.kernel import Now
-from lectern.playout.publisher import WorkerContext
+from lectern.playout.publisher import ClassPublisher, WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
-from tests.playout import flvs
-from tests.playout.stage import loopback
-from tests.waiting import wait_until
+from tests.playout.turned import Clock
+from tests.waiting import cancelled
 
 HOUR_S = 3600.0
 NOW = Now(1000.0, 1_700_000_000.0)
@@ -28,6 +28,17 @@ def fields(class_id: str, starts_in_s: float = HOUR_S, **more: Any) -> dict[str,
     start = NOW.wall + starts_in_s
     urls = [f"rtmp://127.0.0.1:1/live/{class_id}"]
     return {"class_id": class_id, "file": "/a.flv", "push_urls": urls, "start": start, "end": start + 60, **more}
+
+
+def at(seconds: float) -> Now:
+    """So many seconds after NOW."""
+    return Now(NOW.mono + seconds, NOW.wall + seconds)
+
+
+def row(session: int, begins_s: float, ends_s: float, *, source: str = "recording") -> dict[str, Any]:
+    """A row of what was sent, from and to seconds after NOW."""
+    times = {"from": NOW.wall + begins_s, "to": NOW.wall + ends_s, "position_s": 0.0, "sent_s": ends_s - begins_s}
+    return {"url": 0, "session": session, "source": source, **times, "bytes": 1, "open": False}
 
 
 class Worker:
@@ -55,7 +66,7 @@ class Worker:
 
     def active_at(self, seconds: float) -> set[str]:
         """The classes that a tick so many seconds from NOW looks at."""
-        self.schedule.tick(Now(NOW.mono + seconds, NOW.wall + seconds))
+        self.schedule.tick(at(seconds))
         return set(self.schedule.active)
 
 
@@ -79,7 +90,7 @@ def test_a_class_is_as_the_last_timetable_says_whatever_came_between(worker: Wor
     worker.take(fields("c", 60))
     assert worker.starts() == {"c": 60}
     worker.take()
-    assert worker.starts() == {}
+    assert (worker.starts(), worker.told) == ({}, [])
     worker.take(fields("c", 60))
     assert worker.starts() == {"c": 60}
 
@@ -138,13 +149,12 @@ async def test_a_class_that_is_booked_anew_goes_on_though_its_worker_dies_before
     """What is written down of it must not say that it was cancelled: the next worker goes by that."""
     path = worker.path.with_name(AIRED)
     aired = AiredFile(path, worker.schedule)
-    both, row = (fields("again", 0), fields("other", 0)), {"source": "recording", "to": NOW.wall, "position_s": 0.0}
+    both = fields("again", 0), fields("other", 0)
     for session, wanted in enumerate((both, both[1:], both), 1):
         worker.take(*wanted)
         worker.active_at(0)
         for name in ("again", "other") if session == 1 else ("other",):
-            more = {"url": 0, "session": session, "from": NOW.wall + session, "sent_s": 0.0, "bytes": 1, "open": False}
-            worker.schedule.airings[name].entry.as_run.append({**row, **more})
+            worker.schedule.airings[name].entry.as_run.append(row(session, session, session))
         await aired.save(everything=True)
     following = Worker(path.parent, worker.pool)
     entries, _ = read_aired(path)
@@ -175,29 +185,226 @@ def test_of_too_many_classes_the_first_are_aired(worker: Worker, monkeypatch: py
     assert (list(worker.starts()), worker.schedule.left_out) == (["c0", "c1", "c2"], 2)
 
 
-@pytest.mark.live
-def test_thousands_of_classes_at_once_leave_the_class_on_air_alone(tmp_path: Path) -> None:
-    """Neither their hand-over, nor the wait for them, nor a status, nor a new worker makes it stutter."""
-    with loopback(tmp_path, flvs.lesson(120)) as (playout, receiver, path):
-        playout.air("on-air", path, receiver.url("on-air"), starts_in_s=3, length_s=100)
-        wait_until(lambda: playout.told("on_air"), description="on air")
-        now = time.time()
-        for number in range(2000):
-            start = now + HOUR_S + number
-            one = {**fields(f"c{number}"), "file": str(path), "start": start, "end": start + 60}
-            playout.timetable[f"c{number}"] = one
-        playout.hand_over()
-        playout.air("soon", path, receiver.url("soon"), starts_in_s=3, length_s=50)
-        wait_until(lambda: playout.told("on_air", "soon"), description="the class that came last is on air")
-        process = psutil.Process(playout.worker())
-        before, began = sum(process.cpu_times()[:2]), time.monotonic()
-        time.sleep(3)  # what a quiet while costs
-        assert (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began) < 0.25, "of a core, with two on air"
-        assert len(playout.ask("status")["classes"]) == 2002
-        process.kill()
-        wait_until(lambda: playout.again("hello")["pid"] != process.pid, description="another worker")
-        assert len(playout.again("status")["classes"]) == 2002
-        for name in ("on-air", "soon"):
-            status = playout.status(name)
-            assert (status["state"], status["sessions"]) == ("on_air", 1)
-            assert status["gap_s"] < 5
+def on_three_urls(worker: Worker, starts_in_s: float = 0) -> tuple[schedule.ClassPlayer, list[ClassPublisher]]:
+    """A class that is pushed to three URLs, and its pushes."""
+    worker.take(fields("c", starts_in_s, push_urls=[f"rtmp://127.0.0.1:1/live/c{number}" for number in range(3)]))
+    player = worker.schedule.airings["c"]
+    return player, list(player.pushes.values())
+
+
+@pytest.mark.parametrize(
+    ("states", "lost", "said"),
+    [
+        (("trying", "on_air", "ended"), (None, None, MISSING), ("on_air", False, False, 2.0, 0.2)),
+        (("on_air", "connecting", "trying"), (None, "has a hole", None), ("on_air", True, False, 1.0, 0.1)),
+        (("connecting", "trying", "no_lease"), (MISSING, None, None), ("trying", True, True, None, 0.0)),
+        (("ended", "ended", "ended"), (MISSING, MISSING, MISSING), ("ended", False, False, None, 0.0)),
+    ],
+)
+def test_a_class_is_as_well_as_its_best_push(
+    worker: Worker, states: tuple[str, ...], lost: tuple[str | None, ...], said: tuple[object, ...]
+) -> None:
+    player, pushes = on_three_urls(worker)
+    for number, (push, state, why) in enumerate(zip(pushes, states, lost, strict=True), 1):
+        push.state, push.feed.lost, push.behind_s, push.why = state, why, number / 10, f"odd {number}"
+        push.feed.muxer.last_ms, push.as_run.bytes, push.backoff.failures = 1000 * number, number, number
+    found = player.status(NOW)
+    assert tuple(found[name] for name in ("state", "slate", "wants_file", "position_s", "behind_s")) == said
+    assert (found["why"], found["bytes"], [one["state"] for one in found["pushes"]]) == ("odd 1", 6, list(states))
+    assert [(one["why"], one["failures"]) for one in found["pushes"]] == [(f"odd {n}", n) for n in (1, 2, 3)]
+    player.end("it is over", NOW)
+    assert (player.state, player.status(NOW)["why"], {push.state for push in pushes}) == (
+        "ended",
+        "it is over",
+        {"ended"},
+    )
+
+
+def test_a_class_far_ahead_is_told_without_pushes_that_were_made(worker: Worker) -> None:
+    worker.take(fields("c"))
+    found = worker.schedule.airings["c"].status(NOW)
+    assert (found["state"], found["position_s"], found["behind_s"], found["why"]) == ("waiting", None, 0.0, None)
+    assert [(one["state"], one["why"]) for one in found["pushes"]] == [("waiting", None)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "at_s", "sums"),
+    [
+        ([], 30, (0, 0, 30)),
+        ([("recording", 0, 10), ("recording", 5, 20)], 30, (20, 0, 10)),
+        ([("slate", 0, 10), ("recording", 10, 25)], 30, (15, 10, 5)),
+        ([("slate", 2, 10)], 90, (0, 8, 52)),
+        ([("recording", -1, 70)], 90, (60, 0, 0)),
+    ],
+)
+def test_what_was_sent_of_a_class_is_counted_within_its_time(
+    worker: Worker, rows: list[tuple[str, float, float]], at_s: float, sums: tuple[float, ...]
+) -> None:
+    worker.take(fields("c", 0))
+    player = worker.schedule.airings["c"]
+    for number, (source, begins, ends) in enumerate(rows):
+        player.entry.as_run.append(row(number, begins, ends, source=source))
+    found = player.sums(at(at_s))
+    assert tuple(found[name] for name in ("sent_s", "slate_s", "gap_s")) == sums
+    assert (found["sessions"], player.slate_s(at(at_s))) == (len(rows), sums[1])
+
+
+def test_a_class_ends_with_its_last_push_and_one_at_fault_takes_no_other_along(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player, pushes = on_three_urls(worker)
+    says: list[str | None] = [None, "its recording is over", None]
+    for number, push in enumerate(pushes):
+        monkeypatch.setattr(push, "tick", lambda _, number=number: 1 / 0 if says[number] == "odd" else says[number])
+    worker.active_at(0)
+    assert ([one.state for one in pushes], player.entry.ended) == (["waiting", "ended", "waiting"], None)
+    says[:] = ["odd", "it is not asked again", None]
+    worker.active_at(1)
+    assert [one.state for one in pushes] == ["trying", "ended", "waiting"]
+    assert str(pushes[0].why).startswith("a fault of the playout: ZeroDivisionError")
+    says[:] = ["its end has come", None, "its recording is over"]
+    player.rest(at(2))
+    assert worker.active_at(2.9) == {"c"}
+    assert worker.active_at(3.1) == set()
+    assert player.entry.ended == "its end has come"
+
+
+def test_a_class_that_changes_keeps_the_pushes_that_it_leaves_as_they_are(worker: Worker) -> None:
+    player, (ended, kept, gone) = on_three_urls(worker)
+    ended.end()
+    kept.as_run.first_byte_at, gone.as_run.first_byte_at = NOW.wall + 2, NOW.wall + 1
+    player.write_down()
+    urls = [kept.url, ended.url, "rtmp://127.0.0.1:1/live/new"]
+    worker.take(fields("c", 0, push_urls=urls, file="/b.flv"))
+    assert [push.number for push in map(player.pushes.get, urls) if push is not None] == [0, 1, 2]
+    assert (player.pushes[kept.url], kept.state, kept.feed.lesson.file) == (kept, "waiting", "/b.flv")
+    assert (gone.state, player.pushes[ended.url].state) == ("ended", "waiting")
+    assert player.entry.first_byte_at == NOW.wall + 1
+    worker.take(fields("c", 60, push_urls=urls, file="/b.flv"))
+    assert kept.state == "ended"
+    assert player.pushes[kept.url].state == "waiting"
+
+
+async def test_long_work_gives_the_loop_its_turn_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns = Clock(), []
+    monkeypatch.setattr(schedule, "time", clock)
+
+    async def other() -> None:
+        while True:
+            turns.append(clock.mono)
+            await asyncio.sleep(0)
+
+    def work() -> Iterator[None]:
+        for _ in range(10):
+            clock.mono += schedule.SLICE_S * 0.75
+            yield
+
+    task = asyncio.create_task(other())
+    await schedule.in_slices(work())
+    await cancelled(task)
+    assert len(turns) == 5
+
+
+@pytest.mark.parametrize(
+    ("class_id", "starts_in_s", "is_known"),
+    [("aired", 4, True), ("on-air", 4, True), ("other", 4, False), ("aired", 6, False), ("on-air", -9, True)],
+)
+def test_a_worker_that_begins_knows_at_once_what_is_on_air(
+    worker: Worker, class_id: str, starts_in_s: float, is_known: bool
+) -> None:
+    write_timetable(worker.path, [json.dumps(fields(class_id, starts_in_s))])
+    entries = {"aired": AiredClass(timetable.lesson(fields("aired", 4)), first_byte_at=7.0)}
+    worker.schedule.begin(timetable.difference(worker.path, ()), entries, ["on-air"], NOW)
+    assert list(worker.schedule.airings) == [class_id] * is_known
+    if class_id == "aired" and is_known:
+        assert worker.schedule.airings["aired"].entry is entries["aired"]
+
+
+def test_what_was_over_before_a_worker_began_takes_nobodys_place(worker: Worker) -> None:
+    worker.take(fields("c", 0))
+    player = worker.schedule.airings["c"]
+    lines = [AiredClass(timetable.lesson(fields(name)), ended="it was").line().encode() for name in ("c", "over")]
+    assert len([*AiredFile(worker.path.with_name(AIRED), worker.schedule).restore([*lines, b"odd"])]) == 3
+    assert worker.schedule.airings["c"] is player
+    assert (list(worker.schedule.over), worker.schedule.airings["over"].pushes) == (["over"], {})
+
+
+def test_a_class_that_is_moved_very_often_is_still_due_once(worker: Worker) -> None:
+    worker.take(fields("on-air", 0), fields("over", -70), fields("c"))
+    worker.active_at(0)
+    starts_in_s, were = 600, 0
+    while len(worker.schedule._coming) > were:
+        were, starts_in_s = len(worker.schedule._coming), starts_in_s + 1
+        worker.take(fields("on-air", 0), fields("over", -70), fields("c", starts_in_s))
+    assert starts_in_s < 710, "those that came to nothing are forgotten"
+    assert worker.active_at(starts_in_s - 4) == set()
+    assert worker.active_at(starts_in_s - 2) == {"c"}
+
+
+def test_a_class_is_forgotten_a_day_after_its_end_or_when_there_are_too_many(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.take(*(fields(f"c{number}", -100 + number) for number in range(3)))
+    worker.active_at(0)
+    for now, left in ((schedule.FORGET_S - 41, 3), (schedule.FORGET_S - 39.5, 2)):
+        worker.schedule.forget(NOW.wall + now)
+        assert (len(worker.schedule.over), len(worker.schedule.airings)) == (left, left)
+    for most, left in ((2, 2), (1, 1)):
+        monkeypatch.setattr(schedule, "MAX_CLASSES", most)
+        worker.schedule.forget(NOW.wall)
+        assert len(worker.schedule.over) == left
+
+
+async def test_what_is_aired_is_written_when_it_is_new_and_every_two_seconds_on_air(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is slow is waited for only at an upgrade, and then for a while."""
+    clock, writes, waits = Clock(), list[str](), list[float]()
+    aired = AiredFile(worker.path.with_name(AIRED), worker.schedule)
+    aired._on_air_at = clock.mono
+    problem: list[str | None] = [None]
+
+    async def sleep(seconds: float) -> None:
+        if seconds:  # none between two slices of the work
+            waits.append(seconds)
+            clock.mono += 1.0
+
+    monkeypatch.setattr(schedule, "time", clock)
+    monkeypatch.setattr(schedule, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(kernel.StateFile, "write", lambda _: writes.append(aired._text()))
+    monkeypatch.setattr(kernel.StateFile, "problem", property(lambda _: problem[0]))
+    monkeypatch.setattr(kernel.StateFile, "is_written", property(lambda _: len(waits) > 1))
+
+    async def is_written(seconds: float = 0.0, *, everything: bool = False) -> bool:
+        clock.mono += seconds
+        before = len(writes)
+        await aired.save(everything=everything)
+        return len(writes) > before
+
+    worker.take(fields("c", 0), fields("d", 0))
+    worker.active_at(0)
+    assert not await is_written(3), "nothing was sent"
+    player = worker.schedule.airings["c"]
+    player.entry.as_run.append(row(1, 0, 1))
+    assert await is_written()
+    assert not await is_written(3), "it is not on air any more"
+    for push in player.pushes.values():
+        push.state = "on_air"
+    assert [await is_written(1.5) for _ in range(4)] == [False, True, False, True]
+    problem[0] = "the disk is full"
+    push.state = "trying"
+    assert [await is_written(1.5) for _ in range(3)] == [False, True, False]
+    problem[0] = None
+    assert await is_written(everything=False) is False
+    worker.take(fields("c", 0))
+    player.end("it was", NOW)
+    assert await is_written()
+    assert [json.loads(line).get("ended") for line in writes[-1].splitlines()] == [None, "it was"]
+    assert waits == []
+    player.entry.ended, push.state = None, "on_air"
+    assert await is_written(everything=True)
+    assert len(waits) == 2
+    worker.schedule.airings.clear()
+    worker.schedule.active.clear()
+    assert await is_written()
+    assert writes[-1] == '{"on_air": 0}\n'

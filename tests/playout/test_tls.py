@@ -5,17 +5,17 @@ import os
 import signal
 import socket
 import ssl
-import time
 from pathlib import Path
 
 import pytest
 
-from lectern.playout import kernel, net, worker
+from lectern.playout import net, worker
 from lectern.playout.rtmp import target
 from tests.effects.certificates import issued
 from tests.playout import flvs
-from tests.playout.receiver import AHEAD_S, HOST, Receiver, sounds
-from tests.playout.stage import Playout
+from tests.playout.receiver import HOST, Receiver, sounds
+from tests.playout.stage import Inside, Playout
+from tests.playout.turned import Air
 from tests.waiting import wait_until
 
 
@@ -37,30 +37,30 @@ def test_a_class_is_aired_over_tls_and_connects_anew_when_its_worker_dies(tmp_pa
         wait_until(lambda: playout.told("on_air"), description="on air")
         first = receiver.session("c1")
         os.kill(playout.worker(), signal.SIGKILL)
-        second = receiver.session("c1", 2, has=sounds)
+        receiver.session("c1", 2, has=sounds)
         wait_until(lambda: first.ended, description="the end of the first")
         packets = first.packets()
         assert packets == tags[: len(packets)]
         assert len(packets) > 30
-        until = kernel.boot_now() + 0.5
-        playout.lease_until(until)
-        over_s = time.time() + until - kernel.boot_now() - playout.timetable["c1"]["start"]
-        os.kill(playout.worker(), signal.SIGSTOP)
-        wait_until(lambda: second.ended, description="the reset")
-        assert flvs.number(sounds(second)[-1].body) * 0.04 < over_s + AHEAD_S
 
 
-@pytest.mark.live
-@pytest.mark.parametrize("fault", ["unknown", "another host"])
-def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path, fault: str) -> None:
-    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
-    context, ca_file = certificate(tmp_path, "elsewhere" if fault == "another host" else "localhost")
-    trusted = ca_file if fault == "another host" else None
-    with Receiver(tls=context) as receiver, Playout(tmp_path / "p", ca_file=trusted) as playout:
-        playout.air("c1", path, f"rtmps://localhost:{receiver.port}/live/c1", starts_in_s=0.2)
-        wait_until(lambda: playout.told("broke_off"), description="the reason")
-        assert playout.told("broke_off")[0]["why"].startswith("the server's certificate is not trusted: ")
-        assert [one for one in receiver.sessions if one.published] == []
+@pytest.mark.parametrize(("of", "is_listed"), [("localhost", True), ("localhost", False), ("elsewhere", True)])
+async def test_only_a_certificate_that_is_trusted_is_sent_a_class(
+    air: Air, tmp_path: Path, of: str, is_listed: bool
+) -> None:
+    context, ca_file = certificate(tmp_path, of)
+    with Receiver(tls=context) as receiver:
+        airing = air(f"rtmps://localhost:{receiver.port}/live/c1")
+        airing.context.ca_file = str(ca_file) if is_listed else None
+        if (of, is_listed) == ("localhost", True):
+            await airing.until(lambda: airing.told("on_air"))
+            assert receiver.session("c1").packets()[:2] == [(9, 0, flvs.AVC_HEADER), (8, 0, flvs.AAC_HEADER)]
+            assert [one.journal for one in airing.sessions.values()] == [None], "its keys cannot be handed over"
+        else:
+            await airing.seen(lambda: airing.told("broke_off"))
+            assert airing.told("broke_off")[0]["why"].startswith("the server's certificate is not trusted: ")
+            assert [one for one in receiver.sessions if one.published] == []
+        airing.end()
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,12 @@ async def test_an_address_that_this_machine_cannot_reach_hides_no_other_one(monk
     assert await worker.connect_refusal(where, None) == "Connection refused"
 
 
-@pytest.mark.live
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
     path, ca_file = flvs.write(tmp_path / "a.flv", flvs.lesson(9)), tmp_path / "ca.pem"
     if content is not None:
         ca_file.write_text(content)
-    with Playout(tmp_path / "p", ca_file=ca_file) as playout:
+    with Inside(tmp_path / "p", ca_file=ca_file) as playout:
         playout.air("c1", path, f"rtmps://{HOST}:9/live/c1", starts_in_s=0.2)
         wait_until(lambda: playout.told("broke_off"), description="the reason")
         why = playout.told("broke_off")[0]["why"]
