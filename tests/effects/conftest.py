@@ -54,13 +54,15 @@ def shape(path: Path) -> tuple[int, int, list[str]]:
         return picture.width, picture.height, [sound.codec_context.name for sound in sounds]
 
 
-def make_recording(path: Path, *options: str, video: bool = True, audio: bool = True, seconds: int = 4) -> Path:
+def make_recording(
+    path: Path, *options: str, video: bool = True, audio: bool = True, seconds: int = 4, container: str = "flv"
+) -> Path:
     argv = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
     argv += ["-f", "lavfi", "-i", f"testsrc2=size=640x360:rate=25:duration={seconds}"] if video else []
     argv += ["-f", "lavfi", "-i", f"sine=duration={seconds}"] if audio else []
     argv += ["-c:v", "libx264", "-preset", "ultrafast", "-g", "50"] if video else []
     argv += ["-c:a", "aac"] if audio else []
-    subprocess.run([*argv, *options, "-f", "flv", str(path)], check=True, timeout=60)
+    subprocess.run([*argv, *options, "-f", container, str(path)], check=True, timeout=60)
     return path
 
 
@@ -80,7 +82,6 @@ class Origin:
     redirects: dict[str, str] = field(default_factory=dict)
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     cut_at: dict[str, int] = field(default_factory=dict)
-    no_head: set[str] = field(default_factory=set)
     slow_s: float = 0.0
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     posted: list[bytes] = field(default_factory=list)
@@ -123,8 +124,6 @@ class _Origin(Answer):
 
     def _serve(self, status: int | None) -> None:
         body = self.origin.files.get(self.path)
-        if self.command == "HEAD" and self.path in self.origin.no_head:
-            status = 403
         if self.path in self.origin.redirects:
             self.say(302, {"location": self.origin.redirects[self.path]})
         elif status is not None or body is None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import MetaData
-from sqlalchemy.dialects import sqlite
 
 OLD_TEACHER = "CREATE TABLE IF NOT EXISTS video_list (record_id INTEGER, resolution varchar(10), status varchar(20))"
 OLD_TASKS = (
@@ -117,23 +116,6 @@ def rows_with_set_aside(path: Path, wanted: Columns) -> dict[str, list[tuple[obj
 def schema_of(path: Path) -> list[tuple[object, ...]]:
     """The statements that made a database's tables and indexes."""
     return sorted(rows(path, "SELECT type, name, tbl_name, sql FROM sqlite_master"), key=repr)
-
-
-def differences(path: Path, metadata: MetaData) -> list[str]:
-    """Where a database made by the migrations alone is not as *metadata* says, column by column."""
-    found: list[str] = []
-    indexes = rows(path, "SELECT name FROM sqlite_master WHERE type = 'index'")
-    for table in metadata.tables.values():
-        made = rows(path, 'SELECT name, type, "notnull", pk FROM pragma_table_info(?)', table.name)
-        there = {name: (kind, bool(notnull), bool(key)) for name, kind, notnull, key in made}
-        wanted = {
-            column.name: (column.type.compile(sqlite.dialect()), not column.nullable, column.primary_key)
-            for column in table.columns
-        }
-        names = sorted({*there, *wanted})
-        found += [f"{table.name}.{name}" for name in names if there.get(name) != wanted.get(name)]
-        found += [f"index {index.name}" for index in table.indexes if (index.name,) not in indexes]
-    return found
 
 
 def without_default(path: Path, metadata: MetaData) -> list[str]:

@@ -108,12 +108,19 @@ async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int
 
 
 async def test_a_sentinel_without_answers_is_not_waited_for(sentinel: tuple[int, redis.Redis, redis.Redis]) -> None:
-    """It died with the host of the master: the next one is asked while a teacher still waits to send its answers."""
-    port, _, _ = sentinel
+    """It died with the host of the master: the next one is asked while a teacher still waits to send its answers.
+
+    Keys are renamed on the server that sentinels name, too.
+    """
+    port, master, _ = sentinel
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with opened(f"redis+sentinel://127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}/mymaster") as bus:
-            async with asyncio.timeout(ANSWERS_S):
-                assert await bus.now() > 0
+        url = f"redis+sentinel://127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}/mymaster"
+        async with opened(url) as bus, asyncio.timeout(ANSWERS_S):
+            assert await bus.now() > 0
+        master.set("waiting:1", "x")
+        with rename.opened(url) as client:
+            assert rename.renamed(client, [rename.Rule.parse("waiting:{record_id}", "{record_id}_list")]).renamed == 1
+    assert master.get("1_list") == b"x"
 
 
 async def test_what_a_url_of_sentinels_says_of_tls_holds_for_them_and_for_the_master() -> None:
@@ -127,14 +134,6 @@ async def test_what_a_url_of_sentinels_says_of_tls_holds_for_them_and_for_the_ma
         assert issubclass(pool.connection_class, redis.asyncio.SSLConnection)
         assert first.connection_pool.connection_kwargs["password"] == "s"
         assert (pool.connection_kwargs["password"], pool.connection_kwargs["db"]) == ("pw", 2)
-
-
-async def test_keys_are_renamed_on_server_that_sentinels_name(sentinel: tuple[int, redis.Redis, redis.Redis]) -> None:
-    port, master, _ = sentinel
-    master.set("waiting:1", "x")
-    with rename.opened(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as client:
-        assert rename.renamed(client, [rename.Rule.parse("waiting:{record_id}", "{record_id}_list")]).renamed == 1
-    assert master.get("1_list") == b"x"
 
 
 # The Redis that comes with the Python packages speaks no TLS: only a machine with everything can look at it.

@@ -1,7 +1,9 @@
 """What is sent by the bus: all of it, in its order, also behind what Redis refuses."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,7 +16,7 @@ from lectern.redis import pubsub
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import SEND_AT_ONCE
 from lectern.wire.outgoing import OutgoingKind
-from tests.effects.redis_servers import opened, url_of
+from tests.effects.redis_servers import opened, redis_server, url_of
 
 
 def bodies(client: redis.Redis, stream: str) -> list[str]:
@@ -32,16 +34,6 @@ def listening(client: redis.Redis, *channels: str) -> Iterator[Callable[[], list
         yield lambda: [one["data"].decode() for one in (heard.get_message(timeout=0.3) for _ in range(3)) if one]
 
 
-@contextmanager
-def a_copy(client: redis.Redis) -> Iterator[None]:
-    """A Redis that has become a copy of another: it publishes to nobody."""
-    client.replicaof("127.0.0.1", "1")
-    try:
-        yield
-    finally:
-        client.replicaof("NO", "ONE")
-
-
 def to(target: str, *texts: str, kind: OutgoingKind = OutgoingKind.CHANNEL) -> list[Unsent]:
     """Messages to *target*, numbered from 1."""
     return [Unsent(number, target, kind, text) for number, text in enumerate(texts, 1)]
@@ -50,39 +42,40 @@ def to(target: str, *texts: str, kind: OutgoingKind = OutgoingKind.CHANNEL) -> l
 async def test_what_is_published_is_kept_on_a_stream_too_and_a_streams_message_only_there(
     client: redis.Redis, bus: Bus
 ) -> None:
+    """What is done of a message is not done again."""
     odd = 'a "quote", a \\, a %s, ünï\nand a new line'
     with listening(client, "answers", "streamer1") as heard:
         await bus.send([*to("answers", odd), *to("streamer1", "prepare", kind=OutgoingKind.STREAM)])
         assert heard() == [odd]
-    assert (bodies(client, "answers"), bodies(client, "streamer1")) == ([odd], ["prepare"])
+        rests = {"a": Rest.ADD, "b": Rest.PUBLISH}
+        await bus.send([Unsent(1, "answers", OutgoingKind.CHANNEL, text, rest) for text, rest in rests.items()])
+        assert heard() == ["b"]
+    assert (bodies(client, "answers"), bodies(client, "streamer1")) == ([odd, "a"], ["prepare"])
 
 
-async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:
-    """Also not itself as a channel: the platform listens there, whether or not the stream of the same name is kept."""
+async def test_a_key_that_takes_nothing_is_told_and_holds_up_none_of_the_others(client: redis.Redis, bus: Bus) -> None:
+    """Also not itself as a channel: the platform listens there, whether or not the stream of the same name is kept.
+
+    Each refused message is named by its place across round trips.
+    """
     client.acl_setuser("sender", enabled=True, passwords=["+p"], commands=["+@all"], keys=["answers"], channels=["*"])
     messages = [*to("answers", "a"), *to("alarm", "b"), *to("streamer1", "c", kind=OutgoingKind.STREAM)]
-    async with opened(url_of(client).replace("redis://", "redis://sender:p@")) as bus:
+    async with opened(url_of(client).replace("redis://", "redis://sender:p@")) as its_bus:
         with listening(client, "alarm") as heard:
-            sent = await bus.send([*messages, *to("answers", "d")])
+            sent = await its_bus.send([*messages, *to("answers", "d")])
             assert heard() == ["b"]
     client.acl_deluser("sender")
     assert (sent.number, sent.broke) == (4, None)
-    assert [(one.message.body, one.rest, "permission" in one.why) for one in sent.refused] == [
-        ("b", Rest.ADD, True),
-        ("c", Rest.ADD, True),
-    ]
+    refused = [(one.message.body, one.rest, "permission" in one.why) for one in sent.refused]
+    assert refused == [("b", Rest.ADD, True), ("c", Rest.ADD, True)]
     assert bodies(client, "answers") == ["a", "d"]
-
-
-async def test_a_key_that_is_no_stream_is_told_and_holds_up_no_other(client: redis.Redis, bus: Bus) -> None:
-    """Each refused message is named by its place across round trips."""
     client.set("taken", "somebody's")
     targets = ["taken" if number % 500 == 7 else "answers" for number in range(2 * SEND_AT_ONCE)]
     sent = await bus.send([Unsent(i, name, OutgoingKind.STREAM, str(i)) for i, name in enumerate(targets)])
     assert [one.message.id for one in sent.refused] == [7, 507, 1007, 1507]
     assert {(one.rest, one.why[:9]) for one in sent.refused} == {(Rest.ADD, "WRONGTYPE")}
     assert (sent.number, sent.broke, client.get("taken")) == (len(targets), None, b"somebody's")
-    assert len(bodies(client, "answers")) == 2 * SEND_AT_ONCE - 4
+    assert len(bodies(client, "answers")) == 2 + 2 * SEND_AT_ONCE - 4
 
 
 async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it_refused(
@@ -107,14 +100,6 @@ async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it
     assert (bodies(client, "streamer:a"), bodies(client, "streamer:b")) == ([], ["other"])
 
 
-async def test_what_is_done_of_a_message_is_not_done_again(client: redis.Redis, bus: Bus) -> None:
-    with listening(client, "answers") as heard:
-        rests = {"a": Rest.ADD, "b": Rest.PUBLISH}
-        await bus.send([Unsent(1, "answers", OutgoingKind.CHANNEL, text, rest) for text, rest in rests.items()])
-        assert heard() == ["b"]
-    assert bodies(client, "answers") == ["a"]
-
-
 async def test_what_comes_after_its_time_is_neither_published_nor_kept(client: redis.Redis, bus: Bus) -> None:
     """Its sender stood still, and another has sent it: the clock of Redis tells, whatever the sender's says."""
     with listening(client, "answers") as heard:
@@ -126,14 +111,6 @@ async def test_what_comes_after_its_time_is_neither_published_nor_kept(client: r
     assert bodies(client, "answers") == ["a"]
 
 
-async def test_a_copy_of_redis_publishes_to_nobody(client: redis.Redis, bus: Bus) -> None:
-    with a_copy(client), listening(client, "answers") as heard:
-        sent = await bus.send(to("answers", "a"))
-        assert heard() == []
-    assert (sent.number, sent.refused) == (0, [])
-    assert sent.broke is not None
-
-
 async def test_an_alarm_that_only_its_stream_refuses_was_sent_and_is_not_sent_again(
     client: redis.Redis, bus: Bus
 ) -> None:
@@ -142,22 +119,32 @@ async def test_an_alarm_that_only_its_stream_refuses_was_sent_and_is_not_sent_ag
     with listening(client, "alarm") as heard:
         await bus.publish_alarm("alarm", "the disk is full")
         assert heard() == ["the disk is full"]
-    with a_copy(client), pytest.raises(TryAgain):
-        await bus.publish_alarm("alarm", "the disk is full")
+    client.replicaof("127.0.0.1", "1")
+    try:
+        with listening(client, "answers") as heard:
+            with pytest.raises(TryAgain):
+                await bus.publish_alarm("alarm", "the disk is full")
+            sent = await bus.send(to("answers", "a"))
+            assert heard() == [], "a copy of another Redis publishes to nobody"
+    finally:
+        client.replicaof("NO", "ONE")
+    assert (sent.number, sent.refused, sent.broke is None) == (0, [], False)
+
+
+CLAIM = {"session": "second", "lease_s": 45}
+"""What a streamer asks for with each heartbeat."""
 
 
 async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis, bus: Bus) -> None:
     """Others' data have filled it: it refuses messages, but no class on air ends for that, and hosts can start."""
-    claim = {"session": "second", "lease_s": 45}
     client.config_set("maxmemory", "1")
     try:
         with pytest.raises(redis.OutOfMemoryError):
             client.hset("streamers", "streamer1", "{}")
-        assert await bus.beat("streamers", "streamer1", "first", {}, {**claim, "session": "first"}) is None
-        _, _, claims = await bus.heard("streamers")
-        assert claims["streamer1"]["session"] == "first"
+        assert await bus.beat("streamers", "streamer1", "first", {}, {**CLAIM, "session": "first"}) is None
+        assert (await bus.heard("streamers"))[2]["streamer1"]["session"] == "first"
         await bus.grant("streamers", "streamer1", "first")
-        found = await bus.beat("streamers", "streamer1", "first", {"on_air": 1}, claim)
+        found = await bus.beat("streamers", "streamer1", "first", {"on_air": 1}, CLAIM)
         assert isinstance(found, dict)
         assert found["streamer1"]["on_air"] == 1
         assert (await bus.heard("streamers"))[2] == {}, "what was granted is claimed no more"
@@ -167,28 +154,65 @@ async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis, bus: Bus
         assert (await bus.words("streamers", 60))["streamer1"].due == 3
         assert not await bus.take("streamers", "streamer1", 60), "it was heard of a moment ago"
         assert await bus.take("streamers", "streamer1", -1)
-        assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "-first", "a lease that was taken"
+        assert await bus.beat("streamers", "streamer1", "first", {}, CLAIM) == "-first", "a lease that was taken"
         await bus.grant("streamers", "streamer1", "second")
-        assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "second"
+        assert await bus.beat("streamers", "streamer1", "first", {}, CLAIM) == "second"
         client.delete("streamers:lease")
-        assert await bus.beat("streamers", "streamer1", "first", {}, claim) is None, "a Redis that lost its data"
+        assert await bus.beat("streamers", "streamer1", "first", {}, CLAIM) is None, "a Redis that lost its data"
+        assert await bus.kept_since("streamers") == await bus.kept_since("streamers")
         held = [await bus.hold("lock", who, 30) for who in ("we", "we", "others")]
         assert held == [True, True, False], "it is held on"
     finally:
         client.config_set("maxmemory", "0")
 
 
+async def test_a_lease_is_not_taken_before_redis_has_kept_all_heartbeats_for_as_long(
+    client: redis.Redis, bus: Bus
+) -> None:
+    """A heartbeat that it lost may have renewed the lease a moment before."""
+    assert not await bus.take("streamers", "streamer1", 60), "nobody has noted since when it keeps them"
+    since = await bus.kept_since("streamers")
+    assert await bus.kept_since("streamers") == since
+    assert float(since) == pytest.approx(await bus.now(), abs=10)
+    assert not await bus.take("streamers", "streamer1", 60)
+    client.hset("streamers:lease", "kept since", float(since) - 61)
+    assert await bus.take("streamers", "streamer1", 60)
+    client.flushall()
+    assert not await bus.take("streamers", "streamer1", 60)
+    assert await bus.kept_since("streamers") not in {since, str(float(since) - 61)}
+    assert await bus.take("streamers", "streamer1", -1), "a person has made sure that it is off"
+
+
+async def test_a_redis_that_was_started_again_is_asked_for_the_lease_and_not_for_a_silence(tmp_path: Path) -> None:
+    """What it read from its disk is older than what it said last: the streamer has beaten since."""
+    with redis_server(tmp_path) as client:
+        async with opened(url_of(client)) as bus:
+            since, now = await bus.kept_since("streamers"), await bus.now()
+            await bus.grant("streamers", "streamer1", "first")
+        client.hset("streamers", "streamer1", json.dumps({"at": now - 61}))
+        client.hset("streamers:lease", "kept since", now - 3600)
+        client.save()
+    with redis_server(tmp_path) as client:
+        async with opened(url_of(client)) as bus:
+            assert not await bus.take("streamers", "streamer1", 60)
+            assert float(await bus.kept_since("streamers")) >= float(since)
+            assert not await bus.take("streamers", "streamer1", 60)
+            assert isinstance(await bus.beat("streamers", "streamer1", "first", {}, CLAIM), dict)
+            client.hset("streamers", "streamer1", json.dumps({"at": now - 61}))
+            client.hset("streamers:lease", "kept since", now - 3600)
+            assert await bus.take("streamers", "streamer1", 60), "it has kept all since"
+
+
 async def test_a_session_that_has_lost_its_classes_is_never_granted_again(bus: Bus) -> None:
     """A streamer that reads of an old grant would go on with what was moved meanwhile."""
-    claim = {"session": "second", "lease_s": 45}
-    assert await bus.beat("streamers", "streamer1", "first", {}, claim) is None
+    assert await bus.beat("streamers", "streamer1", "first", {}, CLAIM) is None
     await bus.grant("streamers", "streamer1", "second")
     assert await bus.take("streamers", "streamer1", -1)
     assert (await bus.heard("streamers"))[2] == {}, "its claim went with the lease"
-    assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "-second"
+    assert await bus.beat("streamers", "streamer1", "first", {}, CLAIM) == "-second"
     assert (await bus.heard("streamers"))[2] == {}, "it is not claimed again"
     await bus.grant("streamers", "streamer1", "second")
-    assert await bus.beat("streamers", "streamer1", "second", {}, claim) == "-second", "nor granted"
-    await bus.beat("streamers", "streamer1", "first", {}, {**claim, "session": "third"})
+    assert await bus.beat("streamers", "streamer1", "second", {}, CLAIM) == "-second", "nor granted"
+    await bus.beat("streamers", "streamer1", "first", {}, {**CLAIM, "session": "third"})
     await bus.grant("streamers", "streamer1", "third")
-    assert isinstance(await bus.beat("streamers", "streamer1", "third", {}, claim), dict)
+    assert isinstance(await bus.beat("streamers", "streamer1", "third", {}, CLAIM), dict)

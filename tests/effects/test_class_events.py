@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from lectern.db import bookings, events
+from lectern.db import events
 from lectern.db.writer import write
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
@@ -33,20 +33,14 @@ def test_the_feed_is_read_on_from_any_row_and_shows_an_institution_its_own(eithe
     assert [one.seq for one in look(either_engine, events.after, "c-1", 1, 10)] == [2]
 
 
-def broken(engine: Engine, class_id: str) -> Order:
-    """A class of two hours ago that could not be aired, and of whose end nobody was told."""
-    booking = strategies.booking(class_id, start_time=NOW - 7_200, end_time=NOW - 3_600, institution_id="i-1")
-    order = replace(Order.of(booking), state=BookingState.BROKEN)
-    commit(engine, booked, booking, order, NOW)
-    return order
-
-
 def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engine) -> None:
-    order = broken(either_engine, "c-1")
+    booking = strategies.booking("c-1", institution_id="i-1")
+    order = replace(Order.of(booking), state=BookingState.BROKEN)
+    commit(either_engine, booked, booking, order, NOW)
     for statements in (["accepted", "on_air"], ["on_air", "interrupted"], ["ended", "on_air"]):
         changes = Changes(strategies.transcoders(), NOW)
-        for event in statements:
-            changes.announce(order, event)
+        for one in statements:
+            changes.announce(order, one)
         commit(either_engine, write, journal, changes)
     found = look(either_engine, events.after, "c-1", 0, 10)
     assert [(one.seq, one.event) for one in found] == [(1, "accepted"), (2, "on_air"), (3, "interrupted"), (4, "ended")]
@@ -61,14 +55,3 @@ def test_a_cancel_that_comes_again_before_the_end_is_told_gets_the_answer_of_the
     changes.answer_cancel("c-1", 0, "cancelled", 12.5)
     commit(either_engine, write, journal, changes)
     assert look(either_engine, events.ends, ["c-1", "c-2"], "cancel_result") == {"c-1": (0, "cancelled", 12.5)}
-
-
-def test_an_end_that_was_put_off_is_found_until_it_is_told(either_engine: Engine) -> None:
-    order = broken(either_engine, "c-1")
-    found = look(either_engine, bookings.ends_untold, NOW - 86_400, NOW)
-    assert [one.class_id for one in found] == ["c-1"]
-    assert look(either_engine, bookings.ends_untold, NOW - 3_600, NOW) == []
-    changes = Changes(strategies.transcoders(), NOW)
-    changes.announce(order, "ended")
-    commit(either_engine, write, journal, changes)
-    assert look(either_engine, bookings.ends_untold, NOW - 86_400, NOW) == []

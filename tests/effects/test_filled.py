@@ -20,8 +20,9 @@ from flows.streamer.readiness import word
 from flows.teacher import maintenance
 from lectern.db import account, airings, bookings, cache, inbox, leases, metrics, outbox, retention, transcodings
 from lectern.db.engine import opened, transaction
+from lectern.db.events import feed
 from lectern.db.retention import RowsBefore
-from lectern.db.timetable import due, status_of_teacher
+from lectern.db.timetable import Span, begins_in, classes, due, next_class, outcomes, status_of_teacher, waiting
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.teacher import journal
@@ -50,6 +51,10 @@ def steps(engine: Engine, look: Callable[..., object], *its: object) -> int:
         look(connection, *its)
         driver.set_progress_handler(None, 0)
     return counted
+
+
+def day(now: float) -> Span:
+    return Span(now, now + DAY_S, None)
 
 
 def forgotten(connection: Connection, now: float) -> None:
@@ -88,6 +93,13 @@ TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
     "what is forgotten": forgotten,
     "what no run shows": lambda connection, _: inbox.unrecorded(connection, journal, 10),
     "what people are to hear": lambda connection, _: outbox.people_due(connection, journal, 1),
+    "the next class": next_class,
+    "a day's classes": lambda connection, now: classes(connection, begins_in(day(now)), 200),
+    "what became of them": lambda connection, now: outcomes(connection, day(now)),
+    "who waits": lambda connection, now: waiting(connection, now, None, 50),
+    "what is not ended": bookings.unended,
+    "what is not ready": lambda connection, now: bookings.unready(connection, now, now, now + 600),
+    "the feed of an institution without events": lambda connection, _: feed(connection, 0, "i-1", 10),
     "who has claimed": lambda connection, _: leases.claiming_teachers(connection),
     "freeing what a dead one had": lambda connection, _: leases.free_claims(connection, "a", "b"),
 }
@@ -111,6 +123,11 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
         for number in (SOME, MANY - SOME):
             with sqlite3.connect(path) as connection:
                 fill(connection.execute, number, number, prefix=f"old{number}")
+                those = f"from order_list where class_id like 'old{number}-%'"
+                told = "(class_id, institution_id, at, seq, event, body) select class_id, 'i', end_time, 1, 'ended', ''"
+                moved = "(class_id, streamer, placement, moved_at) select class_id, 's1', 1, end_time"
+                connection.execute(f"insert into class_event_list {told} {those}")
+                connection.execute(f"insert into move_list {moved} {those}")
             for name, look in TEACHERS.items():
                 twice = [steps(engine, look, time.time()) for _ in range(2)]
                 found[name].append(twice[1])  # the first one makes what the others find

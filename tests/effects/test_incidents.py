@@ -3,6 +3,8 @@
 import itertools
 import re
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
@@ -10,6 +12,7 @@ from sqlalchemy import Engine, event
 from lectern.db import incidents, outbox
 from lectern.db.engine import transaction
 from lectern.db.incidents import AlertPolicy
+from lectern.db.outbox import Refusal, Rest
 from lectern.errors import CONFLICT, DISK_FULL, NO_RECORDING, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.model.tables.teacher import journal
 from lectern.wire import outgoing
@@ -62,10 +65,6 @@ class Desk:
         assert all(one.message and one.runbook for one in found)
         return found
 
-    def heard(self, now: float) -> list[Alarm]:
-        """All that a person hears now."""
-        return [*self.sent(now), *self.followed_up(now)]
-
 
 @pytest.fixture
 def desk(teacher_engine: Engine) -> Desk:
@@ -85,7 +84,8 @@ def test_each_code_each_class_without_recording_and_each_outage_is_an_incident(d
     assert desk.told(TRANSCODE_FAILED, 1001) == []
     desk.cry(NOT_READY_FOR_START, 1001)
     assert desk.told(NO_RECORDING, 1002) == [324, 326]
-    assert desk.follow_up(1302) == [("resolved", 2), *[("resolved", 1)] * 3]
+    found = desk.followed_up(1302)
+    assert [one.message.count("!") for one in found] == [2, 1, 1, 1], "the newest message unless it is the first"
     assert desk.told(DISK_FULL, 1303) == [316]
 
 
@@ -97,6 +97,7 @@ def test_a_class_without_its_recording_is_one_incident_before_its_start_and_afte
     assert (found["code"], found["count"], found["classes"]) == (326, 2, ["late"])
     desk.patience = replace(PATIENCE, goes_on={326})
     assert desk.follow_up(9000) == [("escalated", 2)]
+    assert desk.follow_up(9999) == [], "once"
     desk.patience = PATIENCE
     assert desk.follow_up(9001) == [("resolved", 2)]
 
@@ -107,39 +108,6 @@ def test_what_was_never_told_is_sent_when_redis_is_back_and_counted_once(desk: D
     assert desk.sent(1000, reached=False) == desk.followed_up(1500) == []
     assert [one.code for one in desk.sent(1500)] == [316]
     assert desk.follow_up(1560) == [("resolved", 3)]
-
-
-def test_trouble_that_is_seen_going_on_is_not_over_until_it_is_seen_no_more(desk: Desk) -> None:
-    """A streamer that stays lost: nobody says so again. But an alarm after it was last seen has its own time."""
-    desk.told(DISK_FULL, 1000)
-    desk.patience = replace(PATIENCE, goes_on={FULL})
-    assert desk.follow_up(2000) == []
-    desk.patience = replace(PATIENCE, lasts_s={FULL: 3600.0})
-    assert desk.follow_up(2000) == []
-    assert desk.follow_up(4600) == [("resolved", 1)]
-    desk.told(DISK_FULL, 5000)
-    desk.patience = replace(PATIENCE, ended_s={FULL: 20.0})
-    assert desk.follow_up(5020) == [("resolved", 1)], "not five minutes later"
-    desk.told(DISK_FULL, 6000)
-    desk.patience = replace(PATIENCE, ended_s={FULL: 1000.0})
-    assert desk.follow_up(6020) == []
-    desk.patience = replace(PATIENCE, ended_s={FULL: 1280.0})
-    assert desk.follow_up(6300) == [("resolved", 1)]
-
-
-def test_a_clock_that_is_set_back_by_a_day_keeps_no_incident_untold_or_open(desk: Desk) -> None:
-    """Else each further class in danger would be folded into it, and told to nobody for a day."""
-    desk.told(NOT_READY_FOR_START, 100_000)
-    desk.told(DISK_FULL, 100_000)
-    assert desk.follow_up(100_000 - 2) == [], "a small correction ends nothing"
-    later = 100_000 - 86_400
-    new = desk.cry(NOT_READY_FOR_START, later)
-    desk.sent(later)
-    more, over = desk.followed_up(later + 60)
-    assert f"new: {new}" in more.message
-    assert (over.code, over.message.startswith("resolved")) == (FULL, True)
-    assert desk.follow_up(later + 61) == []
-    assert desk.follow_up(later + 301) == [("resolved", 2)]
 
 
 def test_an_incident_that_one_teacher_sees_going_on_is_not_called_over_by_another(desk: Desk) -> None:
@@ -155,17 +123,79 @@ def test_an_incident_that_one_teacher_sees_going_on_is_not_called_over_by_anothe
     assert told(set(), range(4000, 4400, 5)) == [("resolved", 1)]
 
 
-@pytest.mark.parametrize(("code", "number"), [(TRANSCODE_FAILED, 1), (CONFLICT, 0)], ids=["trouble", "notice"])
-def test_an_incident_that_goes_on_is_escalated_once_and_a_notice_is_not(
-    desk: Desk, code: ErrorCode, number: int
+def test_an_incident_that_only_people_have_heard_of_is_not_called_over(desk: Desk) -> None:
+    """Redis has not taken its first alarm: what comes over it would be the end of something that it never told."""
+    desk.cry(DISK_FULL, 1000)
+    desk.sent(1000, reached=False)
+    with transaction(desk.engine) as connection:
+        (first,) = outbox.unsent(connection, journal, limit=9, now=1000)
+        incidents.told(connection, journal, [first.id], 1000)
+        for rest, over in ((None, 0), (Rest.BOTH, 0), (Rest.ADD, 1)):
+            if rest is not None:
+                outbox.refused(connection, journal, [Refusal(first, rest, "no")], 1000)
+            assert len(incidents.follow_up(connection, journal, "t", PATIENCE, 1300)) == over
+        assert incidents.open_of(connection, journal, FULL) is None
+
+
+@pytest.mark.parametrize(
+    ("since_s", "stage", "told", "its"),
+    [
+        (0, None, 1, {"number": 1}),
+        (299, None, 1, {"number": 1}),
+        (300, "resolved", 1, {"number": 1}),
+        (300, None, 1, {"number": 1, "goes_on": {FULL}}),
+        (3599, None, 1, {"number": 1, "lasts_s": {FULL: 3600.0}}),
+        (3600, "resolved", 1, {"number": 1, "lasts_s": {FULL: 3600.0}}),
+        (20, "resolved", 1, {"number": 1, "ended_s": {FULL: 20.0}}),
+        (20, None, 1, {"number": 1, "ended_s": {FULL: 1000.0}}),
+        (300, "resolved", 1, {"number": 1, "ended_s": {FULL: 1280.0}}),
+        (20, None, 1, {"number": 1, "ended_s": {FULL: 20.0}, "shared": True}),
+        (-2, None, 1, {"number": 1}),
+        (-60, "more", 1, {"number": 2}),
+        (-300, "resolved", 1, {"number": 1}),
+        (60, "more", 2, {"number": 4}),
+        (59, None, 2, {"number": 4}),
+        (60, None, 2, {"number": 3}),
+        (60, "more", 1, {"number": 3}),
+        (60, None, 2, {"number": 2}),
+        (60, "more", 3, {"number": 6, "code": 1}),
+        (60, None, 3, {"number": 5}),
+        (60, "more", 3, {"number": 5, "classes": '["c"]'}),
+        (60, None, 3, {"number": 5, "classes": '["c"]', "told_classes": 1}),
+        (60, None, 3, {"number": 5, "classes": '["c"]', "code": 1}),
+        (60, None, 3, {"number": 5, "classes": '["c"]', "code": TRANSCODE_FAILED.number}),
+        (599, None, 2, {"number": 3, "last_at": 599}),
+        (600, "more", 2, {"number": 3, "last_at": 600}),
+        (900, "escalated", 2, {"number": 2, "last_at": 900}),
+        (899, None, 2, {"number": 2, "last_at": 900}),
+        (900, None, 1, {"number": 1, "last_at": 900}),
+        (900, None, 2, {"number": 2, "last_at": 900, "escalated_at": 9}),
+        (900, None, 2, {"number": 2, "last_at": 900, "code": CONFLICT.number}),
+        (300, "resolved", 2, {"number": 2, "code": 1}),
+    ],
+)
+def test_an_incident_is_told_again_if_it_has_grown_goes_on_or_is_over(
+    since_s: float, stage: str | None, told: int, its: dict[str, object]
 ) -> None:
-    told: list[tuple[str, int]] = []
-    for now in range(1000, 3000, 100):
-        desk.told(code, now)
-        told += desk.follow_up(now)
-    assert [stage for stage, _ in told].count("escalated") == number
-    assert len(told) <= 6
-    assert desk.follow_up(3300)[0][0] == "resolved"
+    """If it has doubled, if ten times as long as a group have passed, or if a class in danger was not named yet.
+
+    Trouble that is seen going on is not over; that which was seen to end is over at once, unless an alarm came since.
+    A clock that is set back by a day keeps nothing untold or open: it counts as time that has passed.
+    """
+    known = {"code": FULL, "told_number": told, "told_at": 0, "first_at": 0, "last_at": 0, "escalated_at": None}
+    row = SimpleNamespace(**{**known, "classes": "[]", "told_classes": 0, **its})
+    policy: dict[str, Any] = {one: its[one] for one in ("goes_on", "lasts_s", "ended_s", "shared") if one in its}
+    assert incidents._stage(row, replace(PATIENCE, **policy), since_s) == stage
+
+
+@pytest.mark.parametrize("number", [20, 25])
+def test_the_next_alarm_names_twenty_new_classes_and_the_number_of_the_others(desk: Desk, number: int) -> None:
+    desk.told(DISK_FULL, 1000, class_id="first")
+    desk.told(DISK_FULL, 1001, number)
+    (more,) = desk.followed_up(1060)
+    assert more.message.count("c-") == 20 + 1, "the newest message is that of one of them"
+    assert "first message: first: " in more.message
+    assert re.findall(r"and (\d+) more", more.message) == (["5"] if number == 25 else [])
 
 
 def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
@@ -174,11 +204,12 @@ def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
 
 
 def test_an_incident_names_all_its_classes_and_shows_its_newest_message(desk: Desk) -> None:
-    desk.told(DISK_FULL, 1000, 80)
-    desk.told(DISK_FULL, 1001, 80)
+    for _ in range(2):
+        desk.told(DISK_FULL, 1000, 80)
     (one,) = commit(desk.engine, incidents.open_now, journal)
     assert (one["count"], one["classes"]) == (160, [f"c-{number}" for number in range(1, 161)])
     assert one["message"].startswith("c-160:")
+    assert [len(commit(desk.engine, incidents.about, journal, "t", name)) for name in ("c-7", "c-999")] == [1, 0]
 
 
 def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,49 +218,11 @@ def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypat
     told: set[str] = set()
     for now in range(1000, 1000 + 61 * 20, 61):
         desk.cry(NOT_READY_FOR_START, now, 2)
-        told |= names(desk.heard(now))
+        for alarm in (*desk.sent(now), *desk.followed_up(now)):
+            told |= {alarm.class_id or "", *re.findall(r"c-\d+", alarm.message)} - {""}
     (one,) = commit(desk.engine, incidents.open_now, journal)
     assert (one["count"], one["classes"]) == (40, [f"c-{number}" for number in range(36, 41)])
     assert told == {f"c-{number}" for number in range(1, 41)}
-
-
-def names(alarms: list[Alarm]) -> set[str]:
-    """The classes that these alarms name to a person who reads the sentence only."""
-    return {word for one in alarms for word in re.findall(r"c-\d+", one.message)} | {
-        one.class_id for one in alarms if one.class_id
-    }
-
-
-def test_each_class_in_danger_is_named_at_once(desk: Desk) -> None:
-    """A class that is not ready five minutes before its start: its name is no use ten minutes later."""
-    raised: dict[str, float] = {}
-    heard: dict[str, float] = {}
-    for now in range(1000, 1000 + 40 * 60, 5):
-        if (now - 1000) % 60 == 0:
-            raised[desk.cry(NOT_READY_FOR_START, now)] = now
-        heard = dict.fromkeys(names(desk.heard(now)), float(now)) | heard
-    assert raised.keys() == heard.keys()
-    assert max(heard[name] - at for name, at in raised.items()) <= PATIENCE.group_s
-    assert len(raised) == 40
-
-
-def test_classes_in_danger_are_told_together_at_most_once_in_the_time_of_a_group(desk: Desk) -> None:
-    messages: list[Alarm] = []
-    for now in range(1000, 1600, 5):
-        desk.cry(NOT_READY_FOR_START, now, 10)
-        messages += desk.heard(now)
-    assert len(messages) <= 1 + 10
-    messages += desk.followed_up(1660)
-    assert set(messages[-1].classes) == {f"c-{number}" for number in range(1, 1201)}  # type: ignore[attr-defined]
-
-
-def test_a_class_that_is_in_danger_for_longer_is_no_new_one(desk: Desk) -> None:
-    """Only new names are news: the same class again waits for the number to double, as any other alarm."""
-    told = 0
-    for now in range(1000, 1600, 5):
-        desk.cry(NOT_READY_FOR_START, now, class_id="c-1")
-        told += len(desk.heard(now))
-    assert told <= 5
 
 
 def test_a_thousand_alarms_are_folded_in_few_statements(desk: Desk) -> None:

@@ -44,36 +44,34 @@ def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]
     }
 
 
-def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age(teacher_engine: Engine) -> None:
+def test_bookings_are_counted_by_state_and_code_and_what_waits_has_an_age(teacher_engine: Engine) -> None:
     """What is over counts for a day, what is open for ever: to count all that is kept would take longer each day."""
-    common = {"start_time": NOW + 600, "end_time": NOW + 1200, "payload": "{}", "updated_at": NOW}
+    common = {"start_time": NOW + 600, "end_time": NOW + 1200, "payload": "{}"}
     states = [("waiting", None, 100_000), ("waiting", None, 5), ("refused", 207, 9)]
-    states += [("aired", None, 3600), ("aired", None, 100_000), ("broken", None, 100_000)]
+    states += [("placed", None, 40), ("aired", None, 86_400), ("aired", None, 100_000), ("broken", None, 100_000)]
     with transaction(teacher_engine) as connection:
         for number, (state, code, age) in enumerate(states):
-            row = {"class_id": f"c-{number}", "state": state, "code": code, "received_at": NOW - age, **common}
+            row = {"class_id": f"c-{number}", "state": state, "code": code, **common}
+            row |= dict.fromkeys(("received_at", "updated_at"), NOW - age)
             connection.execute(insert(orders).values(**row))
         begun = {"record_id": 1, "resolution": "720P", "status": "transcoding", "deadline": NOW + 60}
         connection.execute(insert(videos).values(**begun))
+        for state, age in (("new", 30), ("done", 900), ("dead", 60)):
+            message = {"source": "order", "body": "{}", "state": state, "received_at": NOW - age}
+            connection.execute(insert(journal.inbox).values(**message))
     found = exported(teacher_engine, "teacher")
     assert {key[1:]: value for key, value in found.items() if key[0] == "lectern_bookings"} == {
         ("0", "waiting"): 2,
         ("207", "refused"): 1,
         ("0", "aired"): 1,
+        ("0", "placed"): 1,
     }
+    assert found["lectern_placed_oldest_seconds",] == 40
     assert found["lectern_waiting_classes",] == 2
     assert found["lectern_waiting_oldest_seconds",] == 100_000
     assert found["lectern_waiting_slack_seconds",] == 600
     assert found["lectern_rendition_slack_seconds",] == 60
     assert found["lectern_renditions", "transcoding"] == 1
-
-
-def test_a_message_that_is_not_handled_has_a_lag(teacher_engine: Engine) -> None:
-    with transaction(teacher_engine) as connection:
-        for state, age in (("new", 30), ("done", 900), ("dead", 60)):
-            row = {"source": "order", "body": "{}", "state": state, "received_at": NOW - age}
-            connection.execute(insert(journal.inbox).values(**row))
-    found = exported(teacher_engine, "teacher")
     assert found["lectern_inbox_messages",] == 1
     assert found["lectern_inbox_lag_seconds",] == 30
     assert found["lectern_dead_letters",] == 1
@@ -87,12 +85,13 @@ def test_the_cache_is_measured_in_bytes_used_reserved_pinned_and_its_bound(strea
     found = exported(streamer_engine, "streamer")
     kinds = {kind: found["lectern_cache_bytes", kind] for kind in ("used", "reserved", "pinned", "bound")}
     assert kinds == {"used": 120, "reserved": 7, "pinned": 100, "bound": 1000}
+    assert (found["lectern_cache_places", "pinned"], found["lectern_cache_renditions", "unknown"]) == (1, 1)
 
 
 def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer_engine: Engine) -> None:
-    states = [("late", -5, "ready"), ("on", -5, "on air"), ("cut", -5, "on air"), ("soon", 90, "ready")]
+    states = [("late", 0, "ready"), ("on", -5, "on air"), ("cut", -5, "on air"), ("soon", 90, "ready")]
     with transaction(streamer_engine) as connection:
-        for class_id, start, state in (*states, ("over", -9, "aired")):
+        for class_id, start, state in (*states, ("over", -9, "aired"), ("just over", -600, "ready")):
             bare(connection, class_id, NOW + start, state)
         for class_id, what in (("on", "on air"), ("cut", "on air"), ("cut", "push broke off")):
             events.note(connection, at_streamer.journal, "streamer1", [Event(what, class_id)], NOW)
@@ -117,17 +116,15 @@ def families(streamer_engine: Engine, teacher_engine: Engine) -> list[Metric]:
     return [family for one in told for family in text_string_to_metric_families(one.decode())]
 
 
-@pytest.mark.parametrize("file", ["lectern.json", "alerts.yml"])
-def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, families: list[Metric]) -> None:
+def test_what_a_dashboard_or_a_rule_names_is_exported_and_every_metric_is_on_the_dashboard(
+    families: list[Metric],
+) -> None:
     ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
     known = {family.name + end for family in families for end in ("", *ends.get(family.type, ()))}
-    expressions = "\n".join((*queries(), *HOSTS)) if "json" in file else (DASHBOARDS / file).read_text()
-    named = set(OURS.findall(expressions)) - {"lectern_page"}  # an external label of Prometheus
-    assert len(named) >= 5
-    assert named <= known
-
-
-def test_every_metric_is_on_the_dashboard(families: list[Metric]) -> None:
+    for expressions in ("\n".join((*queries(), *HOSTS)), (DASHBOARDS / "alerts.yml").read_text()):
+        named = set(OURS.findall(expressions)) - {"lectern_page"}  # an external label of Prometheus
+        assert len(named) >= 5
+        assert named <= known
     text = (DASHBOARDS / "lectern.json").read_text()
     assert [one.name for one in families if "process" not in one.name and one.name not in text] == []
 

@@ -16,7 +16,7 @@ from lectern.db.engine import WRITERS, looking, open_database, open_to_look, ope
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.model.facts import AsRun, Event, UnrecordedWork
+from lectern.model.facts import AsRun, Event
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
 from lectern.states import BookingState
@@ -51,29 +51,6 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of this test stand for processes: they do not wait for each other here, but in the database."""
     monkeypatch.setattr(engine_module, "_WRITING", nullcontext())
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ("mysql://root:hidden@host/db", "mysql: lectern keeps no rows there"),
-        ("postgresql+asyncpg://u:hidden@host/db", r"postgresql\+asyncpg: lectern does not use this driver"),
-        ("postgresql+psycopg2://u:hidden@host/db", r"postgresql\+psycopg2: lectern does not use this driver"),
-        ("postgresql://u:hidden@host", "names no database"),
-        ("postgresql://u:hidden@host:5432,other:5432/db", "The database URL is none"),
-    ],
-)
-def test_a_url_that_names_no_database_of_ours_is_refused_in_words(wrong: str, said: str) -> None:
-    with pytest.raises(Misuse, match=said) as caught:
-        open_database(wrong)
-    assert "postgresql://host/lectern, with user and password" in caught.value.message
-    assert "hidden" not in caught.value.message
-
-
-def test_the_driver_is_named_with_what_to_type_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(Misuse, match=r'Type: pip install "lectern\[postgresql\]"'):
-        open_database("postgresql://u@host/db")
 
 
 @pytest.mark.parametrize("form", ["postgres://", "postgresql://", "postgresql+psycopg://"])
@@ -262,27 +239,6 @@ def test_a_reader_waits_for_no_writer_and_sees_one_state(postgres_url: str, engi
             writer.commit()
             assert inbox.waiting(connection, journal) == before == 0
     assert look(engine, inbox.waiting, journal) == 1
-
-
-@pytest.mark.usefixtures("processes")
-def test_a_teacher_shows_its_own_rows_first_those_that_prefect_was_asked_for(engine: Engine) -> None:
-    """Also work without a run; those of a dead teacher keep their key, by which their heir asks for the same runs."""
-    now = time.time()
-    with transaction(engine) as connection:
-        connection.execute(text("DELETE FROM inbox_list"))
-        for name in ("a", "b"):
-            for stem in ("6", "7"):
-                inbox.keep_work(connection, journal, UnrecordedWork("download", f"download {stem}", now), now, name)
-        mine = inbox.unrecorded(connection, journal, 9, "a")
-        assert [inbox.work_of(one).name for one in mine] == ["download 6", "download 7"]  # type: ignore[union-attr]
-        inbox.give_keys(connection, journal, {"key": [mine[1].id]})
-        assert [one.id for one in inbox.unrecorded(connection, journal, 9, "a")] == [mine[1].id]
-        leases.free_claims(connection, "a", "b")
-        (asked,) = inbox.unrecorded(connection, journal, 9, "b")
-        assert (asked.id, asked.run_key) == (mine[1].id, "key")
-        inbox.recorded(connection, journal, [asked.id], now)
-        inbox.done(connection, journal, [mine[0].id], inbox.Handling(now, {mine[0].id: "[]"}, is_shown=True))
-        assert len(inbox.unrecorded(connection, journal, 9, "b")) == 2
 
 
 def test_a_text_that_the_database_cannot_hold_has_a_sign_for_it_and_may_be_long(engine: Engine) -> None:

@@ -26,20 +26,18 @@ async def test_a_recording_is_described(tmp_path: Path, flags: tuple[str, ...], 
     path = make_recording(tmp_path / 'it\'s a "lesson" -1.flv', "-output_ts_offset", begins, *flags)
     found = await probe.probe(path)
     assert found.duration_s == pytest.approx(4, abs=within_s)
-    assert found.size_bytes == path.stat().st_size
-    assert found.last_second_decodes
+    assert (found.size_bytes, found.last_second_decodes) == (path.stat().st_size, True)
 
 
-async def test_a_recording_may_lack_sound_but_no_pictures(tmp_path: Path) -> None:
-    assert (await probe.probe(make_recording(tmp_path / "mute.flv", audio=False))).last_second_decodes
+async def test_a_recording_may_lack_sound_only_and_a_long_one_is_looked_at_at_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Refuse, match="only audio") as raised:
         await probe.probe(make_recording(tmp_path / "audio.flv", video=False))
     assert raised.value.code is BAD_RECORDING
-
-
-async def test_a_long_file_is_looked_at_only_at_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_TAIL_BYTES", 100_000)
-    path = make_recording(tmp_path / "long.flv", "-b:v", "4M", "-minrate", "4M", "-bufsize", "1M", seconds=6)
+    fine = ("-b:v", "4M", "-minrate", "4M", "-bufsize", "1M")
+    path = make_recording(tmp_path / "long.flv", *fine, audio=False, seconds=6)
     assert path.stat().st_size > 1_000_000
     found = await probe.probe(path)
     assert found.duration_s == pytest.approx(6, abs=0.1)
@@ -100,22 +98,18 @@ async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(t
 
 
 async def test_a_damaged_end_is_seen_and_a_truncated_recording_says_what_is_there(tmp_path: Path) -> None:
-    path = make_recording(tmp_path / "1.flv", seconds=6)
+    """A title in GBK, as many Chinese tools write one, is no fault: the playout sends it as it is."""
+    path = make_recording(tmp_path / "1.flv", "-metadata", "title=ABCDEFGH", seconds=6)
     whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"ABCDEFGH", "语文课一".encode("gbk")))
+    assert (await probe.probe(path)).last_second_decodes
+    assert (await sampling.samples(path, 6.0)).sounds
     path.write_bytes(whole[:-700_000] + bytes(700_000))
     assert not (await probe.probe(path)).last_second_decodes
     path.write_bytes(whole[: len(whole) // 2])
     found = await probe.probe(path)
     assert 1 < found.duration_s < 5
     assert not found.last_second_decodes
-
-
-async def test_a_title_in_gbk_is_no_fault(tmp_path: Path) -> None:
-    """Many Chinese tools write one; the playout sends it as it is."""
-    path = make_recording(tmp_path / "title.flv", "-metadata", "title=ABCDEFGH")
-    path.write_bytes(path.read_bytes().replace(b"ABCDEFGH", "语文课一".encode("gbk")))
-    assert (await probe.probe(path)).last_second_decodes
-    assert (await sampling.samples(path, 4.0)).sounds
 
 
 @pytest.mark.parametrize(("kind", "codec"), [(8, 0xD0), (9, 0x0F)], ids=["sound", "pictures"])
@@ -136,13 +130,11 @@ async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Pat
     assert raised.value.code is BAD_RECORDING
 
 
-async def row_of(path: Path, *, crc64: bool = False) -> Cached:
+async def row_of(path: Path) -> Cached:
     """The row of a file that is whole now."""
-    found = await probe.probe(path)
-    known = cache_dir.crc64(path) if crc64 else None
-    return Cached(
-        "1", FileState.READY, 1, str(path), None, found.size_bytes, found.duration_s, crc64=known, mtime=found.mtime
-    )
+    found, at = await probe.probe(path), str(path)
+    its = (found.size_bytes, found.duration_s)
+    return Cached("1", FileState.READY, 1, at, None, *its, crc64=cache_dir.crc64(path), mtime=found.mtime)
 
 
 @pytest.fixture
@@ -150,39 +142,16 @@ def whole(tmp_path: Path) -> Path:
     return make_recording(tmp_path / "1.flv", seconds=12)
 
 
-async def test_a_whole_recording_has_no_trouble(whole: Path) -> None:
-    """As ffmpeg writes it, and the cheap look at its last tags is enough."""
-    row = await row_of(whole, crc64=True)
+async def test_damage_in_the_middle_is_found_by_sum_and_tags_whatever_size_and_time_say(whole: Path) -> None:
+    """A whole recording has no trouble; without an index nobody knows how it was. A cheap look is for its last tags."""
+    row, before = await row_of(whole), whole.stat()
     assert row.duration_s == pytest.approx(12, abs=0.2)
     assert (integrity.last_tag_s(whole) or 0.0) >= 12.2 - integrity.SHORT_S
-    assert await integrity.end_trouble(whole, row) is None
-    assert await integrity.trouble(whole, row) is None
-
-
-@pytest.mark.parametrize("zeros", [False, True], ids=["cut short", "zeros in its second half"])
-async def test_a_file_without_its_end_is_found(whole: Path, zeros: bool) -> None:
-    row = await row_of(whole)
-    size = whole.stat().st_size
-    os.truncate(whole, size // 2)
-    if zeros:
-        os.truncate(whole, size)
-    assert "it ends after" in str(await integrity.end_trouble(whole, row))
-
-
-async def test_damage_is_found_where_the_crc_is_known(whole: Path) -> None:
-    row = await row_of(whole, crc64=True)
-    with whole.open("r+b") as file:
-        file.seek(whole.stat().st_size // 2)
-        file.write(bytes(4096))
-    assert "CRC-64" in str(await integrity.trouble(whole, row))
-
-
-async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(whole: Path) -> None:
-    row, before = await row_of(whole), whole.stat()
-    assert await integrity.middle_trouble(whole) is None, "without an index nobody knows how it was"
+    found = [await integrity.end_trouble(whole, row), await integrity.trouble(whole, row)]
+    found.append(await integrity.middle_trouble(whole))
     looked, _ = await integrity.looked(whole)
     integrity.write_index(looked, whole)
-    assert await integrity.middle_trouble(whole) is None
+    assert [*found, await integrity.middle_trouble(whole)] == [None] * 4
     with whole.open("r+b") as file:
         file.seek(before.st_size // 2)
         file.write(bytes(40_000))
@@ -190,6 +159,15 @@ async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_
     assert whole.stat().st_size == before.st_size
     assert await integrity.end_trouble(whole, row) is None
     assert "its tags cannot be read from byte" in str(await integrity.middle_trouble(whole))
+    assert "CRC-64" in str(await integrity.trouble(whole, row))
+
+
+async def test_a_file_without_its_end_is_found(whole: Path) -> None:
+    """Whether it is cut short, or there are zeros in its second half."""
+    row, size = await row_of(whole), whole.stat().st_size
+    for length in (size // 2, size):
+        os.truncate(whole, length)
+        assert "it ends after" in str(await integrity.end_trouble(whole, row))
 
 
 async def test_an_odd_end_and_a_slow_disk_are_no_damage(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,21 +184,18 @@ async def test_an_odd_end_and_a_slow_disk_are_no_damage(whole: Path, monkeypatch
 
 def test_the_last_tags_are_read_whatever_the_file_is(tmp_path: Path) -> None:
     assert integrity.last_tag_s(flv.write(tmp_path / "1.flv", 40)) == 40
-    for number, data in enumerate((b"", b"FLV", flv.HEADER, b"x" * 100, flv.HEADER + bytes(500))):
-        odd = tmp_path / f"odd-{number}"
-        odd.write_bytes(data)
-        assert integrity.last_tag_s(odd) is None
+    for data in (b"", b"FLV", flv.HEADER, b"x" * 100, flv.HEADER + bytes(500)):
+        (tmp_path / "odd").write_bytes(data)
+        assert integrity.last_tag_s(tmp_path / "odd") is None
 
 
-async def remade(recording: Path, to: Path, *arguments: str) -> Path:
-    argv = [ffmpeg.executable(), "-v", "error", "-nostdin", "-y", "-i", str(recording), "-c", "copy", *arguments]
-    finished = await subprocesses.run([*argv, str(to)], timeout_s=30)
-    assert finished.returncode == 0, finished.errors
-    return to
-
-
-async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copy(recording, tmp_path / "6666.flv"))
+async def test_a_plain_recording_stays_as_it_is_and_gets_its_index_which_goes_with_it(
+    recording: Path, tmp_path: Path
+) -> None:
+    """A start takes an index neither for a rendition nor for something unknown; what lies alone is left over."""
+    path = cache_dir.rendition_path(tmp_path, "6666")
+    path.parent.mkdir()
+    path.write_bytes(recording.read_bytes())
     assert not integrity.has_index(path)
     found, plain = await integrity.looked(path)
     assert plain == path
@@ -230,41 +205,6 @@ async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Pa
     records = keyframe_index.read(keyframe_index.path_of(path), path.stat().st_size)
     assert records is not None
     assert next(one.time_ms for one in records if one.kind == keyframe_index.KEYFRAME) < 100
-
-
-async def test_another_container_is_made_plain_with_the_same_packets(recording: Path, tmp_path: Path) -> None:
-    """Beside it: its caller puts it in its place."""
-    path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
-    came = path.read_bytes()
-    found, plain = await integrity.looked(path)
-    assert plain == tmp_path / "6666.flv.remuxed"
-    assert path.read_bytes() == came
-    assert plain.read_bytes()[:3] == b"FLV"
-    assert found.size_bytes == plain.stat().st_size
-    assert abs(found.duration_ms - keyframe_index.look(recording).duration_ms) < 100
-
-
-@pytest.mark.parametrize("ends", ["kill -KILL $$", "kill -TERM $$", "exit 255"])
-async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
-    ends: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine without memory ends it, for example: the classes are not refused, it is tried again."""
-    path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
-    program = tmp_path / "bin" / "ffmpeg"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\n{ends}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    with pytest.raises(TryAgain, match="ffmpeg was ended from outside"):
-        await integrity.looked(path)
-
-
-async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Path, tmp_path: Path) -> None:
-    """A start takes it neither for a rendition nor for something unknown; what lies alone is left over."""
-    path = cache_dir.rendition_path(tmp_path, "6666")
-    path.parent.mkdir()
-    path.write_bytes(recording.read_bytes())
-    integrity.write_index((await integrity.looked(path))[0], path)
     assert [one.kind for one in cache_dir.scan(tmp_path)] == ["rendition"]
     cache_dir.remove(path)
     assert not path.parent.exists()
@@ -272,6 +212,33 @@ async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Pa
     keyframe_index.path_of(path).touch()
     (alone,) = cache_dir.scan(tmp_path)
     assert cache_dir.is_sidecar(alone.path.name)
+
+
+async def test_another_container_is_made_plain_with_the_same_packets(tmp_path: Path) -> None:
+    """Beside it: its caller puts it in its place."""
+    path = make_recording(tmp_path / "6666.flv", container="mp4")
+    came = path.read_bytes()
+    found, plain = await integrity.looked(path)
+    assert plain == tmp_path / "6666.flv.remuxed"
+    assert path.read_bytes() == came
+    assert plain.read_bytes()[:3] == b"FLV"
+    assert found.size_bytes == plain.stat().st_size
+    assert abs(found.duration_ms - 4_000) < 100
+
+
+@pytest.mark.parametrize("ends", ["kill -KILL $$", "kill -TERM $$", "exit 255"])
+async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without memory ends it, for example: the classes are not refused, it is tried again."""
+    path = make_recording(tmp_path / "6666.flv", container="mp4")
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{ends}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    with pytest.raises(TryAgain, match="ffmpeg was ended from outside"):
+        await integrity.looked(path)
 
 
 async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:

@@ -52,14 +52,11 @@ def test_what_another_run_has_in_its_hands_is_left_to_it_while_its_lease_lasts(r
     assert resolutions(take(rows, [P240, P480], "first", later)) == [P240], "its own it finds again"
 
 
-def test_what_is_set_in_a_row_that_was_read_is_not_written(rows: Connection) -> None:
-    """Decisions get rows: what they change must be in the plan that a dry run prints, and nowhere else."""
+def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
+    """What a decision sets in a row that it has read is not written: it must be in the plan that a dry run prints."""
     for one in transcodings.under_way(rows):
         one.step = "elsewhere"
     assert [one.step for one in transcodings.under_way(rows)] == [None, None, None]
-
-
-def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
     due = take(rows, [P240, P480], "first")
     published = partial(transcodings.reported, rows, step=transcodings.PUBLISHED)
     assert published(due, "stranger") == []
@@ -89,3 +86,64 @@ def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: py
     assert transcodings.first_starts(rows) == {(1, P720): NOW}
     assert (1, "1440P") not in transcodings.waiting_elsewhere(rows, [], NOW)
     assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text
+
+
+def test_a_transcoding_is_late_forsaken_or_waited_for_from_its_second_on(rows: Connection) -> None:
+    key, everything = (RECORD, P240), [P240, P480, P720]
+    late = [transcodings.overdue(rows, NOW + 3600 + at) for at in (-1, 0)]
+    forsaken = [transcodings.ownerless(rows, NOW + at, NOW) for at in (0, 1)]
+    assert [len(one) for one in (*late, *forsaken)] == [0, 3, 0, 3]
+    take(rows, [P240], "a")
+    forsaken = [transcodings.ownerless(rows, NOW, NOW + LEASE_S + at) for at in (0, 1)]
+    assert [resolutions(one) for one in forsaken] == [[], [P240]]
+    waiting = [transcodings.waiting_elsewhere(rows, [me], NOW + at) for me, at in (("b", 59), ("b", 60), ("a", 0))]
+    assert waiting == [[key], [], []]
+    assert [transcodings.others(rows, [key], "b", NOW + LEASE_S + at) for at in (0, 1)] == [["a"], []]
+    assert resolutions(take(rows, everything, "b", NOW + LEASE_S)) == [P480, P720]
+    for at, deadline in ((0, NOW + 3600), (transcodings.RENEW_S, NOW + 3600), (1801, NOW + 1801 + 3600)):
+        transcodings.kept_waiting(rows, ["a"], NOW + 9999, NOW + at)
+        (mine,) = transcodings.among(rows, [key])
+        assert (mine.deadline, mine.lease_until) == (deadline, NOW + 9999)
+
+
+def test_what_is_over_or_wanted_no_more_is_noted_of_the_one_rendition_alone(rows: Connection) -> None:
+    first, second, third = keys = [(RECORD, one) for one in (P240, P480, P720)]
+    due = take(rows, [P240, P480, P720], "a")
+    transcodings.attach(rows, due, "a", BegunJob("h", "job", NOW))
+    assert transcodings.left_behind(rows, keys) == []
+    assert [one.jobs for one in transcodings.host_facts(rows, ["h", "other"])] == [1, 0]
+    transcodings.reported(rows, due[:1], "a", step=transcodings.PUBLISHED)
+    transcodings.drop(rows, second, "nobody needs it", NOW)
+    assert set(resolutions(transcodings.left_behind(rows, keys))) == {P240, P480}
+    transcodings.given_up(rows, due[2:], "a")
+    assert len(transcodings.left_behind(rows, keys)) == 3
+    for host, job, left in (("other", "job", 3), ("h", "another", 3), ("h", "job", 0)):
+        transcodings.detached(rows, host, job)
+        assert len(transcodings.left_behind(rows, keys)) == left
+    transcodings.retry(rows, keys, NOW)
+    again = {one.resolution: one for one in transcodings.among(rows, keys)}
+    assert [(one.attempt, one.attempts_today) for one in again.values()] == [(1, 1), (2, 0), (1, 1)]
+    assert (again[P480].status, again[P480].deadline) == ("transcoding", NOW + 3600)
+    transcodings.fall_back(rows, third, NOW + 9)
+    assert transcodings.among(rows, [third])[0].deadline == NOW + 9 + 3600
+    assert first in [one.key for one in transcodings.under_way(rows)]
+
+
+def test_a_request_is_its_owners_until_it_is_made_or_its_lease_is_over(either_engine: Engine) -> None:
+    key, end = (RECORD, P720), NOW + LEASE_S
+    with transaction(either_engine) as rows:
+        transcodings.begin(rows, [Attempt(*key, 2, 1, NOW, Backend.OSS, NOW + 600, ORIGINAL)], NOW)
+        forgotten = [transcodings.forgotten_requests(rows, NOW + at, NOW) for at in (0, 1)]
+        assert [len(one) for one in forgotten] == [0, 1]
+        assert transcodings.take_requests(rows, [key], "a", LEASE_S, NOW) == [(key, 2)]
+        assert [len(transcodings.forgotten_requests(rows, NOW + 1, end + at)) for at in (0, 1)] == [0, 1]
+        transcodings.keep_requests(rows, "b", 9 * LEASE_S, NOW)
+        assert transcodings.open_requests(rows, [key], "b", end) == []
+        assert transcodings.open_requests(rows, [key], "b", end + 1) == [(key, 2)]
+        transcodings.keep_requests(rows, "a", LEASE_S, NOW + 1)
+        assert transcodings.open_requests(rows, [key], "b", end + 1) == []
+        asked = [(1, "a"), (2, "b"), (2, "a")]
+        assert [transcodings.may_request(rows, key, *one, end) for one in asked] == [False, False, True]
+        assert [transcodings.note_requested(rows, key, one, NOW, end) for one in (1, 2)] == [False, True]
+        assert transcodings.last_request_taken(rows) == NOW
+        assert transcodings.next_deadline(rows) == end

@@ -52,24 +52,18 @@ def happens(engine: Engine, *whats: str) -> Sending:
         return account.sendings(connection, [due])["c-1"]
 
 
-def test_a_class_is_on_air_from_when_its_receiver_took_it(streamer_engine: Engine) -> None:
+def test_a_class_is_on_air_from_when_its_receiver_took_it_until_it_was_cut(streamer_engine: Engine) -> None:
+    """Of refused pushes, the last is told."""
     assert happens(streamer_engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
-
-
-def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(streamer_engine: Engine) -> None:
-    assert not happens(streamer_engine, "on air", "push broke off", "push refused").on_air
+    found = happens(streamer_engine, "push broke off", *["push refused"] * 17)
+    assert (found.on_air, found.why, found.why_at) == (False, "because 17", NOW - 33)
     again = happens(streamer_engine, "on air")
-    assert (again.on_air, again.why) == (True, "because 2")
-
-
-def test_of_refused_pushes_the_last_is_told(streamer_engine: Engine) -> None:
-    found = happens(streamer_engine, *["push refused"] * 17)
-    assert (found.on_air, found.why, found.why_at) == (False, "because 16", NOW - 34)
+    assert (again.on_air, again.why) == (True, "because 17")
 
 
 def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its receiver takes it and cuts it each second; the page called all other classes not on air after an hour."""
-    monkeypatch.setattr(account, "_MOST", 40)
+    monkeypatch.setattr(account, "_MOST", 42)
     monkeypatch.setattr(account, "_MOST_OF_ONE", 10)
     happens(streamer_engine, "connected", "on air")
     with transaction(streamer_engine) as connection:
@@ -79,7 +73,7 @@ def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, mon
             events.note(connection, journal, "streamer1", [Event(what, "c-2", "2", "cut")], NOW + number)
         found = account.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
     assert found["c-1"] == Sending(on_air=True, since=NOW - 49)
-    assert (found["c-2"].on_air, found["c-2"].since) == (True, NOW + 81), "by the newest of its events"
+    assert (found["c-2"].on_air, found["c-2"].since) == (True, NOW + 79), "by the newest of its events"
 
 
 def test_of_a_class_of_which_nothing_was_tried_the_last_check_counts(streamer_engine: Engine) -> None:

@@ -22,16 +22,13 @@ BEGUN_S = 4
 """Seconds in which a program there has surely begun, on a busy machine, too."""
 
 
-def test_a_host_is_read() -> None:
+def test_a_host_is_read_and_what_is_none_is_told_what_to_type() -> None:
     assert ssh.SshHost.parse("ssh://media@ecs-1.example:2222") == ssh.SshHost("media", "ecs-1.example", 2222)
     assert ssh.SshHost.parse("ssh://media@10.0.0.1") == ssh.SshHost("media", "10.0.0.1", 22)
     assert str(ssh.SshHost.parse("ssh://media@[::1]:22")) == "ssh://media@[::1]:22"
-
-
-@pytest.mark.parametrize("text", ["", "ecs-1", "ssh://ecs-1", "ssh://a:b@c", "ssh://a@b:0", "http://a@b"])
-def test_what_is_no_host_is_told_what_to_type(text: str) -> None:
-    with pytest.raises(Misuse, match="ssh://user@host:port"):
-        ssh.SshHost.parse(text)
+    for text in ("", "ecs-1", "ssh://ecs-1", "ssh://a:b@c", "ssh://a@b:0", "http://a@b"):
+        with pytest.raises(Misuse, match="ssh://user@host:port"):
+            ssh.SshHost.parse(text)
 
 
 async def test_a_program_runs_there_and_its_words_come_back_whole_and_bounded(sshd: Sshd) -> None:
@@ -51,61 +48,35 @@ async def test_a_program_runs_there_and_its_words_come_back_whole_and_bounded(ss
     assert len(finished.output) == subprocesses.KEPT_BYTES
 
 
-@pytest.mark.parametrize("cut", [8, 40, 60], ids=["in the kind of key", "in the key", "near its end"])
-async def test_an_odd_line_of_the_known_hosts_makes_no_other_host_unknown(sshd: Sshd, tmp_path: Path, cut: int) -> None:
-    """A disk that was full cut off a line, somebody wrote a remark in GBK, or what a server answered was no key."""
+async def test_an_odd_line_of_the_known_hosts_makes_no_other_host_unknown(sshd: Sshd, tmp_path: Path) -> None:
+    """A disk that was full cut off a line, somebody wrote a remark in GBK, or what a server answered was no key.
+
+    Hosts are known in hashes, as ``HashKnownHosts yes`` writes them, and with several names, as people do.
+    """
     known = sshd.known_hosts.read_bytes()
-    odd = tmp_path / "known_hosts"
-    key = known.split(maxsplit=1)[1]
-    odd.write_bytes(b"# \xc4\xe3\n\xc4\xe3 " + key + b"lost.example " + key[:cut] + b"\n\n<html>\n" + known)
-    async with login(sshd, known_hosts=odd) as connection:
-        assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
-
-
-async def test_known_hosts_in_hashes_and_with_several_names_are_known(sshd: Sshd, tmp_path: Path) -> None:
-    """As ``HashKnownHosts yes`` and people write them."""
-    name, key = sshd.known_hosts.read_text().split("\n")[0].split(maxsplit=1)
-    for written in (paramiko.HostKeys.hash_host(name), f"other.example,{name}"):
-        odd = tmp_path / "known_hosts"
-        odd.write_text(f"{written} {key}\n")
-        async with login(sshd, known_hosts=odd) as connection:
+    name, _, key = known.partition(b" ")
+    odd = b"# \xc4\xe3\n\xc4\xe3 " + key
+    written = [odd + b"lost.example " + key[:cut] + b"\n\n<html>\n" + known for cut in (8, 40, 60)]
+    written += [paramiko.HostKeys.hash_host(name.decode()).encode() + b" " + key, b"other.example," + known]
+    for text in written:
+        (tmp_path / "known_hosts").write_bytes(text)
+        async with login(sshd, known_hosts=tmp_path / "known_hosts") as connection:
             assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
 
 
-@pytest.mark.parametrize(
-    ("script", "limits", "error", "said"),
-    [
-        (FAMILY, {"timeout_s": BEGUN_S}, subprocesses.TimedOut, "ssh://"),
-        (STUBBORN, {"timeout_s": BEGUN_S}, subprocesses.TimedOut, "ssh://"),
-        (f"echo hmm >&2; {FAMILY}", {"timeout_s": 60, "stall_s": BEGUN_S}, subprocesses.Stalled, "hmm"),
-    ],
-    ids=["polite", "stubborn", "stalled"],
-)
+@pytest.mark.parametrize(("script", "stalls"), [(FAMILY, False), (STUBBORN, False), (f"echo hmm >&2; {FAMILY}", True)])
 async def test_a_program_that_takes_too_long_or_stalls_is_ended_there(
-    sshd: Sshd,
-    monkeypatch: pytest.MonkeyPatch,
-    script: str,
-    limits: dict[str, Any],
-    error: type[Exception],
-    said: str,
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, script: str, *, stalls: bool
 ) -> None:
     monkeypatch.setattr(ssh, "_GRACE_S", 1)
+    limits: dict[str, Any] = {"timeout_s": 60, "stall_s": BEGUN_S} if stalls else {"timeout_s": BEGUN_S}
+    error, said = (subprocesses.Stalled, "hmm") if stalls else (subprocesses.TimedOut, "ssh://")
     lines: list[str] = []
     async with login(sshd) as connection:
         with pytest.raises(error, match=said):
             await connection.run(["sh", "-c", script], on_line=lines.append, **limits)
     assert len(lines[0].split()) == 2
     assert ended(map(int, lines[0].split()))
-
-
-async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
-    lines: list[str] = []
-    async with login(sshd) as connection:
-        task = asyncio.create_task(connection.run(["sh", "-c", FAMILY], timeout_s=60, on_line=lines.append))
-        await async_wait_until(lambda: lines, description="it has begun")
-        await cancelled(task)
-        assert ended(map(int, lines[0].split()))
-        assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "cut off"])
@@ -134,14 +105,20 @@ async def keeps_out(error: type[Exception], words: str, sshd: Sshd, **other: Pat
             pass
 
 
-async def test_a_host_key_that_is_not_the_known_one_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
-    empty = tmp_path / "known_hosts"
-    empty.touch()
-    await keeps_out(CallAPerson, f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> ", sshd, known_hosts=empty)
-    assert empty.read_text() == ""
+async def test_an_unknown_host_key_calls_a_person_and_a_file_that_is_no_key_is_named(
+    sshd: Sshd, tmp_path: Path
+) -> None:
     other = tmp_path / "known_hosts"
+    other.touch()
+    await keeps_out(CallAPerson, f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> ", sshd, known_hosts=other)
+    assert other.read_text() == ""
     other.write_text(f"[127.0.0.1]:{sshd.port} {make_key(tmp_path / 'other')}")
     await keeps_out(CallAPerson, "is another than in", sshd, known_hosts=other)
+    await keeps_out(Misuse, "ssh-keyscan", sshd, known_hosts=tmp_path / "none")
+    make_key(tmp_path / "locked", passphrase="made up")
+    (tmp_path / "odd").write_text("no key\n")
+    for name in ("locked", "odd", "none"):
+        await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["-t ed25519", "-t ecdsa", "-t rsa", "-t rsa -m PEM"])
@@ -160,15 +137,7 @@ async def test_a_key_of_any_kind_lets_us_in_and_calls_a_person_before_the_host_t
         authorized.write_text(before)
 
 
-async def test_a_file_that_is_missing_or_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_path: Path) -> None:
-    make_key(tmp_path / "locked", passphrase="made up")
-    (tmp_path / "odd").write_text("no key\n")
-    for name in ("locked", "odd", "none"):
-        await keeps_out(Misuse, "ssh-keygen", sshd, key=tmp_path / name)
-    await keeps_out(Misuse, "ssh-keyscan", sshd, known_hosts=tmp_path / "none")
-
-
-async def test_a_host_that_does_not_answer_is_tried_again_and_not_waited_for(sshd: Sshd) -> None:
+async def test_a_host_that_does_not_answer_or_is_lost_is_tried_again_and_not_waited_for(sshd: Sshd) -> None:
     host = ssh.SshHost("media", "127.0.0.1", free_port())
     with pytest.raises(TryAgain, match=r"cannot be reached: (?!\[Errno)"):
         async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=5):
@@ -178,9 +147,6 @@ async def test_a_host_that_does_not_answer_is_tried_again_and_not_waited_for(ssh
         with pytest.raises(TryAgain):
             async with asyncio.timeout(30), ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=1):
                 pass
-
-
-async def test_a_lost_connection_is_tried_again(sshd: Sshd) -> None:
     lines: list[str] = []
     async with login(sshd) as connection:
         run = connection.run(["sh", "-c", "echo begun; sleep 3"], timeout_s=20, on_line=lines.append)

@@ -7,7 +7,7 @@ import pytest
 
 from lectern.cli import explain, status
 from lectern.decide.account import Account, Standing
-from lectern.decide.leases import listed
+from lectern.decide.leases import Presence
 from lectern.decide.timeline import TimelineLine
 from lectern.model.views import Booked, EventView, Sending, StreamerStatus
 from lectern.states import BookingState
@@ -15,39 +15,16 @@ from lectern.states import BookingState
 NOW = 1_764_010_000.0
 
 
-def told(number: int, size_bytes: float) -> dict[str, Any]:
-    """How things stand, with *number* of everything."""
-    why = "not on air: nothing of it was sent yet by streamer1"
-    silent = "streamer2 has been silent for 40 s: nobody here knows whether the class is on air"
-    one = {"rendition": "1_240P", "backend": "oss", "attempt": 1, "slack_s": 80.0}
-    return {
-        "on_air": number,
-        "missing": [{"class_id": f"c-{at}", "why": why} for at in range(number)],
-        "unknown": [{"class_id": f"d-{at}", "why": silent} for at in range(number)],
-        "next": None,
-        "bookings": {"ready": number},
-        "renditions": {"success": number},
-        "under_way_number": number,
-        "under_way": [one] * number,
-        "oldest_waiting": None,
-        "incidents": [],
-        "streamer_incidents": [],
-        "inbox": number,
-        "oldest_unsent_s": None,
-        "redis": None,
-        "streamers": {
-            "streamer1": {
-                "on_air": number,
-                "booked": number,
-                "alarms": number,
-                "used_bytes": size_bytes / 2,
-                "max_bytes": size_bytes,
-                "used_num": number,
-                "max_num": number,
-                "state": "alive",
-            }
-        },
-    }
+WELL: dict[str, Any] = {
+    **dict.fromkeys(("on_air", "under_way_number", "inbox"), 1),
+    **dict.fromkeys(("missing", "unknown", "under_way", "incidents", "streamer_incidents"), ()),
+    **dict.fromkeys(("next", "oldest_waiting", "oldest_unsent_s", "redis")),
+    "bookings": {"ready": 1},
+    "renditions": {"success": 1},
+    "streamers": {},
+}
+"""How things stand where nothing is missing."""
+CACHE = {"used_bytes": 5e11, "max_bytes": 1e12, "used_num": 1, "max_num": 1}
 
 
 def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
@@ -86,62 +63,47 @@ def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:
 @pytest.mark.parametrize("beat", [{}, {"used_bytes": 1}, {"used_bytes": "1", "max_bytes": None}, {"alarms": "x"}])
 def test_a_heartbeat_that_somebody_else_wrote_hides_no_other_line(beat: dict[str, Any]) -> None:
     """Redis keeps whatever is written there; only the time of a heartbeat is checked."""
-    odd = told(1, 10**12)
-    odd["streamers"]["odd"] = {"at": NOW, **beat, "on_air": 0, "booked": 0, "state": "alive"}
-    assert status.lines(odd)[-2:] == [
+    heard = {"on_air": 1, "booked": 1, "alarms": 1, "state": "alive", **CACHE}
+    odd = {"at": NOW, **beat, "on_air": 0, "booked": 0, "state": "alive"}
+    assert status.lines({**WELL, "streamers": {"streamer1": heard, "odd": odd}})[-2:] == [
         "streamer    streamer1: 1 on air, 1 class booked; cache: 500 GB of 1,000 GB, 1 of 1 rendition; 1 open alarm",
         "streamer    odd: 0 on air, 0 classes booked; cache: not known",
     ]
 
 
 def test_a_streamer_is_said_to_be_what_it_is() -> None:
-    """A drained one is not dead, and a lost one is not forgotten, although its classes were moved."""
-    beats = {
-        "a": {"at": NOW},
-        "b": {"at": NOW, "drains": True, "full": True},
-        "c": {"at": NOW - 300},
-        "d": {"at": NOW - 300, "gone": True},
-        "e": {"at": NOW - 300, "drains": True},
-        "f": {"at": NOW, "stale": True, "full": True},
-        "g": {"at": NOW, "full": True},
-        "h": {"at": NOW - 90 * 86_400},
-        "i": {"at": NOW - 90 * 86_400, "gone": True},
-    }
-    found = told(1, 10**12)
-    found["streamers"] = {
-        name: {"state": state, "silent_s": silent_s, "on_air": 0, "booked": 2}
-        for name, (state, silent_s) in listed(beats, NOW, 60.0).items()
-    }
-    said = [one.removeprefix("streamer    ") for one in status.lines(found) if one.startswith("streamer ")]
-    assert [one.removesuffix("; cache: not known") for one in said] == [
-        "a: 0 on air, 2 classes booked",
-        "b: drained; 0 on air, 2 classes booked",
-        "c: lost, not heard of for 5 min; 2 classes booked",
-        "d: stopped, not heard of for 5 min; 2 classes booked",
-        "e: drained; 0 on air, 2 classes booked",
-        "f: its process hangs; 0 on air, 2 classes booked",
-        "g: its disk takes nothing; 0 on air, 2 classes booked",
-        "h: lost, not heard of for 90 d; 2 classes booked",
-    ]
-    for one, other in zip(said, status.lines(found, "zh")[-len(said) :], strict=True):
+    heard, silent = "0 on air, 2 classes booked", "not heard of for 5 min; 2 classes booked"
+    said = {Presence.ALIVE: heard, Presence.DRAINED: f"drained; {heard}", Presence.HANGS: f"its process hangs; {heard}"}
+    said |= {Presence.FULL: f"its disk takes nothing; {heard}"}
+    said |= {one: f"{one}, {silent}" for one in (Presence.LOST, Presence.STOPPED)}
+    known = {"silent_s": 300.0, "on_air": 0, "booked": 2}
+    found = WELL | {"streamers": {f"s{n}": {"state": one, **known} for n, one in enumerate(said)}}
+    lines = status.lines(found)[-len(said) :]
+    expected = [f"streamer    s{n}: {one}" for n, one in enumerate(said.values())]
+    assert [one.removesuffix("; cache: not known") for one in lines] == expected
+    for one, other in zip(lines, status.lines(found, "zh")[-len(said) :], strict=True):
         assert one not in other
 
 
 def test_without_redis_nobody_is_called_dead() -> None:
     """What cannot be known is not said in red."""
-    found = {**told(1, 10**12), "redis": "Redis does not answer: no answer in time", "streamers": {}}
+    found = WELL | {"redis": "Redis does not answer: no answer in time"}
     assert status.lines(found)[-2:] == [
         "redis       does not answer",
         "streamer    not known, because Redis does not answer",
     ]
-    found["redis"] = None
-    assert status.lines(found)[-1] == "streamer    none is alive"
+    assert status.lines(WELL)[-1] == "streamer    none is alive"
 
 
 def test_each_line_is_chinese_to_those_who_read_chinese() -> None:
-    found = told(12, 10**12) | {"oldest_waiting": {"class_id": "c-3", "s": 40.0}, "oldest_unsent_s": 61.0}
+    unaired = "not on air: nothing of it was sent yet by streamer1"
+    silent = "streamer2 has been silent for 40 s: nobody here knows whether the class is on air"
+    made = {"rendition": "1_240P", "backend": "oss", "attempt": 1, "slack_s": 80.0}
+    found = WELL | {"oldest_waiting": {"class_id": "c-3", "s": 40.0}, "oldest_unsent_s": 61.0, "under_way": [made] * 12}
+    found |= {"missing": [{"class_id": "c", "why": unaired}] * 12, "unknown": [{"class_id": "d", "why": silent}] * 12}
     found["next"] = {"class_id": "c-2", "in_s": 300.0, "streamer": "streamer1", "state": "ready"}
     found["incidents"] = [{"code": 208, "count": 2, "last_at": NOW, "message": "1_240P: no"}]
+    found["streamers"] = {"streamer1": {"on_air": 12, "booked": 12, "alarms": 12, "state": "alive", **CACHE}}
     for line, english in zip(status.lines(found, "zh"), status.lines(found), strict=True):
         assert re.search("[\u4e00-\u9fff]", line), english
     assert status.lines({**found, "streamers": {}}, "zh")[-1] == "推流端      没有存活的"

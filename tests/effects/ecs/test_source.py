@@ -29,6 +29,7 @@ from lectern.errors import (
     TRANSCODE_FAILED,
     UPLOAD_FAILED,
     CallAPerson,
+    ErrorCode,
     FallBack,
     LecternError,
     Misuse,
@@ -46,27 +47,22 @@ from tests.waiting import async_wait_until
 pytestmark = pytest.mark.live
 
 
-async def test_a_busy_origin_is_tried_again_and_one_that_stays_busy_is_at_fault(
+async def test_a_busy_origin_or_store_is_tried_again_and_one_that_stays_busy_is_at_fault(
     connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
-    origin.statuses[SOURCE] = [503, 503, 503, 503, 0]
+    """The encoding is not."""
+    origin.statuses |= {SOURCE: [503, 503, 503, 503, 0], UP: [503, 500, 0]}
     assert len(await transcode(connection, job)) == 1
+    assert origin.took("PUT", UP) == 3
+    origin.statuses[UP] = [503]
+    with pytest.raises(TryAgain, match="503") as raised:
+        await transcode(connection, job)
+    assert raised.value.code is UPLOAD_FAILED
+    assert origin.took("PUT", UP) == 3 + ecs_transcode.UPLOADS
     origin.statuses[SOURCE] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED
-
-
-async def test_what_is_no_recording_is_refused_and_reads_no_file_of_the_host(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
-    origin.files[SOURCE] = b"<html>no</html>" * 1000
-    with pytest.raises(Refuse, match="not playable") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is BAD_RECORDING
-    origin.files[SOURCE] = b"#EXTM3U\n#EXTINF:4,\nfile:/etc/passwd\n#EXT-X-ENDLIST\n"
-    with pytest.raises(Refuse, match="not playable"):
-        await transcode(connection, job)
 
 
 def half_a_recording(path: Path, what: str) -> bytes:
@@ -80,44 +76,74 @@ def half_a_recording(path: Path, what: str) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("what", ["sound alone", "sound and a cover", "a picture alone"])
-async def test_half_a_recording_is_refused_with_its_own_code(
+class Changing(dict[str, dict[str, str]]):
+    """The headers of a source that is another one each time that it is asked for."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
+    def get(self, key: object, default: object = None) -> dict[str, str]:
+        self._origin.files[SOURCE] = self._origin.files[SOURCE][:-1]
+        return {}
+
+
+PLAYLIST = b"#EXTM3U\n#EXTINF:4,\nfile:/etc/passwd\n#EXT-X-ENDLIST\n"
+SOUND_ALONE, PICTURE_ALONE = r"has sound \(aac\), but no pic", r"has a picture \(h264, 640x360\), but no sound"
+SPOILT: dict[str, tuple[type[LecternError], ErrorCode, str]] = {
+    "a page": (Refuse, BAD_RECORDING, "not playable"),
+    "a list of files of the host": (Refuse, BAD_RECORDING, "not playable"),
+    "cut short": (Refuse, BAD_RECORDING, r"only \d\.\d s can be read, but the source says 4\.0 s"),
+    "sound alone": (Refuse, HALF_A_RECORDING, SOUND_ALONE),
+    "sound and a cover": (Refuse, HALF_A_RECORDING, SOUND_ALONE),
+    "a picture alone": (Refuse, HALF_A_RECORDING, PICTURE_ALONE),
+    "shorter than promised": (TryAgain, DOWNLOAD_FAILED, r"100\d{5} bytes were promised"),
+    "larger than the disk": (FallBack, NO_ECS_ROOM, "has no room"),
+    "another each time": (TryAgain, DOWNLOAD_FAILED, "has changed while it was read"),
+    "forbidden": (Refuse, FORBIDDEN_ORIGIN, "ALLOWED_ORIGINS"),
+    "uploaded, and seen by nobody": (TryAgain, UPLOAD_FAILED, "was uploaded, but"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+async def test_a_source_or_a_target_that_is_not_as_it_should_be_is_told_as_such(
     connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, what: str
 ) -> None:
-    """No host has what is missing, so it is not tried again; nothing is encoded."""
-    origin.files[SOURCE] = half_a_recording(tmp_path / "half", what)
+    """What is forbidden is not asked for, and what is too large not begun; nothing is made in vain.
+
+    No host has what half a recording is missing, so it is not tried again.
+    """
+    error, code, said = SPOILT[what]
+    bodies = {"a page": b"<html>no</html>" * 1000, "a list of files of the host": PLAYLIST}
+    bodies["cut short"] = origin.files[SOURCE][:400_000]
+    sizes = {"shorter than promised": 10_000_000, "larger than the disk": 10**15}
+    if code is HALF_A_RECORDING:
+        bodies[what] = half_a_recording(tmp_path / "half", what)
+    origin.files[SOURCE] = bodies.get(what, origin.files[SOURCE])
+    origin.headers = Changing(origin) if what == "another each time" else origin.headers
+    if what in sizes:
+        origin.headers[SOURCE] = {"content-length": str(sizes[what])}
+    elsewhere = replace(job, target=UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere"))
+    job = {"forbidden": replace(job, allowed=Allowlist()), "uploaded, and seen by nobody": elsewhere}.get(what, job)
     report = JobReport()
-    said = (
-        r"has a picture \(h264, 640x360\), but no sound"
-        if what == "a picture alone"
-        else r"has sound \(aac\), but no pic"
-    )
-    with pytest.raises(Refuse, match=said) as raised:
+    with pytest.raises(error, match=said) as raised:
         await transcode(connection, job, report)
-    assert raised.value.code is HALF_A_RECORDING
-    assert report.step == "look"
-    assert not decide.again(raised.value, 1)
+    assert raised.value.code is code
+    assert (origin.took("GET", SOURCE) > 0) is (what not in {"forbidden", "larger than the disk"})
+    assert (origin.took("PUT", UP) > 0) is (what == "uploaded, and seen by nobody")
+    if code is HALF_A_RECORDING:
+        assert (report.step, decide.again(raised.value, 1)) == ("look", False)
 
 
-@pytest.mark.parametrize("path", ["/it's%20a%20%22lesson%22/1.flv", '/it\'s a "lesson"/$(touch x); -O /1.flv'])
 async def test_a_name_with_quotes_and_spaces_is_only_a_name(
-    connection: ssh.SshConnection, job: Job, origin: Origin, path: str
+    connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
-    """Written as a URL wants it, or as a person would."""
-    written = {quote(path, safe="/%"), path, path.replace(" ", "%20").replace('"', "%22")}
-    for name in written:  # each program has its own opinion on what must be escaped
-        origin.files[name] = origin.files[SOURCE]
+    """Written as a person would; as a URL wants it, it is in all of these."""
+    path = '/it\'s a "lesson"/$(touch x); -O /1.flv'
+    for name in {quote(path, safe="/%"), path, path.replace(" ", "%20").replace('"', "%22")}:
+        origin.files[name] = origin.files[SOURCE]  # each program has its own opinion on what must be escaped
     report = JobReport()
     await transcode(connection, replace(job, source_url=f"{origin.url}{path}"), report)
     assert report.duration_s == pytest.approx(4, abs=0.1)
-
-
-async def test_a_truncated_source_is_refused_and_told(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    origin.files[SOURCE] = origin.files[SOURCE][:400_000]
-    with pytest.raises(Refuse, match=r"only \d\.\d s can be read, but the source says 4\.0 s") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is BAD_RECORDING
-    assert origin.took("PUT", UP) == 0
 
 
 async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
@@ -147,18 +173,6 @@ async def test_a_source_that_changes_while_it_is_read_is_read_again(
     origin.slow_s = 0.0
     await task
     assert report.duration_s == pytest.approx(6, abs=0.1)
-
-
-async def test_a_source_that_goes_on_changing_is_left(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    class Changing(dict[str, dict[str, str]]):
-        def get(self, key: object, default: object = None) -> dict[str, str]:
-            origin.files[SOURCE] = origin.files[SOURCE][:-1]  # each time it is asked for
-            return {}
-
-    origin.headers = Changing()
-    with pytest.raises(TryAgain, match="has changed while it was read") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is DOWNLOAD_FAILED
 
 
 AGAIN = 'ffmpeg "$@"; ffmpeg -v error -nostdin -y -i "$in" -c:a copy'
@@ -243,13 +257,12 @@ async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps
     assert shape(path)[:2] == (136, 240)
 
 
-@pytest.mark.parametrize("every_s", [1.0, 2.0])
 async def test_what_it_makes_can_be_pushed(
-    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, every_s: float
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path
 ) -> None:
     """A keyframe comes in time, and sound and picture lie beside each other: a push need not read ahead for either."""
     origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=9).read_bytes()
-    await transcode(connection, replace(job, keyframe_s=every_s))
+    await transcode(connection, replace(job, keyframe_s=1.0))
     path = tmp_path / "made.flv"
     path.write_bytes(origin.files[UP])
     keys: list[float] = []
@@ -262,9 +275,8 @@ async def test_what_it_makes_can_be_pushed(
             assert abs(at["video"] - at["audio"]) < 0.3
             if packet.stream.type == "video" and packet.is_keyframe:
                 keys.append(float((packet.pts or 0) * packet.time_base))
-    gaps = [after - before for before, after in itertools.pairwise(keys)]
-    assert max(gaps) <= every_s + 0.05
-    assert len(keys) >= 9 / every_s - 1
+    assert max(after - before for before, after in itertools.pairwise(keys)) <= 1.05
+    assert len(keys) >= 8
 
 
 async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.SshConnection, job: Job) -> None:
@@ -277,55 +289,41 @@ async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.SshConn
     left.rmdir()
 
 
-async def test_a_source_that_moved_is_followed(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    origin.redirects["/old.flv"] = f"{origin.url}{SOURCE}"
-    assert len(await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"))) == 1
-
-
-@pytest.mark.parametrize("seconds", [1, 2, 11])
-async def test_a_source_of_any_length_is_fine(
+@pytest.mark.parametrize("seconds", [1, 11])
+async def test_a_source_of_any_length_that_moved_is_followed(
     connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, seconds: int
 ) -> None:
     origin.files[SOURCE] = make_recording(tmp_path / "short.flv", seconds=seconds).read_bytes()
+    origin.redirects["/old.flv"] = f"{origin.url}{SOURCE}"
     report = JobReport()
-    await transcode(connection, job, report)
+    await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"), report)
     assert report.duration_s == pytest.approx(seconds, abs=0.2)
 
 
-async def test_what_is_no_job_is_misuse(job: Job) -> None:
+async def test_what_is_no_job_is_misuse_and_a_percent_that_goes_back_is_not_believed(job: Job) -> None:
     for wrong in ({"wanted": ()}, {"record_id": -1}, {"wanted": (Resolution.P240, Resolution.P240)}):
         with pytest.raises(Misuse):
             replace(job, **wrong)
-
-
-def test_a_percent_that_goes_back_is_not_believed() -> None:
     report = JobReport()
     for percent in (50, 75, 60):
         report.encoded(percent)
     assert report.percent == 75
 
 
-@pytest.mark.parametrize(
-    ("beside", "size"),
-    [
-        ({}, (640, 360)),
-        ({"tags": {"rotate": "90"}}, (360, 640)),
-        ({"side_data_list": [{}, {"rotation": -90}]}, (360, 640)),
-        ({"tags": {}, "side_data_list": [{"rotation": 180}]}, (640, 360)),
-    ],
-    ids=["upright", "told by an older ffmpeg", "told by a newer one", "upside down"],
-)
-def test_a_picture_has_the_size_in_which_it_is_shown(beside: dict[str, object], size: tuple[int, int]) -> None:
-    picture = {"codec_type": "video", "codec_name": "h264", "width": 640, "height": 360, **beside}
-    picture["disposition"] = {"attached_pic": 0}
-    found = ecs_probe._media_of_json(json.dumps({"format": {"duration": "4.0"}, "streams": [picture]}))
-    assert found is not None
-    assert (found.width, found.height) == size
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])
-def test_what_ffprobe_does_not_know_is_no_recording(text: str) -> None:
-    assert ecs_probe._media_of_json(text) is None
+def test_a_picture_has_the_size_in_which_it_is_shown_and_no_recording_has_none() -> None:
+    """The turn is told by an older ffmpeg in one place, by a newer one in another; a half turn is none."""
+    picture = {"codec_type": "video", "codec_name": "h264", "width": 640, "height": 360}
+    beside: list[dict[str, object]] = [{}, {"tags": {}, "side_data_list": [{"rotation": 180}]}]
+    beside += [{"tags": {"rotate": "90"}}, {"side_data_list": [{}, {"rotation": -90}]}]
+    sizes = []
+    for more in beside:
+        stream = {**picture, "disposition": {"attached_pic": 0}, **more}
+        found = ecs_probe._media_of_json(json.dumps({"format": {"duration": "4.0"}, "streams": [stream]}))
+        assert found is not None
+        sizes.append((found.width, found.height))
+    assert sizes == [(640, 360)] * 2 + [(360, 640)] * 2
+    for text in ("", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'):
+        assert ecs_probe._media_of_json(text) is None
 
 
 def heard(path: Path) -> float:
@@ -386,49 +384,3 @@ def test_without_it_the_sound_is_copied_as_documented(job: Job) -> None:
     encoded = "-vcodec libx264 -preset veryfast -pix_fmt yuv420p -s 320x180 -force_key_frames expr:gte(t,n_forced*2)"
     assert " ".join(argv).partition(" file:/in ")[2] == f"-acodec copy {encoded} -f flv file:/out"
     assert job.name == replace(job, lufs=None).name != replace(job, lufs=-16.0).name, "no half of another one"
-
-
-async def test_what_the_origin_refuses_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
-        await transcode(connection, replace(job, allowed=Allowlist()))
-    assert raised.value.code is FORBIDDEN_ORIGIN
-    assert origin.asked == []
-
-
-async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    """Where the disk has so much; where it has not, see the next claim."""
-    origin.headers[SOURCE] = {"content-length": str(10**10)}
-    room = (await connection.run(["df", "--output=avail", "-B1", "/tmp"], timeout_s=10)).output.split()[-1]
-    with pytest.raises((TryAgain, FallBack), match=r"100\d{8} bytes were promised|are needed") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is (DOWNLOAD_FAILED if int(room) > 21 * 10**9 else NO_ECS_ROOM)
-
-
-async def test_a_source_larger_than_the_disk_is_not_begun(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
-    origin.headers[SOURCE] = {"content-length": str(10**15)}
-    with pytest.raises(FallBack, match="has no room") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is NO_ECS_ROOM
-    assert origin.asked == [("HEAD", SOURCE, "")]
-
-
-async def test_an_upload_to_a_busy_server_is_tried_again_until_it_is_at_fault(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
-    """The encoding is not."""
-    origin.statuses[UP] = [503, 500, 0]
-    assert len(await transcode(connection, job)) == 1
-    assert origin.took("PUT", UP) == 3
-    origin.statuses[UP] = [503]
-    with pytest.raises(TryAgain, match="503") as raised:
-        await transcode(connection, job)
-    assert raised.value.code is UPLOAD_FAILED
-    assert origin.took("PUT", UP) == 3 + ecs_transcode.UPLOADS
-
-
-async def test_upload_that_nobody_can_see_is_not_made(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
-    elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
-    with pytest.raises(TryAgain, match="was uploaded, but"):
-        await transcode(connection, replace(job, target=elsewhere))

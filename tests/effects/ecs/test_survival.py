@@ -56,19 +56,16 @@ async def test_a_job_that_was_made_is_not_made_again(connection: ssh.SshConnecti
 async def test_a_job_that_is_left_leaves_nothing(
     connection: ssh.SshConnection, job: Job, slow_job: Job, origin: Origin, tmp_path: Path, step: str
 ) -> None:
-    if step == "fetch":
-        origin.slow_s = 2.0
-    elif step == "encode":
-        job = slow_job
-    else:
-        job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", f"exec sleep 60.{os.getpid()}")))
-    marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": f"sleep 60.{os.getpid()}"}[step]
+    its_own = f"sleep 60.{os.getpid()}"  # other tests run beside this one
+    marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": its_own}[step]
+    origin.slow_s = 2.0 if step == "fetch" else 0.0
+    job = slow_job if step == "encode" else job
+    if step == "upload":
+        job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", f"exec {its_own}")))
     report = JobReport()
 
     def ours() -> set[int]:
-        """Other tests run beside this one; its upload is known by its number."""
-        found = set(running_with(marker))
-        return found if step == "upload" else found & set(running_with(job.work_root))
+        return set(running_with(marker)) & set(running_with(its_own if step == "upload" else job.work_root))
 
     task = asyncio.create_task(transcode(connection, job, report))
     await async_wait_until(lambda: report.step == step and ours(), description=f"it is at {step}")
@@ -125,32 +122,28 @@ async def cancelled_at(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
-    connection: ssh.SshConnection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    """Also between its start there and the reading of its id: it waits for a word that does not come."""
-    for moment in range(1, MOMENTS + 1):
-        await cancelled_at(monkeypatch, moment, when, connection.run(sleeping, timeout_s=60))
-        assert running_with(*sleeping, name="sleep") == [], f"cancelled {when} wait {moment}"
-        await async_wait_until(
-            lambda: not running_with(" ".join(sleeping)), description="what waited for the word is gone"
-        )
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_leaving(
+async def test_what_is_cancelled_at_any_moment_of_its_start_is_gone_or_ended_by_leaving(
     connection: ssh.SshConnection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
 ) -> None:
-    """It would go on without us, if it has begun."""
+    """A program, also between its start there and the reading of its id: it waits for a word that does not come.
+
+    A step of a job would go on without us, if it has begun.
+    """
+
+    def gone() -> bool:
+        return not running_with(" ".join(sleeping))
+
     for moment in range(1, MOMENTS + 1):
+        at = f"all is gone, cancelled {when} wait {moment}"
+        await cancelled_at(monkeypatch, moment, when, connection.run(sleeping, timeout_s=60))
+        assert running_with(*sleeping, name="sleep") == [], at
+        await async_wait_until(gone, description=at)
         folder = await detached.enter(connection, str(tmp_path), "job")
         step = detached.run(connection, folder, DetachedStep("step", sleeping), 60)
         await cancelled_at(monkeypatch, moment, when, step)
         await detached.leave(connection, str(tmp_path), "job")
         assert list(tmp_path.iterdir()) == []
-        await async_wait_until(
-            lambda: not running_with(" ".join(sleeping)), description=f"all is gone, cancelled {when} wait {moment}"
-        )
+        await async_wait_until(gone, description=at)
 
 
 async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_ever(
@@ -160,9 +153,8 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
     monkeypatch.setattr(detached, "_RUN", detached._RUN.replace("flock -w 20", "flock -w 1"))  # it looks sooner
     folder = await detached.enter(connection, str(tmp_path), "job")
     watching = asyncio.ensure_future(detached.run(connection, folder, DetachedStep("step", sleeping), 60))
-    await async_wait_until(
-        lambda: running_with(" ".join(sleeping)) and any(tmp_path.glob("job/step.pid")), description="it runs there"
-    )
+    # The program itself, not the shell that is about to begin it: without its folder that one would end by itself.
+    await async_wait_until(lambda: running_with(*sleeping, name="sleep"), description="it runs there")
     group = int((tmp_path / "job" / "step.pid").read_text())
     shutil.rmtree(tmp_path / "job")
     try:
