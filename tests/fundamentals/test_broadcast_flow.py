@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from lectern.storage import cache_dir
 from tests.stage import PROMPT_S, Stage, wait_until
-from town.faults import Fault
 
 pytestmark = pytest.mark.live
 
@@ -75,33 +73,6 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
         parts = stage.rows(host, "select * from as_run_list where class_id = ? order by begins", class_id)
         assert [(one["session"], one["source"]) for one in parts] == [(1, "recording"), (2, "recording")]
         assert all(one["sent_bytes"] > 10_000 for one in parts)
-
-
-def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage) -> None:
-    """A person hears of it at once; the slate is sent until the recording is downloaded again, by itself.
-
-    At its end one alarm says that something is missing.
-    """
-    booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=30)
-    class_id = stage.book(booking)
-    stage.answer(class_id)
-    stage.on_air(class_id)
-    wait_until(lambda: stage.airing("streamer1", class_id)["state"] == "on air", description="it is on air")
-    file = cache_dir.rendition_path(stage.folder / "streamer1", str(record))
-    stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", times=1, delay_s=3.0))  # so that it is missed
-    with file.open("r+b") as sink:
-        sink.truncate(file.stat().st_size // 4)
-    wait_until(lambda: stage.alarms(326, class_id=class_id), description="a person hears of it")
-    wait_until(lambda: stage.order(class_id)["state"] == "aired with gaps", description="the teacher knows")
-    parts = stage.rows("streamer1", "select * from as_run_list where class_id = ? order by begins", class_id)
-    assert [one["source"] for one in parts] == ["recording", "slate", "recording"]
-    assert {one["session"] for one in parts} == {1}
-    late_s = parts[-1]["begins"] - booking["start_time"] - parts[-1]["position_s"]
-    assert -0.5 < late_s < 5, "it goes on where the clock is, not where it was cut"
-    story = json.loads(stage.lectern("streamer1", "explain", class_id, "--json").stdout)["events"]
-    assert {"its file is lost", "downloaded", "recording again"} <= {one["what"] for one in story}
-    wait_until(lambda: stage.alarms(329, class_id=class_id), description="a person hears how it ended")
-    assert len(stage.alarms(329, class_id=class_id)) == 1
 
 
 def test_a_class_with_a_backup_url_is_pushed_twice_and_cancelled_once(stage: Stage) -> None:

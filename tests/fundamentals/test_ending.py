@@ -5,7 +5,6 @@ import gc
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,31 +26,41 @@ from lectern.redis.client import Bus
 from lectern.settings import StreamerSettings, TeacherSettings
 
 
-class Said:
-    """A Redis that keeps what it is told at the end."""
+class Redis:
+    """Keeps locks, and what it is told at the end; it may be away, or hang."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, away: bool = False, hangs: bool = False) -> None:
+        self.away, self.hangs = away, hangs
+        self.held: dict[str, str] = {}
         self.told: list[str] = []
+
+    async def holder(self, lock: str) -> str | None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.away:
+            raise Lost("no route to host")
+        return self.held.get(lock)
+
+    async def hold(self, lock: str, owner: str, _ttl_s: float) -> bool:
+        return self.held.setdefault(lock, owner) == owner
+
+    async def let_go(self, lock: str, owner: str) -> None:
+        self.told.append(f"{lock} is free")
+        if self.held.get(lock) == owner:
+            del self.held[lock]
 
     async def part(self, _key: str, name: str) -> None:
         self.told.append(f"{name} is leaving")
-
-    async def let_go(self, lock: str, _owner: str) -> None:
-        self.told.append(f"{lock} is free")
 
     async def close(self) -> None:
         self.told.append("closed")
 
 
-@pytest.fixture
-def streamer(streamer: StreamerHost) -> StreamerHost:
-    streamer.bus = cast("Any", Said())
-    return streamer
-
-
 def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    streamer.bus = cast("Any", Redis())
+
     async def full(_host: object) -> None:
         raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
 
@@ -68,7 +77,7 @@ def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
     with caplog.at_level(logging.ERROR, "lectern"):
         ending.run()
     name = streamer.settings.name
-    assert cast("Said", streamer.bus).told == [f"{name} is leaving", f"lectern:queue:{name} is free", "closed"]
+    assert cast("Redis", streamer.bus).told == [f"{name} is leaving", f"lectern:queue:{name} is free", "closed"]
     assert "inbox: 3 messages could not be written" in caplog.text
     assert "nobody expected" not in caplog.text
 
@@ -79,29 +88,22 @@ def test_a_process_that_is_asked_to_stop_before_it_has_begun_stops(tmp_path: Pat
     resident.stop()
 
     async def asked() -> None:
-        async with asyncio.timeout(5):
-            await resident._stop.wait()
+        await asyncio.wait_for(resident._stop.wait(), 5)
 
     asyncio.run(asked())
 
 
-@pytest.fixture
-def off() -> Iterator[None]:
-    """As `lectern.cli.main` begins."""
-    gc.disable()
-    yield
-    gc.enable()
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("words", [["rollout", "verify"], ["rekey", "--rule", "no rule", "--dry-run"]])
-def test_it_is_on_once_a_command_is_loaded_or_a_step_of_a_rollout_begins(off: None, words: list[str]) -> None:
-    found = CliRunner().invoke(app, words, input="nothing that is wanted")
-    assert found.exit_code != 0, "it was to come as far as to its own words"
-    assert gc.isenabled()
-
-
-def test_who_turns_it_on_by_itself_is_a_command() -> None:
+def test_garbage_is_collected_once_a_command_is_loaded_or_a_rollouts_step_begins(words: list[str]) -> None:
+    """`lectern.cli.main` begins without; who turns it on by itself is a command."""
+    gc.disable()
+    try:
+        found = CliRunner().invoke(app, words, input="nothing that is wanted")
+        assert found.exit_code != 0, "it was to come as far as to its own words"
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
     assert set(LOAD_MORE) <= COMMANDS.keys()
 
 
@@ -123,82 +125,44 @@ def test_a_line_of_a_library_that_cannot_be_formatted_does_not_end_who_wrote_it(
     assert said == "%d connections to %s ('many', 'redis://redis.example/0')\nthe next line\n"
 
 
-# A streamer begins without Redis: the lock of its folder is enough, and classes on air wait for its lease.
-
-
-class Away:
-    """A Redis that is away, or hangs."""
-
-    def __init__(self, *, hangs: bool) -> None:
-        self.hangs = hangs
-
-    async def holder(self, _lock: str) -> str | None:
-        if self.hangs:
-            await asyncio.Event().wait()
-        raise Lost("no route to host")
+def takes(lock: QueueLock, redis: Redis) -> bool:
+    """Whether the process of *lock* may begin."""
+    return asyncio.run(asyncio.wait_for(lock.take(cast("Bus", redis), asyncio.Event()), 10))
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_streamer_whose_folder_is_its_own_begins_while_redis_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
 ) -> None:
-    """Its playout goes on for the seconds of its lease; nobody but this process asks whether it may go on."""
+    """Classes on air wait for its lease; nobody but this process asks whether it may go on."""
     monkeypatch.setattr(instance_lock, "ANSWERS_S", 0.05)
-    settings = StreamerSettings(streamer_name="streamer1", video_root=tmp_path)
-
-    async def takes() -> tuple[bool, bool]:
-        bus, stop = cast("Bus", Away(hangs=hangs)), asyncio.Event()
-        first, second = QueueLock(settings), QueueLock(settings)
-        async with asyncio.timeout(10):
-            has = await first.take(bus, stop)
-            stop.set()
-            return has, await second.take(bus, stop)
-
-    assert asyncio.run(takes()) == (True, False), "the folder has one owner"
+    settings, redis = StreamerSettings(streamer_name="streamer1", video_root=tmp_path), Redis(away=True, hangs=hangs)
+    first, second, stop = QueueLock(settings), QueueLock(settings), asyncio.Event()
+    assert takes(first, redis)
+    stop.set()
+    assert not asyncio.run(second.take(cast("Bus", redis), stop)), "the folder has one owner"
 
 
 def test_a_teacher_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else says whether another process takes its messages."""
     monkeypatch.setattr(instance_lock, "START_WAIT_S", -1.0)
-    settings: Any = TeacherSettings.to_look()
     with pytest.raises(Exception, match="Redis: no route to host"):
-        asyncio.run(QueueLock(settings).take(cast("Bus", Away(hangs=False)), asyncio.Event()))
-
-
-class Locks:
-    """A Redis that keeps locks."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, str] = {}
-
-    async def holder(self, lock: str) -> str | None:
-        return self.held.get(lock)
-
-    async def hold(self, lock: str, owner: str, _ttl_s: float) -> bool:
-        return self.held.setdefault(lock, owner) == owner
-
-    async def let_go(self, lock: str, owner: str) -> None:
-        if self.held.get(lock) == owner:
-            del self.held[lock]
+        takes(QueueLock(cast("Any", TeacherSettings.to_look())), Redis(away=True))
 
 
 def test_a_process_that_lives_keeps_its_lock_although_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux tells when a process began by the clock as it is now: set by an hour, each of them began an hour ago."""
     monkeypatch.setattr(instance_lock, "START_WAIT_S", -1.0)
-    bus, settings = cast("Bus", Locks()), cast("Any", TeacherSettings.to_look())
-
-    async def takes(lock: QueueLock) -> bool:
-        return await lock.take(bus, asyncio.Event())
-
+    redis, settings = Redis(), cast("Any", TeacherSettings.to_look())
     first = QueueLock(settings)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         first._owner = instance_lock.owner(child.pid)
-        assert asyncio.run(takes(first))
+        assert takes(first, redis)
         booted = psutil._pslinux.boot_time
         monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted() + 3600)
         with pytest.raises(CallAPerson, match="another process serves teacher"):
-            asyncio.run(takes(QueueLock(settings)))
+            takes(QueueLock(settings), redis)
     finally:
         child.communicate(b"\n")
-    assert asyncio.run(takes(QueueLock(settings))), "it has ended"
+    assert takes(QueueLock(settings), redis), "it has ended"

@@ -20,6 +20,7 @@ from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Misuse
 from lectern.settings import StreamerSettings
+from tests.effects.test_origin import answering
 from tests.faults import hosts
 from tests.rows import commit
 
@@ -47,14 +48,11 @@ def said(health: http.HealthReport) -> tuple[int, list[str]]:
     return answer.status_code, fields["wrong"]
 
 
-def test_a_host_at_work_is_ready_and_one_that_ends_says_why_it_is_not(health: http.HealthReport) -> None:
+def test_a_host_at_work_is_ready_and_one_that_begins_or_ends_says_why_it_is_not(health: http.HealthReport) -> None:
+    assert said(http.HealthReport(health._settings)) == (503, ["it begins"])
     assert said(health) == (200, [])
     health.ends(FatalError("another process serves teacher now"))
     assert said(health) == (503, ["it ends: another process serves teacher now"])
-
-
-def test_a_host_that_begins_is_not_ready(host: Host[Any]) -> None:
-    assert said(http.HealthReport(host.settings)) == (503, ["it begins"])
 
 
 def test_a_loop_that_stands_still_or_only_fails_makes_its_host_not_ready(
@@ -62,41 +60,35 @@ def test_a_loop_that_stands_still_or_only_fails_makes_its_host_not_ready(
 ) -> None:
     """One that fails comes round each time it is tried, and does nothing."""
     host.watchdog._at["streams"] = -1000.0
-    status, wrong = said(health)
-    assert status == 503
-    assert wrong[0].startswith("streams: stands still since ")
-    del host.watchdog._at["streams"]
     host.watchdog.note("channels")
     host.watchdog.fails("channels", since=-1000.0)
     status, wrong = said(health)
-    assert status == 503
-    assert wrong[0].startswith("channels: fails since ")
+    assert (status, [one.partition(" since ")[0] for one in wrong]) == (
+        503,
+        ["streams: stands still", "channels: fails"],
+    )
+    del host.watchdog._at["streams"]
     host.watchdog.works("channels")
     assert said(health) == (200, [])
 
 
-@pytest.mark.parametrize(("age_s", "status"), [(0, 200), (60, 200), (600, 503)])
-def test_a_message_that_waits_too_long_makes_its_host_not_ready(
-    host: Host[Any], health: http.HealthReport, age_s: float, status: int
-) -> None:
+def test_a_message_that_waits_too_long_makes_its_host_not_ready(host: Host[Any], health: http.HealthReport) -> None:
     """A deaf process with a heartbeat and a lock looked well for ever."""
-    commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", "{}")], hosts.now() - age_s)
-    assert said(health)[0] == status
+    for age_s, status in ((60, 200), (600, 503)):
+        commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", "{}")], hosts.now() - age_s)
+        assert said(health)[0] == status
 
 
 @pytest.mark.parametrize("host", ["streamer"], indirect=True)
-def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: StreamerHost, health: http.HealthReport) -> None:
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_streamer_without_a_lease_is_ready_only_while_it_is_new(
+    host: StreamerHost, health: http.HealthReport, *, is_new: bool
+) -> None:
+    """A rollout asks its health before there is a teacher that could grant one; later it has lost its lease."""
+    host.playout.until = 0 if is_new else boot_now() + 60
     assert said(health)[0] == 200
     host.playout.until = 0
-    assert said(health)[0] == 503
-
-
-@pytest.mark.parametrize("host", ["streamer"], indirect=True)
-def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: StreamerHost, health: http.HealthReport) -> None:
-    """A rollout asks its health before there is a teacher that could grant one."""
-    host.playout.until = 0
-    assert said(health)[0] == 200
-    health._new_until -= 1000
+    health._new_until -= 1000 * is_new
     assert said(health)[0] == 503
 
 
@@ -155,11 +147,6 @@ async def test_a_host_whose_address_is_taken_ends_with_a_sentence_that_names_its
 @pytest.mark.parametrize("body", [b"[" * 60_000, b"\xff", b"[]", b"", b"1" * 10_000])
 async def test_a_host_whose_answer_is_no_health_report_counts_as_silent(body: bytes) -> None:
     """Whatever it is: a streamer without the control host asks the others, and its lease must not end by an answer."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        assert await healths.of(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 10) is None
+    raw = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    async with answering(lambda _path: raw) as url:
+        assert await healths.of(url.removeprefix("http://"), 10) is None

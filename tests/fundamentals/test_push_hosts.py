@@ -18,7 +18,6 @@ from lectern.model.facts import InboxMessage
 from lectern.states import AiringState
 from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import Prepare
 from tests import rows
 from tests.rows import commit
 
@@ -66,14 +65,12 @@ def test_a_private_host_is_refused_and_told_what_to_set(streamer: StreamerHost, 
     assert "key" not in said
 
 
-@pytest.mark.parametrize("setting", ["10.0.0.5", "10.0.0.5:1935", "public,10.0.0.0/8"])
-def test_a_host_that_is_listed_is_allowed(streamer: StreamerHost, setting: str) -> None:
-    assert why(allowing(streamer, setting), PRIVATE) == {}
-
-
-def test_a_class_that_was_refused_opens_no_door_and_private_lists_keep_public_hosts_out(streamer: StreamerHost) -> None:
+def test_a_listed_host_is_allowed_and_a_class_that_was_refused_opens_no_door(streamer: StreamerHost) -> None:
+    """Lists of private hosts keep public ones out."""
     take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
     assert list(why(streamer, PRIVATE)) == [PRIVATE]
+    for setting in ("10.0.0.5", "10.0.0.5:1935", "public,10.0.0.0/8"):
+        assert why(allowing(streamer, setting), PRIVATE) == {}
     (said,) = why(allowing(streamer, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
     assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
 
@@ -87,12 +84,18 @@ def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: p
     (said,) = [one.getMessage() for one in caplog.records]
     assert said.startswith("10.0.0.5: is no public host, and taken because classes were pushed to it before: ")
     assert said.endswith("set ALLOWED_PUSH_HOSTS=public,10.0.0.5")
-    assert asyncio.run(streamer_prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, []) is None
+    its = [ipaddress.ip_address("10.0.0.5")]
+    assert asyncio.run(streamer_prepare.push_allowlist(streamer)).forbidden("10.0.0.5", 1935, its) is None
     assert list(why(streamer, "rtmp://10.0.0.5:22/live/x")) == ["rtmp://10.0.0.5:22/live/x"]
     assert list(why(allowing(streamer, "public"), PRIVATE)) == [PRIVATE]
 
 
-def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_looked_up_once_a_minute_and_a_server_that_hangs_refuses_no_class(
+    streamer: StreamerHost, asked_names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        why(streamer, f"rtmp://outer.example/live/{number}", f"rtmp://outer.example/live/x{number}")
+    assert asked_names == ["outer.example"]
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
     monkeypatch.setattr(streamer_prepare, "LOOK_UP_S", 0.1)
@@ -101,22 +104,13 @@ def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monke
     go_on.set()
 
 
-def test_a_name_is_looked_up_once_a_minute(streamer: StreamerHost, asked_names: list[str]) -> None:
-    for number in range(5):
-        why(streamer, f"rtmp://outer.example/live/{number}", f"rtmp://outer.example/live/x{number}")
-    assert asked_names == ["outer.example"]
-
-
-LOCAL = [ipaddress.ip_address("fd00::1")]
-
-
 @pytest.mark.parametrize("listed", ["[fd00::1]", "[FD00:0:0:0:0:0:0:1]", "[fd00:0000::0001]:1935"])
-@pytest.mark.parametrize("host", ["fd00::1", "fd00:0:0:0:0:0:0:1"])
-def test_an_address_is_listed_however_it_is_written(listed: str, host: str) -> None:
+def test_an_address_is_listed_however_it_is_written(listed: str) -> None:
     """An address of version 6 has many spellings: the setting's and the URL's need not be the same."""
     places = Allowlist.listed(listed, "ALLOWED_PUSH_HOSTS")
-    assert places.forbidden(host, 1935, LOCAL) is None
-    assert places.of_server(host, 1935) is None
+    for host in ("fd00::1", "fd00:0:0:0:0:0:0:1"):
+        assert places.forbidden(host, 1935, [ipaddress.ip_address("fd00::1")]) is None
+        assert places.of_server(host, 1935) is None
     assert places.forbidden("fd00::2", 1935, [ipaddress.ip_address("fd00::2")]) is not None
 
 
@@ -127,29 +121,35 @@ GOOD = "http://127.0.0.1/good.flv"
 ODD = "http://127.0.0.1/odd.flv?Signature=planted"
 
 
-def prepare(class_id: str, record_id: int, url: str) -> Prepare:
-    return rows.prepare(class_id, record_id, 2e9, video_url=url)
-
-
-def asked(id_: int, message: Prepare) -> Asked:
-    return Delivery(InboxMessage(id_, "prepare", "", 0), message)
-
-
-async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
-    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * streamer_prepare.PROBES_AT_HOST)}
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What origins were asked for: one is slow, one breaks what looks at it, one is busy."""
+    looked: list[str] = []
 
     async def look(url: str, **_: object) -> RemoteFile:
-        if url in slow:
+        looked.append(url)
+        if "slow" in url:
             await asyncio.sleep(2 * streamer_prepare.PORTION_S)
+        if "busy" in url:
+            raise TryAgain("it answers 503")
+        if url == ODD:
+            raise RuntimeError("planted")
         return RemoteFile(url, 3, None, None)
 
     monkeypatch.setattr(origin, "look", look)
-    classes = [prepare("c-good", 1, GOOD), *(prepare(f"c-{url[-7:-4]}", 2, url) for url in sorted(slow))]
-    named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
-    came = [asked(1, prepare("c-cached", 3, GOOD)), *(asked(*one) for one in reversed(named))]
+    return looked
+
+
+def asked(number: int, name: str, url: str) -> Asked:
+    message = rows.prepare(name, number, 2e9, video_url=url)
+    return Delivery(InboxMessage(number, "prepare", "", 0), message)
+
+
+@pytest.mark.usefixtures("looked")
+async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(streamer: StreamerHost) -> None:
+    """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
+    slow = [asked(one, f"c-{one}", f"http://slow/{one}") for one in range(10, 10 + 3 * streamer_prepare.PROBES_AT_HOST)]
+    came = [asked(3, "c-cached", GOOD), *slow, asked(4, "c-good", GOOD)]
     portions = streamer_prepare.as_probed(streamer, came, {"3"})
     found = [{one.class_id for one in streamer_prepare.prepares(some)} async for some, _ in portions]
     assert found[0] == {"c-cached"}
@@ -158,19 +158,14 @@ async def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(
     assert sum(map(len, found)) == len(came)
 
 
+@pytest.mark.usefixtures("looked")
 def test_an_error_that_nobody_foresaw_is_that_of_its_url(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged with the place where it came up; the other recording is looked at as ever."""
-
-    async def look(url: str, **_: object) -> RemoteFile:
-        if url == ODD:
-            raise RuntimeError("planted")
-        return RemoteFile(url, 3, None, None)
-
-    monkeypatch.setattr(origin, "look", look)
-    came = [asked(1, prepare("c-odd", 1, ODD)), asked(2, prepare("c-good", 2, GOOD))]
-    found = asyncio.run(streamer_prepare.probe_origins(streamer, came, set()))
+    came = [asked(1, "c-odd", ODD), asked(2, "c-good", GOOD), asked(3, "c-cached", GOOD)]
+    found = asyncio.run(streamer_prepare.probe_origins(streamer, came, {"3"}))
+    assert found.keys() == {"1", "2"}, "what is cached is aired as it came, whatever the origin has by now"
     assert found["2"] == RemoteFile(GOOD, 3, None, None)
     assert isinstance(found["1"], Refuse)
     assert found["1"].code is DOWNLOAD_FAILED
@@ -179,17 +174,12 @@ def test_an_error_that_nobody_foresaw_is_that_of_its_url(
     assert "planted" not in caplog.text + found["1"].message
 
 
-async def test_a_download_is_tried_as_often_as_is_set(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[str] = []
-
-    async def look(url: str, **_: object) -> RemoteFile:
-        looked.append(url)
-        raise TryAgain("it answers 503")
-
-    monkeypatch.setattr(origin, "look", look)
+async def test_a_download_is_tried_as_often_as_is_set(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, looked: list[str]
+) -> None:
     monkeypatch.setattr(downloads, "FIRST_PAUSE_S", 0.01)
     streamer.settings = streamer.settings.model_copy(update={"download_tries": 2})
-    commit(streamer.engine, rows.reserve, streamer.settings.video_root, "1", 10, GOOD, 1e9)
+    commit(streamer.engine, rows.reserve, streamer.settings.video_root, "1", 10, "http://busy/1.flv", 1e9)
     with pytest.raises(TryAgain):
         await downloads._fetched(streamer, "1")
-    assert looked == [GOOD, GOOD]
+    assert looked == ["http://busy/1.flv"] * 2

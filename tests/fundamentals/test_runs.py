@@ -18,10 +18,10 @@ from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows import prefect_api
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.prefect_api import NewRun, asking
 from flows.resident.prefect import deployments, worker
-from flows.resident.prefect.runs import PAGE, ResidentRuns
+from flows.resident.prefect.runs import PAGE, ResidentRuns, runs_begun, runs_named
 from flows.resident.prefect.worker import ResidentWorker
 from lectern import timing
 from lectern.errors import TryAgain
@@ -29,112 +29,21 @@ from tests.waiting import async_wait_until
 
 
 class Prefect:
-    """A server that answers what a test says."""
+    """A server that takes each run, once by its key, and keeps their states; or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
-        self.states: dict[UUID, str | None] = {}
-        self.said: list[str] = []  # with each state
-        self.there: list[FlowRun] = []
-
-    async def request(self, *_: Any, **__: Any) -> httpx.Response:
-        assert self.error is not None
-        raise self.error
-
-    async def read_flow_runs(self, *, limit: int | None = None, offset: int = 0, **_: Any) -> list[FlowRun]:
-        return self.there[offset:][:limit]
-
-    async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
-        self.states[id_] = state.name
-        self.said.append(str(state.message))
-
-
-def runs(server: Prefect) -> ResidentRuns:
-    found = ResidentRuns(cast("PrefectClient", server), {"booking": cast("Any", None)})
-    found.created.know({"booking": uuid4()})
-    return found
-
-
-@pytest.fixture
-def host(teacher: Host[Any]) -> Host[Any]:
-    return teacher
-
-
-def status(code: int) -> httpx.HTTPStatusError:
-    request = httpx.Request("POST", "http://prefect/api")
-    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(code, request=request))
-
-
-@pytest.mark.parametrize("error", [ObjectNotFound(Exception("404")), status(404)], ids=repr)
-async def test_a_deployment_that_is_gone_has_the_ids_read_anew(error: Exception) -> None:
-    mine = runs(Prefect(error))
-    assert not mine.created.outdated.is_set()
-    with pytest.raises(TryAgain):
-        await mine.start(NewRun("booking", {}, "booking c-1"))
-    assert mine.created.outdated.is_set()
-    mine.created.know({"booking": uuid4()})
-    assert not mine.created.outdated.is_set()
-
-
-ODD = [
-    ValueError("Expecting value"),
-    KeyError("id"),
-    TypeError("list"),
-    httpx.ConnectError("no"),
-    RuntimeError("closed"),
-]
-
-
-@pytest.mark.parametrize("error", ODD, ids=repr)
-async def test_whatever_prefect_answers_that_is_no_answer_it_is_away(error: Exception) -> None:
-    """A page of a proxy, another program at its address: bookings wait, and no process ends."""
-    with pytest.raises(TryAgain):
-        await runs(Prefect(error)).start(NewRun("booking", {}, "booking c-1"))
-    with pytest.raises(TryAgain):
-        async with asking():
-            raise error
-
-
-async def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it looks alive in the UI until the process begins anew."""
-    server = Prefect(httpx.ReadTimeout("late"))
-    mine, taken = runs(server), []
-    with pytest.raises(TryAgain):
-        await mine.start(NewRun("booking", {}, "booking c-1", key="k-1"))
-    assert list(mine.created.unheard) == ["k-1"]
-    server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())]
-    monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
-    await worker.take_unheard(mine)
-    assert list(mine.created.unheard) == []
-    assert taken == [server.there[0].id]
-
-
-async def test_runs_not_heard_of_are_executed_though_their_list_has_overflowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Prefect is asked for the first ones, it may fail to confirm as many others as are kept."""
-    server = Prefect(httpx.ReadTimeout("late"))
-    mine, taken = runs(server), []
-    mine.created.unheard.append("k-1")
-    there = FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())
-
-    async def begun(_client: object, _keys: list[str]) -> list[FlowRun]:
-        mine.created.unheard.extend(f"k-{number}" for number in range(2, 2 + (mine.created.unheard.maxlen or 0)))
-        return [there]
-
-    monkeypatch.setattr(worker, "runs_begun", begun)
-    monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
-    await worker.take_unheard(mine)
-    assert taken == [there.id]
-
-
-class Planned(Prefect):
-    """A server that takes each run, once by its key, and keeps why one was cancelled."""
-
-    def __init__(self) -> None:
-        super().__init__()
         self.taken: dict[str, UUID] = {}  # by idempotency key
         self.ended: dict[UUID, State[Any]] = {}
+        self.there: list[FlowRun] = []
+
+    @property
+    def states(self) -> dict[UUID, str | None]:
+        return {id_: state.name for id_, state in self.ended.items()}
 
     async def request(self, *_: Any, content: bytes = b"", **__: Any) -> httpx.Response:
+        if self.error is not None:
+            raise self.error
         (wanted,) = json.loads(content)
         id_ = self.taken.setdefault(wanted["idempotency_key"], uuid4())
         results = {"results": [{"status": "CREATED", "flow_run_id": str(id_)}]}
@@ -143,31 +52,83 @@ class Planned(Prefect):
     async def read_flow_run(self, id_: UUID) -> FlowRun:
         return FlowRun(id=id_, flow_id=uuid4(), state=self.ended.get(id_, Scheduled()))
 
+    async def read_flow_runs(self, *, limit: int | None = None, offset: int = 0, **_: Any) -> list[FlowRun]:
+        return self.there[offset:][:limit]
+
     async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
         self.ended[id_] = state
 
 
+def runs(server: Prefect, name: str = "booking", its: Any = None) -> ResidentRuns:
+    found = ResidentRuns(cast("PrefectClient", server), {name: its})
+    found.created.know({name: uuid4()})
+    return found
+
+
+def status(code: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://prefect/api")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(code, request=request))
+
+
+GONE = [ObjectNotFound(Exception("404")), status(404)]
+ODD = [ValueError("Expecting value"), KeyError("id"), httpx.ConnectError("no"), RuntimeError("closed")]
+
+
+@pytest.mark.parametrize("error", [*GONE, *ODD], ids=repr)
+async def test_whatever_prefect_answers_that_is_no_answer_it_is_away(error: Exception) -> None:
+    """A page of a proxy, another program at its address: bookings wait, and no process ends.
+
+    Of a deployment that is gone the ids are read anew.
+    """
+    mine = runs(Prefect(error))
+    with pytest.raises(TryAgain):
+        await mine.start(NewRun("booking", {}, "booking c-1"))
+    assert mine.created.outdated.is_set() is (error in GONE)
+    mine.created.know({"booking": uuid4()})
+    assert not mine.created.outdated.is_set()
+    with pytest.raises(TryAgain):
+        async with asking():
+            raise error
+
+
+@pytest.mark.parametrize("more", [False, True])
+async def test_a_run_whose_creation_was_not_heard_of_is_executed(
+    monkeypatch: pytest.MonkeyPatch, *, more: bool
+) -> None:
+    """Else it looks alive in the UI for long. While Prefect is asked, it may fail to confirm as many as are kept."""
+    server = Prefect(httpx.ReadTimeout("late"))
+    mine, taken = runs(server), []
+    with pytest.raises(TryAgain):
+        await mine.start(NewRun("booking", {}, "booking c-1", key="k-1"))
+    assert list(mine.created.unheard) == ["k-1"]
+    server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())]
+
+    async def begun(client: PrefectClient, keys: list[str]) -> list[FlowRun]:
+        mine.created.unheard.extend(f"k-{number}" for number in range(2, 2 + more * (mine.created.unheard.maxlen or 0)))
+        return await runs_begun(client, keys)
+
+    monkeypatch.setattr(worker, "runs_begun", begun)
+    monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
+    await worker.take_unheard(mine)
+    assert (taken, "k-1" in mine.created.unheard) == ([server.there[0].id], False)
+
+
 async def test_a_run_that_was_cancelled_because_it_was_outdated_is_created_anew() -> None:
     """A class that is moved to another time and back would get the run of before, whose cancel would end the class."""
-    server = Planned()
-    mine = ResidentRuns(cast("PrefectClient", server), {"broadcast": cast("Any", None)})
-    mine.created.know({"broadcast": uuid4()})
+    server = Prefect()
+    mine = runs(server, "broadcast")
     run = NewRun("broadcast", {}, "broadcast c-1 6666", key="c-1 at 19:00", outdated="begins at another time")
-
-    async def planned() -> str:
-        return await mine.schedule(run, 1_764_010_800.0)
-
-    first = await planned()
-    assert await planned() == first, "it may not have been heard that the run was created"
+    first = await mine.schedule(run, 1e9)
+    assert await mine.schedule(run, 1e9) == first, "it may not have been heard that the run was created"
     await mine.cancel(first, "begins at another time")
-    second = await planned()
+    second = await mine.schedule(run, 1e9)
     assert second != first
-    assert await planned() == second
+    assert await mine.schedule(run, 1e9) == second
     server.ended[UUID(second)] = Completed(message="nothing to do: c-1 is waiting")
-    third = await planned()
+    third = await mine.schedule(run, 1e9)
     assert third not in (first, second), "its file was lost when it began, and is there now"
     await mine.cancel(third, "cancelled in the UI")
-    assert await planned() == third, "a person wants no other"
+    assert await mine.schedule(run, 1e9) == third, "a person wants no other"
 
 
 async def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,46 +140,38 @@ async def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monk
     server = Prefect()
     mine = runs(server)
     monkeypatch.setattr(mine, "_engine", refused)
-    deployment = mine.created.deployment("booking")
-    run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=deployment, name="booking c-1", state=Pending())
+    run = its_run(Pending(), deployment_id=mine.created.deployment("booking"))
     await mine.execute(run)
     assert server.states == {run.id: "Cancelled"}
 
 
-async def test_all_orphans_are_adopted_however_many_there_are() -> None:
+def its_run(state: State[Any], age_s: float = 0.0, **more: Any) -> FlowRun:
+    """A run that is in *state* for that long."""
+    then = datetime.now(UTC) - timedelta(seconds=age_s)
+    aged = state.model_copy(update={"timestamp": then})
+    return FlowRun(id=uuid4(), flow_id=uuid4(), name="booking x", state=aged, **more)
+
+
+async def test_all_orphans_are_adopted_but_for_what_begins_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are; Prefect names as running, too, what this process runs."""
     server = Prefect()
-    server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for _ in range(2 * PAGE + 50)]
-    assert await worker.adopt(runs(server), "pool", "teacher") == len(server.there)
-    assert set(server.states.values()) == {"AwaitingRetry"}
-    assert len(server.states) == len(server.there)
+    server.there = [its_run(Running()) for _ in range(2 * PAGE + 50)]
+    mine, (begun, *others) = runs(server), server.there
 
+    async def late(*given: Any, **more: Any) -> list[FlowRun]:
+        mine._active[begun.id] = cast("Any", SimpleNamespace(name=begun.name))
+        return await runs_named(*given, **more)
 
-async def test_a_run_that_begins_while_prefect_is_asked_is_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefect names it as running, and it is this process that runs it."""
-    run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Running())
-    server = Prefect()
-    mine = runs(server)
-
-    async def named(*_: object) -> list[FlowRun]:
-        mine._active[run.id] = cast("Any", SimpleNamespace(name=run.name))
-        return [run]
-
-    monkeypatch.setattr(worker, "runs_named", named)
-    assert await worker.adopt(mine, "pool", "teacher") == 0
-    assert server.states == {}
+    monkeypatch.setattr(worker, "runs_named", late)
+    assert await worker.adopt(mine, "pool", "teacher") == len(others)
+    assert server.states == {one.id: "AwaitingRetry" for one in others}
 
 
 async def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> None:
     """Its teacher died in between, and was started again before anybody took it for dead: it is nobody's."""
-    now = datetime.now(UTC)
-
-    def claimed(ago_s: float, *tags: str) -> FlowRun:
-        state: State[Any] = Pending().model_copy(update={"timestamp": now - timedelta(seconds=ago_s)})
-        return FlowRun(id=uuid4(), flow_id=uuid4(), state=state, tags=list(tags))
-
     server = Prefect()
-    lost, fresh, tagged = claimed(worker.UNTAGGED_S + 1), claimed(5), claimed(3600, "host:a")
-    server.there = [lost, fresh, tagged]
+    lost, fresh = its_run(Pending(), worker.UNTAGGED_S + 1), its_run(Pending(), 5)
+    server.there = [lost, fresh, its_run(Pending(), 3600, tags=["host:a"])]
     assert await worker.adopt(runs(server), "pool", "teacher", worker.NOBODY) == 1
     assert server.states == {lost.id: "AwaitingRetry"}
 
@@ -226,23 +179,10 @@ async def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while
 async def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect's client would wait for minutes, and the server would mark runs as silent that are at work."""
     monkeypatch.setattr(deployments, "ASK_S", 0.05)
-    sent: list[object] = []
-    enough = asyncio.Event()
-
-    class Hangs(Prefect):
-        async def request(self, *_: Any, json: Any = None, **__: Any) -> httpx.Response:
-            sent.append(json)
-            if len(sent) == 1:
-                await asyncio.Event().wait()
-            enough.set()
-            return httpx.Response(200)
-
-    alive = {uuid4(): "broadcast c-1"}
-    beating = asyncio.create_task(deployments.beat(cast("PrefectClient", Hangs()), lambda: alive, 0.01))
-    async with asyncio.timeout(5):
-        await enough.wait()
+    server, alive = Hangs(), {uuid4(): "broadcast c-1"}
+    beating = asyncio.create_task(deployments.beat(cast("PrefectClient", server), lambda: alive, 0.01))
+    await async_wait_until(lambda: server.asked >= 2, description="a later one is sent")
     beating.cancel()
-    assert len(sent) >= 2
 
 
 def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +199,7 @@ def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest
     ids=["odd ids", "a parameter of another release"],
 )
 async def test_a_run_whose_parameters_cannot_be_read_has_failed_and_says_why(
-    host: Host[Any], caplog: pytest.LogCaptureFixture, given: dict[str, Any], why: str
+    teacher: TeacherHost, caplog: pytest.LogCaptureFixture, given: dict[str, Any], why: str
 ) -> None:
     """A person typed them, or another release made the run; else it would be due again each second, for ever."""
 
@@ -268,15 +208,13 @@ async def test_a_run_whose_parameters_cannot_be_read_has_failed_and_says_why(
         pytest.fail(f"it began with {inbox_ids}")
 
     server = Prefect()
-    mine = ResidentRuns(cast("PrefectClient", server), {"booking": booking})
-    mine.created.know({"booking": uuid4()})
-    mine.host = host
-    deployment = mine.created.deployment("booking")
+    mine = runs(server, its=booking)
+    mine.host = teacher
     due: State[Any] = Scheduled(scheduled_time=datetime.now(UTC))
-    run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=deployment, name="booking x", state=due, parameters=given)
+    run = its_run(due, deployment_id=mine.created.deployment("booking"), parameters=given)
     await mine.execute(run)
     assert list(server.states.values()) == ["Failed"]
-    assert [one for one in server.said if why in one]
+    assert [one for one in server.ended.values() if why in str(one.message)]
     assert "Traceback" not in caplog.text
 
 
@@ -292,7 +230,9 @@ class Hangs(Prefect):
     request = read_deployment_by_name = read_flow_runs = never
 
 
-async def test_a_prefect_that_hangs_makes_no_host_stand_still(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_prefect_that_hangs_makes_no_host_stand_still(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
     monkeypatch.setattr(prefect_api, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
@@ -301,15 +241,15 @@ async def test_a_prefect_that_hangs_makes_no_host_stand_still(host: Host[Any], m
     rounds: set[float] = set()
 
     def come() -> bool:
-        rounds.update(at for loop, at in host.watchdog._at.items() if loop == "runs")
+        rounds.update(at for loop, at in teacher.watchdog._at.items() if loop == "runs")
         return len(rounds) >= 3
 
-    serving = asyncio.create_task(worker.serve(host, mine))
+    serving = asyncio.create_task(worker.serve(teacher, mine))
     await async_wait_until(come, description="it comes round three times")
     serving.cancel()
     await asyncio.wait([serving])
-    assert host.prefect_away
+    assert teacher.prefect_away
     mine.created.unheard.append("k-1")
     with pytest.raises(TryAgain):
-        await asyncio.wait_for(worker._look_after(host, mine), 10)
+        await asyncio.wait_for(worker._look_after(teacher, mine), 10)
     assert (server.asked > 3, list(mine.created.unheard)) == (True, ["k-1"])

@@ -12,17 +12,9 @@ import pytest
 from lectern import settings as settings_module
 from lectern.cli import doctor, options
 from lectern.errors import Misuse
-from lectern.settings import RENAMED, Common, Cost, StreamerSettings, TeacherSettings
+from lectern.settings import RENAMED, Common, StreamerSettings, TeacherSettings
 
 SECRET = "hunter2-0xC0FFEE"
-
-NAMES = (
-    *("REDIS_URL", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "LECTERN_LANG", "LOG_FORMAT", "ORDER_CHANNEL"),
-    *("CANCEL_CHANNEL", "CHANGE_CHANNEL", "TRANSCODING_CHANNEL", "ORDER_RESULT_CHANNEL", "CHANGE_RESULT_CHANNEL"),
-    *("ALARM_CHANNEL", "WAITING_KEY", "TEACHER_DATABASE_URL", "TEACHER_CONFIG", "OSS_TRANSCODE_URL", "ECS_HOSTS"),
-    *("ON_TRANSCODE_TIMEOUT", "TRANSCODING_TIME_OUT_S", "ORDER_WARN_TIME_OUT_S", "ECS_SSH_KEY", "ECS_KNOWN_HOSTS"),
-    *("UPLOAD_URL", "PUBLIC_URL", "API_BIND", "SITE_NAME", "STREAMER_LOST_AFTER_S", "TRANSCODE_SIGN_KEY"),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -40,61 +32,38 @@ def teacher(**given: object) -> TeacherSettings:
 
 def test_a_streamer_is_named_after_its_host_unless_it_is_named_and_a_size_in_g_is_in_gibibytes() -> None:
     assert StreamerSettings.load().name == socket.gethostname()
-    assert StreamerSettings.load(streamer_name="streamer1", max_video_size=10).name == "streamer1"
-    assert StreamerSettings.load(max_video_size=10).max_bytes == 10 * 1024**3
-
-
-def test_each_setting_declares_what_a_change_costs_and_two_thirds_need_no_restart() -> None:
-    costs = {name: role.cost(name) for role in (TeacherSettings, StreamerSettings) for name in role.model_fields}
-    assert all(isinstance(one, Cost) for one in costs.values())
-    assert sum(one is not Cost.RESTART for one in costs.values()) >= len(costs) * 2 / 3
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_documented_variable_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"LECTERN_LANG": "zh", "LOG_FORMAT": "json", "ON_TRANSCODE_TIMEOUT": "ecs", "API_BIND": "[::1]:8"}
-    values |= {"PUBLIC_URL": "http://given"} | {one: "7" for one in NAMES if one.endswith("_S")}
-    value = values.get(name, "given")
-    if name == "TEACHER_CONFIG":
-        Path("given").write_text("{}")
-    monkeypatch.setenv("TRANSCODE_SIGN_KEY", SECRET)
-    monkeypatch.setenv(name, value)
-    found = getattr(TeacherSettings.load(), name.lower())
-    found = found.get_secret_value() if hasattr(found, "get_secret_value") else found
-    assert str(int(found) if isinstance(found, float) else found) == value
+    found = StreamerSettings.load(streamer_name="streamer1", max_video_size=10)
+    assert (found.name, found.max_bytes) == ("streamer1", 10 * 1024**3)
 
 
 @pytest.mark.parametrize(("name", "old"), RENAMED.items())
 def test_a_setting_has_an_old_name_and_its_own_wins(name: str, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSCODE_SIGN_KEY", "k-1")
+    values = ("stop", "push") if name == "partition_policy" else (11, 12)
     for role in (role for role in (TeacherSettings, StreamerSettings) if name in role.model_fields):
-        values = ("stop", "push") if name == "partition_policy" else ("11", "12")
-        monkeypatch.setenv(old.upper(), values[0])
-        assert str(getattr(role.load(), name)).removesuffix(".0") == values[0]
-        monkeypatch.setenv(name.upper(), values[1])
-        assert str(getattr(role.load(), name)).removesuffix(".0") == values[1]
+        for variable, value in zip((old, name), values, strict=True):
+            monkeypatch.setenv(variable.upper(), str(value))
+            assert getattr(role.load(), name) == value
         monkeypatch.delenv(name.upper())
 
 
 def test_a_variable_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as `OSS_TRANSCODE_URL=`, which else would be an address that nobody answers at."""
-    for roles in (TeacherSettings, StreamerSettings):
-        unset = [name for name, field in roles.model_fields.items() if field.default is None]
+    for role, load in ((TeacherSettings, teacher), (StreamerSettings, StreamerSettings.load)):
+        unset = [name for name, field in role.model_fields.items() if field.default is None]
         for name in unset:
             monkeypatch.setenv(name.upper(), "")
-        found = teacher() if roles is TeacherSettings else StreamerSettings.load()
-        assert {name: getattr(found, name) for name in unset} == dict.fromkeys(unset)
+        assert {name: getattr(load(), name) for name in unset} == dict.fromkeys(unset)
 
 
 PLACES = "'http://h/' cannot be read; write host, host:port"
 REFUSED: dict[tuple[str, str], list[str]] = {
     ("API_BIND", "must be host:port, or empty"): ["8800", "127.0.0.1", "127.0.0.1:http", ":8800", "127.0.0.1:70000"],
-    ("ECS_LOUDNESS_LUFS", ""): ["-36.1", "-5.9", "16", "nan", "-16 LUFS"],
+    ("ECS_LOUDNESS_LUFS", ""): ["-36.1", "-5.9", "nan", "-16 LUFS"],
     ("TRANSCODE_WINDOWS", ""): ["00:00-06:00=1m"],
     ("TRANSCODE_SIGN_KEY", "must be a secret"): ["", "  ", "CHANGE-ME", "change-me"],
     ("PUBLIC_URL", ".*must have no user and no password"): ["http://user:hidden@h/put", "https://hidden@h"],
     ("PUBLIC_URL", ".*begins with http:// or https://"): ["oss://bucket/prefix"],
-    ("PUBLIC_URL", ".*a port between 1 and 65535"): ["http://h:99999/"],
     ("DOWNLOAD_WINDOWS", ""): ["6-7"],
     ("TIMEZONE", ""): ["Mars/Olympus"],
     ("ALLOWED_ORIGINS", PLACES): ["public,http://h/"],
@@ -104,7 +73,6 @@ REFUSED: dict[tuple[str, str], list[str]] = {
     ("MAX_VIDEO_SIZE", ""): ["-1", "inf"],
     ("LOG_FORMAT", ""): ["yaml"],
     ("STREAMER_NAME", ""): ["a/b"],
-    ("MAX_DOWNLOADS", ""): ["many"],
     ("HOST_RATE", ""): ["12"],
     ("BATCH_MAX", ""): ["0"],
     ("DRAIN_TIMEOUT_S", ""): ["60"],
@@ -126,30 +94,11 @@ def test_a_wrong_value_is_refused_at_the_start_by_its_name(
     assert "hidden" not in raised.value.message
 
 
-@pytest.mark.parametrize("name", ["wget_path", "WGET_PATH"])
-def test_the_documented_small_letters_are_read_as_well_as_capitals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "/opt/wget")
-    assert StreamerSettings.load().wget_path == "/opt/wget"
-
-
 def test_the_documented_env_file_is_read_with_its_comments_and_foreign_lines() -> None:
-    Path(".env").write_text(
-        "SOMETHING_OLD=1\n"
-        "#wget 命令路径\n"
-        "wget_path=/usr/local/bin/wget\t\t\t#wget 命令路径，下载文件用\n"
-        "DOWNLOAD_RATE=300k\n"
-        "MAX_VIDEO_NUM=20\n\n"
-        "#max size of all video ,   G\n"
-        "MAX_VIDEO_SIZE=10",
-        encoding="utf-8",
-    )
+    lines = ("SOMETHING_OLD=1", "#wget 命令路径", "wget_path=/usr/local/bin/wget\t\t\t#wget 命令路径，下载文件用")
+    Path(".env").write_text("\n".join((*lines, "DOWNLOAD_RATE=300k", "", "MAX_VIDEO_SIZE=10")), encoding="utf-8")
     found = StreamerSettings.load()
-    assert (found.wget_path, found.download_rate, found.max_video_num, found.max_video_size) == (
-        "/usr/local/bin/wget",
-        "300k",
-        20,
-        10,
-    )
+    assert (found.wget_path, found.download_rate, found.max_video_size) == ("/usr/local/bin/wget", "300k", 10)
 
 
 def test_what_the_process_itself_exports_for_prefect_hides_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,49 +113,21 @@ def test_what_the_process_itself_exports_for_prefect_hides_no_change(monkeypatch
     assert first.reread().prefect_api_url == "http://second/api"
 
 
-def config(**fields: object) -> Path:
-    path = Path("config.json").absolute()
-    path.write_text(json.dumps(fields))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("written", "seconds"),
-    [
-        ('{"transcoding_time_out": 90000, "port": 8080}', 90),
-        ('{"order_warn_time_out": 1000*60*60*24, //a booking is late\n "transcoding_time_out": 1000*90,}', 90),
-        ('\ufeff{"transcoding_time_out": 90000}', 90),
-        ('{"transcoding_time_out": 0.5*60*60*1000}', 1800),
-        ('{"transcoding_time_out": 1000 * 1.5 * 60}', 90),
-        ('{"transcoding_time_out": 2.5*0.5}', 0.00125),
-        ('{"transcoding_time_out": 1000*90.0}', 90),
-    ],
-    ids=["milliseconds", "comments", "byte order mark", "half an hour", "spaces", "small", "point"],
-)
-def test_the_old_config_may_calculate_and_have_comments(written: str, seconds: float) -> None:
+def test_the_old_config_may_calculate_and_have_comments() -> None:
     """Half an hour that is read from its point on would time each transcoding out at once."""
-    path = Path("config.json").absolute()
-    path.write_text(written, encoding="utf-8")
-    found = teacher(teacher_config=path)
-    assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86_400, seconds)
+    path = Path("config.json")
+    for milliseconds, seconds in {"0.5*60*60*1000": 1800, "1000*90.0": 90, "90000": 90}.items():
+        path.write_text(f'{{"order_warn_time_out": 1000*60*60*24, //a day\n"transcoding_time_out": {milliseconds},}}')
+        found = teacher(teacher_config=path)
+        assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86_400, seconds)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"transcoding_time_out": "soon"}', "transcoding_time_out is .* milliseconds"),
-        ('{"transcoding_time_out": null}', "transcoding_time_out is .* milliseconds"),
-        ('{"transcoding_time_out": true}', "transcoding_time_out is .* milliseconds"),
-        ('{"transcoding_time_out": 0}', "transcoding_time_out is .* milliseconds"),
-        ('{"transcoding_time_out": -1}', "transcoding_time_out is .* milliseconds"),
-        ('{"transcoding_time_out": [1]}', "transcoding_time_out is .* milliseconds"),
-        ("{", ""),
-        ("[]", ""),
-        ("1", ""),
-        ('{"transcoding_time_out": 1e3*60}', ""),
-        (None, ".*Name the teacher's JSON config, or unset it"),
-    ],
-)
+NO_TIMES = ['"soon"', "null", "true", "0", "-1", "[1]"]
+NO_CONFIGS = dict.fromkeys(("{", "[]", "1", '{"transcoding_time_out": 1e3*60}'), "")
+NO_CONFIGS |= {f'{{"transcoding_time_out": {one}}}': "transcoding_time_out is .* milliseconds" for one in NO_TIMES}
+
+
+@pytest.mark.parametrize(("text", "said"), [*NO_CONFIGS.items(), (None, ".*Name the teacher's JSON config, or unset")])
 def test_an_old_config_that_cannot_be_read_is_refused_by_its_name(text: str | None, said: str) -> None:
     """It does not calculate with a part of a number."""
     if text is not None:
@@ -216,23 +137,16 @@ def test_an_old_config_that_cannot_be_read_is_refused_by_its_name(text: str | No
 
 
 def test_later_sources_win_defaults_config_env_file_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old config is found by a variable."""
+    """The old config is found by a variable; variables may be written in small letters."""
     assert teacher().transcoding_time_out_s == 120
-    monkeypatch.setenv("TEACHER_CONFIG", str(config(transcoding_time_out=1_000)))
+    Path("config.json").write_text(json.dumps({"transcoding_time_out": 1_000}))
+    monkeypatch.setenv("TEACHER_CONFIG", "config.json")
     assert teacher().transcoding_time_out_s == 1
     Path(".env").write_text("TRANSCODING_TIME_OUT_S=2\n")
     assert teacher().transcoding_time_out_s == 2
-    monkeypatch.setenv("TRANSCODING_TIME_OUT_S", "3")
+    monkeypatch.setenv("transcoding_time_out_s", "3")
     assert teacher().transcoding_time_out_s == 3
     assert teacher(transcoding_time_out_s=4).transcoding_time_out_s == 4
-
-
-def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
-    with pytest.raises(Misuse) as caught:
-        TeacherSettings.load()
-    assert caught.value.message == (
-        "Settings are wrong or missing: TRANSCODE_SIGN_KEY: Field required. Set them in the environment or in .env."
-    )
 
 
 @pytest.mark.parametrize("names", [("KEEP_EVENTS_S", "EVENT_RETENTION_S"), ("EVENT_RETENTION_S", "KEEP_EVENTS_S")])
@@ -247,30 +161,18 @@ def test_the_hosts_own_file_wins_by_whichever_name_it_calls_a_setting(
     assert doctor.by_source(found) == {str(Path("settings.env").absolute()): ["EVENT_RETENTION_S=333"]}
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_a_file_that_is_no_utf_8_is_named_with_its_line(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An editor may save the documented comments in GBK; no command and no reload ends with a traceback."""
-    file = Path("mine.env" if own else ".env").absolute()
-    file.write_bytes("SITE_NAME=课\n".encode() + "#wget 命令路径\n".encode("gbk"))
-    if own:
-        monkeypatch.setenv("LECTERN_SETTINGS", str(file))
-    with pytest.raises(Misuse, match=rf"{file.name}: line 2 is not UTF-8, so no program can load it"):
-        teacher()
-
-
-def test_a_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of a host belongs to the user of its program: a command is typed by others, too."""
+def test_a_file_that_is_no_utf_8_or_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor saves comments in GBK, a command is typed by another user: nothing ends with a traceback."""
+    for name in (".env", "mine.env"):
+        Path(name).write_bytes("SITE_NAME=课\n".encode() + "#wget 命令路径\n".encode("gbk"))
+        with pytest.raises(Misuse, match=rf"{name}: line 2 is not UTF-8, so no program can load it"):
+            teacher()
+        Path(name).unlink()
+        monkeypatch.setenv("LECTERN_SETTINGS", str(Path("mine.env").absolute()))
     refused = PermissionError(errno.EACCES, "Permission denied", "mine.env")
     monkeypatch.setattr(Path, "is_file", Mock(side_effect=refused))
     with pytest.raises(Misuse, match=r"mine\.env: cannot be read: Permission denied"):
         teacher()
-
-
-def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAX_VIDEO_NUM", "none")
-    monkeypatch.setenv("DOWNLOAD_RATE", "fast")
-    with pytest.raises(Misuse, match=r"(?s)DOWNLOAD_RATE: .*MAX_VIDEO_NUM: |MAX_VIDEO_NUM: .*DOWNLOAD_RATE: "):
-        StreamerSettings.load()
 
 
 def test_no_way_of_writing_settings_down_shows_a_secret_and_who_needs_it_can_have_it() -> None:
@@ -284,16 +186,16 @@ def test_no_way_of_writing_settings_down_shows_a_secret_and_who_needs_it_can_hav
         assert SECRET in settings.database_url
 
 
-@pytest.mark.parametrize("name", ["redis_url", "prefect_api_auth_string", "transcode_sign_key"])
-def test_a_wrong_setting_beside_a_secret_does_not_show_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRANSCODE_SIGN_KEY", "other")
-    monkeypatch.setenv(name.upper(), SECRET)
-    monkeypatch.setenv("API_BIND", "127.0.0.1:8800")
+@pytest.mark.parametrize("name", ["REDIS_URL", "PREFECT_API_AUTH_STRING", "MAX_ATTEMPTS_A_DAY"])
+def test_every_wrong_or_missing_variable_is_named_at_once_and_no_secret_shown(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("MAX_ECS_JOBS", SECRET)
     with pytest.raises(Misuse) as caught:
         TeacherSettings.load()
+    assert all(one in caught.value.message for one in ("MAX_ECS_JOBS: ", "TRANSCODE_SIGN_KEY: Field required"))
     cause: BaseException | None = caught.value
     while cause is not None:
-        assert SECRET not in f"{cause}"
-        assert SECRET not in repr(cause)
+        assert SECRET not in f"{cause} {cause!r}"
         cause = cause.__cause__

@@ -11,10 +11,9 @@ pytestmark = pytest.mark.live
 
 
 def succeeded(stage: Stage, record: int) -> None:
-    """The OSS, which was asked for a rendition, says that it has made it; it is at the origin."""
-    wait_until(lambda: stage.posts(record), description="it is asked for")
+    """The OSS says that it has made a rendition; in its place the origin has the recording."""
     result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "sucess", "type": "oss"}
-    url = stage.town.origin.url_for(f"{record}/{record}_240P.flv")
+    url = stage.town.origin.url_for(f"{record}/{record}.flv")
     stage.publish("transcoding", {**result, "transcode_video_url": url})
 
 
@@ -25,6 +24,7 @@ def test_two_classes_wait_for_one_transcoding(stage: Stage) -> None:
     both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
     wait_until(lambda: stage.waiting_list(record, "240P") == both, description="both wait")
     assert stage.status(record, "240P") == "transcoding"
+    wait_until(lambda: stage.posts(record), description="it is asked for")
     succeeded(stage, record)
     assert [stage.answer(one)["result"] for one in both] == ["success", "success"]
     assert stage.posts(record) == 1
@@ -71,36 +71,8 @@ def test_a_silent_oss_is_given_up_with_207(stage: Stage) -> None:
     assert stage.answer(following, timeout_s=10)["code"] == 207
     assert stage.posts(record) == 1
 
-    url = stage.town.origin.url_for(f"{record}/{record}.flv")
-    result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "sucess", "type": "oss"}
-    stage.publish("transcoding", {**result, "transcode_video_url": url})
+    succeeded(stage, record)
     wait_until(lambda: stage.status(record, "240P") == "success", description="the status is corrected")
     assert [len(stage.ear.answers[one]) for one in (waiting, following)] == [1, 1]
     spelled = "select 1 from event_list where what like ? or detail like ?"
     assert not stage.rows("teacher", spelled, "%sucess%", "%sucess%")
-
-
-def test_the_alarm_of_a_result_that_nobody_asked_for_names_the_classes_that_wait(stage: Stage) -> None:
-    """Nothing is changed; a person is told how many classes are on the list, and how to see them."""
-    record = stage.town.record()
-    key = f"{stage.prefix}:{record}_240P"
-    stage.town.redis.rpush(key, "old-1", "old-2")
-    result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "failed", "type": "oss"}
-    stage.publish("transcoding", result)
-    wait_until(lambda: stage.alarms(502, record_id=record), description="the alarm comes")
-    assert f"2 classes wait on the list {key}" in stage.alarms(502, record_id=record)[0]["message"]
-    assert (stage.waiting_list(record, "240P"), stage.status(record, "240P")) == (["old-1", "old-2"], None)
-
-
-def test_what_the_old_program_left_on_a_waiting_list_is_answered(stage: Stage) -> None:
-    """Its booking is not known here, so the platform is told to book it again."""
-    record = stage.town.record("240P")
-    stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
-    ours = stage.book(stage.booking(record, "240P"))
-    wait_until(lambda: stage.waiting_list(record, "240P") == [ours], description="our class waits")
-    stranger = f"{stage.prefix}-of-the-old-program"
-    stage.town.redis.rpush(f"{stage.prefix}:{record}_240P", stranger)
-    succeeded(stage, record)
-    assert stage.answer(ours)["result"] == "success"
-    assert stage.answer(stranger)["code"] == 211
-    wait_until(lambda: stage.waiting_list(record, "240P") == [], description="the list is gone")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -48,11 +49,15 @@ def play(host: Host[Any], works: dict[str, Service], *until: Callable[[], object
     asyncio.run(asyncio.wait_for(scene(), 120))
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("odd"), RecursionError(), UnicodeError("a", "b"), ExceptionGroup("g", [KeyError("x")])]
-)
-def test_a_work_that_fails_begins_again_and_the_others_go_on(host: Host[Any], error: Exception) -> None:
-    """It is alarmed once, however often it fails."""
+async def forever() -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("error", [RecursionError(), UnicodeError("a", "b"), ExceptionGroup("g", [KeyError("x")])])
+def test_a_work_that_fails_or_is_cancelled_by_nobody_begins_again_and_others_go_on(
+    host: Host[Any], error: Exception
+) -> None:
+    """It is alarmed once, however often it fails. Some libraries leave a cancel behind: the work would be gone."""
     begun: list[str] = []
 
     async def bad() -> None:
@@ -61,9 +66,16 @@ def test_a_work_that_fails_begins_again_and_the_others_go_on(host: Host[Any], er
 
     async def good() -> None:
         begun.append("good")
-        await asyncio.sleep(60)
+        await forever()
 
-    play(host, {"bad": bad, "good": good}, lambda: begun.count("bad") > 4)
+    async def cancelled() -> None:
+        begun.append("cancelled")
+        if begun.count("cancelled") == 1:
+            cast("asyncio.Task[Any]", asyncio.current_task()).cancel()
+        await forever()
+
+    works: dict[str, Service] = {"bad": bad, "good": good, "cancelled": cancelled}
+    play(host, works, lambda: begun.count("bad") > 4, lambda: begun.count("cancelled") == 2)
     assert begun.count("good") == 1
     (alarm,) = said(host, "alarm")
     assert alarm["code"] == 507
@@ -105,7 +117,7 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
         begun.append(time.monotonic())
         if len(begun) == 1:
             raise TryAgain("a moment")
-        await asyncio.sleep(60)
+        await forever()
 
     def is_over() -> bool:
         red.extend(host.watchdog.failing(works_module.STEADY_S).values())
@@ -115,29 +127,22 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
     assert red == []
 
 
-def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host: Host[Any]) -> None:
-    """It is raised again after some minutes: in between, nobody may be told that all is well."""
-    asyncio.run(failures.alarm(host, "prefect", "away for more than 60 s"))
-    later = time.time() + host.settings.alarm_quiet_s + 1
-
-    def followed_up() -> list[str]:
-        found = commit(host.engine, incidents.follow_up, host.journal, "teacher", patience(host), later)
-        return [one.stage for one in found]  # type: ignore[attr-defined]  # of an incident
-
-    host.prefect_away = True
-    assert followed_up() == []
-    host.prefect_away = False
-    assert followed_up() == ["resolved"]
-
-
-def test_a_part_that_fails_again_after_its_alarm_was_resolved_is_alarmed_at_once(host: Host[Any]) -> None:
-    """And not before that: in between, its incident is open."""
+def test_an_alarm_is_neither_resolved_nor_raised_again_while_its_trouble_lasts(host: Host[Any]) -> None:
+    """In between its incident is open, and nobody may be told that all is well."""
     quiet_s = host.settings.alarm_quiet_s
     clock = iter((0.0, 0.0, quiet_s - 1, quiet_s, quiet_s))
     host.alarmed_at = timing.Throttle(lambda: next(clock))
-    for _ in range(3):
-        asyncio.run(failures.alarm(host, "prefect", "away for more than 60 s"))
-    assert len(said(host, "alarm")) == 2
+    raised = partial(failures.alarm, host, "prefect", "away for more than 60 s")
+    asyncio.run(raised())
+    later = time.time() + quiet_s + 1
+    for away, told in ((True, []), (False, ["resolved"])):
+        host.prefect_away = away
+        found = commit(host.engine, incidents.follow_up, host.journal, "teacher", patience(host), later)
+        assert [one.stage for one in found] == told  # type: ignore[attr-defined]  # of an incident
+    before = len(said(host, "alarm"))
+    for number in (0, 1):
+        asyncio.run(raised())
+        assert len(said(host, "alarm")) == before + number
 
 
 def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
@@ -157,6 +162,7 @@ def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
 
 
 async def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[Any]) -> None:
+    """Only one that says so ends the process."""
     over = False
 
     async def stubborn() -> None:
@@ -164,45 +170,22 @@ async def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.2)
 
-    works = Supervisor(host)
-    works.begin({Text("stubborn"): stubborn})
-    await asyncio.sleep(0)
-    await works.end(None, 1)
-    over = True
-    await works.end(None, 5)
-
-
-def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
-    """Some libraries leave one behind; the work would be gone, and nobody would know."""
-    begun = 0
-
-    async def work() -> None:
-        nonlocal begun
-        begun += 1
-        if begun == 1:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-        await asyncio.sleep(60)
-
-    play(host, {"work": work}, lambda: begun == 2)
-
-
-async def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
     async def last() -> None:
         raise FatalError("another process serves teacher now")
 
     works = Supervisor(host)
-    works.begin({Text("last"): last})
-    async with asyncio.timeout(10):
-        await works.must_end.wait()
+    works.begin({Text("stubborn"): stubborn, Text("last"): last})
+    await asyncio.wait_for(works.must_end.wait(), 10)
     assert str(works.why) == "another process serves teacher now"
+    await works.end(None, 1)
+    over = True
     await works.end(None, 5)
 
 
 STUBBORN = """
 import asyncio, sys, time
 from contextlib import suppress
+from functools import partial
 from flows.resident import process as resident
 from lectern.settings import TeacherSettings
 
