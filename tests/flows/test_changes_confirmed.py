@@ -2,19 +2,31 @@
 
 import asyncio
 import time
-from typing import Any
+from dataclasses import replace
+from itertools import chain, repeat
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import DEFAULT, AsyncMock
 
 import pytest
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import OperationalError
 
+from flows.handling import changed
 from flows.host import StreamerHost
+from flows.playout_link import Watch
 from flows.streamer import amend, playout_events
+from flows.streamer.playout_events import PlayoutEvents
+from flows.streamer.playout_sync import AHEAD_S
 from lectern.db import airings
 from lectern.db.engine import transaction
+from lectern.model.tables.streamer import classes, tasks
+from lectern.playout.control_socket import version_of
 from lectern.states import AiringState
 from lectern.wire.messages import Amend
 from tests import rows, strategies
 from tests.faults import hosts
-from tests.faults.test_changes import lesson
+from tests.faults.hosts import lesson
 from tests.faults.turns import Quiet
 from tests.rows import commit
 from tests.waiting import async_wait_until
@@ -68,6 +80,40 @@ async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: S
     for _ in range(2):
         await confirmed(streamer)
     assert reports(streamer) == [0]
+    assert len(streamer.acks.ids()) == 1, "it is sent"
+
+
+@pytest.mark.parametrize(
+    ("starts_in_s", "is_aired", "codes"), [(AHEAD_S + 1, False, [0]), (AHEAD_S, False, []), (-900, True, [])]
+)
+def test_a_change_of_a_class_that_the_playout_need_not_know_yet_is_in_force(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, starts_in_s: float, is_aired: bool, codes: list[int]
+) -> None:
+    """It has none that begins so late; of one that begins sooner it has lost it; one that is over waits for its end."""
+    now = hosts.now()
+    monkeypatch.setattr(time, "time", lambda: now)
+    its = update(tasks).values(start_time=now + starts_in_s, end_time=now + starts_in_s + 900)
+    commit(streamer.engine, Connection.execute, its)
+    lessons = {"c-1": lesson(streamer, its_class(streamer))} if is_aired else {}
+    commit(streamer.engine, rows.went, streamer, amend.confirmed({CHANGE}, lessons))
+    assert reports(streamer) == codes
+
+
+@pytest.mark.parametrize(
+    ("moved_s", "run_id", "watched", "cancelled"),
+    [(60, "run", False, ["run"]), (0, "run", False, []), (60, None, False, []), (60, "run", True, [])],
+    ids=["another time", "the same time", "no run", "it watches the class"],
+)
+async def test_the_run_for_another_time_is_taken_off_the_timetable(
+    streamer: StreamerHost, moved_s: float, run_id: str | None, watched: bool, cancelled: list[str]
+) -> None:
+    streamer.runs = cast("Any", SimpleNamespace(cancel=(cancel := AsyncMock())))
+    streamer.playout.watches |= {"c-1": Watch("run")} if watched else {}
+    before = replace(its_class(streamer), run_id=run_id)
+    changes = SimpleNamespace(amended=[(before, replace(before, start_time=before.start_time + moved_s))])
+    await amend.after(streamer, [cast("Any", changes)])
+    assert [one.args[0] for one in cancel.await_args_list] == cancelled
+    assert streamer.unplanned.is_set()
 
 
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
@@ -86,16 +132,26 @@ async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
     assert reports(streamer) == [0]
 
 
-@pytest.mark.parametrize(("end_of", "code"), [("changed", 0), ("before", 410)])
+@pytest.mark.parametrize(
+    ("earlier_s", "by", "url", "code"),
+    [
+        (0, "event", None, 0),
+        (300, "event", None, 410),
+        (0, "status", None, 0),
+        (0, "status", "rtmp://other.example/live/x", 410),
+    ],
+)
 def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, end_of: str, code: int
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, earlier_s: float, by: str, url: str | None, code: int
 ) -> None:
-    """The end of its change has passed, too: as the playout says which end it had, the teacher hears of the change."""
+    """The end of its change has passed, too: the playout says which end it had, and to which URL it was pushed."""
     one = its_class(streamer)
     monkeypatch.setattr(time, "time", lambda: one.end_time + 1)
     sums = {"as_run": [], "sent_s": 0.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 0}
-    end = one.end_time - (0 if end_of == "changed" else 300)
-    told = {**lesson(streamer, one), **sums, "why": "its end has come", "end": end}
+    told = {**lesson(streamer, one), **sums, "why": "its end has come", "end": one.end_time - earlier_s}
+    if by == "status":  # which shows no URL
+        del told["push_urls"]
+        told["push_urls_hash"] = version_of([url or one.push_url])
     with transaction(streamer.engine) as connection:
         rows.went(connection, streamer, playout_events.closing_of("c-1", told))
         rows.went(connection, streamer, amend.confirmed({CHANGE}, {}))
@@ -112,6 +168,25 @@ def test_the_end_of_class_as_it_was_before_change_ends_nothing(streamer: Streame
     told = {**lesson(streamer, one), **had, "as_run": [], "why": "its end has come"}
     commit(streamer.engine, rows.went, streamer, playout_events.closing_of("c-1", told))
     assert its_class(streamer).state is one.state
+
+
+async def test_the_end_of_a_class_that_was_changed_and_taken_away_at_once_is_told_as_it_was(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playout never had the change: it tells the end as it was, with what it sent. The disk takes it later."""
+    is_full, one = OperationalError("INSERT", {}, Exception("database or disk is full")), its_class(streamer)
+    tried = AsyncMock(wraps=changed, side_effect=chain([is_full], repeat(DEFAULT)))
+    monkeypatch.setattr(playout_events, "changed", tried)
+    commit(streamer.engine, Connection.execute, update(classes).values(state=AiringState.CANCELLED))
+    part = {"url": 0, "session": 1, "source": "recording", "position_s": 0.0, "sent_s": 42.5, "bytes": 9}
+    part |= {"from": one.start_time, "to": one.start_time + 42.5}
+    told = {**lesson(streamer, one), "end": one.end_time - 300, "as_run": [part], "why": "it was cancelled"}
+    following = PlayoutEvents(streamer)
+    await following.take({"event": "ended", "class_id": "c-1", **told})
+    assert rows.said(streamer, "ended") == []
+    await following.look_around(one.start_time)
+    (said,) = rows.said(streamer, "ended")
+    assert [part["sent_s"] for part in said["as_run"]] == [42.5]
 
 
 async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: StreamerHost) -> None:

@@ -1,32 +1,29 @@
 """A dry run of any flow of the teacher shows, line by line, what the run then writes; and it writes nothing itself."""
 
-import json
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from redis.exceptions import ConnectionError as RedisAway
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, update
 
+from flows.teacher import bookings as teacher_bookings
 from flows.teacher import membership, transcoding
 from flows.teacher.bookings import booking, change, report
 from flows.teacher.maintenance import sweep_teacher
 from flows.teacher.membership import move
 from flows.teacher.transcoding import settle
-from lectern.db import bookings, inbox, transcodings
-from lectern.db.engine import transaction
-from lectern.db.inbox import ReceivedMessage
-from lectern.db.writer import write
+from lectern.db import bookings
 from lectern.decide import leases
-from lectern.errors import ForbiddenMove, Misuse, TryAgain
-from lectern.model.facts import Attempt
-from lectern.model.plan import Changes
+from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import TeacherTable, orders
-from lectern.states import Backend, BookingState, Resolution
-from lectern.wire.messages import Booking, Cancel, Change, Message, Report
+from lectern.states import BookingState, Resolution
+from lectern.wire.messages import Cancel, Change, Report
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
@@ -56,20 +53,9 @@ class Silent(Quiet):
 class Stage(Alone):
     """A teacher without processes."""
 
-    def comes(self, *messages: Message | str) -> str:
-        """Messages come into the inbox; returns their ids."""
-        bodies = [one if isinstance(one, str) else one.to_json() for one in messages]
-        arrived = [ReceivedMessage("test", json.loads(body).get("cmd", "order"), body) for body in bodies]
-        with transaction(self.host.engine) as connection:
-            before = self.host.journal.inbox.c.id
-            last = connection.execute(select(before).order_by(before.desc()).limit(1)).scalar() or 0
-            inbox.keep(connection, self.host.journal, arrived, time.time())
-        return inbox.format_id_ranges(range(last + 1, last + 1 + len(bodies)))
-
-    def placed(self, class_id: str, *, ready: bool = False, start_in_s: float = 3600) -> None:
+    def placed(self, class_id: str, *, ready: bool = False, in_s: float = 3600) -> None:
         """A class is on the first streamer."""
-        url = "http://origin.example/6666_720P.flv"
-        rows.placed(self.host, booked(class_id, start_in_s), ONE, url, ready=ready)
+        rows.placed(self.host, hosts.booking(class_id, in_s), ONE, ready=ready)
 
 
 @pytest.fixture
@@ -79,23 +65,11 @@ def dry_run(teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return made
 
 
-def booked(class_id: str, start_in_s: float = 3600, **fields: Any) -> Booking:
-    start = time.time() + start_in_s
-    mine = {"start_time": start, "end_time": start + 600, "push_url": f"rtmp://push.example/live/{class_id}"}
-    return strategies.booking(class_id, **mine, **fields)
-
-
-def under_way(stage: Stage, deadline_in_s: float) -> None:
+def under_way(stage: Stage, in_s: float) -> None:
     """A transcoding that two classes wait for."""
-    now = time.time()
-    attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, now + deadline_in_s, "http://origin.example/6666.flv")
-    changes = Changes(stage.host.settings, now)
-    for class_id in ("c-1", "c-2"):
-        changes.move(changes.book(booked(class_id)), BookingState.WAITING)
-    with transaction(stage.host.engine) as connection:
-        transcodings.begin(connection, [attempt], now)
-        transcodings.requested(connection, KEY, now)
-        write(connection, stage.host.journal, changes)
+    wait = [(hosts.booking(one), BookingState.WAITING) for one in ("c-1", "c-2")]
+    commit(stage.host.engine, bookings.add, wait, time.time())
+    commit(stage.host.engine, rows.begin, KEY, in_s=in_s, requested=True)
 
 
 def agree(stage: Stage, key: str, flow: Callable[..., Coroutine[Any, Any, State[None]]]) -> list[str]:
@@ -107,32 +81,22 @@ def agree(stage: Stage, key: str, flow: Callable[..., Coroutine[Any, Any, State[
 
 def test_of_bookings_and_cancels(dry_run: Stage) -> None:
     dry_run.placed("c-0")
-    listed = booked("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"})
-    messages: list[Message | str] = [
-        listed,
-        booked("c-2"),
-        booked("c-3", start_in_s=-9000),
-        listed,
-        Cancel(class_id="c-0"),
-        '{"cmd":"order"}',
-        Cancel(class_id="c-0"),
-    ]
-    ids = dry_run.comes(*messages)
+    listed = hosts.booking("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"})
+    cancel, late = Cancel(class_id="c-0"), hosts.booking("c-3", in_s=-9000)
+    ids = rows.comes(dry_run.host, listed, hosts.booking("c-2"), late, listed, cancel, '{"cmd":"order"}', cancel)
     said = agree(dry_run, "booking", lambda **options: booking.fn(ids, **options))
-    assert says(
-        said, "class_id: c-1 … state: placed", "class_id: c-2 … state: waiting", "class_id: c-3 … state: refused"
-    )
+    states = {"c-1": "placed", "c-2": "waiting", "c-3": "refused"}
+    assert says(said, *(f"class_id: {one} … state: {state}" for one, state in states.items()))
     assert says(said, "class_id: c-1 … deliveries: 2", "c-0: … state: placed -> cancelled")
-    assert says(said, "cancel of a class that is cancelled")
-    assert "to order_result: order_result c-3" in said
-    assert {"6666_720P: oss transcoding, attempt 1", "to alarm: alarm 504", "inbox 6: dead"} <= set(said)
+    assert {"6666_720P: oss transcoding, attempt 1", "to order_result: order_result c-3", "inbox 6: dead"} <= set(said)
 
 
 def test_of_changes(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.teacher.bookings.BOOKING_S", 0.0)  # the booking of c-9 does not come
     under_way(dry_run, 600)
     dry_run.placed("c-5", ready=True)
-    ids = dry_run.comes(
+    ids = rows.comes(
+        dry_run.host,
         Change(class_id="c-5", end_time=time.time() + 9000),
         Change(class_id="c-1", push_url="rtmp://push.example/live/other"),
         Change(class_id="c-9", end_time=time.time() + 9000),
@@ -144,12 +108,26 @@ def test_of_changes(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_a_change_by_hand(dry_run: Stage) -> None:
+    """If it cannot be made now it fails: nobody tries it again, as a message of the inbox is."""
     dry_run.placed("c-5", ready=True)
     end = time.time() + 9000
     said = agree(dry_run, "change", lambda **options: change.fn(class_id="c-5", end_time=end, **options))
     assert says(said, "class_id: c-5^1 … state: placed")
     with pytest.raises(Misuse, match="nothing is to be changed"):
         dry_run.run(lambda: change.fn(class_id="c-5"))
+    dry_run.host.bus, dry_run.host.membership_cache = cast("Any", Away()), (-1e9, ())
+    for is_dry in (True, False):
+        with pytest.raises(TryAgain, match="heartbeats cannot be read"):
+            dry_run.run(partial(change.fn, class_id="c-5", end_time=end, dry_run=is_dry))
+
+
+def test_who_changes_a_class_by_hand_is_who_began_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert teacher_bookings._author() == "Prefect", "outside of a run"
+    anna, nobody = (SimpleNamespace(display_value=name) for name in ("anna", None))
+    runs = [None, *(SimpleNamespace(created_by=by) for by in (None, nobody, anna))]
+    for run, who in zip(runs, (*["Prefect"] * 3, "anna"), strict=True):
+        monkeypatch.setattr(FlowRunContext, "get", lambda run=run: SimpleNamespace(flow_run=run))
+        assert teacher_bookings._author() == who
 
 
 def test_of_reports(dry_run: Stage) -> None:
@@ -157,7 +135,8 @@ def test_of_reports(dry_run: Stage) -> None:
     dry_run.placed("c-2")
     dry_run.placed("c-3", ready=True)
     common: dict[str, Any] = {"streamer": ONE, "placement": 1}
-    ids = dry_run.comes(
+    ids = rows.comes(
+        dry_run.host,
         Report(cmd="prepared", class_id="c-1", result="success", **common),
         Report(cmd="prepared", class_id="c-2", result="fail", code=318, message="404", **common),
         Report(cmd="ended", class_id="c-3", result="fail", code=321, message="cut", **common),
@@ -169,16 +148,18 @@ def test_of_reports(dry_run: Stage) -> None:
     assert {"to order_result: order_result c-1", "to alarm: alarm 321 c-3"} <= set(said)
 
 
-def test_of_results(dry_run: Stage) -> None:
+def test_of_results(dry_run: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lectern")
     under_way(dry_run, 600)
-    ids = dry_run.comes(strategies.result(success=True))
+    ids = rows.comes(dry_run.host, strategies.result(success=True))
     said = agree(dry_run, "settle", lambda **options: settle.fn(ids, **options))
     assert says(said, "video_list 6666 720P: status: transcoding -> success", "c-1: … state: waiting -> placed")
+    assert "changes nothing" not in caplog.text, "it is neither late nor doubled"
 
 
 def test_of_a_sweep(dry_run: Stage) -> None:
     under_way(dry_run, -600)
-    dry_run.placed("c-8", ready=True, start_in_s=-9000)
+    dry_run.placed("c-8", ready=True, in_s=-9000)
     dry_run.placed("c-9")
     late = update(orders).where(orders.c.class_id == "c-9").values(updated_at=time.time() - 1000)
     commit(dry_run.host.engine, Connection.execute, late)
@@ -202,12 +183,11 @@ def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {f"to streamer:{ONE}: release c-1", f"to streamer:{OTHER}: prepare c-1"} <= set(said)
 
 
-def test_of_transcodings_that_are_asked_for_and_made(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_transcodings_that_are_asked_for_and_made(dry_run: Stage) -> None:
     """These two do their work outside: they say what they would begin."""
-    monkeypatch.setattr(transcoding, "run_id", lambda: "run")
+    assert transcoding.run_id() != transcoding.run_id(), "what is done without a run is nobody else's"
     under_way(dry_run, 600)
-    with transaction(dry_run.host.engine) as connection:
-        transcodings.begin(connection, [Attempt(7, KEY[1], 1, 1, 0.0, Backend.OSS, 9e9, "http://o/7.flv")], time.time())
+    commit(dry_run.host.engine, rows.begin, (7, KEY[1]))
     before = dry_run.rows()
     asked = dry_run.run(lambda: transcoding.request.fn([(7, "720P"), (6666, "720P")], dry_run=True))
     assert asked == "dry run: would ask for 7 720P"
@@ -215,37 +195,3 @@ def test_of_transcodings_that_are_asked_for_and_made(dry_run: Stage, monkeypatch
         "dry run: would make 720P"
     )
     assert dry_run.rows() == before
-
-
-FLOWS: dict[Any, list[Any]] = {
-    booking: [booked("c-5", start_in_s=1e6)],
-    report: [Report(cmd="prepared", class_id="c-1", streamer=ONE, result="success")],
-    settle: [strategies.result(success=True)],
-    sweep_teacher: [],
-    move: [ONE],
-}
-
-
-@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_with_redis_away_nothing_is_written_either(dry_run: Stage, flow: Any) -> None:
-    under_way(dry_run, -600)
-    dry_run.host.bus = cast("Any", Away())
-    given = [dry_run.comes(one) if isinstance(one, Message) else one for one in FLOWS[flow]]
-    before = dry_run.rows()
-    with suppress(TryAgain):
-        dry_run.run(lambda: flow.fn(*given, dry_run=True))
-    assert dry_run.rows() == before
-
-
-def test_a_booking_that_is_not_as_it_was_read_is_not_written(dry_run: Stage) -> None:
-    """Another transaction has changed it since."""
-    dry_run.placed("c-1")
-    with transaction(dry_run.host.engine) as connection:
-        changes = Changes(dry_run.host.settings, time.time())
-        changes.learn(bookings.by_id(connection, ["c-1"]))
-        connection.execute(update(orders).values(streamer=OTHER))
-        changes.place(changes.orders["c-1"], ONE, "http://origin.example/other.flv")
-        write(connection, dry_run.host.journal, changes)
-        changes.place(changes.orders["c-1"], "s9", "http://origin.example/6666_720P.flv")
-        with pytest.raises(ForbiddenMove, match="order_list"):
-            write(connection, dry_run.host.journal, changes)

@@ -1,23 +1,27 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
+import json
 import logging
 import math
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from flows import failures
 from flows.host import StreamerHost
 from flows.outbox_publisher import patience
-from flows.playout_link import Playout
-from flows.streamer import downloads, playout_events, playout_sync
+from flows.playout_link import Playout, ScheduledClass
+from flows.streamer import downloads, maintenance, playout_events, playout_sync
 from flows.streamer.playout_events import PlayoutEvents
+from flows.streamer.playout_sync import AHEAD_S, DesiredTimetable, Facts, PlayoutSync, TimetableReader, lesson
 from lectern import errors
-from lectern.model.tables.streamer import classes, tasks
+from lectern.allowlist import Allowlist
+from lectern.decide.airing import NO_ANSWER_S, NOT_ON_AIR_S
+from lectern.errors import TryAgain
+from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import PROTOCOL, Client
 from tests import rows
 
@@ -69,6 +73,13 @@ def over(**fields: object) -> dict[str, Any]:
     return {"class_id": "c-1", "state": "ended", "slate": False, "why": "its end has come", **sums, **fields}
 
 
+def aired() -> dict[str, Any]:
+    """The same of one of which all was sent."""
+    row = {"url": 0, "session": 1, "source": "recording", "from": START, "to": START + 2700, "position_s": 0.0}
+    row |= {"sent_s": 2700.0, "bytes": 9, "open": False}
+    return over(sent_s=2700.0, gap_s=0.0, sessions=1, as_run=[row])
+
+
 async def fetched(following: PlayoutEvents) -> None:
     """Wait until the recording was asked for, if it is."""
     fetching = following._classes["c-1"].fetching
@@ -76,16 +87,22 @@ async def fetched(following: PlayoutEvents) -> None:
         await fetching
 
 
-@pytest.mark.parametrize(
-    ("starts_in_s", "said"), [(2, "its slate is sent from its start on"), (-2, "its slate is sent")]
-)
-async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_send_its_slate_already(
-    streamer: StreamerHost, following: PlayoutEvents, starts_in_s: float, said: str
+async def test_a_class_without_its_recording_is_alarmed_each_time_that_it_lacks_it(
+    streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its playout opens the file some seconds before the class."""
-    rows.commit(streamer.engine, Connection.execute, update(tasks).values(start_time=time.time() + starts_in_s))
-    await following.take({**slate(), "at": time.time()})
-    assert alarms(streamer) == [f"c-1: {said}: the recording is missing"]
+    """However soon again. Its playout opens the file some seconds before the class: its slate is not sent yet."""
+    monkeypatch.setattr(time, "time", lambda: START)
+    for starts_in_s in (2, 0):
+        rows.commit(streamer.engine, Connection.execute, update(tasks).values(start_time=START + starts_in_s))
+        await following.take(slate())
+        await following.take(slate())
+        await following.take(back())
+    await following.catch_up({"class_id": "c-1", "state": "waiting", "slate": True, "why": None})
+    await following.take(told("behind", behind_s=2.1))
+    *said, behind = alarms(streamer)
+    missing = ["from its start on: the recording is missing", ": the recording is missing", ": no reason is known"]
+    assert [one.removeprefix("c-1: its slate is sent").strip() for one in said] == missing
+    assert behind.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 
 
 async def test_a_push_that_broke_off_is_alarmed_unless_it_comes_back_at_once(
@@ -96,9 +113,9 @@ async def test_a_push_that_broke_off_is_alarmed_unless_it_comes_back_at_once(
     await following.take(told("on_air", 22, session=2, position_s=22.0))
     await following.look_around(START + 30)
     await following.take(broke_off(50))
-    await following.look_around(START + 54)
+    await following.look_around(START + 49.9 + NOT_ON_AIR_S)
     assert alarms(streamer) == []
-    await following.look_around(START + 56)
+    await following.look_around(START + 50 + NOT_ON_AIR_S)
     (said,) = alarms(streamer)
     assert "it is not on air: the server took nothing for 5 s" in said
 
@@ -106,19 +123,36 @@ async def test_a_push_that_broke_off_is_alarmed_unless_it_comes_back_at_once(
 async def test_trouble_of_a_class_on_air_is_not_called_over_because_its_playout_is_away(streamer: StreamerHost) -> None:
     """Nobody sees how the class is aired then, if it is."""
     handing = playout_sync.PlayoutSync(streamer)
-    for one in (slate(), broke_off()):
+    for one in (slate(), broke_off(), {**told("on_air", session=1, position_s=0.0), "class_id": "without trouble"}):
         await handing._following.take(one)
     streamer.playout.is_away("it was killed")
     await handing._say_away()
     assert {errors.NO_RECORDING.number, errors.AIRING_BROKEN.number}.issubset(patience(streamer).goes_on)
 
 
-async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
+async def test_the_end_of_the_playouts_lease_is_alarmed_if_this_streamer_holds_one(
     streamer: StreamerHost, following: PlayoutEvents
 ) -> None:
+    for until, codes in ((0.0, list[int]()), (math.inf, [errors.PLAYOUT_AWAY.number])):
+        streamer.playout.until = until
+        await following.take({"event": "lease_over", "class_id": None})
+        assert [one["code"] for one in rows.said(streamer)] == codes
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "said"),
+    [("connecting", "no answer", "no answer"), ("trying", None, "no receiver"), ("no_lease", None, "no lease")],
+)
+async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
+    streamer: StreamerHost, following: PlayoutEvents, state: str, why: str | None, said: str
+) -> None:
     """Also if its playout told nothing of it, and only its status said that it is not on air."""
-    streamer.playout.until = math.inf
-    await following.look_around(START + 60, [{"class_id": "c-1", "state": "connecting", "why": "no answer"}])
+    for until, is_alarmed in ((0.0, False), (math.inf, True)):  # without a lease it is not to be on air
+        streamer.playout.until = until
+        for after_s in (60, 60 + NOT_ON_AIR_S):
+            status: dict[str, Any] = {"class_id": "c-1", "state": state, "why": why, "as_run": []}
+            await following.look_around(START + after_s, [status])
+        assert [said in one for one in alarms(streamer)] == [True] * is_alarmed
     following.still()
     assert errors.AIRING_BROKEN.number in patience(streamer).goes_on
     streamer.ongoing.clear()
@@ -144,20 +178,57 @@ async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_lon
     assert (streamer.ongoing, rows.said(streamer, "alarm")) == ({}, raised)
 
 
-async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
-    streamer: StreamerHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """People were told that the first time is over, and nothing is aired again."""
+@pytest.fixture
+def timetable(tmp_path: Path) -> Path:
+    """Where the playout has its timetable."""
+    return tmp_path / "timetable.jsonl"
+
+
+@pytest.fixture
+def statuses(streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a playout that takes each timetable says of its classes."""
+    found = list[dict[str, Any]]()
 
     async def ask(_do: str, **fields: Any) -> dict[str, Any]:
-        answer = {"holder_pid": 1, "classes": [], "release": "2.0.0", "protocol": PROTOCOL}
+        answer = {"holder_pid": 1, "classes": found, "release": "2.0.0", "protocol": PROTOCOL}
         taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
-        return {**answer, **taken, "timetable": {"path": str(tmp_path / "timetable.jsonl"), "version": None}}
+        return {**answer, **taken, "timetable": {"path": str(timetable), "version": None}}
 
     monkeypatch.setattr(playout_sync, "publish_outbox", rows.unsent)
-    monkeypatch.setattr(playout_sync, "ALARM_AFTER_S", 0.0)
     monkeypatch.setattr(streamer.playout, "ask", ask)
+    monkeypatch.setattr(streamer.playout, "client", cast("Client", Told()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "was", [{"state": "cancelled"}, {"state": "refused", "code": 411}], ids=["on air", "file lost"]
+)
+async def test_each_end_of_a_class_that_was_taken_away_is_told_once(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], was: dict[str, object]
+) -> None:
+    """Though nobody heard it: the process died then, and the next one asks the playout. The class had come back."""
+    rows.commit(streamer.engine, Connection.execute, update(classes).values(**was, placement=3))
+    rows.commit(streamer.engine, rows.bare, "never sent", START, "cancelled")
+    whole = aired()
+    for number, later_s in enumerate((0, 1000), 1):
+        part = whole["as_run"][0] | {"from": START + later_s}
+        statuses[:] = [{**whole, "as_run": [part]}, over(class_id="never sent"), over(class_id="another's")]
+        for _ in range(2):
+            await PlayoutSync(streamer)._bring_up_to_date()
+        said = [(one["class_id"], one["code"], one["placement"]) for one in rows.said(streamer, "ended")]
+        assert said == [("c-1", 411, 3)] * number
+
+
+async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People were told that the first time is over, and nothing is aired again. Its classes on air were cut by it."""
+    monkeypatch.setattr(playout_sync, "ALARM_AFTER_S", 0.0)
+    monkeypatch.setattr(time, "time", lambda: START)
+    rows.commit(streamer.engine, rows.bare, "c-2", START + 5000)
     handing = playout_sync.PlayoutSync(streamer)
+    on_air = {"class_id": "c-1", "state": "on_air", "slate": False, "start": START}
+    statuses += [on_air, on_air | {"class_id": "c-2", "state": "waiting", "start": START + 5000}]
     for number in (1, 2):
         streamer.playout.is_away("it was killed")
         await handing._say_away()
@@ -165,17 +236,85 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
         assert [one["code"] for one in rows.said(streamer)] == [errors.PLAYOUT_AWAY.number] * number
         streamer.playout.client = cast("Client", Told())
         await handing._bring_up_to_date()
+    its = select(journal.events.c.class_id, journal.events.c.detail).where(journal.events.c.what == "playout away")
+    assert rows.look(streamer.engine, Connection.execute, its).all() == [("c-1", "it was killed")]
 
 
-async def test_a_class_that_lacks_its_recording_again_is_alarmed_again(
+async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses it, its timetable is full, or it has another timetable although the class has begun."""
+    for class_id, in_s in (("odd", 200), ("last", 300)):
+        rows.commit(streamer.engine, rows.bare, class_id, START + in_s)
+    ask, more = streamer.playout.ask, dict[str, Any](left_out=1, refused={"odd": "its URL is odd"})
+
+    async def asked(do: str, **fields: Any) -> dict[str, Any]:
+        return await ask(do, **fields) | more
+
+    monkeypatch.setattr(streamer.playout, "ask", asked)
+    handing = PlayoutSync(streamer)
+    await handing._bring_up_to_date()
+    assert list(streamer.playout.confirmed) == ["c-1"]
+    assert {one["class_id"] for one in rows.said(streamer, "alarm")} == {"odd", "last"}
+    more["version"] = "another"
+    rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=START + 5000))
+    await handing.step()
+    assert [one["class_id"] for one in rows.said(streamer, "alarm")].count("c-1") == 1
+
+
+async def test_classes_are_handed_over_beside_an_odd_one(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody foresaw of one class would end the work on the playout, and no class would be handed over.
+
+    They are handed over together, those first that begin first.
+    """
+    monkeypatch.setattr(failures, "publish_outbox", rows.unsent)
+    for class_id, start in (("odd", START - 30), ("later", START + 30)):
+        rows.commit(streamer.engine, rows.bare, class_id, start, "on air")
+    statuses.append({"class_id": "odd", "state": "on_air"})  # and not a word more
+
+    def urls() -> dict[str, list[str]]:
+        lessons = map(json.loads, timetable.read_text().splitlines()[1:])
+        return {one["class_id"]: one["push_urls"] for one in lessons}
+
+    def odd(facts: Facts, host: StreamerHost) -> ScheduledClass:
+        if facts[0].class_id == "odd":
+            raise RecursionError("odd")
+        return lesson(facts, host)
+
+    monkeypatch.setattr(playout_sync, "lesson", odd)
+    handing = PlayoutSync(streamer)
+    await handing._bring_up_to_date()
+    assert list(urls()) == list(streamer.playout.confirmed) == ["c-1", "later"]
+    monkeypatch.setattr(playout_sync, "lesson", lesson)
+    await handing.step()
+    assert list(urls()) == ["odd", "c-1", "later"], "it is made again at the next beat"
+    rows.commit(streamer.engine, Connection.execute, update(tasks).values(push_url="rtmp://other.example/live/x"))
+    monkeypatch.setattr(playout_sync, "lesson", odd)
+    await handing.step()
+    assert urls()["c-1"] == ["rtmp://other.example/live/x"]
+    assert urls()["odd"] != urls()["c-1"], "it is aired as before"
+
+
+async def test_of_a_series_of_the_same_event_few_are_written_down(
     streamer: StreamerHost, following: PlayoutEvents
 ) -> None:
-    """However soon: its first incident is resolved, and no later event says so while its slate is sent."""
-    for number in (1, 2):
-        await following.take(slate())
-        await following.take(slate())
-        assert len(alarms(streamer)) == number
-        await following.take(back())
+    """With their number; another reason is news, and so is the same one after the class was on air."""
+
+    def noted() -> list[bool]:
+        its = select(journal.events.c.detail).where(journal.events.c.what == "push broke off")
+        return ["so far" in one for one in rows.look(streamer.engine, Connection.execute, its).scalars()]
+
+    for _ in range(12):
+        await following.take(broke_off())
+    assert (noted(), following.news.is_set()) == ([False, True], False)
+    await following.take(broke_off() | {"why": "it refuses the push"})
+    assert noted()[2:] == [False]
+    await following.take(told("on_air", 52, session=2, position_s=52.0))
+    assert following.news.is_set()
+    await following.take(broke_off())
+    assert noted()[3:] == [False]
 
 
 async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
@@ -195,18 +334,20 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     assert alarms(streamer) == []
 
 
+@pytest.mark.parametrize(
+    ("after_s", "was_on_air", "is_alarmed"),
+    [(NO_ANSWER_S - 2, False, True), (NO_ANSWER_S, False, False), (NO_ANSWER_S - 2, True, False)],
+)
 async def test_a_class_that_was_never_on_air_counts_from_its_start(
-    streamer: StreamerHost, following: PlayoutEvents
+    streamer: StreamerHost, following: PlayoutEvents, after_s: float, was_on_air: bool, is_alarmed: bool
 ) -> None:
     """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
-    await following.take(broke_off(8, was_on_air=False))
-    (said,) = alarms(streamer)
-    assert "it is not on air" in said
+    await following.take(broke_off(after_s, was_on_air=was_on_air))
+    assert bool(alarms(streamer)) is is_alarmed
 
 
 async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, following: PlayoutEvents) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
-    streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
     for _ in range(2):
         await following.take({**over(), **told("ended", 2700)})
     assert [one["cmd"] for one in rows.said(streamer) if one["cmd"] != "alarm"] == ["ended"]
@@ -214,13 +355,55 @@ async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, follow
 
 async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost, following: PlayoutEvents) -> None:
     """The playout was away when the sweeper closed it, and says now what it has sent."""
-    streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
     broken = update(classes).values(state="broken", message="nobody knows how much of it was sent")
     rows.commit(streamer.engine, Connection.execute, broken)
-    row = {"url": 0, "session": 1, "source": "recording", "from": START, "to": START + 2700, "position_s": 0.0}
-    row |= {"sent_s": 2700.0, "bytes": 9, "open": False}
-    await following.catch_up(over(sent_s=2700.0, gap_s=0.0, sessions=1, as_run=[row]))
+    await following.catch_up(aired())
     assert rows.state_of(streamer, "c-1") == "aired"
+    for class_id in ("c-1", "nobody's"):
+        await following.take(told("behind", behind_s=2.1) | {"class_id": class_id})
+    assert rows.said(streamer, "alarm") == []
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "state", "statuses", "after", "says"),
+    [
+        (20, "on air", [], "on air", ""),
+        (299, "on air", None, "on air", ""),
+        (300, "on air", None, "broken", "nobody knows"),
+        (100, "on air", [{}], "aired", ""),
+        (100, "on air", [{"end": 1e12}], "aired", ""),  # it was shortened meanwhile
+        (100, "on air", [{"state": "on_air"}], "broken", "nobody knows"),
+        (100, "on air", [{"start": 5.0}], "broken", "nobody knows"),
+        (100, "on air", [], "broken", "nobody knows"),
+        (100, "ready", [], "broken", "nothing was sent"),
+        (100, "ready", [{"state": "waiting"}], "broken", "nobody knows"),
+        (100, "waiting", [{}], "refused", "before its rendition"),
+        (100, "lost", [{}], "aired", ""),
+    ],
+)
+async def test_a_class_past_its_end_is_closed_as_its_playout_says(
+    streamer: StreamerHost,
+    monkeypatch: pytest.MonkeyPatch,
+    ago_s: float,
+    state: str,
+    statuses: list[dict[str, Any]] | None,
+    after: str,
+    says: str,
+) -> None:
+    """By what it has sent of the class as it is now, if anything; one that is away is waited for."""
+
+    async def ask(*_: object, **__: object) -> dict[str, Any]:
+        if statuses is None:
+            raise TryAgain("it is not there")
+        return {"classes": [aired() | one for one in statuses]}
+
+    its = {"state": "waiting", "lost_at": START} if state == "lost" else {"state": state}
+    rows.commit(streamer.engine, Connection.execute, update(classes).values(**its))
+    monkeypatch.setattr(streamer.playout, "ask", ask)
+    monkeypatch.setattr(time, "time", lambda: START + 2700 + ago_s)
+    await maintenance._sweep(streamer, dry_run=False)
+    assert rows.state_of(streamer, "c-1") == after
+    assert says in " ".join(one["message"] for one in rows.said(streamer, "ended", "prepared"))
 
 
 async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(
@@ -228,27 +411,21 @@ async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(
 ) -> None:
     """By what the playout says that it has sent; a process that begins states it once more, which changes nothing."""
 
-    def status(*parts: tuple[float, float, str], state: str = "on_air") -> dict[str, Any]:
-        rows = [
-            {"url": 0, "session": 1, "source": source, "from": START + a, "to": START + b, "position_s": a, "sent_s": 1}
-            for a, b, source in parts
-        ]
-        return {"class_id": "c-1", "state": state, "why": None, "as_run": rows}
-
     def stated() -> list[tuple[str, float]]:
         return [(one["event"], one["at"] - START) for one in rows.said(streamer, "airing")]
 
+    part = aired()["as_run"][0] | {"to": START + 20}
+    on_air: dict[str, Any] = {"class_id": "c-1", "state": "on_air", "why": None, "as_run": [part]}
     for _ in range(2):
-        await following.look_around(START + 20, [status((0, 20, "recording"))])
+        await following.look_around(START + 20, [on_air])
     assert stated() == [("on_air", 0)]
     for at in (23, 26):
-        await following.look_around(START + at, [status((0, 20, "recording"), state="trying")])
+        await following.look_around(START + at, [on_air | {"state": "trying"}])
     assert stated()[1:] == [("interrupted", 20)]
-    again = status((0, 20, "recording"), (28, 40, "slate"))
-    await following.look_around(START + 40, [again])
-    assert stated()[2:] == [("on_air", 28), ("slate", 28)]
-    await PlayoutEvents(streamer).look_around(START + 40, [again])
-    assert stated()[4:] == [("on_air", 28), ("slate", 28)]
+    again = on_air | {"as_run": [part, part | {"source": "slate", "from": START + 28, "to": START + 40}]}
+    for its in (following, PlayoutEvents(streamer)):
+        await its.look_around(START + 40, [again])
+    assert stated()[2:] == [("on_air", 28), ("slate", 28)] * 2
 
 
 async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_nothing(
@@ -309,11 +486,53 @@ async def test_playout_that_would_forget_class_is_said_once_until_it_writes_agai
     assert caplog.messages == ["playout: the timetable is not written yet; if it ends now, it forgets that"] * 2
 
 
-async def test_a_class_behind_the_clock_and_a_slate_without_a_reason_are_alarmed_in_words(
-    streamer: StreamerHost, following: PlayoutEvents
+# -- the timetable ----------------------------------------------------------------------------------------------------
+
+
+def test_a_class_is_in_the_timetable_until_the_playout_has_told_its_end(
+    streamer: StreamerHost,
 ) -> None:
-    await following.take(told("behind", behind_s=2.1))
-    await following.catch_up({"class_id": "c-1", "state": "waiting", "slate": True, "why": None})
-    behind, said = alarms(streamer)
-    assert behind.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
-    assert said == "c-1: its slate is sent: no reason is known"
+    """It would be cancelled, if the clock of this host were a moment ahead of that by which the playout airs."""
+    now = time.time()
+    for class_id, was, starts_in_s in (
+        ("ended", "on air", -61),
+        ("told", "aired", -61),
+        ("forgotten", "on air", -360),
+        ("soon", "ready", AHEAD_S - 60),
+        ("later", "ready", AHEAD_S + 60),
+    ):
+        start = now + starts_in_s
+        rows.commit(streamer.engine, rows.bare, class_id, start, was, end_time=start + 60)
+    found = rows.look(streamer.engine, TimetableReader(streamer).wanted, now, None, Allowlist(), None)
+    assert list(found.lessons) == ["c-1", "ended", "soon"]
+
+
+def test_a_class_whose_row_cannot_be_read_stays_in_the_timetable_as_it_was(
+    streamer: StreamerHost, tmp_path: Path
+) -> None:
+    """As this process made it; if it never did, as it is on the disk."""
+    reader, before = TimetableReader(streamer), tmp_path / "timetable.jsonl"
+
+    def slates(reader: TimetableReader) -> dict[str, object]:
+        its = "/slate.flv", Allowlist(), before
+        found = rows.look(streamer.engine, reader.wanted, time.time(), *its).lessons
+        return {class_id: one["slate"] for class_id, one in found.items()}
+
+    assert slates(reader) == {"c-1": "/slate.flv"}
+    rows.commit(streamer.engine, rows.bare, "c-2", START + 1)
+    lines = [{"class_id": name, "start": START, "slate": "/old.flv"} for name in ("c-1", "c-2")]
+    before.write_text("\n".join(map(json.dumps, [{"version": "1"}, *lines])))
+    odd = "UPDATE task_list SET start_time = 'soon' WHERE class_id = 'c-1'"
+    rows.commit(streamer.engine, Connection.exec_driver_sql, odd)
+    assert slates(reader) == {"c-1": "/slate.flv", "c-2": "/slate.flv"}
+    assert slates(TimetableReader(streamer)) == {"c-1": "/old.flv", "c-2": "/slate.flv"}
+
+
+async def test_each_reason_why_the_playout_does_not_take_a_class_is_logged_once(
+    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    handing = PlayoutSync(streamer)
+    for why in ("odd", "odd", "another", "another"):
+        await handing._tell(DesiredTimetable(), {"c-1": why})
+    assert [one.levelname for one in caplog.records].count("ERROR") == 2
+    assert len(alarms(streamer)) == 1

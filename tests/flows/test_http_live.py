@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
@@ -13,41 +12,26 @@ from tests.stage import Stage
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.parametrize(("clients", "number"), [(10, 100), pytest.param(50, 1000, marks=pytest.mark.night)])
-def test_requests_of_many_clients_are_each_answered_once(stage: Stage, clients: int, number: int) -> None:
-    """What is booked by HTTP and what is booked by Redis is told apart by who booked it, and by nothing else."""
+def test_requests_of_many_clients_are_each_answered_once(stage: Stage) -> None:
+    """Beside as many bookings over Redis."""
     record = stage.town.record()
     stage.answer(stage.book(stage.booking(record, starts_in_s=3600)))
-    names = [f"c{one}of{clients}" for one in range(clients)]
-    tokens = [json.loads(stage.lectern("teacher", "client", "add", one, "--json").stdout)["token"] for one in names]
-    over_http = [stage.booking(record, starts_in_s=3600, length_s=600) for _ in range(number)]
-    over_redis = [stage.booking(record, starts_in_s=3600, length_s=600) for _ in range(number)]
+    made = [stage.lectern("teacher", "client", "add", f"c{one}", "--json").stdout for one in range(10)]
+    over_http, over_redis = ([stage.booking(record, starts_in_s=3600) for _ in range(100)] for _ in range(2))
     url = f"http://{stage.settings['API_BIND']}"
 
     def client(which: int) -> list[httpx.Response]:
-        headers = {"Authorization": f"Bearer {tokens[which]}"}
+        headers = {"Authorization": f"Bearer {json.loads(made[which])['token']}"}
         with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as session:
-            some = over_http[which::clients]
+            some = over_http[which :: len(made)]
             return [session.put(f"/v1/classes/{one['class_id']}", params={"wait": 60}, json=one) for one in some]
 
-    with ThreadPoolExecutor(clients) as threads:
-        asking = [threads.submit(client, which) for which in range(clients)]
+    with ThreadPoolExecutor(len(made)) as threads:
+        asking = [threads.submit(client, which) for which in range(len(made))]
         for one in over_redis:
             stage.book(one)
         responses = [response for one in asking for response in one.result()]
-    assert Counter(one.status_code for one in responses) == {200: number}
+    assert Counter(one.status_code for one in responses) == {200: len(over_http)}
     for one in (*over_http, *over_redis):
         assert stage.answer(one["class_id"], timeout_s=120)["code"] == 0
     assert {len(stage.ear.answers[one["class_id"]]) for one in (*over_http, *over_redis)} == {1}
-    headers = {"Authorization": f"Bearer {tokens[0]}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as session:
-
-        def account(class_id: str) -> dict[str, Any]:
-            told = session.get(f"/v1/classes/{class_id}").json()
-            events = [one["what"] for one in told.pop("events")]
-            return {"events": events, "by": told["by"], "standing": told["standing"], "state": told["state"]}
-
-        for one, other in zip(over_http[:20], over_redis[:20], strict=True):
-            mine, theirs = account(one["class_id"]), account(other["class_id"])
-            assert (mine.pop("by") in names, theirs.pop("by")) == (True, "platform")
-            assert mine == theirs

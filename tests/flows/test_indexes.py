@@ -3,57 +3,69 @@
 import asyncio
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import handling
-from flows.handling import changed
+from flows import host as hall
+from flows.handling import Delivery, changed
 from flows.host import StreamerHost
-from flows.streamer import downloads, prepare, recording_checks
-from lectern import errors, subprocesses
+from flows.streamer import broadcast, downloads, prepare, recording_checks
+from lectern import errors
 from lectern.db import cache
 from lectern.db.engine import transaction
-from lectern.decide import airing
+from lectern.decide.airing import RUN_AHEAD_S
 from lectern.errors import DISK_FULL, Refuse
-from lectern.media import ffmpeg, integrity
+from lectern.media import integrity
 from lectern.media.probe import Probe
-from lectern.model.facts import Airing, Idle
+from lectern.model.facts import Idle, InboxMessage, Samples
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import classes, files, tasks
+from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.playout.keyframe_index import Look
-from lectern.states import AiringState
+from lectern.settings import GIBIBYTE
+from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import Report
-from tests import rows
+from tests import flv, rows
+from tests.effects.conftest import make_recording
 from tests.faults import hosts
-from tests.rows import look
+from tests.rows import commit, look
+from tests.waiting import async_wait_until, cancelled
 
 
-async def put(host: StreamerHost, container: str = "flv") -> Path:
-    """A class that begins in a second, and its recording of 4 s, as an earlier release left it: without an index."""
+def put(host: StreamerHost, container: str = "flv") -> Path:
+    """A class that begins in a minute, and its recording of 4 s, as an earlier release left it: without an index."""
     path = cache_dir.rendition_path(host.settings.video_root, "1")
     path.parent.mkdir(parents=True)
-    argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4"]
-    argv += ["-f", "lavfi", "-i", "sine=duration=4", "-c:v", "libx264", "-g", "25", "-c:a", "aac", "-f", container]
-    assert (await subprocesses.run([*argv, str(path)], timeout_s=60)).returncode == 0
-    rows.cached(host, rows.prepare("c", 1, time.time() + 1, 5.0), path, {"duration_s": 4.0})
+    make_recording(path, container=container)
+    rows.cached(host, rows.prepare("c", 1, time.time() + 60, 5.0), path, {"duration_s": 4.0})
     return path
 
 
 @pytest.mark.parametrize("container", ["flv", "mp4"])
 async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(
-    streamer: StreamerHost, container: str
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, container: str
 ) -> None:
-    """One that is no FLV file is made one, and the sums are right."""
-    path = await put(streamer, container)
+    """One that is no FLV file is made one, and the sums are right, although the database took nothing at first.
+
+    Otherwise the check before its class finds another size, and has it downloaded again.
+    """
+    path = put(streamer, container)
     assert not integrity.has_index(path)
     failed: dict[str, recording_checks.IndexSeen] = {}
+
+    def full(*_: object) -> None:
+        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(recording_checks, "remade", full)
+        await recording_checks.make_indexes(streamer, failed)
     await recording_checks.make_indexes(streamer, failed)
-    assert (integrity.has_index(path), failed) == (True, {})
-    assert path.read_bytes()[:3] == b"FLV"
+    assert (integrity.has_index(path), failed, path.read_bytes()[:3]) == (True, {}, b"FLV")
     (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     with transaction(streamer.engine) as connection:
         assert cache.used(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
@@ -63,7 +75,7 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may take half an hour, in which each booking of this streamer would wait for its answer."""
-    path = await put(streamer, "mp4")
+    path = put(streamer, "mp4")
     plain, gone = integrity.looked, Idle("1", path.stat().st_size)
 
     def evict(_connection: Connection, changes: StreamerChanges) -> None:
@@ -82,71 +94,101 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
     assert not path.parent.exists()
 
 
-async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("error", [Refuse("No space left on device", DISK_FULL), IndexError("odd")], ids=repr)
+async def test_a_file_that_can_get_no_index_is_tried_again_when_it_is_another_one_or_the_disk_was_full(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """Its class would be aired with the slate, although there is room by then."""
-    path = await put(streamer)
+    """Its class would be aired with the slate, although there is room by then. So is one that hit an odd error."""
+    path = put(streamer)
+    good = path.read_bytes()
     monkeypatch.setattr(recording_checks, "AGAIN_S", 0.0)
     failed: dict[str, recording_checks.IndexSeen] = {}
 
     def no_room(*_: object) -> None:
-        raise Refuse("1.flv: cannot be written: No space left on device", DISK_FULL)
+        raise error
+
+    def replaced(*_: object) -> None:
+        path.write_bytes(b"another")
+        raise error
 
     with monkeypatch.context() as full:
         full.setattr(integrity, "write_index", no_room)
         await recording_checks.make_indexes(streamer, failed)
-    assert "can get no index" in caplog.text
-    await recording_checks.make_indexes(streamer, failed)
-    assert integrity.has_index(path)
-
-
-async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise the check before its class finds another size, and has it downloaded again."""
-    path = await put(streamer, "mp4")
-
-    def full(*_: object) -> None:
-        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
-
-    with monkeypatch.context() as disk:
-        disk.setattr(recording_checks, "remade", full)
-        await recording_checks.make_indexes(streamer, {})
-    await recording_checks.make_indexes(streamer, {})
-    (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
-    assert row.size_bytes == path.stat().st_size
-    assert integrity.has_index(path)
-
-
-async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_another_one(
-    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = await put(streamer)
-    good = path.read_bytes()
-    path.write_bytes(b"not a recording")
-    failed: dict[str, recording_checks.IndexSeen] = {}
-    for _ in range(2):
+        assert caplog.text.count("can get no index") == 1
+        full.setattr(integrity, "write_index", replaced)
         await recording_checks.make_indexes(streamer, failed)
-    assert list(failed) == ["1"]
-    assert caplog.text.count("can get no index") == 1
+    assert failed == {}, "it says nothing of a file that was replaced meanwhile"
+    for _ in range(2):  # by what is no recording
+        await recording_checks.make_indexes(streamer, failed)
+    assert (list(failed), caplog.text.count("can get no index")) == (["1"], 2)
     path.write_bytes(good)
     await recording_checks.make_indexes(streamer, failed)
-    assert failed == {}
-    assert integrity.has_index(path)
+    assert (integrity.has_index(path), failed) == (True, {})
+
+
+async def test_each_recording_is_looked_through_once_and_its_faults_are_told(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One after the other, as long as there is one; in between, faults are looked for every half a minute."""
+    looked, warned, warn = list[tuple[str, float]](), list[float](), recording_checks.warn
+    stuck, has_ended = asyncio.Event(), asyncio.Event()
+    for number in (1, 2, 3):
+        site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, str(number)), 20)
+        rows.cached(streamer, rows.prepare(f"c-{number}", number, time.time() + 100 * number, 20.0), site)
+
+    async def samples(path: Path, length_s: float) -> Samples:
+        looked.append((path.stem, length_s))
+        if path.stem == "3":
+            raise IndexError("a line of one word")
+        if path.stem == "4":
+            try:
+                stuck.set()
+                await asyncio.sleep(60)
+            finally:
+                has_ended.set()
+        black = ((0.0, 0, False), (5.0, 0, False), (10.0, 0, False), (15.0, 0, False))
+        return Samples(length_s, black if path.stem == "1" else (), (), None if path.stem == "1" else -23.0)
+
+    async def counted(host: StreamerHost) -> None:
+        warned.append(time.monotonic())
+        await warn(host)
+
+    def told(stem: str) -> str:
+        its = select(journal.events.c.detail).where(journal.events.c.stem == stem)
+        said = its.where(journal.events.c.what == "looked through")
+        return str(look(streamer.engine, Connection.execute, said).scalar_one_or_none() or "")
+
+    monkeypatch.setattr(recording_checks, "samples", samples)
+    monkeypatch.setattr(recording_checks, "warn", counted)
+    monkeypatch.setattr(recording_checks, "publish_outbox", rows.unsent)
+    monkeypatch.setattr(recording_checks, "DEAD_AIR_EVERY_S", 0.01)
+    monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
+    work = asyncio.create_task(recording_checks.keep_dead_air(streamer))
+    await async_wait_until(lambda: told("3"), description="all are looked through")
+    await async_wait_until(lambda: len(warned) == 4, description="what was found is told")
+    rounds.clear()
+    await async_wait_until(lambda: len(rounds) > 2, description="there was nothing to do twice")
+    assert (looked, len(warned), set(streamer.dead_air)) == ([(stem, 20.0) for stem in "123"], 4, {"c-1"})
+    assert [one["class_id"] for one in rows.said(streamer, "alarm")] == ["c-1"]
+    assert told("1") == streamer.dead_air["c-1"]
+    assert "-23 LUFS" in told("2")
+    hall.current.set(streamer)
+    caplog.clear()  # the alarm said the same
+    running = asyncio.create_task(broadcast.broadcast.fn("c-1"))
+    faulty = f"c-1: its recording 1 is faulty: {told('1')}"
+    await async_wait_until(lambda: faulty in caplog.messages, description="the run of its broadcast says so")
+    await cancelled(running)
+    site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "4"), 20)
+    rows.cached(streamer, rows.prepare("c-4", 4, time.time() + 400, 20.0), site)
+    await stuck.wait()
+    await cancelled(work)
+    await has_ended.wait()
 
 
 PROBE = Probe(10.0, 10, last_second_decodes=True)
+SOON_S = 300 + RUN_AHEAD_S
 LONG_S = 1000
 """Seconds until the class is over."""
-
-
-def admitted(host: StreamerHost, takes_s: float, left_s: float = LONG_S) -> tuple[str, int | None]:
-    """State and code of a class that is over after *left_s*, and whose download takes so long at its rate."""
-    one = rows.prepare("c-1", 6666, hosts.now() - 10, left_s + 10)
-    rows.prepared(host, one, size_bytes=int(host.settings.download_rate_bytes * takes_s))
-    row = look(host.engine, Connection.execute, select(classes.c.state, classes.c.code)).one()
-    return str(row.state), row.code
 
 
 def test_alarm_of_change_whose_recording_comes_too_late_names_class_that_people_know(streamer: StreamerHost) -> None:
@@ -158,21 +200,16 @@ def test_alarm_of_change_whose_recording_comes_too_late_names_class_that_people_
     assert alarm["message"].startswith("c-1 begins in ")
 
 
-def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: StreamerHost) -> None:
-    part = cache_dir.part_path(streamer.settings.video_root, "6666")
-    part.parent.mkdir(parents=True)
-    with part.open("wb") as file:
-        file.truncate(int(streamer.settings.download_rate_bytes * 320))
-    assert admitted(streamer, LONG_S + 60)[0] == "waiting"
-
-
-def test_a_download_that_ends_after_a_class_refuses_it_and_readies_the_others(streamer: StreamerHost) -> None:
+def test_a_download_that_ends_after_a_class_refuses_it_and_readies_the_others(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of the first can be aired any more, so nobody is told that it is ready."""
     now = hosts.now()
+    monkeypatch.setattr(time, "time", lambda: now)
     both = [rows.prepare(f"c-{left_s}", 6666, now - 9, left_s + 9) for left_s in (60, 600)]
     rows.prepared(streamer, *both)
     with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).where(tasks.c.class_id == "c-60").values(end_time=now - 1))
+        connection.execute(update(tasks).where(tasks.c.class_id == "c-60").values(end_time=now))
         remote = RemoteFile(both[0].video_url, 10, None, None)
         handling.change(connection, streamer, downloads.arrived("6666", remote, PROBE))
     # Their rendition is here: a class that comes late is refused all the same.
@@ -186,36 +223,58 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_readies_the_others(st
 
 
 @pytest.mark.parametrize(
-    ("state", "is_known", "says"),
-    [
-        (AiringState.READY, True, "nothing was sent"),
-        (AiringState.READY, False, "nobody knows"),
-        (AiringState.ON_AIR, True, "nobody knows"),
-    ],
-    ids=["its playout has nothing of it", "its playout is away", "it was on air, and its playout forgot it"],
+    ("takes_s", "came_s", "code"),
+    [(LONG_S + 60, 0, errors.NOT_READY_FOR_START.number), (LONG_S * 0.7, 0, None), (LONG_S + 60, 320, None)],
+    ids=["it ends after the class", "it ends within the class", "a part came before a restart"],
 )
-def test_a_class_of_which_nothing_was_sent_is_closed_with_these_words(
-    streamer: StreamerHost, state: AiringState, is_known: bool, says: str
+def test_a_download_is_begun_if_it_ends_within_its_class(
+    streamer: StreamerHost, takes_s: float, came_s: float, code: int | None
 ) -> None:
-    now = hosts.now()
-    one = Airing("c-1", "6", state, "rtmp://push.example/live/c", now - 99, now - 60, 6, None)
-    changes = StreamerChanges(streamer.settings, now)
-    airing.close_late(changes, one, is_known=is_known)
-    (said,) = [one.message for one in changes.sends if isinstance(one.message, Report)]
-    assert (said.code, says in said.message) == (errors.AIRING_BROKEN.number, True)
+    """Nothing is reserved for a class that is refused; one that was booked late is aired from the clock's position."""
+    part = cache_dir.part_path(streamer.settings.video_root, "6666")
+    part.parent.mkdir(parents=True)
+    with part.open("wb") as file:
+        file.truncate(int(streamer.settings.download_rate_bytes * came_s))
+    one = rows.prepare("c-1", 6666, hosts.now() - 10, LONG_S + 10)
+    rows.prepared(streamer, one, size_bytes=int(streamer.settings.download_rate_bytes * takes_s))
+    its = look(streamer.engine, Connection.execute, select(classes.c.state, classes.c.code)).one()
+    assert its == ("refused" if code else "waiting", code)
+    assert len(look(streamer.engine, Connection.execute, select(files.c.id)).all()) == (code is None)
 
 
-def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: StreamerHost) -> None:
-    """Nothing is reserved and nothing evicted for it."""
-    assert admitted(streamer, LONG_S + 60) == ("refused", errors.NOT_READY_FOR_START.number)
-    assert look(streamer.engine, Connection.execute, select(files.c.id)).all() == []
+@pytest.mark.parametrize("bound", [{"max_video_num": 2}, {"max_video_size": 25.5 / GIBIBYTE}], ids=str)
+def test_a_cache_that_was_made_smaller_is_evicted_down_to_its_bound(
+    streamer: StreamerHost, bound: dict[str, float]
+) -> None:
+    """With the next class; and what is being evicted must come again, while the rest needs no look at its origin."""
+    root, now = streamer.settings.video_root, hosts.now()
+    wanted = [rows.prepare(f"c-{record}", record, now + 900) for record in (1, 2, 3, 4)]
+    for one in wanted[:3]:
+        commit(streamer.engine, rows.reserve, root, one.stem, 10, one.video_url, now)
+    commit(streamer.engine, Connection.execute, update(files).values(state=FileState.READY))
+    commit(streamer.engine, cache.recount, root, {})
+    streamer.settings = streamer.settings.model_copy(update=bound)
+    assert len(rows.prepared(streamer, wanted[3]).evicted) == 2
+    came = [Delivery(InboxMessage(number, "prepare", "", 0), one) for number, one in enumerate(wanted)]
+    _, here = look(streamer.engine, prepare.with_stems, came)
+    assert (len(here), "4" in here) == (2, True)
 
 
-def test_a_download_that_ends_within_its_class_is_begun(streamer: StreamerHost) -> None:
-    """It was booked after its start, and is aired from the clock's position on."""
-    assert admitted(streamer, LONG_S * 0.7)[0] == "waiting"
-
-
-def test_a_class_that_is_over_is_refused_as_ended(streamer: StreamerHost) -> None:
-    """Its message came late, perhaps because the streamer was down; its recording is not to blame."""
-    assert admitted(streamer, 1, left_s=-1) == ("refused", errors.ENDED.number)
+def test_whoever_works_for_what_begins_soon_is_woken(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm of classes for tomorrow wakes nobody but who begins downloads."""
+    now, waiting, ready = hosts.now(), AiringState.WAITING, AiringState.READY
+    monkeypatch.setattr(time, "time", lambda: now)
+    events = {"unfetched": streamer.unfetched, "unplanned": streamer.unplanned, "wanted": streamer.playout.wanted}
+    cases: list[tuple[list[str], list[float], list[tuple[float, AiringState]], set[str]]] = [
+        (["1"], [], [], {"unfetched"}),
+        ([], [SOON_S - 1, SOON_S], [], {"unplanned", "wanted"}),
+        ([], [SOON_S], [(SOON_S, waiting), (0, ready)], set()),
+        ([], [], [(0, ready), (SOON_S - 1, waiting), (SOON_S, waiting)], {"wanted"}),
+    ]
+    for reserved, ready_in_s, admitted, woken in cases:
+        for event in events.values():
+            event.clear()
+        taken = [(rows.prepare("c", 1, now + in_s), state) for in_s, state in admitted]
+        its = {"ready": [now + in_s for in_s in ready_in_s], "reserved": reserved, "sends": [], "admitted": taken}
+        prepare.follow(streamer, cast("Any", SimpleNamespace(**its)))
+        assert {name for name, event in events.items() if event.is_set()} == woken

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -89,11 +90,7 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
     async with dispatching(teacher) as (intake, slow):
         await intake.commit(orders("c-1"))
         await slow.has(1)
-
-        def claimed(*_: object, **__: object) -> list[object]:
-            return []
-
-        monkeypatch.setattr(inbox, "claim", claimed)
+        monkeypatch.setattr(inbox, "claim", Mock(return_value=[]))
         await intake.commit(orders("c-2"))
         await intake.commit(orders("c-3", "c-4"))
         slow.go.set()
@@ -118,18 +115,14 @@ async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_i
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a booking would be answered a minute later, when its lease ends."""
-    slow, claim = Slow(teacher), inbox.claim
+    slow = Slow(teacher)
     intake = Consumer(teacher, cast("Any", slow), [], [])
     intake._left.clear()
     await intake.commit(orders("c-1"))
-
-    def fails(*_: object, **__: object) -> list[object]:
-        raise OperationalError("claim", {}, Exception("disk I/O error"))
-
-    monkeypatch.setattr(inbox, "claim", fails)
-    with pytest.raises(OperationalError):
-        await intake._dispatch("booking")
-    monkeypatch.setattr(inbox, "claim", claim)
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "claim", Mock(side_effect=OperationalError("claim", {}, Exception("disk I/O error"))))
+        with pytest.raises(OperationalError):
+            await intake._dispatch("booking")
     work = asyncio.create_task(intake._dispatch("booking"))
     await slow.has(1)
     slow.go.set()

@@ -2,22 +2,29 @@
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 import redis
 
+from flows import failures
 from flows.host import StreamerHost
 from flows.playout_link import boot_now
 from flows.streamer import lease
-from flows.streamer.lease import renew
+from flows.streamer.lease import HeartbeatThread, LeaseFacts, QuorumCheck, renew
+from lectern import health
 from lectern.db import leases
 from lectern.decide import leases as decide
+from lectern.decide.leases import WITNESS_S, Answer, Lease, PartitionVerdict, Peers, PrefectAnswer
+from lectern.errors import TryAgain
 from lectern.playout.lease import LeaseSocket
 from lectern.playout.worker_process import Shared
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
@@ -25,12 +32,13 @@ from tests.faults import hosts
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
-from tests.rows import commit
+from tests.rows import commit, look
 from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 NAME, KEY = hosts.ALIVE[0], "streamers"
 LEASE_S, BEAT_S = 4.0, 0.3
+NOW = boot_now()
 
 
 @pytest.fixture
@@ -115,54 +123,6 @@ async def left_s(shared: Shared, tmp_path: Path) -> AsyncIterator[Callable[[], f
     socket.close()
 
 
-async def test_a_lease_that_was_taken_is_given_up_at_once(
-    streamer: StreamerHost, client: redis.Redis, left_s: Callable[[], float]
-) -> None:
-    """Although Prefect says that nobody takes the classes, and seconds of it are left."""
-    streamer.settings = streamer.settings.model_copy(update={"lease_s": 600})
-    async with kept(streamer):
-        await async_wait_until(lambda: left_s() > 500, description="it is held")
-        client.hset(f"{KEY}:lease", NAME, "-s0")
-        await async_wait_until(lambda: left_s() <= 0, description="it is given up")
-        await async_wait_until(lambda: client.hget(f"{KEY}:claims", NAME), description="a new one is asked for")
-        await asyncio.sleep(1)  # nobody lengthens it
-        assert left_s() <= 0
-        assert not streamer.playout.held()
-
-
-async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
-    streamer: StreamerHost, client: redis.Redis, left_s: Callable[[], float]
-) -> None:
-    """The lease is lengthened while Prefect says that nobody takes the classes, and granted anew."""
-    async with kept(streamer):
-        await async_wait_until(lambda: left_s() > 0, description="it is held")
-        client.flushall()
-        await async_wait_until(lambda: client.hget(f"{KEY}:claims", NAME), description="a new one is asked for")
-        began = time.monotonic()
-        while time.monotonic() - began < 1.2 * LEASE_S:
-            assert left_s() > 0
-            await asyncio.sleep(0.1)
-        claim = json.loads(cast("str", client.hget(f"{KEY}:claims", NAME)))["session"]
-        client.hset(f"{KEY}:lease", NAME, claim)
-        await streamer.write_tx(leases.hold, NAME, claim, time.time())
-        streamer.granted.set()
-        await async_wait_until(lambda: beat(client), description="a heartbeat is confirmed again")
-        assert left_s() > 0
-
-
-async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is_not_ours(
-    streamer: StreamerHost, left_s: Callable[[], float]
-) -> None:
-    """Else the playout would air what another streamer took meanwhile, until it is told."""
-    streamer.playout.cleared = None
-    async with kept(streamer):
-        await async_wait_until(streamer.playout.held, description="Redis confirms it")
-        await asyncio.sleep(1.5)  # nobody grants it
-        assert left_s() <= 0
-        streamer.playout.cleared = "s0", os.getpid()
-        await async_wait_until(lambda: left_s() > 0, description="the holder has it")
-
-
 async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
     streamer: StreamerHost, left_s: Callable[[], float], shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +132,7 @@ async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
     until_s, witness_s = 5.0, 7.0
     monkeypatch.setattr(decide, "WITNESS_S", witness_s)
     is_taken = False
+    streamer.fencing_token = "its own"
     shared.lease_until = boot_now() + until_s
     async with kept(streamer, prefect=lambda: is_taken):
         await async_wait_until(lambda: left_s() > until_s, description="it is lengthened")
@@ -180,4 +141,235 @@ async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
         is_taken = False
         await asyncio.sleep(1.5)  # nobody gives it back
         assert left_s() <= 0, "no witness gives it back"
-        assert not streamer.control_connected
+        assert (streamer.control_connected, streamer.fencing_token) == (False, "its own")
+
+
+# -- each step of the thread, in the loop of the test ------------------------------------------------------------------
+
+
+@pytest.fixture
+async def thread(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HeartbeatThread]:
+    """It was not begun, and its clock stands still."""
+    monkeypatch.setattr(lease, "boot_now", lambda: NOW)
+    streamer.settings = streamer.settings.model_copy(update={"lease_s": 45, "heartbeat_interval_s": 15})
+    made = HeartbeatThread(streamer, LeaseFacts(NOW, "s0", {"full": False}), {}, hosts.NOBODY)
+    yield made
+    made._loop.close()
+
+
+def answers(answer: object) -> Any:
+    """A Redis that gives a heartbeat this answer."""
+    return SimpleNamespace(beat=AsyncMock(side_effect=[answer]))
+
+
+async def test_a_heartbeat_never_asks_for_a_session_that_is_granted_already(
+    streamer: StreamerHost, thread: HeartbeatThread
+) -> None:
+    """It would be granted again before the releases are read that came with it. The next beat is soon in trouble."""
+    for asks_for, answer, lease_answer, pause_s, is_kept in (
+        ("s1", {}, Answer.OURS, 15, True),
+        ("s0", {}, Answer.OURS, 15, False),
+        ("s1", "s1", Answer.GRANTED, 1, True),
+        ("s1", "-s0", Answer.TAKEN, 1, True),
+        ("s1", "-s1", Answer.TAKEN, 1, False),
+        ("s1", None, Answer.FORGOTTEN, 1, True),
+        ("s1", TryAgain("Redis is away"), Answer.NONE, 1, True),
+    ):
+        streamer.fencing_token = asks_for
+        assert await thread._beat(bus := answers(answer)) == pause_s
+        assert (thread._lease.answer, streamer.fencing_token == asks_for) == (lease_answer, is_kept)
+        assert bus.beat.await_args.args[-1]["session"] == (asks_for if asks_for != "s0" else streamer.fencing_token)
+
+
+async def test_a_host_whose_loop_says_nothing_new_for_long_gets_no_new_class(
+    thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than a heartbeat and STALE_S. A new session is used at once."""
+    monkeypatch.setattr(thread, "_call", (called := list[asyncio.Event]()).append)
+    for old_s, is_stale in ((0, False), (15, False), (25, False), (26, True)):
+        thread.hand_over(LeaseFacts(NOW - old_s, "s0", {"full": False}))
+        await thread._beat(bus := answers({}))
+        fields = bus.beat.await_args.args[3]
+        assert (fields.get("stale", False), fields["full"]) == (is_stale, is_stale)
+    assert called == []
+    thread.hand_over(LeaseFacts(NOW, "s1", {"full": False}))
+    assert called == [thread._wakes]
+
+
+async def test_each_answer_of_redis_is_said_once_and_doubt_asks_the_witnesses(
+    streamer: StreamerHost, thread: HeartbeatThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only while nobody knows; a lease without end needs no witness. Redis has less time to answer in trouble."""
+    caplog.set_level(logging.INFO)
+    assert thread._patience_s == 5.0
+    for answer, lines, in_doubt in (
+        (Answer.OURS, 0, False),
+        (Answer.NONE, 0, True),
+        (Answer.OURS, 1, False),
+        (Answer.TAKEN, 2, False),
+        (Answer.TAKEN, 2, False),
+        (Answer.FORGOTTEN, 2, True),
+    ):
+        thread._take(answer, NOW)
+        assert (len(caplog.messages), thread._doubt.is_set()) == (lines, in_doubt)
+        assert streamer.control_connected is (answer is Answer.OURS)
+        assert (thread._patience_s == WITNESS_S / 4) is (answer is not Answer.OURS)
+        thread._why = "nobody takes them" if in_doubt else thread._why
+    for _ in range(2):
+        await thread._beat(answers(TryAgain("Redis is away")))
+    assert len(caplog.messages) == 2, "it is known"
+    thread._take(Answer.OURS, NOW)
+    await thread._beat(answers(TryAgain("Redis is away")))
+    assert len(caplog.messages) == 4, "it is heard again, and then it is not"
+    for lease_s, patience_s in ((8, 2.0), (0, 5.0)):
+        streamer.settings = streamer.settings.model_copy(update={"lease_s": lease_s})
+        thread._take(Answer.OURS, NOW)
+        thread._take(Answer.NONE, NOW)
+        thread._is_trouble = False
+        assert (thread._patience_s, thread._doubt.is_set()) == (patience_s, lease_s > 0)
+
+
+async def test_the_witnesses_lengthen_a_lease_that_is_not_over_and_are_quoted_once(
+    thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What they say once Redis has answered is not said."""
+    said = [PartitionVerdict(why != "a", why) for why in "aabc"]
+    monkeypatch.setattr(thread._witnesses, "verdict", AsyncMock(side_effect=said))
+    for left_s, in_doubt, then_s, lines in (
+        (0, True, 0, 0),
+        (5, True, 5, 1),
+        (5, True, 5, 1),
+        (5, True, WITNESS_S, 2),
+        (5, False, WITNESS_S, 2),
+    ):
+        (thread._doubt.set if in_doubt else thread._doubt.clear)()
+        thread._lease = Lease(NOW + left_s, Answer.NONE)
+        thread._moved.clear()
+        await thread._ask(cast("Any", None))
+        assert (thread._lease.until, len(caplog.messages)) == (NOW + then_s, lines)
+        assert thread._moved.is_set() is (then_s != left_s), "the playout's supervisor is told at once"
+    ends, goes_on = caplog.messages
+    assert ends.endswith("a; they end in 5 s")
+    assert "they end" not in goes_on
+
+
+async def test_the_holder_is_told_the_end_of_the_lease(
+    streamer: StreamerHost, thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was over goes on only when the playout has left what is not ours; at the start, the holder's counts."""
+    monkeypatch.setattr(lease, "AGAIN_S", 600.0)  # it is told no second time meanwhile
+    holder, forever_s = {"ok": True, "holder_pid": 7, "lease_until": NOW}, float("inf")
+    ask = AsyncMock(return_value=holder)
+    for ours_s, answer, holder_s, cleared, told in (
+        (40, Answer.OURS, 30, None, {"until": NOW + 40}),
+        (40, Answer.OURS, -1, None, {}),
+        (40, Answer.OURS, 0, ("s0", 8), {}),
+        (40, Answer.OURS, -1, ("s0", 7), {"until": NOW + 40}),
+        (0, Answer.TAKEN, -1, None, {"until": NOW}),
+        (-5, Answer.TAKEN, 30, None, {"until": NOW - 5}),
+        (-5, Answer.NONE, 30, None, {"until": NOW + 30}),
+        (40, Answer.NONE, 30, None, {"until": NOW + 40}),
+        (forever_s, Answer.OURS, 30, None, {"until": lease.FOR_EVER_S}),
+    ):
+        ask.reset_mock()
+        holder["lease_until"] = NOW + holder_s
+        thread._lease, thread._session, thread._is_adopted = Lease(NOW + ours_s, answer), "s0", False
+        streamer.playout.cleared = cleared
+        telling = asyncio.create_task(thread._tell(ask))
+        await async_wait_until(lambda: ask.await_count == 2, description="the holder is told")
+        await cancelled(telling)
+        assert ask.await_args_list == [call({}), call(told)]
+
+
+async def test_that_the_holder_is_away_or_cannot_write_it_down_is_said_once(
+    thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease, "AGAIN_S", 0.001)
+    well: dict[str, Any] = {"holder_pid": 7, "lease_until": 0.0}
+    full = well | {"why": "full"}
+    ask = AsyncMock(side_effect=[well, full, full, well, full, OSError("it has ended")])
+    with pytest.raises(OSError, match="it has ended"):
+        await thread._tell(ask)
+    assert len(caplog.messages) == 2
+    away = Mock(side_effect=OSError("it is not there"))
+    monkeypatch.setattr(lease, "_holder", away)
+    monkeypatch.setattr(lease, "SUPERVISOR_AGAIN_S", 0.001)
+    thread._no_supervisor = None
+    telling = asyncio.create_task(thread._keep_telling())
+    await async_wait_until(lambda: away.call_count > 2, description="it is looked for again and again")
+    await cancelled(telling)
+    assert len(caplog.messages) == 3
+
+
+async def test_an_unexpected_error_of_the_thread_is_reported_while_its_work_goes_on(
+    thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the resident's loop, one at a time: a log, or a database, may hang."""
+    monkeypatch.setattr(lease, "AGAIN_S", 0.001)
+    reported, may_end, runs = list[Exception](), asyncio.Event(), 0
+
+    async def report(_host: object, _what: str, error: Exception, _again_s: float) -> None:
+        reported.append(error)
+        await may_end.wait()
+
+    async def works() -> None:
+        nonlocal runs
+        runs += 1
+        if runs > 3:
+            raise KeyError(runs)
+
+    monkeypatch.setattr(failures, "report", report)
+    working = asyncio.create_task(thread._again(works))
+    await async_wait_until(lambda: runs > 10, description="it is run again and again")
+    assert [str(one) for one in reported] == ["4"]
+    may_end.set()
+    await async_wait_until(lambda: len(reported) > 2, description="the next ones are reported")
+    await cancelled(working)
+
+
+def test_a_heartbeat_says_whether_the_host_takes_classes_and_where_it_is_asked(streamer: StreamerHost) -> None:
+    """For a while after a disk took nothing it would not even refuse a class; nobody asks one that serves no health."""
+
+    def said(what: str) -> object:
+        return look(streamer.engine, lease._facts, streamer, 1.0).fields[what]
+
+    for ago_s, is_full in ((None, False), (1, True), (lease.FULL_S + 1, False)):
+        streamer.no_room_at = None if ago_s is None else time.monotonic() - ago_s
+        assert said("full") is is_full
+    for own, public, shown in (
+        ("", None, ""),
+        ("h:1", None, "h:1"),
+        ("h:1", "public:1", "public:1"),
+        ("", "public:1", ""),
+    ):
+        streamer.address = own
+        streamer.settings = streamer.settings.model_copy(update={"health_address": public})
+        assert said("address") == shown
+    commit(streamer.engine, leases.drain, NAME, 1.0, "me")
+    assert (said("full"), look(streamer.engine, lease._facts, streamer, 1.0).session) == (True, "s0")
+
+
+async def test_classes_are_taken_if_they_are_under_either_session(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The running one, and the one that may have been granted meanwhile; in trouble, the others are asked, too."""
+    taken = list[str]()
+
+    async def is_taken(_: str, session: str) -> bool:
+        return session in taken
+
+    async def of(address: str, _: float) -> dict[str, object]:
+        return {"name": address.partition(":")[0], "hears": False}
+
+    monkeypatch.setattr(health, "of", of)
+    for sessions, word in (["s0"], PrefectAnswer.TAKEN), (["claim"], PrefectAnswer.TAKEN), ([], PrefectAnswer.FREE):
+        taken[:] = sessions
+        assert await QuorumCheck(streamer, {}, AsyncMock())._prefect(is_taken, "s0", "claim") is word
+    for known, policy, peers in (
+        ({"s2": "s2:1"}, "ask peers", Peers.BLIND),
+        ({"s2": "s2:1", "s3": ""}, "ask peers", Peers.SILENT),
+        ({}, "ask peers", Peers.NONE),
+        (None, "ask peers", Peers.SILENT),
+        ({}, "push", Peers.SILENT),
+    ):
+        assert await QuorumCheck(streamer, known, AsyncMock())._peers(policy) is peers

@@ -2,9 +2,10 @@
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,28 +16,28 @@ from sqlalchemy.exc import OperationalError
 
 from flows import handling
 from flows.handling import Delivery
-from flows.host import StreamerHost, TeacherHost, current
+from flows.host import StreamerHost, current
 from flows.streamer import downloads as streamer_downloads
 from flows.streamer import lease, prepare
-from flows.teacher.bookings import decided_reports
-from lectern import subprocesses
 from lectern.db import account as db_account
-from lectern.db import airings, bookings, cache, metrics
+from lectern.db import airings, cache, metrics
 from lectern.db.engine import reading, transaction
 from lectern.decide import account
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
-from lectern.media import ffmpeg, integrity
+from lectern.media import integrity, probe
 from lectern.media.probe import Probe
-from lectern.model.facts import Cached, InboxMessage, Order
+from lectern.model.facts import Cached, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.playout.keyframe_index import Look
-from lectern.states import AiringState, BookingState, FileState
+from lectern.settings import GIBIBYTE
+from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import Release, Report
-from tests import flv, rows, strategies
+from lectern.wire.messages import Release
+from tests import flv, rows
 from tests.answering import Answer, serving
+from tests.effects.conftest import make_recording
 
 
 @pytest.fixture
@@ -71,39 +72,22 @@ def gone(host: StreamerHost) -> None:
     rows.commit(host.engine, handling.change, host, failed)
 
 
-def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: StreamerHost) -> None:
+def test_a_class_that_lost_its_file_for_good_is_told_and_stays_in_sight_until_its_teacher_takes_it_away(
+    streamer: StreamerHost,
+) -> None:
+    """It is reported and alarmed; then it is in the checks, the metrics, and `lectern explain`."""
     gone(streamer)
     assert state(streamer) == "refused"
     assert {one["cmd"] for one in rows.said(streamer)} == {"alarm", "prepared"}
     assert [one["code"] for one in rows.said(streamer, "prepared")] == [318]
     assert ["cannot be had again" in one["message"] for one in rows.said(streamer, "alarm")] == [False, True]
-
-
-def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: StreamerHost) -> None:
-    with transaction(streamer.engine) as connection:
-        connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
-        connection.execute(update(files).values(url=None))
-    assert not lost(streamer).reserved
-    assert state(streamer) == "refused"
-
-
-def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: StreamerHost) -> None:
-    """In the checks, the metrics, and `lectern explain`."""
-    gone(streamer)
     after = time.time() + 300  # it should be on air
     with reading(streamer.engine) as connection:
         assert [one.class_id for one in airings.live(connection)] == ["class"]
-        (missing,) = [
-            sample.value
-            for family in metrics._airings(connection, after)
-            for sample in family.samples
-            if sample.name == "lectern_classes_not_on_air"
-        ]
-        assert missing == 1
-    found = rows.look(streamer.engine, db_account.at_streamer, "streamer1", "class", time.time())
-    said = account.account(found, time.time()).following
-    assert "lost its file" in said[0]
-    assert any("318" in one for one in said)
+        samples = [sample for family in metrics._airings(connection, after) for sample in family.samples]
+        assert [one.value for one in samples if one.name == "lectern_classes_not_on_air"] == [1]
+        found = db_account.at_streamer(connection, "streamer1", "class", time.time())
+    assert "lost its file" in account.account(found, time.time()).following[0]
     with transaction(streamer.engine) as connection:
         rows.did(connection, streamer, lease.release_classes, Release(class_id="class", placement=1))
         assert airings.live(connection) == []
@@ -116,7 +100,8 @@ def on_air(host: StreamerHost) -> None:
 async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_class_goes_on(streamer: StreamerHost) -> None:
     on_air(streamer)
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
-    await streamer_downloads.redownload(streamer, "1", "it may be in use")
+    for stem in ("1", "2"):
+        assert not await streamer_downloads.redownload(streamer, stem, "it may be in use, or evicted")
     assert path.exists(), "nobody said that the playout cannot send it"
     await streamer_downloads.redownload(streamer, "1", "the recording is missing", seen_at=time.time() - 60)
     assert path.exists(), "it came after the playout had looked for it"
@@ -155,31 +140,27 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
         await streamer_downloads._fetched(streamer, "1")
 
 
-async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: StreamerHost) -> None:
+def too_many_open(path: Path, *_: object, **__: object) -> None:
+    """What the system answers a process that has used up its descriptors."""
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+
+async def test_a_file_that_is_well_by_now_or_cannot_be_opened_just_now_is_not_put_aside(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     await streamer_downloads.redownload(streamer, "1", "it has 2428 bytes, not 1000")
+    with monkeypatch.context() as used_up:
+        used_up.setattr(Path, "open", too_many_open)
+        with pytest.raises(TryAgain, match="Too many open files"):
+            await streamer_downloads.redownload(streamer, "1", "it may be damaged")
     assert path.exists()
     assert state(streamer) == "ready"
     path.write_bytes(path.read_bytes()[:1000])
     await streamer_downloads.redownload(streamer, "1", "it has 1000 bytes, not 2428")
     assert not path.exists()
     assert state(streamer) == "waiting"
-
-
-async def test_a_file_is_not_put_aside_for_open_files(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is well; its class would wait for a download that it does not need."""
-    path = cache_dir.rendition_path(streamer.settings.video_root, "1")
-    monkeypatch.setattr(Path, "open", too_many_open)
-    with pytest.raises(TryAgain, match="Too many open files"):
-        await streamer_downloads.redownload(streamer, "1", "it may be damaged")
-    assert path.exists()
-    assert state(streamer) == "ready"
-
-
-def too_many_open(path: Path, *_: object, **__: object) -> None:
-    """What the system answers a process that has used up its descriptors."""
-    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
 def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(streamer: StreamerHost) -> None:
@@ -215,7 +196,8 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
     start, urls = time.time() + 3600, [f"{good}&expired=1", good, f"{good}&expired=2"]
     new = [rows.prepare(f"c-{number}", 2, start, video_url=url) for number, url in enumerate(urls)]
 
-    async def look(url: str, **_: object) -> RemoteFile:
+    async def look(url: str, *, first_bytes: bool, **_: object) -> RemoteFile:
+        assert first_bytes is not streamer.settings.windows.are_always, "of what may wait for long it sees a part"
         if url != good:
             raise Refuse("the origin answered 403", DOWNLOAD_FAILED)
         return RemoteFile("http://elsewhere.example/only-once", 3, None, None)
@@ -223,6 +205,8 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
     monkeypatch.setattr(origin, "look", look)
     came = [Delivery(InboxMessage(number, "prepare", "", 0), one) for number, one in enumerate(new)]
     looked = await prepare.probe_origins(streamer, came, set())
+    streamer.settings = streamer.settings.model_copy(update={"download_windows": "10:00-11:00"})
+    assert await prepare.probe_origins(streamer, came, set()) == looked
     with transaction(streamer.engine) as connection:
         changes = handling.change(connection, streamer, partial(prepare.admit, new=new, looked=looked))
         assert changes.reserved == ["2"]
@@ -266,10 +250,69 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
     assert ("403" in raised.value.message) is not fresh
 
 
-async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
+@pytest.mark.parametrize(
+    ("size_bytes", "crc64", "decodes", "raised", "stays"),
+    [
+        pytest.param(11, None, True, pytest.raises(TryAgain), True, id="cut short"),
+        pytest.param(10, 1, True, pytest.raises(TryAgain), False, id="another sum"),
+        pytest.param(10, None, False, pytest.raises(Refuse), True, id="its end is damaged"),
+        pytest.param(10, cache_dir.crc64, True, nullcontext(), True, id="whole"),
+    ],
+)
+async def test_what_came_is_taken_if_it_is_what_was_promised(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    size_bytes: int,
+    crc64: Any,
+    decodes: bool,
+    raised: Any,
+    stays: bool,
+) -> None:
+    """Of one that is cut short the next try fetches the rest; all of one with another sum comes again."""
+    part = tmp_path / "1.flv.part"
+    part.write_bytes(b"x" * 10)
+
+    async def probed(_: Path) -> Probe:
+        return Probe(1.0, 10, last_second_decodes=decodes)
+
+    monkeypatch.setattr(probe, "probe", probed)
+    with raised:
+        its = RemoteFile("", size_bytes, None, crc64(part) if callable(crc64) else crc64)
+        await streamer_downloads._check("1", part, its)
+    assert part.exists() is stays
+
+
+async def test_a_download_is_synced_whenever_so_much_came_and_never_twice_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A part that cannot be synced is fetched on."""
+    part, synced, go_on = tmp_path / "1.flv.part", list[RemoteFile](), threading.Event()
+    part.write_bytes(b"x" * 5)
+
+    def write_origin(_: Path, remote: RemoteFile) -> None:
+        synced.append(remote)
+        go_on.wait(20)
+        if len(synced) == 3:
+            raise OSError("full")
+
+    monkeypatch.setattr(streamer_downloads, "SYNC_BYTES", 10)
+    monkeypatch.setattr(cache_dir, "write_origin", write_origin)
+    await streamer_downloads.PeriodicSync(part, RemoteFile("", 99, None, None)).close()
+    syncs = streamer_downloads.PeriodicSync(part, RemoteFile("", 99, None, None))
+    for sizes, number in (((14, 15, 40), 1), ((24, 25), 2), ((35,), 3)):
+        for size_bytes in sizes:
+            syncs.reached(size_bytes)
+        go_on.set()
+        await syncs.close()
+        assert len(synced) == number
+        go_on.clear()
+    assert caplog.text.count("could not be synced") == 1
+
+
+async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its classes are refused, because the disk is full: the file must not make it fuller until the next start."""
+    """Its index cannot be written, or the plain FLV that was made of it did not fit: it must not make it fuller."""
 
     def full(*_: object) -> None:
         raise Refuse("No space left on device", DISK_FULL)
@@ -280,11 +323,7 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     with pytest.raises(Refuse):
         streamer_downloads._finish(part, part, final, Look(part.stat().st_size, 20_000, None, ()))
     assert not final.parent.exists()
-
-
-async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(streamer: StreamerHost) -> None:
-    """The plain FLV file that was made of it did not fit into the cache."""
-    part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
+    flv.write(part, 20)
     flv.write(part.with_name(f"{part.name}.remuxed"), 20)
     await streamer_downloads.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
     assert not part.parent.exists()
@@ -306,6 +345,8 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
 
     monkeypatch.setattr(streamer_downloads, "_fetched", fetched)
     lost(streamer)
+    # The two runs are the last that it may have: what kills its process again and again is given up.
+    rows.commit(streamer.engine, Connection.execute, update(files).values(tries=streamer_downloads.MAX_RUNS - 2))
     current.set(streamer)
 
     def no_room(*_: object) -> None:
@@ -325,63 +366,24 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
 async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_has_another_size(
     streamer: StreamerHost, tmp_path: Path, noted_bytes: int
 ) -> None:
-    """Its row has the size of the file that was made, not of the one that comes."""
-    file = tmp_path / "1.mp4"
-    argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=3"]
-    argv += ["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "libx264", "-c:a", "aac", str(file)]
-    assert (await subprocesses.run(argv, timeout_s=60)).returncode == 0
+    """Its row has the size of the file that was made, not of the one that comes, for which another one is evicted."""
+    file = make_recording(tmp_path / "1.mp4", seconds=3, container="mp4")
     with origin_of(streamer, file) as url:
         with transaction(streamer.engine) as connection:
             connection.execute(tasks.update().values(video_url=url))
             connection.execute(update(files).values(size_bytes=noted_bytes, url=url))
+            rows.reserve(connection, streamer.settings.video_root, "idle", 200_000, url, time.time())
+            connection.execute(update(files).values(state=FileState.READY))
             cache.recount(connection, streamer.settings.video_root, airings.citations(connection))
         lost(streamer)
+        by_size = {"max_video_size": (file.stat().st_size + 100_000) / GIBIBYTE}
+        most = by_size if noted_bytes == 1 else {"max_video_num": 1}
+        streamer.settings = streamer.settings.model_copy(update=most)
         remote, found = await streamer_downloads._fetch(streamer, "1")
     with transaction(streamer.engine) as connection:
         handling.change(connection, streamer, streamer_downloads.arrived("1", remote, found))
         used = cache.used(connection, streamer.settings.video_root).size_bytes
+        assert [one.stem for one in cache.evicting(connection)] == ["idle"]
     size_bytes = cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
     assert used == row(streamer).size_bytes == size_bytes
     assert state(streamer) == "ready"
-
-
-# -- what its teacher does ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def teacher(teacher: TeacherHost) -> TeacherHost:
-    """A teacher whose class is ready on streamer1, and promised."""
-    start = time.time() + 200
-    its = {"record_id": 1, "video_resolution": None, "start_time": start, "end_time": start + 600}
-    rows.placed(teacher, strategies.booking("class", **its), "streamer1", "http://origin.example/1.flv", ready=True)
-    return teacher
-
-
-def hears(host: TeacherHost, alive: list[str], placement: int = 1) -> Order:
-    """Its streamer says that it cannot have the recording any more."""
-    its: dict[str, Any] = {"class_id": "class", "streamer": "streamer1", "placement": placement}
-    said = Report(cmd="prepared", result="fail", code=318, message="the origin says 403", **its)
-    came = [handling.came(one, (Report,)) for one in rows.came(host, said)]
-    with transaction(host.engine) as connection:
-        handling.change(connection, host, partial(handling.of_messages, host, came, partial(decided_reports, alive)))
-        return bookings.by_id(connection, ["class"])["class"]
-
-
-def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: TeacherHost) -> None:
-    """The platform is told that it is moved, and gets no second answer."""
-    order = hears(teacher, ["streamer1", "streamer2"])
-    assert (order.state, order.streamer, order.placement) == (BookingState.PLACED, "streamer2", 2)
-    *told, event = rows.said(teacher)
-    assert [one["cmd"] for one in told] == ["release", "prepare"]
-    moved = (event["event"], event["from_streamer"], event["streamer"])
-    assert moved == ("moved", "streamer1", "streamer2")
-
-
-def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: TeacherHost) -> None:
-    order = hears(teacher, ["streamer1"])
-    assert (order.state, order.code) == (BookingState.BROKEN, 323)
-    assert [one["code"] for one in rows.said(teacher) if one["cmd"] == "alarm"] == [323]
-
-
-def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: TeacherHost) -> None:
-    assert hears(teacher, ["streamer1", "streamer2"], placement=0).state is BookingState.READY

@@ -6,7 +6,6 @@ import json
 import time
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -23,27 +22,24 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from flows import failures, handling
 from flows.handling import BOUND, BatchResult, apart
 from flows.host import StreamerHost, TeacherHost
-from flows.playout_link import ScheduledClass
 from flows.resident.consumer import Consumer
 from flows.resident.prefect import worker
-from flows.streamer import maintenance, playout_events, playout_sync, prepare, readiness, recording_checks
-from flows.streamer.playout_sync import Facts, PlayoutSync, lesson
+from flows.streamer import maintenance, playout_events, prepare, readiness
 from flows.teacher import transcoding
-from lectern.db import bookings, cache
+from lectern.db import bookings, cache, events
 from lectern.db.engine import transaction
 from lectern.errors import Malformed
-from lectern.media import integrity
-from lectern.model.facts import Cached, Idle, InboxMessage
+from lectern.model.facts import Event, Idle, InboxMessage
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.streamer import classes, files, tasks
-from lectern.model.views import Sending
-from lectern.playout.control_socket import PROTOCOL
+from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.views import Sending, StreamerStatus
 from lectern.states import FileState, Resolution
 from lectern.storage import cache_dir, origin
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES
 from tests.rows import bare, commit, look, unsent
+from tests.waiting import async_wait_until, cancelled
 
 KEY = (6666, Resolution.P720)
 
@@ -123,71 +119,6 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
     assert look(streamer.engine, cache.by_stem, ["6666"])["6666"].state is FileState.READY
 
 
-async def test_classes_are_handed_over_beside_an_odd_one(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """What nobody foresaw of one class would end the work on the playout, and no class would be handed over.
-
-    They are handed over together, those first that begin first.
-    """
-    on_air(streamer, "later", "good", "odd")
-    for class_id, began_ago_s in (("odd", 90), ("later", 30)):
-        earlier = update(tasks).where(tasks.c.class_id == class_id).values(start_time=time.time() - began_ago_s)
-        commit(streamer.engine, Connection.execute, earlier)
-    cached(streamer, "6666")
-    path = tmp_path / "timetable.jsonl"
-
-    async def ask(_do: str, **fields: Any) -> dict[str, Any]:
-        odd = {"class_id": "odd", "state": "on_air"}  # and not a word more
-        answer = {"holder_pid": 1, "classes": [odd], "release": "2.0.0", "protocol": PROTOCOL}
-        taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
-        return {**answer, **taken, "timetable": {"path": str(path), "version": None}}
-
-    def handed_over() -> list[str]:
-        return [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]]
-
-    def odd(facts: Facts, host: StreamerHost) -> ScheduledClass:
-        if facts[0].class_id == "odd":
-            raise RecursionError("odd")
-        return lesson(facts, host)
-
-    monkeypatch.setattr(streamer.playout, "ask", ask)
-    monkeypatch.setattr(streamer.playout, "client", cast("Any", "there"))
-    monkeypatch.setattr(playout_sync, "lesson", odd)
-    handing = PlayoutSync(streamer)
-    await handing._bring_up_to_date()
-    assert handed_over() == list(streamer.playout.confirmed) == ["good", "later"]
-    monkeypatch.setattr(playout_sync, "lesson", lesson)
-    await handing.step()
-    assert handed_over() == ["odd", "good", "later"], "it is made again at the next beat"
-    commit(streamer.engine, Connection.execute, update(tasks).values(push_url="rtmp://other.example/live/x"))
-    monkeypatch.setattr(playout_sync, "lesson", odd)
-    await handing.step()
-    urls = {one["class_id"]: one["push_urls"] for one in map(json.loads, path.read_text().splitlines()[1:])}
-    assert urls["good"] == ["rtmp://other.example/live/x"]
-    assert urls["odd"] != urls["good"], "it is aired as before"
-
-
-async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_it(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def odd(*_: object) -> Any:
-        raise IndexError("a line of one word")
-
-    monkeypatch.setattr(recording_checks, "samples", odd)
-    monkeypatch.setattr(integrity, "looked", odd)
-    on_air(streamer, "c-1")
-    cached(streamer, "6666")
-    path = cache_dir.rendition_path(streamer.settings.video_root, "6666")
-    path.parent.mkdir()
-    path.write_bytes(b"x")
-    row = Cached("6666", FileState.READY, 0, str(path), None, 9, 60.0)
-    await recording_checks.look_for_dead_air(streamer, row)
-    failed: dict[str, tuple[int, int]] = {}
-    await recording_checks.make_indexes(streamer, failed)
-    assert failed.keys() == {"6666"}
-
-
 async def test_what_is_no_class_id_on_a_waiting_list_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     """A change that waits on it like a class is not said to be none; the platform knows it by its class alone."""
     assert transcoding._readable(KEY, {KEY: ["c-1", "c-2^1", "c-2~backup^1"]}) == ["c-1"]
@@ -214,7 +145,7 @@ async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: TeacherHos
 
 
 async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def odd(*_: object, **__: object) -> Any:
         raise RuntimeError("an answer that nobody foresaw")
@@ -223,6 +154,7 @@ async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
     teacher.settings = teacher.settings.model_copy(update={"public_url": "https://oss.example"})
     one = cast("Any", SimpleNamespace(record_id=6666, stem="6666_720P"))
     assert await transcoding.output_there(teacher, one) is None
+    assert [one.levelname for one in caplog.records] == ["ERROR"], "and somebody hears of it"
 
 
 async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: TeacherHost) -> None:
@@ -256,15 +188,39 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
 async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rows may say *on air*, as a playout of before has told."""
+    """Its rows may say *on air*, as a playout of before has told. Of what it knows, they say why it was not sent."""
+    now = time.time()
+    refused = [Event("push refused", "c-2", "6666", "denied")]
+    commit(streamer.engine, events.note, journal, "streamer1", refused, now - 90)
 
     async def ask(_do: str, **_: object) -> dict[str, Any]:
-        return {"classes": []}
+        status = {"state": "on_air", "start": now - 100, "end": now + 100, "as_run": []}
+        return {"classes": [status | {"class_id": class_id} for class_id in ("c-2", "c-3")]}
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
-    found = await readiness._sent(streamer, {"c-1": Sending(on_air=True)})
-    assert not found["c-1"].on_air
+    found = await readiness._sent(streamer, {"c-1": Sending(on_air=True), "c-2": Sending(on_air=False, why_at=5.0)})
+    assert [(class_id, one.on_air, one.why_at) for class_id, one in found.items()] == [
+        ("c-1", False, None),
+        ("c-2", True, 5.0),
+    ]
     assert "does not have it" in (found["c-1"].why or "")
+    assert ["refused" in (gap.why or "") for gap in found["c-2"].gaps] == [True]
+
+
+async def test_a_streamer_says_with_each_beat_what_is_wrong_with_recordings_and_when_those_to_come_are_there(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[StreamerStatus]()
+
+    async def say(_key: str, _name: str, word: StreamerStatus) -> None:
+        said.append(word)
+
+    monkeypatch.setattr(streamer, "bus", SimpleNamespace(say=say))
+    streamer.dead_air, streamer.ready_by = {"c-1": "black from 0:00"}, {"c-2": 5.0}
+    saying = asyncio.create_task(readiness.say(streamer))
+    await async_wait_until(lambda: said, description="it beats")
+    await cancelled(saying)
+    assert (said[0].dead_air, said[0].ready_by) == ({"c-1": "black from 0:00"}, {"c-2": 5.0})
 
 
 class Batch(list[Any]):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,11 +24,10 @@ from flows.resident import notifications
 from flows.resident.prefect import recorder
 from lectern import formatting, notify
 from lectern.db.outbox import Telling
-from lectern.errors import TRANSCODE_FAILED, Misuse, TryAgain
+from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
 from tests.answering import Answer, serving
-from tests.effects.test_incidents import Desk
 from tests.typed import lectern
 from tests.waiting import async_wait_until
 
@@ -38,36 +36,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 NOW = 1_764_010_000.0
 
 
-@dataclass
-class Service:
-    """A webhook: what it was sent, and what it answers."""
-
-    answers: list[int]
-    got: list[dict[str, Any]] = field(default_factory=list)
-    says: bytes = b""
-    address: str = ""
-
-    @property
-    def url(self) -> str:
-        return f"json://{self.address}/hook"
+Service = Any
+"""A webhook at `hook`: it has `got` what it took, gives its `answers` one by one, and `says` the same each time."""
 
 
 class Hook(Answer):
-    service: Service
-
     def answer(self) -> None:
-        body, answers = self.sent(), self.service.answers
-        status = answers.pop(0) if len(answers) > 1 else answers[0]
+        its: Any = self.server
+        body, status = json.loads(self.sent()), its.answers.pop(0) if len(its.answers) > 1 else its.answers[0]
         if status == 200:
-            self.service.got.append(json.loads(body))
-        self.say(status, body=self.service.says)
+            its.got.append(body)
+        self.say(status, body=its.says)
 
 
 @contextmanager
 def listening(answers: list[int]) -> Iterator[Service]:
-    made = Service(answers=answers)
-    with serving(Hook, service=made) as server:
-        made.address = f"127.0.0.1:{server.server_port}"
+    with serving(Hook) as server:
+        made: Any = server
+        made.answers, made.got, made.says = answers, [], b""
+        made.hook = f"json://127.0.0.1:{server.server_port}/hook"
         yield made
 
 
@@ -82,7 +69,7 @@ def alarm(**more: object) -> str:
     return json.dumps({**fields, "runbook": "321: the class could not be aired to its end", **more})
 
 
-def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(service: Service) -> None:
+def test_an_alarm_says_how_urgent_it_is_and_where_to_read_on_and_shows_no_token(service: Service) -> None:
     title, text, resolved = notify.written(alarm(), "https://t.example/runbook")
     assert title == "lectern 321 critical: streamer1"
     assert text.splitlines()[1:] == [
@@ -91,9 +78,17 @@ def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(servi
         "RUNBOOK.md: 321: the class could not be aired to its end",
         "https://t.example/runbook#321",
     ]
-    assert notify.send(service.url, title, text, resolved=resolved) == []
-    assert service.got[0]["title"] == title
-    assert service.got[0]["type"] == "failure"
+    assert notify.send(service.hook, title, text, resolved=resolved) == []
+    ended, text, resolved = notify.written(alarm(stage="resolved"), None)
+    assert ended.startswith("lectern 321 resolved")
+    notify.send(service.hook, ended, text, resolved=resolved)
+    assert [(one["title"], one["type"]) for one in service.got] == [(title, "failure"), (ended, "success")]
+    service.answers = [500]
+    (name,) = notify.send(service.hook, "t", "b")
+    assert "hook" not in name
+    with pytest.raises(Misuse) as caught:
+        notify.services("nosuch://secret-token")
+    assert "secret-token" not in str(caught.value)
 
 
 def test_a_mail_has_the_lines_and_the_words_of_its_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,19 +107,6 @@ def test_a_mail_has_the_lines_and_the_words_of_its_alarm(monkeypatch: pytest.Mon
     assert str(mail.get_payload()).splitlines() == ["<c-1>: no & no", "raised at: 19:00"]
 
 
-def test_the_end_of_an_incident_is_no_failure_and_a_refusal_shows_no_token(service: Service) -> None:
-    title, text, resolved = notify.written(alarm(stage="resolved"), None)
-    assert title.startswith("lectern 321 resolved")
-    notify.send(service.url, title, text, resolved=resolved)
-    assert service.got[0]["type"] == "success"
-    service.answers = [500]
-    (name,) = notify.send(service.url, "t", "b")
-    assert "hook" not in name
-    with pytest.raises(Misuse) as caught:
-        notify.services("nosuch://secret-token")
-    assert "secret-token" not in str(caught.value)
-
-
 CHATS: list[tuple[Any, ...]] = [
     (dingtalk.NotifyDingTalk, "dingtalk://TOKEN", {"errcode": 310000, "errmsg": "关键词不匹配"}, {"errcode": 0}),
     (wecombot.NotifyWeComBot, "wecombot://KEY", {"errcode": 93000, "errmsg": "invalid webhook"}, {"errcode": 0}),
@@ -139,7 +121,7 @@ def test_a_chat_that_refuses_an_alarm_in_an_answer_of_http_200_has_not_taken_it(
 ) -> None:
     """Their robots do so for a wrong token, a missing keyword, or too many messages a minute; the log says which."""
     plugin, url, refusal, taken = chat
-    monkeypatch.setattr(plugin, "notify_url", f"http://{service.address}/")
+    monkeypatch.setattr(plugin, "notify_url", f"{service.url}/")
     monkeypatch.setattr(plugin, "request_rate_per_sec", 0)
     service.says = json.dumps(refusal, ensure_ascii=False).encode()
     with caplog.at_level(logging.WARNING, "lectern"):
@@ -154,9 +136,9 @@ def test_a_chat_that_refuses_an_alarm_in_an_answer_of_http_200_has_not_taken_it(
 
 def test_a_long_alarm_is_cut_to_the_bytes_that_wecom_takes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """It refuses a longer one, with its title; a Chinese character takes three of its 2048 bytes."""
-    monkeypatch.setattr(wecombot.NotifyWeComBot, "notify_url", f"http://{service.address}/")
+    monkeypatch.setattr(wecombot.NotifyWeComBot, "notify_url", f"{service.url}/")
     title, text = "lectern 321 紧急: streamer1", "c-1：没有在播出；" * 100
-    assert notify.send(f"wecombot://KEY {service.url}", title, text) == []
+    assert notify.send(f"wecombot://KEY {service.hook}", title, text) == []
     chat, webhook = service.got
     said = chat["text"]["content"]
     assert 2000 < len(said.encode()) <= 2048
@@ -164,16 +146,6 @@ def test_a_long_alarm_is_cut_to_the_bytes_that_wecom_takes(service: Service, mon
     assert "c-1：没有在播出；" * 50 in said
     assert "\ufffd" not in said
     assert webhook["message"] == text
-
-
-def test_a_service_that_refuses_an_alarm_is_tried_again_and_one_that_took_it_does_not_get_it_again(
-    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
-    with listening([500, 500, 200]) as busy, caplog.at_level(logging.WARNING):
-        asyncio.run(notifications.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
-    assert (len(service.got), len(busy.got)) == (1, 1)
-    assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
 
 
 def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hangs(
@@ -186,17 +158,20 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hang
     monkeypatch.setattr(notify, "_TIMES", "cto=4&rto=4")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hangs = f"json://127.0.0.1:{silent.getsockname()[1]}/hook"
-        how = asyncio.run(notifications.People(stand(f"{service.url} {hangs}"))._pass_on(alarm()))
+        how = asyncio.run(notifications.People(stand(f"{service.hook} {hangs}"))._pass_on(alarm()))
     assert (how, len(service.got)) == (Telling.GIVEN_UP, 1)
 
 
 def test_a_service_that_is_dead_holds_up_no_later_alarm_for_the_others(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The minutes would add up: it has one try of each until it takes one. Nobody says that nobody was told."""
+    """The minutes would add up: it has one try of each until it takes one. Who took an alarm does not get it again.
+
+    Nobody says that nobody was told.
+    """
     monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.0)
     with listening([500] * (notifications.TRIES + 1) + [200, 500, 500, 200]) as busy:
-        people = notifications.People(stand(f"{service.url} {busy.url}"))
+        people = notifications.People(stand(f"{service.hook} {busy.hook}"))
         with caplog.at_level(logging.WARNING):
             found = [asyncio.run(people._pass_on(alarm())) for _ in range(4)]
     assert found == [Telling.GIVEN_UP, Telling.GIVEN_UP, Telling.TOLD, Telling.TOLD]
@@ -219,32 +194,18 @@ async def test_a_service_that_is_named_meanwhile_is_told(service: Service, monke
     telling = asyncio.create_task(notifications.People(host).tell())
     await asyncio.sleep(0.05)
     assert len(host.to_people) == 1
-    host.settings = stand(service.url).settings
+    host.settings = stand(service.hook).settings
     await async_wait_until(lambda: len(service.got) == 1, description="it is told")
     telling.cancel()
 
 
 def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> None:
-    done = lectern(tmp_path, "alarm", "test", ALARM_URLS=service.url)
+    done = lectern(tmp_path, "alarm", "test", ALARM_URLS=service.hook)
     assert (done.returncode, "took it" in done.stdout) == (0, True), done.stderr
     assert "nothing is wrong" in service.got[0]["message"]
     assert lectern(tmp_path, "alarm", "test").returncode == 2
     service.answers = [500]
-    assert lectern(tmp_path, "alarm", "test", ALARM_URLS=service.url).returncode == 1
-
-
-def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(teacher: TeacherHost) -> None:
-    """The second trouble of a code is not hidden by the first."""
-    desk = Desk(teacher.engine)
-    desk.told(TRANSCODE_FAILED, NOW, class_id="c-1")
-    desk.told(TRANSCODE_FAILED, NOW + 90, class_id="c-2")
-    (more,) = desk.followed_up(NOW + 100)
-    (over,) = desk.followed_up(NOW + 500)
-    assert json.loads(more.to_json())["classes"] == ["c-1", "c-2"]
-    assert "new: c-2" in more.message
-    assert "first message: c-1: " in more.message
-    assert "the newest: c-2: " in more.message
-    assert over.message.startswith("resolved: occurred 2 times, since ")
+    assert lectern(tmp_path, "alarm", "test", ALARM_URLS=service.hook).returncode == 1
 
 
 def test_with_json_each_line_is_json_a_librarys_too_and_what_was_foreseen_has_no_traceback(tmp_path: Path) -> None:
@@ -261,14 +222,11 @@ logging.getLogger("prefect.flow_runs").warning("a run")
 logging.getLogger("uvicorn.error").error("a server")
 logging.getLogger("elsewhere").warning("a library")
 warnings.warn("old")
-try:
-    raise TryAgain("the OSS does not answer")
-except TryAgain:
-    logging.getLogger("prefect.task_runs").exception("Task run failed")
-try:
-    raise KeyError("odd")
-except KeyError:
-    logging.getLogger("prefect.task_runs").exception("Task run failed")
+for error in (TryAgain("the OSS does not answer"), KeyError("odd")):
+    try:
+        raise error
+    except (TryAgain, KeyError):
+        logging.getLogger("prefect.task_runs").exception("Task run failed")
 """
     environment = {"PATH": "/usr/bin:/bin", "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
     environment["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"

@@ -9,10 +9,6 @@ from tests.stage import Stage, Town, staged, wait_until
 pytestmark = pytest.mark.live
 
 
-LONG_S = 170
-"""Seconds for which a class is on air; its recording takes a tenth of that to be made."""
-
-
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher and a streamer with a Prefect server that nobody else uses."""
@@ -21,31 +17,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
 
 
-def put_on_air(stage: Stage) -> str:
-    """A class that is on air for the length of a test."""
-    booking = stage.booking(stage.town.record(seconds=LONG_S), starts_in_s=12, length_s=LONG_S)
-    assert stage.answer(stage.book(booking), timeout_s=60)["result"] == "success"
-    stage.on_air(booking["class_id"], timeout_s=60)
-    return str(booking["class_id"])
-
-
-def is_on_air(stage: Stage, class_id: str) -> bool:
-    """Whether it is pushed still, by the one push that began it."""
-    pushes = stage.pushes(class_id)
-    return len(pushes) == 1 and pushes[0].ended_at is None
-
-
-def finds(stage: Stage, class_id: str) -> None:
-    """The UI finds the booking by its class, although it was handled before the new deployments were there."""
-    wait_until(
-        lambda: any(f"class:{class_id}" in one["tags"] for one in stage.runs("teacher", "booking", limit=200)),
-        description="it is shown",
-    )
-
-
 def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
     """Its database is lost: the hosts wait, and `lectern init` on each is all that is to be done."""
-    class_id = put_on_air(own)
+    booking = own.booking(own.town.record(seconds=170), starts_in_s=12, length_s=170)
+    class_id = own.book(booking)
+    assert own.answer(class_id, timeout_s=60)["result"] == "success"
+    own.on_air(class_id, timeout_s=60)
     own.town.servers["prefect"].kill()
     for file in (own.town.folder / "prefect").glob("prefect.db*"):
         file.unlink()
@@ -64,8 +41,10 @@ def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
     own._initialised.clear()
     own.init("teacher", "streamer1")
     assert own.answer(answered, timeout_s=120)["result"] == "success"
-    finds(own, answered)
-    assert is_on_air(own, class_id)
+    tag = [f"class:{answered}"]  # although it was handled before the new deployments were there
+    wait_until(lambda: own.runs("teacher", "booking", tags=tag), description="the UI finds it by its class")
+    (push,) = own.pushes(class_id)
+    assert push.ended_at is None
     assert [one.exit_code for one in own.residents.values()] == [None, None]
 
 
@@ -79,7 +58,7 @@ def test_deployments_of_a_newer_release_become_those_of_the_one_that_starts(own:
     own.up("teacher")
     class_id = own.book(own.booking(own.town.record()))
     assert own.answer(class_id, timeout_s=60)["result"] == "success"
-    finds(own, class_id)
+    wait_until(lambda: own.runs("teacher", "booking", tags=[f"class:{class_id}"]), description="it is shown")
     after = own.town.api.get(path).raise_for_status().json()
     assert (after["id"], after["version"]) == (before["id"], before["version"]), "what names it stays valid"
     assert after["parameter_openapi_schema"]["properties"] == before["parameter_openapi_schema"]["properties"]

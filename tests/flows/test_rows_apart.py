@@ -1,18 +1,19 @@
 """One odd class on a streamer is that class's trouble: the others are checked, planned, and taken off the timetable."""
 
 import asyncio
-import errno
-import os
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock, Mock
 
 import pytest
-from sqlalchemy import Connection, select, update
+from prefect import runtime
+from sqlalchemy import Connection, delete, select, update
 
-from flows import prefect_api
+from flows import artifacts, failures, prefect_api
+from flows import host as hall
 from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
@@ -20,23 +21,21 @@ from flows.prefect_api import BackgroundRuns, NewRun
 from flows.streamer import broadcast, downloads, readiness
 from flows.streamer.readiness import Readiness
 from lectern import health
+from lectern import metrics as all_metrics
 from lectern.allowlist import Allowlist
-from lectern.db import airings, cache, events, metrics
+from lectern.db import account, airings, cache, events, metrics
 from lectern.db.engine import reading, transaction
+from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.gaps import LOST_S
 from lectern.errors import TryAgain
-from lectern.model.facts import Airing, Event
+from lectern.model.facts import Cached, Event, Usage
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from tests import flv, rows
 from tests.faults.turns import Quiet
-
-
-class Bus(Quiet):
-    """A Redis with the right time."""
-
-    async def now(self) -> float:
-        return time.time()
+from tests.flows.test_lost_files import too_many_open
+from tests.waiting import async_wait_until, cancelled
 
 
 class Runs:
@@ -46,7 +45,7 @@ class Runs:
         self.odd: dict[str, Exception] = {}
         self.slow_s = 0.0
         self.wanted: list[str] = []
-        self.made: list[str] = []
+        self.made: dict[str, float] = {}  # when each is to begin, 0 for at once
         self.cancelled_ids: set[str] = set()
         self.asked: list[int] = []
         self.alone: list[str] = []
@@ -58,7 +57,7 @@ class Runs:
             await asyncio.sleep(self.slow_s)
         if class_id in self.odd:
             raise self.odd[class_id]
-        self.made.append(class_id)
+        self.made[class_id] = at
         return f"run-{class_id}"
 
     schedule = start
@@ -70,7 +69,10 @@ class Runs:
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """Those that somebody cancelled."""
         self.asked.append(len(run_ids))
-        return [one for one in run_ids if one in self.cancelled_ids]
+        return [one for one in run_ids if self.was_cancelled(one)]
+
+    def was_cancelled(self, run_id: str) -> bool:
+        return run_id in self.cancelled_ids
 
     def end(self, run_id: str, reason: str) -> bool:
         return False
@@ -85,7 +87,9 @@ class Runs:
 @pytest.fixture
 def streamer(streamer: StreamerHost) -> StreamerHost:
     """A streamer that holds its lease, with a cache in a folder."""
-    streamer.bus, streamer.runs = cast("Any", Bus()), cast("Any", Runs())
+    bus: Any = Quiet()
+    bus.now, bus.say = AsyncMock(side_effect=time.time), AsyncMock()
+    streamer.bus, streamer.runs = bus, cast("Any", Runs())
     streamer.playout.until = float("inf")
     return streamer
 
@@ -109,8 +113,8 @@ def alarms(host: StreamerHost) -> dict[str, str]:
 
 def spoil(host: StreamerHost, class_id: str) -> None:
     """Give a class times that nobody can read."""
-    with transaction(host.engine) as connection:
-        connection.exec_driver_sql("UPDATE task_list SET start_time = 'soon' WHERE class_id = ?", (class_id,))
+    odd = f"UPDATE task_list SET start_time = 'soon' WHERE class_id = '{class_id}'"
+    rows.commit(host.engine, Connection.exec_driver_sql, odd)
 
 
 @pytest.fixture
@@ -132,50 +136,75 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
     So is a row of the old program, or written by hand, that cannot be read: it is one alarm, once.
     """
     add(streamer, "good")
-    await checks.check(time.time())
+    for _ in range(2):
+        await checks.check(time.time())
     assert not checks._is_red(time.time())
     add(streamer, "bad", push_url="rtmp://odd.example:99999/live/x")
     await checks.check(time.time())
     assert checks._is_red(time.time())
-    assert not checks._is_red(time.time() + 300), "the checks are minutes apart: it ends as they begin"
+    begins = checks._live["bad"].start_time
+    assert not checks._is_red(begins), "the checks are minutes apart: it ends as they begin"
     add(streamer, "gone", "2")
     (streamer.settings.video_root / "2" / "2.flv").unlink()
+    add(streamer, "damaged", "3")
+    path = streamer.settings.video_root / "3" / "3.flv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
     add(streamer, "old")
     spoil(streamer, "old")
     await checks.check(time.time())
     said = alarms(streamer)
-    assert said.keys() == {"bad", "gone", "old"}
+    assert said.keys() == {"bad", "damaged", "gone", "old"}
     assert "port out of range" in said["bad"]
     assert "live/x" not in said["bad"], "a stream key is a secret"
     assert "its file is gone" in said["gone"]
+    assert "its file is damaged" in said["damaged"]
     assert "'soon'" in said["old"]
-    signs = {class_id: checks._line(one)["ready"] for class_id, one in checks._live.items()}
-    assert (signs["good"], signs["bad"]) == ("●", "✗")
+    one = checks._live["good"]
+    shown = {"▶": replace(one, state=AiringState.ON_AIR), "○": replace(one, class_id="new"), "●": one}
+    for sign, its in {**shown, "✗": checks._live["bad"]}.items():
+        assert checks._line(its)["ready"] == sign
+    checks._late["good"] = "its recording comes too late"
+    assert checks._line(one) == checks._line(one) | {"ready": "✗", "why": "its recording comes too late"}
+    told = sorted((one["class_id"], one["event"]) for one in rows.said(streamer, "airing"))
+    assert told == [*((name, "not_ready") for name in ("bad", "damaged", "gone")), ("good", "ready")], "each once"
     rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
     await checks.check(time.time())
     assert alarms(streamer) == {}
 
 
-@pytest.mark.parametrize(
-    "change", [{"start_time": 3000.0}, {"push_url": "rtmp://other.example/live/y"}], ids=["its time", "its push URL"]
-)
+async def test_a_refused_class_is_red_with_the_reason_and_a_new_one_is_checked_soon(
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lost its file for good; its teacher has yet to take it away. A class that just came is being prepared."""
+    monkeypatch.setattr(readiness, "LATE_AFTER_S", 20.0)
+    add(streamer, "lost")
+    refused = update(classes).values(state=AiringState.REFUSED, message="the origin says 403", lost_at=time.time())
+    rows.commit(streamer.engine, Connection.execute, refused)
+    now = time.time()
+    for later_s, alarmed in ((0.0, set[str]()), (19.0, set()), (20.0, {"lost"})):
+        await checks.check(now + later_s)
+        assert alarms(streamer).keys() == alarmed
+    assert "the origin says 403" in alarms(streamer)["lost"]
+    await checks.check(checks._live["lost"].end_time)
+    assert checks._live == {}, "it is over"
+
+
+@pytest.mark.parametrize("field", ["start_time", "push_url"])
 async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
-    streamer: StreamerHost, checks: Readiness, change: dict[str, Any]
+    streamer: StreamerHost, checks: Readiness, field: str
 ) -> None:
     """It was checked five minutes before the start of then; what it is now, nobody has looked at."""
     now = time.time()
-    add(streamer, "moved")
+    add(streamer, "c-1")
     await checks.check(now)
     assert alarms(streamer) == {}
     cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
-    its = {name: now + value if name == "start_time" else value for name, value in change.items()}
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).where(tasks.c.class_id == "moved").values(**its, end_time=now + 4000))
-    await checks.check(now + 1)
-    assert "its file is gone" in alarms(streamer)["moved"]
-    rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
-    await checks.check(now + 2)
-    assert alarms(streamer) == {}, "once"
+    change = {"start_time": now + 3000, "push_url": "rtmp://other.example/live/y"}[field]
+    rows.commit(streamer.engine, Connection.execute, update(tasks).values({field: change, "end_time": now + 4000}))
+    for at in (now + 1, now + 2):
+        await checks.check(at)
+    assert alarms(streamer)["c-1"].count("its file is gone") == 1
 
 
 async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_again(
@@ -183,12 +212,8 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
 ) -> None:
     """All recordings of the next hour would be put aside at once, because this process has too many open files."""
     add(streamer, "good")
-
-    def too_many(path: Path, *_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
-
     with monkeypatch.context() as full:
-        full.setattr(Path, "open", too_many)
+        full.setattr(Path, "open", too_many_open)
         await checks.check(time.time())
     assert "its file cannot be read" in alarms(streamer)["good"]
     assert "Too many open files" in alarms(streamer)["good"]
@@ -200,20 +225,14 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
     streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And each class is checked and alarmed once, not every 15 s."""
-    replaced: list[str] = []
-
-    async def replace(_host: StreamerHost, stem: str, _why: str) -> None:
-        replaced.append(stem)
-        if stem == "2":
-            raise RuntimeError("odd")
-
-    monkeypatch.setattr(downloads, "redownload", replace)
+    replaced = AsyncMock(side_effect=[None, RuntimeError("odd"), None])
+    monkeypatch.setattr(downloads, "redownload", replaced)
     for number in ("1", "2", "3"):
         add(streamer, f"c-{number}", number)
         (streamer.settings.video_root / number / f"{number}.flv").unlink()
     for _ in range(2):
         await checks.check(time.time())
-    assert sorted(replaced) == ["1", "2", "3"]
+    assert sorted(one.args[1] for one in replaced.await_args_list) == ["1", "2", "3"]
 
 
 async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer: StreamerHost) -> None:
@@ -225,49 +244,93 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer
     fire = update(classes).where(classes.c.class_id == "word").values(state="on fire")
     rows.commit(streamer.engine, Connection.execute, fire)
     with reading(streamer.engine) as connection:
-        assert [one.class_id for one in airings.live(connection)] == ["good"]
-        assert [one.class_id for one in airings.due(connection, now, now)] == ["good"]
-        assert [one.class_id for one in airings.citing(connection, "1", {AiringState.READY})] == ["good"]
+        citing = airings.citing(connection, "1", {AiringState.READY})
+        for found in (airings.live(connection), airings.due(connection, now, now), citing):
+            assert [one.class_id for one in found] == ["good"]
         assert airings.over(connection, now) == []
         assert airings.unreadable(connection).keys() == {"old"}
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
 
 
-def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: StreamerHost) -> None:
-    """Whoever looks every few seconds looks at those that begin soon; an old program's date is read all the same."""
-    starts = {"soon": 100.0, "soon-dated": 110.0, "later": 90_000.0, "later-dated": 90_010.0, "odd": 0.0}
-    now = time.time()
-    for name, starts_in_s in starts.items():
-        add(streamer, name, starts_in_s=starts_in_s)
-        dated = datetime.fromtimestamp(now + starts_in_s, UTC).isoformat(" ")
-        end_time = airings.BEYOND if name == "odd" else now + 99_999
-        with transaction(streamer.engine) as connection:
-            values = (dated if "dated" in name else now + starts_in_s, end_time, name)
-            connection.exec_driver_sql("UPDATE task_list SET start_time = ?, end_time = ? WHERE class_id = ?", values)
-    with reading(streamer.engine) as connection:
-        assert [one.class_id for one in airings.live(connection, now + 200)] == ["soon", "soon-dated"]
-        assert {one.class_id for one in airings.live(connection)} == starts.keys() - {"odd"}
-        assert airings.unreadable(connection).keys() == {"odd"}
-
-
-async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: StreamerHost) -> None:
-    """It is tried again later; the guard airs it without a run."""
+async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again later, not at once; the guard airs it without a run."""
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
     for number, name in enumerate(("odd", "refused", "good")):
         add(streamer, name, starts_in_s=100 + number)
-    runs = cast("Runs", streamer.runs)
-    runs.odd = {
-        "odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
-        "refused": TryAgain("409"),
-    }
-    plan = broadcast.RunScheduler(streamer)
-    for _ in range(3):
-        await plan.step()
-    assert runs.made == ["good"]
+    runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
+    runs.odd = {"odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no surrogates"), "refused": TryAgain("409")}
+    assert await plan.step() is None, "Prefect seems to be away"
+    began = time.monotonic()
+    pause_s = await plan.step()
+    assert pause_s is not None
+    assert 0 < pause_s <= 2 * (time.monotonic() - began), "a third of the time"
+    for _ in range(2):
+        assert await plan.step() is None
+    assert (runs.wanted, [*runs.made]) == (["odd", "refused", "good"], ["good"])
     runs.odd.clear()
     plan._aside.clear()
     streamer.unplanned.set()
-    await plan.step()
+    assert await plan.step() == 0, "of those that come together, the next is not kept waiting"
     assert sorted(runs.made) == ["good", "odd", "refused"]
+
+
+async def test_runs_are_planned_for_their_time_before_bookings_only_those_of_soon(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself, as soon as a class is ready; one that is late is begun at once, and the others when all is quiet."""
+    now, lead_s = time.time(), streamer.settings.broadcast_lead_s
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(broadcast, "EVERY_S", 0.01)
+    monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
+    starts = {"now": -5, "about": broadcast.AT_ONCE_S, "then": RUN_AHEAD_S - 1, "later": RUN_AHEAD_S}
+    for name, in_s in starts.items():
+        add(streamer, name, starts_in_s=lead_s + in_s)
+    rows.came(streamer, rows.prepare("c-1", 1, now + 9000))
+    runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
+    plan._aside = {"now": now}  # until now
+    planning = asyncio.create_task(plan.run())
+    await async_wait_until(lambda: len(runs.made) >= 3, description="those that begin soon have their runs")
+    rounds.clear()
+    await async_wait_until(lambda: len(rounds) > 2, description="it has looked twice more")
+    await cancelled(planning)
+    assert runs.made == {"now": 0, "about": 0, "then": now + RUN_AHEAD_S - 1}
+
+
+@pytest.mark.parametrize(
+    ("after", "why", "kind", "said"),
+    [
+        ("aired", None, "COMPLETED", "aired"),
+        ("aired with gaps", "it was cut", "COMPLETED", "aired with gaps: it was cut"),
+        ("broken", "nobody took it", "FAILED", "c-1: nobody took it"),
+        ("cancelled", None, "CANCELLED", "c-1: was taken back"),
+        (None, None, "COMPLETED", "ready"),
+    ],
+)
+async def test_a_run_shows_how_far_its_class_is_until_it_is_over(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, after: str | None, why: str | None, kind: str, said: str
+) -> None:
+    """It ends as the class does; one whose recording is lost goes on, and so does one that nobody else watches."""
+    percents = list[float]()
+    monkeypatch.setattr(broadcast, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(artifacts.ProgressBar, "set", lambda _, percent: percents.append(percent))
+    hall.current.set(streamer)
+    add(streamer, "c-1", starts_in_s=-300)
+    running = asyncio.create_task(broadcast.broadcast.fn("c-1"))
+    await async_wait_until(lambda: percents, description="it is shown")
+    assert streamer.playout.watches["c-1"].run_id == ""
+    rows.commit(streamer.engine, Connection.execute, update(classes).values(state="waiting"))
+    percents.clear()
+    await async_wait_until(lambda: len(percents) > 2, description="it goes on")
+    assert 50 <= percents[-1] < 100
+    again = await broadcast.broadcast.fn("c-1")
+    over = delete(classes) if after is None else update(classes).values(state=after, message=why)
+    rows.commit(streamer.engine, Connection.execute, over)
+    ended = await running
+    assert (ended.type.name, ended.message, streamer.playout.watches) == (kind, said, {})
+    for one, known in ((again, "waiting"), (await broadcast.broadcast.fn("c-1"), after or "not known")):
+        assert (one.type.name, one.message) == ("COMPLETED", f"nothing to do: c-1 is {known}")
 
 
 async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
@@ -275,38 +338,23 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
 ) -> None:
     """To look through all of them before each run would take longer than the run."""
     monkeypatch.setattr(broadcast, "CALM_S", -1.0)
-    for number in range(4):
+    monkeypatch.setattr(broadcast, "EVERY_S", 600.0)  # nobody looks again meanwhile, however busy the machine is
+    for number in range(5):
         add(streamer, f"c-{number}", starts_in_s=90_000 + number)
-    looks: list[int] = []
-    unscheduled = airings.unscheduled
-
-    def counted(connection: Connection, before: float, limit: int, but: list[str]) -> list[Airing]:
-        looks.append(limit)
-        return unscheduled(connection, before, limit, but)
-
-    monkeypatch.setattr(airings, "unscheduled", counted)
+    looks = Mock(wraps=airings.unscheduled)
+    monkeypatch.setattr(airings, "unscheduled", looks)
     plan = broadcast.RunScheduler(streamer)
     await plan.step()
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.CANCELLED))
+    planned(streamer, "c-1", AiringState.CANCELLED)
     for _ in range(2):
         await plan.step()
-    assert cast("Runs", streamer.runs).made == ["c-0", "c-2", "c-3"]
-    assert len(looks) == 2, "once for those that begin soon, once for the others"
-
-
-async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broadcast, "CALM_S", -1.0)
-    for number in range(3):
-        add(streamer, f"later-{number}", starts_in_s=90_000 + number)
-    plan = broadcast.RunScheduler(streamer)
-    await plan.step()
+    made = cast("Runs", streamer.runs).made
+    assert [*made] == ["c-0", "c-2", "c-3"]
+    assert looks.call_count == 2, "once for those that begin soon, once for the others"
     add(streamer, "soon", starts_in_s=30)
     streamer.unplanned.set()
     await plan.step()
-    assert cast("Runs", streamer.runs).made == ["later-0", "soon"]
+    assert [*made][3:] == ["soon"], "what gets ready and begins soon is planned before those for later"
 
 
 def states(host: StreamerHost) -> dict[str, str]:
@@ -316,40 +364,47 @@ def states(host: StreamerHost) -> dict[str, str]:
 
 def planned(host: StreamerHost, class_id: str, state: AiringState = AiringState.READY) -> None:
     """The class has a run, and is in *state*."""
-    with transaction(host.engine) as connection:
-        its = update(classes).where(classes.c.class_id == class_id)
-        connection.execute(its.values(run_id=f"run-{class_id}", state=state))
+    its = update(classes).where(classes.c.class_id == class_id).values(run_id=f"run-{class_id}", state=state)
+    rows.commit(host.engine, Connection.execute, its)
 
 
 async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(streamer: StreamerHost) -> None:
     """Its process died, and a person pressed Cancel meanwhile: the class is not aired again after the start."""
-    for class_id in ("died", "watched", "ready"):
+    watches = {"watched": "run-watched", "soon": "run-soon", "on": "run-before", "moved": "run-before"}
+    for class_id in ("died", "ready", *watches):
         add(streamer, class_id, starts_in_s=-20)
-        planned(streamer, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
-    streamer.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
-    cast("Runs", streamer.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
-    await broadcast.CancelledRuns(streamer).look()
-    assert states(streamer) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
+        is_ready = class_id in {"ready", "soon", "moved"}
+        planned(streamer, class_id, AiringState.READY if is_ready else AiringState.ON_AIR)
+    # A run that watches has a cancel of its own; but a class that is yet to come may be watched by an older run.
+    streamer.playout.watches |= {class_id: Watch(run_id) for class_id, run_id in watches.items()}
+    cast("Runs", streamer.runs).cancelled_ids = {f"run-{class_id}" for class_id in states(streamer)}
+    looks = broadcast.CancelledRuns(streamer)
+    await looks.look()
+    ended = {"died": "cancelled", "ready": "cancelled", "moved": "cancelled"}
+    assert states(streamer) == ended | {"watched": "on air", "soon": "ready", "on": "on air"}
+    add(streamer, "other")
+    planned(streamer, "other")
+    for run_id, class_id in (("run-before", "other"), ("run-died", "died"), ("run-gone", "gone")):
+        await looks._cancelled(run_id, class_id)
+    assert states(streamer)["other"] == "ready", "it was given another run meanwhile"
 
 
 async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect is asked about at most two pages at a time."""
-    monkeypatch.setattr(broadcast, "PAGE", 20)
-    for number in range(90):
+    monkeypatch.setattr(broadcast, "PAGE", 4)
+    for number in range(18):
         add(streamer, f"c-{number}", starts_in_s=1000 + number)
         planned(streamer, f"c-{number}")
-    runs = cast("Runs", streamer.runs)
-    runs.cancelled_ids = {"run-c-3", "run-c-88"}
-    cancels = broadcast.CancelledRuns(streamer)
+    runs, cancels = cast("Runs", streamer.runs), broadcast.CancelledRuns(streamer)
+    runs.cancelled_ids = {"run-c-3", "run-c-17"}
     await cancels.look()
     assert states(streamer)["c-3"] == "cancelled"
     for _ in range(4):
         await cancels.look()
-    assert states(streamer)["c-88"] == "cancelled"
-    assert max(runs.asked) <= 20
-    assert len(runs.asked) == 10
+    assert states(streamer)["c-17"] == "cancelled"
+    assert (max(runs.asked), len(runs.asked)) == (4, 10)
 
 
 # -- downloads ---------------------------------------------------------------------------------------------------------
@@ -360,8 +415,8 @@ def downloading(host: StreamerHost, stem: str) -> Path:
     add(host, f"class-{stem}", stem)
     part = cache_dir.part_path(host.settings.video_root, stem)
     part.write_bytes(b"x" * 500)
+    its = {"state": FileState.DOWNLOADING, "run_id": f"run-{stem}", "update_time": time.time() - 60}
     with transaction(host.engine) as connection:
-        its = {"state": FileState.DOWNLOADING, "run_id": f"run-{stem}", "update_time": time.time() - 60}
         connection.execute(update(files).where(files.c.id == stem).values(**its))
         connection.execute(update(classes).where(classes.c.video_id == stem).values(state=AiringState.WAITING))
         cache.recount(connection, host.settings.video_root, airings.citations(connection))
@@ -378,9 +433,10 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
     line = downloads.DownloadQueue(streamer)
     await line.step()
-    assert runs.made == [], "the runs of the last process may be taken up yet"
+    assert runs.made == {}, "the runs of the last process may be taken up yet"
     await line.step()
-    assert runs.made == ["2"]
+    assert [*runs.made] == ["2"]
+    await downloads.give_up(streamer, "1", downloads.cancelled("1"))  # twice is as good as once
     assert states(streamer) == {"class-1": "refused", "class-2": "waiting"}
     assert [part.exists() for part in parts] == [False, True]
     with reading(streamer.engine) as connection:
@@ -388,26 +444,82 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
         assert (one.code, one.message) == (411, "the download of 1 was cancelled in the UI")
         assert cache.used(connection, streamer.settings.video_root).num == 1
         assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
-    await downloads.give_up(streamer, "1", downloads.cancelled("1"))  # twice is as good as once
-    assert states(streamer)["class-1"] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("run_id", "is_cancelled", "state"),
+    [("run-1", True, "refused"), ("run-1", False, "waiting"), (None, True, "waiting")],
+    ids=["by a person", "its process goes down", "its process goes down, and it has no run"],
+)
+async def test_a_download_is_given_up_by_nobody_but_a_person(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, run_id: str | None, is_cancelled: bool, state: str
+) -> None:
+    """A process that ends cancels all that it does; the next one goes on with the download."""
+    part, begun = downloading(streamer, "1"), asyncio.Event()
+
+    async def forever(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(downloads, "_fetched", forever)
+    monkeypatch.setattr(runtime.flow_run, "id", run_id, raising=False)
+    cast("Runs", streamer.runs).cancelled_ids = {"run-1", "None"} if is_cancelled else set()
+    hall.current.set(streamer)
+    work = asyncio.create_task(downloads.download.fn("1"))
+    await begun.wait()
+    await cancelled(work)
+    assert (states(streamer)["class-1"], part.exists()) == (state, state == "waiting")
+    assert streamer.in_progress == set()
+
+
+async def test_a_download_that_cannot_be_begun_is_passed_over_and_holds_up_no_other(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the error is; the queue looks again when its time is over, if nothing else asks for a look before."""
+    for stem in ("1", "2"):
+        downloading(streamer, stem)
+    waits, line = list[float](), downloads.DownloadQueue(streamer)
+    line._left = set()
+    take_up = AsyncMock(side_effect=lambda stem, _: {"2": streamer.in_progress.add}[stem](stem))  # of 1: a KeyError
+
+    async def comes(_: object, within_s: float) -> None:
+        waits.append(within_s)
+        line._aside = {"1": time.monotonic() + 0.001} if len(waits) == 2 else line._aside
+        if len(waits) == 3:
+            raise InterruptedError
+
+    monkeypatch.setattr(failures, "publish_outbox", rows.unsent)
+    monkeypatch.setattr(line, "_take_up", take_up)
+    monkeypatch.setattr(downloads, "comes", comes)
+    with pytest.raises(InterruptedError):
+        await line.run()
+    first, second, *others = (one.args[0] for one in take_up.await_args_list)
+    assert (first, second, "2" in others) == ("1", "2", False)
+    assert 0.05 < waits[1] <= waits[0] <= downloads.AGAIN_S
+    assert waits[2] >= 0.05, "it does not look without a pause"
+    line._aside.clear()
+    streamer.in_progress.add("1")
+    waits[:] = [0, 0]
+    with pytest.raises(InterruptedError):
+        await line.run()
+    assert waits[-1] == downloads.LOOK_S
 
 
 async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streamer: StreamerHost) -> None:
     """Else each restart would add as many, and take from the classes on air what they need."""
-    runs = cast("Runs", streamer.runs)
+    runs, line = cast("Runs", streamer.runs), downloads.DownloadQueue(streamer)
     streamer.settings = streamer.settings.model_copy(update={"max_downloads": 2})
     for stem in ("1", "2", "3", "4"):
         downloading(streamer, stem)
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(files).where(files.c.id.in_(["3", "4"])).values(run_id=None))
-    line = downloads.DownloadQueue(streamer)
+    begun_no_more = update(files).where(files.c.id.in_(["3", "4"])).values(run_id=None)
+    rows.commit(streamer.engine, Connection.execute, begun_no_more)
     for _ in range(2):
         await line.step()
-    assert runs.made == [], "the runs of the last process may be taken up yet"
+    assert runs.made == {}, "the runs of the last process may be taken up yet"
     streamer.in_progress |= {"1", "2"}
     line._left_at -= downloads.AGAIN_S
     await line.step()
-    assert runs.made == [], "they were"
+    assert runs.made == {}, "they were"
     streamer.in_progress.remove("1")
     streamer.in_progress.add(SWEEP)
     await line.step()
@@ -420,152 +532,97 @@ async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
     """A Prefect whose database is locked takes runs and then hangs; four of them would hold up all other downloads."""
     for stem in ("1", "2"):
         downloading(streamer, stem)
-    runs = cast("Runs", streamer.runs)
+    runs, line = cast("Runs", streamer.runs), downloads.DownloadQueue(streamer)
     monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
-    line = downloads.DownloadQueue(streamer)
-    for _ in range(2):
-        await line.step()
-    assert (runs.made, runs.alone) == (["1", "2"], [])
-    monkeypatch.setattr(downloads, "BEGINS_S", 0.0)
-    await line.step()
-    await asyncio.sleep(0)
-    assert runs.alone == ["1", "2"]
-
-
-async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each would wait for its answer, and keep a place meanwhile."""
-    runs = cast("Runs", streamer.runs)
-    streamer.settings = streamer.settings.model_copy(update={"max_downloads": 1})
-    for stem in ("1", "2"):
-        downloading(streamer, stem)
-        runs.odd[stem] = TryAgain("Prefect does not take the run")
-    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
-    line = downloads.DownloadQueue(streamer)
-    line._left = set()  # its runs are of this process
-    for _ in range(2):
-        await line.step()
+    for begins_s, steps, alone in ((600.0, 3, list[str]()), (0.0, 1, ["1", "2"])):
+        monkeypatch.setattr(downloads, "BEGINS_S", begins_s)
+        for _ in range(steps):
+            await line.step()
         await asyncio.sleep(0)
-    assert (set(runs.alone), len(runs.wanted)) == ({"1", "2"}, 1)
+        assert ([*runs.made], runs.alone) == (["1", "2"], alone)
 
 
-@pytest.fixture
-def away(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """A Prefect that takes no run, and says so after a moment; a real one after up to five seconds."""
+async def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those at the front of the line find it out, the others begin at once, without a run; it is asked again later.
+
+    Work that needs a run waits for its own answer: nothing of it can be done without.
+    """
     monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
-    runs = Runs()
-    runs.slow_s, runs.odd = 0.3, dict.fromkeys(map(str, range(40)), TryAgain("Prefect does not take the run"))
-    return runs
+    away, at_once = Runs(), prefect_api.AT_ONCE
+    away.slow_s = 0.3  # a real one says so after up to five seconds
+    away.odd |= dict.fromkeys(map(str, range(40)), TryAgain("Prefect does not take the run"))
 
+    async def begin(mine: BackgroundRuns, number: int, *, needs_run: bool = False) -> None:
+        """Downloads are begun beside the work, and have ended."""
+        for stem in map(str, range(number)):
+            mine.begin(cast("Any", away), NewRun("download", {"stem": stem}, stem), needs_run=needs_run)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*mine._waiting.values())
+            await asyncio.gather(*mine._working)
 
-async def begin(mine: BackgroundRuns, runs: Runs, number: int, *, needs_run: bool = False) -> None:
-    """Downloads are begun beside the work, and have ended."""
-    for stem in map(str, range(number)):
-        mine.begin(cast("Any", runs), NewRun("download", {"stem": stem}, f"download {stem}"), needs_run=needs_run)
-    async with asyncio.timeout(20):
-        await asyncio.gather(*mine._waiting.values())
-        await asyncio.gather(*mine._working)
-
-
-async def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(away: Runs) -> None:
-    """Those at the front of the line find it out; the others begin at once, without a run."""
-    await begin(BackgroundRuns(), away, len(away.odd))
+    await begin(BackgroundRuns(), 2 * at_once, needs_run=True)
+    assert (len(away.wanted), away.alone) == (2 * at_once, [])
+    away.wanted = []
+    await begin(BackgroundRuns(), len(away.odd))
     assert sorted(away.alone) == sorted(away.odd)
-    assert len(away.wanted) <= prefect_api.AT_ONCE
-
-
-async def test_prefect_is_asked_again_after_a_while(away: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is back, runs are shown again."""
+    assert len(away.wanted) <= at_once
     monkeypatch.setattr(prefect_api, "CIRCUIT_OPEN_S", 0.0)
     mine = BackgroundRuns()
-    await begin(mine, away, 1)
+    await begin(mine, 1)
     away.odd.clear()
-    await begin(mine, away, 1)
-    assert (away.alone, away.made) == (["0"], ["0"])
-
-
-async def test_work_that_needs_a_run_asks_every_time(away: Runs) -> None:
-    """Nothing of it can be done without, so it waits for its own answer."""
-    await begin(BackgroundRuns(), away, 2 * prefect_api.AT_ONCE, needs_run=True)
-    assert (len(away.wanted), away.alone) == (2 * prefect_api.AT_ONCE, [])
+    await begin(mine, 1)
+    assert [*away.made] == ["0"]
 
 
 def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: StreamerHost) -> None:
     """Not that of a short class that begins later, but is over before."""
-    add(streamer, "long", "1", starts_in_s=100)
+    now = time.time()
+    add(streamer, "long", "1", starts_in_s=100, end_time=now + 9000)
     add(streamer, "short", "2", starts_in_s=200)
-    now = time.time()
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).where(tasks.c.class_id == "long").values(end_time=now + 9000))
-        found = airings.unlooked(connection, now)
-        assert found is not None
-        assert found.stem == "1"
+    assert getattr(rows.look(streamer.engine, airings.unlooked, now), "stem", None) == "1"
 
 
-def test_dead_air_is_told_of_each_recording_of_a_class(streamer: StreamerHost) -> None:
-    """If the class was changed to another recording because of the first alarm, that one may be black as well."""
-    for stem in ("1", "2"):
-        add(streamer, f"class-{stem}", stem)
-    now = time.time()
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(files).values(dead_air="black from 0:00", duration_s=600.0))
-        untold = [(one.class_id, one.stem) for one, _ in airings.untold_faults(connection, now)]
-        assert untold == [("class-1", "1"), ("class-2", "2")]
-        told = [Event(airings.FAULTS_TOLD, class_id, stem, "black from 0:00") for class_id, stem in untold]
-        events.note(connection, journal, "streamer1", told, now)
-        assert airings.untold_faults(connection, now) == []
-        connection.execute(update(classes).where(classes.c.class_id == "class-1").values(video_id="2"))
-        assert [(one.class_id, one.stem) for one, _ in airings.untold_faults(connection, now)] == [("class-1", "2")]
-
-
-def test_a_recording_that_is_too_short_is_told_when_here_and_when_changed(streamer: StreamerHost) -> None:
-    """Also on air: an end past the recording's end leaves the rest of the class without anything to send."""
-    add(streamer, "class-1", "1")
-    now = time.time()
-
-    def untold(length_s: float, *, on_air: bool = False) -> list[str]:
-        with transaction(streamer.engine) as connection:
-            start = now - 10 if on_air else now + 100
-            connection.execute(update(tasks).values(start_time=start, end_time=start + length_s))
-            connection.execute(update(files).values(dead_air="", duration_s=600.0))
-            found = airings.untold_faults(connection, now)
-            told = [Event(airings.FAULTS_TOLD, one.class_id, one.stem, why) for one, why in found]
-            events.note(connection, journal, "streamer1", told, now)
-            assert [why for _, why in airings.faulty(connection)] == [why for _, why in found] or not found
-            return [why for _, why in found]
-
-    assert untold(655) == [], "up to a minute is no fault"
-    assert untold(661) == ["it ends 1 min 1 s before its class"]
-    assert untold(661) == [], "it was told"
-    assert untold(900, on_air=True) == ["it ends 5 min before its class"]
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(files).values(duration_s=3430.0))
-        connection.execute(update(tasks).values(start_time=now + 100, end_time=now + 3700))
-        assert airings.untold_faults(connection, now) == [], "5 % of an hour are three minutes"
-
-
-@pytest.mark.parametrize("setting", ["DOWNLOAD_RATE", "HOST_RATE"])
-@pytest.mark.parametrize("on_late", ["refuse", "slate"])
-def test_a_class_whose_recording_comes_after_its_start_is_refused_or_told_until_when_its_slate_is_sent(
-    streamer: StreamerHost, setting: str, on_late: str
+def test_the_faults_of_each_recording_of_a_class_are_told_once_when_here_and_when_changed(
+    streamer: StreamerHost,
 ) -> None:
-    """At once, with the numbers; what comes in time is taken without a word."""
-    now, reserved = time.time(), list[str]()
-    streamer.settings = streamer.settings.model_copy(update={setting.lower(): "100k", "on_late": on_late})
-    for record_id, size_bytes, in_s in ((1, 1_000_000, 20), (2, 90_000_000, 250)):
-        one = rows.prepare(f"class-{record_id}", record_id, now + in_s, 3650)
-        reserved += rows.prepared(streamer, one, size_bytes=size_bytes).reserved
+    """If it was changed to another recording because of the first alarm, that one may be black as well.
+
+    Also on air: an end past the recording's end leaves the rest of the class without anything to send.
+    """
+    add(streamer, "class-1", "1")
+    for stem, starts_in_s, length_s, has_s, dead_air, told in (
+        ("1", 100, 655, 600, "", ""),  # up to a minute is no fault
+        ("1", 100, 661, 600, "", "it ends 1 min 1 s before its class"),
+        ("1", 100, 661, 600, "", ""),  # it was told
+        ("1", -10, 900, 600, "", "it ends 5 min before its class"),
+        ("1", 100, 3600, 3430, "", ""),  # 5 % of an hour are three minutes
+        ("1", 100, 600, 600, "black from 0:00", "black from 0:00"),
+        ("2", 100, 600, 600, "black from 0:00", "black from 0:00"),
+    ):
+        now, start = time.time(), time.time() + starts_in_s
+        with transaction(streamer.engine) as connection:
+            connection.execute(update(tasks).values(start_time=start, end_time=start + length_s))
+            connection.execute(update(classes).values(video_id=stem))
+            connection.execute(update(files).values(id=stem, dead_air=dead_air, duration_s=has_s))
+            found = [(one.class_id, one.stem, why) for one, why in airings.untold_faults(connection, now)]
+            assert found == [("class-1", stem, told)][: bool(told)]
+            events.note(connection, journal, "streamer1", [Event(airings.FAULTS_TOLD, *one) for one in found], now)
+            assert not told or [why for _, why in airings.faulty(connection)] == [told]
+
+
+def test_a_class_whose_recording_comes_late_is_refused_with_the_setting_that_limits_it_most(
+    streamer: StreamerHost,
+) -> None:
+    """At once; what comes in time is taken without a word."""
+    streamer.settings = streamer.settings.model_copy(update={"host_rate": "100k", "on_late": "refuse"})
+    for record_id, size_bytes, in_s in ((1, 1_000_000, 60), (2, 90_000_000, 250)):
+        one = rows.prepare(f"class-{record_id}", record_id, time.time() + in_s, 3650)
+        rows.prepared(streamer, one, size_bytes=size_bytes)
     (answer,) = rows.said(streamer, "prepared")
-    assert answer["class_id"] == "class-2"
-    if on_late == "refuse":
-        assert (answer["result"], answer["code"], reserved) == ("fail", 324, ["1"])
-        assert " min after the class begins: " in answer["message"]
-        assert f"its download of 90.0 MB takes 14 min at {setting} 100k" in answer["message"]
-    else:
-        assert (answer["result"], answer["code"], reserved) == ("success", 0, ["1", "2"])
-        assert answer["message"].startswith("accepted; the slate is sent until about ")
-        assert alarms(streamer).keys() == {"class-2"}
+    assert (answer["class_id"], answer["code"]) == ("class-2", 324)
+    assert answer["args"]["why"]["args"]["setting"] == "HOST_RATE"
 
 
 async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: StreamerHost, checks: Readiness) -> None:
@@ -576,12 +633,71 @@ async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: Stre
     await checks.foresee(now)
     assert streamer.ready_by.keys() == {"c-1", "c-2"}
     assert all(now + 190 < at < now + 250 for at in streamer.ready_by.values())
+    left_s = now + 7200 - streamer.ready_by["c-1"]
+    assert all_metrics.FORECAST._value.get() == pytest.approx(left_s, abs=1), "of the class that has the least"
+    its = update(tasks).where(tasks.c.class_id == "c-1")
+    for at, starts in ((now, streamer.ready_by["c-1"] - LOST_S), (now + 7200, now + 7200)):  # a moment of slate; begun
+        rows.commit(streamer.engine, Connection.execute, its.values(start_time=starts))
+        await checks.foresee(at)
+    assert all_metrics.FORECAST._value.get() > 70_000
     assert (alarms(streamer), checks._is_red(now)) == ({}, False)
     streamer.settings = streamer.settings.model_copy(update={"download_rate": "20k"})
-    for _ in range(2):
+    for _ in range(3):
         await checks.foresee(now)
     assert checks._is_red(now)
     assert "after its start" in alarms(streamer)["c-1"]
     told = rows.said(streamer, "airing")
     assert [(one["class_id"], one["event"]) for one in told] == [("c-1", "not_ready")]
     assert "1 will be there at " in told[0]["message"]
+
+
+async def test_a_class_whose_recording_came_after_all_is_told_to_be_ready_by_its_next_check(
+    streamer: StreamerHost, checks: Readiness
+) -> None:
+    """It was ready at the check before, then its file was lost, and a forecast said that it would come too late."""
+    now = time.time()
+    add(streamer, "c-1", starts_in_s=3000)
+
+    def becomes(file: FileState, state: AiringState, size_bytes: int) -> None:
+        its = update(files).values(state=file, size_bytes=size_bytes)
+        rows.commit(streamer.engine, Connection.execute, its)
+        rows.commit(streamer.engine, Connection.execute, update(classes).values(state=state))
+
+    size_bytes = cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
+    await checks.check(now)
+    streamer.settings = streamer.settings.model_copy(update={"download_rate": "20k"})
+    becomes(FileState.DOWNLOADING, AiringState.WAITING, 200_000_000)
+    await checks.foresee(now)
+    becomes(FileState.READY, AiringState.READY, size_bytes)
+    for at in (now + 15, now + 2200):
+        await checks.foresee(at)
+        await checks.check(at)
+    assert [one["event"] for one in rows.said(streamer, "airing")] == ["ready", "not_ready", "ready"]
+
+
+async def test_the_word_of_a_streamer_tells_what_is_due_and_reads_the_day_once_a_minute(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each heartbeat; of the classes that begin within an hour it has the last check, too."""
+    ahead = Mock(wraps=readiness.ahead)
+    for name, starts_in_s in (("due", -5), ("soon", 3000), ("later", 4000)):
+        add(streamer, name, starts_in_s=starts_in_s)
+        checked = [Event(account.CHECKED, name, "1", "")]
+        rows.commit(streamer.engine, events.note, journal, "streamer1", checked, time.time())
+    monkeypatch.setattr(readiness, "ahead", ahead)
+    streamer.settings = streamer.settings.model_copy(update={"heartbeat_interval_s": 0.01})
+    say, saying = cast("Any", streamer.bus).say, asyncio.create_task(readiness.say(streamer))
+    await async_wait_until(lambda: say.await_count > 2, description="it is said at each beat")
+    await cancelled(saying)
+    first, *_, last = (one.args[2] for one in say.await_args_list)
+    assert (last.due, set(last.sendings), set(last.checks)) == (1, {"due"}, {"due", "soon"})
+    assert (ahead.call_count, set(last.ahead)) == (1, set(first.ahead))
+
+
+def test_the_table_of_the_cache_shows_what_is_used_kept_and_evictable() -> None:
+    kinds = ((FileState.READY, 0), (FileState.READY, 2), (FileState.DOWNLOADING, 0), (FileState.EVICTING, 0))
+    known = [Cached(str(number), state, cites, None, None, 10, None) for number, (state, cites) in enumerate(kinds)]
+    *lines, oldest = readiness.cache_lines(known, Usage(1000, 7))
+    assert [one["renditions"] for one in lines] == [2, 1, 1, 1, 7], "used, reserved, pinned, evictable, at most"
+    assert str(oldest["what"]).endswith(" 0")
+    assert "0" not in str(readiness.cache_lines([], Usage(1000, 7))[-1]["what"])

@@ -4,9 +4,8 @@ import base64
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,7 +30,6 @@ KNOWN = {
     "signature of a result": f"result-{secrets.token_hex(8)}",
     "password of a recording": f"user-{secrets.token_hex(8)}",
 }
-SIGNED = "x-oss-signature="
 HOLD_URLS = {
     *("teacher inbox_list.body", "teacher outbox_list.body", "teacher order_list.payload", "teacher order_list.url"),
     *("teacher video_list.url", "teacher video_list.source_url"),
@@ -41,90 +39,55 @@ HOLD_URLS = {
 """The columns with what is to be fetched and pushed, as it came and as it goes out; all others are for people."""
 
 
-class Scanner:
-    """Finds secrets in texts: as they are, and as they are written in URLs, headers and JSON."""
+def found(known: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, set[str]]:
+    """The names of the secrets in each text: as they are, and as they are written in URLs, headers and JSON."""
 
-    def __init__(self, known: Mapping[str, str]) -> None:
-        self._forms = {name: self._written(value) for name, value in known.items()}
-
-    @staticmethod
-    def _written(value: str) -> set[str]:
+    def forms(value: str) -> tuple[str, ...]:
         encoded = base64.b64encode(value.encode()).decode().rstrip("=")
-        return {value, encoded, quote(value, safe=""), json.dumps(value)[1:-1]}
+        return value, encoded, quote(value, safe=""), json.dumps(value)[1:-1]
 
-    def found(self, text: str) -> set[str]:
-        """The names of the secrets in *text*."""
-        return {name for name, forms in self._forms.items() if any(one in text for one in forms)}
-
-    def found_in(self, texts: Mapping[str, str]) -> dict[str, set[str]]:
-        return {place: names for place, text in texts.items() if (names := self.found(text))}
+    named = [(name, forms(value)) for name, value in known.items()]
+    shown = {place: {name for name, its in named if any(one in text for one in its)} for place, text in texts.items()}
+    return {place: names for place, names in shown.items() if names}
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A stage, its HTTP addresses, and what the command line said of it."""
-
-    stage: Stage
-    addresses: tuple[str, ...]
-    typed: list[str]
-
-    def texts(self) -> dict[str, str]:
-        """All that somebody can read who has none of the secrets, by its place."""
-        return {**self._logs(), **self._prefect(), **self._answers(), **self._redis(), **self._columns()}
-
-    def _logs(self) -> dict[str, str]:
-        files = [*self.stage.folder.rglob("*.log"), *self.stage.town.folder.glob("*.log")]
-        said = {f"typed {number}": text for number, text in enumerate(self.typed)}
-        return said | {f"log {file.name}": file.read_text(errors="replace") for file in files}
-
-    def _prefect(self) -> dict[str, str]:
-        """Each table of Prefect's database: runs with parameters and tags, states, artifacts, events, logs."""
-        path = self.stage.town.folder / "prefect" / "prefect.db"
-        texts: dict[str, str] = {}
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
-            for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
-                rows = database.execute(f'select * from "{table}"').fetchall()
-                texts[f"prefect {table}"] = "\n".join(map(_text, rows))
-        return texts
-
-    def _answers(self) -> dict[str, str]:
-        asked = [f"http://{address}{path}" for address in self.addresses for path in ("/health", "/metrics", "/x")]
-        asked.append(f"http://{self.addresses[0]}/transcode/x")
-        found = {url: httpx.get(url, trust_env=False, timeout=60).text for url in asked}
-        bad = f"http://{self.addresses[0]}/transcode"
-        wrong = {"record_id": 1, "video_resolution": "720P", "sign": "0" * 32}
-        return found | {bad: httpx.post(bad, json=wrong, trust_env=False, timeout=60).text}
-
-    def _redis(self) -> dict[str, str]:
-        """What was put on the streams is the platform's own; our alarms and the heartbeats are anybody's."""
-        bus, key = self.stage.town.redis, self.stage.settings["STREAMERS_KEY"]
-        heard = {"alarms": json.dumps(self.stage.ear.alarms), "answers": json.dumps(self.stage.ear.answers)}
-        return heard | {"heartbeats": json.dumps(bus.hgetall(key))}
-
-    def _columns(self) -> dict[str, str]:
-        """Each column of both databases, but those that hold URLs; what lies beside the recordings, too."""
-        texts: dict[str, str] = {}
-        for who in ("teacher", "streamer1"):
-            with closing(sqlite3.connect(self.stage.database(who), timeout=60)) as database:
-                for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
-                    found = database.execute(f'select * from "{table}"')
-                    names = [f"{who} {table}.{one[0]}" for one in found.description]
-                    rows = found.fetchall()
-                    texts |= {name: "\n".join(_text((row[at],)) for row in rows) for at, name in enumerate(names)}
-        sidecars = self.stage.folder.rglob("*.origin")
-        return {**{name: text for name, text in texts.items() if name not in HOLD_URLS}, **_read(sidecars)}
+def columns(database: Path, whose: str) -> dict[str, str]:
+    """Each column of each table of a SQLite database."""
+    texts: dict[str, str] = {}
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
+        for (table,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
+            found = connection.execute(f'select * from "{table}"')
+            for (name, *_), *values in zip(found.description, *found.fetchall(), strict=True):
+                words = (one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in values)
+                texts[f"{whose} {table}.{name}"] = "\n".join(words)
+    return texts
 
 
-def _read(files: Iterable[Path]) -> dict[str, str]:
-    return {f"file {file.name}": file.read_text(errors="replace") for file in files}
+def answered(addresses: Sequence[str]) -> dict[str, str]:
+    """What a host answers to whoever has no token."""
+    asked = [f"http://{address}{path}" for address in addresses for path in ("/health", "/metrics", "/x")]
+    bad = f"http://{addresses[0]}/transcode"
+    found = {url: httpx.get(url, trust_env=False, timeout=60).text for url in (*asked, f"{bad}/x")}
+    wrong = {"record_id": 1, "video_resolution": "720P", "sign": "0" * 32}
+    return found | {bad: httpx.post(bad, json=wrong, trust_env=False, timeout=60).text}
 
 
-def _text(row: tuple[object, ...]) -> str:
-    return " ".join(one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in row)
+def texts(stage: Stage, addresses: Sequence[str]) -> dict[str, str]:
+    """All that somebody can read who has none of the secrets, by its place.
+
+    What was put on the streams is the platform's own; our alarms and the heartbeats are anybody's.
+    """
+    files = [*stage.folder.rglob("*.log"), *stage.town.folder.glob("*.log"), *stage.folder.rglob("*.origin")]
+    said = {f"file {file.name}": file.read_text(errors="replace") for file in files}
+    said |= {"alarms": json.dumps(stage.ear.alarms), "answers": json.dumps(stage.ear.answers)}
+    said |= {"heartbeats": json.dumps(stage.town.redis.hgetall(stage.settings["STREAMERS_KEY"]))}
+    said |= answered(addresses) | columns(stage.town.folder / "prefect" / "prefect.db", "prefect")
+    ours = {name: text for who in ("teacher", "streamer1") for name, text in columns(stage.database(who), who).items()}
+    return said | {name: text for name, text in ours.items() if name not in HOLD_URLS}
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, tuple[str, ...]]]:
     """A town where nobody gets in without a secret; its streamer logs JSON, its teacher text."""
     folder = tmp_path_factory.mktemp("guarded")
     addresses = tuple(f"{HOST}:{free_port()}" for _ in range(2))
@@ -145,23 +108,18 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         with staged(town, tmp_path_factory.mktemp("stage"), **settings) as stage:
             stage.own = {"streamer1": {"LOG_FORMAT": "json"}}
             stage.up("teacher", "streamer1")
-            yield Shown(stage, addresses, [])
+            yield stage, addresses
 
 
-def pushed(stage: Stage, class_id: str, port: int | None = None) -> str:
-    """A push URL with a key, as a live service gives it."""
-    url = stage.town.receiver.url(class_id) if port is None else f"rtmp://{HOST}:{port}/live/{class_id}"
-    return f"{url}?auth_key={KNOWN['push key']}"
-
-
-def signed(booking: Mapping[str, object]) -> dict[str, object]:
-    """The booking with a recording that only its URL's holder may fetch."""
-    return {**booking, "video_url": f"{booking['video_url']}?Expires=2&Signature={KNOWN['signature of a recording']}"}
-
-
-def _a_day(shown: Shown) -> None:
+def test_after_a_day_with_failures_nothing_shows_a_secret(shown: tuple[Stage, tuple[str, ...]]) -> None:
     """Classes are aired, refused for each reason, and broken; databases, hosts, stores and people fail."""
-    stage, town = shown.stage, shown.stage.town
+    (stage, addresses), typed = shown, list[str]()
+    town = stage.town
+
+    def pushed(class_id: str, port: int = town.receiver.port) -> str:
+        """A push URL with a key, as a live service gives it."""
+        return f"rtmp://{HOST}:{port}/live/{class_id}?auth_key={KNOWN['push key']}"
+
     made, unmade, late = town.record(), town.record(), town.record()
     for record, how in ((made, Behaviour.FAIL), (unmade, Behaviour.FAIL), (late, Behaviour.SILENT)):
         stage.oss.behave(Rule(how, record_id=record))
@@ -169,10 +127,9 @@ def _a_day(shown: Shown) -> None:
     town.origin.faults.add(Fault(f"{(gone := town.record())}/*", status=404))
     town.origin.faults.add(Fault(f"{(cut := town.record())}/*", method="GET", truncate_bytes=50_000))
     failing = stage.booking(town.record())
-    with closing(sqlite3.connect(stage.database("teacher"), timeout=20)) as database:
-        when = f"when new.class_id = '{failing['class_id']}'"
-        database.execute(f"create trigger t before insert on order_list {when} begin select raise(abort, 'no'); end")
-    stage.book({**failing, "push_url": pushed(stage, failing["class_id"])})
+    when = f"when new.class_id = '{failing['class_id']}'"
+    stage.alter("teacher", f"create trigger t before insert on order_list {when} begin select raise(abort, 'no'); end")
+    stage.book({**failing, "push_url": pushed(failing["class_id"])})
     wait_until(  # alone: a batch is one transaction
         lambda: [run for run in stage.runs("teacher", failing["class_id"]) if run["state_type"] == "FAILED"],
         description="a run has failed with an exception",
@@ -182,7 +139,8 @@ def _a_day(shown: Shown) -> None:
     booked = [stage.booking(made, "240P"), stage.booking(unmade, "240P"), stage.booking(late, "240P")]
     booked += [stage.booking(gone), stage.booking(cut), aired]
     for one in booked:
-        stage.book({**signed(one), "push_url": pushed(stage, one["class_id"])})
+        url = f"{one['video_url']}?Expires=2&Signature={KNOWN['signature of a recording']}"
+        stage.book({**one, "video_url": url, "push_url": pushed(one["class_id"])})
     locked = stage.booking(town.record())
     locked["video_url"] = locked["video_url"].replace("http://", f"http://user:{KNOWN['password of a recording']}@")
     booked.append({**locked, "class_id": stage.book(locked)})
@@ -190,7 +148,7 @@ def _a_day(shown: Shown) -> None:
     result = {"cmd": "transcoding", "record_id": town.record(), "video_resolution": "720P", "type": "oss"}
     stage.publish("transcoding", {**result, "result": "sucess", "transcode_video_url": place})
     stage.publish("transcoding", {**result, "result": "sucess", "transcode_video_url": f"ftp{place}"})
-    stage.book({**dead, "push_url": pushed(stage, dead["class_id"], free_port())})
+    stage.book({**dead, "push_url": pushed(dead["class_id"], free_port())})
     stage.publish("order", {**failing, "class_id": f"{failing['class_id']}-x", "start_time": "soon"})
     stage.publish("order", "no JSON at all")
     codes = {stage.answer(one["class_id"], timeout_s=150)["code"] for one in booked}
@@ -203,7 +161,7 @@ def _a_day(shown: Shown) -> None:
         description="one is aired, one could not be",
     )
     for one in (dead, *booked):
-        shown.typed.append(stage.lectern("teacher", "explain", one["class_id"]).stdout)
+        typed.append(stage.lectern("teacher", "explain", one["class_id"]).stdout)
     password, deploy = KNOWN["Redis password"], ("deploy", "teacher", "--check")
     mistakes: list[tuple[dict[str, str], tuple[str, ...]]] = [
         ({}, ("status", "--json")),
@@ -214,16 +172,12 @@ def _a_day(shown: Shown) -> None:
     for own, words in mistakes:
         stage.own["teacher"] = own
         done = stage.lectern("teacher", *words)
-        shown.typed.append(done.stdout + done.stderr)
+        typed.append(done.stdout + done.stderr)
     stage.own["teacher"] = {}
-
-
-def test_after_a_day_with_failures_nothing_shows_a_secret(shown: Shown) -> None:
-    _a_day(shown)
-    key = shown.stage.town.ssh.client_key.read_text().splitlines()[2]
-    scanner = Scanner({**KNOWN, "Prefect password": PREFECT_PASSWORD, "SSH key": key, "signed URL": SIGNED})
-    texts = shown.texts()
-    assert len(texts) > 40
-    assert any('"level": "WARNING"' in text for text in texts.values())  # JSON, too
-    assert sum(len(text) for text in texts.values()) > 100_000
-    assert scanner.found_in(texts) == {}
+    key = town.ssh.client_key.read_text().splitlines()[2]
+    known = {**KNOWN, "Prefect password": PREFECT_PASSWORD, "SSH key": key, "signed URL": "x-oss-signature="}
+    told = texts(stage, addresses) | {f"typed {number}": text for number, text in enumerate(typed)}
+    assert len(told) > 40
+    assert any('"level": "WARNING"' in text for text in told.values())  # JSON, too
+    assert sum(len(text) for text in told.values()) > 100_000
+    assert found(known, told) == {}

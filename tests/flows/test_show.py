@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext
 from flows import artifacts
 from flows.artifacts import Board, ProgressBar
 from lectern import formatting
+from tests.waiting import async_wait_until
 
 
 class Server:
@@ -43,8 +44,7 @@ async def test_a_table_that_is_not_taken_in_time_is_shown_later(
     shown = Board(cast("Any", server := Server(pause_s=3600.0)))
     await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
     assert server.made == [], "nobody waited for the server"
-    assert "cannot show artifact timetable-s1" in caplog.text
-    assert "no answer in time" in caplog.text
+    assert all(one in caplog.text for one in ("cannot show artifact timetable-s1", "no answer in time"))
     server.pause_s = 0
     await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
     assert len(server.made) == 1
@@ -68,13 +68,6 @@ async def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(
     assert (server.patched[1:], len(server.made)) == ([(server.left[0].id, "the day; as of 19:01:00")], 1)
 
 
-@pytest.mark.parametrize(
-    ("key", "slug"), [("broadcast-c-1", "broadcast-c-1"), ("broadcast-A_b.c:~1", "broadcast-a-b-c-1")]
-)
-def test_whatever_a_class_is_called_its_bar_has_a_key(key: str, slug: str) -> None:
-    assert artifacts.ProgressBar(key, "on air")._key == slug
-
-
 # -- the bar of a download, a transcoding, a class on air ---------------------------------------------------------
 
 
@@ -82,12 +75,15 @@ class Bar:
     """A bar whose seconds are counted by the test; what is written of it is kept, with its second."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(FlowRunContext, "get", object)
         self.now = 0
         self.written: list[tuple[int, float]] = []
         self.said: list[str | None] = []
+        self.key = ""
         self.bar = ProgressBar("download-6666_720P", "download 6666_720P", lambda: float(self.now))
 
         async def create(percent: float, key: str, description: str | None = None) -> UUID:
+            self.key = key
             return await update(uuid4(), percent, description)
 
         async def update(artifact: UUID, percent: float, description: str | None = None) -> UUID:
@@ -104,43 +100,40 @@ class Bar:
         self.now += 1
 
 
-async def test_a_bar_is_written_at_both_ends_and_every_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download of ten minutes that is a sixth of a per cent further each second."""
-    shown = Bar(monkeypatch)
-    for second in range(601):
-        await shown.second(second / 6)
-    assert [at for at, _ in shown.written] == list(range(0, 601, 30))
-    assert (shown.written[0], shown.written[-1]) == ((0, 0.0), (600, 100.0))
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Bar:
+    return Bar(monkeypatch)
 
 
-async def test_a_bar_that_shows_the_same_whole_per_cent_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One per cent of it takes 100 seconds, and it stands still for an hour."""
-    shown = Bar(monkeypatch)
-    for second in range(1000):
-        await shown.second(second / 100)
-    for _ in range(3600):
-        await shown.second(9.99)
-    assert shown.written == [(100 * percent, float(percent)) for percent in range(10)]
+@pytest.mark.parametrize(
+    ("percents", "written"),
+    [
+        pytest.param([at / 6 for at in range(601)], [(at, at / 6) for at in range(0, 601, 30)], id="every 30 s"),
+        pytest.param([at / 100 for at in range(1000)], [(100 * at, at) for at in range(10)], id="a per cent more"),
+        pytest.param([9.99] * 3600, [(0, 9)], id="it stands still"),
+        pytest.param([1, 99.9, 100], [(0, 1), (2, 100)], id="its end"),
+    ],
+)
+async def test_a_bar_is_written_at_both_ends_and_every_30_s_that_bring_it_further(
+    shown: Bar, percents: list[float], written: list[tuple[int, float]]
+) -> None:
+    for percent in percents:
+        await shown.second(percent)
+    assert shown.written == written
 
 
-async def test_the_end_of_work_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what came of it is written although the bar stands at 100 % already."""
-    shown = Bar(monkeypatch)
-    await shown.second(1)
-    await shown.second(99.9)
+async def test_what_came_of_the_work_is_written_although_the_bar_is_full_already(shown: Bar) -> None:
+    """Under a key as Prefect takes it, whatever the work is called."""
     await shown.second(100)
-    assert shown.written == [(0, 1.0), (2, 100.0)]
-    monkeypatch.setattr(FlowRunContext, "get", object)
     async with shown.bar as bar:
         await asyncio.sleep(0)  # its writer begins
         bar.end("6666_720P: downloaded")
-    assert shown.written[2:] == [(3, 100.0)]
-    assert shown.said[-1] == "6666_720P: downloaded"
+    assert (shown.written, shown.said[-1]) == ([(0, 100.0), (1, 100.0)], "6666_720P: downloaded")
+    assert shown.key == "download-6666-720p"
 
 
-async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bar_says_when_the_work_will_be_done(shown: Bar, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time stays true while the bar stands still; and of a download that is resumed at 50 % only the rest counts."""
-    shown = Bar(monkeypatch)
     monkeypatch.setattr(time, "time", lambda: 1000.0 + shown.now)
     monkeypatch.setattr(formatting, "when", lambda at, _now: f"{at:.0f}")
     for second in range(41):
@@ -152,40 +145,32 @@ async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyP
     "answer", [httpx.ConnectError("refused"), ValueError("no artifact"), KeyError("id"), RuntimeError("closed")]
 )
 async def test_a_bar_goes_on_after_prefect_was_away_or_answered_what_is_no_prefects(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception
+    shown: Bar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception
 ) -> None:
     """A page of a proxy, say; it is logged once, however long that is."""
     monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
-    monkeypatch.setattr(FlowRunContext, "get", object)
-    shown = Bar(monkeypatch)
-    asked = 0
-    create, back = vars(artifacts)["acreate_progress_artifact"], asyncio.Event()
-
-    async def comes(*given: Any, **more: Any) -> UUID:
-        back.set()
-        return cast("UUID", await create(*given, **more))
+    create, asked = vars(artifacts)["acreate_progress_artifact"], list[int]()
 
     async def away(*_: object, **__: object) -> UUID:
-        nonlocal asked
-        asked += 1
+        asked.append(31)
         shown.now += 31
-        shown.bar.set(asked)
-        if asked == 3:
-            monkeypatch.setattr(artifacts, "acreate_progress_artifact", comes)
+        shown.bar.set(len(asked))
+        if len(asked) == 3:
+            monkeypatch.setattr(artifacts, "acreate_progress_artifact", create)
         raise answer
 
     monkeypatch.setattr(artifacts, "acreate_progress_artifact", away)
-    async with shown.bar, asyncio.timeout(20):
-        await back.wait()
+    async with shown.bar:
+        await async_wait_until(lambda: shown.written, description="it is written again")
     assert shown.written == [(93, 3.0)]
     assert caplog.text.count("cannot show artifact") == 1
 
 
-async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(
+    shown: Bar, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last write of a bar stood between a recording that was there and its class, until the client gave up."""
     monkeypatch.setattr(artifacts, "LAST_S", 0.05)
-    monkeypatch.setattr(FlowRunContext, "get", object)
-    shown = Bar(monkeypatch)
     await shown.second(1)
     asked = asyncio.Event()
 

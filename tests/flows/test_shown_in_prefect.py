@@ -20,34 +20,27 @@ from tests.stage import Stage, Town, wait_until
 pytestmark = pytest.mark.live
 
 
-def shown(stage: Stage, class_id: str, flow: str = "booking", who: str = "teacher") -> dict[str, object]:
-    """The run by which the UI finds a class."""
-    tagged = lambda: [one for one in stage.runs(who, flow, limit=200) if f"class:{class_id}" in one["tags"]]  # noqa: E731
-    return wait_until(tagged, description=f"{class_id} is found in a run of {flow}")[0]
-
-
 def test_a_refused_booking_stands_out_and_says_why(stage: Stage) -> None:
     """With its code and its true times; a Retry of it changes nothing."""
     class_id = stage.book(stage.booking(stage.town.record(), starts_in_s=-60, length_s=1))
     assert stage.answer(class_id)["code"] == 410
-    run = shown(stage, class_id)
+    tags = [f"class:{class_id}", "lectern:refused"]
+    (run,) = wait_until(lambda: stage.runs("teacher", "booking", tags=tags), description="the UI finds it by its class")
     assert run["name"] == f"booking {class_id}"
     assert (run["state_name"], run["state_type"]) == ("Refused", "CANCELLED")
-    assert "lectern:refused" in run["tags"]  # type: ignore[operator]
-    message = run["state"]["message"]  # type: ignore[index]
+    message = run["state"]["message"]
     assert re.search(r"refuse 410: .*; handled \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} to ", message), message
-    labels = run["labels"]
-    began, ended = (datetime.fromisoformat(labels[f"lectern.{one}"]) for one in ("began", "ended"))  # type: ignore[index]
-    assert began <= ended <= datetime.fromisoformat(str(run["start_time"]))
-    stage.click(str(run["id"]), "SCHEDULED", "AwaitingRetry")
-    wait_until(lambda: stage.run(str(run["id"]))["run_count"] == 1, description="it ran again")
+    began, ended = (datetime.fromisoformat(run["labels"][f"lectern.{one}"]) for one in ("began", "ended"))
+    assert began <= ended <= datetime.fromisoformat(run["start_time"])
+    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
+    wait_until(lambda: stage.run(run["id"])["run_count"] == 1, description="it ran again")
     assert len(stage.ear.answers[class_id]) == 1
 
 
 def test_the_servers_limit_of_tags_is_above_ours(stage: Stage, town: Town) -> None:
     """It refuses a run whose event would have more than a hundred resources."""
-    class_id = stage.book(stage.booking(town.record(), starts_in_s=-60, length_s=1))
-    path = f"/deployments/{shown(stage, class_id)['deployment_id']}/create_flow_run/bulk"
+    booking = town.api.get(f"/deployments/name/booking/{stage.name('teacher')}").raise_for_status().json()
+    path = f"/deployments/{booking['id']}/create_flow_run/bulk"
 
     def create(tags: int) -> str:
         run = {"name": "tags", "tags": [f"t{n}" for n in range(tags)], "state": {"type": "COMPLETED"}}

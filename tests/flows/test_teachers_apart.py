@@ -9,7 +9,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Connection, QueuePool
+from sqlalchemy import QueuePool
 
 from flows import outbox_publisher as telling
 from flows.handling import SWEEP
@@ -20,20 +20,15 @@ from flows.resident import peers as looking
 from flows.resident.consumer import Consumer
 from flows.resident.prefect import worker
 from flows.teacher import maintenance as teacher_maintenance
-from flows.teacher.ecs import job
-from lectern.db import bookings, inbox, leases, outbox, transcodings
+from lectern.db import inbox, leases, outbox
 from lectern.db.engine import open_database
 from lectern.db.inbox import ReceivedMessage
-from lectern.model.facts import Attempt
-from lectern.model.tables.teacher import RenditionRow, journal
+from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
-from lectern.states import Backend, BookingState, Resolution
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind
-from tests import strategies
 from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
-from tests.stage.gate import Gate
 from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until, cancelled
 
@@ -81,18 +76,14 @@ async def claimed(host: TeacherHost, owner: str) -> int:
 async def test_who_notes_nothing_in_four_rounds_is_dead_and_its_messages_are_free(teacher: TeacherHost) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
-    await teacher.write_tx(leases.note_teacher, "b", 1.0)
     await teacher.write_tx(inbox.keep, journal, [ReceivedMessage("stream:order", "order", "{}")], 1.0)
     assert await claimed(teacher, "b") == 1
-    for _ in range(looking.SILENT):
-        ours._go_round()
-        await ours._look()
-    assert await teacher.read_tx(leases.claiming_teachers) == {"b"}
-    await teacher.write_tx(leases.note_teacher, "b", 2.0)
-    for _ in range(looking.SILENT):
-        ours._go_round()
-        await ours._look()
-    assert await teacher.read_tx(leases.claiming_teachers) == {"b"}
+    for at in (1.0, 2.0):
+        await teacher.write_tx(leases.note_teacher, "b", at)
+        for _ in range(looking.SILENT):
+            ours._go_round()
+            await ours._look()
+        assert await teacher.read_tx(leases.claiming_teachers) == {"b"}
     ours._go_round()
     await ours._look()
     assert await teacher.read_tx(leases.claiming_teachers) == set()
@@ -239,37 +230,6 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     await cancelled(checking)
 
 
-@pytest.mark.parametrize("earlier", ["a", "b"])
-async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_begins_first(
-    teacher: TeacherHost, earlier: str
-) -> None:
-    """Not for long: it may want another host, or be dead."""
-    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
-    now, owners = time.time(), {"a": (1, Resolution.P720), "b": (2, Resolution.P720)}
-
-    def begin(connection: Connection) -> list[RenditionRow]:
-        for name, key in owners.items():
-            starts = now + (600 if name == earlier else 6000)
-            booked = strategies.booking(f"c-{name}", record_id=key[0], start_time=starts, end_time=starts + 600)
-            bookings.add(connection, [(booked, BookingState.WAITING)], now)
-            url = "http://origin.example/1.flv"
-            transcodings.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + 120, url)], now)
-        transcodings.take(connection, [owners["b"]], "b", job.LEASE_S, now)
-        return transcodings.take(connection, [owners["a"]], "a", job.LEASE_S, now)
-
-    waiting = job.TranscodeJob(teacher, await teacher.write_tx(begin), "a")
-
-    async def places() -> int:
-        given = await teacher.write_tx(job.assign, teacher, [waiting])
-        assert None not in given.values()
-        return len(given)
-
-    assert await places() == (1 if earlier == "a" else 0)
-    if earlier == "b":
-        waiting.yields_until = now
-        assert await places() == 1
-
-
 async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(
     teacher: TeacherHost, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,21 +277,3 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     monkeypatch.setattr(teacher.bus, where, stands_still)
     assert await publish_outbox(teacher)
     assert len(stood) == server.xlen("order_result") == 1
-
-
-async def test_a_teacher_without_redis_holds_up_no_other_that_sends(teacher: TeacherHost, server: Server) -> None:
-    """It gives back what it was about to send within seconds, and says that Redis is away; all is sent by another."""
-    gate = Gate(int(server.connection_pool.connection_kwargs["port"]))
-    await gate.start()
-    through = Bus.open(f"redis://127.0.0.1:{gate.port}/0")
-    await through.now()
-    there, teacher.bus = teacher.bus, through
-    await teacher.write_tx(outbox.put, journal, [SAID], time.time())
-    await gate.fall_silent()
-    assert await publish_outbox(teacher) is False
-    assert teacher.redis_away
-    assert len(await teacher.write_tx(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
-    teacher.bus = there
-    await gate.go_on()
-    await gate.stop()
-    await through.close()

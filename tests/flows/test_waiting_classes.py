@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+import re
 import time
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Column, Connection, insert, update
 
 from flows import handling
 from flows.host import TeacherHost, current
+from flows.prefect_api import NewRun
 from flows.teacher import bookings as at_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
@@ -17,28 +23,21 @@ from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
 from lectern.db.writer import write
-from lectern.errors import ENDED
-from lectern.model.facts import Attempt, RenditionKey
+from lectern.decide.readiness import LATE_AFTER_S
+from lectern.errors import NOT_READY_FOR_START
+from lectern.model.facts import Attempt
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.wire.messages import Change, Report
 from tests import strategies
+from tests.answering import serving
 from tests.faults import hosts
 from tests.faults.turns import Quiet
-from tests.rows import came, claimed, commit, ended_in, news, unsent
+from tests.rows import begin, came, claimed, comes, commit, news, placed, unsent
 
 SERVER = "ssh://ecs@one.example:22"
-
-
-class Lists(Quiet):
-    """The waiting lists in Redis, of which it is noted who leaves them."""
-
-    def __init__(self) -> None:
-        self.left: list[tuple[str, str]] = []
-
-    async def leave_waiting(self, key: str, class_id: str) -> None:
-        self.left.append((key, class_id))
+P240, P720 = Resolution.P240, Resolution.P720
 
 
 @pytest.fixture
@@ -46,10 +45,11 @@ def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHos
     """A teacher with a class that begins in four minutes, and waits for its rendition; its outbox is not sent."""
     for module in (handling, maintenance, transcoding):
         monkeypatch.setattr(module, "publish_outbox", unsent)
-    teacher.bus = cast("Any", Lists())
-    now = time.time()
-    one = strategies.booking("c-1", start_time=now + 240, end_time=now + 600)
-    commit(teacher.engine, bookings.add, [(one, BookingState.WAITING)], now - 3600)
+    bus: Any = Quiet()
+    for name in ("join_waiting", "drop_waiting", "leave_waiting"):
+        setattr(bus, name, AsyncMock())
+    teacher.bus = bus
+    commit(teacher.engine, bookings.add, [(hosts.booking("c-1", 240), BookingState.WAITING)], time.time() - 3600)
     return teacher
 
 
@@ -57,86 +57,138 @@ async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_
     now = time.time()
     done = await maintenance.check_of_teacher(teacher, {}, now)
     assert [one["code"] for one in news(teacher)] == [324]
-    done = await maintenance.check_of_teacher(teacher, done, now + 15)
+    for later_s in (15, 30):
+        done = await maintenance.check_of_teacher(teacher, done, now + later_s)
     assert news(teacher) == [], "once"
     commit(teacher.engine, Connection.execute, update(orders).values(start_time=now + 1200, end_time=now + 1800))
-    for at in (now + 30, now + 310, now + 905):
+    for at in (now + 45, now + 310, now + 905):
         done = await maintenance.check_of_teacher(teacher, done, at)
     assert [one["code"] for one in news(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
 
 
-async def test_who_hears_that_a_class_is_not_made_yet_hears_about_when_it_will_be(teacher: TeacherHost) -> None:
+async def test_who_hears_that_a_class_is_late_hears_when_it_will_be_made_or_which_streamer_lacks_it(
+    teacher: TeacherHost,
+) -> None:
+    """A streamer has half a minute; with no class that is late, none is said to be."""
     now = time.time()
     made = {"resolution": "720P", "backend": "oss", "requested_at": now - 600, "updated_at": now - 480}
+    under_way = made | {"record_id": 6666, "status": "transcoding", "requested_at": now - 60}
     with transaction(teacher.engine) as connection:
         connection.execute(insert(videos), [{"record_id": one, "status": "success", **made} for one in range(1, 6)])
-        under_way = made | {"requested_at": now - 60}
-        connection.execute(insert(videos).values(record_id=6666, status="transcoding", **under_way))
-    await maintenance.check_of_teacher(teacher, {}, now)
-    (alarm,) = news(teacher)
-    assert "it will be made at about " in alarm["message"]
+        connection.execute(insert(videos).values(**under_way))
+    given(teacher)
+    assert await maintenance.check_of_teacher(teacher, {}, now - 4000) == {}
+    assert NOT_READY_FOR_START.number not in teacher.ongoing
+    told = dict[str, Any]()
+    for ago_s, late in ((LATE_AFTER_S - 10, {"c-1"}), (LATE_AFTER_S + 10, {"c-1", "c-2"})):
+        booked_at = {"start_time": now + 200, "received_at": time.time() - ago_s}
+        commit(teacher.engine, Connection.execute, update(orders).where(orders.c.class_id == "c-2").values(booked_at))
+        await maintenance.check_of_teacher(teacher, {}, time.time())
+        told = {one["class_id"]: one for one in news(teacher) if one["cmd"] == "alarm"}
+        assert told.keys() == late
+    waits, given_away = told["c-1"]["message"], told["c-2"]["message"]
+    assert ["it will be made at about " in one for one in (waits, given_away)] == [True, False]
+    assert [hosts.ALIVE[0] in one for one in (waits, given_away)] == [False, True]
+    assert told["c-1"]["args"].get("left_s", 0) < 300
+    assert NOT_READY_FOR_START.number in teacher.ongoing
 
 
-def end(host: TeacherHost) -> None:
-    """The class is over for a minute."""
-    over = time.time() - 60
-    commit(host.engine, Connection.execute, update(orders).values(start_time=over - 600, end_time=over))
+KEY = (7, P720)
 
 
-async def test_a_class_that_has_ended_while_it_waited_is_answered_then(teacher: TeacherHost) -> None:
-    """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
-    await maintenance._sweep(teacher, False)
-    assert news(teacher) == [], "it has not begun"
-    end(teacher)
-    await maintenance._sweep(teacher, False)
-    answer, alarm = sorted(news(teacher), key=lambda one: str(one["cmd"]), reverse=True)
-    assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
-    assert (alarm["cmd"], alarm["class_id"], alarm["code"]) == ("alarm", "c-1", ENDED.number)
-    assert "it ended before its rendition was there" in alarm["message"]
-    assert cast("Any", teacher.bus).left == [("6666_720P", "c-1")]
-    assert commit(teacher.engine, bookings.waiting_for, 6666, Resolution.P720) == []
+def is_to_be_made(host: TeacherHost, by: Backend) -> None:
+    commit(host.engine, begin, KEY, by=by, in_s=3600)
 
 
-async def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(teacher: TeacherHost) -> None:
-    """The earlier one waited for a rendition that its class does not need any more."""
-    current.set(teacher)
-    changes = Changes(teacher.settings, time.time())
-    booked = strategies.booking(start_time=changes.now + 3600, end_time=changes.now + 4200)
+def is_anothers(host: TeacherHost) -> None:
+    is_to_be_made(host, Backend.ECS)
+    commit(host.engine, transcodings.take, [KEY], "gone", 60, time.time())
+
+
+def given(host: TeacherHost) -> None:
+    placed(host, hosts.booking("c-2"), hosts.ALIVE[0])
+
+
+def is_changed(host: TeacherHost) -> None:
+    """Of two changes of a class that is ready the first waits for its rendition, the second is to be applied."""
+    changes, booked = Changes(host.settings, time.time()), hosts.booking()
     for id_ in ("c-2", "c-2^2"):
         changes.place(changes.book(booked.under(id_)), hosts.ALIVE[0], "http://origin.example/6666.flv")
         changes.move(changes.orders[id_], BookingState.READY)
     changes.move(changes.book(booked.under("c-2^1")), BookingState.WAITING)
     changes.sends.clear()
-    commit(teacher.engine, write, journal, changes)
+    commit(host.engine, write, journal, changes)
+
+
+GRACE_S = 60.0  # as if a sweep left what is new for so long: a busy machine is slow
+
+on_oss, on_ecs = (partial(is_to_be_made, by=one) for one in (Backend.OSS, Backend.ECS))
+DUE: dict[str, tuple[Callable[[TeacherHost], None], Column[Any], float, list[int]]] = {
+    "a request that nobody makes": (on_oss, videos.c.updated_at, GRACE_S, [0, 0, 0]),
+    "a job that nobody does": (on_ecs, videos.c.updated_at, GRACE_S, [1, 0, 0]),
+    "a job whose owner is gone": (is_anothers, videos.c.lease_until, 0.0, [1, 0, 0]),
+    "a class that waits for a day": (lambda _: None, orders.c.received_at, 86_400.0, [0, 1, 0]),
+    "a class of which its streamer says nothing": (given, orders.c.updated_at, maintenance.UNREPORTED_S, [0, 0, 1]),
+    "a change of which it says nothing": (is_changed, orders.c.updated_at, maintenance.UNREPORTED_S, [0, 0, 1]),
+    "a class that ended while it waited": (lambda _: None, orders.c.end_time, GRACE_S, [0, 0, 1]),
+}
+"""What is overlooked, by which time of its row, and for how many seconds it is somebody else's.
+
+And what the sweep counts then: owners that are lost, classes that are late, and what it told again.
+"""
+
+
+@pytest.mark.parametrize("what", DUE)
+async def test_a_sweep_takes_up_what_is_overlooked_and_nothing_before(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A dry run takes up nothing."""
+    monkeypatch.setattr(maintenance, "GRACE_S", GRACE_S)
+    put, column, within_s, said = DUE[what]
+    begun = list[NewRun]()
+    teacher.background = cast("Any", SimpleNamespace(begin=lambda _, run: begun.append(run)))
+    put(teacher)
+    news(teacher)
+    young_s, old_s, summary = within_s - 30, within_s + 2, ""
+    for ago_s, dry_run, is_due in ((young_s, False, False), (old_s, True, False), (old_s, False, True)):
+        commit(teacher.engine, Connection.execute, update(column.table).values({column: time.time() - ago_s}))
+        _, summary, _ = await maintenance._sweep(teacher, dry_run)
+        assert (len(begun) + len(news(teacher)) > 0) is is_due
+    assert [int(number) for number in re.findall(r"\d+", summary)][1:] == said
+
+
+async def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(teacher: TeacherHost) -> None:
+    """The earlier one waited for a rendition that its class does not need any more."""
+    current.set(teacher)
+    is_changed(teacher)
     its: dict[str, Any] = {"class_id": "c-2^2", "streamer": hosts.ALIVE[0], "placement": 1, "of_placement": 1}
     (report,) = came(teacher, Report(cmd="amended", result="success", **its))
     await at_bookings.report.fn(str(report.id))
-    assert cast("Any", teacher.bus).left == [("6666_720P", "c-2^1")]
+    cast("Any", teacher.bus).leave_waiting.assert_awaited_once_with("6666_720P", "c-2^1")
 
 
 async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_bookings, "follow", unsent)
+    followed = AsyncMock()
+    monkeypatch.setattr(at_bookings, "follow", followed)
     current.set(teacher)
-    start = time.time() + 3600
-
-    def come(message: Any) -> str:
-        arrived = [inbox.ReceivedMessage("channel:x", message.cmd, message.to_json())]
-        commit(teacher.engine, inbox.keep, journal, arrived, time.time())
-        return str(commit(teacher.engine, Connection.execute, select(func.max(journal.inbox.c.id))).scalar_one())
-
-    first = come(Change(cmd="change", class_id="c-2", end_time=start + 700))
-    await at_bookings.change.fn(inbox_ids=first)  # waits for its booking
-    booked = strategies.booking("c-2", start_time=start, end_time=start + 600)
-    await at_bookings.booking.fn(inbox_ids=come(booked))
-    come(Change(cmd="change", class_id="c-2", end_time=start + 800))
+    booked = hosts.booking("c-2")
+    first, second = (Change(class_id="c-2", end_time=booked.end_time + more_s) for more_s in (100, 200))
+    ids = comes(teacher, first)
+    await at_bookings.change.fn(inbox_ids=ids)  # waits for its booking
+    await at_bookings.booking.fn(inbox_ids=comes(teacher, booked))
+    comes(teacher, second)
     for _ in range(3):  # as the consumer claims what is due
         if due := claimed(teacher, "change"):
             await at_bookings.change.fn(inbox_ids=inbox.format_id_ranges([one.id for one in due]))
         commit(teacher.engine, Connection.execute, update(journal.inbox).values(not_before=0))
     order = commit(teacher.engine, bookings.by_id, ["c-2"])["c-2"]
-    assert order.end_time - start == 800, "the last change holds"
+    assert order.end_time == second.end_time, "the last change holds"
+    followed.reset_mock()
+    for dry_run in (True, False):
+        await at_bookings.change.fn(inbox_ids=ids, dry_run=dry_run)
+        assert followed.call_count == (not dry_run)
 
 
 async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(teacher: TeacherHost) -> None:
@@ -144,7 +196,8 @@ async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(teacher: Te
     current.set(teacher)
     await maintenance.sweep_teacher.fn()
     assert commit(teacher.engine, inbox.unrecorded, journal, 9) == []
-    end(teacher)
+    over = update(orders).values(start_time=time.time() - 660, end_time=time.time() - 60)
+    commit(teacher.engine, Connection.execute, over)
     await maintenance.sweep_teacher.fn()
     await maintenance.sweep_teacher.fn()
     (shown,) = commit(teacher.engine, inbox.unrecorded, journal, 9)
@@ -154,11 +207,9 @@ async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(teacher: Te
 async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: TeacherHost) -> None:
     """While the OSS is down all are made there, and a queue may be hours long; its class may begin tomorrow."""
     teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": SERVER, "max_ecs_jobs": 1})
-    now, ours, theirs = time.time(), (6666, Resolution.P720), (7, Resolution.P720)
+    now, ours, theirs = time.time(), (6666, P720), KEY
     with transaction(teacher.engine) as connection:
-        url = "http://origin.example/1.flv"
-        attempts = [Attempt(*key, 1, 1, now, Backend.ECS, now + 60, url) for key in (ours, theirs)]
-        transcodings.begin(connection, attempts, now)
+        begin(connection, ours, theirs, by=Backend.ECS)
         at_work = transcodings.take(connection, [theirs], "their run", job.LEASE_S, now)
         transcodings.attach(connection, at_work, "their run", BegunJob(SERVER, "their job", now))
         due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
@@ -167,19 +218,53 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
     with transaction(teacher.engine) as connection:
         late = transcodings.overdue(connection, now + 120)
         assert [one.key for one in late] == [theirs], "what is at work there has a time of its own"
+        assert transcodings.ownerless(connection, 0.0, now + 30) == [], "nobody else takes it up"
 
 
-RENDITIONS = 400
+@pytest.mark.parametrize(
+    ("status", "is_there", "is_gone"), [(200, True, False), (404, False, True), (503, False, False)]
+)
+async def test_only_a_storage_that_answers_says_whether_an_output_is_there_or_gone(
+    teacher: TeacherHost, status: int, *, is_there: bool, is_gone: bool
+) -> None:
+    """It may be a private server: that of PUBLIC_URL is one that may be asked."""
+    one = cast("Any", SimpleNamespace(record_id=6666, stem="6666_720P"))
+    with serving(status=status, body=b"FLV") as server:
+        teacher.settings = teacher.settings.model_copy(update={"public_url": f"{server.url}/up/"})
+        url = f"{server.url}/up/6666/6666_720P.flv"
+        assert await transcoding.output_there(teacher, one) == (url if is_there else None)
+        assert await transcoding.output_gone(teacher, url) is is_gone
+    teacher.settings = teacher.settings.model_copy(update={"public_url": None})
+    assert await transcoding.output_there(teacher, one) is None
 
 
-def overdue(host: TeacherHost, *keys: RenditionKey) -> None:
-    """Renditions that the OSS was asked for, and that are not there after their time."""
-    now = time.time()
-    with transaction(host.engine) as connection:
-        attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
-        transcodings.begin(connection, attempts, now - 60)
-        for key in keys:
-            transcodings.requested(connection, key, now - 60)
+async def test_what_was_decided_is_begun_and_the_waiting_lists_say_so(teacher: TeacherHost) -> None:
+    """A run asks the OSS for all renditions; on our own servers, one makes all of a record."""
+    now, begun = time.time(), list[NewRun]()
+    teacher.background = cast("Any", SimpleNamespace(begin=lambda _, run: begun.append(run)))
+    plan, other = Changes(teacher.settings, now), Changes(teacher.settings, now)
+    for record, size, backend in ((1, P720, Backend.OSS), (2, P720, Backend.ECS), (2, P240, Backend.ECS)):
+        plan.begun.append(Attempt(record, size, 1, 1, now, backend, now + 60, "http://origin.example/1.flv"))
+    plan.fell_back_to_ecs.append((3, P720))
+    plan.joins["1_720P"].append("c-1")
+    other.begun += [Attempt(one, P720, 1, 1, now, Backend.OSS, now + 60, "") for one in (4, 5)]
+    other.ended += [(6, P720), (7, P720)]
+    lists = {(6, P720): ["c-6", "c-7"], (7, P720): list[str]()}
+    await transcoding.follow(teacher, [plan], lists)
+    await transcoding.follow(teacher, [other], lists)
+    assert [(run.name, run.tags) for run in begun] == [
+        ("request 1 720P", ["record:1"]),
+        ("transcode 3 720P", ["record:3"]),
+        ("transcode 2 720P+240P", ["record:2"]),
+        ("request 2 renditions", ["record:4", "record:5"]),
+    ]
+    bus = cast("Any", teacher.bus)
+    bus.join_waiting.assert_awaited_once_with({"1_720P": ["c-1"]})
+    bus.drop_waiting.assert_awaited_once_with({"6_720P": 2})
+
+
+overdue = partial(begin, in_s=-1, requested=True)
+"""Renditions that the OSS was asked for, and that are not there after their time."""
 
 
 @pytest.fixture
@@ -189,10 +274,27 @@ def alone(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
     return teacher
 
 
+async def test_a_deadline_that_has_passed_waits_for_results_that_are_not_read_yet_but_not_for_long(
+    alone: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = AsyncMock()
+    monkeypatch.setattr(transcoding, "follow", followed)
+    commit(alone.engine, overdue, KEY)
+    comes(alone, strategies.result())
+    for late_s, state in ((0, "transcoding"), (transcoding.RESULTS_FIRST_S, "timed out")):
+        commit(alone.engine, Connection.execute, update(videos).values(deadline=time.time() - late_s - 1))
+        await transcoding.time_out(alone, dry_run=True)
+        assert commit(alone.engine, transcodings.states, [KEY])[KEY].state == "transcoding"
+        followed.assert_not_called()
+        await transcoding.time_out(alone)
+        assert commit(alone.engine, transcodings.states, [KEY])[KEY].state == state
+    assert followed.call_count == 1
+
+
 async def test_of_very_many_outputs_some_are_looked_for(alone: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
-    keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
-    overdue(alone, *keys)
+    keys = [(number, P720) for number in range(1, 401)]
+    commit(alone.engine, overdue, *keys)
     looking, most, answers = 0, 0, asyncio.Event()
 
     async def slow(*_: object) -> None:
@@ -206,40 +308,21 @@ async def test_of_very_many_outputs_some_are_looked_for(alone: TeacherHost, monk
 
     monkeypatch.setattr(transcoding, "output_there", slow)
     await transcoding.time_out(alone)
-    assert most == transcoding.LOOKS < RENDITIONS
+    assert most == transcoding.LOOKS < len(keys)
     states = commit(alone.engine, transcodings.states, keys).values()
     assert {one.state for one in states} == {RenditionState.TIMED_OUT}
-
-
-def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_again(teacher: TeacherHost) -> None:
-    """Its result came late and was a success: no waiting class is refused; the others are timed out."""
-    settled, silent = keys = [(number, Resolution.P720) for number in (1, 2)]
-    overdue(teacher, *keys)
-    now = time.time()
-    with transaction(teacher.engine) as connection:
-        late = [(one, None) for one in transcodings.overdue(connection, now)]
-        assert {one.key for one, _ in late} == {*keys}
-        url = "http://origin.example/1_720P.flv"
-        ended_in(connection, settled, RenditionState.SUCCESS, now, deadline=None, url=url)
-        go = transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys})
-        changes = handling.change(connection, teacher, go)
-        assert changes.ended == [silent]
-        found = transcodings.states(connection, keys)
-        assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
 
 
 async def test_a_result_that_comes_while_its_output_is_looked_for_goes_before_its_deadline(
     alone: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its class would be refused, although its rendition is made; the next sweep finds it settled."""
-    now, key = time.time(), (6666, Resolution.P720)
-    overdue(alone, key)
-    arrived = inbox.ReceivedMessage("test", "transcoding", strategies.result(success=True).to_json())
+    """Its class would be refused, although its rendition is made."""
+    commit(alone.engine, overdue, KEY)
 
     async def absent(*_: object) -> None:
-        commit(alone.engine, inbox.keep, journal, [arrived], now)
+        comes(alone, strategies.result(record_id=KEY[0]))
 
     monkeypatch.setattr(transcoding, "output_there", absent)
     await transcoding.time_out(alone)
     assert news(alone) == []
-    assert commit(alone.engine, transcodings.states, [key])[key].state is RenditionState.TRANSCODING
+    assert commit(alone.engine, transcodings.states, [KEY])[KEY].state is RenditionState.TRANSCODING

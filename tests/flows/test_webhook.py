@@ -1,14 +1,21 @@
 """The webhook: what the platform is told is posted to it, signed, in the order of each class, until it is taken."""
 
 import asyncio
+import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import chain, repeat
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import DEFAULT, AsyncMock, Mock
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import outbox_publisher
 from flows.host import TeacherHost
@@ -16,15 +23,17 @@ from flows.outbox_publisher import _for_webhook
 from flows.teacher import webhook
 from flows.teacher.webhook import Webhook
 from lectern.db import incidents, outbox
-from lectern.db.outbox import Unsent
-from lectern.errors import Misuse, Refuse
-from lectern.model.tables.teacher import journal
+from lectern.db.outbox import Unsent, WebhookDue
+from lectern.errors import Misuse, Refuse, TryAgain
+from lectern.model.tables.teacher import journal, orders
 from lectern.redis.pubsub import Sent
+from lectern.storage import origin
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests.answering import Server
+from tests.faults import hosts
 from tests.hook import SECRET, receiving
-from tests.rows import commit, look, said
+from tests.rows import commit, look, placed, said, unsent
 from tests.waiting import async_wait_until, cancelled
 
 
@@ -40,11 +49,7 @@ def teacher(teacher: TeacherHost, receiver: Server, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(webhook, "LOOK_S", 0.02)
     own = {"event_webhook_url": f"{receiver.url}/hook", "event_webhook_secret": SecretStr(SECRET)}
     teacher.settings = teacher.settings.model_copy(update={**own, "allowed_origins": "127.0.0.1"})
-
-    async def nothing(_: object) -> bool:
-        return True
-
-    monkeypatch.setattr(webhook, "publish_outbox", nothing)
+    monkeypatch.setattr(webhook, "publish_outbox", unsent)
     return teacher
 
 
@@ -75,7 +80,15 @@ async def posting(host: TeacherHost) -> AsyncIterator[None]:
         await cancelled(task)
 
 
-async def test_each_message_is_posted_once_signed_and_in_class_order(teacher: TeacherHost, receiver: Any) -> None:
+async def test_each_message_is_posted_once_signed_and_in_class_order(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one of a class as soon as the one before is taken: who took an answer has heard it, before Redis, too.
+
+    Nobody waits for the next look.
+    """
+    monkeypatch.setattr(webhook, "LOOK_S", 60.0)
+    placed(teacher, hosts.booking("c-1"), hosts.ALIVE[0])
     ids = sent(teacher, *(f"c-{number % 3}" for number in range(12)))
     async with posting(teacher):
         await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="all are taken")
@@ -83,20 +96,47 @@ async def test_each_message_is_posted_once_signed_and_in_class_order(teacher: Te
     for class_id in ("c-0", "c-1", "c-2"):
         codes = [message["code"] for _, message in receiver.taken if message["class_id"] == class_id]
         assert codes == sorted(codes)
+    assert look(teacher.engine, lambda c: c.execute(select(orders.c.answered_at)).scalar_one()) is not None
 
 
-async def test_an_answer_without_end_is_an_answer(teacher: TeacherHost, receiver: Any) -> None:
-    """Nobody reads it; it would fill the memory."""
-    receiver.refuses = lambda _: 299
-    sent(teacher, "c-1")
-    async with posting(teacher):
-        await async_wait_until(lambda: states(teacher) == ["told"], description="it is taken")
-    assert len(receiver.taken) == 1
+async def test_so_many_are_posted_at_once_and_one_that_hangs_holds_up_no_other_class(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is busy already is read with them: it is the oldest."""
+    monkeypatch.setattr(webhook, "LOOK_S", 60.0)
+    monkeypatch.setattr(webhook, "READ_AT_ONCE", 1)
+    hangs, go_on, begun = threading.Event(), threading.Event(), list[str]()
+
+    def answer(message: Any) -> int:
+        begun.append(message["class_id"])
+        (hangs if message["class_id"] == "c-0" else go_on).wait(60)
+        return 200
+
+    receiver.refuses = answer
+    ids = sent(teacher, *(f"c-{number}" for number in range(2 * webhook.AT_ONCE)))
+    try:
+        async with posting(teacher):
+            await async_wait_until(lambda: len(begun) == webhook.AT_ONCE, description="as many are posted as may be")
+            await asyncio.sleep(0.2)  # no more come
+            assert len(begun) == webhook.AT_ONCE
+            go_on.set()
+            await async_wait_until(lambda: len(receiver.taken) == len(ids) - 1, description="all others are taken")
+            hangs.set()
+            await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="all are taken")
+    finally:
+        hangs.set()
+        go_on.set()
+    assert len(begun) == len(ids), "each once"
 
 
-async def test_what_is_refused_is_posted_again_and_holds_up_its_own(teacher: TeacherHost, receiver: Any) -> None:
-    """No redirect is followed, and one that hangs or breaks off counts as refused."""
-    answers = iter((500, 302, 404))
+async def test_what_is_refused_is_posted_again_and_holds_up_its_own(
+    teacher: TeacherHost, receiver: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No redirect is followed, and one that hangs or breaks off counts as refused.
+
+    An answer without end is one; nobody reads it, because it would fill the memory.
+    """
+    answers = iter((500, 302, 404, 299))
     receiver.refuses = lambda message: next(answers, 200) if message["class_id"] == "c-odd" else 200
     sent(teacher, "c-odd", "c-odd", "c-1", "c-2")
     async with posting(teacher):
@@ -108,19 +148,35 @@ async def test_what_is_refused_is_posted_again_and_holds_up_its_own(teacher: Tea
                 commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(webhook_at=0)))
     assert [message["code"] for _, message in receiver.taken if message["class_id"] == "c-odd"] == [0, 1]
     assert len(receiver.refused) == 3
+    assert [one.args[1] for one in caplog.records if isinstance(one.args, tuple)] == [1, 2, 3], "each is said"
+
+
+@pytest.mark.parametrize(("tries", "pause_s"), [(0, 1), (3, 8), (9, 512), (10, 600), (100_000, 600)])
+def test_the_pause_until_it_is_posted_again_doubles_up_to_ten_minutes(
+    teacher: TeacherHost, tries: int, pause_s: float
+) -> None:
+    """Another receiver is posted to at once, and as if it were the first try."""
+    (id_,) = sent(teacher, "c-1")
+    now, url = time.time(), str(teacher.settings.event_webhook_url)
+    message = WebhookDue(id_, "c-1", "{}", tries, now)
+
+    def noted(url: str, at: float) -> tuple[float, int]:
+        commit(teacher.engine, Webhook(teacher)._note, message, "it answered 503", at, url)
+        row = look(teacher.engine, lambda c: c.execute(select(journal.outbox).where(journal.outbox.c.id == id_))).one()
+        return row.webhook_at, row.webhook_tries
+
+    assert noted(url, now) == (now + pause_s, tries + 1)
+    assert noted(f"{url}/before", now) == (0, tries)
+    assert noted(url, now + webhook.GIVEN_UP_S + 1) == (0, tries + 1)
 
 
 async def test_what_lies_behind_much_that_waits_for_redis_is_due_in_time(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long Redis is away: at each try to send, as many more are passed on as are read at once."""
-
-    class Away:
-        async def send(self, _: object) -> Sent:
-            return Sent(broke=OSError("no route to host"))
-
     monkeypatch.setattr(outbox_publisher, "SEND_BATCH", 2)
-    teacher.bus = cast("Any", Away())
+    broke = Sent(broke=OSError("no route to host"))
+    teacher.bus = cast("Any", SimpleNamespace(send=AsyncMock(return_value=broke)))
     some = [Outgoing(teacher.settings.order_result_channel, OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, ""))] * 5
     commit(teacher.engine, outbox.put, journal, some, time.time())
     due = []
@@ -138,8 +194,10 @@ async def gone(teacher: TeacherHost, receiver: Any, *class_ids: str) -> None:
         await async_wait_until(lambda: teacher.webhook_off, description="it is switched off")
 
 
-async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
-    """While it is off, that is not said to be resolved."""
+async def test_gone_switches_the_webhook_off_with_an_alarm_until_it_has_another_url(
+    teacher: TeacherHost, receiver: Any
+) -> None:
+    """While it is off, that is not said to be resolved; a restart does not switch it on again."""
     await gone(teacher, receiver, "c-1", "c-2")
     assert states(teacher)[:2] in (["gone", "given up"], ["given up", "gone"])
     assert [one["code"] for one in said(teacher, "alarm")] == [509]
@@ -150,10 +208,6 @@ async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost,
     assert commit(teacher.engine, incidents.follow_up, journal, "t", outbox_publisher.patience(teacher), later) == []
     assert sent(teacher, "c-3")
     assert states(teacher)[-1] is None
-
-
-async def test_a_restart_does_not_switch_it_on_again_another_url_does(teacher: TeacherHost, receiver: Any) -> None:
-    await gone(teacher, receiver, "c-1")
     receiver.refuses, its = lambda _: 200, teacher.settings
     teacher.webhook_off = False
     sent(teacher, "c-2")  # before the new process knows of it
@@ -168,6 +222,28 @@ async def test_a_restart_does_not_switch_it_on_again_another_url_does(teacher: T
         await async_wait_until(lambda: len(receiver.taken) == 1, description="it is posted to")
 
 
+async def test_to_a_receiver_that_is_gone_for_one_teacher_the_next_one_posts_nothing(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes over when the lease of the first has run out; there is one alarm, and no teacher posts half of it."""
+    other, has_it, asked = replace(teacher), [teacher], list[TeacherHost]()
+
+    async def is_ours(host: TeacherHost, *_: object) -> bool:
+        asked.append(host)
+        return host is has_it[0]
+
+    monkeypatch.setattr(webhook, "is_ours", is_ours)
+    async with posting(other):
+        await async_wait_until(lambda: any(one is other for one in asked), description="it waits for its turn")
+        await gone(teacher, receiver, "c-1")
+        sent(other, "c-2")
+        has_it[0] = other
+        await async_wait_until(lambda: other.webhook_off, description="it is off there, too")
+    assert len(receiver.refused) == 1
+    assert "due" not in states(teacher)
+    assert [one["code"] for one in said(teacher, "alarm")] == [509]
+
+
 async def test_a_message_not_taken_for_a_day_is_a_dead_letter(teacher: TeacherHost, receiver: Any) -> None:
     receiver.refuses = lambda _: 503
     sent(teacher, "c-1", at=time.time() - webhook.GIVEN_UP_S - 1)
@@ -180,35 +256,61 @@ async def test_a_message_not_taken_for_a_day_is_a_dead_letter(teacher: TeacherHo
 @pytest.mark.parametrize(
     ("url", "allowed"), [("http://127.0.0.1:9/", ""), ("http://93.184.215.14/", ""), ("https://10.0.0.1/", "public")]
 )
-def test_only_public_https_and_listed_hosts_are_posted_to(url: str, allowed: str) -> None:
+def test_only_public_https_and_listed_hosts_are_posted_to(
+    monkeypatch: pytest.MonkeyPatch, url: str, allowed: str
+) -> None:
+    """A host of which one address is public is a public one; one without an address may have one later."""
     with pytest.raises(Refuse):
         webhook._addresses(url, allowed)
     assert webhook._addresses("http://127.0.0.1:9/", "127.0.0.1") == ["127.0.0.1"]
+    for found, error in ((["10.0.0.1", "93.184.215.14"], Refuse), (list[str](), TryAgain)):
+        monkeypatch.setattr(origin, "checked", lambda *_, found=found: found)
+        with pytest.raises(error):
+            webhook._addresses("http://some.example/", "")
 
 
-def test_a_secret_that_is_none_is_misuse() -> None:
+def test_a_secret_that_is_none_is_misuse_if_there_is_something_to_sign(teacher: TeacherHost) -> None:
+    webhook.check(teacher.settings)
+    odd = teacher.settings.model_copy(update={"event_webhook_secret": SecretStr("whsec_???")})
     with pytest.raises(Misuse, match="whsec_"):
-        webhook.signed("whsec_???", "msg_1", 1.0, "{}")
+        webhook.check(odd)
+    webhook.check(odd.model_copy(update={"event_webhook_url": None}))
 
 
 async def test_a_late_410_of_the_receiver_before_does_not_switch_the_new_one_off(
-    teacher: TeacherHost, receiver: Any
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    its, asked = teacher.settings, asyncio.Event()
-    loop = asyncio.get_running_loop()
+    its, hook = teacher.settings, Webhook(teacher)
+    new = f"{its.event_webhook_url}/new"
 
-    def slow(_: object) -> int:
-        loop.call_soon_threadsafe(asked.set)
-        time.sleep(1.0)
-        return 410
+    async def late(*_: object) -> str:
+        teacher.settings, hook._receiver = its.model_copy(update={"event_webhook_url": new}), webhook._digest(new)
+        return webhook.GONE
 
-    receiver.refuses = slow
+    monkeypatch.setattr(hook, "_post", late)
+    (id_,) = sent(teacher, "c-1")
+    await hook._deliver(cast("Any", None), WebhookDue(id_, "c-1", "{}", 0, time.time()))
+    assert (teacher.webhook_off, states(teacher)) == (False, ["due"])
+
+
+async def test_while_the_database_takes_nothing_no_message_is_posted_again(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken is noted when that is possible again: else the receiver would be flooded, without a pause."""
+    is_full = OperationalError("", None, sqlite3.OperationalError("database or disk is full"))
+    note = Mock(wraps=outbox.note_webhook, side_effect=chain(repeat(is_full, 3), repeat(DEFAULT)))
+    monkeypatch.setattr(outbox, "note_webhook", note)
+    monkeypatch.setattr(webhook, "backoff_s", lambda _: 0.02)
     sent(teacher, "c-1")
     async with posting(teacher):
-        await asked.wait()
-        receiver.refuses = lambda _: 200
-        teacher.settings = its.model_copy(update={"event_webhook_url": f"{receiver.url}/new"})
-        await asyncio.sleep(1.5)
-        assert not teacher.webhook_off
-        sent(teacher, "c-2")
-        await async_wait_until(lambda: states(teacher)[:1] == ["told"], description="the new receiver takes it")
+        await async_wait_until(lambda: states(teacher) == ["told"], description="it is noted")
+    assert len(receiver.taken) == 1
+
+
+def test_what_was_refused_before_the_clock_was_set_back_is_due(teacher: TeacherHost) -> None:
+    """Otherwise it, and all of its class behind it, would wait until the clock is there again."""
+    (id_,) = sent(teacher, "c-1")
+    now = time.time()
+    for pause_s, is_due in ((webhook.MOST_S, False), (86_400.0, True)):
+        commit(teacher.engine, outbox.note_webhook, id_, outbox.Telling.DUE, 1, now + pause_s)
+        assert bool(look(teacher.engine, outbox.webhook_due, now, 10)) == is_due

@@ -1,0 +1,495 @@
+"""A job on our own servers: where it is made, who ends it, what is told of it; what it does there is another's."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
+
+from flows.host import TeacherHost
+from flows.teacher import transcoding
+from flows.teacher.ecs import job
+from flows.teacher.ecs.job import TAKEN, UNWANTED, HostQueue, TranscodeJob
+from lectern.db import bookings, events, transcodings
+from lectern.db.transcodings import BegunJob
+from lectern.decide.transcoding import FAILURES, total_limit_s
+from lectern.ecs import detached, ssh, transcode
+from lectern.ecs.transcode import Job, JobOutcome, JobReport
+from lectern.errors import BAD_RECORDING, CANCELLED, HOST_ASIDE, NO_ECS_ROOM, FallBack, LecternError, Misuse, Refuse
+from lectern.model.facts import EcsHost
+from lectern.model.tables.teacher import RenditionRow, journal, orders, videos
+from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.storage.oss import UploadTarget
+from tests import strategies
+from tests.rows import begin, commit, ended_in, look, said, unsent
+from tests.waiting import cancelled
+
+ONE, TWO = "ssh://ecs@one.example:22", "ssh://ecs@two.example:22"
+P240, P720 = Resolution.P240, Resolution.P720
+RECORD, OURS, URL = 6666, "our run", "http://origin.example/6666.flv"
+
+
+class Far:
+    """Two hosts that can be logged in to; *does* is what becomes of a job there, if it is not one that *fails*."""
+
+    def __init__(self) -> None:
+        self.does: Callable[[JobReport], Awaitable[object]] = AsyncMock()
+        self.fails: list[LecternError] = []  # how the next jobs end
+        self.lost = 0  # number of the next logins that fail
+        self.at: list[str] = []  # where jobs were done
+        self.left: list[str] = []
+        self.pauses: list[int] = []
+        self.draining = self.cancelled = self.hangs = False
+        self.there = asyncio.Event()
+
+    async def for_ever(self, _: JobReport) -> None:
+        self.there.set()
+        await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def connect(self, where: ssh.SshHost, _key: Path, _known: Path, *, timeout_s: float) -> AsyncIterator[str]:
+        if self.lost:
+            self.lost -= 1
+            raise ssh.Lost("{host}: no route", host=where)
+        if self.hangs and self.at and not self.there.is_set():
+            await self.for_ever(JobReport())
+        yield str(where)
+
+    async def transcode(self, where: str, remote: Job, report: JobReport) -> JobOutcome:
+        self.at.append(where)
+        if self.fails:
+            raise self.fails.pop()
+        await self.does(report)
+        return JobOutcome({one: f"http://oss.example/up/{one}.flv" for one in remote.wanted}, {})
+
+    async def leave(self, _where: str, _root: str, name: str) -> None:
+        self.left.append(name)
+
+    def backoff(self, number: int, _first_s: float) -> float:
+        self.pauses.append(number)
+        return 0.0
+
+
+@pytest.fixture
+def far(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> Far:
+    """Our two servers, and a teacher that may give each of them one job."""
+    found = Far()
+    monkeypatch.setattr(ssh, "connect", found.connect)
+    monkeypatch.setattr(transcode, "transcode", found.transcode)
+    monkeypatch.setattr(detached, "leave", found.leave)
+    monkeypatch.setattr(job, "backoff_s", found.backoff)
+    monkeypatch.setattr(job, "publish_outbox", unsent)
+    monkeypatch.setattr(job, "QUEUE", HostQueue())
+    monkeypatch.setattr(job, "BEAT_S", 0.02)
+    its = {"ecs_hosts": f"{ONE},{TWO}", "ecs_ssh_key": Path("key"), "ecs_known_hosts": Path("known"), "max_ecs_jobs": 1}
+    teacher.settings = teacher.settings.model_copy(update=its)
+    runs = {"draining": lambda: found.draining, "was_cancelled": lambda _: found.cancelled}
+    teacher.runs = cast("Any", SimpleNamespace(**runs))
+    return found
+
+
+def waits(host: TeacherHost, record: int = RECORD, in_s: float = 600.0) -> None:
+    """A class waits for the record at 720P."""
+    start = time.time() + in_s
+    one = strategies.booking(f"c-{record}", record_id=record, start_time=start, end_time=start + 600)
+    commit(host.engine, bookings.add, [(one, BookingState.WAITING)], time.time())
+
+
+def take(host: TeacherHost, *sizes: Resolution, record: int = RECORD, owner: str = OURS) -> TranscodeJob:
+    """Renditions that are to be made on our own servers, and are *owner*'s."""
+    keys = [(record, size) for size in sizes or (P720,)]
+    if not look(host.engine, transcodings.among, keys):
+        commit(host.engine, begin, *keys, by=Backend.ECS)
+    return TranscodeJob(host, commit(host.engine, transcodings.take, keys, owner, job.LEASE_S, time.time()), owner)
+
+
+def is_begun(host: TeacherHost, its: TranscodeJob, where: str, name: str = "", at: float = 1.0) -> None:
+    """A job goes on at a host since then, by its own name if it has no other."""
+    name = name or job.remote_job(host.settings, its.due).name
+    commit(host.engine, transcodings.attach, its.due, its.owner, BegunJob(where, name, at))
+
+
+def row(host: TeacherHost, size: Resolution = P720) -> RenditionRow:
+    (found,) = look(host.engine, transcodings.among, [(RECORD, size)])
+    return found
+
+
+def told(host: TeacherHost) -> list[tuple[str, int | None]]:
+    """The results that were published: whether it was made, and the code."""
+    return [(one["result"], one.get("code")) for one in said(host, "transcoding")]
+
+
+async def made(its: TranscodeJob) -> list[str]:
+    """Why some could not be made; a test does not hang on what is never made."""
+    async with asyncio.timeout(30):
+        return await its.run()
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["for a class", "for a request"])
+async def test_what_is_made_is_told_once_and_nothing_is_left(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    monkeypatch.setattr(job, "BEAT_S", 600.0)
+
+    async def work(report: JobReport) -> None:
+        report.loudness = "-14 LUFS" if wanted else ""
+        await asyncio.sleep(0.2)  # so long nobody looks at it again
+
+    far.does = work
+    if wanted:
+        waits(teacher)
+    its = take(teacher, P240, P720)
+    beats = Mock(wraps=its.beat)
+    monkeypatch.setattr(its, "beat", beats)
+    commit(teacher.engine, transcodings.remember_host, EcsHost(ONE, failures=2), "no room", time.time())
+    assert await made(its) == []
+    assert look(teacher.engine, transcodings.host_facts, [ONE])[0].failures == 0
+    assert told(teacher) == [("sucess", None)] * 2
+    assert (far.at, len(far.left), beats.call_count, far.pauses) == ([ONE], 1, 1, [])
+    assert (row(teacher).step, row(teacher).ecs_job) == (transcodings.PUBLISHED, None)
+    heard = select(journal.events.c.detail).where(journal.events.c.what == "loudness")
+    assert look(teacher.engine, Connection.execute, heard).scalars().all() == ["-14 LUFS"] * 2 * wanted
+
+
+RETRIED = [ONE] * (job.RECONNECTS + 1)
+WAYS: dict[str, tuple[int, int, int, list[str]]] = {
+    "it breaks": (0, job.RECONNECTS, 0, RETRIED),
+    "it breaks once more": (0, job.RECONNECTS + 1, 0, [*RETRIED, TWO]),
+    "it cannot be logged in to": (1, 0, 0, [TWO]),
+    "it breaks when all is made": (0, 0, 2, [ONE]),
+}
+"""How many logins fail, how often the connection breaks, how many logins fail after that; and where it is made."""
+
+
+@pytest.mark.parametrize("what", WAYS)
+async def test_a_job_is_looked_for_where_it_goes_on_until_its_host_is_given_up(
+    teacher: TeacherHost, far: Far, what: str
+) -> None:
+    """And nothing of it is left: nobody but this run would look there again soon."""
+    far.lost, breaks, later, at = WAYS[what]
+    far.fails = [ssh.Lost("the connection is lost")] * breaks
+
+    async def work(_: JobReport) -> None:
+        far.lost = later
+
+    far.does = work
+    assert await made(take(teacher)) == []
+    assert (far.at, told(teacher), len(far.left)) == (at, [("sucess", None)], len({*at}))
+    tries = min(breaks, job.RECONNECTS)
+    assert far.pauses[:tries] == [*range(tries)]
+
+
+FAILED: dict[str, tuple[LecternError, int, int, list[int]]] = {
+    "its disk is full": (FallBack("no room", NO_ECS_ROOM), FAILURES, NO_ECS_ROOM.number, [HOST_ASIDE.number]),
+    "the recording is bad": (Refuse("no sound", BAD_RECORDING), 0, BAD_RECORDING.number, []),
+}
+"""What goes wrong at a host each time: the failures that are counted as its own, the code that is told, the alarms."""
+
+
+@pytest.mark.parametrize("why", FAILED)
+async def test_a_host_is_put_aside_for_its_own_failures_alone(teacher: TeacherHost, far: Far, why: str) -> None:
+    """A new try is made where another may succeed; the result, and the alarm, are told once."""
+    error, failures, code, alarms = FAILED[why]
+    far.fails = [error] * FAILURES
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ONE})
+    assert await made(take(teacher)) == [error.message]
+    assert far.at == [ONE] * max(failures, 1)
+    (known,) = look(teacher.engine, transcodings.host_facts, [ONE])
+    assert (known.failures, known.aside_until > time.time()) == (failures, bool(failures))
+    assert told(teacher) == [("failed", code)]
+    assert [one["code"] for one in said(teacher, "alarm")] == alarms
+
+
+def other_takes(connection: Connection) -> None:
+    connection.execute(update(videos).values(owner="their run", lease_until=time.time() + 60))
+
+
+def is_settled(connection: Connection) -> None:
+    ended_in(connection, (RECORD, P720), RenditionState.SUCCESS, time.time())
+
+
+def class_is_cancelled(connection: Connection) -> None:
+    connection.execute(update(orders).values(state=BookingState.CANCELLED))
+
+
+ENDED: dict[str, tuple[Callable[[Connection], None], bool]] = {
+    "another run has it": (other_takes, False),
+    "it is settled": (is_settled, True),
+    "no class needs it": (class_is_cancelled, True),
+}
+"""What befalls a rendition while it is made, and whether its job is ended there: another run goes on with it."""
+
+
+@pytest.mark.parametrize("what", ENDED)
+async def test_a_job_that_is_no_longer_ours_ends_and_tells_nothing(teacher: TeacherHost, far: Far, what: str) -> None:
+    befalls, is_left = ENDED[what]
+    waits(teacher)
+
+    async def work(report: JobReport) -> None:
+        commit(teacher.engine, befalls)
+        await far.for_ever(report)
+
+    far.does = work
+    its = take(teacher)
+    assert await made(its) == []
+    assert (len(far.left), its.left, told(teacher)) == (int(is_left), set(), [])
+    if befalls is class_is_cancelled:
+        now = row(teacher)
+        assert (now.state, now.reason, now.attempts_today) == (RenditionState.FAILED, UNWANTED, 0)
+
+
+async def test_a_result_of_what_was_settled_at_the_last_moment_does_not_count(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job, "BEAT_S", 600.0)
+    caplog.set_level("INFO", "lectern")
+
+    async def work(_: JobReport) -> None:
+        commit(teacher.engine, ended_in, (RECORD, P240), RenditionState.SUCCESS, time.time())
+
+    far.does = work
+    assert await made(take(teacher, P240, P720)) == []
+    assert told(teacher) == [("sucess", None)]
+    assert [one.args for one in caplog.records if "does not count" in one.msg] == [("6666_240P",)]
+
+
+@pytest.mark.parametrize("sought", [False, True], ids=["at work", "its host is sought again"])
+@pytest.mark.parametrize(
+    ("person", "draining", "is_left"),
+    [(True, False, True), (False, True, False), (False, False, True)],
+    ids=["a person cancels its run", "the process ends", "the process dies of an error"],
+)
+async def test_a_job_that_is_cut_off_is_given_up_for_a_person_alone(
+    teacher: TeacherHost, far: Far, *, person: bool, draining: bool, is_left: bool, sought: bool
+) -> None:
+    """Else its classes would be refused with 208: a process that dies of an error cancels all its tasks, too.
+
+    A host that does not answer is waited for mostly in a login; only a process that ends leaves its job there.
+    """
+    far.does, far.cancelled, far.draining = far.for_ever, person, draining
+    far.hangs, far.fails = sought, [ssh.Lost("the connection is lost")] * sought
+    running = asyncio.create_task(take(teacher).run())
+    await asyncio.wait_for(far.there.wait(), 30)
+    await cancelled(running)
+    assert len(far.left) == int(is_left)
+    assert told(teacher) == ([("failed", CANCELLED.number)] if person else [])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_job_is_noted_when_its_step_is_another_or_its_lease_is_old(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    """It is looked at every few seconds, and a write waits for all who write."""
+    waits(teacher)
+    its, place = take(teacher, P240, P720), BegunJob(ONE, "a job", time.time())
+    its.wanted, its.report.duration_s = wanted, 60.0
+    leases: list[float | None] = []
+
+    async def beat(*, step: str, renew_s: float = 3600.0) -> str | None:
+        monkeypatch.setattr(job, "RENEW_S", renew_s)
+        its.report.step = step
+        verdict = await its.beat(place)
+        leases.append(row(teacher).lease_until)
+        return verdict
+
+    assert await beat(step="fetch") is None
+    assert (row(teacher).step, row(teacher).deadline) == ("fetch", place.at + total_limit_s(60.0) + job.SLACK_S)
+    assert (leases[0] or 0.0) > time.time()
+    await beat(step="fetch")
+    await beat(step="encode")
+    await beat(step="encode", renew_s=0.0)
+    assert leases[0] == leases[1]
+    assert len({*leases}) == 3
+    commit(teacher.engine, ended_in, (RECORD, P240), RenditionState.SUCCESS, time.time())
+    assert await beat(step="encode") is None
+    assert [one.resolution for one in its.due] == [P720], "the other is made still"
+    commit(teacher.engine, other_takes)
+    assert await beat(step="encode") == TAKEN
+    its._published = True
+    assert await beat(step="encode") is None, "its own result is why it is no longer ours"
+
+
+@pytest.mark.parametrize(("lost", "is_left", "pauses"), [(0, True, []), (2, True, [0, 1]), (3, False, [0, 1])])
+async def test_what_a_host_has_of_a_job_is_left_in_so_many_tries(
+    teacher: TeacherHost, far: Far, lost: int, pauses: list[int], *, is_left: bool
+) -> None:
+    is_begun(teacher, take(teacher), ONE, "a job")
+    far.lost = lost
+    assert await job.leave(teacher, teacher.settings, ONE, "a job", tries=3) is is_left
+    assert far.pauses == pauses
+    assert (row(teacher).ecs_job is None) is is_left
+
+
+RESUMED: dict[str, tuple[str, str, int, list[str]]] = {
+    "it goes on": (ONE, "", 0, [""]),
+    "it is another job by now": (ONE, "old", 0, ["old", ""]),
+    "it is another job, and cannot be logged in to": (ONE, "old", 1, ["", "old"]),
+    "its host is named no more": ("ssh://ecs@gone.example:22", "", 0, [""]),
+}
+"""Where an earlier process began what job, how many logins fail, and what is ended there; without a name, its own."""
+
+
+@pytest.mark.parametrize("what", RESUMED)
+async def test_what_an_earlier_process_began_is_found_again(teacher: TeacherHost, far: Far, what: str) -> None:
+    """It does not wait for its own place, nor for one that an older job of it holds: there is one for it alone."""
+    where, name, far.lost, left = RESUMED[what]
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ONE})
+    is_begun(teacher, take(teacher), where, name, began := time.time() - 100)
+    its = take(teacher)
+    own = job.remote_job(teacher.settings, its.due).name
+    assert await made(its) == []
+    assert (far.at, far.left, told(teacher)) == ([ONE], [one or own for one in left], [("sucess", None)])
+    assert its.place is not None
+    assert (its.place.at == began) is (what == "it goes on")
+
+
+async def test_what_goes_on_at_a_host_that_fails_is_tried_at_another(teacher: TeacherHost, far: Far) -> None:
+    far.fails = [FallBack("no room", NO_ECS_ROOM)]
+    is_begun(teacher, take(teacher), TWO)
+    assert await made(take(teacher)) == []
+    assert far.at == [TWO, ONE]
+
+
+async def test_what_runs_that_were_killed_left_at_a_host_is_ended(teacher: TeacherHost, far: Far) -> None:
+    """One that is set up still; the rendition itself is settled."""
+    for where in (ONE, "ssh://ecs@gone.example:22"):
+        its = take(teacher, record=len(where))
+        is_begun(teacher, its, where, "left")
+        commit(teacher.engine, ended_in, its.keys[0], RenditionState.FAILED, time.time())
+        await transcoding.work_on_ecs(teacher, len(where), [P720], "later", again=False)
+    assert far.left == ["left"]
+
+
+async def test_a_run_makes_what_no_other_makes_and_says_what_became_of_it(teacher: TeacherHost, far: Far) -> None:
+    """What goes on at a host already is a job of its own."""
+    is_begun(teacher, take(teacher, P720), ONE)
+    take(teacher, P240)
+    take(teacher, Resolution.P480, owner="their run")
+
+    async def run(*sizes: Resolution) -> tuple[bool, str | None]:
+        state = await transcoding.work_on_ecs(teacher, RECORD, sizes, OURS, again=False)
+        return state.is_completed(), state.message
+
+    assert await run(P240, Resolution.P480, P720) == (
+        True,
+        "made 6666_240P, 6666_720P; the run their run makes the rest",
+    )
+    assert len(far.at) == 2
+    assert await run(Resolution.P480) == (True, "the run their run makes them")
+    await transcoding.work_on_ecs(teacher, RECORD, [Resolution.P480], OURS, again=True)
+    *_, noted = look(teacher.engine, events.of_thing, journal, class_id="", stems=["6666_480P"])
+    assert (noted.what, noted.detail) == ("retried", "by Prefect")
+    assert await run(P240) == (True, "nothing to do: settled already")
+    far.lost = 1000
+    take(teacher, Resolution.P1080)
+    assert (await run(Resolution.P1080))[0] is False
+
+
+async def places(host: TeacherHost, *waiting: TranscodeJob) -> dict[int, str]:
+    """Which records get a place, and where."""
+    given = await host.write_tx(job.assign, host, waiting)
+    return {its.due[0].record_id: place.host for its, place in given.items() if place is not None}
+
+
+async def test_each_free_place_is_given_once_and_first_to_what_is_needed_first(teacher: TeacherHost, far: Far) -> None:
+    for record, in_s in ((1, 9000), (2, 600), (3, 1200)):
+        waits(teacher, record, in_s)
+    some = [take(teacher, record=record, owner=f"run {record}") for record in (1, 2, 3)]
+    assert await places(teacher, *some) == {2: ONE, 3: TWO}
+    begun = look(teacher.engine, Connection.execute, select(videos.c.record_id).where(videos.c.begun_at.is_not(None)))
+    assert {*begun.scalars()} == {2, 3}
+    many = take(teacher, P240, P720, record=4)
+    teacher.settings = teacher.settings.model_copy(update={"max_ecs_jobs": 2})
+    assert await places(teacher, many) == {4: ONE}
+    noted = look(teacher.engine, Connection.execute, select(journal.events.c.detail)).scalars()
+    alone = [detail in {f"on {ONE}", f"on {TWO}"} for detail in noted if "on ssh" in detail]
+    assert alone == [True, True, False, False], "and whoever looks sees that two are made together"
+
+
+@pytest.mark.parametrize("earlier", ["a", "b"])
+async def test_a_free_place_is_left_to_the_teacher_whose_class_begins_first(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, earlier: str
+) -> None:
+    """Not for long: it may want another host, or be dead."""
+    yield_s, began = 40.0, time.time()
+    monkeypatch.setattr(job, "YIELD_S", yield_s)
+    shared = {"teacher_database_url": SecretStr("postgresql://of.both")}
+    teacher.settings = teacher.settings.model_copy(update=shared)
+    for record, name in enumerate("ab", 1):
+        waits(teacher, record, 600 if name == earlier else 6000)
+    take(teacher, record=2, owner="b")
+    ours = take(teacher, record=1, owner="a")
+    assert await places(teacher, ours) == ({1: ONE} if earlier == "a" else {})
+    if earlier == "b":
+        now = ours.yields_until or 0.0
+        assert (ours.yields(now - 0.1), ours.yields(now)) == (True, False)
+        assert now >= began + yield_s
+        ours.yields_until = time.time()
+        assert await places(teacher, ours) == {1: ONE}
+        commit(teacher.engine, transcodings.given_up, ours.due, "a")
+        ours.yields_until, looked_s_ago = None, yield_s + 1
+        stale = update(videos).where(videos.c.owner == "b").values(lease_until=time.time() + job.LEASE_S - looked_s_ago)
+        commit(teacher.engine, Connection.execute, stale)
+        assert await places(teacher, ours) == {1: ONE}, "the other one is dead"
+
+
+async def test_a_database_that_is_away_ends_no_job(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else can take it over meanwhile: it is renewed four times as often as it must be."""
+    assert job.RENEW_S * 4 == job.LEASE_S
+    its, write, done = take(teacher), teacher.write_tx, asyncio.Event()
+    fails = [OperationalError("UPDATE video_list", {}, ConnectionError("the server is restarted"))] * 3
+
+    async def away_at_first(work: Callable[..., Any], *args: Any) -> Any:
+        if work == its._renew and fails:
+            raise fails.pop()
+        if work == its._renew:
+            done.set()
+        return await write(work, *args)
+
+    far.does = lambda _: done.wait()
+    monkeypatch.setattr(teacher, "write_tx", away_at_first)
+    assert await made(its) == []
+    assert (fails, told(teacher), len(far.left)) == ([], [("sucess", None)], 1)
+
+
+async def test_what_goes_wrong_with_the_queue_is_said_to_whoever_waits_in_it(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its = take(teacher)
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "assign", Mock(side_effect=OperationalError("UPDATE", {}, Exception("disk I/O error"))))
+        with pytest.raises(OperationalError):
+            await made(its)
+    assert await made(its) == [], "and another one goes on with it"
+    assert await made(its) == [], "who waits for nothing any more is told so"
+    assert (far.at, told(teacher)) == ([ONE], [("sucess", None)])
+
+
+def test_hosts_without_what_they_need_are_misuse(teacher: TeacherHost, far: Far) -> None:
+    """A key of the OSS counts as a whole; without hosts nothing is needed."""
+    transcoding.check_ecs(teacher.settings)
+    its: Sequence[dict[str, Any]] = (
+        {"ecs_ssh_key": None},
+        {"upload_url": None},
+        {"public_url": None},
+        {"upload_url": "oss://bucket/x", "oss_region": "cn-hangzhou"},
+    )
+    for half in its:
+        with pytest.raises(Misuse):
+            transcoding.check_ecs(teacher.settings.model_copy(update=half))
+        transcoding.check_ecs(teacher.settings.model_copy(update={**half, "ecs_hosts": ""}))
+    remote = job.remote_job(teacher.settings.model_copy(update={"oss_region": "cn-hangzhou"}), take(teacher).due)
+    assert (remote.source_url, remote.target) == (
+        URL,
+        UploadTarget("http://oss.example/up", "http://oss.example/up", None),
+    )
