@@ -1,4 +1,4 @@
-"""Fixtures of the rollout's tests: a host under a supervisord, a Redis of a module's own, an old teacher's database."""
+"""Fixtures of the rollout's tests: a host under a supervisord, and a Redis of a module's own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +7,8 @@ import pytest
 
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
 from tests.rollout.host import Host, a_host
-from tests.rollout.old_teacher import a_database, a_file
 
-__all__ = ["a_database", "a_file", "empty_redis", "redis_of_a_module"]
+__all__ = ["empty_redis", "redis_of_a_module"]
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
+import signal
 import sqlite3
-import stat
 import subprocess
 import sys
 import tempfile
@@ -16,8 +16,12 @@ from typing import Any
 import psutil
 
 from lectern.rollout.spec import Spec
+from tests.playbooks.here import program
+from tests.playbooks.hosts.host import differences
 from tests.playbooks.hosts.local import states_at, supervisord
-from tests.playbooks.hosts.old_world import OLD, table
+from tests.playbooks.hosts.old.streamer.code.model import TASK_LIST
+from tests.playbooks.hosts.old_world import OLD
+from tests.playbooks.hosts.snapshot import entry
 from tests.rollout.steps import Answered, Fields, Step
 from tests.stage import Child, wait_until
 from town.ports import free_port
@@ -71,7 +75,7 @@ class Host:
 
     def _write_old_program(self) -> None:
         with closing(sqlite3.connect(self.code / "task_list.db")) as connection:
-            connection.execute(table())
+            connection.execute(TASK_LIST)
             row = ("c-1", "http://o/6666.flv", "rtmp://a/b", 1, 2, 2, "Li")
             connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             connection.commit()
@@ -94,10 +98,7 @@ class Host:
     def stage_release(self, version: str) -> None:
         """A complete release whose `lectern` is the stand-in."""
         release = self.root / "releases" / version
-        program = release / "venv/bin/lectern"
-        program.parent.mkdir(parents=True)
-        program.write_text(f"#!{sys.executable} -S\n{(HERE / 'new_program.py').read_text()}")
-        program.chmod(0o755)
+        program(release / "venv/bin/lectern", f"#!{sys.executable} -S\n{(HERE / 'new_program.py').read_text()}")
         manifest = json.dumps({"version": version})
         (release / "manifest.json").write_text(manifest)
         (release / ".complete").write_text(hashlib.sha256(manifest.encode()).hexdigest())
@@ -191,15 +192,13 @@ class Host:
 
     def killed(self, step: str, number: int, wanted: Fields | None = None) -> None:
         """A step that is killed at the line *number* of its journal."""
-        answered = self.step(step, wanted=wanted, fault=KILL.format(number=number))
-        assert answered.code == -9, f"the fault did not fire: {answered}"
+        self.fails(step, wanted=wanted, fault=KILL.format(number=number), code=-signal.SIGKILL)
 
     def dies(self, step: str, place: str, wanted: Fields | None = None) -> None:
         """A step that dies where it would call *place* of `lectern.rollout`."""
         fault = f"import os\nfrom lectern.rollout import {place.partition('.')[0]}\n"
         fault += f"{place} = lambda *_: os.kill(os.getpid(), 9)\n"
-        answered = self.step(step, wanted=wanted, fault=fault)
-        assert answered.code == -9, f"the fault did not fire: {answered}"
+        self.fails(step, wanted=wanted, fault=fault, code=-signal.SIGKILL)
 
     def told(self) -> Fields:
         """What `lectern rollout status` says of this host."""
@@ -246,37 +245,26 @@ class Host:
         """Acknowledged classes that are not in the database."""
         return {*self.acknowledged()} - classes(self.code / "task_list.db")
 
-    def tree(self) -> dict[str, tuple[object, ...]]:
+    def tree(self) -> dict[str, list[object]]:
         """All that a rollout changes but the database: bytes, modes, owners, links."""
-        found: dict[str, tuple[object, ...]] = {}
-        for folder in (self.code, self.programs):
-            for path in sorted(folder.rglob("*")):
-                if path.is_file() and not path.name.startswith(("task_list.db", "teacher.db")):
-                    kept = path.lstat()
-                    found[str(path)] = (path.read_bytes(), stat.S_IMODE(kept.st_mode), kept.st_uid, kept.st_gid)
+        paths = [path for folder in (self.code, self.programs) for path in sorted(folder.rglob("*")) if path.is_file()]
         current = self.root / "current"
-        found["current"] = (str(current.readlink()) if current.is_symlink() else None,)
-        return found
+        return {str(one): entry(one) for one in paths if not one.name.startswith(("task_list.db", "teacher.db"))} | {
+            "current": [str(current.readlink()) if current.is_symlink() else None]
+        }
 
-    def everything(self) -> dict[str, tuple[object, ...]]:
-        """Every file under the host's folder but logs, with its time: what a look must not change."""
-        found: dict[str, tuple[object, ...]] = {}
-        for path in sorted(self.folder.rglob("*")):
-            kept = path.lstat()
+    def everything(self) -> dict[str, list[object]]:
+        """All under the host's folder but logs, files with their times: what a look must not change."""
+        return {
+            str(one): [*entry(one), one.is_dir() or one.lstat().st_mtime_ns]
+            for one in sorted(self.folder.rglob("*"))
             # In a -shm every reader of a database marks himself.
-            if path.is_file() and path.suffix not in {".log", ".out"} and not path.name.endswith("-shm"):
-                found[str(path)] = (path.read_bytes(), stat.S_IMODE(kept.st_mode), kept.st_mtime_ns)
-            elif path.is_dir():
-                found[str(path)] = ("folder",)
-        return found
+            if one.suffix not in {".log", ".out"} and not one.name.endswith("-shm")
+        }
 
     def is_old(self, before: Mapping[str, object] | None = None) -> None:
         """The host is wholly as when it was started, or *before*, its old program at work, no row lost."""
-        before, now = self.before if before is None else before, self.tree()
-        unlike = {
-            path: (before.get(path), now.get(path)) for path in {*before, *now} if before.get(path) != now.get(path)
-        }
-        assert not unlike, f"not as they were: {unlike}"
+        assert differences(self.before if before is None else before, self.tree()) == []
         states = self.states()
         assert states.get("idc_client") == "RUNNING"
         assert f"lectern-{self.role}" not in states

@@ -1,9 +1,7 @@
 """A streamer as the old program left it: its database, its recordings, and what is there afterwards."""
 
-import hashlib
 import os
 import sqlite3
-import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,15 +17,17 @@ from lectern.db.engine import open_database, opened, transaction
 from lectern.rollout.takeover import old_files, streamer
 from lectern.rollout.takeover.streamer import Sources, StreamerAdoption
 from tests.effects import old_databases as old
+from tests.playbooks.hosts.snapshot import entry
 from tests.playout.flvs import FILE_HEAD, tag
 
 NOW = 1_764_010_800.0
-ORIGIN = "http://origin.example"
+ORIGIN, PUSH = "http://origin.example", "rtmp://push.example/live/a"
 PATTERNS = (
     r"/(?P<record_id>\d+)_\d+/video_",
     r"/(?P<record_id>\d+)(?:_(?P<resolution>\d+[pP]?))?\.flv$",
     r"/(?P<record_id>\d+)/[^/]+$",
 )
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a kill, unlike a power cut, does not ask for a disk
 OURS = ("task_list", "video_list", "class_list", "dir_info", "event_list")
 Value = str | int | float | bytes | None
 
@@ -53,24 +53,11 @@ class OldStreamer:
     patterns: Sequence[str] = PATTERNS
 
     def __post_init__(self) -> None:
+        self.code, self.video_root = self.top / "code", self.top / "video"
+        self.database, self.journal = self.code / "task_list.db", self.top / "rollout" / "moves.json"
+        self.url = f"sqlite:///{self.database}"
         self.code.mkdir(parents=True, exist_ok=True)
         self.video_root.mkdir(exist_ok=True)
-
-    @property
-    def code(self) -> Path:
-        return self.top / "code"
-
-    @property
-    def video_root(self) -> Path:
-        return self.top / "video"
-
-    @property
-    def database(self) -> Path:
-        return self.code / "task_list.db"
-
-    @property
-    def journal(self) -> Path:
-        return self.top / "rollout" / "moves.json"
 
     # -- before the rollout -----------------------------------------------------------------------------------
 
@@ -83,12 +70,7 @@ class OldStreamer:
         self.database.write_bytes(_upgraded())
 
     def has_class(
-        self,
-        class_id: str,
-        url: Value,
-        start: Value = NOW + 7200,
-        end: Value = NOW + 10_000,
-        push_url: Value = "rtmp://push.example/live/a",
+        self, class_id: str, url: Value, start: Value = NOW + 7200, end: Value = NOW + 10_000, push_url: Value = PUSH
     ) -> None:
         """A row of ``task_list``; by default of a class that begins in two hours."""
         self.has_classes([(class_id, url, start, end, push_url)])
@@ -111,10 +93,6 @@ class OldStreamer:
             schema.upgrade(engine, "streamer")
 
     # -- what is done -----------------------------------------------------------------------------------------
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.database}"
 
     def engine(self) -> Engine:
         return open_database(self.url)
@@ -155,8 +133,7 @@ class OldStreamer:
 
     def rows(self, query: str) -> list[tuple[Value, ...]]:
         """Read the database, as another program."""
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(query).fetchall()
+        return old.rows(self.database, query)
 
     def states(self) -> dict[Value, Value]:
         return dict(self.rows("SELECT class_id, state FROM class_list"))  # type: ignore[arg-type]
@@ -178,17 +155,17 @@ class OldStreamer:
         found = old.dump(self.database)
         return {table: found.get(table, []) for table in OURS}
 
-    def tree(self) -> dict[str, tuple[object, ...]]:
-        """Everything below *top* but the database and the journal: kind, mode, content, time of every file."""
+    def tree(self) -> dict[str, list[object]]:
+        """Everything below *top* but the database and the journal, with the time of every file."""
         return {
-            str(path.relative_to(self.top)): _as_it_is(path)
+            str(path.relative_to(self.top)): [*entry(path), path.is_dir() or path.lstat().st_mtime_ns]
             for path in sorted(self.top.rglob("*"))
             if not path.is_relative_to(self.journal.parent) and not path.name.startswith("task_list.db")
         }
 
     def contents(self) -> list[str]:
         """What is in all files, wherever they lie."""
-        return sorted(str(one[2]) for one in self.tree().values() if one[0] == "file")
+        return sorted(str(one[3]) for one in self.tree().values() if str(one[0])[0] == "-")
 
 
 @cache
@@ -199,15 +176,6 @@ def _upgraded() -> bytes:
         host.has_old_tables()
         host.is_upgraded()
         return host.database.read_bytes()
-
-
-def _as_it_is(path: Path) -> tuple[object, ...]:
-    found = path.lstat()
-    if stat.S_ISREG(found.st_mode):
-        return "file", found.st_mode, hashlib.sha256(path.read_bytes()).digest(), found.st_mtime_ns
-    if stat.S_ISLNK(found.st_mode):
-        return "link", str(path.readlink())
-    return "folder", found.st_mode, found.st_uid
 
 
 def local(seconds: float) -> str:

@@ -8,7 +8,8 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 from tests.stage.forked import PROCESSES
 
@@ -84,17 +85,8 @@ def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
         os._exit(code)
 
 
-class _AtOnce:
-    """The pace of a window in one process, which a test can kill: what `open` leaves behind waits for each task."""
-
-    def wait(self, task: str) -> None:
-        """Return at once."""
-
-    def tell(self, task: str, answer: object) -> None:
-        """Do nothing: nobody waits for the answer of a single task."""
-
-
 def _window(wanted: Any) -> Any:
+    """A window in one process, which a test can kill: what `open` leaves behind waits for each task."""
     from lectern.rollout import window
     from lectern.rollout.journal import WINDOW, RolloutJournal, interruption, locked
     from lectern.rollout.result import StepAnswer
@@ -105,6 +97,7 @@ def _window(wanted: Any) -> Any:
         if journal.state(wanted.id) == "finished":
             return StepAnswer(said=["finished already"])
         window.make_ready(wanted, journal)
-        found = window.Window(StepWork(wanted, journal, check), cast("Any", _AtOnce()))
+        at_once: Any = SimpleNamespace(wait=lambda _task: None, tell=lambda _task, _answer: None)
+        found = window.Window(StepWork(wanted, journal, check), at_once)
         window.through(found)
         return found.answer

@@ -4,31 +4,26 @@ import gc
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 
-from tests.rollout.old_streamer import NOW, OldStreamer, flv
+from tests.rollout.old_streamer import MEMORY, NOW, ORIGIN, OldStreamer, flv
+from tests.stage.forked import PROCESSES
 
 pytestmark = pytest.mark.night(draw=2)  # each is an old host taken over several times
 
-ROOT = Path(__file__).parents[2]
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a kill, unlike a power cut, does not ask for a disk
 CALLS = ("rename", "mkdir", "rmdir", "chmod", "chown", "unlink", "fsync", "open", "sync")
-ORIGIN = "http://origin.example"
-WAYS = ("out, then out", "out, then back", "back, then back", "back, then out")
 
 
-def made(top: Path) -> OldStreamer:
-    """A host on which every kind of step is taken."""
-    host = OldStreamer(top, [top / "old"])
+def begun(folder: Path, way: str) -> OldStreamer:
+    """A host, always in the same place, from which to go the *way*; on it, every kind of step is taken."""
+    shutil.rmtree(folder / "host", ignore_errors=True)
+    host = OldStreamer(folder / "host", [folder / "host" / "old"])
     host.has_tables()
     host.has_class("c-1", f"{ORIGIN}/7.flv")
     host.has_class("c-2", f"{ORIGIN}/8_720P.flv")
@@ -41,82 +36,67 @@ def made(top: Path) -> OldStreamer:
     host.has_file("old/10/10.flv", flv(10))
     (host.video_root / "link").symlink_to("/etc")
     (host.video_root / "lessons").chmod(0o2775)
+    if way == "back":
+        host.adopt()
     return host
 
 
-class Clock:
-    """Ticks before and after every call that changes something; kills this process at the tick *fatal*."""
+def go(host: OldStreamer, way: str, fatal: int = 0) -> int:
+    """Go the *way*, with a tick before and after each call that changes something; returns how many there were.
 
-    def __init__(self, fatal: int = 0) -> None:
-        self.ticks = 0
-        self._fatal = fatal
-        self._real = {name: getattr(os, name) for name in CALLS}
+    At the tick *fatal*, this process kills itself.
+    """
+    ticks, real = [0], {name: getattr(os, name) for name in CALLS}
 
-    def __enter__(self) -> "Clock":
-        for name, real in self._real.items():
-            setattr(os, name, self._watched(real))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name, real in self._real.items():
-            setattr(os, name, real)
-
-    def _watched(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.tick()
-            found = real(*args, **kwargs)
-            self.tick()
-            return found
-
-        return call
-
-    def tick(self, *_: object) -> None:
-        self.ticks += 1
-        if self.ticks == self._fatal:
+    def tick(*_: object) -> None:
+        ticks[0] += 1
+        if ticks[0] == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def engine(self, host: OldStreamer) -> Engine:
-        """One whose statements tick too."""
-        engine = host.engine()
-        for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
-            event.listen(engine, moment, self.tick)
-        return engine
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def ticking(*args: Any, **kwargs: Any) -> Any:
+            tick()
+            found = call(*args, **kwargs)
+            tick()
+            return found
 
+        return ticking
 
-def go(host: OldStreamer, way: str, clock: Clock) -> None:
-    with clock:
+    engine = host.engine()
+    for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        event.listen(engine, moment, tick)
+    for name, call in real.items():
+        setattr(os, name, watched(call))
+    try:
         if way == "out":
-            host.adopt(engine=clock.engine(host))
+            host.adopt(engine=engine)
         else:
             host.undo()
+    finally:
+        for name, call in real.items():
+            setattr(os, name, call)
+    return ticks[0]
 
 
-def killed(host: OldStreamer, way: str, fatal: int) -> None:
-    """A child goes the way and kills itself at the tick *fatal*."""
-    child = os.fork()
-    if child == 0:
-        try:
-            go(host, way, Clock(fatal))
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), f"the kill at tick {fatal} never fired"
-
-
-def matrix(ways: str) -> int:
-    """Kill the first of the *ways* at each of its ticks, then go the second; returns how many kills there were."""
-    first, second = ways.split(", then ")
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+def matrix(first: str, second: str) -> None:
+    """Kill the *first* way at each of its ticks, then go the *second*."""
+    with TemporaryDirectory(dir=MEMORY) as folder:
         host = begun(Path(folder), "back")
         inside, inside_rows = host.tree(), host.dump()
         outside = begun(Path(folder), "out").tree()
-        clock = Clock()
-        go(begun(Path(folder), first), first, clock)
+        number = go(begun(Path(folder), first), first)
+        assert number > 40
         gc.collect()
         gc.freeze()  # so that a fork copies less
-        for fatal in range(1, clock.ticks + 1):
+        for fatal in range(1, number + 1):
             host = begun(Path(folder), first)
-            killed(host, first, fatal)
+            if (child := os.fork()) == 0:
+                try:
+                    go(host, first, fatal)
+                finally:
+                    os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert os.WIFSIGNALED(status), f"the kill at tick {fatal} never fired"
             if second == "out":
                 host.adopt()
                 assert (host.tree(), host.dump()) == (inside, inside_rows), fatal
@@ -126,43 +106,13 @@ def matrix(ways: str) -> int:
             assert host.undo() == [], fatal
             host.adopt()
             assert (host.tree(), host.dump()) == (inside, inside_rows), fatal
-        return clock.ticks
 
 
-def begun(folder: Path, way: str) -> OldStreamer:
-    """A host, always in the same place, from which to go the *way*."""
-    shutil.rmtree(folder / "host", ignore_errors=True)
-    host = made(folder / "host")
-    if way == "back":
-        host.adopt()
-    return host
-
-
-@pytest.fixture(scope="module")
-def crashes() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """One process a way: of their own, because the tests' has threads, which a fork must not."""
-    with ExitStack() as stack:
-        yield {
-            ways: stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, __file__, ways],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
-                )
-            )
-            for ways in WAYS
-        }
-
-
-@pytest.mark.parametrize("ways", WAYS)
-def test_killed_at_any_step_the_next_call_makes_it_right(crashes: dict[str, subprocess.Popen[str]], ways: str) -> None:
+@pytest.mark.parametrize("second", ["out", "back"])
+@pytest.mark.parametrize("first", ["out", "back"])
+def test_killed_at_any_step_the_next_call_makes_it_right(first: str, second: str) -> None:
     """Files and rows are as after an undisturbed migration, or to the byte as before it."""
-    told, wrong = crashes[ways].communicate()
-    assert crashes[ways].returncode == 0, wrong
-    assert int(told) > 40
-
-
-if __name__ == "__main__":
-    print(matrix(sys.argv[1]))  # noqa: T201 (told to the test that started this process)
+    process = PROCESSES.Process(target=matrix, args=(first, second))  # the tests' own has threads: no fork
+    process.start()
+    process.join()
+    assert process.exitcode == 0

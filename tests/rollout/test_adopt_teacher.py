@@ -1,41 +1,89 @@
 """What the old program left waiting is honoured: classes wait on here, and nothing waits for ever."""
 
 import json
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.db import bookings, events, schema, transcodings
+from lectern.db import bookings, events, inbox, schema, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.model.tables.teacher import journal
+from lectern.model.facts import Attempt, Order
+from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.redis.rename import Rule, opened
 from lectern.rollout.takeover import teacher
-from lectern.rollout.takeover.teacher import ADOPTED, OldKeyNames, OldLists
-from lectern.states import Backend, BookingState, RenditionState
+from lectern.rollout.takeover.teacher import ADOPTED, OldKeyNames, OldLists, TeacherAdoption
+from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.wire.messages import Booking
 from lectern.wire.parser import parse
+from tests import laid
 from tests.effects import old_databases
 from tests.effects.redis_servers import redis_server, url_of
-from tests.rollout.old_teacher import (
-    ORDER_KEY,
-    P720,
-    WAITING_KEY,
-    adopt,
-    begun,
-    keys,
-    left_by_the_old_program,
-    messages,
-    orders_of,
-    planned,
-    under_way,
-)
-from tests.rows import commit
-from tests.stage import Town, staged, wait_until
+from tests.rows import commit, ended_in
 from tests.strategies import NOW, booking
+
+P720 = Resolution.P720
+WAITING_KEY, ORDER_KEY = "{record_id}_{resolution}", "class:{class_id}"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "teacher.db"
+
+
+@pytest.fixture
+def engine(file: Path) -> Iterator[Engine]:
+    made = laid.opened("teacher", file)
+    yield made
+    made.dispose()
+
+
+def keys(client: redis.Redis) -> dict[str, tuple[object, bool]]:
+    """All keys with their values, and whether they end."""
+    return {name.decode(errors="replace"): (client.dump(name), client.ttl(name) > 0) for name in client.scan_iter()}
+
+
+def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = "") -> None:
+    """A class on its waiting list, and its booking."""
+    client.rpush(name or one.stem, one.class_id)
+    client.set(f"class:{one.class_id}", one.to_json())
+
+
+def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
+    with transaction(engine) as connection:
+        return OldLists(connection, client, OldKeyNames.parse(WAITING_KEY, order_key), now).adopt("teacher1", 120)
+
+
+def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> TeacherAdoption:
+    with engine.connect() as connection:
+        return OldLists(connection, client, OldKeyNames.parse(waiting_key, ORDER_KEY), NOW).planned()
+
+
+def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:
+    return commit(engine, bookings.by_id, class_ids)
+
+
+def under_way(engine: Engine) -> list[RenditionRow]:
+    return commit(engine, transcodings.under_way)
+
+
+def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
+    """A rendition that this program has begun already, and brought to *state*."""
+    attempt = Attempt(record_id, P720, 3, 1, NOW - 50, Backend.OSS, NOW + 70, "http://origin.example/first.flv")
+    with transaction(engine) as connection:
+        transcodings.begin(connection, [attempt], NOW - 50)
+        transcodings.requested(connection, (record_id, P720), NOW - 50)
+        if state is not RenditionState.TRANSCODING:
+            ended_in(connection, (record_id, P720), state, NOW - 40, deadline=None)
+
+
+def messages(engine: Engine) -> list[str]:
+    """The class_ids of the bookings in the inbox."""
+    kept = commit(engine, inbox.claim, journal, ["order"], limit=500, lease_s=0, now=NOW + 1)
+    return [parse(one.body, (Booking,)).class_id for one in kept if one.command == "order"]
 
 
 def test_a_class_waits_on_as_if_it_had_just_been_booked(client: redis.Redis, engine: Engine, file: Path) -> None:
@@ -76,14 +124,26 @@ def test_a_booking_may_be_a_hash_and_may_have_no_cmd(client: redis.Redis, engine
     assert found["c-2"].payload == booking("c-2").to_json()
 
 
-def test_a_second_call_changes_nothing(client: redis.Redis, engine: Engine, file: Path) -> None:
-    """Neither the database nor Redis, whatever became of each class."""
+def test_neither_the_plan_nor_a_second_call_changes_anything(client: redis.Redis, engine: Engine, file: Path) -> None:
+    """Neither the database nor Redis, whatever becomes of each class; one that is known here is not touched at all.
+
+    The plan says what is done then; what the old program has placed itself is left alone.
+    """
+    client.set("class:placed", booking("placed").to_json())
+    left_by_the_old_program(client, booking("c-8", record_id=8))
+    commit(engine, bookings.add, [(booking("c-8"), BookingState.PLACED)], NOW - 9)
+    ours = orders_of(engine, "c-8")
     for record_id, state in enumerate(RenditionState, start=1):
         begun(engine, state, record_id)
     for record_id in range(6):
         left_by_the_old_program(client, booking(f"c-{record_id}", record_id=record_id))
         client.rpush(f"{record_id}_720P", f"orphan-{record_id}", b"\xff")
-    assert adopt(engine, client)
+    there, before = keys(client), old_databases.dump(file)
+    plan = planned(engine, client)
+    assert (keys(client), old_databases.dump(file)) == (there, before)
+    assert adopt(engine, client) == plan.said != []
+    assert orders_of(engine, "c-8", "placed") == ours
+    assert 8 not in {one.record_id for one in under_way(engine)}
     there, before = keys(client), old_databases.dump(file)
     said = adopt(engine, client, now=NOW + 60)
     assert (keys(client), old_databases.dump(file)) == (there, before)
@@ -93,26 +153,22 @@ def test_a_second_call_changes_nothing(client: redis.Redis, engine: Engine, file
 def test_lists_of_any_length_are_gone_through_in_slices(
     client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every class of every list is adopted once, also one that is on its list twice."""
+    """Every class of every list is adopted once, also one that is on its list twice.
+
+    Each rendition is begun once for all of its list, with the source that a later class has.
+    """
     monkeypatch.setattr(teacher, "SLICE", 3)
+    client.rpush("1_720P", *(f"orphan-{at}" for at in range(4)))
     wanted = {f"c-{record_id}-{at}" for record_id in range(8) for at in range(record_id)}
     for class_id in sorted(wanted):
         left_by_the_old_program(client, booking(class_id, record_id=int(class_id.split("-")[1])))
     client.rpush("7_720P", "c-7-0", "c-7-6")
     assert planned(engine, client).waiting >= len(wanted)
-    assert adopt(engine, client) == [f"{len(wanted)} classes of the old waiting lists wait on here."]
+    assert adopt(engine, client)[4:] == [f"{len(wanted)} classes of the old waiting lists wait on here."]
     states = {id_: one.state for id_, one in orders_of(engine, *wanted).items()}
     assert states == dict.fromkeys(wanted, BookingState.WAITING)
-    assert {one.record_id for one in under_way(engine)} == set(range(1, 8))
-
-
-def test_a_class_that_is_known_here_is_not_touched(client: redis.Redis, engine: Engine) -> None:
-    left_by_the_old_program(client, booking("c-1"))
-    commit(engine, bookings.add, [(booking("c-1"), BookingState.PLACED)], NOW - 9)
-    before = orders_of(engine, "c-1")
-    assert adopt(engine, client) == []
-    assert orders_of(engine, "c-1") == before
-    assert under_way(engine) == []
+    begun = {one.record_id: (one.attempt, one.source_url) for one in under_way(engine)}
+    assert begun == dict.fromkeys(range(1, 8), (1, "http://origin.example/6666.flv"))
 
 
 # -- classes without a booking to rely on ------------------------------------------------------------------------------
@@ -163,7 +219,11 @@ def test_other_things_where_a_booking_should_be(client: redis.Redis, engine: Eng
     assert all("no order_key says where" in one for one in adopt(engine, client, order_key=None))
 
 
-def test_keys_that_only_look_like_waiting_lists_are_named_and_left_alone(client: redis.Redis, engine: Engine) -> None:
+def test_keys_that_only_look_like_waiting_lists_are_named_and_left_alone(
+    client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many that a person reads them, and how many more there are."""
+    assert teacher.NAMED <= 20
     client.set("1_720P", "text")
     client.rpush("0006666_720P", "c-1")
     client.rpush("9999999999999999999_720P", "c-2")
@@ -174,26 +234,8 @@ def test_keys_that_only_look_like_waiting_lists_are_named_and_left_alone(client:
         "9999999999999999999_720P: 9999999999999999999 is not how a record_id is written; it is left alone.",
     ]
     assert under_way(engine) == []
-
-
-def test_a_later_class_s_source_is_kept(client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rendition is begun once for all of its list."""
-    monkeypatch.setattr(teacher, "SLICE", 1)
-    client.rpush("6666_720P", "orphan-1")
-    left_by_the_old_program(client, booking("c-1"))
-    client.rpush("6666_720P", "orphan-2")
-    adopt(engine, client)
-    (due,) = under_way(engine)
-    assert (due.attempt, due.source_url) == (1, "http://origin.example/6666.flv")
-
-
-def test_sentences_are_bounded(client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert teacher.NAMED <= 20, "a person reads them"
-    monkeypatch.setattr(teacher, "NAMED", 2)
-    client.rpush("6666_720P", *(f"orphan-{at}" for at in range(50)))
-    said = adopt(engine, client)
-    assert len(said) == 3
-    assert said[-1] == "... and 48 more like these."
+    monkeypatch.setattr(teacher, "NAMED", 1)
+    assert adopt(engine, client)[1:] == ["... and 2 more like these."]
 
 
 def test_who_may_not_read_a_waiting_list_is_told_so_and_adopts_nothing(client: redis.Redis, engine: Engine) -> None:
@@ -241,66 +283,32 @@ def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engi
     (told,) = adopt(engine, client)
     why = f"but the rendition is {state}, and no result will come. Answer the platform, then: "
     assert told.endswith(f"{why}redis-cli LREM 6666_720P 0 orphan") == (state is not RenditionState.TRANSCODING)
+    left_by_the_old_program(client, booking("c-2", video_url_list={"720P": "http://origin.example/720.flv"}))
+    decided = "c-2: its booking has the URL of 6666_720P; the booking flow decides it at the start."
+    assert decided in adopt(engine, client)
+    assert messages(engine)[-1] == "c-2"
 
 
-def test_a_booking_that_has_the_url_is_decided_by_the_flow(client: redis.Redis, engine: Engine) -> None:
-    """It need not wait at all."""
-    left_by_the_old_program(client, booking("c-1", video_url_list={"720P": "http://origin.example/720.flv"}))
-    said = "c-1: its booking has the URL of 6666_720P; the booking flow decides it at the start."
-    assert adopt(engine, client) == [said]
-    assert messages(engine) == ["c-1"]
+def test_old_transcodings_get_a_deadline_however_many_there_are(client: redis.Redis, file: Path) -> None:
+    """The old program's rows have none; a booking that joins one would wait for ever.
 
-
-def test_an_old_transcoding_that_nobody_waits_for_gets_a_deadline(client: redis.Redis, file: Path) -> None:
-    """The old program's rows have none; a booking that joins one would wait for ever."""
-    rows = "(1, '720P', 'transcoding'), (2, '720P', 'success'), (3, '720P', 'transcoding')"
-    old_databases.build(file, [old_databases.OLD_TEACHER, f"INSERT INTO video_list VALUES {rows}"])
+    Whatever an old program never finished is still there; SQL takes no list of so many keys at once.
+    """
+    rows = ", ".join(f"({record_id}, '720P', 'transcoding')" for record_id in range(1, 20_001))
+    settled = "(20001, '720P', 'success')"
+    old_databases.build(file, [old_databases.OLD_TEACHER, f"INSERT INTO video_list VALUES {rows}, {settled}"])
     engine = open_database(f"sqlite:///{file}")
     schema.upgrade(engine, "teacher")
     left_by_the_old_program(client, booking("c-3", record_id=3))
     assert adopt(engine, client) == [
         "1 class of the old waiting lists waits on here.",
-        "1 old transcoding without a waiting class got a deadline.",
+        "19,999 old transcodings without a waiting class got a deadline.",
     ]
     found = {one.record_id: (one.deadline, one.source_url, one.attempt) for one in under_way(engine)}
-    assert found == {1: (NOW + 120, "", 1), 3: (NOW + 120, "http://origin.example/6666.flv", 1)}
+    wanted = dict.fromkeys(range(1, 20_001), (NOW + 120, "", 1))
+    assert found == wanted | {3: (NOW + 120, "http://origin.example/6666.flv", 1)}
     assert adopt(engine, client, now=NOW + 5) == []
     engine.dispose()
-
-
-@pytest.mark.live
-def test_old_transcodings_get_a_deadline_however_many_there_are(client: redis.Redis, file: Path) -> None:
-    """Whatever an old program never finished is still there; SQL takes no list of so many keys at once."""
-    rows = ", ".join(f"({record_id}, '720P', 'transcoding')" for record_id in range(1, 20_001))
-    old_databases.build(file, [old_databases.OLD_TEACHER, f"INSERT INTO video_list VALUES {rows}"])
-    engine = open_database(f"sqlite:///{file}")
-    schema.upgrade(engine, "teacher")
-    assert adopt(engine, client) == ["20,000 old transcodings without a waiting class got a deadline."]
-    found = under_way(engine)
-    assert (len(found), {one.deadline for one in found}) == (20_000, {NOW + 120})
-    engine.dispose()
-
-
-# -- what would be done ------------------------------------------------------------------------------------------------
-
-
-def test_the_plan_says_what_will_be_done_and_changes_nothing(client: redis.Redis, engine: Engine, file: Path) -> None:
-    """What the old program has placed itself is left alone."""
-    begun(engine, RenditionState.TIMED_OUT, 7)
-    left_by_the_old_program(client, booking("c-1"))
-    left_by_the_old_program(client, booking("c-7", record_id=7))
-    client.rpush("6666_720P", "orphan")
-    for class_id in ("c-2", "c-3", "c-4"):
-        client.set(f"class:{class_id}", booking(class_id).to_json())
-    client.set("class:c-5", booking("c-5", start_time=NOW - 90, end_time=NOW - 30).to_json())
-    client.set("class:c-6", "no booking")
-    commit(engine, bookings.add, [(booking("c-4"), BookingState.PLACED)], NOW)
-    there, before = keys(client), old_databases.dump(file)
-    plan = planned(engine, client)
-    assert plan.waiting == 1
-    assert (keys(client), old_databases.dump(file)) == (there, before)
-    assert adopt(engine, client) == plan.said
-    assert set(orders_of(engine, "c-1", "c-2", "c-3")) == {"c-1"}
 
 
 def test_a_plan_can_be_made_before_database_is_upgraded_and_keys_are_renamed(client: redis.Redis, file: Path) -> None:
@@ -332,36 +340,3 @@ def test_a_redis_that_goes_away_leaves_the_database_as_it_was(engine: Engine, fi
     with opened(f"redis://127.0.0.1:{port}/0") as gone, pytest.raises(TryAgain, match="Nothing was adopted"):
         adopt(engine, gone)
     assert old_databases.dump(file) == before
-
-
-# -- and then ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.live
-def test_what_was_adopted_is_answered_by_the_new_program(town: Town, tmp_path: Path) -> None:
-    """By the result that the old program asked for, or at the deadline; those without a booking with 211."""
-    with staged(town, tmp_path) as stage:
-        stage.up("streamer1")
-        assert stage.lectern("teacher", "init", "teacher").returncode == 0
-        done, never = town.record(), town.record()
-        key, prefix = str(stage.settings["WAITING_KEY"]), stage.prefix
-        engine = open_database(f"sqlite:///{stage.database('teacher')}")
-        for record, class_id, time_out_s in ((done, "aired", 600.0), (never, "late", 5.0)):
-            one = stage.booking(record, "720P", class_id=f"{prefix}-{class_id}")
-            name = key.format(record_id=record, resolution="720P")
-            town.redis.rpush(name, one["class_id"], f"{prefix}-orphan-of-{class_id}")
-            town.redis.set(f"{prefix}:class:{one['class_id']}", json.dumps(one))
-            with opened(town.redis_url) as client, transaction(engine) as connection:
-                names = OldKeyNames.parse(key, f"{prefix}:class:{{class_id}}")
-                OldLists(connection, client, names, time.time()).adopt(stage.name("teacher"), time_out_s)
-        engine.dispose()
-        stage.up("teacher")
-        result = {"record_id": done, "video_resolution": "720P", "result": "sucess", "type": "oss"}
-        url = town.origin.url_for(f"{done}/{done}.flv")
-        stage.publish("transcoding", {"cmd": "transcoding", **result, "transcode_video_url": url})
-        assert stage.answer(f"{prefix}-aired")["result"] == "success"
-        assert stage.answer(f"{prefix}-orphan-of-aired")["code"] == 211
-        assert stage.answer(f"{prefix}-late", timeout_s=90)["code"] == 207
-        assert stage.answer(f"{prefix}-orphan-of-late")["code"] == 211
-        drained = lambda: not town.redis.exists(key.format(record_id=never, resolution="720P"))  # noqa: E731
-        wait_until(drained, description="the drained list is gone")

@@ -16,10 +16,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from lectern.db import engine as db_engine
+from lectern.db import schema
+from lectern.db.engine import open_database
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout import files, release_link, rollback
 from lectern.rollout.backup import host as backup_host
+from lectern.rollout.backup import rows, sqlite
+from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.spec import Spec
@@ -39,15 +45,19 @@ def wanted(host: Host) -> Spec:
     return host.parsed()
 
 
-def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(host: Host, wanted: Spec) -> None:
-    """Nobody else can read it."""
-    (host.code / "__pycache__").mkdir()
-    (host.code / "__pycache__" / "x.pyc").write_bytes(b"x")
+def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(host: Host) -> None:
+    """Nobody else can read it; recordings in the code folder are neither counted nor archived."""
+    for folder in ("__pycache__", "videos"):
+        (host.code / folder).mkdir()
+        with (host.code / folder / "x.pyc").open("wb") as file:
+            file.truncate(1 << 40)
     (host.code / "link").symlink_to("idc_client.py")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(host.short / "s"))
         (host.short / "s").rename(host.code / "socket")
     os.mkfifo(host.code / "fifo")
+    wanted = host.parsed(old_video_roots=[str(host.code / "videos")])
+    assert backup_host.archive_size_bytes(wanted.code_dir, backup_host.left_out(wanted)) < 1 << 20
     assert backup_host.make(wanted, check=True).changed
     assert backup_host.make(wanted).changed
     found = backup_host.read(wanted.backup_dir)
@@ -60,8 +70,7 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
         assert content is not None
         assert content.read() == (host.code / "idc_client.py").read_bytes()
     assert found.code.sha256 == sha256(wanted.backup_dir / "code.tar")
-    assert found.rows == {"task_list": 1}
-    assert found.sha256 == sha256(wanted.backup_dir / "task_list.db")
+    assert (found.rows, found.sha256) == ({"task_list": 1}, sha256(wanted.backup_dir / "task_list.db"))
     for path in (host.code / ".env", host.programs / "idc_client.conf"):
         assert found.before.data(path) == path.read_bytes()
         assert found.before.kept(path).owner == files.Owner.of(path)
@@ -104,41 +113,24 @@ def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Spec, monkeypatch:
     assert not wanted.backups_dir.exists()
 
 
-def test_recordings_in_the_code_folder_are_neither_counted_nor_archived(host: Host) -> None:
-    videos = host.code / "videos"
-    videos.mkdir()
-    with (videos / "6666.flv").open("wb") as file:
-        file.truncate(1 << 40)
-    wanted = host.parsed(old_video_roots=[str(videos)])
-    assert backup_host.archive_size_bytes(wanted.code_dir, backup_host.left_out(wanted)) < 1 << 20
-    backup_host.make(wanted)
-    with tarfile.open(wanted.backup_dir / "code.tar") as tar:
-        assert "./videos" not in tar.getnames()
-
-
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
+    """One whose manifest is damaged is named, stays too, and fails no new one."""
     standing = host.parsed(keep=1)
     backup_host.make(standing)
     note = RolloutJournal(standing.rollout_dir / "journal.jsonl", "streamer").note
     note(standing.id, "window", "begin")
     note(standing.id, "committed", "done")
-    said: list[str] = []
+    newest = standing
     for number in range(3):
         newest = host.parsed({"MAX_VIDEO_NUM": str(number)}, keep=1)
-        said += backup_host.make(newest).said
-        left = {path.name for path in standing.backups_dir.iterdir()}
-        assert left == {standing.id, newest.id}
-    assert any("Took away the old backup" in one for one in said)
-
-
-def test_an_old_backup_whose_manifest_is_damaged_stays_and_fails_no_new_one(host: Host) -> None:
-    old = host.parsed()
-    backup_host.make(old)
-    manifest = old.backup_dir / disk.MANIFEST
+        said = backup_host.make(newest).said
+        assert {path.name for path in standing.backups_dir.iterdir()} == {standing.id, newest.id}
+        assert any("Took away the old backup" in one for one in said) == (number > 0)
+    manifest = newest.backup_dir / disk.MANIFEST
     manifest.write_text('{"id": 1}')
-    newest = host.parsed({"MAX_VIDEO_NUM": "7"}, keep=1)
-    said = backup_host.make(newest).said
-    assert backup_host.read(newest.backup_dir) is not None
+    later = host.parsed({"MAX_VIDEO_NUM": "7"}, keep=1)
+    said = backup_host.make(later).said
+    assert backup_host.read(later.backup_dir) is not None
     assert manifest.exists()
     assert any(f"{manifest}: it cannot be read" in one for one in said)
 
@@ -167,9 +159,6 @@ def test_a_file_that_changes_while_it_is_read_spoils_nothing_and_is_named(tmp_pa
     with tarfile.open(tmp_path / "code.tar") as tar:
         assert tar.getmember("./steady").size == 1000
         assert tar.getmember("./busy.log").size >= 64 << 20
-
-
-def test_a_folder_that_cannot_be_read_calls_a_person(tmp_path: Path) -> None:
     with pytest.raises(CallAPerson, match="cannot be archived"):
         backup_host.archive(tmp_path / "nowhere", tmp_path / "code.tar", [])
 
@@ -182,15 +171,6 @@ def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None
     assert not found.file
 
 
-KILLED = """
-import os, sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("PRAGMA journal_mode=WAL")
-connection.execute("INSERT INTO task_list (class_id) VALUES ('since')")
-os.kill(os.getpid(), 9)
-"""
-
-
 def stopped(wanted: Spec) -> backup_host.Backup:
     """What a window copies of the host while all is stopped."""
     backup_host.make(wanted)
@@ -200,16 +180,28 @@ def stopped(wanted: Spec) -> backup_host.Backup:
     return copied
 
 
-def test_a_restore_takes_rows_back_that_a_killed_program_has_only_written_beside_the_file(wanted: Spec) -> None:
-    """The file alone has the bytes of the copy already; the rows in its log are exported, and gone."""
+def test_a_restore_takes_rows_back_that_a_killed_program_has_only_written_beside_the_file(
+    wanted: Spec, tmp_path: Path
+) -> None:
+    """The file alone has the bytes of the copy already; the rows in its log are exported, and gone.
+
+    It is restored where a link leads, and SQLite keeps its log there, too; the link stays.
+    """
+    data = tmp_path / "disk" / wanted.database.name
+    data.parent.mkdir()
+    wanted.database.rename(data)
+    wanted.database.symlink_to(data)
     with closing(sqlite3.connect(wanted.database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     copied = stopped(wanted)
     backup_host.restore(wanted, copied)  # of a first try that was killed before it could say so
-    subprocess.run([sys.executable, "-c", KILLED, str(wanted.database)], check=False)
+    data = as_killed(data, "INSERT INTO task_list (class_id) VALUES ('since')")
+    wanted.database.unlink()
+    wanted.database.symlink_to(data)
     assert sha256(wanted.database) == copied.sha256
     backup_host.restore(wanted, copied)
-    assert classes(wanted.database) == {"c-1"}
+    assert (wanted.database.readlink(), classes(data)) == (data, {"c-1"})
+    assert [path.name for path in data.parent.iterdir()] == [data.name]
     since = json.loads((wanted.backup_dir / "rows-since-2.json").read_text())
     assert [row["class_id"] for row in since["task_list"]] == ["since"]
 
@@ -247,22 +239,11 @@ def test_a_database_that_cannot_be_read_is_kept_whole_when_the_copy_takes_its_pl
     assert str(aside) in str(said[0])
 
 
-def test_a_database_that_is_a_link_is_restored_where_the_link_leads(wanted: Spec, tmp_path: Path) -> None:
-    """SQLite keeps its log there, too; the link stays."""
-    data = tmp_path / "disk" / wanted.database.name
-    data.parent.mkdir()
-    wanted.database.rename(data)
-    wanted.database.symlink_to(data)
-    copied = stopped(wanted)
-    subprocess.run([sys.executable, "-c", KILLED, str(wanted.database)], check=False)
-    backup_host.restore(wanted, copied)
-    assert wanted.database.readlink() == data
-    assert classes(data) == {"c-1"}
-    assert [path.name for path in data.parent.iterdir()] == [data.name]
-
-
 def test_supervisors_files_come_back_as_what_they_were(host: Host, wanted: Spec) -> None:
-    """A file as a file, though the new program's has its name; a link as a link, though it leads nowhere."""
+    """A file as a file, though the new program's has its name; a link as a link, though it leads nowhere.
+
+    A real folder stays where it is.
+    """
     wanted = host.parsed(old_programs=["idc_client.conf", "gone.conf"])
     available = host.folder / "available.conf"
     (host.programs / "idc_client.conf").rename(available)
@@ -273,6 +254,10 @@ def test_supervisors_files_come_back_as_what_they_were(host: Host, wanted: Spec)
     before = {path: files.link_target(path) or path.read_bytes() for path in host.programs.iterdir()}
     copied = stopped(wanted)
     release_link.render_instance(wanted, RolloutJournal.of(wanted))
+    wanted.current.mkdir()
+    with pytest.raises(CallAPerson, match="it is no link"):
+        release_link.apply(wanted)
+    wanted.current.rmdir()
     release_link.apply(wanted)
     assert [path.name for path in host.programs.iterdir()] == [wanted.conf.name]
     release_link.take_back(wanted, copied.before)
@@ -297,3 +282,166 @@ def test_what_somebody_wrote_into_supervisors_files_is_not_lost(wanted: Spec) ->
     assert kept.read_text() == old.read_text() == "; a person\n"
     assert kept.name in said
     assert f"{old}: somebody wrote it since" in said
+
+
+# -- the database in it, whoever writes to it, and whatever crash it comes from ----------------------------------------
+
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+connection.execute("PRAGMA journal_mode=" + sys.argv[2])
+number = 0
+while True:
+    connection.execute("BEGIN IMMEDIATE")
+    for table in ("a", "b"):
+        connection.execute(f"INSERT INTO {table} VALUES (?, zeroblob(2000))", [number])
+    connection.execute("COMMIT")
+    number += 1
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Path:
+    """A database with two tables that always have the same rows."""
+    file = tmp_path / "live" / "task list?.db"  # a name that a URI must quote
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as connection:
+        for table in ("a", "b"):
+            connection.execute(f"CREATE TABLE {table} (n INTEGER, filler BLOB)")
+            connection.executemany(f"INSERT INTO {table} VALUES (?, zeroblob(3000))", [(-n,) for n in range(1, 200)])
+        connection.commit()
+    return file
+
+
+@pytest.fixture(params=["WAL", "DELETE"])
+def writer(request: pytest.FixtureRequest, live: Path) -> Iterator[Path]:
+    """The database, while another process writes to it without a pause."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(live), request.param], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        yield live
+        process.kill()
+
+
+def test_a_copy_of_a_live_database_is_one_instant_of_it(writer: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        copied = SqliteFile(writer).copy(tmp_path)
+        assert copied.rows["a"] == copied.rows["b"]
+        assert copied.rows["a"] >= 199 + 1
+        SqliteFile(writer).try_restore(copied, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"live", writer.name}
+
+
+def as_killed(live: Path, *statements: str) -> Path:
+    """The files as a writer that is killed behind *statements* leaves them."""
+    with closing(sqlite3.connect(live, isolation_level=None)) as connection:
+        for statement in ("PRAGMA cache_size=2", *statements):
+            connection.execute(statement)
+        return Path(shutil.copytree(live.parent, live.parent.with_name("killed"))) / live.name
+
+
+def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_transaction(live: Path, tmp_path: Path) -> None:
+    """Over what an earlier try has left."""
+    changes = (f"UPDATE {table} SET n = n + 1000000, filler = randomblob(3000)" for table in ("a", "b"))
+    killed = as_killed(live, "PRAGMA journal_mode=DELETE", "BEGIN IMMEDIATE", *changes)
+    assert killed.with_name(f"{live.name}-journal").stat().st_size > 0, "the journal must be hot"
+    (tmp_path / live.name).write_bytes(b"half a copy")
+    SqliteFile(killed).copy(tmp_path)
+    with closing(sqlite3.connect(tmp_path / live.name)) as connection:
+        assert connection.execute("SELECT max(n) FROM a").fetchone()[0] < 0
+        assert connection.execute("SELECT max(n) FROM b").fetchone()[0] < 0
+
+
+def test_rows_in_the_wal_of_a_killed_writer_are_copied_and_not_played_into_a_restored_file(
+    live: Path, tmp_path: Path
+) -> None:
+    """A look changes nothing of them."""
+
+    def files_there() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in killed.parent.iterdir() if not path.name.endswith("-shm")}
+
+    SqliteFile(live).copy(tmp_path)
+    killed = as_killed(live, "PRAGMA journal_mode=WAL", *["INSERT INTO a VALUES (7, zeroblob(2000))"] * 7)
+    before = files_there()
+    assert before[f"{live.name}-wal"]
+    with SqliteFile(killed).reading() as connection:
+        assert rows(connection) == {"a": 199 + 7, "b": 199}
+    assert files_there() == before
+    (tmp_path / "later").mkdir()
+    assert SqliteFile(killed).copy(tmp_path / "later").rows == {"a": 199 + 7, "b": 199}
+    killed.chmod(0o640)
+    SqliteFile(killed).put_back(tmp_path / live.name, {}, "nobody")
+    assert sqlite.proved(killed).rows == {"a": 199, "b": 199}
+    assert sha256(killed) == sha256(tmp_path / live.name)
+    assert [path.name for path in killed.parent.iterdir()] == [live.name]
+    assert files.Owner.of(killed).mode == 0o640
+
+
+def test_what_is_damaged_or_no_database_is_refused_in_words(live: Path, tmp_path: Path) -> None:
+    data = bytearray(live.read_bytes())
+    data[4096 * 5 : 4096 * 12] = b"\xff" * 4096 * 7
+    live.write_bytes(data)
+    with pytest.raises(CallAPerson, match=r"damaged|malformed"):
+        SqliteFile(live).copy(tmp_path)
+    live.write_text("no database, but long enough to be taken for one" * 100)
+    with pytest.raises(CallAPerson, match="SQLite cannot read it"):
+        SqliteFile(live).copy(tmp_path)
+    with pytest.raises(CallAPerson, match=r"read it \(file is not a database\)"), SqliteFile(live).reading() as look:
+        look.exec_driver_sql("SELECT 1 FROM sqlite_master")
+
+
+def test_a_copy_is_tried_by_a_restore_that_the_program_s_own_engine_opens(
+    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by looking at the same bytes a second time."""
+    opened: list[str] = []
+
+    def noted(url: str) -> Engine:
+        opened.append(url)
+        return open_database(url)
+
+    monkeypatch.setattr(db_engine, "open_database", noted)
+    found, copied = SqliteFile(live), SqliteFile(live).copy(tmp_path)
+    found.try_restore(copied, tmp_path)
+    assert opened == [f"sqlite:///{tmp_path}/.restored.db"]
+    assert {path.name for path in tmp_path.iterdir()} == {"live", live.name}
+    with pytest.raises(CallAPerson, match="other rows"):
+        found.try_restore(copied.model_copy(update={"rows": {**copied.rows, "a": 1}}), tmp_path)
+
+
+def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, tmp_path: Path) -> None:
+    """New rows, changed rows, rows of new tables, with columns that were added since; not those that were there."""
+    SqliteFile(live).copy(tmp_path)
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("ALTER TABLE a ADD COLUMN institution_id TEXT")
+        connection.execute("INSERT INTO a VALUES (7, x'00ff', 'i-7')")
+        connection.execute("INSERT INTO a VALUES (NULL, NULL, NULL)")
+        connection.execute("UPDATE b SET filler = 'changed' WHERE n = -3")
+        connection.execute('CREATE TABLE c ("odd "" name" TEXT)')
+        connection.execute("INSERT INTO c VALUES ('x')")
+        connection.commit()
+    assert [*SqliteFile(live).rows_since(tmp_path / live.name)] == [
+        ("a", {"n": 7, "filler": {"base64": "AP8="}, "institution_id": "i-7"}),
+        ("a", {"n": None, "filler": None, "institution_id": None}),
+        ("b", {"n": -3, "filler": "changed"}),
+        ("c", {'odd " name': "x"}),
+    ]
+    assert len([*SqliteFile(live).rows_since(None)]) == 201 + 199 + 1, "there was no database"
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live: Path, mode: str) -> None:
+    """Neither does a look at what the migration would change."""
+    live = live.rename(live.with_name("task_list.db"))  # the migration takes a URL, which cannot hold each name
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+    before = {path: path.read_bytes() for path in live.parent.iterdir()}
+    with SqliteFile(live).reading() as connection:
+        assert rows(connection) == {"a": 199, "b": 199}
+    assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
+    with db_engine.opened(SqliteFile(live).url) as engine:
+        assert schema.plan(engine, "streamer")
+        with pytest.raises(Misuse, match="the database is behind this program"):
+            schema.check(engine, "streamer")
+    assert {path: path.read_bytes() for path in live.parent.iterdir()} == before

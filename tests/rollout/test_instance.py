@@ -1,10 +1,12 @@
-"""An instance holds all that a rollout runs, and one link switches it; the old .env gets what the note says."""
+"""An instance holds all that a rollout runs, and one link switches it; if only settings change, nothing stops."""
 
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from lectern.rollout import verify
@@ -24,49 +26,40 @@ def rolled_out(host: Host, wanted: Fields) -> Path:
     return (host.root / "current").resolve()
 
 
-def names(host: Host) -> set[str]:
-    return {one.name for one in (host.root / "instances").iterdir()}
+def test_an_instance_is_written_before_the_stop_and_one_link_leads_to_it(host: Host) -> None:
+    """The old .env gets the documented lines, and the program's file all others.
 
-
-def test_the_old_env_gets_the_documented_lines_and_the_programs_file_all_others(host: Host) -> None:
-    rolled_out(host, host.wanted())
-    assert (host.code / ".env").read_text() == ENV.replace("MAX_VIDEO_SIZE=10", "MAX_VIDEO_SIZE=1000") + DOCUMENTED
-    instance = rolled_out(host, host.wanted())
-    settings = instance / "settings.env"
-    assert settings.read_text() == f"STREAMER_NAME=streamer1\nHEALTH_BIND=127.0.0.1:{host.health_port}\n"
-    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
-    assert stat.S_IMODE(instance.stat().st_mode) == stat.S_IMODE(instance.parent.stat().st_mode) == 0o755
-
-
-def test_it_is_written_before_the_stop(host: Host) -> None:
+    From one rollout to the next and back the link is all that changes; what neither stands nor is wanted goes then.
+    """
     host.done("backup")
     host.dies("window", "supervisord.Supervisord.stop_all")
     assert host.states() == {"idc_client": "RUNNING"}
     (instance,) = (host.root / "instances").iterdir()
     assert {one.name for one in instance.iterdir()} == {"venv", "settings.env", "program.conf"}
     assert not (host.root / "current").exists()
-
-
-def test_from_one_rollout_to_the_next_and_back_the_link_is_all_that_changes(host: Host) -> None:
-    """Also supervisor's file is reached by it, and a changed setting is another instance of the same release."""
     first = rolled_out(host, host.wanted())
+    assert (host.code / ".env").read_text() == ENV.replace("MAX_VIDEO_SIZE=10", "MAX_VIDEO_SIZE=1000") + DOCUMENTED
     before, settings = host.tree(), first / "settings.env"
-    other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})
-    second = rolled_out(host, other)
+    assert settings.read_text() == f"STREAMER_NAME=streamer1\nHEALTH_BIND=127.0.0.1:{host.health_port}\n"
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (settings, first, first.parent)] == [0o600, 0o755, 0o755]
+    second = rolled_out(host, host.wanted({"DRAIN_TIMEOUT_S": "7"}))
     assert (second / "settings.env").read_text() == f"{settings.read_text()}DRAIN_TIMEOUT_S=7\n"
     assert {path: kept for path, kept in host.tree().items() if before[path] != kept} == {
-        "current": (f"instances/{second.name}",)
+        "current": [f"instances/{second.name}"]
     }
-    host.done("rollback", wanted=other)
+    host.done("rollback", wanted=host.wanted({"DRAIN_TIMEOUT_S": "7"}))
     assert host.tree() == before
     host.is_new()
+    by_hand = first.parent / "by-hand"
+    by_hand.mkdir()
+    assert {*first.parent.iterdir()} == {first, second, by_hand}
+    third = rolled_out(host, host.wanted({"DRAIN_TIMEOUT_S": "8"}))
+    assert {*first.parent.iterdir()} == {first, third, by_hand}, "what no rollout made is left alone"
 
 
 def test_a_setting_that_was_changed_and_changed_back_is_a_rollout_of_its_own(host: Host) -> None:
     """Under the name of the first one, it took that one's backup away: there was no way back to the old program."""
-    before = host.tree()
-    other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})
-    for wanted in (host.wanted(), other, host.wanted()):
+    for wanted in (host.wanted(), host.wanted({"DRAIN_TIMEOUT_S": "7"}), host.wanted()):
         rolled_out(host, wanted)
     assert len(set(host.told()["standing"])) == 3
     assert not host.done("backup")["changed"], "a second run changes nothing"
@@ -74,19 +67,7 @@ def test_a_setting_that_was_changed_and_changed_back_is_a_rollout_of_its_own(hos
     for left in (2, 1, 0):
         host.done("rollback", "--standing")
         assert len(host.told()["standing"]) == left
-    host.is_old(before)
-
-
-def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host) -> None:
-    first = rolled_out(host, host.wanted())
-    other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})
-    second = rolled_out(host, other)
-    host.done("rollback", wanted=other)
-    assert names(host) == {first.name, second.name}
-    by_hand = host.root / "instances" / "by-hand"
-    by_hand.mkdir()
-    third = rolled_out(host, host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "8"}))
-    assert names(host) == {first.name, third.name, by_hand.name}, "what no rollout made is left alone"
+    host.is_old()
 
 
 # Verify only looks, and says in words what is not as the last step should have left it; status tells the story.
@@ -129,7 +110,14 @@ def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
         assert answered.msg == "it says ********, ********, streamer1"
 
 
-def test_another_version_or_a_copy_that_was_changed_is_not_as_wanted(new: Host) -> None:
+def test_the_status_tells_what_was_done_and_another_version_or_copy_is_not_as_wanted(new: Host) -> None:
+    answer = new.told()
+    assert answer["state"] == "finished"
+    steps = {"backup", "window", "stop", "copy", "schema", "switch", "env", "adopt", "reload", "healthy"}
+    assert steps <= {one["step"] for one in answer["notes"]}
+    said = verify.lines({"streamer": answer})
+    assert said[-1] == f"streamer: {answer['id']} is finished; what stands is {answer['id']}."
+    assert any(line.endswith("  reload is done") for line in said)
     assert new.done("verify", "--standing", wanted=new.wanted(version=""))["state"] == "finished"
     answered = new.step("verify", "--standing", wanted=new.wanted(version="2.1.0"))
     assert (answered.code, "lectern 2.0.0 is at work" in answered.msg) == (2, True), answered.msg
@@ -137,18 +125,6 @@ def test_another_version_or_a_copy_that_was_changed_is_not_as_wanted(new: Host) 
     with copy.open("r+b") as file:
         file.write(b"x")
     assert "it is not what was copied" in faults(new)[0]
-
-
-def test_it_changes_nothing(new: Host) -> None:
-    before = new.everything()
-    new.done("verify")
-    new.told()
-    assert new.everything() == before
-    new.ctl("stop", "all")
-    new.write("SELECT 1")
-    before = new.everything()
-    faults(new)
-    assert new.everything() == before
 
 
 def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
@@ -173,6 +149,11 @@ def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
         "lectern-streamer is STOPPED",
     ):
         assert words in said, words
+    assert new.supervisord is not None
+    new.supervisord.end()
+    new.supervisord = None
+    wait_until(lambda: not new.states(), description="supervisord is gone")
+    assert "lectern-streamer is unknown" in " ".join(faults(new))
 
 
 def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(new: Host) -> None:
@@ -185,19 +166,90 @@ def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(ne
     assert "not as before the window" in said
 
 
-def test_the_status_tells_what_was_done(new: Host) -> None:
-    answer = new.told()
-    assert answer["state"] == "finished"
-    steps = {"backup", "window", "stop", "copy", "schema", "switch", "env", "adopt", "reload", "healthy"}
-    assert steps <= {one["step"] for one in answer["notes"]}
-    said = verify.lines({"streamer": answer})
-    assert said[-1] == f"streamer: {answer['id']} is finished; what stands is {answer['id']}."
-    assert any(line.endswith("  reload is done") for line in said)
+# A rollout of settings that need no restart: the program reads them anew, also while a class is on air.
+
+PROGRAM = "lectern-streamer"
 
 
-def test_a_supervisord_that_is_gone_is_told(new: Host) -> None:
-    assert new.supervisord is not None
-    new.supervisord.end()
-    new.supervisord = None
-    wait_until(lambda: not new.states(), description="supervisord is gone")
-    assert "lectern-streamer is unknown" in faults(new)[0]
+@pytest.fixture
+def busy(host: Host) -> Host:
+    """A host of this release, on which a class is on air that no playout holds."""
+    host.roll_out()
+    host.book("on air", int(time.time()) - 60, int(time.time()) + 3600)
+    return host
+
+
+def says(host: Host) -> Fields:
+    found: Fields = httpx.get(host.wanted()["health_url"], trust_env=False, timeout=20).json()["settings"]
+    return found
+
+
+def test_settings_that_need_no_restart_change_and_go_back_while_the_program_works(busy: Host) -> None:
+    """A check says what changes and when it counts; a second time nothing changes; the old .env is put back."""
+    wanted, dotenv, pid = busy.wanted({"DOWNLOAD_RATE": "2000k", "MAX_DOWNLOADS": "2"}), busy.code / ".env", busy.pid()
+    text, before = dotenv.read_bytes(), says(busy)
+    planned = busy.done("open", "--check", wanted=wanted)
+    assert f"{PROGRAM}: DOWNLOAD_RATE 1000k -> 2000k: live." in planned["plan"]["reload"]["said"]
+    assert f"{PROGRAM}: MAX_DOWNLOADS 4 -> 2: live." in planned["said"]
+    changing = {task for task, answer in planned["plan"].items() if answer["changed"]}
+    assert changing == {"switch", "env", "reload", "commit"}
+    assert "DOWNLOAD_RATE=2000k" in "".join(one["after"] for one in planned["diff"])
+    assert (dotenv.read_bytes(), says(busy)) == (text, before)
+
+    busy.done("backup", wanted=wanted)
+    lines, answer = busy.journal(), busy.done("window", wanted=wanted)
+    assert "Nothing is stopped" in answer["said"][0]
+    assert "downtime_s" not in answer
+    assert '"stop"' not in busy.journal().removeprefix(lines)
+    assert (says(busy)["DOWNLOAD_RATE"], says(busy)["MAX_DOWNLOADS"]) == ("2000k", "2")
+    assert not busy.done("window", wanted=wanted)["changed"]
+    busy.done("verify", wanted=wanted)
+
+    answered = busy.step("rollback", wanted={**wanted, "restore_database": True})
+    assert answered.code == 2
+    assert "no database was copied" in answered.msg
+    assert "Down for" not in " ".join(busy.done("rollback", wanted=wanted)["said"])
+    assert (dotenv.read_bytes(), says(busy)) == (text, before)
+    assert busy.pid() == pid
+    busy.done("verify")
+
+
+def test_what_the_program_refuses_changes_nothing_and_is_named(busy: Host) -> None:
+    wanted, pid = busy.wanted({"DOWNLOAD_RATE": "2000k", "ALARM_URLS": "nonsense://"}), busy.pid()
+    busy.done("backup", wanted=wanted)
+    (busy.code / "refuses-2.0.0").touch()
+    die = "import pathlib\nfrom lectern.rollout import rollback\nreal = rollback.take_back\n"
+    die += f"gone = pathlib.Path({str(busy.code / 'refuses-2.0.0')!r}).unlink\n"
+    die += "rollback.take_back = lambda *given: (gone(), real(*given))[1]\n"  # what it refuses is what is new
+    before, text = says(busy), (busy.code / ".env").read_bytes()
+    answered = busy.step("window", wanted=wanted, fault=die)
+    assert answered.code == 1
+    assert "ALARM_URLS: nonsense. Nothing is changed." in answered.msg
+    assert "The host was rolled back" in answered.msg
+    assert not busy.done("rollback", wanted=wanted)["changed"], "as the playbook asks then: the one below it stays"
+    assert (says(busy), (busy.code / ".env").read_bytes(), busy.pid()) == (before, text, pid)
+    busy.done("verify")
+
+
+def test_else_the_host_is_stopped_as_ever(busy: Host) -> None:
+    """If a setting needs a restart, more than settings change, or the program is dead; also on the way back.
+
+    A value that no program takes is refused.
+    """
+    wanted = busy.wanted({"DOWNLOAD_RATE": "2000k"})
+
+    def plan(fields: Fields) -> str:
+        return str(busy.done("open", "--check", wanted=fields)["said"])
+
+    assert "Nothing is stopped" in plan(wanted)
+    assert "DOWNLOAD_RATE: " in busy.step("preflight", wanted=busy.wanted({"DOWNLOAD_RATE": "fast"})).msg
+    assert "Stop all programs" in plan(busy.wanted({"DOWNLOAD_RATE": "2000k", "LEASE_S": "90"}))
+    assert "Stop all programs" in plan({**wanted, "program_conf": wanted["program_conf"] + "startretries=9\n"})
+    busy.ctl("stop", PROGRAM)
+    assert "Stop all programs" in plan(wanted)
+    busy.ctl("start", PROGRAM)
+    wait_until(lambda: "Nothing is stopped" in plan(wanted), description="the program answers again")
+    busy.roll_out(wanted)
+    busy.ctl("stop", PROGRAM)
+    busy.done("rollback", wanted={**wanted, "even_on_air": True})
+    assert says(busy)["DOWNLOAD_RATE"] == "1000k", "on the way back it is started anew"

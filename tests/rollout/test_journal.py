@@ -12,15 +12,17 @@ from functools import partial
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lectern.errors import CallAPerson, TryAgain
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.rollout import journal as journal_module
-from lectern.rollout import preflight, rollback, window
+from lectern.rollout import on_air, preflight, rollback, window
 from lectern.rollout.journal import RolloutJournal, locked
 from tests.rollout.host import a_host
 from tests.stage.forked import PROCESSES
@@ -38,6 +40,7 @@ def noted(journal: RolloutJournal, *lines: str) -> None:
 
 
 WINDOW, COMMITTED = "streamer-a window begin", "streamer-a committed done"
+NEXT_WINDOW, NEXT_COMMITTED = "streamer-b window begin", "streamer-b committed done"
 BACK, ROLLEDBACK = "streamer-a rollback begin", "streamer-a rolledback done"
 
 
@@ -55,12 +58,9 @@ BACK, ROLLEDBACK = "streamer-a rollback begin", "streamer-a rolledback done"
         ((WINDOW, COMMITTED, BACK, ROLLEDBACK), "rolledback"),
         ((WINDOW, BACK, ROLLEDBACK, WINDOW), "half"),
         ((WINDOW, BACK, ROLLEDBACK, WINDOW, COMMITTED), "finished"),
-        ((WINDOW, COMMITTED, "streamer-b window begin", "streamer-b committed done"), "untouched"),
-        (
-            (WINDOW, COMMITTED, "streamer-b window begin", "streamer-b rollback begin", "streamer-b rolledback done"),
-            "finished",
-        ),
-        (("streamer-b window begin",), "untouched"),
+        ((WINDOW, COMMITTED, NEXT_WINDOW, NEXT_COMMITTED), "untouched"),
+        ((WINDOW, COMMITTED, NEXT_WINDOW, "streamer-b rollback begin", "streamer-b rolledback done"), "finished"),
+        ((NEXT_WINDOW,), "untouched"),
     ],
 )
 def test_how_far_a_rollout_is(journal: RolloutJournal, lines: tuple[str, ...], state: str) -> None:
@@ -69,19 +69,19 @@ def test_how_far_a_rollout_is(journal: RolloutJournal, lines: tuple[str, ...], s
     assert journal.state("streamer-a") == state
 
 
-def test_what_stands_here_last_is_what_a_rollback_would_take_back(journal: RolloutJournal) -> None:
-    noted(journal, "streamer-a backup done")
-    assert journal.history().last is None
-    noted(journal, WINDOW, COMMITTED, "streamer-b window begin", "streamer-b committed done")
-    assert journal.history().last == "streamer-b"
-    noted(journal, "streamer-b rollback begin")
-    assert (journal.history().half, journal.history().taking_back) == ("streamer-b", True)
-    noted(journal, "streamer-b rolledback done")
-    assert journal.history().last == "streamer-a"
+def test_a_note_is_a_line_of_json_for_nobody_else_to_read_and_on_the_disk_when_it_returns(
+    journal: RolloutJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
 
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
 
-def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: RolloutJournal) -> None:
+    monkeypatch.setattr(os, "fsync", fsync)
     journal.note("streamer-a", "window", "begin", {"states": {"x": "RUNNING"}})
+    assert synced == [str(journal.path), str(journal.path.parent)]
     (line,) = journal.path.read_text().splitlines()
     wanted = {"id": "streamer-a", "step": "window", "state": "begin", "detail": {"states": {"x": "RUNNING"}}}
     assert json.loads(line).items() >= wanted.items()
@@ -107,19 +107,6 @@ def test_a_line_that_is_not_the_last_and_can_not_be_read_calls_a_person(journal:
     journal.path.write_bytes(b"garbage\n" + journal.path.read_bytes())
     with pytest.raises(CallAPerson, match="line 1 cannot be read"):
         journal.notes()
-
-
-def test_a_note_is_on_the_disk_when_it_returns(journal: RolloutJournal, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    noted(journal, WINDOW)
-    assert synced == [str(journal.path), str(journal.path.parent)]
 
 
 def test_a_note_for_which_the_disk_has_only_half_the_room_is_none(journal: RolloutJournal) -> None:
@@ -174,13 +161,14 @@ def held(folder: Path, work: str = "") -> Iterator[ForkServerProcess]:
 
 
 def test_a_second_rollout_is_refused_in_words_and_waits_no_longer_than_it_is_told(tmp_path: Path) -> None:
-    """One that was killed holds no lock."""
-    with (
-        held(tmp_path / "rollout") as holder,
-        pytest.raises(TryAgain, match=rf"another rollout is at work on this host \(process {holder.pid}\)"),
-        locked(tmp_path / "rollout", timeout_s=0.3),
-    ):
-        pass
+    """One that was killed holds no lock. A rollback ends only a window: whoever makes a backup has nothing to undo."""
+    with held(tmp_path / "rollout") as holder:
+        with (
+            pytest.raises(TryAgain, match=rf"another rollout is at work on this host \(process {holder.pid}\)"),
+            locked(tmp_path / "rollout", timeout_s=0.3, ends_window=True),
+        ):
+            pass
+        assert holder.is_alive()
     with locked(tmp_path / "rollout", timeout_s=20):
         assert stat.S_IMODE((tmp_path / "rollout").stat().st_mode) == 0o700
 
@@ -219,20 +207,35 @@ def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(
         assert (answer.changed, answer.more["state"]) == (False, "finished")
 
 
-@pytest.mark.parametrize(
-    ("change_of", "words"),
-    [
-        ({"role": "walrus"}, "role"),
-        ({"surprise": 1}, "surprise"),
-        ({"root": "relative"}, "root: must be an absolute path"),
-        ({"env": {"A-B": "hidden"}}, "no name of a setting"),
-        ({"record_patterns": ["("]}, "no regular expression"),
-        ({"old_programs": ["../x.conf"]}, "file name"),
-    ],
-)
-def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(tmp_path: Path, change_of: Any, words: str) -> None:
+STRICT: dict[str, dict[str, Any]] = {
+    "role": {"role": "walrus"},
+    "surprise": {"surprise": 1},
+    "root: must be an absolute path": {"root": "relative"},
+    "no name of a setting": {"env": {"A-B": "hidden"}},
+    "no regular expression": {"record_patterns": ["("]},
+    "file name": {"old_programs": ["../x.conf"]},
+}
+
+
+def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(tmp_path: Path) -> None:
     with a_host(tmp_path, start=False) as host:
-        answered = host.step("preflight", wanted={**host.wanted(), **change_of})
-        assert answered.code == 2
-        assert words in answered.msg
-        assert "hidden" not in answered.msg + answered.errors
+        for words, changed in STRICT.items():
+            with pytest.raises(Misuse, match=words) as raised:
+                host.parsed(**changed)
+            assert "hidden" not in raised.value.message
+
+
+def test_a_playout_that_is_gone_after_its_upgrade_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a rollback, in which the playout goes back last, would end before its own end."""
+
+    def asked(_: Path, do: str) -> dict[str, str]:
+        if do == "hello":
+            return {"release": "2.0.1"}
+        raise PlayoutUnreachable("no playout answers there")
+
+    monkeypatch.setattr(on_air, "_asked", asked)
+    wanted: Any = SimpleNamespace(version="2.0.0", env={}, code_dir=tmp_path, root=tmp_path)
+    with pytest.raises(CallAPerson, match="no playout answers there"):
+        on_air.upgrade_playout(wanted)

@@ -72,6 +72,7 @@ def backup(folder: Path, name: str, manifest: dict[str, object] | bytes) -> None
 
 
 def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: Path, folder: Path) -> None:
+    """People are told sizes and rows; the Prefect database is backed up, too."""
     found = told("streamer")
     path = Path(str(found["folder"]))
     assert path.parent == folder
@@ -81,11 +82,33 @@ def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: 
     assert [one.name for one in sorted(path.iterdir())] == ["manifest.json", "task_list.db"], "no scratch file is left"
     assert path.stat().st_mode & 0o777 == 0o700
     assert (path / "task_list.db").stat().st_mode & 0o777 == 0o600
+    said = typed("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect").stdout
+    assert f"{folder}/prefect-2" in said
+    assert "100 rows in 1 table" in said
+    assert "Its restore was tried." in said
 
 
-@pytest.mark.parametrize("given", ["task_list.db", "postgresql://u:secret@there:543x/name"])
-def test_a_database_that_is_no_url_is_refused_in_words(live: Path, given: str) -> None:
-    assert "--database is no URL. Write sqlite:////folder/file.db" in misuse("--database", given, "--name", "x")
+PLACES = ("/a", "scp://a@b/c", "sftp://b/c", "sftp://a:p@b/c", "sftp://a@b", "sftp://a@b/c d")
+
+
+def test_what_is_no_database_and_no_place_is_refused_before_anything(live: Path, tmp_path: Path) -> None:
+    """A folder that cannot hold a backup, one whose name is no text, which no manifest could name, a missing database.
+
+    No password is in the words.
+    """
+    for given in ("task_list.db", "postgresql://u:secret@there:543x/name"):
+        said = misuse("--database", given, "--name", "x")
+        assert "--database is no URL. Write sqlite:////folder/file.db" in said
+        assert "secret" not in said
+    for url in PLACES:
+        misuse("streamer", "--to", url)
+    misuse("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
+    assert [one.name for one in tmp_path.iterdir()] == ["code"]
+    (tmp_path / "file").touch()
+    for words in (["streamer", "--into", str(tmp_path / "file")], [], ["streamer", "--database", "sqlite:///x"]):
+        misuse(*words)
+    live.unlink()
+    misuse("streamer")
 
 
 def test_a_folder_that_the_terminal_cannot_show_is_shown_in_numbers(live: Path) -> None:
@@ -98,21 +121,16 @@ def test_a_folder_that_the_terminal_cannot_show_is_shown_in_numbers(live: Path) 
     assert rb"/\u5907\u4efd/" in done.stdout
 
 
-def test_people_are_told_sizes_and_rows_and_the_prefect_database_is_backed_up_too(live: Path, folder: Path) -> None:
-    said = typed("streamer").stdout
-    assert f"{folder}/streamer-streamer1-" in said
-    assert "100 rows in 1 table" in said
-    assert "Its restore was tried." in said
-    found = told("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect")
-    assert Path(str(found["folder"])).name.startswith("prefect-2")
-    assert found["rows"] == {"task_list": 100}
-
-
 def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(live: Path, folder: Path) -> None:
+    """Nothing goes while another one is under way."""
     for number in range(4):
         backup(folder, f"streamer1-2020010{number}T000000Z", {"name": "streamer-streamer1", "made_at": number})
     (folder / "streamer-streamer1-20200109T000000Z.part").mkdir()
     (folder / "teacher-t-20200101T000000Z").mkdir()
+    with nightly.alone(folder):
+        busy = typed("streamer", "--keep", "2").exception
+    assert isinstance(busy, TryAgain)
+    assert "under way" in busy.message
     found = told("streamer", "--keep", "2")
     assert found["pruned"] == [f"streamer-streamer1-2020010{n}T000000Z" for n in (2, 1, 0)]
     assert {one.name for one in folder.iterdir() if one.is_dir()} == {
@@ -143,36 +161,25 @@ def test_a_backup_whose_manifest_is_damaged_is_named_and_hides_no_other(live: Pa
     assert disk.backup_ages_s(folder, "streamer-streamer1", time.time())["here"] < 600
 
 
-def test_two_at_a_time_are_refused(live: Path, folder: Path) -> None:
-    with nightly.alone(folder):
-        done = typed("streamer")
-    assert isinstance(done.exception, TryAgain)
-    assert "under way" in done.exception.message
-
-
-def test_a_folder_that_cannot_hold_a_backup_and_a_missing_database_are_misuse(live: Path, tmp_path: Path) -> None:
-    """Also one whose name is no text: a manifest could not name it."""
-    misuse("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
-    assert [one.name for one in tmp_path.iterdir()] == ["code"]
-    (tmp_path / "file").touch()
-    for words in (["streamer", "--into", str(tmp_path / "file")], [], ["streamer", "--database", "sqlite:///x"]):
-        misuse(*words)
-    live.unlink()
-    misuse("streamer")
-
-
 def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(
     live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For who types it: `/usr/local/bin/lectern` becomes lectern's user, and root's LOGNAME stays."""
+    """For who types it: `/usr/local/bin/lectern` becomes lectern's user, and root's LOGNAME stays.
+
+    Not under a program that is at work: it would go on writing into the file that is gone.
+    """
     path = str(told("streamer")["folder"])
-    live.unlink()
-    monkeypatch.setenv("LOGNAME", "nobody")
+    with opened(f"sqlite:///{live}") as engine, engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM task_list")
+        assert "another program has it open" in misuse("streamer", "--restore", path)
+    for content in (b"damaged", None):
+        live.write_bytes(content) if content else live.unlink()
+        assert "is again what it was" in typed("streamer", "--restore", path).stdout
+        assert sha256(live) == sha256(Path(path) / "task_list.db")
+        monkeypatch.setenv("LOGNAME", "nobody")
+    assert live.stat().st_uid == os.geteuid()
     misuse("streamer", "--name", "other", "--restore", path)
     misuse("streamer", "--restore", str(folder))
-    assert "is again what it was" in typed("streamer", "--restore", path).stdout
-    assert sha256(live) == sha256(Path(path) / "task_list.db")
-    assert live.stat().st_uid == os.geteuid()
     (Path(path) / "task_list.db").write_bytes(b"x")
     assert isinstance(typed("streamer", "--restore", path).exception, CallAPerson)
 
@@ -193,21 +200,6 @@ def test_a_backup_of_one_kind_of_database_takes_the_place_of_none_of_the_other(l
     why = misuse("streamer", "--restore", str(backup))
     assert f"--database postgresql://db1/lectern --name streamer-streamer1 --restore {backup}" in why
     assert live.read_bytes() == before
-
-
-def test_nothing_is_put_back_under_a_program_that_is_at_work(live: Path) -> None:
-    """It would go on writing into the file that is gone, and all of that would be lost at its next start."""
-    path = str(told("streamer")["folder"])
-    with opened(f"sqlite:///{live}") as engine:
-        with engine.begin() as connection:
-            connection.exec_driver_sql("DELETE FROM task_list")
-        assert "another program has it open" in misuse("streamer", "--restore", path)
-        with engine.begin() as connection:
-            connection.exec_driver_sql("INSERT INTO task_list VALUES ('new')")
-    with closing(sqlite3.connect(live)) as connection:
-        assert connection.execute("SELECT class_id FROM task_list").fetchall() == [("new",)]
-    live.write_bytes(b"damaged")
-    assert "is again what it was" in typed("streamer", "--restore", path).stdout
 
 
 # -- its age ------------------------------------------------------------------------------------------------------
@@ -298,9 +290,3 @@ def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, fold
     assert "Host key verification failed" in done.exception.message
     assert [*there.iterdir()] == []
     assert len(disk.backups(folder, "streamer-streamer1")) == 1
-
-
-@pytest.mark.parametrize("url", ["/a", "scp://a@b/c", "sftp://b/c", "sftp://a:p@b/c", "sftp://a@b", "sftp://a@b/c d"])
-def test_a_place_that_is_none_is_refused_before_anything(live: Path, folder: Path, url: str) -> None:
-    misuse("streamer", "--to", url)
-    assert not folder.exists()

@@ -13,8 +13,9 @@ import pytest
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout import supervisord
 from lectern.rollout.backup.host import FilesBefore, KeptFile
-from lectern.rollout.supervisord import Health, Supervisord, as_before, programs_in, wait_for
+from lectern.rollout.supervisord import Health, Supervisord, as_before, programs_in, wait_until_well
 from tests.answering import Answer, serving
+from tests.playbooks.here import program
 
 pytestmark = pytest.mark.live
 
@@ -23,10 +24,8 @@ Says = Callable[..., Supervisord]
 
 def doing(folder: Path, lines: str) -> Supervisord:
     """A supervisorctl that does so; the real one is asked in the tests of the window."""
-    script = folder / "supervisorctl"
-    script.write_text(f"#!{sys.executable}\nimport sys, time\nfrom pathlib import Path\n{lines}\n")
-    script.chmod(0o755)
-    return Supervisord([str(script)])
+    text = f"#!{sys.executable}\nimport sys, time\nfrom pathlib import Path\n{lines}\n"
+    return Supervisord([str(program(folder / "supervisorctl", text))])
 
 
 @pytest.fixture
@@ -101,31 +100,23 @@ class Late(Answer):
 
 
 def test_a_program_that_answers_late_on_a_busy_host_is_well(says: Says) -> None:
-    """Else a host that has gone back is said not to be back."""
+    """Else a host that has gone back is said not to be back; but another one that answers is not the new one."""
     answer = {"version": "2.0.0", "role": "streamer", "name": "streamer1", "ready": True}
     with serving(Late, body=json.dumps(answer).encode()) as server:
-        wanted: Any = SimpleNamespace(**answer, program="lectern-streamer", health_url=server.url)
-        assert Health(wanted, says("lectern-streamer   RUNNING   pid 7, uptime 0:00:01\n")).is_well()
+        wanted: Any = SimpleNamespace(**answer, program="lectern-streamer", health_url=server.url, health_timeout_s=0.1)
+        supervisor = says("lectern-streamer   RUNNING   pid 7, uptime 0:00:01\n")
+        assert Health(wanted, supervisor).is_well()
+        wanted.name = "other"
+        with pytest.raises(CallAPerson, match=r"'name': 'streamer1'.* raise streamer_health_timeout_s"):
+            wait_until_well(wanted, supervisor)
 
 
-def test_what_beats_can_end_a_wait() -> None:
-    def beat() -> None:
-        raise TryAgain("enough")
-
-    with pytest.raises(TryAgain, match="enough"):
-        wait_for(lambda: False, 10, lambda: "late", beat)
-
-
-def test_the_programs_of_a_supervisor_file() -> None:
+def test_the_programs_of_a_supervisor_file(tmp_path: Path) -> None:
+    """A comment may be in another encoding: a supervisord under Python 2 takes it, and so must a rollout at its end."""
     conf = (
-        "[program:a]\ncommand=x\n; [program:no]\n [group:g]\nprograms=b,c\n[fcgi-program:f]\n[eventlistener:e]\n[x]\n"
+        "[program:a]\ncommand=x\n; [program:no] 推流\n [group:g]\nprograms=b,c\n[fcgi-program:f]\n[eventlistener:e]\n"
     )
-    assert programs_in(conf) == {"a", "g", "f", "e"}
-
-
-def test_an_old_file_with_a_comment_in_another_encoding_is_read(tmp_path: Path) -> None:
-    """A supervisord under Python 2 takes it, and a rollout must not be taken back at its very end for it."""
-    conf = tmp_path / "old.conf"
-    (tmp_path / "0-old.conf").write_bytes("; 推流\n[program:idc_client]\n".encode("gbk"))
-    before = FilesBefore(link=None, files=[KeptFile(path=conf, stored="0-old.conf")], folder=tmp_path)
-    assert programs_in(before.text(conf)) == {"idc_client"}
+    (tmp_path / "0-old.conf").write_bytes(f"{conf}[x]\n".encode("gbk"))
+    kept = KeptFile(path=tmp_path / "old.conf", stored="0-old.conf")
+    before = FilesBefore(link=None, files=[kept], folder=tmp_path)
+    assert programs_in(before.text(kept.path)) == {"a", "g", "f", "e"}

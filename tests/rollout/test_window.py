@@ -1,26 +1,27 @@
-"""The window: wholly new, or wholly as before."""
+"""The window and its way back: wholly new, or wholly as before."""
 
+import json
 import os
 import signal
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from tests.rollout.host import NOTES, Host
-from tests.rollout.steps import Fields
+from tests.effects.redis_servers import redis_server, url_of
+from tests.rollout.host import ENV, Host, classes
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
 
-def program_pid(host: Host, name: str) -> int:
-    return int(host.ctl("pid", name))
-
-
 def test_a_streamer_becomes_new_and_then_old_again_as_often_as_wanted(host: Host) -> None:
-    """What is finished is not stopped again, and a used backup is not the one of the next try."""
+    """What is finished is not stopped again, and a used backup is not the one of the next try.
+
+    A class on air is cut by a rollback only if that is said.
+    """
     answer = host.roll_out()
     assert answer["changed"]
     assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "4", "5", "6", "7", "8", "8"]
@@ -31,9 +32,16 @@ def test_a_streamer_becomes_new_and_then_old_again_as_often_as_wanted(host: Host
     for step in ("backup", "window"):
         assert not host.done(step)["changed"]
     assert (host.pid(), host.journal()) == (pid, lines)
+    host.book("live", int(time.time()) - 9, int(time.time()) + 900)
     for options in (["--check"], []):
-        assert host.done("rollback", *options)["changed"]
+        said = host.fails("rollback", *options)
+        assert "class 'live'" in said
+        assert "-e even_on_air=true" in said
+    host.is_new()
+    for options in (["--check"], []):
+        assert host.done("rollback", *options, wanted=host.wanted(even_on_air=True))["changed"]
     host.is_old()
+    host.write("DELETE FROM task_list WHERE class_id = 'live'")
     for options in (["--check"], []):
         assert not host.done("rollback", *options)["changed"]
     host.roll_out()
@@ -41,21 +49,6 @@ def test_a_streamer_becomes_new_and_then_old_again_as_often_as_wanted(host: Host
     host.done("rollback")
     host.is_old()
     assert len([*(host.root / "rollout" / "backups").glob("*.used-*")]) == 2
-
-
-def test_a_rollback_does_not_end_a_backup_nor_does_a_second_one_begin_meanwhile(host: Host) -> None:
-    """Whoever makes one has nothing to undo: it is waited for."""
-    go_on = host.folder / "go-on"
-    slow = "import os, time\nfrom lectern.rollout.backup import host\nreal = host.archive\ndef archive(*args):\n"
-    slow += f"    while not os.path.exists({str(go_on)!r}): time.sleep(0.05)\n"
-    slow += "    return (time.sleep(2), real(*args))[1]\nhost.archive = archive\n"
-    backup = host.begin("backup", fault=slow)
-    wait_until(lambda: '"backup"' in host.journal(), description="the backup is under way")
-    impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
-    assert "another rollout is at work" in host.fails("backup", fault=impatient)
-    go_on.touch()
-    assert not host.done("rollback")["changed"]
-    assert backup.answered().code == 0
 
 
 def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_told(host: Host) -> None:
@@ -70,34 +63,20 @@ def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_
     host.done("verify", wanted=wanted)
 
 
-def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
-    before = host.tree()
-    wanted = host.wanted(health_timeout_s=8, health_url=f"http://127.0.0.1:{host.health_port}/health", name="other")
-    host.done("backup", wanted=wanted)
-    answered = host.step("window", wanted=wanted)
-    assert answered.code == 1
-    assert "'name': 'streamer1'" in answered.msg
-    assert "raise streamer_health_timeout_s" in answered.msg
-    host.is_old(before)
-
-
 def test_whatever_fails_on_the_way_back_is_told_and_the_next_try_goes_on(host: Host) -> None:
     """A database that is locked, a disk that is full: a person hears that the host is half done."""
-    before = host.tree()
     host.done("backup")
     fault = "from lectern.rollout import release_link, supervisord\n"
     fault += "def fails(*_, **__): raise RuntimeError('odd')\n"
     fault += "supervisord.wait_until_well = release_link.take_back = fails\n"
-    answered = host.step("window", fault=fault)
-    assert answered.code == 1
-    assert "Then the rollback failed too: RuntimeError: odd The host is half done." in answered.msg
+    said = host.fails("window", fault=fault)
+    assert "Then the rollback failed too: RuntimeError: odd The host is half done." in said
     host.done("rollback")
-    host.is_old(before)
+    host.is_old()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_who_asks_for_the_end_gets_the_old_host(host: Host, sign: signal.Signals) -> None:
-    before = host.tree()
     host.done("backup")
     (host.code / "broken").touch()
     step = host.begin("window")
@@ -107,19 +86,7 @@ def test_who_asks_for_the_end_gets_the_old_host(host: Host, sign: signal.Signals
     assert answered.code == 1
     assert f"Ended by {sign.name}" in answered.msg
     (host.code / "broken").unlink()
-    host.is_old(before)
-
-
-def test_a_lost_terminal_ends_nothing(host: Host) -> None:
-    """SIGHUP is ignored, and so is that nobody reads the answer any more."""
-    host.done("backup")
-    fault = "import os, sys\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\nos.close(read)\n"
-    fault += "sys.stdout = open(1, 'w', closefd=False)\n"  # as from its beginning: no file that asks for its place
-    step = host.begin("window", fault=fault)
-    wait_until(lambda: '"stop"' in host.journal(), description="the window is begun")
-    os.kill(step.pid, signal.SIGHUP)
-    assert step.answered().code == 0
-    host.is_new()
+    host.is_old()
 
 
 def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
@@ -153,16 +120,6 @@ def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
     assert begun.read_text() == "begun\n", "what a person has stopped is not started, not for a second"
 
 
-def test_a_window_that_was_killed_behind_its_work_is_finished_without_another_stop(host: Host) -> None:
-    host.done("backup")
-    host.killed("window", NOTES - 1)
-    wait_until(lambda: host.states().get("lectern-streamer") == "RUNNING", description="the new program runs")
-    pid = program_pid(host, "lectern-streamer")
-    assert host.done("window")["changed"]
-    assert program_pid(host, "lectern-streamer") == pid
-    host.is_new()
-
-
 def test_nothing_is_stopped_if_supervisord_is_silent_or_a_class_is_booked_since(host: Host) -> None:
     silent = host.wanted(supervisorctl=[host.supervisorctl[0], "-s", "unix:///nowhere/s"])
     for wanted in (silent, host.wanted()):
@@ -178,41 +135,27 @@ def test_nothing_is_stopped_if_supervisord_is_silent_or_a_class_is_booked_since(
 
 
 def test_what_a_crash_leaves_beside_a_file_goes(host: Host) -> None:
-    before = host.tree()
     host.done("backup")
     torn = "import os\nfrom pathlib import Path\nreal = Path.replace\n"
     torn += "Path.replace = lambda self, to: os.kill(os.getpid(), 9) if self.name == '..env.part' else real(self, to)\n"
     assert host.step("window", fault=torn).code == -9
     assert (host.code / "..env.part").exists()
     host.done("rollback")
-    host.is_old(before)
+    host.is_old()
 
 
-def upgraded(host: Host) -> Fields:
-    """2.0.1 stands upon 2.0.0; returns what is wanted of it."""
+def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
+    """Each way back says what it ends at; the older one is not taken back from below the newer one.
+
+    Nothing is stopped if what a rollback needs is gone, or says that it cannot use the database.
+    """
     host.stage_release("2.0.1")
     newer = host.wanted(version="2.0.1")
     for wanted in (host.wanted(), newer):
         host.roll_out(wanted)
-    return newer
-
-
-def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
-    """Each way back says what it ends at; the older one is not taken back from below the newer one."""
-    newer = upgraded(host)
     host.done("verify", wanted=newer)
     assert host.runs() == "2.0.1"
     assert "2.0.1" in host.step("rollback").fields["said"][1]
-    for option in ("--check", None):
-        said = host.done("rollback", *([option] if option else []), wanted=newer)["said"]
-        assert "lectern 2.0.0 (streamer-2.0.0-" in said[-1]
-    host.is_new()
-    assert "the old program" in host.done("rollback")["said"][-1]
-
-
-def test_nothing_is_stopped_if_what_a_rollback_needs_is_gone_or_could_not_start(host: Host) -> None:
-    """Old releases are deleted; one that is there says whether it can use the database."""
-    newer = upgraded(host)
     restored = {**newer, "restore_database": True}
     release, (backup,) = host.root / "releases/2.0.0", (host.root / "rollout/backups").glob("streamer-2.0.1-*")
     for needed, words in (
@@ -229,20 +172,11 @@ def test_nothing_is_stopped_if_what_a_rollback_needs_is_gone_or_could_not_start(
         assert "lectern 2.0.0, which a rollback would start, cannot use the database as it is now" in said
         assert "a newer release wrote the database" in said
     host.done("verify", wanted=newer)
-    host.done("rollback", wanted=restored)
+    for options in (["--check"], []):
+        said = host.done("rollback", *options, wanted=restored)["said"]
+        assert "lectern 2.0.0 (streamer-2.0.0-" in said[-1]
     host.is_new()
-
-
-def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) -> None:
-    host.roll_out()
-    host.book("live", int(time.time()) - 9, int(time.time()) + 900)
-    for option in ("--check", None):
-        answered = host.step("rollback", *([option] if option else []))
-        assert "class 'live'" in answered.msg
-        assert "-e even_on_air=true" in answered.msg
-    host.is_new()
-    host.done("rollback", wanted=host.wanted(even_on_air=True))
-    assert host.states() == {"idc_client": "RUNNING"}
+    assert "the old program" in host.done("rollback")["said"][-1]
 
 
 def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
@@ -261,43 +195,155 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     assert host.states() == {"idc_client": "RUNNING"}
 
 
-def test_nothing_takes_the_place_of_a_real_folder(host: Host) -> None:
-    (host.root / "current").mkdir()
-    (host.root / "current" / "precious").touch()
-    before = host.tree()
-    host.done("backup")
-    answered = host.step("window")
-    assert answered.code == 1
-    assert "it is no link" in answered.msg
-    assert (host.root / "current" / "precious").exists()
-    assert host.states() == {"idc_client": "RUNNING"}
-    assert host.tree() == before
-
-
 def test_a_database_that_another_program_holds_takes_the_window_back(host: Host) -> None:
-    before = host.tree()
     host.done("backup")
     with closing(sqlite3.connect(host.database, timeout=20, isolation_level=None)) as connection:
         connection.execute("PRAGMA busy_timeout=20000")
         connection.execute("BEGIN IMMEDIATE")
         quick = "from lectern.db import engine\nengine.BUSY_TIMEOUT_S = 0.2\n"
-        answered = host.step("window", fault=quick)
+        said = host.fails("window", fault=quick)
         connection.execute("ROLLBACK")
-    assert answered.code == 1
-    assert "another program has been writing to it" in answered.msg
-    host.is_old(before)
+    assert "another program has been writing to it" in said
+    host.is_old()
 
 
-def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
-    """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
-    before = host.tree()
-    host.done("backup")
-    slow = "import time\nfrom lectern.rollout import supervisord\nreal = supervisord.Supervisord.stop_all\n"
-    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(5))\n"
-    window = host.begin("window", fault=slow)
-    wait_until(lambda: '"stop"' in host.journal(), description="the window stops the host")
+# -- the way back, from wherever the window or a rollback has come to; nothing that was written since is lost ----------
+
+
+def test_before_anything_was_done_nothing_is_touched(host: Host) -> None:
+    before = host.everything()
     answer = host.done("rollback")
-    assert (answer["changed"], answer["state"]) == (True, "rolledback")
-    assert "has heard of this rollback" in answer["said"][0]
-    assert window.answered().code == 1
-    host.is_old(before)
+    assert not answer["changed"]
+    assert "has never been on this host" in answer["said"][0]
+    assert host.everything().keys() == before.keys()
+    host.done("backup")
+    answer = host.done("rollback")
+    assert not answer["changed"]
+    assert "has changed nothing on this host" in answer["said"][0]
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
+def test_what_was_written_since_the_window_stays(host: Host) -> None:
+    """Rows; and of a file that a person edited, only our values are taken back.
+
+    The last rollout can be taken back with other values in the inventory, too, and whatever a newer release has added
+    to the journal and to the backup.
+    """
+    host.roll_out()
+    host.book("new", 1, 2)
+    env = host.code / ".env"
+    env.write_text(env.read_text().replace("MAX_VIDEO_NUM=1000", "MAX_VIDEO_NUM=7") + "\nPERSON=1\n")
+    other = host.wanted({"MAX_VIDEO_NUM": "5"}, keep=7)
+    answer = host.done("rollback", wanted=other)
+    assert not answer["changed"]
+    assert "-e release=2.0.0" in answer["said"][1]
+    (host.root / "rollout/journal.jsonl").write_text(host.journal().replace('"step":', '"mood": "glad", "step":'))
+    (stored,) = (host.root / "rollout/backups").glob("*/wanted.json")
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "mood": "glad"}))
+    answer = host.done("rollback", "--standing", wanted=other)
+    assert "new" in classes(host.database)
+    assert host.lost() == set()
+    assert any("somebody edited it" in one for one in answer["said"])
+    assert env.read_text() == f"{ENV}\nMAX_VIDEO_NUM=7\nPERSON=1\n"
+    assert f"Down for {answer['rollback_downtime_s']} s." in answer["said"]
+    host.done("verify")
+
+
+def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on_alone(host: Host) -> None:
+    """Who asks for the end of it then waits for it: half the way back is no place to stop at."""
+    host.roll_out()
+    host.dies("rollback", "release_link.take_back")
+    said = host.fails("preflight")
+    assert "was begun and did not end" in said
+    assert "rollback.yml" in said
+    stops = host.journal().count('"stop"')
+    step = host.begin("rollback")
+    wait_until(lambda: host.journal().count('"stop"') > stops, description="the rollback goes on")
+    os.kill(step.pid, signal.SIGTERM)
+    assert step.answered().code == 0
+    host.is_old()
+
+
+def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exported_first(host: Host) -> None:
+    host.roll_out()
+    host.book("new", 1, 2)
+    answer = host.done("rollback", wanted=host.wanted(restore_database=True))
+    assert "new" not in classes(host.database)
+    assert host.lost() == set()
+    (aside,) = [path for path in (host.root / "rollout" / "backups").iterdir() if ".used-" in path.name]
+    since = json.loads((aside / "rows-since.json").read_text())
+    assert [row["class_id"] for row in since["task_list"]] == ["new"]
+    assert any(one.startswith("rows-since.json in the backup: ") for one in answer["said"])
+    assert any(str(aside) in one for one in answer["said"])
+
+
+def test_a_database_whose_restore_is_asked_for_only_by_a_later_try_is_restored(host: Host) -> None:
+    """That the program cannot live with the present one shows only when it runs again."""
+    host.roll_out()
+    host.book("new", 1, 2)
+    fault = "from lectern.errors import TryAgain\nfrom lectern.rollout import takeover\n"
+    fault += "def fails(_): raise TryAgain('odd')\ntakeover.undo = fails\n"
+    assert "not all is back" in host.step("rollback", fault=fault).msg
+    assert host.states() == {"idc_client": "RUNNING"}
+    host.done("rollback", wanted=host.wanted(restore_database=True))
+    assert "new" not in classes(host.database)
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
+def test_teacher_leaves_streamer_its_classes_and_it_airs_none_that_is_another_s(host: Host, tmp_path: Path) -> None:
+    """Said while nothing runs: a teacher that missed the streamer would move what the old program airs.
+
+    Where it cannot be told, the old program runs again all the same, and the next try goes on.
+    """
+    start = int(time.time()) + 3600
+    with redis_server(tmp_path) as client:
+        wanted = host.wanted(redis_url=url_of(client))
+        host.roll_out(wanted)
+        host.write("INSERT INTO lease_list (streamer, session, granted_at) VALUES ('streamer1', 's', 1)")
+        client.config_set("requirepass", "another")
+        assert "not all is back; classes: " in host.fails("rollback", wanted=wanted)
+        assert host.states() == {"idc_client": "RUNNING"}
+        client.config_set("requirepass", "")
+        for class_id, state in (("kept", "ready"), ("moved", "cancelled"), ("over", "aired")):
+            host.book(class_id, *((start, start + 60) if state != "aired" else (1, 2)))
+            host.write("UPDATE task_list SET status = ? WHERE class_id = ?", state, class_id)
+            host.write("INSERT INTO class_list (class_id, video_id, state) VALUES (?, '6', ?)", class_id, state)
+        client.hset("streamers", "streamer1", '{"at": 1}')
+        client.hset("streamers:lease", "streamer1", "s")
+        answer = host.done("rollback", wanted=wanted)
+        assert json.loads(client.hget("streamers", "streamer1") or "{}")["withdrawn"] is True
+        assert not client.hexists("streamers:lease", "streamer1")
+    assert {"kept", "over"} < classes(host.database)
+    assert "moved" not in classes(host.database)
+    assert any("No teacher has read yet" in one for one in answer["said"])
+    assert any("1 class taken out of task_list" in one for one in answer["said"])
+
+
+def test_an_older_copy_never_takes_the_place_of_a_database_that_the_window_did_not_touch(host: Host) -> None:
+    """Killed between the stop and the copy, there is only the live backup, and it is older than the last rows."""
+    host.done("backup")
+    number = len(host.acknowledged())
+    wait_until(lambda: len(host.acknowledged()) > number + 5, description="rows are written after the backup")
+    host.killed("window", 3)
+    host.done("rollback", wanted=host.wanted(restore_database=True))
+    host.is_old()
+
+
+def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_next_try_goes_on(host: Host) -> None:
+    host.write_program("idc_client", f"/bin/sh {host.code}/run.sh", startsecs="1", startretries="0")
+    (host.code / "run.sh").write_text("exec /bin/sleep 1000\n")
+    host.ctl("update")
+    wait_until(lambda: host.states().get("idc_client") == "RUNNING", description="it runs")
+    before = host.tree()
+    host.roll_out()
+    (host.code / "run.sh").write_text("echo my last words >&2; exit 3\n")
+    quick = "from lectern.rollout import supervisord\n"
+    quick += "supervisord.as_before.__defaults__ = (8.0, supervisord.no_beat)\n"
+    answered = host.step("rollback", fault=quick)
+    assert answered.code == 1
+    assert "idc_client is" in answered.msg
+    assert "my last words" in answered.msg
+    (host.code / "run.sh").write_text("exec /bin/sleep 1000\n")
+    assert host.done("rollback")["changed"]
+    assert host.states() == {"idc_client": "RUNNING"}
+    assert host.tree() == before
