@@ -18,8 +18,6 @@ from tests.playbooks.hosts.fleet import COMPOSE, PORTS, UP, Fleet, Keys
 ROOT = Path(__file__).parents[2]
 BUILD_S = 400
 
-Figure = Callable[[str], None]
-"""Is told a figure with its name and its unit."""
 Build = Callable[[str], Path]
 """Is given the hosts' Python, such as ``3.13``."""
 
@@ -55,12 +53,6 @@ def release_file(built_release: Build) -> Path:
     return built_release(f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
-@pytest.fixture
-def figure(record_property: Callable[[str, object], None]) -> Figure:
-    """Keeps a figure, such as a downtime: it is printed at the end, and asserted nowhere."""
-    return lambda told: record_property("figure", told)
-
-
 # -- hosts in containers, if there is a Docker engine -------------------------------------------------------------
 
 
@@ -73,12 +65,17 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def keys(short_folder: Path) -> Iterator[Keys]:
-    """The session's SSH key, which compose.yml gives to the containers; without an engine the tests are skipped."""
+def docker_engine() -> None:
+    """Without an engine the tests are skipped."""
     reason = engine.absent()
     if reason is not None:
         assert os.environ.get("CI") != "true", f"{reason}, and the CI must try the playbooks on real hosts"
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def keys(docker_engine: None, short_folder: Path) -> Iterator[Keys]:
+    """The session's SSH key, which compose.yml gives to the containers."""
     engine.have_base()
     found = Keys(short_folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -107,15 +104,7 @@ def fleet(
     found = Fleet(short_folder, docker_compose_project_name, keys, ports)
     found.meet()
     yield found
-    found.close()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures."""
-    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        for name, told in report.user_properties:
-            if name == "figure" and report.when == "call":
-                terminalreporter.write_line(f"{report.head_line}: {told}")
+    found.redis.close()
 
 
 def _built(folder: Path, python: str) -> Path:

@@ -39,6 +39,11 @@ def played(playbook: Path, *arguments: str, home: Path | None = None) -> "subpro
     )
 
 
+def play_of(hosts: str, role: str, part: str = "main") -> str:
+    task = {"import_role": {"name": role, "tasks_from": part}}
+    return json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": [task]}])
+
+
 def played_with(
     folder: Path, text: str, hosts: str = "all: {}", inventory: str = "production", /, *arguments: str, **given: object
 ) -> "subprocess.CompletedProcess[str]":
@@ -51,6 +56,13 @@ def played_with(
     inventories = ("-i", f"inventory/{inventory}", "-i", str(folder / "more.yml"))
     secrets = ("-e", f"@{ROOT}/inventory/vault.yml.example", "-e", json.dumps({**values, **local, **given}))
     return played(folder / "play.yml", *inventories, *secrets, *arguments)
+
+
+def written(folder: Path, text: str, hosts: str = "all: {}", /, **given: object) -> Path:
+    """Where the files are that such a play has made."""
+    done = played_with(folder, text, hosts, **given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
 
 
 def tasks(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -77,7 +89,6 @@ def tasks_played(
 
 
 def program(path: Path, text: str) -> Path:
-    """A script that can be started."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)

@@ -5,7 +5,6 @@ a case of its own the rollback: each must end in a host that is wholly new or wh
 """
 
 import argparse
-import queue
 import random
 import re
 import sys
@@ -13,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,9 @@ from rich.console import Console
 
 from playbooks.release import Target, built
 from tests.playbooks.hosts import engine
-from tests.playbooks.hosts.faults import Case, Ground, Kind, Playbook, listed, play
+from tests.playbooks.hosts.faults import Case, Ground, Kind, Only, Playbook, listed, play
 from tests.playbooks.hosts.fleet import raised
-from tests.playbooks.hosts.host import Host
-from tests.playbooks.hosts.scene import Only, opened
+from tests.playbooks.hosts.scene import opened
 from tests.stage import Town
 from tests.stage.leases import granting
 
@@ -66,7 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--hosts",
         default=HOSTS,
-        help="the hosts, side by side; names begin with the role; NAME:7+20-35+300- plays only these cases of one",
+        help="the hosts, side by side; names begin with the role; NAME:300 begins with that case, as after an end",
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
     given = parser.parse_args()
@@ -84,8 +83,8 @@ def main() -> int:
 
 def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Tally) -> None:
     """One thread a host: most of a case's time is waiting."""
-    parts = {name: cases or "0-" for name, _, cases in (one.partition(":") for one in given.hosts.split(","))}
-    names = list(parts)
+    firsts = {name: int(first or 0) for name, _, first in (one.partition(":") for one in given.hosts.split(","))}
+    names = list(firsts)
     absent = engine.absent()
     if CONTAINER in names and absent is not None:
         tally.console.print(f"{absent}: no network is cut", markup=False)
@@ -93,51 +92,31 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
     elif CONTAINER in names:
         engine.have_base()
     pythons = {"3.13" if name == CONTAINER else None for name in names}
-    releases = {python: _built(folder, python, tally.console) for python in pythons}
-    failures: queue.Queue[BaseException] = queue.Queue()
+    releases = {python: built(Target.parse(python, None), folder, tally.console) for python in pythons}
     ready = threading.Barrier(len(names))
 
     def work(name: str) -> None:
-        share = Share(given.only, parts[name], given.every)
+        share = Share(given.only, firsts[name], given.every)
         try:
             with ExitStack() as stack:
                 if name == CONTAINER:
                     fleet = stack.enter_context(raised(folder))
                     fleet.use(releases["3.13"])
-                    host = fleet.hosts["streamer1"]
-                    fleet.controller.cut = host.container.cut
+                    fleet.controller.cut = fleet.hosts["streamer1"].container.cut
                     # No teacher is rolled out; without a lease, a streamer is not well for longer than a minute.
                     stack.enter_context(granting(fleet.redis, ["streamer1"], key="streamers", stream="streamer:{}"))
-                    stage = Stage(Only(fleet, "streamer1"), host, name, host.container.mend)
-                    play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), share, tally, ready.wait)
+                    cuts: Plan = (("rollout", ("cut",)), ("rollback", ("cut",)))
+                    play_all(Only(fleet, "streamer1"), "streamer1", cuts, share, tally, ready.wait)
                 else:
                     scene = stack.enter_context(opened(town, releases[None], name))
-                    play_all(Stage(scene, scene.host(name), name), WHOLE, share, tally, ready.wait)
-        except BaseException as error:  # noqa: BLE001  # told by the main thread
+                    play_all(scene, name, WHOLE, share, tally, ready.wait)
+        except BaseException:
             ready.abort()
-            failures.put(error)
+            raise
 
-    threads = [threading.Thread(target=work, args=(name,), name=name) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if not failures.empty():
-        raise failures.get()
-
-
-def _built(folder: Path, python: str | None, console: Console) -> Path:
-    return built(Target.parse(python, None), folder, console)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where cases are played."""
-
-    ground: Ground
-    host: Host
-    name: str
-    mend: Callable[[], None] = lambda: None
+    with ThreadPoolExecutor(len(names)) as threads:
+        for one in as_completed([threads.submit(work, name) for name in names]):
+            one.result()
 
 
 @dataclass(frozen=True)
@@ -145,47 +124,37 @@ class Share:
     """Which of a host's cases are played."""
 
     only: str = ""
-    parts: str = "0-"
+    first: int = 0
     every: int = 1
     draw: int | None = None
     seed: int = 0
 
     def of(self, cases: Sequence[Case]) -> list[tuple[int, Case]]:
-        """The cases with their numbers, one part after the other; raises ValueError for a number that none has."""
-        numbers = [number for part in self.parts.split("+") for number in self._numbers(part, len(cases))]
-        if max(numbers, default=0) >= len(cases):
-            raise ValueError(f"{self.parts}: there are {len(cases)} cases, counted from 0")
-        numbers = [number for number in numbers if re.search(self.only, str(cases[number]))]
-        if self.draw is not None:
-            numbers = sorted(random.Random(self.seed).sample(numbers, min(self.draw, len(numbers))))
-        return [(number, cases[number]) for number in numbers]
-
-    def _numbers(self, part: str, count: int) -> range:
-        first, dash, last = part.partition("-")
-        if not dash:
-            return range(int(first), int(first) + 1)
-        return range(int(first), int(last) + 1 if last else count, self.every)
+        """The cases with their numbers."""
+        numbers = range(self.first, len(cases), self.every)
+        found = [(number, cases[number]) for number in numbers if re.search(self.only, str(cases[number]))]
+        return found if self.draw is None else random.Random(self.seed).sample(found, min(self.draw, len(found)))
 
 
 def play_all(
-    stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object] = lambda: None
+    ground: Ground, name: str, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object] = lambda: None
 ) -> None:
-    """Play a host's *share* of the cases of *kinds*, after *all_listed* returned."""
-    stage.ground.reset()
+    """Play the *share* of the cases of *kinds* on the host *name*, after *all_listed* returned."""
+    host = ground.hosts[name]
+    ground.reset()
     if kinds == ROLLBACK:
-        stage.ground.run("rollout").assert_ok()
-        stage.host.learn()
+        ground.run("rollout").assert_ok()
+        host.learn()
     else:
-        stage.ground.run("rollout", "--tags", "prepare").assert_ok()
-    cases = [case for playbook, some in kinds for case in listed(stage.ground, stage.host, playbook, some)]
-    chosen = share.of(cases)
+        ground.run("rollout", "--tags", "prepare").assert_ok()
+    chosen = share.of([case for playbook, some in kinds for case in listed(ground, host, playbook, some)])
     with tally.lock:
         tally.total += len(chosen)
     all_listed()
     for number, case in chosen:
         began = time.monotonic()
-        wrong = play(stage.ground, stage.host, case, stage.mend)
-        tally.add(stage.name, number, case, wrong, time.monotonic() - began)
+        wrong = play(ground, host, case)
+        tally.add(name, number, case, wrong, time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -40,19 +40,15 @@ def _manifest(file: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Small:
-    """A built release file."""
-
     file: Path
     version: str
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """As it is in the file."""
         found: dict[str, Any] = json.loads(_manifest(self.file))
         return found
 
     def asked(self, root: Path, **more: Any) -> dict[str, Any]:
-        """What the role asks the host for."""
         told = {name: self.manifest[name] for name in ("version", "python", "platform", "glibc")}
         into = root / "releases" / self.version
         return (

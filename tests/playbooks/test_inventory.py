@@ -9,7 +9,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
@@ -18,58 +17,27 @@ pytestmark = pytest.mark.live
 
 INVENTORY = ROOT / "inventory"
 INVENTORIES = ("production", "staging")
-BOTH = """
-- hosts: teachers:streamers
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: preflight}
-"""
-LOOK = """
-- hosts: teachers:streamers
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: preflight, tasks_from: secrets}
-"""
-
-
-def looked(
-    folder: Path, inventory: str, *arguments: str, playbook: str = LOOK, **given: str
-) -> "subprocess.CompletedProcess[str]":
-    """What is said of the secrets of vault.yml.example, some of which are *given*."""
-    (folder / "look.yml").write_text(playbook)
-    example = INVENTORY / "vault.yml.example"
-    variables = yaml.safe_load(example.read_text()) | given | {"ansible_connection": "local"}
-    return here.played(folder / "look.yml", "-i", f"inventory/{inventory}", "-e", json.dumps(variables), *arguments)
-
-
-BACKUPS = """
-- hosts: teachers
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: provision, tasks_from: backups}
-"""
+SECRETS = here.play_of("teachers:streamers", "preflight", "secrets")
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)
 def test_each_secret_that_is_still_that_of_the_example_is_named_and_refused(tmp_path: Path, inventory: str) -> None:
-    done = looked(tmp_path, inventory)
+    done = here.played_with(tmp_path, SECRETS, "all: {}", inventory)
     assert done.returncode == 2, done.stdout
     said = " ".join(done.stdout.split())
-    for name in ("lectern_redis_url", "lectern_prefect_api_auth_string", "teacher_transcode_sign_key"):
+    its_own = ("lectern_redis_url", "lectern_prefect_api_auth_string", "teacher_transcode_sign_key")
+    for name in (*its_own, "vault_postgres_password"):
         assert name in said
     assert "ansible-vault edit" in said
     assert "lectern:CHANGE-ME" not in said, "values are not shown"
     names = ("vault_redis_url", "vault_prefect_api_auth_string", "vault_transcode_sign_key", "vault_postgres_password")
-    assert looked(tmp_path, inventory, **dict.fromkeys(names, "redis://x:other@192.0.2.1/0")).returncode == 0
-    one_left = dict.fromkeys(names[:3], "redis://x:other@192.0.2.1/0")
-    assert "vault_postgres_password still says CHANGE-ME" in " ".join(
-        looked(tmp_path, inventory, **one_left).stdout.split()
-    )
+    changed = dict.fromkeys(names, "redis://x:other@192.0.2.1/0")
+    assert here.played_with(tmp_path, SECRETS, "all: {}", inventory, **changed).returncode == 0
 
 
 def test_each_key_that_the_vault_lacks_is_named(tmp_path: Path) -> None:
     """By its own name: what takes it, or what is refused without it later, is not what is to be written."""
-    (tmp_path / "look.yml").write_text(LOOK)
+    (tmp_path / "look.yml").write_text(SECRETS)
     given = {"ansible_connection": "local", "vault_redis_url": "redis://x:other@192.0.2.1/0"}
     done = here.played(tmp_path / "look.yml", "-i", "inventory/staging", "-e", json.dumps(given))
     said = " ".join(done.stdout.split())
@@ -105,10 +73,10 @@ def test_only_what_needs_a_secret_opens_the_vault(tmp_path: Path, name: str, *, 
 
 def test_a_host_that_is_teacher_and_streamer_is_refused(tmp_path: Path) -> None:
     """Each rollout would stop the other's program."""
-    both = tmp_path / "both.json"
-    both.write_text(json.dumps({"teachers": {"hosts": {"staging-streamer": {}}}}))
-    only = ("-i", str(both), "--limit", "staging-streamer")
-    done = looked(tmp_path, "staging", *only, playbook=BOTH, vault_transcode_sign_key="of-the-key")
+    both, only = json.dumps({"teachers": {"hosts": {"staging-streamer": {}}}}), ("--limit", "staging-streamer")
+    given = {"vault_transcode_sign_key": "of-the-key", "release": ""}
+    play = here.play_of("teachers:streamers", "preflight")
+    done = here.played_with(tmp_path, play, both, "staging", *only, **given)
     assert done.returncode == 2, done.stdout
     assert "staging-streamer is among the teachers and among the streamers" in " ".join(done.stdout.split())
     assert "No release is named" not in done.stdout, "nothing else is asked before"
@@ -118,18 +86,11 @@ def test_a_host_that_is_teacher_and_streamer_is_refused(tmp_path: Path) -> None:
 def test_a_time_of_the_backups_that_is_none_is_refused_in_words(tmp_path: Path, at: str) -> None:
     """YAML takes 23:10 for a number of minutes if it is not quoted; cron would make no backup, and say nothing."""
     (tmp_path / "at.yml").write_text(f"provision_backup_at: {at}\n")
-    more = ("--check", "-e", f"@{tmp_path}/at.yml", "-e", "ansible_become=false")
-    done = looked(tmp_path, "staging", *more, playbook=BACKUPS)
+    more = ("--check", "-e", f"@{tmp_path}/at.yml")
+    play = here.play_of("teachers", "provision", "backups")
+    done = here.played_with(tmp_path, play, "all: {}", "staging", *more)
     assert done.returncode == 2, done.stdout
     assert 'Write a time in quotes, such as provision_backup_at: "03:10"' in " ".join(done.stdout.split())
-
-
-@pytest.mark.parametrize("inventory", INVENTORIES)
-def test_what_renames_keys_is_not_said_to_count_them(inventory: str) -> None:
-    text = (INVENTORY / inventory / "group_vars/teachers/main.yml").read_text()
-    commands = re.findall(r"`(lectern rekey[^`]*)`", text)
-    assert commands
-    assert all("--dry-run" in one for one in commands)
 
 
 FILES = """

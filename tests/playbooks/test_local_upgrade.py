@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from lectern.db import schema
-from tests.playbooks.conftest import ROOT, Figure
+from tests.playbooks.conftest import ROOT
 from tests.playbooks.hosts.faults import STOPPED, cut_off
-from tests.playbooks.hosts.local import LocalHost
 from tests.playbooks.hosts.scene import Scene, opened
 from tests.stage import Town, wait_until
-from tests.stage.ear import Ear
 
 pytestmark = [
     pytest.mark.live,
@@ -31,6 +28,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "streamer1": {"streamer_max_video_num": 900, "streamer_download_rate": "2000k"},
 }
 LENGTH_S = 2400
+COLUMNS = "SELECT count(*) FROM pragma_table_xinfo('class_list') WHERE name = 'mood'"
 LEFT_OUT = (".git", ".venv", "dist", ".demo", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests")
 REVISION = '''"""A column and a table that the release before does not know."""
 
@@ -90,14 +88,14 @@ def class_id(scene: Scene) -> str:
         return long[-1]
     scene.reset()
     scene.run("rollout").assert_ok()
-    scene.host("streamer1").air_from_the_release()
+    scene.hosts["streamer1"].air_from_the_release()
     return put_on_air(scene)
 
 
 def test_changed_values_are_taken_at_work_and_go_back_and_a_wrong_one_changes_nothing(
     scene: Scene, class_id: str
 ) -> None:
-    streamer, before = scene.host("streamer1"), seen(scene)
+    streamer, before = scene.hosts["streamer1"], seen(scene)
     text, pids = streamer.read(streamer.places.code_dir / ".env"), processes(scene)
 
     with scene.meanwhile(streamer1={"streamer_download_rate": "fast"}):
@@ -122,17 +120,16 @@ def test_changed_values_are_taken_at_work_and_go_back_and_a_wrong_one_changes_no
 
 
 def test_up_and_back_and_back_again_and_a_class_on_air_notices_nothing(
-    scene: Scene, class_id: str, newer_file: Path, figure: Figure
+    scene: Scene, class_id: str, newer_file: Path
 ) -> None:
     """From a release to the next one, back to it, and back to the old program."""
-    streamer, newer = scene.host("streamer1"), ("-e", f"release={NEWER}", "-e", f"release_file={newer_file}")
+    streamer, newer = scene.hosts["streamer1"], ("-e", f"release={NEWER}", "-e", f"release_file={newer_file}")
     scene.run("rollout", *newer, "--tags", "prepare").assert_ok()
     assert "mood" in scene.run("rollout", *newer, "--check", "--diff").assert_ok().output
-    out = scene.run("rollout", *newer).assert_ok()
-    figure(f"from release to release: {'; '.join(_steps(out.tasks))}")
+    scene.run("rollout", *newer).assert_ok()
     assert [host.answer() for host in scene.hosts.values()] == [NEWER, NEWER]
     assert streamer.airs_with() == NEWER
-    assert _columns(streamer) == 1
+    assert streamer.rows(COLUMNS) == [[1]]
     goes_on(scene, class_id)
 
     with scene.without_vault():
@@ -144,12 +141,12 @@ def _back_and_back(scene: Scene, class_id: str) -> None:
 
     The inventory has no value of the vault meanwhile: all that a way back reads is on the hosts.
     """
-    streamer, receiver = scene.host("streamer1"), scene.town.receiver
+    streamer, receiver = scene.hosts["streamer1"], scene.town.receiver
     back = scene.run("rollback", "-e", f"release={NEWER}").assert_ok()
     assert "lectern 2.0.0" in back.output, "it is said what it ends at"
     assert [host.answer() for host in scene.hosts.values()] == ["2.0.0", "2.0.0"]
     assert streamer.airs_with() == "2.0.0"
-    assert _columns(streamer) == 1, "what the newer release has added stays"
+    assert streamer.rows(COLUMNS) == [[1]], "what the newer release has added stays"
     goes_on(scene, class_id)
     assert scene.run("verify").assert_ok().changed == {"teacher1": 0, "streamer1": 0}
 
@@ -165,44 +162,21 @@ def _back_and_back(scene: Scene, class_id: str) -> None:
     assert [one for host in ("teacher1", "streamer1") for one in scene.before[host].not_old(aired_since=True)] == []
 
 
-def _steps(tasks: list[dict[str, Any]]) -> list[str]:
-    return [f"{one['step']}: {one['seconds']:.2f}" for task in tasks for one in task.get("steps", [])]
-
-
 def put_on_air(scene: Scene) -> str:
     """A class that begins as soon as it may."""
     record_id, class_id = scene.town.record("480P"), f"long-{time.time_ns()}"
-    _lengthen(scene, scene.town.origin.root / f"{record_id}/{record_id}_480P.flv", LENGTH_S)
-    url_for, now = scene.town.origin.url_for, time.time()
-    booking = {
-        "cmd": "order",
-        "class_id": class_id,
-        "institution_id": "i-7",
-        "record_id": record_id,
-        "video_url": url_for(f"{record_id}/{record_id}.flv"),
-        "video_resolution": "480P",
-        "video_url_list": {"480P": url_for(f"{record_id}/{record_id}_480P.flv")},
-        "start_time": now + 20,
-        "end_time": now + LENGTH_S,
-        "push_url": scene.town.receiver.url(class_id),
-    }
-    ear = Ear(scene.redis_url, "order_result", "alarm")
-    try:
-        assert scene.redis.publish("order", json.dumps(booking)) > 0
-        wait_until(lambda: ear.answers[class_id], timeout_s=300, description="its recording is downloaded")
-        assert ear.answers[class_id][0]["result"] == "success", ear.answers[class_id]
-    finally:
-        ear.close()
-    wait_until(lambda: scene.town.receiver.publishes.get(class_id), timeout_s=240, description="the class is on air")
-    return class_id
-
-
-def _lengthen(scene: Scene, recording: Path, length_s: int) -> None:
-    """The same again and again: rollouts and their way back take minutes."""
-    longer = recording.with_name("longer.flv")
-    argv = [str(scene.town.programs.ffmpeg), "-v", "error", "-stream_loop", str(length_s // 30), "-i", str(recording)]
+    recording = scene.town.origin.root / f"{record_id}/{record_id}_480P.flv"
+    longer = recording.with_name("longer.flv")  # the same again and again: rollouts and their way back take minutes
+    argv = [str(scene.town.programs.ffmpeg), "-v", "error", "-stream_loop", str(LENGTH_S // 30), "-i", str(recording)]
     subprocess.run([*argv, "-c", "copy", str(longer)], check=True, timeout=120)
     longer.replace(recording)
+    scene.book(class_id, record_id, "480P", starts_in_s=20, length_s=LENGTH_S)
+    wait_until(
+        lambda: scene.town.receiver.publishes.get(class_id),
+        timeout_s=540,
+        description="its recording is downloaded, and the class is on air",
+    )
+    return class_id
 
 
 def goes_on(scene: Scene, class_id: str) -> None:
@@ -213,19 +187,9 @@ def goes_on(scene: Scene, class_id: str) -> None:
     wait_until(lambda: push.bytes > before, description="bytes come")
 
 
-def _columns(host: LocalHost) -> int:
-    (found,) = host.rows("SELECT count(*) FROM pragma_table_xinfo('class_list') WHERE name = 'mood'")
-    return int(found[0])
-
-
 def seen(scene: Scene) -> list[str]:
     """By which settings each host goes."""
-    return [str(health(host)["settings"]["digest"]) for host in scene.hosts.values()]
-
-
-def health(host: LocalHost) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{host.places.port}/health", trust_env=False, timeout=20).json()
-    return found
+    return [str(host.health()["settings"]["digest"]) for host in scene.hosts.values()]
 
 
 def processes(scene: Scene) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from tests.playbooks.hosts.scene import opened
-from tests.playbooks.matrix import ROLLBACK, ROLLOUT, Share, Stage, Tally, play_all
+from tests.playbooks.matrix import ROLLBACK, ROLLOUT, Share, Tally, play_all
 from tests.stage import Town
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(2400)]  # each case is a rollout, and what comes after its fault
@@ -21,5 +21,5 @@ def test_a_host_ends_wholly_new_or_wholly_old_whatever_fails(
     seed, tally = pytestconfig.option.seed, Tally(Console(highlight=False, soft_wrap=True))
     name, plan = "teacher1" if seed % 2 else "streamer1", ROLLBACK if seed // 2 % 2 else ROLLOUT
     with opened(town, release_file, name) as scene:
-        play_all(Stage(scene, scene.host(name), name), plan, Share(draw=CASES, seed=seed), tally)
+        play_all(scene, name, plan, Share(draw=CASES, seed=seed), tally)
     assert (tally.done, tally.bad) == (CASES, [])

@@ -1,18 +1,24 @@
 """Tasks of `provision`, against stand-ins: what a failed run left undone is done by the next one, and once."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
 from tests.answering import Answer, serving
 from tests.playbooks import here
 from tests.playbooks.here import PROVISION, ROOT
+from tests.stage.postgres import postgres_server
+from tests.waiting import wait_until
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -23,7 +29,6 @@ def has(task: dict[str, Any], *modules: str) -> bool:
 
 
 def copied(task: dict[str, Any], content: str) -> dict[str, Any]:
-    """The task, with *content* for its template."""
     dest = task.pop("ansible.builtin.template")["dest"]
     return {**task, "ansible.builtin.copy": {"content": content, "dest": dest}}
 
@@ -95,25 +100,12 @@ def test_rules_that_a_failed_run_wrote_are_loaded_by_the_next_one_and_once(tmp_p
 
 
 SYSTEM = Path("/usr/lib/systemd/system")
-UNIT = """\
-[Unit]
-DefaultDependencies=no
-Conflicts=shutdown.target
-{order}
-[Service]
-Type=oneshot
-ExecStart=/bin/true
-"""
+UNIT = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\n{}\n[Service]\nType=oneshot\nExecStart=/bin/true\n"
 ORDERS = {
-    "networking": """\
-Wants=network.target
-After=local-fs.target network-pre.target
-Before=network.target shutdown.target network-online.target""",
-    "cloud-init": """\
-After=networking.service
-Before=network-online.target sysinit.target shutdown.target""",
+    "networking": ["network.target", "local-fs.target network-pre.target", "network.target network-online.target"],
+    "cloud-init": ["", "networking.service", "network-online.target sysinit.target"],
 }
-"""As Debian's packages have them: cloud-init wants the network before anything else is started."""
+"""What each wants, after what and before what, as Debian has them: cloud-init wants the network before all else."""
 
 
 @pytest.mark.skipif(
@@ -122,8 +114,9 @@ Before=network-online.target sysinit.target shutdown.target""",
 def test_no_unit_of_a_machine_in_a_cloud_waits_for_itself(tmp_path: Path) -> None:
     """Systemd would leave one of them out at the start of the machine: the firewall, or the network."""
     unit = (PROVISION / "templates/lectern-firewall.service.j2").read_text()
-    for name, order in ORDERS.items():
-        (tmp_path / f"{name}.service").write_text(UNIT.format(order=order))
+    for name, (wants, after, before) in ORDERS.items():
+        order = f"Wants={wants}\nAfter={after}\nBefore={before} shutdown.target"
+        (tmp_path / f"{name}.service").write_text(UNIT.format(order))
     (tmp_path / "lectern-firewall.service").write_text(unit.replace("/usr/sbin/nft", "/bin/true"))
     wanted = "Requires=basic.target networking.service cloud-init.service lectern-firewall.service"
     (tmp_path / "boot.target").write_text(f"[Unit]\n{wanted}\n")
@@ -250,3 +243,121 @@ def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone_or_another_serv
         done, did = here.tasks_played(tmp_path, tasks, given, "-i", "localhost,127.0.0.1,")
     assert (done.returncode, bool(did)) == ((2, False) if gone else (0, True)), done.stdout
     assert ("Nothing was stopped" in done.stdout) is (gone is not None)
+
+
+# -- PostgreSQL --------------------------------------------------------------------------------------------------------
+
+
+def settings_tasks(folder: Path, setting: str, *, fails: bool) -> list[dict[str, Any]]:
+    """Those that write its settings and make them count, without what needs a real host."""
+    [block] = [one["block"] for one in here.tasks("postgres", folder) if "block" in one]
+    until = next(at for at, one in enumerate(block) if has(one, "meta")) + 1
+    kept = [one for one in block[:until] if has(one, "template", "copy", "blockinfile", "command", "meta")]
+    for one in kept:
+        one.pop("become", None), one.pop("become_user", None)
+    after = next(at for at, one in enumerate(kept) if has(one, "blockinfile")) + 1
+    kept.insert(after, {"fail": {}, "when": fails})
+    return [copied(one, setting) if has(one, "template") else one for one in kept]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the server belongs to another user")
+def test_a_new_host_is_let_in_without_a_restart_which_would_cut_off_all_others(tmp_path: Path) -> None:
+    """Also if the run that named it ended before the server had read that; the next one sees no change."""
+    with postgres_server() as url:
+
+        def asked(what: str) -> str:
+            plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            with psycopg.connect(plain) as connection:
+                [[found]] = connection.execute(what).fetchall()
+            return str(found)
+
+        cluster = Path(asked("SHOW data_directory"))  # its settings are there, too
+        (cluster / "conf.d").mkdir()
+        with (cluster / "postgresql.conf").open("a") as file:
+            file.write("include_dir 'conf.d'\n")
+        restart = {"name": "r", "listen": "PostgreSQL is begun anew", "command": f"touch {tmp_path}/did-restart"}
+        at = {"PGHOST": url.host, "PGPORT": str(url.port), "PGUSER": url.username}
+
+        def provisioned(hosts: list[str], setting: str, *, fails: bool = False) -> tuple[int, bool, bool]:
+            """The exit status of a run, whether the server has read its files anew, and would be restarted."""
+            before, tasks = asked("SELECT pg_conf_load_time()"), settings_tasks(tmp_path, setting, fails=fails)
+            given = {"provision_cluster": str(cluster), "provision_fleet_addresses": hosts}
+            done, did = here.tasks_played(tmp_path, tasks, given, handlers=[restart], environment=at)
+            return done.returncode, asked("SELECT pg_conf_load_time()") != before, bool(did)
+
+        two = ["192.0.2.21", "192.0.2.22"]
+        assert provisioned(two[:1], "work_mem = '5MB'\n") == (0, True, False)
+        assert provisioned(two, "work_mem = '5MB'\n", fails=True) == (2, False, False)
+        assert provisioned(two, "work_mem = '5MB'\n") == (0, True, False)
+        assert provisioned(two, "max_locks_per_transaction = 100\n") == (0, True, True)
+
+
+# -- packages ----------------------------------------------------------------------------------------------------------
+
+LOOK = """
+- hosts: teachers:streamers
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {{name: provision, tasks_from: command, public: true, apply: {{when: false}}}}
+    - ansible.builtin.copy: {{content: {names}, dest: "{{{{ out }}}}/{{{{ inventory_hostname }}}}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [("postgresql+psycopg://lectern:x@192.0.2.10/lectern", True), ("sqlite:////srv/lectern/teacher.db", False)],
+)
+def test_a_teacher_on_postgresql_has_the_programs_that_back_it_up(tmp_path: Path, url: str, *, expected: bool) -> None:
+    """Also the second one, which is no control host: without them its rollout and each night's backup fail."""
+    [apt] = [one["ansible.builtin.apt"] for one in here.tasks("main", tmp_path) if has(one, "apt")]
+    content = json.dumps(apt["name"].replace("{{ ", "{{ (").replace(" }}", ") | to_json }}"))
+    second = json.dumps({"teachers": {"hosts": {"teacher2": {"ansible_host": "192.0.2.11"}}}})
+    out = here.written(tmp_path, LOOK.format(names=content), second, teacher_database_url=url)
+    for host in ("teacher1", "teacher2", "streamer1"):
+        packages = json.loads((out / host).read_text())
+        assert "sqlite3" in packages
+        assert ("postgresql-client" in packages) is (expected and host.startswith("teacher"))
+
+
+# -- a supervisord apart -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "stopped", "expected"),
+    [("cron", False, "2000"), ("playout", False, "1000"), ("playout", True, "2000")],
+    ids=["another program", "the playout", "a playout that is stopped"],
+)
+def test_what_has_new_settings_is_begun_anew_but_a_playout_that_runs(
+    tmp_path: Path, program: str, *, stopped: bool, expected: str
+) -> None:
+    """Begun anew, it would cut every class on air: its settings count from its next start, as under systemd."""
+    role, conf, bin_ = tmp_path / "roles/provision", tmp_path / "supervisord.conf", Path(sys.executable).parent
+    shutil.copytree(PROVISION, role)
+    for part in (role / "tasks/apart.yml", role / "templates/supervisord.conf.j2"):
+        text = part.read_text().replace("[supervisord,", f"[{bin_ / 'supervisord'},")
+        part.write_text(re.sub(r"/etc/lectern|/run|/var/log", str(tmp_path), text))
+    (tmp_path / "play.yml").write_text(here.play_of("localhost", "provision", "apart"))
+    supervisorctl, sleep = [str(bin_ / "supervisorctl"), "-c", str(conf)], str(shutil.which("sleep"))
+    given: dict[str, object] = {"ansible_connection": "local", "provision_program": program}
+    given |= {"provision_service": "", "provision_supervisord": str(conf), "provision_supervisorctl": supervisorctl}
+
+    def told(*words: str) -> str:
+        return subprocess.run([*supervisorctl, *words], capture_output=True, text=True, timeout=60, check=False).stdout
+
+    def provisioned(seconds: int) -> str:
+        """Provision a program that sleeps for *seconds*; returns for how many the one sleeps that runs then."""
+        text = f"[program:{program}]\ncommand={sleep} {seconds}\nstartsecs=0\n"
+        (role / f"templates/program-{program}.conf.j2").write_text(text)
+        done = here.played(tmp_path / "play.yml", "-i", "localhost,", "-e", json.dumps(given))
+        assert done.returncode == 0, done.stdout + done.stderr
+        line = Path(f"/proc/{int(told('pid', program))}/cmdline")
+        wait_until(lambda: line.read_text().startswith(sleep), description="it is that program")
+        return line.read_text().split("\0")[1]
+
+    try:
+        assert provisioned(1000) == "1000"
+        if stopped:
+            told("stop", program)
+        assert provisioned(2000) == expected
+    finally:
+        told("shutdown")

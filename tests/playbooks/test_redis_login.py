@@ -11,9 +11,8 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from tests.playbooks.test_prefect_apart import played
+from tests.playbooks import here
 from tests.stage import Child
-from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
 
@@ -36,11 +35,8 @@ URLS = {
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The settings of all cases, each that of a host."""
-    folder = tmp_path_factory.mktemp("redis")
     hosts = {name: {"lectern_redis_url": url} for name, url in URLS.items()}
-    done = played(folder, RENDER, json.dumps({"cases": {"hosts": hosts}}))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "out"
+    return here.written(tmp_path_factory.mktemp("redis"), RENDER, json.dumps({"cases": {"hosts": hosts}}))
 
 
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="no redis-cli here")
@@ -56,7 +52,8 @@ def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, rendered: Pat
     server = Child([programs.redis_server(), str(tmp_path / "redis.conf")], dict(os.environ), tmp_path / "redis.log")
     try:
         with redis.Redis.from_url(URLS[case].replace("192.0.2.10:6379", f"127.0.0.1:{port}")) as client:
-            wait_until(lambda: _answers(client), timeout_s=20, description="Redis lets its client in")
+            server.wait_for("Ready to accept connections")
+            assert client.ping()
         with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
         login = (rendered / f"{case}.login").read_bytes()
@@ -65,10 +62,3 @@ def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, rendered: Pat
         assert asked.stdout.split() == [b"OK", b"PONG"]
     finally:
         server.end()
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False

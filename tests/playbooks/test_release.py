@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tests.playbooks.hosts.controller import Controller, Played
 from tests.playbooks.small_release import Small, answer, on_host, small
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -35,7 +35,6 @@ Stage = Callable[..., Played]
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """A small release."""
     return small(tmp_path_factory.mktemp("small"))
 
 
@@ -61,74 +60,53 @@ def stage(tmp_path: Path, root: Path) -> Stage:
     return play
 
 
-def test_a_real_release_is_staged_once_and_works(stage: Stage, root: Path, release_file: Path) -> None:
-    played = stage(release_file=release_file).assert_ok()
-    [release] = (root / "releases").glob("[0-9]*")
-    assert _tried(played).startswith(f"tried {release}/venv/bin/lectern: ")
-    assert sorted(one.name for one in release.iterdir()) == [".complete", "manifest.json", "venv"]
+def test_a_release_named_by_its_version_is_staged_once_and_works(stage: Stage, root: Path, first: Small) -> None:
+    """It is the one for the host's own Python."""
+    named = {"release": first.version, "release_dist": first.file.parent}
+    played, release = stage(**named).assert_ok(), root / "releases" / first.version
+    [tried] = [one["msg"] for one in played.tasks if str(one.get("msg", "")).startswith("tried ")]
+    assert tried == f"tried {release}/venv/bin/lectern: small"
     assert played.changed == {"here": 3}, "the folder, the copy, the staging"
-    before = _files(root)
-    assert stage(release_file=release_file).assert_ok().changed == {"here": 0}
-    assert _files(root) == before
-    assert stage("--check", "--diff", release_file=release_file).assert_ok().changed == {"here": 0}
-
-
-def test_check_mode_stages_nothing_and_says_so(stage: Stage, root: Path, first: Small) -> None:
-    played = stage("--check", "--diff", release_file=first.file).assert_ok()
-    assert "--tags prepare" in played.output
-    assert played.changed == {"here": 1}
-    assert not root.parent.exists()
-
-
-def test_a_release_named_by_its_version_is_that_for_the_hosts_own_python(stage: Stage, first: Small) -> None:
-    assert _tried(stage(release="1.0.0", release_dist=first.file.parent).assert_ok()).endswith("lectern: small")
-    [failure] = stage(release="1.0.1", release_dist=first.file.parent).assert_failed().failures()
+    staged_at = (release / "manifest.json").stat().st_mtime_ns
+    for words in ((), ("--check", "--diff")):
+        assert stage(*words, **named).assert_ok().changed == {"here": 0}
+    assert (release / "manifest.json").stat().st_mtime_ns == staged_at
+    [failure] = stage(**named | {"release": "1.0.1"}).assert_failed().failures()
     assert f"there is no such file: {str(first.file).replace('1.0.0', '1.0.1')}." in failure
 
 
-def test_a_file_that_is_not_the_one_which_was_built_is_refused(
+def test_a_check_changes_nothing_and_what_is_pruned_is_a_change(
     stage: Stage, root: Path, tmp_path: Path, first: Small
 ) -> None:
-    other = tmp_path / first.file.name
-    other.write_bytes(first.file.read_bytes() + b"\0")
-    Path(f"{other}.sha256").write_text(Path(f"{first.file}.sha256").read_text())
-    [failure] = stage(release_file=other).assert_failed().failures()
-    assert "its sha256 is" in failure
-    assert not root.exists()
+    """Half-staged releases are pruned, too."""
+    checked = stage("--check", "--diff", release_file=first.file).assert_ok()
+    assert "--tags prepare" in checked.output
+    assert (checked.changed, root.parent.exists()) == ({"here": 1}, False)
+    half = root / "releases" / "0.9.0"
+    half.mkdir(parents=True)
+    (half / "manifest.json").write_text("{}")
+    _staged(small(tmp_path / "older", "1.1.0"), root)
+    checked = stage("--check", release_file=first.file, release_keep=1).assert_ok()
+    assert (checked.changed, half.exists()) == ({"here": 2}, True), "staged and pruned, if it were done"
+    played = stage(release_file=first.file, release_keep=1).assert_ok()
+    assert played.changed == {"here": 3}, "copied, staged, pruned"
+    assert [one.name for one in (root / "releases").glob("[0-9]*")] == [first.version]
 
 
-def test_another_release_than_the_one_that_was_looked_at_is_refused_and_nothing_of_it_stays(
-    root: Path, tmp_path: Path, first: Small
-) -> None:
-    file = small(tmp_path, says="other").file
-    (root / "releases").mkdir(parents=True)
-    with on_host("stage", first.asked(root, tarball=str(file))) as process:
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
-    assert said == f"{file}: its manifest is not the one of the release file. Run this again.\n"
-    assert [one.name for one in (root / "releases").iterdir()] == [".lock"]
-
-
-@pytest.mark.parametrize("damage", ["cut off", "overwritten", "empty"])
-def test_a_damaged_release_file_is_told_in_a_sentence_and_nothing_of_it_stays(
+@pytest.mark.parametrize("damage", ["cut off", "another one"])
+def test_a_release_file_that_is_not_as_it_was_is_told_and_nothing_of_it_stays(
     root: Path, tmp_path: Path, first: Small, damage: str
 ) -> None:
-    """As a disk or a copy that went wrong leaves it."""
-    whole = first.file.read_bytes()
-    middle = len(whole) // 2
-    file = tmp_path / "damaged.tar.gz"
-    bytes_of = {
-        "cut off": whole[:middle],
-        "overwritten": whole[:middle] + b"\xff" * 4096 + whole[middle + 4096 :],
-        "empty": b"",
-    }
-    file.write_bytes(bytes_of[damage])
+    """As a disk or a copy that went wrong leaves it, or somebody who builds while it is rolled out."""
+    file, whole = tmp_path / "damaged.tar.gz", first.file.read_bytes()
+    other = small(tmp_path, says="other").file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if damage == "cut off" else other)
     (root / "releases").mkdir(parents=True)
     with on_host("stage", first.asked(root, tarball=str(file))) as process:
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert said.startswith(f"{file}: ")
-    assert said.count("\n") == 1
+    assert (said.startswith(f"{file}: "), said.count("\n")) == (True, 1)
+    assert ("its manifest is not the one of the release file. Run this again." in said) is (damage == "another one")
     assert [one.name for one in (root / "releases").iterdir()] == [".lock"]
 
 
@@ -163,7 +141,7 @@ def test_staging_that_was_killed_anywhere_is_begun_anew_by_the_next_run(root: Pa
     tarball.write_bytes(first.file.read_bytes())
     asked = first.asked(root, tarball=str(tarball))
     with on_host("stage", asked) as process:
-        _until_there(release / at)
+        wait_until((release / at).exists, pause_s=0, description=f"there is {at}")  # what comes next is not far
         process.kill()
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
@@ -174,14 +152,18 @@ def test_staging_that_was_killed_anywhere_is_begun_anew_by_the_next_run(root: Pa
     assert not tarball.exists()
 
 
-def test_the_live_release_is_never_replaced_by_another_of_the_same_version(
+def test_the_live_release_is_neither_replaced_by_another_of_its_version_nor_pruned(
     root: Path, tmp_path: Path, first: Small
 ) -> None:
     _staged(first, root)
-    (root / "current").symlink_to("releases/1.0.0")
+    instance = root / "instances/teacher-1.0.0-12345678"
+    instance.mkdir(parents=True)
+    (instance / "venv").symlink_to("../../releases/1.0.0/venv")
+    (root / "current").symlink_to(instance.relative_to(root))
     other = small(tmp_path / "other", says="other")
     [refusal] = answer("look", other.asked(root))["refusals"]
     assert "is in use, and is not what this release file holds" in refusal
+    assert answer("prune", first.asked(root, version="9", keep=0, check=True)) == {"pruned": []}
     (root / "current").unlink()
     assert answer("look", other.asked(root)) == {"staged": False, "refusals": [], "superfluous": []}
     program = _staged(other, root)
@@ -203,16 +185,6 @@ def test_a_host_that_does_not_fit_is_refused_in_words(
     [refusal] = answer("look", first.asked(root, **more))["refusals"]
     assert words in refusal
     assert not root.exists()
-
-
-def test_a_release_that_an_instance_leads_to_is_in_use(root: Path, tmp_path: Path, first: Small) -> None:
-    _staged(first, root)
-    (root / "instances/teacher-1.0.0-12345678").mkdir(parents=True)
-    (root / "instances/teacher-1.0.0-12345678/venv").symlink_to("../../releases/1.0.0/venv")
-    (root / "current").symlink_to("instances/teacher-1.0.0-12345678")
-    [refusal] = answer("look", small(tmp_path / "other", says="other").asked(root))["refusals"]
-    assert "is in use" in refusal
-    assert answer("prune", first.asked(root, version="9", keep=0, check=True)) == {"pruned": []}
 
 
 @pytest.mark.parametrize(
@@ -249,21 +221,6 @@ def test_old_releases_are_pruned_but_none_that_is_in_use_and_not_the_one_before(
     assert answer("prune", asked | {"check": False}) == {"pruned": []}
 
 
-def test_what_is_pruned_is_a_change_and_half_staged_releases_are_pruned_too(
-    stage: Stage, root: Path, tmp_path: Path, first: Small
-) -> None:
-    half = root / "releases" / "0.9.0"
-    half.mkdir(parents=True)
-    (half / "manifest.json").write_text("{}")
-    _staged(small(tmp_path / "older", "1.1.0"), root)
-    checked = stage("--check", release_file=first.file, release_keep=1).assert_ok()
-    assert checked.changed == {"here": 2}, "staged and pruned, if it were done"
-    assert half.exists()
-    played = stage(release_file=first.file, release_keep=1).assert_ok()
-    assert played.changed == {"here": 3}, "copied, staged, pruned"
-    assert [one.name for one in (root / "releases").glob("[0-9]*")] == [first.version]
-
-
 def _staged(release: Small, root: Path) -> Path:
     """Stage it as the role does; returns its program."""
     tarball = root / "releases" / ".tarball"
@@ -271,21 +228,3 @@ def _staged(release: Small, root: Path) -> Path:
     shutil.copy(release.file, tarball)
     assert answer("stage", release.asked(root, tarball=str(tarball))) == {"staged": True}
     return root / "releases" / release.version / "venv/bin/lectern"
-
-
-def _tried(played: Played) -> str:
-    """Which program the play tried, and what it said."""
-    [message] = [one["msg"] for one in played.tasks if str(one.get("msg", "")).startswith("tried ")]
-    return str(message)
-
-
-def _until_there(path: Path) -> None:
-    """Without a pause: what comes next is not far."""
-    give_up_at = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < give_up_at, f"there is no {path}"
-
-
-def _files(folder: Path) -> dict[str, int]:
-    """Every file's time of change; the lock's does not count."""
-    return {str(one): one.lstat().st_mtime_ns for one in folder.rglob("*") if one.name != ".lock"}

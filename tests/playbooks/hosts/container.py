@@ -22,15 +22,10 @@ class Container:
     def run(
         self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Run a command in it, as root."""
         whole = ["docker", "exec", "-i", self.name, *argv]
         found = subprocess.run(whole, input=given, capture_output=True, timeout=timeout_s, check=False)
         assert found.returncode == 0 or not check, f"{argv}: {found.returncode}\n{found.stdout!r}\n{found.stderr!r}"
         return found
-
-    def begin(self, *argv: str) -> None:
-        """Start a command in it that goes on."""
-        subprocess.run(["docker", "exec", "-d", self.name, *argv], check=True, capture_output=True, timeout=60)
 
     @property
     def cut(self) -> list[str]:
@@ -80,21 +75,10 @@ class ContainerHost(Host):
     def run(
         self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
     ) -> "subprocess.CompletedProcess[bytes]":
-        """In the container, as root."""
         return self.container.run(argv, given=given, check=check, timeout_s=timeout_s)
 
     def script(self, name: str) -> str:
-        """Where it is in the container."""
         return f"{SHARE}/{name}"
-
-    def begin_probe(self, log: str) -> None:
-        """In the container, outside its supervisord."""
-        argv = [self.places.python, self.script("probe.py"), "127.0.0.1", str(self.places.port), "/health", log]
-        self.container.begin(*argv)
-
-    def end_probe(self) -> None:
-        """By the name of its script: nothing else in the container has it."""
-        self.run(["pkill", "-f", self.script("probe.py")])
 
 
 def reached_by(port: int, key: Path, known_hosts: Path) -> dict[str, Any]:

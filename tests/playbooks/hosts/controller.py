@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.playbooks.hosts import runbook
 from tests.playbooks.hosts.old_world import IDC_TOKEN, OSS_SECRET
 from tests.playbooks.hosts.places import Places
+from tests.stage import runbook
 
 ROOT = Path(__file__).parents[3]
 CALLBACKS, CONNECTIONS = (Path(__file__).parent / name for name in ("callback", "connection"))
@@ -31,8 +32,6 @@ Fault = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Played:
-    """One run of a playbook, to whatever end."""
-
     exit_code: int
     output: str
     tasks: list[dict[str, Any]] = field(repr=False)
@@ -40,7 +39,6 @@ class Played:
 
     @cached_property
     def recap(self) -> dict[str, dict[str, int]]:
-        """Ansible's own counts of each host."""
         found = _RECAP.findall(self.output)
         return {host: {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", counts)} for host, counts in found}
 
@@ -50,16 +48,13 @@ class Played:
         return {host: counts["changed"] for host, counts in self.recap.items() if host != "localhost"}
 
     def done(self, host: str) -> list[str]:
-        """The tasks that were done on *host*, in their order."""
         return [one["task"] for one in self.tasks if one["host"] == host and one["how"] == "ok"]
 
     def failures(self) -> list[str]:
-        """Host, task and words of what failed."""
         failed = [one for one in self.tasks if one["how"] in ("failed", "unreachable")]
         return [f"{one['host']}: {one['task']}: {one['msg']}" for one in failed]
 
     def assert_ok(self) -> "Played":
-        """It did what it should."""
         assert self.exit_code == 0, f"ended with {self.exit_code}\n{self.output[-6000:]}"
         return self
 
@@ -98,20 +93,24 @@ class Controller:
         """Take another inventory; JSON is YAML."""
         self.inventory.write_text(json.dumps(inventory, indent=1))
 
-    def argv(self, playbook: str, *arguments: str) -> list[str]:
-        """The command that a person would type, for these hosts."""
-        return ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(self.inventory), *arguments]
-
-    def run(self, playbook: str, *arguments: str, fault: Fault | None = None, timeout_s: float = RUN_S) -> Played:
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
         """Run `playbooks/PLAYBOOK.yml` in a process group of its own, which *fault* may kill."""
-        return self.type(self.argv(playbook, *arguments), fault=fault, timeout_s=timeout_s)
+        return self.type(
+            ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(self.inventory), *arguments], fault=fault
+        )
 
     def read_out(self, heading: str, *words: str, **names: str) -> Played:
-        """Type what the section of RUNBOOK.md says, as `runbook.playbook` and `runbook.typed` find it."""
-        return self.type(runbook.typed(runbook.playbook(heading, *words), self.inventory, VERSION="2.0.0", **names))
+        """Type the playbook's command that a section of RUNBOOK.md has with *words*; *names* stand for its capitals."""
+        found = [one for one in runbook.commands(heading, "ansible-playbook") if all(word in one for word in words)]
+        command = min(found, key=len)  # the others are the same with something added
+        for capital, name in {"VERSION": "2.0.0", **names}.items():
+            command = re.sub(rf"\b{capital}\b", name, command)
+        command = command.replace(" --ask-vault-pass", "")
+        command = command.replace("-i inventory/production", f"-i {shlex.quote(str(self.inventory))}")
+        assert not re.search(r"inventory/production|\b(VERSION|HOST)\b", command), command
+        return self.type(shlex.split(command))
 
-    def type(self, argv: Sequence[str], *, fault: Fault | None = None, timeout_s: float = RUN_S) -> Played:
-        """Run a command from the project's folder."""
+    def type(self, argv: Sequence[str], *, fault: Fault | None = None) -> Played:
         facts, fired, log = (self.folder / name for name in ("tasks.jsonl", "fired", "output.txt"))
         for file in (facts, fired):
             file.unlink(missing_ok=True)
@@ -131,11 +130,11 @@ class Controller:
             )
             (self.folder / "pid").write_text(str(process.pid))
             try:
-                exit_code = process.wait(timeout_s)
+                exit_code = process.wait(RUN_S)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                raise AssertionError(f"{argv} took longer than {timeout_s:g} s\n{log.read_text()[-6000:]}") from None
+                raise AssertionError(f"{argv} took longer than {RUN_S:g} s\n{log.read_text()[-6000:]}") from None
         text = log.read_text(errors="replace")
         shown = [one for one in SECRETS if one in text]
         assert not shown, f"{' '.join(argv)} shows secrets: {shown}"
@@ -144,7 +143,6 @@ class Controller:
 
 
 def variables(places: Places, **more: Any) -> dict[str, Any]:
-    """What the inventory says of one host."""
     role, bind = places.role, f"127.0.0.1:{places.port}"
     own: dict[str, Any] = {
         "root": str(places.root),

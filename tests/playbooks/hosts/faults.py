@@ -1,14 +1,17 @@
 """The crash matrix: one fault a case, at every task and at everything that a step does, then resumed or rolled back."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+import redis
 
 from lectern.rollout.steps import TASKS
 from tests.playbooks.hosts.controller import Controller, Fault, Played
 from tests.playbooks.hosts.host import Host
+from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.step_fault import IDLE
 from tests.playbooks.hosts.wholly import Before
 
@@ -31,17 +34,57 @@ REPEATED = ("process", "send")
 """Kinds of things that a step does as often as it must wait: the first two of each are killed."""
 
 
-class Ground(Protocol):
-    """What the matrix is played on: a scene of this machine, or a fleet of containers."""
+class Ground:
+    """What is rolled out onto: a scene of this machine, or a fleet of containers."""
 
-    before: dict[str, Before]
+    hosts: Mapping[str, Host]
+    redis: redis.Redis
     controller: Controller
 
-    def reset(self) -> None:
-        """All hosts as the old programs left them."""
+    def __init__(self) -> None:
+        self.before: dict[str, Before] = {}
+
+    def reset(self, *names: str) -> None:
+        """The hosts *names*, or all, as the old programs left them."""
+        teachers = {name for name, host in self.hosts.items() if host.places.role == "teacher"}
+        if teachers & {*(names or self.hosts)}:
+            fill_redis(self.redis, "t")
+        elif not teachers:
+            self.redis.flushdb()
+            self.redis.script_flush()
+        for name in names or self.hosts:
+            self.hosts[name].reset()
+            self.before[name] = Before(self.hosts[name], self.redis if name in teachers else None)
+
+    def mend(self) -> None:
+        """Give the network back that was cut."""
+
+    def pings(self) -> bool:
+        try:
+            return bool(self.redis.ping())
+        except redis.RedisError:
+            return False
 
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
-        """Run a playbook."""
+        """Run a playbook for all of them, or as *arguments* say."""
+        return self.controller.run(playbook, *arguments, fault=fault)
+
+
+class Only(Ground):
+    """One host of many."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        self.before, self.controller, self.hosts = ground.before, ground.controller, ground.hosts
+        self._ground, self._name = ground, name
+
+    def reset(self, *_: str) -> None:
+        self._ground.reset(self._name)
+
+    def mend(self) -> None:
+        self._ground.mend()
+
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
+        return self._ground.run(playbook, "--limit", self._name, *arguments, fault=fault)
 
 
 @dataclass(frozen=True)
@@ -106,7 +149,6 @@ def points(lines: Sequence[str]) -> list[str]:
 
 
 def _pairs(tasks: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each begin of a task on a host with its end."""
     for number, one in enumerate(tasks):
         if one["how"] == "begun":
             same = (end for end in tasks[number + 1 :] if (end["host"], end["task"]) == (one["host"], one["task"]))
@@ -115,14 +157,14 @@ def _pairs(tasks: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], di
                 yield one, end
 
 
-def play(ground: Ground, host: Host, case: Case, mend: Callable[[], None] = lambda: None) -> list[str]:
-    """Play *case*; returns what is wrong at its end, nothing where all is well. *mend* gives the network back."""
+def play(ground: Ground, host: Host, case: Case) -> list[str]:
+    """Play *case*; returns what is wrong at its end, nothing where all is well."""
     wrong = _begin(ground, host, case)
     is_killed = case.kind == "step" and not wrong and _killed(host, case)
     if case.kind == "step" and not wrong and not is_killed:
         wrong = _begin(ground, host, case)  # without a playbook it does not come to that
     if not wrong and not is_killed:
-        wrong = _by_playbook(ground, host, case, mend)
+        wrong = _by_playbook(ground, host, case)
     if wrong:
         return wrong
     last = again(ground, "rollout" if case.then == "resume" else "rollback")
@@ -159,10 +201,10 @@ def _killed(host: Host, case: Case) -> bool:
     return host.disarm()
 
 
-def _by_playbook(ground: Ground, host: Host, case: Case, mend: Callable[[], None]) -> list[str]:
+def _by_playbook(ground: Ground, host: Host, case: Case) -> list[str]:
     """Run the playbook with its fault; returns what is wrong then, before a person does anything."""
     fired, played = _faulty(ground, host, case)
-    mend()
+    ground.mend()
     if not fired:
         return [f"the fault was not made; it ended with {played.exit_code}"]
     if case.kind not in ("fail", "step alone") or case.playbook != "rollout":

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ from typing import Any
 import redis
 
 from tests.playbooks.hosts.container import USER, Container, ContainerHost, reached_by
-from tests.playbooks.hosts.controller import PREFECT_PASSWORD, REDIS_PASSWORD, Controller, Fault, Played, variables
-from tests.playbooks.hosts.old_world import fill_redis
-from tests.playbooks.hosts.wholly import Before
+from tests.playbooks.hosts.controller import PREFECT_PASSWORD, REDIS_PASSWORD, Controller, variables
+from tests.playbooks.hosts.faults import Ground
 from tests.stage import wait_until
 from town import recordings
 
@@ -25,7 +24,6 @@ PORTS = (*((name, 22) for name in SERVICES), ("control", 6379))
 """What is published on 127.0.0.1."""
 COMPOSE = Path(__file__).parent / "compose.yml"
 UP = "up -d --build --wait --wait-timeout 120"
-ORIGIN, RECEIVED = "/srv/origin", "/srv/received"
 
 
 class Keys:
@@ -40,17 +38,17 @@ class Keys:
         (self.shared / USER).write_bytes(self.private.with_suffix(".pub").read_bytes())
 
 
-class Fleet:
+class Fleet(Ground):
     """The services of compose.yml, up already; *ports* are those of 127.0.0.1, by service and the container's port."""
 
     def __init__(self, folder: Path, project: str, keys: Keys, ports: Mapping[tuple[str, int], int]) -> None:
+        super().__init__()
         self.folder, self.ports = folder, ports
-        self.recording = recording = folder / "recording.flv"
+        recording = folder / "recording.flv"
         asyncio.run(recordings.make(recordings.ffmpeg_path(), recording, seconds=30, width=320, height=240))
         self.containers = {name: Container(project, name) for name in SERVICES}
-        self.control = self.containers["control"]
         homes = {"teacher": ("/root", "root"), "streamer1": ("/root", "root"), "streamer2": ("/srv/idc", "idc")}
-        self.hosts = {
+        self.hosts: dict[str, ContainerHost] = {
             name: ContainerHost(
                 self.containers[name], "teacher" if name == "teacher" else "streamer", *home, REDIS_URL, recording
             )
@@ -59,8 +57,10 @@ class Fleet:
         self._keys, self.known_hosts = keys, folder / "known_hosts"
         self.redis_url = REDIS_URL.replace("control:6379", f"127.0.0.1:{ports['control', 6379]}")
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
-        self.before: dict[str, Before] = {}
-        self.controller: Controller
+
+    def mend(self) -> None:
+        for one in self.containers.values():
+            one.mend()
 
     def meet(self) -> None:
         """Wait until each can be reached, then write down its real host key, read from inside."""
@@ -79,12 +79,7 @@ class Fleet:
                 return False
         return True
 
-    def close(self) -> None:
-        """Let go of Redis."""
-        self.redis.close()
-
     def inventory(self, release: Path, **hosts: Mapping[str, Any]) -> dict[str, Any]:
-        """The inventory; *hosts* have some variables differently."""
         groups: dict[str, Any] = {"control": {"hosts": {}}, "teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
         groups["control"]["hosts"]["control1"] = self._reached("control")
         for name, host in self.hosts.items():
@@ -112,75 +107,34 @@ class Fleet:
         for host in self.hosts.values():
             host.reset()
         self.controller.read_out("How do I roll out?", "provision.yml").assert_ok()
-        self.ready()
-
-    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
-        """Run a playbook for all of them, or as *arguments* say."""
-        return self.controller.run(playbook, *arguments, fault=fault)
-
-    def ready(self) -> None:
-        """Wait until Redis answers from outside."""
-
-        def pings() -> bool:
-            try:
-                return bool(self.redis.ping())
-            except redis.RedisError:
-                return False
-
-        wait_until(pings, description="the control host's Redis answers")
-
-    def reset(self, *names: str, keep_release: bool = True) -> None:
-        """The hosts *names*, or all, as the old programs left them."""
-        chosen = [self.hosts[name] for name in names or self.hosts]
-        if any(host.places.role == "teacher" for host in chosen):
-            fill_redis(self.redis, "t")
-        for host in chosen:
-            host.reset(keep_release=keep_release)
-            client = self.redis if host.places.role == "teacher" else None
-            self.before[host.places.name] = Before(host, client)
-
-    def serve_recordings(self, names: Sequence[str]) -> None:
-        """An origin on the control host that has the recording under each of *names*."""
-        self.control.run(["mkdir", "-p", ORIGIN, RECEIVED])
-        for name in names:
-            path = f"{ORIGIN}/{name}"
-            self.control.run(["sh", "-c", f"mkdir -p $(dirname {path})"])
-            self.control.run(["sh", "-c", f"cat > {path}"], given=self.recording.read_bytes())
-        self.control.begin("python3", "-m", "http.server", "8080", "--directory", ORIGIN)
-
-    def receive(self, class_id: str, port: int) -> str:
-        """An ffmpeg on the control host that waits for one push; returns the URL to push to."""
-        argv = ["ffmpeg", "-v", "error", "-y", "-listen", "1", "-i", f"rtmp://0.0.0.0:{port}/live/{class_id}"]
-        self.control.begin(*argv, "-c", "copy", f"{RECEIVED}/{class_id}.flv")
-        return f"rtmp://control:{port}/live/{class_id}"
-
-    def received_s(self, class_id: str) -> float:
-        """Seconds of the class that have come; 0 while nothing has."""
-        argv = ["ffprobe", "-v", "error", "-show_entries", "packet=pts_time", "-select_streams", "v", "-of", "csv=p=0"]
-        found = self.control.run([*argv, f"{RECEIVED}/{class_id}.flv"], check=False).stdout.decode().split()
-        times = [float(one.strip(",")) for one in found if one.strip(",").replace(".", "").isdigit()]
-        return max(times) - min(times) if times else 0.0
+        wait_until(self.pings, description="the control host's Redis answers from outside")
 
 
 @contextmanager
-def raised(folder: Path) -> Iterator[Fleet]:
-    """A fleet without pytest; the engine must be there."""
-    keys, project = Keys(folder), f"lectern{os.getpid()}"
-    compose = ["docker", "compose", "-p", project, "-f", str(COMPOSE)]
-    environment = {**os.environ, "LECTERN_TEST_KEYS": str(keys.shared)}
+def composed(file: Path, project: str, keys: Keys) -> Iterator[Callable[..., str]]:
+    """The services of a compose file, up; yields what runs `docker compose` for them. The engine must be there."""
 
     def run(*words: str) -> str:
-        done = subprocess.run(
-            [*compose, *words], env=environment, capture_output=True, text=True, timeout=900, check=True
-        )
+        argv = ["docker", "compose", "-p", project, "-f", str(file), *words]
+        environment = {**os.environ, "LECTERN_TEST_KEYS": str(keys.shared)}
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip()
 
     try:
         run(*UP.split())
+        yield run
+    finally:
+        run("down", "-v", "--remove-orphans")
+
+
+@contextmanager
+def raised(folder: Path) -> Iterator[Fleet]:
+    """A fleet without pytest."""
+    keys, project = Keys(folder), f"lectern{os.getpid()}"
+    with composed(COMPOSE, project, keys) as run:
         ports = {(name, port): int(run("port", name, str(port)).rpartition(":")[2]) for name, port in PORTS}
         fleet = Fleet(folder, project, keys, ports)
         fleet.meet()
         yield fleet
-        fleet.close()
-    finally:
-        run("down", "-v", "--remove-orphans")
+        fleet.redis.close()

@@ -6,9 +6,7 @@ import tarfile
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,60 +23,12 @@ connection = sqlite3.connect(sys.argv[1], timeout=20)
 connection.execute("PRAGMA query_only = ON")
 print(json.dumps(connection.execute(sys.argv[2]).fetchall()))
 """
-_ALTER = "import json, sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=20);"
-_ALTER += "c.execute(sys.argv[2], json.loads(sys.argv[3])); c.commit()"
 _POST = (
     "import sys,urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode()), timeout=10).read())"
 )
-_LEASED = """
-import json, sys, time, urllib.error, urllib.request
-def leased():
-    try:
-        answer = urllib.request.urlopen(sys.argv[1], timeout=5)
-    except urllib.error.HTTPError as error:  # 503 while it is not ready
-        answer = error
-    except OSError:
-        return False
-    return json.load(answer).get("lease")
-until = time.monotonic() + 120
-while not leased():
-    assert time.monotonic() < until, "it holds no lease"
-    time.sleep(0.2)
-"""
-_SPEAK = """
-import json, os, socket, sys
-os.chdir(sys.argv[1])
-for task in sys.argv[2:]:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(250)
-        try:
-            connection.connect("holder.sock")
-            connection.sendall(json.dumps({"task": task}).encode() + b"\\n")
-            told = connection.makefile().readline()
-        except OSError:
-            break
-    if not told or json.loads(told).get("failed"):
-        break
-"""
-_STEPS = "import os,sys;[print(n) for n in os.listdir('/proc') if n.isdigit() and n != str(os.getpid()) and "
-_STEPS += (
-    "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
-)
-_STEPS += " if os.path.exists(f'/proc/{n}/cmdline') else b'')]"
-
-
-@dataclass(frozen=True)
-class Change:
-    """The page's answer became *answer* at *at*; until *before* it had been another one."""
-
-    answer: str
-    at: float
-    before: float
 
 
 class Host(ABC):
-    """One host, reset as often as wanted."""
-
     def __init__(self, places: Places, recording: Path) -> None:
         self.places = places
         self.tag = "0"
@@ -93,17 +43,13 @@ class Host(ABC):
         """Run a command there, as who may do everything there."""
 
     @abstractmethod
-    def begin_probe(self, log: str) -> None:
-        """Start `probe.py`, which writes to the file *log* of the host, until `end_probe`."""
-
-    @abstractmethod
-    def end_probe(self) -> None:
-        """End it."""
+    def script(self, name: str) -> str:
+        """Where a script of `hosts/` is on the host."""
 
     # -- as the old programs left it -------------------------------------------------------------------------------
 
-    def reset(self, *, keep_release: bool = True) -> None:
-        """Take away everything, and lay out the old program with its data; it runs when this returns."""
+    def reset(self) -> None:
+        """Take away all but the staged releases, and lay out the old program with its data, at work."""
         self.settle()
         self._resets += 1
         # One number, which the names of faults leave out: they are the same in each lay-out.
@@ -111,7 +57,6 @@ class Host(ABC):
         at = self.places
         self.ctl("stop", "all")
         gone = [at.code_dir, at.video_root, at.diary, *(at.root / one for one in ("current", "instances", "rollout"))]
-        gone += [] if keep_release else [at.root]
         quoted = " ".join(f"'{path}'" for path in gone)
         self.run(["sh", "-c", f"rm -rf {quoted} '{at.programs_dir}'/*.conf"])
         with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +68,7 @@ class Host(ABC):
 
     def settle(self) -> None:
         """Wait until no step of a rollout is under way: one can outlive the controller that began it."""
-        argv = [self.places.python, "-c", _STEPS, str(self.places.root)]
+        argv = ["pgrep", "-f", f"{self.places.root}.* rollout( |$)"]
         wait_until(
             lambda: not self.run(argv, check=False).stdout.strip(), timeout_s=120, description="no step is under way"
         )
@@ -142,22 +87,23 @@ class Host(ABC):
         self.speak(TASKS[self.places.role])
         if self.places.role == "streamer":
             self.step("playout", check=True)
-            self.run([self.places.python, "-c", _LEASED, self._learned()["health_url"]], timeout_s=150)
+            wait_until(lambda: self.health().get("lease"), timeout_s=120, description="it holds its lease")
 
     def step(self, step: str, *options: str, check: bool = False) -> None:
         """Type one command of the rollout, for what was wanted before."""
-        lectern = f"{self.places.root}/releases/{self._learned()['version']}/venv/bin/lectern"
-        self.run([lectern, "rollout", step, *options], given=self._wanted or b"", check=check, timeout_s=300)
+        assert self._wanted is not None, "no playbook has rolled the host out yet"
+        lectern = f"{self.places.root}/releases/{json.loads(self._wanted)['version']}/venv/bin/lectern"
+        self.run([lectern, "rollout", step, *options], given=self._wanted, check=check, timeout_s=300)
 
     def speak(self, tasks: Sequence[str]) -> None:
         """Ask the process that does the maintenance window for its *tasks*, as the playbook does, until one fails."""
-        argv = [self.places.python, "-c", _SPEAK, f"{self.places.root}/rollout", *tasks]
-        self.run(argv, timeout_s=300)
+        from playbooks.action_plugins.lectern_step import CLIENT  # it imports Ansible
 
-    def _learned(self) -> dict[str, Any]:
-        assert self._wanted is not None, "no playbook has rolled the host out yet"
-        found: dict[str, Any] = json.loads(self._wanted)
-        return found
+        for task in tasks:
+            argv = [self.places.python, "-c", CLIENT, f"{self.places.root}/rollout", task, "250"]
+            answer = self.run(argv, check=False, timeout_s=300).stdout.strip()
+            if not answer or json.loads(answer).get("failed"):
+                break
 
     def put(self, tree: Path) -> None:
         """Lay all files of *tree* over the host's ``/``, the old program's folder for its user."""
@@ -188,27 +134,22 @@ class Host(ABC):
         lines = [line.split() for line in self.ctl("status").splitlines()]
         return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
 
+    def health(self) -> Facts:
+        """What it says of itself; nothing if nobody answers."""
+        argv = [self.places.python, self.script("health.py"), str(self.places.port)]
+        found: Facts = json.loads(self.run(argv).stdout)
+        return found
+
     def answer(self) -> str:
         """The version that answers now, with a remark if it is not ready; empty if none does."""
-        at = self.places
-        look = f"import sys; sys.path.insert(0, {self.script('')!r}); import probe; "
-        look += f"print(probe.asked('127.0.0.1', {at.port}, '/health', timeout_s=20))"
-        return self.run([at.python, "-c", look]).stdout.decode().strip()
-
-    @abstractmethod
-    def script(self, name: str) -> str:
-        """Where a script of `hosts/` is on the host."""
+        found = self.health()
+        return str(found.get("version", "")) + ("" if found.get("ready", True) else " not ready")
 
     def rows(self, sql: str) -> list[list[Any]]:
         """Rows of its database."""
         argv = [self.places.python, "-c", _ROWS, str(self.places.database), sql]
         found: list[list[Any]] = json.loads(self.run(argv).stdout)
         return found
-
-    def alter(self, statement: str, *values: object) -> None:
-        """Change its database, beside the program that works in it."""
-        argv = [self.places.python, "-c", _ALTER, str(self.places.database), statement, json.dumps(values)]
-        self.run(argv)
 
     def read(self, path: object) -> bytes:
         """A file's content."""
@@ -267,27 +208,6 @@ class Host(ABC):
         found = self.run([at.python, self.script("snapshot.py")], given=json.dumps(wanted).encode(), timeout_s=120)
         facts: Facts = json.loads(found.stdout)
         return facts
-
-    @contextmanager
-    def probed(self) -> Iterator[list[Change]]:
-        """Ask for the version every 20 ms; the list is filled at the end."""
-        log = f"{self.places.base}/probe-{time.monotonic_ns()}"
-        changes: list[Change] = []
-        self.begin_probe(log)
-        try:
-            wait_until(lambda: self.run(["cat", log], check=False).stdout, description="the probe has its first answer")
-            yield changes
-        finally:
-            self.end_probe()
-            changes += [Change(**json.loads(line)) for line in self.read(log).splitlines()]
-            self.run(["rm", "-f", log])
-
-
-def downtime_s(changes: Sequence[Change], version: str) -> float:
-    """From the last answer of what ran before to the first one of *version*, ready."""
-    new = next(number for number, one in enumerate(changes) if number and one.answer == version)
-    fell = next(one for one in changes[1 : new + 1] if one.answer != changes[0].answer)
-    return changes[new].at - fell.before
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from xml.parsers.expat import ExpatError
 
-from lectern.playout.control_socket import Client
+from lectern.playout.control_socket import asked
 from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places
@@ -101,7 +101,6 @@ class LocalHost(Host):
         self.environment = environment
         Path(places.programs_dir).mkdir(parents=True)
         self._supervisord = supervisord(Path(base), f"{base}/s.sock", environment)
-        self._probe: Child | None = None
         self._playout: Child | None = None
         if role == "streamer":  # provisioned, and no program of supervisord: no stop and no reload reaches it
             self.playout_dir.mkdir()
@@ -109,10 +108,10 @@ class LocalHost(Host):
             self._playout = Child(argv, environment, Path(base / "playout.out"))
         wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")
 
-    def reset(self, *, keep_release: bool = True) -> None:
+    def reset(self) -> None:
         """Also without the link of `air_from_the_release`; that of a provisioned host stays, as its playout does."""
         (Path(self.places.root) / "playout").unlink(missing_ok=True)
-        super().reset(keep_release=keep_release)
+        super().reset()
 
     @property
     def playout_dir(self) -> Path:
@@ -133,7 +132,7 @@ class LocalHost(Host):
 
     def airs_with(self) -> str:
         """The release of the playout's worker."""
-        return str(self._playout_says("hello")["release"])
+        return str(asyncio.run(asked(self.playout_dir / "playout.sock", "hello"))["release"])
 
     def end_lease(self) -> None:
         """Let the playout's lease be over: one of before a reset lasts on, and a new program takes it for its own."""
@@ -141,13 +140,6 @@ class LocalHost(Host):
             holder.connect(str(self.playout_dir / "lease.sock"))
             holder.sendall(b'{"until": 0}\n')
             assert b'"ok": true' in holder.recv(4096)
-
-    def _playout_says(self, do: str, **fields: Any) -> dict[str, Any]:
-        async def ask() -> dict[str, Any]:
-            async with await Client.connect(self.playout_dir / "playout.sock") as client:
-                return await client.ask(do, **fields)
-
-        return asyncio.run(ask())
 
     def run(
         self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
@@ -164,18 +156,7 @@ class LocalHost(Host):
         return states_at(f"{self.places.base}/s.sock")
 
     def script(self, name: str) -> str:
-        """Where it is here."""
         return str(HERE / name)
-
-    def begin_probe(self, log: str) -> None:
-        """As a child of the tests."""
-        argv = [sys.executable, self.script("probe.py"), "127.0.0.1", str(self.places.port), "/health", log]
-        self._probe = Child(argv, self.environment, Path(f"{self.places.base}/probe.out"))
-
-    def end_probe(self) -> None:
-        """By its id."""
-        assert self._probe is not None
-        self._probe.end()
 
     def close(self) -> None:
         """End supervisord, which ends its programs, and clear the folder."""

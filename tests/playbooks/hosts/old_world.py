@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import redis
 
+from tests.playbooks.hosts.old.streamer.code.model import BOOKED, OVER, TASK_LIST
 from tests.playbooks.hosts.places import Places
+from tests.strategies import BOOKING
 
 OLD = Path(__file__).parent / "old"
 IDC_TOKEN, OSS_SECRET = "made-up-idc-token", "made-up-oss-secret"
@@ -57,7 +59,10 @@ def lay_out(places: Places, tree: Path, recording: Path, *, tag: str) -> None:
         (code / ".env").write_bytes(dotenv(places))
         command = f"{places.python} idc_client_nsp.py"
         _database(code / "task_list.db", tag)
-        _recordings(_under(tree, places.video_root), recording, tag)
+        videos = _under(tree, places.video_root)
+        videos.mkdir(parents=True)
+        for name in ("video_4940_22.flv", f"old-{tag}-2.flv", "video_5005_3.flv", "holiday.flv"):
+            shutil.copy(recording, videos / name)
     else:
         (code / "config").mkdir(exist_ok=True)
         text = CONFIG % (places.port, json.dumps(places.redis_url), OSS_SECRET)
@@ -104,32 +109,13 @@ def _database(path: Path, tag: str) -> None:
     now = int(time.time())
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(table())
+        connection.execute(TASK_LIST)
         for class_id, (end_of_url, in_s) in booked(tag).items():
-            url, status = f"http://origin.example/{end_of_url}", 0 if in_s > 0 else 2
-            row = (
-                class_id,
-                url,
-                f"rtmp://live.example/live/{class_id}",
-                now + in_s,
-                now + in_s + CLASS_S,
-                status,
-                "Li",
+            times, status = (now + in_s, now + in_s + CLASS_S), BOOKED if in_s > 0 else OVER
+            urls = f"http://origin.example/{end_of_url}", f"rtmp://live.example/live/{class_id}"
+            connection.execute(
+                "INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", (class_id, *urls, *times, status, "Li")
             )
-            connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-
-
-def table() -> str:
-    """The statement that the old program's own model.py makes its table by."""
-    names: dict[str, str] = {}
-    exec(compile((OLD / "streamer" / "code" / "model.py").read_text(), "model.py", "exec"), names)
-    return names["TASK_LIST"]
-
-
-def _recordings(folder: Path, recording: Path, tag: str) -> None:
-    folder.mkdir(parents=True)
-    for name in ("video_4940_22.flv", f"old-{tag}-2.flv", "video_5005_3.flv", "holiday.flv"):
-        shutil.copy(recording, folder / name)
 
 
 def fill_redis(client: redis.Redis, tag: str, *, many: int = 300) -> None:
@@ -155,18 +141,9 @@ def fill_redis(client: redis.Redis, tag: str, *, many: int = 300) -> None:
 
 def waiting_booking(class_id: str, start: int) -> dict[str, object]:
     """As the old program keeps a booking that waits for its 720P."""
-    return {
-        "cmd": "order",
-        "class_id": class_id,
-        "institution_id": "i-7",
-        "video_url": "http://origin.example/6666/6666.flv",
-        "start_time": start,
-        "end_time": start + 2700,
-        "push_url": f"rtmp://live.example/live/{class_id}",
-        "record_id": 6666,
-        "video_url_list": {"480P": "http://origin.example/6666/6666_480P.flv"},
-        "video_resolution": "720P",
-    }
+    urls = {"480P": "http://origin.example/6666/6666_480P.flv"}
+    its = {"class_id": class_id, "start_time": start, "end_time": start + 2700, "video_url_list": urls}
+    return {**BOOKING, **its, "push_url": f"rtmp://live.example/live/{class_id}"}
 
 
 def keys_of(client: redis.Redis) -> dict[str, tuple[object, ...]]:

@@ -31,7 +31,6 @@ class Places:
 
     @property
     def database(self) -> PurePosixPath:
-        """What the role keeps."""
         return self.code_dir / ("task_list.db" if self.role == "streamer" else "teacher.db")
 
     @property
@@ -41,17 +40,14 @@ class Places:
 
     @property
     def old_program(self) -> str:
-        """The old program's name under supervisor."""
         return OLD_PROGRAM[self.role]
 
     @property
     def old_conf(self) -> PurePosixPath:
-        """The old program's supervisor file."""
         return self.programs_dir / f"{self.old_program}.conf"
 
     @property
     def program(self) -> str:
-        """The new program's name under supervisor."""
         return f"lectern-{self.role}"
 
     @property

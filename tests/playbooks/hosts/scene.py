@@ -2,27 +2,29 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import redis
 
-from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, Fault, Played, variables
+from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, variables
+from tests.playbooks.hosts.faults import Ground
 from tests.playbooks.hosts.local import LocalHost
-from tests.playbooks.hosts.old_world import fill_redis
-from tests.playbooks.hosts.wholly import Before
 from tests.stage import Child, Town, wait_until
 from tests.stage.leases import granting
+from tests.strategies import booking
 from town import programs
 from town.ports import HOST, free_port
 
 
-class Scene:
+class Scene(Ground):
     """Old programs at work, ready to be rolled out onto."""
 
     def __init__(self, town: Town, folder: Path, release: Path, names: Sequence[str]) -> None:
+        super().__init__()
         self.town, self.folder, self.release = town, folder, release
         self.port = free_port()
         self.redis_url = f"redis://:{REDIS_PASSWORD}@{HOST}:{self.port}/0"
@@ -30,19 +32,12 @@ class Scene:
         options = {"port": self.port, "bind": HOST, "save": "", "appendonly": "no", "requirepass": REDIS_PASSWORD}
         argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._redis = Child([town.programs.redis_server, *argv], town.environment, folder / "redis.log")
-        wait_until(self._pings, description="Redis answers")
-        self.hosts = {name: self._host(name) for name in names}
-        self.before: dict[str, Before] = {}
+        wait_until(self.pings, description="Redis answers")
+        self.hosts: dict[str, LocalHost] = {name: self._host(name) for name in names}
         self.leased = [] if any(name.startswith("teacher") for name in names) else list(names)
         """Streamers that are granted the leases that they ask for, as by the teacher that is rolled out before them."""
         self._always: Mapping[str, Mapping[str, Any]] = {}
         self.controller = Controller(folder, self.inventory(), programs.path(town.programs))
-
-    def _pings(self) -> bool:
-        try:
-            return bool(self.redis.ping())
-        except redis.RedisError:
-            return False
 
     # -- the hosts ---------------------------------------------------------------------------------------------------
 
@@ -105,31 +100,33 @@ class Scene:
     def unleased(self, name: str) -> Iterator[None]:
         """Nobody grants the streamer *name* a lease within the block, as where no teacher runs."""
         self.leased.remove(name)
-        self.host(name).end_lease()
+        self.hosts[name].end_lease()
         try:
             yield
         finally:
             self.leased.append(name)
 
-    def host(self, name: str) -> LocalHost:
-        """One of them."""
-        return self.hosts[name]
+    # -- the platform ------------------------------------------------------------------------------------------------
 
-    def reset(self, *names: str, keep_release: bool = True) -> None:
-        """The hosts *names*, or all, as the old programs left them."""
-        if any(host.places.role == "teacher" for host in self.hosts.values()):
-            fill_redis(self.redis, "t")
-        else:
-            self.redis.flushdb()
-            self.redis.script_flush()
-        for name in names or self.hosts:
-            host = self.hosts[name]
-            host.reset(keep_release=keep_release)
-            self.before[name] = Before(host, self.redis if host.places.role == "teacher" else None)
+    def publish(self, channel: str, body: str) -> None:
+        assert self.redis.publish(channel, body) > 0, f"nobody listens on {channel}"
 
-    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
-        """Run a playbook for all of them, or as *arguments* say."""
-        return self.controller.run(playbook, *arguments, fault=fault)
+    def book(
+        self,
+        class_id: str,
+        record_id: int,
+        resolution: str,
+        *,
+        starts_in_s: float,
+        length_s: float = 6,
+        is_made: bool = True,
+    ) -> None:
+        """Book a class whose recording is there in its resolution, or is not made yet."""
+        url_for, start = self.town.origin.url_for, time.time() + starts_in_s
+        listed = {resolution: url_for(f"{record_id}/{record_id}_{resolution}.flv")} if is_made else {}
+        urls = {"video_url": url_for(f"{record_id}/{record_id}.flv"), "push_url": self.town.receiver.url(class_id)}
+        what = {"record_id": record_id, "video_resolution": resolution, "video_url_list": listed}
+        self.publish("order", booking(class_id, start_time=start, end_time=start + length_s, **urls, **what).to_json())
 
     def close(self) -> None:
         """End and clear everything."""
@@ -137,35 +134,6 @@ class Scene:
             host.close()
         self.redis.close()
         self._redis.end()
-
-
-class Many(Protocol):
-    """A scene, or a fleet of containers."""
-
-    before: dict[str, Before]
-    controller: Controller
-
-    def reset(self, *names: str) -> None:
-        """The hosts *names* as the old programs left them."""
-
-    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
-        """Run a playbook."""
-
-
-class Only:
-    """One host of many."""
-
-    def __init__(self, scene: Many, name: str) -> None:
-        self.before, self.controller = scene.before, scene.controller
-        self._scene, self._name = scene, name
-
-    def reset(self) -> None:
-        """The host as the old programs left it."""
-        self._scene.reset(self._name)
-
-    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
-        """Run a playbook for this host."""
-        return self._scene.run(playbook, "--limit", self._name, *arguments, fault=fault)
 
 
 SETTINGS = {"BROADCAST_LEAD_S": "3", "SWEEP_INTERVAL_S": "2", "HEARTBEAT_INTERVAL_S": "2", "DRAIN_TIMEOUT_S": "1"}

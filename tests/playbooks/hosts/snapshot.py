@@ -16,9 +16,6 @@ from typing import Any
 DIARY = "class_id LIKE 'w-%'"
 """Rows that the old program goes on writing while it is looked at."""
 
-LARGE_BYTES = 1 << 30
-"""What is larger, a test has made of nothing but holes, to be too large for a backup."""
-
 
 def entry(path: Path) -> list[Any]:
     """What kind of thing it is, its mode, owner and group, and what is in it."""
@@ -26,8 +23,6 @@ def entry(path: Path) -> list[Any]:
     kept = [stat.filemode(found.st_mode), found.st_uid, found.st_gid]
     if stat.S_ISLNK(found.st_mode):
         return [*kept, str(path.readlink())]
-    if stat.S_ISREG(found.st_mode) and found.st_size > LARGE_BYTES:
-        return [*kept, found.st_size, found.st_blocks, found.st_mtime_ns]
     if stat.S_ISREG(found.st_mode):
         return [*kept, hashlib.sha256(path.read_bytes()).hexdigest()]
     return kept
@@ -67,7 +62,6 @@ def dumped(path: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """One object, sorted."""
     wanted = json.load(sys.stdin)
     leave_out = re.compile(wanted["leave_out"])
     found = {str(path): entry(path) for tree in wanted["trees"] for path in walked(Path(tree), leave_out)}

@@ -10,14 +10,11 @@ import redis
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.host import Host, differences
 
-Keys = Mapping[str, tuple[object, ...]]
 NEW_VERSION = "2.0.0"
 MILLISECONDS = {"order_warn_time_out": 86_400_000, "transcoding_time_out": 120_000}
 
 
 class Before:
-    """A host as it was before any rollout."""
-
     def __init__(self, host: Host, client: redis.Redis | None = None) -> None:
         self.host = host
         self._client = client
@@ -40,7 +37,8 @@ class Before:
         found = differences({"states": self.states}, {"states": self.host.states()})
         now, videos = self.host.snapshot(root=False)["files"], self.host.places.video_root
         if aired_since:
-            now = {path: facts for path, facts in now.items() if path in self.files or not _within(path, videos)}
+            kept = {path for path in now if path in self.files or not PurePosixPath(path).is_relative_to(videos)}
+            now = {path: now[path] for path in kept}
         found += differences(self.files, now)
         return found + self._says(self.host.places.old_version) + self._rows_lost() + self._keys_not_old()
 
@@ -112,10 +110,6 @@ class Before:
         wanted = {renamed(key): (kind, *rest) for key, (kind, *rest) in self.keys.items()}
         now = old_world.keys_of(self._client)
         return found + differences(wanted, {key: now.get(key) for key in wanted})
-
-
-def _within(path: str, folder: PurePosixPath) -> bool:
-    return PurePosixPath(path).is_relative_to(folder)
 
 
 def renamed(key: str) -> str:

@@ -9,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.playbooks.hosts import runbook
 from tests.playbooks.hosts.bare.hosts import BareHosts
 from tests.playbooks.hosts.controller import ROOT
 
@@ -124,15 +123,3 @@ def readme_commands(heading: str) -> list[str]:
     section = re.search(rf"^## {heading}\n((?:(?!## ).*\n)*)", text, flags=re.MULTILINE)
     assert section is not None
     return [line for block in re.findall(r"```console\n(.*?)```", section[1], re.DOTALL) for line in block.splitlines()]
-
-
-def runbook_commands(heading: str, version: str) -> list[str]:
-    """The same of RUNBOOK.md, with the version for the word."""
-    return [one.replace("VERSION", version) for one in runbook.commands(heading) if one.startswith("ansible-playbook")]
-
-
-def changed(shown: str) -> dict[str, int]:
-    """How many tasks of each host changed something; the controller itself is none."""
-    found = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", shown, re.MULTILINE)
-    assert found, f"nothing was played: {shown[-3000:]}"
-    return {name: int(number) for name, number in found if name != "localhost"}

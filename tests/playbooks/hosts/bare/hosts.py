@@ -2,18 +2,17 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.playbooks.hosts import engine
 from tests.playbooks.hosts.container import Container
-from tests.playbooks.hosts.fleet import Keys
+from tests.playbooks.hosts.fleet import Keys, composed
 from tests.stage import wait_until
 
 COMPOSE = Path(__file__).parent / "compose.yml"
 SERVICES = ("teacher", "streamer", "ecs", "stranger")
-UP_S = 900.0
 
 
 class BareHosts:
@@ -36,12 +35,10 @@ class BareHosts:
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
     def run(self, host: str, *argv: str, check: bool = True, timeout_s: float = 120.0) -> str:
-        """What a command on *host* says, as root."""
         done = self.containers[host].run(argv, check=check, timeout_s=timeout_s)
         return (done.stdout + done.stderr).decode()
 
     def reaches(self, host: str, address: str, port: int) -> bool:
-        """Whether *host* gets a connection."""
         argv = ["timeout", "3", "bash", "-c", f"echo >/dev/tcp/{address}/{port}"]
         return self.containers[host].run(argv, check=False).returncode == 0
 
@@ -51,17 +48,5 @@ def bare_hosts(folder: Path) -> Iterator[BareHosts]:
     """Them, gone at the end; the engine must be there."""
     engine.have_base()
     keys, project = Keys(folder), f"lecternbare{os.getpid()}"
-    compose = ["docker", "compose", "-p", project, "-f", str(COMPOSE)]
-    environment = {**os.environ, "LECTERN_TEST_KEYS": str(keys.shared)}
-
-    def run(words: Sequence[str]) -> None:
-        done = subprocess.run(
-            [*compose, *words], env=environment, capture_output=True, text=True, timeout=UP_S, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    try:
-        run(["up", "-d", "--build", "--wait", "--wait-timeout", "120"])
+    with composed(COMPOSE, project, keys):
         yield BareHosts(project, keys, folder)
-    finally:
-        run(["down", "-v", "--remove-orphans"])

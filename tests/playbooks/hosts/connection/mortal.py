@@ -33,7 +33,6 @@ class Connection(Local):
     transport = "mortal"
 
     def exec_command(self, *given: Any, **more: Any) -> Any:
-        """Run a command, as a host that lives does."""
         if Path(self.get_option("dead_file")).exists():
             raise AnsibleConnectionFailure("the host is dead")
         return super().exec_command(*given, **more)

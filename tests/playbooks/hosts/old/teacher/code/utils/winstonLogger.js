@@ -1,4 +1,0 @@
-'use strict';
-
-// winstonLogger of 3.1.0
-module.exports = {};
