@@ -1,12 +1,15 @@
-"""What is said of a class that is over: by the platform's events, explain, page, report and Prefect's run."""
+"""What can be seen of classes from outside, and what is said of them when they are over."""
 
 import json
 import re
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
+import redis
 
 from flows.streamer.amend import OTHER_TIME
 from lectern import errors
@@ -37,7 +40,10 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
 class Accounts:
-    """Asks the teacher at *bind*, and Prefect, for what they say of the classes of *stage*."""
+    """Asks the teacher at *bind*, and Prefect, for what they say of the classes of *stage*.
+
+    Events, explain, page, report and runs are to say the same of a class that is over.
+    """
 
     def __init__(self, stage: Stage, bind: str, streamers: Sequence[str]) -> None:
         self._stage, self._streamers = stage, streamers
@@ -45,17 +51,16 @@ class Accounts:
         self._http = httpx.Client(base_url=f"http://{bind}", timeout=60, trust_env=False, limits=one_each)
         self._http.headers["Accept-Language"] = "en"
         self._seen: dict[str, str] = {}
-        self._lines: dict[str, dict[str, Any]] = {}
+        self._lines: dict[str, dict[str, dict[str, Any]]] = {}
 
     def report(self, since: float) -> dict[str, dict[str, Any]]:
         """The lines of the report by class, from the day of *since* on."""
-        if not self._lines:
-            day = time.strftime("%Y-%m-%d", time.localtime(since))
+        day = time.strftime("%Y-%m-%d", time.localtime(since))
+        if day not in self._lines:
             whole = ("report", "--from", day, "--to", "2099-01-01", "--format", "json")
-            self._lines = {
-                one["class_id"]: one for one in json.loads(self._stage.lectern("teacher", *whole).stdout)["classes"]
-            }
-        return self._lines
+            found = json.loads(self._stage.lectern("teacher", *whole).stdout)["classes"]
+            self._lines[day] = {one["class_id"]: one for one in found}
+        return self._lines[day]
 
     def account(self, class_id: str) -> dict[str, Any]:
         """What ``explain --json`` prints of a class."""
@@ -113,7 +118,6 @@ class Accounts:
         return str(json.loads(made.stdout)["token"])
 
     def _on_the_page(self, class_id: str) -> str:
-        """The state of a class on its page."""
         text = self._get(f"/class/{class_id}")
         found = re.search(r'<h2 class="title">\S+ <span class="[^"]*">([^<]*)</span>', text)
         return found[1] if found else text
@@ -144,3 +148,107 @@ class Accounts:
         bar = self._stage.described(f"broadcast-{self._stage.order(class_id).get('streamer')}-{class_id}")
         if bar.startswith(f"{class_id}: ") and bar != f"{class_id}: {state}":
             yield f"is {state}, and the bar of its run says {bar}"
+
+
+class Sight:
+    """Looks at the bus and into the databases: what was answered, who was alarmed, and what is not at rest."""
+
+    def __init__(self, stage: Stage, booked: Sequence[str], due: Mapping[str, str], changes: Mapping[str, int]) -> None:
+        self._stage, self._booked = stage, booked
+        self._due = due  # odd classes that must be answered, too
+        self._changes = changes  # how often each class was changed
+
+    def answers(self) -> dict[str, list[tuple[str, int]]]:
+        """All that was said on the bus: class_id to (result, code) of each answer."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for said in self._said("order_result"):
+            found.setdefault(said["class_id"], []).append((said["result"], said["code"]))
+        return found
+
+    def alarmed(self) -> set[str]:
+        """The classes of which an alarm said that they are not aired, or not to their end."""
+        codes = {errors.AIRING_BROKEN.number, errors.NOT_MOVED.number, errors.ENDED.number}
+        return {str(said["class_id"]) for said in self._said("alarm") if said["code"] in codes and said.get("class_id")}
+
+    def _said(self, channel: str) -> list[dict[str, Any]]:
+        return self._stage.stream(self._stage.channels[channel])
+
+    def events(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """The events of each class that were told on the bus, by their numbers; of the same number the first."""
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for said in self._said("class_event"):
+            found.setdefault(said["class_id"], {}).setdefault(said["seq"], said)
+        return found
+
+    def faulty_events(self) -> list[str]:
+        """What is wrong with the events of classes: a hole, another order or content, no end or two, an untrue one."""
+        wrong: list[str] = []
+        first = self.events()
+        wrong += [
+            f"{said['class_id']} {said['seq']}: told again with other content"
+            for said in self._said("class_event")
+            if said != first[said["class_id"]][said["seq"]]
+        ]
+        sql = "select class_id, state, end_time from order_list where revises is null"
+        for row in self._stage.rows("teacher", sql):
+            told = first.get(row["class_id"], {})
+            if sorted(told) != list(range(1, len(told) + 1)):
+                wrong.append(f"{row['class_id']}: its events have a hole: {sorted(told)}")
+            ends = [seq for seq, said in told.items() if said["event"] in {"refused", "ended"}]
+            if list(told) != sorted(told):
+                wrong.append(f"{row['class_id']}: its events came in another order: {list(told)}")
+            outcomes = OUTCOMES.get(row["state"], {None} if row["state"] == "refused" else None)
+            if outcomes is None or (row["state"] == "broken" and row["end_time"] > time.time()):
+                wrong += [f"{row['class_id']}: is {row['state']}, and its end was told"] if ends else []
+            elif ends != [len(told)] or told[ends[0]].get("outcome") not in outcomes:
+                said = [(one["event"], one.get("outcome")) for one in told.values()]
+                wrong.append(f"{row['class_id']}: is {row['state']}, and was told as {said[-4:]}")
+        return wrong
+
+    def unrest(self) -> list[str]:
+        try:
+            answered = self.answers()
+        except (redis.RedisError, OSError):
+            return ["Redis cannot be asked: nothing is known to be answered"]
+        waits: list[str] = []
+        missing = [class_id for class_id in (*self._booked, *self._due) if class_id not in answered]
+        if missing:
+            waits.append(f"{len(missing)} classes are not answered: {', '.join(missing[:3])}")
+        changed = Counter(said["class_id"] for said in self._said("change_result"))
+        if left := [class_id for class_id, number in self._changes.items() if changed[class_id] < number]:
+            waits.append(f"changes of {len(left)} classes are not answered: {', '.join(left[:3])}")
+        now = time.time()
+        for who in self._stage.residents:
+            waits += self._unrest_of(who, now)
+        return waits
+
+    def _unrest_of(self, who: str, now: float) -> list[str]:
+        """What waits on *who*; an odd class may end as far away as it likes, an old row is never at rest."""
+        asked = {
+            "messages wait in the inbox": "select id from inbox_list where state = 'new'",
+            "messages wait in the outbox": "select id from outbox_list where sent_at is null",
+        }
+        if who == "teacher":
+            asked["classes have not ended"] = (
+                "select class_id from order_list where state in ('received', 'waiting', 'placed')"
+                f" or (state = 'ready' and start_time < {now + 600} and class_id not like 'odd-%')"
+            )
+            asked["ends are not told"] = (
+                "select class_id from order_list o where revises is null and not exists (select 1 from class_event_list"
+                " e where e.class_id = o.class_id and e.event = 'ended') and (state in ('aired', 'aired with gaps',"
+                f" 'cancelled') or (state = 'broken' and end_time < {now}))"
+            )
+        else:
+            asked["classes are on air or late"] = (
+                "select c.class_id from class_list c join task_list t on c.class_id = t.class_id"
+                " where c.class_id not like 'old-%' and c.released_at is null and (c.state = 'waiting'"
+                f" or (t.start_time < {now + 600} and c.class_id not like 'odd-%'))"
+            )
+        waits: list[str] = []
+        try:
+            for what, sql in asked.items():
+                if rows := self._stage.rows(who, sql):
+                    waits.append(f"{who}: {len(rows)} {what}")
+        except sqlite3.Error as error:
+            waits.append(f"{who}: {error}")
+        return waits

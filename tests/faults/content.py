@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import redis
 
-from tests.faults.errors import FOLDER, STEPS, Errors
+from tests.faults.day import LONG_S, RESOLUTIONS
+from tests.faults.points import STEPS
 from tests.faults.world import HOSTS, World
 from tests.fuzz import odd_values as odd
 from tests.fuzz.odd_messages import Here, drawn
@@ -39,10 +40,7 @@ class Content:
     def __post_init__(self) -> None:
         self._chance = random.Random(f"content {self.seed}")
         town, stage = self.world.town, self.world.stage
-        record = self.world.record_id(0)
-        self.world.record(0)
-        self._raising = Errors(stage.folder / "errors")
-        stage.settings[FOLDER] = str(self._raising.folder)
+        record = town.record(*RESOLUTIONS, record_id=self.world.record_id(0), seconds=int(LONG_S) + 10)
         self._here = Here(self.seed, stage.name("streamer1"), town.origin.url, record)
 
     def happen(self) -> None:
@@ -52,7 +50,6 @@ class Content:
         self.happened += 1
 
     def tend(self) -> None:
-        """End the errors whose time is over."""
         now = time.monotonic()
         for one in [one for one in self._errors if one[0] <= now]:
             self._errors.remove(one)
@@ -103,5 +100,5 @@ class Content:
         if step in {one for _, one, _ in self._errors}:
             return
         ending = ExitStack()
-        ending.enter_context(self._raising.at(step, error=self._chance.choice(ERRORS)))
+        ending.enter_context(self.world.errors.raising(step, self._chance.choice(ERRORS)))
         self._errors.append((time.monotonic() + self._chance.uniform(*ERROR_S), step, ending))

@@ -1,11 +1,20 @@
 """What the platform and the transcoder do on a random day; all of it follows from the seed."""
 
+import asyncio
+import json
 import random
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Kind = Literal["old", "listed", "transcoded", "malformed", "garbage"]
+from redis.exceptions import RedisError
+
+from lectern.states import Resolution
+from town.oss_transcoder import OssTranscoder, Rule
+
+Kind = Literal["old", "listed", "transcoded"]
 How = Literal["stop", "kill", "cut", "freeze"]
 RESOLUTIONS = ("240P", "480P", "720P", "1080P")
 TIME_OUT_S = 20.0
@@ -13,7 +22,8 @@ AHEAD_S = 100_000.0
 SPACING_S = 0.8
 """Between two bookings, on the average."""
 
-GARBAGE = ("", "{", "[]", '{"cmd": "order"}', '{"cmd": "order", "class_id": "../etc/passwd"}', "\x00\xff", '"order"')
+CHANGED = 0.4
+"""So many of the classes are changed, before they are on air or meanwhile."""
 
 LONG_S = 300.0
 """A class is on air for so long that its streamer can be lost meanwhile, and another take it over; then it ends."""
@@ -23,8 +33,6 @@ LONG_S = 300.0
 class Rendition:
     """What the transcoder makes of a request for it."""
 
-    record: int  # counted from 0
-    resolution: str
     result: Literal["made", "failed", "none"]
     delay_s: float
     again_after_s: float | None  # doubled
@@ -43,29 +51,26 @@ class Rendition:
 
 @dataclass(frozen=True)
 class Class:
-    """A class as it is booked, doubled, cancelled."""
+    """A class as it is booked, doubled, changed, cancelled."""
 
     number: int
     at_s: float
     kind: Kind
-    record: int
+    record: int  # counted from 0
     resolution: str | None
     starts_in_s: float
     length_s: float
     again_after_s: tuple[float, ...]
-    differently_after_s: float | None
     cancelled_after_s: float | None
+    changed_after_s: tuple[float, ...] = ()
 
     @property
     def is_on_air(self) -> bool:
-        """Whether it is on air during the day."""
         return self.starts_in_s < AHEAD_S
 
 
 @dataclass(frozen=True)
 class Day:
-    """All of it."""
-
     seed: int
     classes: tuple[Class, ...]
     renditions: Mapping[tuple[int, str], Rendition]
@@ -79,33 +84,35 @@ def day(seed: int, number: int, losses: int) -> Day:
     """The day of a seed, with so many classes; so many times a streamer is lost that has one on air."""
     chance = random.Random(f"day {seed}")
     records = max(5, number // 8)
-    renditions = {
-        (record, resolution): _rendition(chance, record, resolution)
-        for record in range(records)
-        for resolution in RESOLUTIONS
-    }
+    renditions = {(record, resolution): _rendition(chance) for record in range(records) for resolution in RESOLUTIONS}
     classes: list[Class] = []
     at_s = 0.0
     while len(classes) < number:
         one = _class(chance, len(classes), at_s, records)
         classes.append(one)
-        for _ in range(min(_followers(chance, one), number - len(classes))):  # several wait for the same
+        followers = chance.choice((0, 1, 2, 5)) if one.kind == "transcoded" else 0
+        for _ in range(min(followers, number - len(classes))):  # several wait for the same
             at_s += chance.choice((0.0, 0.02, 0.1, 0.3))
             classes.append(_class(chance, len(classes), at_s, records, like=one))
         at_s += chance.expovariate(1 / SPACING_S) * (len(classes) - one.number)
+    changing = random.Random(f"changes {seed}")
+    for one in [one for one in classes if changing.random() < CHANGED]:
+        until_s = min(one.starts_in_s + one.length_s, 30.0)
+        after_s = tuple(changing.uniform(0, until_s) for _ in range(changing.choice((1, 1, 2, 3))))
+        classes[one.number] = replace(one, changed_after_s=after_s)
     hows: tuple[How, ...] = ("stop", "kill", "cut", "freeze")
     first = chance.randrange(len(hows))
     lost: list[tuple[Class, How]] = []
     for turn in range(losses):
-        one = classes[turn * number // losses] = _long(classes[turn * number // losses])
-        lost.append((one, hows[(first + turn) % len(hows)]))
+        at = turn * number // losses
+        its = {"starts_in_s": 10.0, "length_s": LONG_S, "cancelled_after_s": None, "changed_after_s": ()}
+        classes[at] = replace(classes[at], kind="old", resolution=None, **its)  # type: ignore[arg-type]  # as its fields
+        lost.append((classes[at], hows[(first + turn) % len(hows)]))
     return Day(seed, tuple(classes), renditions, records, max(8, number // 6), at_s, tuple(lost))
 
 
-def _rendition(chance: random.Random, record: int, resolution: str) -> Rendition:
+def _rendition(chance: random.Random) -> Rendition:
     return Rendition(
-        record,
-        resolution,
         chance.choices(("made", "failed", "none"), (8, 1, 1))[0],
         chance.choice((0.0, 0.05, 0.3, 1.0, 2.5, TIME_OUT_S + 2)),
         chance.choice((None, None, 0.0, 0.5, 4.0)),
@@ -116,25 +123,8 @@ def _rendition(chance: random.Random, record: int, resolution: str) -> Rendition
     )
 
 
-def _long(one: Class) -> Class:
-    """The same, but on air for long, and never cancelled."""
-    return replace(
-        one,
-        kind="old",
-        resolution=None,
-        starts_in_s=10.0,
-        length_s=LONG_S,
-        differently_after_s=None,
-        cancelled_after_s=None,
-    )
-
-
-def _followers(chance: random.Random, one: Class) -> int:
-    return chance.choice((0, 1, 2, 5)) if one.kind == "transcoded" else 0
-
-
 def _class(chance: random.Random, number: int, at_s: float, records: int, like: Class | None = None) -> Class:
-    kind = chance.choices(("old", "listed", "transcoded", "malformed", "garbage"), (25, 25, 40, 6, 4))[0]
+    kind = chance.choices(("old", "listed", "transcoded"), (25, 25, 40))[0]
     record, resolution = chance.randrange(records), chance.choice(RESOLUTIONS)
     if like is not None:
         kind, record, resolution = like.kind, like.record, like.resolution or resolution
@@ -148,6 +138,48 @@ def _class(chance: random.Random, number: int, at_s: float, records: int, like: 
         chance.uniform(5, 15) if soon else AHEAD_S + number,
         chance.uniform(10, 30) if soon else 600.0,
         tuple(chance.uniform(0, 5) for _ in range(chance.choice((0, 0, 0, 1, 2)))),
-        chance.uniform(0.5, 4) if chance.random() < 0.04 else None,
         chance.uniform(0, 6) if chance.random() < 0.15 else None,
     )
+
+
+class Transcoder(OssTranscoder):
+    """Makes nothing: says of each rendition what the day has for it, late, doubled, or not at all."""
+
+    renditions: Mapping[tuple[int, str], Rendition] = {}
+
+    async def _answer(self, rule: Rule, record_id: int, resolution: Resolution) -> None:
+        found = self.renditions.get((record_id, resolution.value))
+        if found is None or found.result == "none":
+            return
+        told = [(found.delay_s, self._result(record_id, resolution, made=found.result == "made"))]
+        if found.again_after_s is not None:
+            told.append((found.delay_s + found.again_after_s, told[0][1]))
+        if found.lie_after_s is not None:
+            lie = {**self._result(record_id, resolution, made=False), **found.lie}
+            told.append((found.lie_after_s, lie))
+        began = time.monotonic()
+        for at_s, result in sorted(told, key=lambda one: one[0]):
+            await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
+            await self._say(result, kept=found.kept)
+
+    def _result(self, record_id: int, resolution: Resolution, *, made: bool) -> dict[str, object]:
+        url = f"{self._origin_url}/{record_id}/{record_id}_{resolution.value}.flv"
+        return {
+            "cmd": "transcoding",
+            "record_id": record_id,
+            "video_resolution": resolution.value,
+            "result": "sucess" if made else "failed",
+            "transcode_video_url": url if made else "",
+            "type": "oss",
+        }
+
+    async def _say(self, result: dict[str, object], *, kept: bool) -> None:
+        assert self._redis is not None
+        for _ in range(200):  # a transcoder that reaches no Redis tries again, as the cloud's does
+            with suppress(RedisError, OSError):
+                if kept:
+                    await self._redis.xadd(self._channel, {"body": json.dumps(result)})
+                else:
+                    await self._redis.publish(self._channel, json.dumps(result))
+                return
+            await asyncio.sleep(0.2)

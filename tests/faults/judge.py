@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lectern import errors
 from lectern.decide.reports import ENDS_AFTER_S
 from tests.faults.accounts import OVER, Accounts
 from tests.faults.day import Class
@@ -25,93 +24,72 @@ FORGOTTEN_S = 3.0
 
 @dataclass
 class Verdict:
-    """What came of a day."""
-
     seed: int
-    faults: int
-    odd: int
-    classes: int
-    answered_once: int = 0
-    promised: int = 0
-    aired: int = 0
-    losses: int = 0
-    moved: int = 0
-    recovered_s: float | None = None
+    numbers: Counter[str] = field(default_factory=Counter)  # by what was counted
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by what is wrong
 
     def complaints(self) -> list[str]:
         return [f"{what}: {one}" for what, found in self.wrong.items() for one in found]
 
     def line(self) -> str:
-        recovered = "never" if self.recovered_s is None else f"{self.recovered_s:.0f} s"
-        return (
-            f"seed {self.seed}: {self.faults} faults, {self.odd} odd things, {self.classes} classes, "
-            f"{self.answered_once} answered once, "
-            f"{self.promised} with success, {self.aired} pushed, {self.moved} of {self.losses} taken over on air; "
-            + (", ".join(f"{len(found)} {what}" for what, found in self.wrong.items() if found) or "nothing is wrong")
-            + f"; all answered {recovered} after the last fault"
-        )
+        wrong = ", ".join(f"{len(found)} {what}" for what, found in self.wrong.items() if found) or "nothing is wrong"
+        return f"seed {self.seed}: {', '.join(f'{number} {what}' for what, number in self.numbers.items())}; {wrong}"
 
 
 def judge(play: Play) -> Verdict:
-    world = play.world
-    classes = [one for one in play.day.classes if one.kind != "garbage"]
-    verdict = Verdict(
-        play.day.seed,
-        world.faults + world.struck_itself(),
-        play.content.happened,
-        len(classes),
-        recovered_s=play.recovered_s,
-    )
-    verdict.losses, verdict.moved = play.losses, play.moved
+    world, classes, verdict = play.world, play.day.classes, Verdict(play.day.seed)
+    numbers = verdict.numbers
+    numbers.update({"faults": world.faults + world.struck_itself(), "odd things": play.content.happened})
+    numbers.update({"classes": len(classes), "streamers lost": play.losses, "taken over on air": play.moved})
     wrong = verdict.wrong
-    wrong["not at rest"] += play.sight.unrest()
+    wrong["not at rest"] += play.waits
     wrong["cache over bound"] += sorted(play.over_bound)
     answers, alarmed = play.sight.answers(), play.sight.alarmed()
     for one in classes:
         class_id = play.class_id(one)
         told = answers.get(class_id, [])
-        if one.differently_after_s is not None:  # the refusal of the other booking is no answer to this one
-            told = [found for found in told if found != ("fail", errors.CONFLICT.number)]
         said = set(told)
         if not said:
             wrong["lost"].append(class_id)
         elif len(said) > 1 and not _was_cancelled(play, class_id, told):
             wrong["answered twice"].append(f"{class_id}: {sorted(said)}")
         else:
-            verdict.answered_once += 1
-            verdict.promised += said == {("success", 0)}
+            numbers["answered once"] += 1
+            numbers["with success"] += said == {("success", 0)}
         odd = {code for _, code in said} - allowed(play, one) - ({411} if len(said) > 1 else set())
         if odd:
             wrong["refused in vain"].append(f"{class_id} ({one.kind}): {sorted(odd)}")
-        pushes = [push for push in world.stage.pushes(class_id) if push.first_media_at is not None]
-        verdict.aired += bool(pushes)
-        if overlap_s(pushes) > 0:
-            wrong["pushed twice"].append(f"{class_id}: {overlap_s(pushes):.1f} s")
-        is_to_air = one.is_on_air and one.cancelled_after_s is None and said == {("success", 0)}
-        if is_to_air and not pushes and class_id not in alarmed:
+        pushes = [[push for push in some if push.first_media_at is not None] for some in play.pushes(one)]
+        numbers["pushed"] += any(pushes)
+        if (over_s := max(map(overlap_s, pushes))) > 0:
+            wrong["pushed twice"].append(f"{class_id}: {over_s:.1f} s")
+        is_left = one.cancelled_after_s is None and not one.changed_after_s
+        is_to_air = one.is_on_air and is_left and said == {("success", 0)}
+        if is_to_air and not any(pushes) and class_id not in alarmed:
             wrong["silently missing"].append(class_id)
     wrong["events wrong"] += play.sight.faulty_events()
-    wrong["told otherwise"] += _told_otherwise(play, [play.class_id(one) for one in classes])
+    wrong["told otherwise"] += _told_otherwise(play)
     _judge_odd(play, answers, verdict)
     for who in HOSTS[1:]:
         wrong["citations wrong"] += _citations(play, who)
     return verdict
 
 
-def _told_otherwise(play: Play, class_ids: Sequence[str]) -> Iterator[str]:
+def _told_otherwise(play: Play) -> Iterator[str]:
     """Who says of classes that are over another state, other events, or another sum than the platform was told."""
     stage, told = play.world.stage, play.sight.events()
     accounts = Accounts(stage, stage.settings["API_BIND"], HOSTS[1:])
-    for class_id in class_ids:
+    for one in play.day.classes:
+        class_id = play.class_id(one)
         its, order = [*told.get(class_id, {}).values()], stage.order(class_id)
         if its != (asked := accounts.events(class_id)):
             yield f"{class_id}: {its} was told, who asks gets {asked}"
         state = order.get("state")
         if state in OVER and its and its[-1]["event"] == "ended":
-            yield from (f"{class_id}: {one}" for one in accounts.differ(class_id, state))
-            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(stage.pushes(class_id))
-            forgotten_s = FORGOTTEN_S * len(stage.pushes(class_id)[1:])
+            yield from (f"{class_id}: {differs}" for differs in accounts.differ(class_id, state))
+            pushes = [push for some in play.pushes(one) for push in some]
+            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(pushes)
+            forgotten_s = FORGOTTEN_S * len(pushes[1:])
             late = "select id from inbox_list where command = 'ended' and body like ? and received_at > ?"
             waited_s = its[-1]["at"] - min(order["end_time"], order["updated_at"])
             if waited_s >= ENDS_AFTER_S and stage.rows("teacher", late, f'%"{class_id}"%', its[-1]["at"]):
@@ -142,9 +120,6 @@ def _judge_odd(play: Play, answers: Mapping[str, list[tuple[str, int]]], verdict
 
 
 def allowed(play: Play, one: Class) -> set[int]:
-    """With which codes a class may be answered."""
-    if one.kind == "malformed":
-        return {400}
     codes = {316, 317}  # a full cache; two streamers down at once
     if one.cancelled_after_s is not None or one in {lost for lost, _ in play.day.losses}:
         codes.add(411)  # of a lost one, because it is cancelled once another streamer airs it, if only the slate
@@ -157,7 +132,6 @@ def allowed(play: Play, one: Class) -> set[int]:
 
 
 def overlap_s(pushes: list[Publish]) -> float:
-    """For how long pictures of two pushes of one class came at the same time."""
     ends_at = worst = 0.0
     for one in sorted(pushes, key=lambda one: one.first_media_at or 0):
         worst = max(worst, ends_at - (one.first_media_at or 0)) if ends_at else 0.0

@@ -1,11 +1,11 @@
-"""Plays a day to its end: bookings, doubles, cancels, faults; then peace, until everything is at rest."""
+"""Plays a day to its end: bookings, doubles, changes, cancels, faults; then peace, until everything is at rest."""
 
 import heapq
 import json
 import random
 import sqlite3
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
@@ -14,10 +14,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.faults.accounts import Sight
 from tests.faults.content import Content
-from tests.faults.day import GARBAGE, LONG_S, Class, Day, How
-from tests.faults.sight import Sight
+from tests.faults.day import LONG_S, Class, Day, How
 from tests.faults.world import HOSTS, LOST_S, World
+from town.recordings import Publish
 
 FAULT_EVERY_S = 6.0
 ODD_EVERY_S = 1.5
@@ -36,28 +37,23 @@ Say = Callable[[str], None]
 
 
 class Play:
-    """One day in one world."""
-
     def __init__(self, world: World, day: Day, say: Say) -> None:
         self.world, self.day, self.say = world, day, say
         self.bodies: dict[int, dict[str, Any]] = {}
         self.over_bound: set[str] = set()
         self.losses = self.moved = 0  # of streamers with a class on air; of these classes to another one
-        self.healed_at = 0.0
-        self.recovered_s: float | None = None
         self._bus = redis.Redis.from_url(
             world.town.redis_url, socket_timeout=1, decode_responses=True, retry=Retry(NoBackoff(), 0)
         )
-        self._chance = random.Random(f"faults {day.seed}")
+        self._chance, self._changing = (random.Random(f"{what} {day.seed}") for what in ("faults", "changing"))
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._unsent: deque[tuple[str, Mapping[bytes, bytes]]] = deque()  # streams, and what is put on them
         self._send_at = 0.0
-        self._booked = 0
         self._began = 0.0
         self.content = Content(world, day.seed, lambda stream, entry: self._unsent.append((stream, entry)))
-        booked = [self.class_id(one) for one in day.classes if one.kind != "garbage"]
-        self.sight = Sight(world, world.town.redis, booked, self.content.due)  # it is peace: Redis has its time
+        self.changes: Counter[str] = Counter()
+        self.sight = Sight(world.stage, [self.class_id(one) for one in day.classes], self.content.due, self.changes)
         self._schedule()
 
     def class_id(self, one: Class) -> str:
@@ -79,15 +75,17 @@ class Play:
             time.sleep(0.02)
         self.content.end()
         self.world.heal()
-        self.healed_at = time.time()
         self.say(f"{self._now():4.0f} s: no more faults; {self._words()}")
-        self._rest()
+        self.waits = self._rest()
 
     def _now(self) -> float:
         return time.monotonic() - self._began
 
-    def _rest(self) -> None:
-        """Until nothing is waited for, or nothing changes any more."""
+    def _rest(self) -> list[str]:
+        """Until nothing is waited for, or nothing changes any more; returns what is waited for then.
+
+        It is not looked at again: a class with an odd end may be on air for years, and is told of now and then.
+        """
         waits: list[str] = []
         said = changed = time.monotonic()
         end = changed + REST_S
@@ -95,15 +93,14 @@ class Play:
             self.world.tend()
             self._look()
             before, waits = waits, self.sight.unrest()
-            if self.recovered_s is None and not any("answered" in one for one in waits):
-                self.recovered_s = time.time() - self.healed_at
             if not waits:
-                return
+                break
             changed = now if waits != before else changed
             if now - said > PROGRESS_S:
                 said = now
                 self.say(f"{self._now():4.0f} s: {'; '.join(waits[:4])}")
             time.sleep(0.3)
+        return waits
 
     # -- what is played ----------------------------------------------------------------------------------------------
 
@@ -112,8 +109,8 @@ class Play:
             self._at(one.at_s, lambda one=one: self._book(one))  # type: ignore[misc]  # bound at once
             for after_s in one.again_after_s:
                 self._at(one.at_s + after_s, lambda one=one: self._book(one))  # type: ignore[misc]
-            if one.differently_after_s is not None:
-                self._at(one.at_s + one.differently_after_s, lambda one=one: self._book(one, end_time=4e9 - 1))  # type: ignore[misc]
+            for after_s in one.changed_after_s:
+                self._at(one.at_s + after_s, lambda one=one: self._change(one))  # type: ignore[misc]
             if one.cancelled_after_s is not None:
                 self._at(one.at_s + one.cancelled_after_s, lambda one=one: self._cancel(one))  # type: ignore[misc]
         for one, how in self.day.losses:
@@ -131,34 +128,41 @@ class Play:
     def _at(self, at_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at_s, next(self._numbers), act))
 
-    def _book(self, one: Class, **fields: object) -> None:
+    def _book(self, one: Class) -> None:
         if one.number not in self.bodies:
-            self.bodies[one.number] = self._body(one)
-            self._booked += 1
-        body = {**self.bodies[one.number], **fields}
-        text = self._chance.choice(GARBAGE) if one.kind == "garbage" else json.dumps(body)
-        self._put("order", text)
+            class_id = self.class_id(one)
+            self.bodies[one.number] = self.world.stage.booking(
+                self.world.record_id(one.record),
+                one.resolution,
+                starts_in_s=one.starts_in_s,
+                length_s=one.length_s,
+                listed=(one.resolution,) if one.resolution and one.kind == "listed" else (),
+                class_id=class_id,
+                push_url=self.world.town.receiver.url(class_id),
+            )
+        self._put("order", self.bodies[one.number])
 
-    def _body(self, one: Class) -> dict[str, Any]:
-        class_id = self.class_id(one)
-        body = self.world.stage.booking(
-            self.world.record_id(one.record),
-            one.resolution,
-            starts_in_s=one.starts_in_s,
-            length_s=one.length_s,
-            listed=(one.resolution,) if one.resolution and one.kind == "listed" else (),
-            class_id=class_id,
-            push_url=self.world.town.receiver.url(class_id),
+    def _change(self, one: Class) -> None:
+        """It ends at another time, is pushed elsewhere, or is moved, perhaps to a time that is far away."""
+        class_id, its, chance = self.class_id(one), self.bodies[one.number], self._changing
+        by = chance.choice((-4.0, 3.0, 8.0))
+        start, end = its["start_time"], its["end_time"]
+        moved = [{"start_time": start + by_s, "end_time": end + by_s} for by_s in (by, 3 * 3600.0)]
+        fields = chance.choice(
+            [{"end_time": end + by}, {"push_url": self.world.town.receiver.url(f"{class_id}-b")}, *moved]
         )
-        if one.kind == "malformed":
-            del body["start_time"]
-        return body
+        self.changes[class_id] += 1
+        self._put("change", {"cmd": "change", "class_id": class_id, **fields})
+
+    def pushes(self, one: Class) -> list[list[Publish]]:
+        """What was pushed of a class, to its first URL and to the one of a change."""
+        return [self.world.stage.pushes(name) for name in (self.class_id(one), f"{self.class_id(one)}-b")]
 
     def _cancel(self, one: Class) -> None:
-        self._put("cancel", json.dumps({"cmd": "cancel", "class_id": self.class_id(one)}))
+        self._put("cancel", {"cmd": "cancel", "class_id": self.class_id(one)})
 
-    def _put(self, channel: str, text: str) -> None:
-        self._unsent.append((self.world.stage.channels[channel], {b"body": text.encode()}))
+    def _put(self, channel: str, message: dict[str, Any]) -> None:
+        self._unsent.append((self.world.stage.channels[channel], {b"body": json.dumps(message).encode()}))
 
     def _send(self) -> None:
         """What Redis does not take is sent again, as a platform does; it may be taken twice."""
@@ -230,6 +234,7 @@ class Play:
             (1, lambda: world.stop("redis", chance.uniform(0.5, 6))),
             (1, lambda: world.stop("prefect", chance.uniform(0.5, 8))),
             (2, world.break_pushes),
+            (2, lambda: world.reload(who)),
             (3, lambda: world.kill_worker(streamer)),
             (1, lambda: world.stop_worker(streamer, chance.uniform(0.5, 8))),
             (2, lambda: world.kill(f"playout of {streamer}", chance.uniform(0, 3))),
@@ -240,7 +245,6 @@ class Play:
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Whether a cache is over its bound at this moment, by its rows."""
         for who in HOSTS[1:]:
             try:
                 (row,) = self.world.stage.rows(
@@ -252,6 +256,5 @@ class Play:
                 self.over_bound.add(who)
 
     def _words(self) -> str:
-        faults = self.world.faults + self.world.struck_itself()
-        odd = f"{faults} faults, {self.content.happened} odd things"
-        return f"{self._booked} of {len(self.day.classes)} booked, {odd}; {self.world.words()}"
+        odd = f"{self.world.faults + self.world.struck_itself()} faults, {self.content.happened} odd things"
+        return f"{len(self.bodies)} of {len(self.day.classes)} booked, {odd}; {self.world.words()}"

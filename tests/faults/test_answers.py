@@ -8,11 +8,14 @@ takes everything. The clock is turned to the hand-over of the class, its start a
 import asyncio
 import json
 import math
+import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,18 +25,26 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
-from flows import failures
+from flows import failures, handling
 from flows.handling import changed
-from flows.host import StreamerHost
+from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import Playout as Link
-from flows.streamer import amend, maintenance, playout_events, playout_sync
+from flows.streamer import amend, downloads, lease, maintenance, playout_events, playout_sync, prepare
 from flows.streamer.playout_sync import AHEAD_S, PlayoutSync
-from lectern.db import airings
+from flows.teacher import bookings, membership, transcoding
+from flows.teacher import maintenance as teacher_maintenance
+from lectern.db import airings, cache, inbox, leases
+from lectern.db.engine import transaction
+from lectern.db.inbox import ReceivedMessage
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
-from lectern.errors import TryAgain
-from lectern.model.tables.teacher import orders
+from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+from lectern.media.probe import Probe
+from lectern.model.facts import InboxMessage
+from lectern.model.tables.shared import Role
+from lectern.model.tables.streamer import files
+from lectern.model.tables.teacher import StreamerRow, orders
 from lectern.playout import as_run, schedule, timetable
 from lectern.playout.as_run import AiredClass, AsRunRows
 from lectern.playout.control_socket import PlayoutUnreachable
@@ -41,12 +52,15 @@ from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
-from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState
-from lectern.wire.messages import Cancel
+from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState
+from lectern.storage.origin import RemoteFile
+from lectern.wire.fields import class_of
+from lectern.wire.messages import Amend, Booking, Cancel, Change, Grant, Prepare, Release, Report, TranscodingResult
+from lectern.wire.parser import COMMANDS
 from tests import marks, strategies
 from tests.faults import hosts
-from tests.faults.test_changes import World, lesson, two_streamers
-from tests.rows import commit, look
+from tests.faults.hosts import lesson, rendition
+from tests.rows import commit, look, unsent
 
 CLASS, RECORD, LENGTH_S = "c-1", 10_001, 600
 BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
@@ -54,6 +68,8 @@ BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
 
 MOVES = [-600, 0, 60, AHEAD_S, -AHEAD_S]
 PASSES = [1.0, 4.0, 30.0, 590.0, AHEAD_S]
+SIZE = 10
+PROBE = Probe(10.0, SIZE, last_second_decodes=True)
 OVER = {*BOOKING_OVER, BookingState.BROKEN}
 
 Content = tuple[float, float, str]
@@ -150,7 +166,6 @@ class Playout:
         self.events.append(event)
 
     async def tick(self) -> None:
-        """Do what is due now, and write it down."""
         if self.worker is not None:
             self.worker.tick(Now.read())
             await self.worker.aired.save(everything=True)
@@ -166,7 +181,6 @@ class Playout:
         return next((_lesson(timetable.lesson(one)) for one in lines if one["class_id"] == CLASS), None)
 
     def is_to_air(self) -> bool:
-        """Whether the class goes on, or is still to come."""
         known = self.worker.schedule.airings.get(CLASS) if self.worker is not None else None
         return known is not None and known.entry.ended is None
 
@@ -234,41 +248,155 @@ class Resident:
         await confirming
 
 
-async def nobody(_host: object) -> None:
-    """Hears nothing: what a host sends stays in its outbox until the day passes it on."""
+class Day:
+    """What a teacher and two streamers say to each other waits until somebody takes it, that of a class in its order.
 
+    What is answered and sent is noted, and looked at whether it is so.
+    """
 
-class Day(World):
-    """A world that notes what is answered and sent, and looks at each moment whether it is so."""
-
-    def __init__(self, teacher: Any, streamers: Any) -> None:
-        super().__init__(teacher, streamers, 0)
+    def __init__(self, teacher: TeacherHost, streamers: dict[str, StreamerHost]) -> None:
+        self.teacher, self.streamers = teacher, streamers
+        self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
+        self.changes = 0
         self.answered: list[tuple[str, int]] = []
         self.urls: list[tuple[float, str]] = []
         self.sent: list[Sent] = []
         self.wrong: list[str] = []
         self.runner = asyncio.Runner()
         self.playouts, self.residents = {}, {}
+        self._chance = random.Random(0)
+        self._read: dict[str, int] = {}
         for name, host in streamers.items():
             self.playouts[name] = Playout(host.settings.playout_dir, name, self.sent)
             self.playouts[name].start()
             self.residents[name] = Resident(host, self.playouts[name])
 
-    def passes(self, name: str, connection: Connection, row: Any) -> None:
-        """Look at what is said before it is passed on."""
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def send(self, to: str, class_id: str, body: str) -> None:
+        self.links[to, class_of(class_id)].append(body)
+
+    def at(self, host: Host[Any], work: Callable[[Connection], object]) -> None:
+        """A transaction of *host*; what it says in it is passed on."""
+        outbox, name = host.journal.outbox, host.settings.name
+        with transaction(host.engine) as connection:
+            work(connection)
+            new = select(outbox).where(outbox.c.id > self._read.get(name, 0)).order_by(outbox.c.id)
+            for row in connection.execute(new):
+                self._read[name] = row.id
+                self._passes(name, connection, row)
+
+    def _passes(self, name: str, connection: Connection, row: Any) -> None:
         fields = json.loads(row.body)
         if fields.get("cmd") == "amended" and fields["result"] == "success":
             self._confirmed(name, connection)
-        if row.target in self.answers:
+        if row.target.startswith("streamer:"):
+            self.send(row.target.removeprefix("streamer:"), row.class_id, row.body)
+        elif row.target == "streamer_report":
+            self.send("teacher", row.class_id, row.body)
+        elif row.target in {"order_result", "change_result"}:
             self.answered.append((row.target, fields["code"]))
             self.urls.append((time.time(), json.loads(self.booked(connection).payload)["push_url"]))
             is_over = fields["code"] == 0 and self.booked(connection).end_time <= time.time()
             if is_over and (row.target == "order_result" or any(self.unclosed())):
                 self.wrong.append(f"{row.target}: success was answered after the end of the class")
-        super().passes(name, connection, row)
+
+    def _taken(self, to: str) -> dict[str, list[str]]:
+        """The next messages to *to*, by their commands: of each class the first of those that wait."""
+        found = [link.popleft() for (who, _), link in self.links.items() if who == to and link]
+        self._chance.shuffle(found)
+        by_command: dict[str, list[str]] = defaultdict(list)
+        for body in found:
+            by_command[json.loads(body)["cmd"]].append(body)
+        return by_command
+
+    @staticmethod
+    def _kept(connection: Connection, host: Host[Any], bodies: Sequence[str]) -> list[InboxMessage]:
+        arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
+        return inbox.keep_claimed(connection, host.journal, arrived, hosts.now(), 60) if arrived else []
+
+    def _decides(self, host: Host[Any], bodies: Sequence[str], kinds: tuple[Any, ...], go: Any) -> None:
+        """Decide messages to *host* in one transaction, by *go*."""
+
+        def work(connection: Connection) -> None:
+            came = [handling.came(one, kinds) for one in self._kept(connection, host, bodies)]
+            handling.change(connection, host, partial(handling.of_messages, host, came, go))
+
+        self.at(host, work)
+
+    # -- the teacher ---------------------------------------------------------------------------------------------------
+
+    def teacher_takes(self) -> None:
+        by_flow: dict[str, list[str]] = defaultdict(list)
+        for command, bodies in self._taken("teacher").items():
+            by_flow[COMMANDS[command].goes_to] += bodies
+        flows: list[tuple[str, tuple[Any, ...], Any]] = [
+            ("booking", (Booking, Cancel), partial(bookings.decided_bookings, hosts.ALIVE)),
+            ("change", (Change,), partial(bookings.decided_changes, hosts.ALIVE)),
+            ("settle", (TranscodingResult,), partial(transcoding.decided_results, hosts.ALIVE, {})),
+            ("report", (Report,), partial(bookings.decided_reports, hosts.ALIVE)),
+        ]
+        self._chance.shuffle(flows)
+        for flow, kinds, go in flows:
+            self._decides(self.teacher, by_flow[flow], kinds, go)
+
+    def transcoder_ends(self, *, well: bool = True) -> None:
+        waiting = select(orders.c.record_id).where(orders.c.state == BookingState.WAITING).distinct()
+        for record in commit(self.teacher.engine, lambda connection: connection.execute(waiting).scalars().all()):
+            url = f"http://origin.example/{record}_720P.flv" if well else None
+            said = strategies.result(success=well, record_id=record, transcode_video_url=url)
+            self.send("teacher", f"result-{record}", said.to_json())
+
+    def loses(self, name: str) -> None:
+        """A streamer is taken for lost once its lease has run out: its class is moved to the other one."""
+        self.playouts[name].is_held = False
+        self.runner.run(self.playouts[name].tick())
+        others = [one for one in hosts.ALIVE if one != name]
+
+        def work(connection: Connection) -> None:
+            holder = leases.holder(connection, name)
+            assert isinstance(holder, StreamerRow)
+            handling.change(connection, self.teacher, membership.taken(holder, others, force=True))
+
+        self.at(self.teacher, work)
+
+    def sweep(self) -> None:
+        self.at(self.teacher, lambda c: handling.change(c, self.teacher, teacher_maintenance.overlooked))
+
+    # -- a streamer ----------------------------------------------------------------------------------------------------
+
+    def streamer_takes(self, name: str) -> None:
+        host, of = self.streamers[name], self._taken(name)
+        self._decides(host, of["release"], (Release, Grant), lease.release_classes)
+        for cmd in self._chance.sample(["prepare", "amend"], 2):
+            if cmd == "prepare":
+                self.at(host, partial(self._prepare, host, of[cmd]))
+            else:
+                self._decides(host, of[cmd], (Amend,), amend.decided)
+
+    def _prepare(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
+        came = [handling.came(one, (Prepare,)) for one in self._kept(connection, host, bodies)]
+        came, _ = prepare.with_stems(connection, came)
+        looked = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in prepare.prepares(came)}
+        go = partial(prepare.decided_classes, looked, {})
+        handling.change(connection, host, partial(handling.of_messages, host, came, go))
+
+    def downloads(self, name: str) -> None:
+        """Its downloads end, a few of them badly."""
+        host = self.streamers[name]
+
+        def work(connection: Connection) -> None:
+            under_way = connection.execute(select(files.c.id).where(files.c.state == FileState.DOWNLOADING)).scalars()
+            for stem in sorted(under_way):
+                remote = RemoteFile("http://origin.example/x", SIZE, None, None)
+                error = Refuse("its end cannot be decoded", BAD_RECORDING)
+                fails = self._chance.random() < 0.1
+                way = downloads.failed(stem, error) if fails else downloads.arrived(stem, remote, PROBE)
+                handling.change(connection, host, way)
+
+        self.at(host, work)
 
     def booked(self, connection: Connection) -> Any:
-        """The class as the teacher has it."""
         return connection.execute(select(orders).where(orders.c.class_id == CLASS)).one()
 
     def unclosed(self) -> Iterator[str]:
@@ -306,18 +434,11 @@ class Day(World):
         before = [url for at, url in self.urls if at <= part.begins]
         return part.url in {*before[-1:], *(url for at, url in self.urls if at > part.begins)}
 
-    def loses(self, name: str) -> None:
-        """A streamer is taken for lost once its lease has run out."""
-        self.playouts[name].is_held = False
-        self.runner.run(self.playouts[name].tick())
-        super().loses(name)
-
     def tick(self) -> None:
         for one in self.playouts.values():
             self.runner.run(one.tick())
 
     def moments(self) -> set[float]:
-        """When something is due in a playout."""
         known = [one.worker.schedule.airings.get(CLASS) for one in self.playouts.values() if one.worker is not None]
         return {at for one in known if one is not None for at in (one.entry.lesson.start, one.entry.lesson.end)}
 
@@ -326,12 +447,13 @@ class Day(World):
         for one in self.playouts.values():
             if one.worker is None or one.is_deaf:
                 one.start()
-        for _ in range(60 + 4 * self.asked[CLASS]):  # a change is at most four messages
+        for _ in range(60 + 4 * self.changes):  # a change is at most four messages
             self.sweep()
-            self.teacher_takes(1)
+            self.transcoder_ends()
+            self.teacher_takes()
             for name in self.streamers:
-                self.streamer_takes(name, 1)
-                self.downloads(name, 1)
+                self.streamer_takes(name)
+                self.downloads(name)
                 self.beats(name)
             if not any(self.links.values()):
                 break
@@ -340,19 +462,35 @@ class Day(World):
     def faults_now(self) -> list[str]:
         """What is not as it was answered, although all is said."""
         number = sum(what == "change_result" for what, _ in self.answered)
-        found = [] if number == self.asked[CLASS] else [f"{self.asked[CLASS]} changes, {number} answers"]
+        found = [] if number == self.changes else [f"{self.changes} changes, {number} answers"]
         row = self.row()
         is_due = row.start_time <= time.time() + AHEAD_S and time.time() < row.end_time
         for name, playout in self.playouts.items():
             has, is_its = playout.has() if playout.is_to_air() else None, name == row.streamer and row.state not in OVER
-            url = json.loads(row.payload)["push_url"]
+            url, file = json.loads(row.payload)["push_url"], f"{row.record_id}_720P"
+            its = {
+                "start": row.start_time,
+                "end": row.end_time,
+                "file": rendition(self.streamers[name], file),
+                "push_urls": [url],
+            }
             if has is not None and not is_its:
                 found.append(f"the class is {row.state} on {row.streamer}, and the playout of {name} has {has}")
             elif has is None and is_its and row.state == BookingState.READY and is_due:
                 found.append(f"the class is ready, and the playout of {name} does not know it")
-            elif has is not None and (has["start"], has["end"], has["push_urls"]) != (*_times(row), [url]):
-                found.append(f"the class is at {_times(row)} on {url}, and the playout of {name} has {has}")
+            elif has is not None and has != its:
+                found.append(f"the class is {its}, and the playout of {name} has {has}")
+            found += look(self.streamers[name].engine, _misplaced, {CLASS} if is_its else set())
         return found
+
+
+def _misplaced(connection: Connection, class_ids: set[str]) -> list[str]:
+    """What is wrong if not just these classes live on a streamer, and cite its renditions."""
+    live = {one.class_id for one in airings.live(connection)}
+    counted = {row.id: row.num_cite for row in connection.execute(select(files)) if row.num_cite}
+    cited = dict(Counter(airings.citations(connection)))
+    found = [] if live == class_ids else [f"{live} live there, not {class_ids}"]
+    return found if cited == counted else [*found, f"{cited} are cited, and counted as {counted}"]
 
 
 def _times(row: Any) -> tuple[float, float]:
@@ -370,17 +508,25 @@ class OneClass(RuleBasedStateMachine):
         patched.setattr(time, "time", lambda: self.now)
         patched.setattr(schedule, "ClassPublisher", Push)
         for module in (amend, playout_events, playout_sync, failures):
-            patched.setattr(module, "publish_outbox", nobody)
+            patched.setattr(
+                module, "publish_outbox", unsent
+            )  # what a host sends stays there until the day passes it on
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="lectern-test-")))
-        teacher, streamers = self.stack.enter_context(two_streamers(folder))
-        for name, host in streamers.items():
+        streamers = {}
+        for name in hosts.ALIVE:
+            host = hosts.streamer(self._engine("streamer", folder / f"{name}.db"), folder, 10**6, 10**4, name=name)
             more = {"playout_dir": folder / f"playout-{name}", "allowed_push_hosts": "push.example"}
             host.settings = host.settings.model_copy(update=more)
             host.settings.playout_dir.mkdir()
-        self.day = Day(teacher, streamers)
+            commit(host.engine, cache.make_sums, folder)
+            streamers[name] = host
+        self.day = Day(hosts.teacher(self._engine("teacher", folder / "teacher.db")), streamers)
         self.stack.callback(self.day.runner.close)
         self.in_force: Content | None = None  # from when on all was said, until the next message
         self.judged = 0
+
+    def _engine(self, role: Role, path: Path) -> Engine:
+        return self.stack.enter_context(hosts.opened(role, path))
 
     def teardown(self) -> None:
         """At last all is said and the class is aired; then what was answered must be what was sent."""
@@ -415,9 +561,16 @@ class OneClass(RuleBasedStateMachine):
     def push_elsewhere(self, number: int) -> None:
         self._change(push_url=f"rtmp://push.example/live/{number}")
 
+    @rule(record=st.integers(RECORD, RECORD + 1), is_listed=st.booleans())
+    def air_another_recording(self, record: int, *, is_listed: bool) -> None:
+        """One that is not listed is transcoded first."""
+        url = f"http://origin.example/{record}"
+        listed = {"video_url_list": {"720P": f"{url}_720P.flv"}} if is_listed else {}
+        self._change(record_id=record, video_url=f"{url}.flv", **listed)
+
     def _change(self, **fields: object) -> None:
         self.in_force = None
-        self.day.asked[CLASS] += 1
+        self.day.changes += 1
         self.day.send("teacher", CLASS, json.dumps({"cmd": "change", "class_id": CLASS, **fields}))
 
     @rule()
@@ -436,17 +589,21 @@ class OneClass(RuleBasedStateMachine):
 
     @rule()
     def teacher_works(self) -> None:
-        self.day.teacher_takes(1)
+        self.day.teacher_takes()
+
+    @rule(well=st.booleans())
+    def transcoding_ends(self, *, well: bool) -> None:
+        self.day.transcoder_ends(well=well)
 
     @rule()
     def messages_pass(self) -> None:
         """To the teacher, to the streamers and back, until a change is applied; recordings arrive."""
         for _ in range(2):
-            self.day.teacher_takes(1)
+            self.day.teacher_takes()
             for name in hosts.ALIVE:
-                self.day.streamer_takes(name, 1)
-                self.day.downloads(name, 1)
-        self.day.teacher_takes(1)
+                self.day.streamer_takes(name)
+                self.day.downloads(name)
+        self.day.teacher_takes()
 
     @rule(name=st.sampled_from(hosts.ALIVE))
     def streamer_beats(self, name: str) -> None:

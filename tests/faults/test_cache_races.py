@@ -1,8 +1,9 @@
 """A streamer's cache, whatever comes in whatever order: within its bound, its sums right, nothing pinned evicted."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,13 +29,11 @@ from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare, Release
 from tests import rows
 from tests.faults import hosts
-from tests.faults.interleaved import Work, Worker, databases, interleave
 from tests.marks import share
 from tests.rows import commit
 
 MAX_BYTES, MAX_NUM = 100, 4
 RECORDS = st.integers(1, 7)
-SCHEDULE = st.lists(st.booleans(), max_size=60)
 HOLDING = (FileState.READY, FileState.DOWNLOADING)
 
 
@@ -57,81 +56,54 @@ def admitted(wanted: Sequence[Prepare]) -> Decide[StreamerChanges]:
 
 
 class Cache(RuleBasedStateMachine):
-    """Two workers, each a transaction, interleaved statement by statement; then what every row must say."""
+    """One transaction after the other, as they are alone with the rows; then what every row must say."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stack, self.number = ExitStack(), 0
         self.root = Path(self.stack.enter_context(TemporaryDirectory(prefix="lectern-test-")))
-        self.engines = self.stack.enter_context(databases(hosts.database("streamer", self.root / "task_list.db")))
-        self.hosts = [hosts.streamer(engine, self.root, MAX_BYTES, MAX_NUM) for engine in self.engines]
-        commit(self.engines[0], cache.make_sums, self.root)
+        self.engine = self.stack.enter_context(hosts.opened("streamer", self.root / "task_list.db"))
+        self.host = hosts.streamer(self.engine, self.root, MAX_BYTES, MAX_NUM)
+        commit(self.engine, cache.make_sums, self.root)
 
     def teardown(self) -> None:
         self.stack.close()
 
-    # -- what a worker does ------------------------------------------------------------------------------------------
-
-    def admitting(self, worker: int, records: Sequence[int]) -> Work:
-        wanted: list[Prepare] = []
-        for record in records:
-            self.number += 1
-            wanted.append(prepare(self.number, record))
-        return lambda c: change(c, self.hosts[worker], admitted(wanted))
-
-    def releasing(self, worker: int, class_id: str) -> Work:
-        return lambda c: rows.did(c, self.hosts[worker], lease.release_classes, Release(class_id=class_id))
-
-    def arriving(self, worker: int, stem: str) -> Work:
-        size = size_of(int(stem))
-        remote = RemoteFile("http://origin.example/x", size, None, None)
-        found = Probe(10.0, size, last_second_decodes=True)
-        return lambda c: change(c, self.hosts[worker], downloads.arrived(stem, remote, found))
-
-    def failing(self, worker: int, stem: str) -> Work:
-        error = Refuse("its end cannot be decoded", BAD_RECORDING)
-        return lambda c: change(c, self.hosts[worker], downloads.failed(stem, error))
-
-    def together(self, first: Work, second: Work, schedule: Sequence[bool]) -> None:
-        interleave(Worker(self.engines[0], first), Worker(self.engines[1], second), schedule)
-
-    def took(self) -> None:
+    def does(self, decide: Decide[StreamerChanges]) -> None:
         """What follows the commit: files are removed, then their rows."""
-        with transaction(self.engines[0]) as connection:
+        commit(self.engine, change, self.host, decide)
+        with transaction(self.engine) as connection:
             cache.forget(connection, [one.stem for one in cache.evicting(connection)])
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
-    @rule(first=st.lists(RECORDS, min_size=1, max_size=3), second=st.lists(RECORDS, max_size=3), schedule=SCHEDULE)
-    def two_batches_are_prepared(self, first: list[int], second: list[int], schedule: list[bool]) -> None:
-        self.together(self.admitting(0, first), self.admitting(1, second), schedule)
-        self.took()
+    @rule(records=st.lists(RECORDS, min_size=1, max_size=3))
+    def a_batch_is_prepared(self, records: list[int]) -> None:
+        wanted = [prepare(self.number + count, record) for count, record in enumerate(records)]
+        self.number += len(wanted)
+        self.does(admitted(wanted))
 
     @precondition(lambda self: self.some(FileState.DOWNLOADING))
-    @rule(data=st.data(), records=st.lists(RECORDS, max_size=3), ok=st.booleans(), schedule=SCHEDULE)
-    def one_arrives_while_others_are_prepared(
-        self, data: st.DataObject, records: list[int], ok: bool, schedule: list[bool]
-    ) -> None:
+    @rule(data=st.data(), ok=st.booleans())
+    def a_download_ends(self, data: st.DataObject, *, ok: bool) -> None:
         stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
-        commit(self.engines[0], airings.tried, stem)
-        ends = self.arriving(0, stem) if ok else self.failing(0, stem)
-        self.together(ends, self.admitting(1, records), schedule)
-        self.took()
+        commit(self.engine, airings.tried, stem)
+        size, error = size_of(int(stem)), Refuse("its end cannot be decoded", BAD_RECORDING)
+        remote = RemoteFile("http://origin.example/x", size, None, None)
+        found = Probe(10.0, size, last_second_decodes=True)
+        self.does(downloads.arrived(stem, remote, found) if ok else downloads.failed(stem, error))
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), records=st.lists(RECORDS, max_size=3), twice=st.booleans(), schedule=SCHEDULE)
-    def one_is_released_while_others_are_prepared_or_it_is_released_again(
-        self, data: st.DataObject, records: list[int], twice: bool, schedule: list[bool]
-    ) -> None:
-        class_id = data.draw(st.sampled_from(self.living()))
-        other = self.releasing(1, class_id) if twice else self.admitting(1, records)
-        self.together(self.releasing(0, class_id), other, schedule)
-        self.took()
+    @rule(data=st.data(), times=st.integers(1, 2))
+    def one_is_released(self, data: st.DataObject, times: int) -> None:
+        released = Release(class_id=data.draw(st.sampled_from(self.living())))
+        for _ in range(times):
+            self.does(lambda connection, changes: lease.release_classes(connection, changes, [released]))
 
     @rule()
     def it_is_started_anew(self) -> None:
         """After a kill: the sums and the citations are counted again, and come out the same."""
-        with transaction(self.engines[0]) as connection:
+        with transaction(self.engine) as connection:
             before = connection.execute(select(dirs)).all()
             cache.recount(connection, self.root, airings.citations(connection))
             assert connection.execute(select(dirs)).all() == before
@@ -145,15 +117,14 @@ class Cache(RuleBasedStateMachine):
         return self.found(select(classes.c.class_id).where(classes.c.state.in_(LIVE_AIRINGS)))
 
     def found(self, wanted: Select[Any]) -> list[str]:
-        return sorted(commit(self.engines[0], lambda connection: connection.execute(wanted).scalars().all()))
+        return sorted(commit(self.engine, lambda connection: connection.execute(wanted).scalars().all()))
 
     @invariant()
     def all_is_well(self) -> None:
-        assert commit(self.engines[0], faults) == []
+        assert commit(self.engine, faults) == []
 
 
 def faults(connection: Connection) -> list[str]:
-    """What must never be, in words."""
     rows = {row.id: row for row in connection.execute(select(files))}
     holding = [row for row in rows.values() if row.state in HOLDING]
     found: list[str] = []
@@ -181,12 +152,24 @@ Cache.TestCase.settings = settings(max_examples=share(0.125), stateful_step_coun
 TestCache = Cache.TestCase
 
 
+def test_nobody_writes_while_a_transaction_decides_by_what_it_has_read(tmp_path: Path) -> None:
+    """Another process would give the last room of the cache away a second time."""
+    path = tmp_path / "task_list.db"
+    with hosts.opened("streamer", path) as engine, transaction(engine) as connection:
+        assert connection.execute(select(dirs)).all() == []
+        with (
+            closing(sqlite3.connect(path, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("delete from dir_info")
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_download_that_nobody_needs_gives_its_room_to_next_unless_it_has_begun(tmp_path: Path, begun: bool) -> None:
     """A class that is cancelled while its recording waits for its turn keeps no other class out."""
-    with databases(hosts.database("streamer", tmp_path / "task_list.db")) as engines:
-        host = hosts.streamer(engines[0], tmp_path, MAX_BYTES, 1)
-        with transaction(engines[0]) as connection:
+    with hosts.opened("streamer", tmp_path / "task_list.db") as engine:
+        host = hosts.streamer(engine, tmp_path, MAX_BYTES, 1)
+        with transaction(engine) as connection:
             change(connection, host, admitted([prepare(1, 1)]))
             if begun:
                 airings.tried(connection, "1")

@@ -30,10 +30,14 @@ def test_a_day_with_faults_loses_no_class(
     capsys: pytest.CaptureFixture[str],
     pytestconfig: pytest.Config,
 ) -> None:
-    """Each is answered one way and pushed once at a time; all citations are right, no cache is over its bound."""
+    """Each is answered one way and pushed once at a time; all citations are right, no cache is over its bound.
+
+    On the known day a streamer is cut off alone, and stops before another takes over.
+    """
     played = pytestconfig.option.seed if seed is None else seed
     verdict = suffer(frail, tmp_path_factory.mktemp("day"), played, CLASSES, losses=losses)
     with capsys.disabled():
         sys.stdout.write(f" [{verdict.line()}] ")
     again = f"play it again: python -m tests.faults --classes {CLASSES} --losses {losses} --seed {played}"
     assert verdict.complaints() == [], again
+    assert verdict.numbers["taken over on air"] == losses, again

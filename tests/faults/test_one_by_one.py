@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
 from sqlalchemy import Connection, select
@@ -13,14 +15,14 @@ from flows import host as hall
 from flows.host import StreamerHost, TeacherHost
 from flows.streamer import broadcast
 from flows.teacher import bookings as teacher_bookings
-from flows.teacher.ecs.job import TranscodeJob
+from lectern import errors
 from lectern.db import airings, bookings, inbox, transcodings
 from lectern.db.engine import transaction
-from lectern.model.facts import Airing, Attempt
+from lectern.model.facts import Airing
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import RenditionRow, orders
-from lectern.states import AiringState, Backend, Resolution
-from lectern.wire.messages import Booking, Change
+from lectern.model.tables.teacher import orders
+from lectern.states import AiringState, Resolution
+from lectern.wire.messages import Booking, Change, Report
 from tests import rows
 from tests.faults import hosts
 from tests.faults.turns import Quiet
@@ -49,11 +51,7 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
         teacher_bookings.decided_bookings,
         hosts.booking("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}),
     )
-    now = hosts.now()
-    with transaction(teacher.engine) as connection:
-        attempt = Attempt(*at_1080, 3, 3, now, Backend.OSS, now + 60, "http://origin.example/7777.flv")
-        transcodings.begin(connection, [attempt], now)
-        transcodings.requested(connection, at_1080, now)
+    commit(teacher.engine, rows.begin, at_1080, attempt=3, requested=True)
     first = Change(class_id="c-1", record_id=7777, video_url="http://origin.example/7777.flv")
     found = decided(
         teacher, teacher_bookings.decided_changes, first, Change(class_id="c-1", video_resolution=Resolution.P1080)
@@ -62,6 +60,32 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     assert states(teacher) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
     found_now = commit(teacher.engine, transcodings.states, [at_1080, at_720])
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
+
+
+def test_a_second_airing_is_changed_back_behind_the_change_that_only_its_streamer_had_room_for(
+    teacher: TeacherHost,
+) -> None:
+    """Its number counts on from those that the database has."""
+    listed = {"720P": "http://origin.example/6666_720P.flv"}
+    backup = "rtmp://backup.example/live/c-1"
+    booking = hosts.booking("c-1", push_url_backup=backup, video_url_list=listed)
+    decided(teacher, teacher_bookings.decided_bookings, booking)
+    decided(teacher, teacher_bookings.decided_changes, Change(class_id="c-1", end_time=booking.end_time + 900))
+
+    def reports(cmd: Literal["prepared", "amended"], class_id: str, code: int = 0) -> None:
+        name = commit(teacher.engine, bookings.by_id, [class_id])[class_id].streamer or ""
+        its: dict[str, Any] = {"class_id": class_id, "streamer": name, "code": code, "of_placement": 1}
+        came = rows.came(teacher, Report(cmd=cmd, result="fail" if code else "success", **its))
+        taken = [handling.came(one, (Report,)) for one in came]
+        go = partial(teacher_bookings.decided_reports, hosts.ALIVE)
+        commit(teacher.engine, handling.change, teacher, partial(handling.of_messages, teacher, taken, go))
+
+    for class_id in ("c-1", "c-1~backup", "c-1~backup^1"):
+        reports("prepared", class_id)
+    reports("amended", "c-1~backup^1")
+    reports("prepared", "c-1^1", errors.DISK_FULL.number)
+    first, second = {"c-1": "ready", "c-1^1": "refused"}, {"c-1~backup": "ready", "c-1~backup^1": "cancelled"}
+    assert states(teacher) == first | second | {"c-1~backup^2": "placed"}
 
 
 async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_or_may_come_soon(
@@ -76,11 +100,8 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     about = [Change(class_id="c-1", end_time=end), Change(class_id="c-2", end_time=end)]
     ids = [one.id for one in rows.came(teacher, order, *about)]
 
-    async def nothing(*_: object) -> None:
-        """Neither Redis nor Prefect is there."""
-
-    monkeypatch.setattr(teacher_bookings, "follow", nothing)
-    monkeypatch.setattr(artifacts, "table", nothing)
+    monkeypatch.setattr(teacher_bookings, "follow", rows.unsent)
+    monkeypatch.setattr(artifacts, "table", rows.unsent)
     teacher.membership_cache = time.monotonic() + 3600, tuple(hosts.ALIVE)
     hall.current.set(teacher)
     await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
@@ -122,32 +143,13 @@ def test_a_backup_stream_is_taken_while_its_class_or_change_waits(teacher: Teach
 RUN = "00000000-0000-0000-0000-000000000001"
 
 
-class Runs:
-    """Runs of a process that is not draining; it knows whether somebody cancelled."""
-
-    def __init__(self, *, cancelled: bool) -> None:
-        self._cancelled = cancelled
-
-    def draining(self) -> bool:
-        return False
-
-    def was_cancelled(self, run_id: str) -> bool:
-        return self._cancelled and run_id == RUN
-
-
-async def cut(work: Any, begun: asyncio.Event) -> None:
-    """Begin *work*, and cancel it in its middle, as the end of the loop does with every task."""
-    task = asyncio.create_task(work)
-    await begun.wait()
-    await cancelled(task)
-
-
-@pytest.mark.parametrize(("cancelled", "state"), [(False, AiringState.ON_AIR), (True, AiringState.CANCELLED)])
+@pytest.mark.parametrize(("by_person", "state"), [(False, AiringState.ON_AIR), (True, AiringState.CANCELLED)])
 async def test_a_class_is_cancelled_by_nobody_but_a_person(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, state: AiringState
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, by_person: bool, state: AiringState
 ) -> None:
     """A process that dies of an error cancels all its tasks, too: its classes are the next process's."""
-    streamer.runs, streamer.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
+    runs = SimpleNamespace(draining=lambda: False, was_cancelled=lambda run_id: by_person and run_id == RUN)
+    streamer.runs, streamer.bus = cast("Any", runs), cast("Any", Quiet())
     wanted = rows.prepare("c-1", 6666, hosts.now(), placement=1)
     commit(streamer.engine, rows.add, wanted, AiringState.ON_AIR, "/videos/6666/6666.flv", hosts.now())
     one, begun = look(streamer.engine, airings.by_id, ["c-1"])["c-1"], asyncio.Event()
@@ -159,28 +161,7 @@ async def test_a_class_is_cancelled_by_nobody_but_a_person(
         return one
 
     monkeypatch.setattr(broadcast, "_watched", forever)
-    await cut(broadcast.watch(streamer, one), begun)
+    watching = asyncio.create_task(broadcast.watch(streamer, one))
+    await begun.wait()
+    await cancelled(watching)
     assert look(streamer.engine, airings.by_id, ["c-1"])["c-1"].state is state
-
-
-@pytest.mark.parametrize(("cancelled", "results"), [(False, 0), (True, 1)])
-async def test_a_rendition_is_given_up_by_nobody_but_a_person(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, results: int
-) -> None:
-    """Else its classes would be refused with 208, while the job goes on at the ECS host."""
-    teacher.runs, teacher.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
-    key = 6666, Resolution.P720
-    with transaction(teacher.engine) as connection:
-        attempt = Attempt(*key, 1, 1, hosts.now(), Backend.ECS, hosts.now() + 60, "http://origin.example/6666.flv")
-        transcodings.begin(connection, [attempt], hosts.now())
-        due = transcodings.take(connection, [key], RUN, 60, hosts.now())
-    assert [type(one) for one in due] == [RenditionRow]
-    begun = asyncio.Event()
-
-    async def forever(_job: TranscodeJob) -> None:
-        begun.set()
-        await asyncio.sleep(60)
-
-    monkeypatch.setattr(TranscodeJob, "_climb", forever)
-    await cut(TranscodeJob(teacher, due, RUN).run(), begun)
-    assert sum("in the UI" in str(one) for one in rows.said(teacher)) == results

@@ -1,149 +1,129 @@
-"""Hosts are killed again and again between the handling of messages and their showing: nothing is lost or doubled."""
+"""A teacher is killed at each moment from the claim of messages to the note that a run shows them: nothing is lost."""
 
+import asyncio
 import json
-import signal
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import Connection, Engine, select
 
-from lectern.db.inbox import parse_id_ranges
-from tests.faults import lives
-from tests.faults.day import Rendition
-from tests.faults.transcoder import Transcoder
-from tests.stage import Stage, Town, staged, wait_until
+from flows import artifacts
+from flows.host import TeacherHost
+from flows.outbox_publisher import publish_outbox
+from flows.resident.consumer import Handler
+from flows.resident.prefect.recorder import Recorder
+from flows.resident.prefect.runs import ResidentRuns
+from flows.teacher import bookings
+from lectern.db import inbox
+from lectern.db.outbox import Unsent
+from lectern.model.tables.teacher import journal
+from lectern.redis.pubsub import Sent
+from lectern.wire.messages import Cancel, Report
+from tests import laid, rows
+from tests.faults import hosts
+from tests.faults.turns import Quiet, Stepped
+from tests.fundamentals.test_recorder import DEPLOYMENTS, Prefect
+from tests.rows import commit
 
-pytestmark = pytest.mark.live
-
-ROOT = Path(__file__).parents[2]
-KILLS = len(lives.POINTS)
-"""Number of times that each of the two hosts is killed: once at each point."""
-
-WHO = ("teacher", "streamer1")
-RENDITIONS = 12
-FLOW_OF = {"order": "booking", "transcoding": "settle", "prepared": "report", "prepare": "prepare"}
-UNSHOWN = "select id from inbox_list where state = 'new' or recorded_at is null"
-
-
-class Lives:
-    """A stage whose hosts are killed at moments of *seed*, and come again at once."""
-
-    def __init__(self, stage: Stage, seed: str) -> None:
-        self.stage = stage
-        self.logs = {who: stage.folder / f"lives-{who}.log" for who in WHO}
-        stage.launcher = (sys.executable, "-m", "tests.faults.lives")
-        for who in WHO:
-            plan = lives.moments(f"{seed} {who}", KILLS)
-            stage.own[who] = {**lives.environment(plan, self.logs[who], stage.database(who)), "PYTHONPATH": str(ROOT)}
-
-    def deaths(self, who: str) -> list[dict[str, Any]]:
-        """What each life of *who* ended with."""
-        log = self.logs[who]
-        whole = log.read_text().split("\n")[:-1] if log.exists() else []  # the last line may be half written
-        return [json.loads(line) for line in whole]
-
-    def over(self) -> bool:
-        """Whether all have died as often as they were to."""
-        return all(len(self.deaths(who)) == KILLS for who in WHO)
+COMMANDS = {"booking": ("order", "cancel"), "report": ("prepared",)}
 
 
-@pytest.fixture(scope="module")
-def lived(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lives, list[str]]]:
-    """Both hosts after all their deaths, and the classes that were booked meanwhile, each of them answered."""
-    folder = tmp_path_factory.mktemp("lives")
-    own = {"HEARTBEAT_INTERVAL_S": "1", "ECS_HOSTS": "", "MAX_VIDEO_NUM": "1000", "TRANSCODING_TIME_OUT_S": "60"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "transcoder", Transcoder)
-        with staged(town, folder, **own) as stage:
-            stage.init(*WHO)
-            found = Lives(stage, "shown")
-            booked = _day(found)
-            yield found, booked
+class Life:
+    """A process with its moments, each before a transaction, and on either side of what Redis or Prefect is asked."""
+
+    def __init__(self, engine: Engine, sent: list[dict[str, Any]], prefect: Prefect, ends_at: int = 0) -> None:
+        self.left, self.has_died, self.sent, self.prefect = ends_at, False, sent, prefect
+        plain, its = hosts.teacher(engine), cast("Any", Quiet())
+        its.send = self._send
+        self.host = _Host(plain.settings, engine, journal, its, its)
+        self.host.moment, self.host.membership_cache = self.moment, (float("inf"), (hosts.ALIVE[0],))
+        self.runs = ResidentRuns(cast("Any", self), {})
+        self.runs.created.know(DEPLOYMENTS)
+
+    def moment(self) -> None:
+        """Nothing that comes after the last one is done."""
+        self.left -= 1
+        self.has_died = self.has_died or self.left == 0
+        if self.has_died:
+            raise asyncio.CancelledError
+
+    async def _send(self, messages: Sequence[Unsent]) -> Sent:
+        self.moment()
+        self.sent += [json.loads(one.body) for one in messages]
+        self.moment()
+        return Sent(len(messages))
+
+    async def request(self, *asked: Any, **more: Any) -> Any:
+        self.moment()
+        found = await self.prefect.request(*asked, **more)
+        self.moment()
+        return found
+
+    async def go(self) -> None:
+        """Handle what waits, send what is said of it, and show it."""
+        commit(self.host.engine, inbox.free_all, journal)
+        handler = Handler(self.host, {"booking": bookings.booking, "report": bookings.report})
+        for flow, commands in COMMANDS.items():
+            if kept := rows.claimed(self.host, *commands):
+                await handler.handle(flow, kept)
+        await publish_outbox(self.host)
+        await Recorder(self.host, self.runs).tell()
+        await self.host.note()
 
 
-def _day(found: Lives) -> list[str]:
-    """Book classes of every kind until all have died as often as they are to, and wait until all is handled."""
-    stage = found.stage
-    plain, *others = [stage.town.record("720P") for _ in range(RENDITIONS + 1)]
-    made = [Rendition(one, "720P", "made", 0.3, None, None, {}, kept=True) for one in others]
-    stage.oss.renditions = {(one.record, one.resolution): one for one in made}  # type: ignore[attr-defined]  # ours
-    for who in WHO:
-        stage.serve(who)
-    booked: list[str] = []
+class _Host(Stepped):
+    moment: Callable[[], None]
 
-    def book() -> bool:
-        waits = others[len(booked) // 4 % RENDITIONS]
-        bookings = [
-            stage.booking(plain, starts_in_s=100_000),
-            stage.booking(plain, starts_in_s=-60, length_s=1),
-            stage.booking(waits, "720P", starts_in_s=100_000),
-            stage.booking(plain, starts_in_s=100_000),
-        ]
-        booked.extend(stage.book_on_stream(one) for one in bookings)
-        return found.over()
-
-    wait_until(book, timeout_s=30 + 20 * KILLS, pause_s=0.2, description="all have died as often as they were to")
-    for one in booked:
-        stage.answer(one, timeout_s=60)
-    for who in WHO:
-        wait_until(lambda w: not stage.rows(w, UNSHOWN), who, description=f"all that {who} has handled is shown")
-    return booked
+    async def turn(self) -> None:
+        self.moment()
 
 
-def test_each_was_killed_at_every_moment_and_every_class_is_found_by_its_name(lived: tuple[Lives, list[str]]) -> None:
-    found, _ = lived
-    for who in WHO:
-        assert [one["code"] for one in found.deaths(who)] == [-signal.SIGKILL] * KILLS
-    found, booked = lived
-    tags = {tag for run in _all_runs(found.stage, "teacher") for tag in run["tags"]}
-    assert [one for one in booked if f"class:{one}" not in tags] == []
+def came(host: TeacherHost) -> None:
+    """Bookings of which one is placed, one too late, one waits and one is cancelled; and the streamer's report."""
+    listed = {"720P": "http://origin.example/6666_720P.flv"}
+    some = [hosts.booking("c-1", video_url_list=listed), hosts.booking("c-2", in_s=-900.0), hosts.booking("c-3")]
+    rows.comes(host, *some, hosts.booking("c-4", video_url_list=listed), Cancel(class_id="c-4"))
+    ready = Report(cmd="prepared", class_id="c-1", streamer=hosts.ALIVE[0], result="success", code=0, placement=1)
+    rows.comes(host, ready)
 
 
-def test_a_class_is_answered_again_only_if_nobody_knew_that_it_was_sent(lived: tuple[Lives, list[str]]) -> None:
-    """An answer is sent again only after a death between its sending and the note of it, and says the same.
+def unsent(connection: Connection) -> Counter[str]:
+    """The classes of answers that are not known to be sent: whoever comes next sends them, perhaps again."""
+    its = journal.outbox.c
+    asked = select(its.class_id).where(its.sent_at.is_(None), its.target == "order_result")
+    return Counter(connection.execute(asked).scalars())
 
-    A booking that came a second time, because nobody had acknowledged it before the death, is answered a second time.
+
+async def test_whenever_it_dies_all_is_answered_told_and_shown_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer comes again only if nobody knew that it was sent, and says the same.
+
+    No event is missing, and none comes with another content; each message is shown by one run.
     """
-    found, booked = lived
-    unsent = Counter(class_id for death in found.deaths("teacher") for class_id in death["unsent"])
-    bodies = [row["body"] for row in found.stage.rows("teacher", "select body from inbox_list where command = 'order'")]
-    came = Counter(json.loads(body)["class_id"] for body in bodies)
-    answers = {one: found.stage.ear.answers[one] for one in booked}
-    numbers = {one: (len(said), came[one], unsent[one]) for one, said in answers.items()}
-    assert {one: all_ for one, all_ in numbers.items() if all_[0] > all_[1] + all_[2]} == {}
-    differing = {one: said for one, said in answers.items() if len({(a["result"], a.get("code")) for a in said}) > 1}
-    assert differing == {}
-
-
-@pytest.mark.parametrize("who", WHO)
-def test_every_message_is_shown_by_one_run(lived: tuple[Lives, list[str]], who: str) -> None:
-    """Whatever was shown when its process died is not shown a second time, and no run looks alive for ever."""
-    stage = lived[0].stage
-    rows = stage.rows(who, "select id, command from inbox_list where recorded_at is not null")
-    shown: Counter[tuple[str, int]] = Counter()
-    for run in _all_runs(stage, who):
-        ids = parse_id_ranges(str(run["parameters"].get("inbox_ids", "")))
-        shown.update((run["name"].split()[0], id_) for id_ in ids)
-    messages = [(FLOW_OF[row["command"]], int(row["id"])) for row in rows if row["command"] in FLOW_OF]
-    assert [one for one in messages if shown[one] != 1] == []
-    wait_until(lambda: not _alive(stage, who), description=f"none of {_alive(stage, who)} looks alive")
-
-
-def _alive(stage: Stage, who: str) -> list[tuple[str, str]]:
-    """The runs that look as if they were at work: for a moment, a sweep is."""
-    types = {"RUNNING", "PENDING"}
-    return [(run["name"], run["state"]["name"]) for run in _all_runs(stage, who) if run["state"]["type"] in types]
-
-
-def _all_runs(stage: Stage, who: str) -> list[dict[str, Any]]:
-    """All runs of *who*; one that is created meanwhile moves the others on, so that a page begins with a known one."""
-    found: dict[str, dict[str, Any]] = {}
-    while True:
-        asked = {"deployments": {"name": {"any_": [stage.name(who)]}}, "sort": "ID_DESC", "limit": 200}
-        page = stage.town.api.post("/flow_runs/filter", json={**asked, "offset": len(found)}).raise_for_status().json()
-        found |= {run["id"]: run for run in page}
-        if len(page) < 200:
-            return list(found.values())
+    monkeypatch.setattr(artifacts, "table", rows.unsent)
+    for ends_at in count(1):
+        engine, sent, prefect = laid.opened("teacher", tmp_path / f"{ends_at}.db"), list[dict[str, Any]](), Prefect()
+        first = Life(engine, sent, prefect, ends_at)
+        came(first.host)
+        await asyncio.gather(asyncio.create_task(first.go()), return_exceptions=True)
+        may_come_again = commit(engine, unsent)
+        await asyncio.create_task(Life(engine, sent, prefect).go())
+        answers = [(one["class_id"], one["code"]) for one in sent if one["cmd"] == "order_result"]
+        often = Counter(class_id for class_id, _ in answers)
+        assert sorted({*answers}) == [("c-1", 0), ("c-2", 410), ("c-4", 411)], f"killed at moment {ends_at}"
+        assert not often - may_come_again - Counter(often.keys()), f"killed at moment {ends_at}"
+        told = [(one["class_id"], one["seq"], json.dumps(one)) for one in sent if one["cmd"] == "class_event"]
+        kept = commit(engine, lambda c: c.exec_driver_sql("select class_id, seq, body from class_event_list").all())
+        assert {(class_id, seq, json.dumps(json.loads(body))) for class_id, seq, body in kept} == {*told}
+        seqs = [(class_id, seq) for class_id, seq, _ in dict.fromkeys(told)]
+        assert all(seq == 1 or (class_id, seq - 1) in seqs[:at] for at, (class_id, seq) in enumerate(seqs))
+        assert prefect.ids() == [1, 2, 3, 4, 5, 6], f"killed at moment {ends_at}"
+        engine.dispose()
+        if not first.has_died:
+            break
+    assert ends_at > 15, "it has more moments than these"

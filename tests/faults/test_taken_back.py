@@ -117,8 +117,8 @@ def test_a_broken_class_of_last_week_pins_nothing_and_has_nothing_downloaded(
         assert not any(one.num_cite for one in cache.by_stem(connection, ["1"]).values())
 
 
-@pytest.mark.parametrize("state", ["released", "aired"])
-def test_a_class_that_ended_while_a_sweep_asked_its_playout_is_no_error(
+@pytest.mark.parametrize("state", [AiringState.CANCELLED, AiringState.AIRED])
+def test_a_class_that_ended_while_a_sweep_asked_its_playout_stays_as_it_ended(
     streamer: StreamerHost, state: AiringState
 ) -> None:
     with transaction(streamer.engine) as connection:
@@ -126,12 +126,13 @@ def test_a_class_that_ended_while_a_sweep_asked_its_playout_is_no_error(
         rows.add(connection, rows.prepare("c-1", 1, time.time() - 700), AiringState.READY, "/v/1/1.flv", time.time())
     way = playout_events.closing_of_late("c-1")
     with transaction(streamer.engine) as connection:
-        if state == "released":
+        if state is AiringState.CANCELLED:
             rows.did(connection, streamer, lease.release_classes, Release(class_id="c-1", placement=1))
         else:
             one = airings.by_id(connection, ["c-1"])["c-1"]
             rows.went(connection, streamer, lambda _, changes: decide_airing.close(changes, one, AiringState.AIRED, ""))
     commit(streamer.engine, rows.went, streamer, way)
+    assert commit(streamer.engine, airings.by_id, ["c-1"])["c-1"].state is state
 
 
 def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_lost(

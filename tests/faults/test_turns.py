@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,14 +25,13 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, Resolution
 from lectern.wire.messages import Message
 from lectern.wire.parser import command_of
-from tests import laid, strategies
+from tests import strategies
 from tests.faults import hosts
-from tests.faults.errors import AT_START, STEPS, owner_of
-from tests.faults.points import STREAMER, TEACHER, TEACHERS
-from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
-from tests.rows import commit
-from tests.waiting import cancelled
+from tests.faults.points import AT_START, STEPS, STREAMER, TEACHER, TEACHERS, owner_of
+from tests.faults.turns import Stepped, run, stepped
+from tests.rows import begin, commit, unsent
 
+Flow = Callable[[Any], Coroutine[Any, Any, object]]
 Prepare = Callable[[Connection], Flow]
 KEY = (6666, Resolution.P720)
 
@@ -40,15 +39,11 @@ KEY = (6666, Resolution.P720)
 def under_way(connection: Connection) -> None:
     """The rendition is being transcoded, its deadline passed so long ago that no result goes first, one class waits."""
     now = hosts.now()
-    deadline = now - transcoding.RESULTS_FIRST_S - 1
-    attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, deadline, "http://origin.example/6666.flv")
-    transcodings.begin(connection, [attempt], now)
-    transcodings.requested(connection, KEY, now)
+    begin(connection, KEY, in_s=-transcoding.RESULTS_FIRST_S - 1, requested=True)
     bookings.add(connection, [(hosts.booking("c-0"), BookingState.WAITING)], now)
 
 
 def faults(connection: Connection) -> list[str]:
-    """What must never be, in words."""
     rows = {row.class_id: row for row in connection.execute(select(orders))}
     status = connection.execute(select(videos.c.status)).scalar_one()
     found = [
@@ -72,7 +67,6 @@ def faults(connection: Connection) -> list[str]:
 
 
 def handles(flow: Any, make: Callable[[], Message]) -> Prepare:
-    """The run of *flow* that handles a message."""
 
     def prepare(connection: Connection) -> Flow:
         body = make().to_json()
@@ -116,62 +110,63 @@ PAIRS: dict[str, tuple[Prepare, Prepare]] = {
 }
 
 
-async def play(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bool]) -> tuple[list[str], list[int]]:
-    """Run a pair by *schedule*; what is wrong after it, and how many transactions each run had."""
-    engine = laid.opened("teacher", path)
-    try:
+async def play(path: Path, pair: tuple[Prepare, Prepare], stop: int = MANY) -> tuple[list[str], int]:
+    """Run the second whole before the transaction *stop* of the first, or after the first.
+
+    Returns what is wrong then, and how many transactions the first had.
+    """
+    with hosts.opened("teacher", path) as engine:
         with transaction(engine) as connection:
             under_way(connection)
-            flows = [prepare(connection) for prepare in pair]
-        first, second = (Run(stepped(engine), flow) for flow in flows)
-        await in_turns(first, second, schedule)
-        return commit(engine, faults), [run.host.transactions for run in (first, second)]
-    finally:
-        engine.dispose()
+            first, second = (prepare(connection) for prepare in pair)
+        host = stepped(engine)
+        host.stops_before, host.meanwhile = stop, lambda: run(stepped(engine), second)
+        await run(host, first)
+        if host.transactions < stop:
+            await host.meanwhile()
+        return commit(engine, faults), host.transactions
 
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A new file each time; the UI is not there."""
-
-    async def nothing(*_: object) -> None:
-        return
-
-    monkeypatch.setattr(artifacts, "table", nothing)
+    monkeypatch.setattr(artifacts, "table", unsent)
     return (tmp_path / f"{number}.db" for number in range(1000))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 async def test_no_order_of_transactions_tears_what_belongs_together(paths: Iterator[Path], pair: str) -> None:
-    """Each run is stopped before each of its transactions, and the other runs to its end."""
-    _, (first, _) = await play(next(paths), PAIRS[pair], [])
-    _, (_, second) = await play(next(paths), PAIRS[pair], [False] * MANY)
-    assert 1 < first < MANY > second > 1
-    for stop in range(first + 1):
-        assert (await play(next(paths), PAIRS[pair], [True] * stop + [False] * MANY))[0] == []
-    for stop in range(second + 1):
-        assert (await play(next(paths), PAIRS[pair], [False] * stop + [True] * MANY))[0] == []
+    """Each is stopped before each of its transactions, and the other runs to its end."""
+    for one in (PAIRS[pair], PAIRS[pair][::-1]):
+        wrong, number = await play(next(paths), one)
+        assert (wrong, 1 < number < MANY) == ([], True)
+        for stop in range(1, number + 1):
+            assert (await play(next(paths), one, stop))[0] == []
 
 
 async def test_a_sweep_begins_when_the_one_before_has_ended(teacher: TeacherHost) -> None:
     """Where Prefect is slow they would pile up, and each begin the same downloads again."""
-    host = stepped(teacher.engine)
-    first = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
-    await first.stop()
-    before = host.transactions
-    second = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
-    await second.stop()
-    assert second.task.done()
-    assert not await resident_maintenance.sweep(host, cast("Any", None))
-    await cancelled(first.task)
-    assert (before, host.transactions) == (1, 1)
+    host, begun = stepped(teacher.engine), list[object]()
+
+    async def others() -> None:
+        await run(host, sweep)
+        begun.append(await resident_maintenance.sweep(host, cast("Any", None)))
+        raise asyncio.CancelledError
+
+    async def sweep(_: object) -> None:
+        await teacher_maintenance.sweep_teacher.fn()
+
+    host.stops_before, host.meanwhile = 1, others
+    with pytest.raises(asyncio.CancelledError):
+        await run(host, sweep)
+    assert (begun, host.transactions) == ([False], 1)
 
 
 async def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator[Path]) -> None:
     """Whenever it comes: the next attempt may still succeed, and there is no second answer."""
     for late in (OF_BEFORE, NOT_MADE):
         path = next(paths)
-        found, _ = await play(path, (begins_anew, late), [True] * 3)
+        found, _ = await play(path, (begins_anew, late))
         engine = open_database(f"sqlite:///{path}")
         (row,) = commit(engine, transcodings.under_way)
         engine.dispose()

@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.faults.errors import AT_START, FOLDER, STEPS, Errors
+from tests.faults.points import AT_START, FOLDERS, STEPS, Orders
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
@@ -23,31 +23,27 @@ LONG_S = 400
 LEFT_S = 130
 """Seconds that it must be on air yet when a test begins; else it is the next class's turn."""
 
+Faulty = tuple[Stage, Orders, list[dict[str, Any]]]
+"""A stage, the errors in its steps, and the bookings of the classes that were watched."""
+
 
 @pytest.fixture(scope="module")
-def faulty_stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Errors]]:
+def faulty_stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     """A teacher and a streamer whose steps raise when they are told to."""
     folder = tmp_path_factory.mktemp("unforeseen")
-    errors = Errors(folder / "errors")
-    own = {FOLDER: str(errors.folder), "PYTHONPATH": str(ROOT), "RUN_HEARTBEAT_S": "2"}
+    errors = Orders(folder / "errors")
+    own = {FOLDERS: str(errors.folder), "PYTHONPATH": str(ROOT), "RUN_HEARTBEAT_S": "2"}
     own["LEASE_S"] = "60"  # the class on air outlasts a slow start of its resident
     with staged(town, folder, **own) as stage:
-        stage.launcher = (sys.executable, "-m", "tests.faults.errors")
+        stage.launcher = (sys.executable, "-m", "tests.faults.points")
         stage.own = {who: {name: f"{HOST}:{free_port()}" for name in ("API_BIND", "HEALTH_BIND")} for who in WHO}
         stage.up(*WHO)
-        yield stage, errors
-
-
-@pytest.fixture(scope="module")
-def watched() -> list[dict[str, Any]]:
-    """The bookings of the classes that were watched."""
-    return []
+        yield stage, errors, []
 
 
 @pytest.fixture
-def on_air(faulty_stage: tuple[Stage, Errors], watched: list[dict[str, Any]]) -> str:
-    """A class that is on air, and is to stay so."""
-    stage, _ = faulty_stage
+def on_air(faulty_stage: Faulty) -> str:
+    stage, _, watched = faulty_stage
     if not watched or watched[-1]["end_time"] < time.time() + LEFT_S:
         watched.append(stage.booking(stage.town.record(seconds=LONG_S), starts_in_s=15, length_s=LONG_S))
         assert stage.answer(stage.book(watched[-1]), timeout_s=60)["result"] == "success"
@@ -55,37 +51,13 @@ def on_air(faulty_stage: tuple[Stage, Errors], watched: list[dict[str, Any]]) ->
     return str(watched[-1]["class_id"])
 
 
-def take_back(stage: Stage) -> None:
-    """A class that the streamer has is cancelled."""
-    booking = stage.booking(stage.town.record(), starts_in_s=3600)
-    stage.tell("streamer1", {**booking, "cmd": "prepare"})
-    wait_until(lambda: stage.airing("streamer1", booking["class_id"]), description="the streamer has it")
-    stage.tell("streamer1", {"cmd": "release", "class_id": booking["class_id"]})
-
-
-def forget_the_lease(stage: Stage) -> None:
-    """Redis knows nothing of a lease: the streamer asks for a new one."""
-    stage.town.redis.hdel(f"{stage.prefix}:streamers:lease", stage.name("streamer1"))
-
-
-def a_result(stage: Stage) -> None:
-    """A result of a rendition that nobody asked for."""
+def provoke(stage: Stage, class_id: str) -> None:
+    """What must happen for steps to be taken that a booking does not take."""
+    stage.tell("streamer1", {"cmd": "release", "class_id": class_id})
+    stage.town.redis.hdel(f"{stage.prefix}:streamers:lease", stage.name("streamer1"))  # it asks for a new one
     said = {"cmd": "transcoding", "record_id": 1, "video_resolution": "720P", "result": "failed", "type": "oss"}
     stage.publish("transcoding", said)
-
-
-def a_short_class(stage: Stage) -> None:
-    """It connects, is on air, and ends: the playout says each."""
-    stage.book(stage.booking(stage.town.record(), starts_in_s=15, length_s=5))
-
-
-PROVOKED: Mapping[str, Callable[[Stage], None]] = {
-    "classes are taken back": take_back,
-    "a lease is granted": forget_the_lease,
-    "a result is settled": a_result,
-    "an event of the playout is taken": a_short_class,
-}
-"""What must happen for a step to be taken that a booking does not take."""
+    stage.book(stage.booking(stage.town.record(), starts_in_s=15, length_s=5))  # the playout says what becomes of it
 
 
 def lives_on(stage: Stage) -> None:
@@ -97,7 +69,6 @@ def lives_on(stage: Stage) -> None:
 
 
 def wrong(stage: Stage, who: str) -> list[str]:
-    """What /health of a host says is wrong."""
     bind = stage.own[who]["API_BIND" if who == "teacher" else "HEALTH_BIND"]
     try:
         found: list[str] = httpx.get(f"http://{bind}/health", timeout=10).json()["wrong"]
@@ -108,15 +79,17 @@ def wrong(stage: Stage, who: str) -> list[str]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
-    faulty_stage: tuple[Stage, Errors], on_air: str, step: str
+    faulty_stage: Faulty, on_air: str, step: str
 ) -> None:
-    stage, errors = faulty_stage
+    stage, errors, _ = faulty_stage
     living, before = dict(stage.residents), len(stage.pushes(on_air))
-    with errors.at(step):
+    taken_back = stage.booking(stage.town.record(), starts_in_s=3600)
+    stage.tell("streamer1", {**taken_back, "cmd": "prepare"})
+    wait_until(lambda: stage.airing("streamer1", taken_back["class_id"]), description="the streamer has it")
+    with errors.raising(step):
         booking = stage.booking(stage.town.record(), starts_in_s=900)
         stage.book(booking)
-        if step in PROVOKED:
-            PROVOKED[step](stage)
+        provoke(stage, taken_back["class_id"])
         errors.wait_for(step, 2, timeout_s=90)
     lives_on(stage)
     if step != "a recording is downloaded":  # an error that nobody foresaw is final there, and is answered
@@ -126,26 +99,11 @@ def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
     assert stage.pushes(on_air)[-1].ended_at is None
 
 
-def test_a_booking_that_cannot_be_handled_is_answered_beside_others(faulty_stage: tuple[Stage, Errors]) -> None:
-    """It is tried five times within a minute; then the platform can move the class, and people know which it is."""
-    stage, errors = faulty_stage
-    record = stage.town.record()
-    bad, *good = [stage.booking(record, starts_in_s=3600) for _ in range(4)]
-    with errors.at("a message is read", only=bad["class_id"], error="RecursionError"):
-        for one in (good[0], bad, *good[1:]):
-            stage.book(one)
-        assert [stage.answer(one["class_id"], timeout_s=60)["result"] for one in good] == ["success"] * 3
-        assert stage.answer(bad["class_id"], timeout_s=120)["code"] == 506
-    assert bad["class_id"] in {one.get("class_id") for one in stage.ear.alarms if one["code"] == 506}
-    assert "given up" in stage.lectern("teacher", "explain", bad["class_id"]).stdout
-    assert stage.order(bad["class_id"]) == {}
-
-
 @pytest.mark.parametrize("step", AT_START)
-def test_an_error_at_the_start_keeps_no_host_down(faulty_stage: tuple[Stage, Errors], on_air: str, step: str) -> None:
+def test_an_error_at_the_start_keeps_no_host_down(faulty_stage: Faulty, on_air: str, step: str) -> None:
     """The class on air goes on although the step fails; all other steps are taken meanwhile."""
-    stage, errors = faulty_stage
-    with errors.at(step):
+    stage, errors, _ = faulty_stage
+    with errors.raising(step):
         for who in WHO:
             stage.residents[who].kill()
             stage.serve(who)

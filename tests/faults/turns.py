@@ -1,10 +1,9 @@
-"""Two runs in one process: a schedule says whose transaction is next."""
+"""Hosts whose bus and runs are quiet, and one that lets others come between its transactions."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from itertools import chain, repeat
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
@@ -14,10 +13,10 @@ from flows.host import TeacherHost
 from lectern.db.outbox import Unsent
 from lectern.redis.pubsub import Sent
 from tests.faults import hosts
+from tests.rows import unsent
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Flow = Callable[["Stepped"], Coroutine[Any, Any, object]]
 
 
 class Quiet:
@@ -43,25 +42,24 @@ class Quiet:
 
 @dataclass
 class Stepped(TeacherHost):
-    """A teacher that stops before each of its transactions."""
+    """A teacher that lets something be done meanwhile, before one of its transactions."""
 
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    stops_before: int = 0
+    meanwhile: Callable[[], Awaitable[object]] = unsent
     transactions: int = 0
 
     async def write_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        await self._turn()
+        await self.turn()
         return await super().write_tx(work, *args, **kwargs)
 
     async def read_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        await self._turn()
+        await self.turn()
         return await super().read_tx(work, *args, **kwargs)
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
         self.transactions += 1
-        self.stopped.set()
-        await self.goes_on.wait()
-        self.goes_on.clear()
+        if self.transactions == self.stops_before:
+            await self.meanwhile()
 
 
 def stepped(engine: Engine) -> Stepped:
@@ -69,38 +67,8 @@ def stepped(engine: Engine) -> Stepped:
     return Stepped(plain.settings, engine, plain.journal, quiet, quiet)
 
 
-class Run:
-    """A flow of one of them."""
-
-    def __init__(self, host: Stepped, flow: Flow) -> None:
-        self.host = host
-        context = copy_context()
-        context.run(at_host.current.set, host)
-        self.task: asyncio.Task[object] = asyncio.create_task(flow(host), context=context)
-
-    async def step(self) -> None:
-        """Let its next transaction be done; wait until it stops before the one after it, or ends."""
-        self.host.stopped.clear()
-        self.host.goes_on.set()
-        await self.stop()
-
-    async def stop(self) -> None:
-        """Wait until it has stopped, or ended."""
-        stopped = asyncio.create_task(self.host.stopped.wait())
-        await asyncio.wait({stopped, self.task}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-
-
-async def in_turns(first: Run, second: Run, schedule: Iterable[bool]) -> None:
-    """Run both to their ends; True in *schedule* is a transaction of the first. Then the first, then the second."""
-    await first.stop()
-    await second.stop()
-    for firsts in chain(schedule, repeat(True)):
-        one, other = (first, second) if firsts else (second, first)
-        if one.task.done():
-            one = other
-        if one.task.done():
-            break
-        await one.step()
-    for run in (first, second):
-        run.task.result()
+async def run(host: TeacherHost, flow: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
+    """Run *flow* on *host* to its end, beside whatever runs."""
+    context = copy_context()
+    context.run(at_host.current.set, host)
+    await asyncio.create_task(flow(host), context=context)

@@ -1,27 +1,31 @@
 """The real processes of a day, and what can be done to them; whoever dies is started again, as by a supervisor."""
 
-import json
+import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from tests.faults import points
-from tests.faults.day import LONG_S, TIME_OUT_S, Day, How, Rendition
-from tests.faults.points import STREAMER, TEACHER, Strike
-from tests.faults.transcoder import Transcoder
+from tests.faults.day import LONG_S, RESOLUTIONS, TIME_OUT_S, Day, How, Transcoder
+from tests.faults.points import FOLDERS, STREAMER, TEACHER, Orders
+from tests.faults.ways import Ways
 from tests.stage import UP_S, Child, Gate, Stage, Town, wait_until
 from town.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("teacher", "streamer1", "streamer2")
 PLAYOUTS = {f"playout of {who}": who for who in HOSTS[1:]}
-WORKERS = {f"worker of {who}": f"playout of {who}" for who in HOSTS[1:]}
 LOST_S, LEASE_S = 12, 6
+
+
+class _Stage(Stage):
+    transcoder = Transcoder
 
 
 class World:
@@ -30,25 +34,20 @@ class World:
     def __init__(self, town: Town, folder: Path, cached: int) -> None:
         self.town = town
         self.cached = cached  # renditions that a streamer may keep
-        self.gates = {
-            (who, what): Gate(port)
-            for who in HOSTS
-            for what, port in (("redis", town.redis_port), ("prefect", town.prefect_port))
-        }
-        for gate in self.gates.values():
-            town.background.run(gate.start())
-        Stage.transcoder, before = Transcoder, Stage.transcoder
-        try:
-            self.stage = Stage(town, folder, self._settings())
-        finally:
-            Stage.transcoder = before
-        self.stage.own = {who: self._own(who) for who in HOSTS}
+        self._more = folder / "more.env"
+        self._more.touch()
+        self.ways = Ways(town, HOSTS)
+        self.ways.do(Gate.start)
+        self.stage = _Stage(town, folder, self._settings())
+        self.errors = Orders(folder / "errors")
+        self._orders = {who: Orders(folder / f"orders-{who}") for who in HOSTS}
+        for who, orders in self._orders.items():
+            its = {"PYTHONPATH": str(ROOT), FOLDERS: f"{self.errors.folder}:{orders.folder}"}
+            self.stage.own[who] = {**its, **self.ways.own(who)}
         self.stage.launcher = (sys.executable, "-m", "tests.faults.points")
-        self.struck = folder / "struck.log"
         self.faults = 0
         self._down: dict[str, float] = {}  # when to start again what was found dead, monotonic
-        self._stopped: dict[str, float] = {}  # when to let go on what is stopped
-        self._workers: dict[str, psutil.Process] = {}  # those that are stopped
+        self._stopped: dict[str, tuple[float, Callable[[], object]]] = {}  # when and how to let go on what is stopped
         self._chance = random.Random(0)
         self.peace = True
 
@@ -66,23 +65,17 @@ class World:
             "INBOX_MAX_ATTEMPTS": "1000",
             "DRAIN_TIMEOUT_S": "2",
             "LOG_LEVEL": "INFO",
+            "LECTERN_SETTINGS": str(self._more),
             "API_BIND": f"{HOST}:{free_port()}",
-        }
-
-    def _own(self, who: str) -> dict[str, str]:
-        redis, prefect = (self.gates[who, what].port for what in ("redis", "prefect"))
-        return {
-            "REDIS_URL": f"redis://127.0.0.1:{redis}/0",
-            "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
-            "PYTHONPATH": str(ROOT),
         }
 
     def open(self, day: Day) -> None:
         """Start everything, and wait until each host is up, or has come to the point at which it is struck."""
         self._chance = random.Random(f"world {day.seed}")
-        self.transcodes(day.renditions.values())
+        said = {(self.record_id(record), resolution): one for (record, resolution), one in day.renditions.items()}
+        self.stage.oss.renditions = said  # type: ignore[attr-defined]  # ours
         for record in range(day.records):
-            self.record(record)
+            self.town.record(*RESOLUTIONS, record_id=self.record_id(record), seconds=int(LONG_S) + 10)
         self.stage.init(*HOSTS)
         self.peace = False
         for who in HOSTS:
@@ -90,16 +83,6 @@ class World:
         for who in HOSTS:
             begun = lambda w=who: self._is_up(w) or not self._works(w)  # noqa: E731
             wait_until(begun, timeout_s=UP_S, description=f"{who} is up, or struck")
-
-    def transcodes(self, renditions: Iterable[Rendition]) -> None:
-        """What the transcoder has to say from now on."""
-        said = {(self.record_id(one.record), one.resolution): one for one in renditions}
-        self.stage.oss.renditions = said  # type: ignore[attr-defined]  # ours
-
-    def record(self, record: int) -> None:
-        """Put the day's record on the origin."""
-        resolutions = ("240P", "480P", "720P", "1080P")
-        self.town.record(*resolutions, record_id=self.record_id(record), seconds=int(LONG_S) + 10)
 
     def record_id(self, record: int) -> int:
         return 1_000_000 + int(self.stage.prefix[1:]) * 10_000 + record
@@ -113,11 +96,9 @@ class World:
         return self.stage.residents[who] if who in HOSTS else self.town.servers[who]
 
     def everybody(self) -> list[str]:
-        """All that a supervisor keeps up."""
         return [*HOSTS, *PLAYOUTS, *self.town.servers]
 
     def _works(self, who: str) -> bool:
-        """Whether its process is there, and not stopped."""
         child = self.child(who)
         return child.exit_code is None and not _is_stopped(child.pid)
 
@@ -125,7 +106,6 @@ class World:
         return self._works(who) and (who not in HOSTS or "started!" in self.child(who).said())
 
     def all_well(self) -> bool:
-        """Whether everybody is up, and nobody is cut off."""
         return not self._stopped and all(self._is_up(who) for who in self.everybody())
 
     def kill(self, who: str, for_s: float) -> None:
@@ -137,37 +117,43 @@ class World:
             self._down[who] = time.monotonic() + for_s
 
     def stop(self, who: str, for_s: float) -> None:
-        """SIGSTOP for so long; of the Prefect server also its children."""
-        if self.child(who).exit_code is None and who not in self._stopped:
+        """SIGSTOP for so long."""
+        if self.child(who).exit_code is None:
+            self._hold(who, for_s, self.child(who).pause, lambda: self.child(who).go_on())
+
+    def _hold(self, key: str, for_s: float, stop: Callable[[], object], go_on: Callable[[], object]) -> None:
+        if key not in self._stopped:
             self.faults += 1
-            self.child(who).pause()
-            self._stopped[who] = time.monotonic() + for_s
+            stop()
+            self._stopped[key] = time.monotonic() + for_s, go_on
+
+    def _workers(self, streamer: str) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.child(f"playout of {streamer}").pid).children()
+        return []
+
+    def reload(self, who: str) -> None:
+        """The settings are read anew, of which one is another."""
+        if self._is_up(who):
+            self._more.write_text(f"ALARM_QUIET_S={self._chance.randrange(600, 1200)}\n")
+            os.kill(self.child(who).pid, signal.SIGHUP)
 
     def kill_worker(self, streamer: str) -> None:
         """SIGKILL to the process that sends what is on air; the one that holds it starts another."""
-        with suppress(psutil.NoSuchProcess):
-            for worker in psutil.Process(self.child(f"playout of {streamer}").pid).children():
-                self.faults += 1
+        for worker in self._workers(streamer):
+            with suppress(psutil.NoSuchProcess):
                 worker.kill()
+                self.faults += 1
 
     def stop_worker(self, streamer: str, for_s: float) -> None:
         """SIGSTOP to it for so long, unless it is killed for that meanwhile."""
-        key = f"worker of {streamer}"
-        with suppress(psutil.NoSuchProcess):
-            for worker in psutil.Process(self.child(f"playout of {streamer}").pid).children()[:1]:
-                if key not in self._stopped:
-                    self.faults += 1
-                    worker.suspend()
-                    self._workers[key] = worker
-                    self._stopped[key] = time.monotonic() + for_s
+        for worker in self._workers(streamer)[:1]:
+            with suppress(psutil.NoSuchProcess):
+                self._hold(f"worker of {streamer}", for_s, worker.suspend, worker.resume)
 
     def cut(self, who: str, what: str, for_s: float) -> None:
-        """No way from *who* to *what* for so long."""
-        key = f"{who} to {what}"
-        if key not in self._stopped:
-            self.faults += 1
-            self.town.background.run(self.gates[who, what].stop())
-            self._stopped[key] = time.monotonic() + for_s
+        way = partial(self.ways.do, Gate.stop, (who, what)), partial(self.ways.do, Gate.start, (who, what))
+        self._hold(f"{who} to {what}", for_s, *way)
 
     def lose(self, who: str, how: How, for_s: float) -> None:
         """Nothing is heard of *who* for so long, unless it is found before."""
@@ -186,11 +172,11 @@ class World:
         return who in self._down or not self._stopped.keys().isdisjoint(_ways(who))
 
     def find(self, who: str) -> None:
-        for until in (self._stopped, self._down):
-            until.update(dict.fromkeys(until.keys() & _ways(who), 0.0))
+        for what in self._stopped.keys() & _ways(who):
+            self._stopped[what] = 0.0, self._stopped[what][1]
+        self._down.update(dict.fromkeys(self._down.keys() & _ways(who), 0.0))
 
     def break_pushes(self) -> None:
-        """All that is on air breaks off."""
         self.faults += 1
         self.town.background.run(self.town.receiver.stop())
         self.town.background.run(self.town.receiver.start())
@@ -204,8 +190,8 @@ class World:
                 if self._down.setdefault(who, now + self._chance.uniform(0, 2)) <= now:
                     self._start(who)
             elif who in HOSTS and who not in self._stopped and _is_stopped(child.pid):
-                self._stopped[who] = now + self._chance.uniform(1, 15)  # it struck itself at a point
-        for what, until in list(self._stopped.items()):
+                self._stopped[who] = now + self._chance.uniform(1, 15), child.go_on  # it struck itself at a point
+        for what, (until, _) in list(self._stopped.items()):
             if until <= now:
                 self._go_on(what)
 
@@ -217,31 +203,23 @@ class World:
         if who not in HOSTS:
             self.town.begin(who)
             return
-        strikes = [] if self.peace else self.strikes(who)
-        faults = json.dumps([one.to_json() for one in strikes])
-        self.stage.serve(who, **{points.FAULTS: faults, points.LOG: str(self.struck)})
+        self._orders[who].forget()
+        if not self.peace:
+            self._order(who)
+        self.stage.serve(who)
 
-    def strikes(self, who: str) -> Sequence[Strike]:
-        """What is to happen at named points of the next process of *who*."""
-        names = list(TEACHER if who == "teacher" else STREAMER)
-        strikes = [Strike(self._chance.choice(names), "linger", seconds=self._chance.choice((0.05, 0.3)))]
+    def _order(self, who: str) -> None:
+        """Something is to happen at named points of the next process of *who*."""
+        names, orders = list(TEACHER if who == "teacher" else STREAMER), self._orders[who]
+        orders.strike(self._chance.choice(names), "linger", seconds=self._chance.choice((0.05, 0.3)))
         if self._chance.random() < 0.8:
             do = self._chance.choices(("kill", "stop"), (4, 1))[0]
-            call = self._chance.choice((1, 1, 1, 2, 3))
-            strikes.append(Strike(self._chance.choice(names), do, call))  # type: ignore[arg-type]  # a literal
-        return strikes
+            orders.strike(self._chance.choice(names), do, call=self._chance.choice((1, 1, 1, 2, 3)))
 
     def _go_on(self, what: str) -> None:
-        del self._stopped[what]
-        if " to " in what:
-            who, _, server = what.partition(" to ")
-            self.town.background.run(self.gates[who, server].start())
-        elif what in WORKERS:
-            with suppress(psutil.NoSuchProcess):
-                self._workers.pop(what).resume()
-        else:
-            with suppress(ProcessLookupError):
-                self.child(what).go_on()
+        _, go_on = self._stopped.pop(what)
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            go_on()
 
     def heal(self) -> None:
         """No more faults: all that is stopped goes on, all that is dead is started, and no point is armed."""
@@ -258,7 +236,7 @@ class World:
 
     def struck_itself(self) -> int:
         """How many processes came to a point where they were killed or stopped."""
-        return len(self.struck.read_text().splitlines()) if self.struck.exists() else 0
+        return sum(len(orders.struck()) for orders in self._orders.values())
 
     def words(self) -> str:
         return ", ".join(
@@ -267,13 +245,11 @@ class World:
         )
 
     def close(self) -> None:
-        """End everything that is ours."""
         self.peace = True
         for what in list(self._stopped):
             self._go_on(what)
         self.stage.close()
-        for gate in self.gates.values():
-            self.town.background.run(gate.stop())
+        self.ways.do(Gate.stop)
 
 
 def _ways(who: str) -> set[str]:

@@ -1,8 +1,9 @@
-"""The cases: at which point, what is done, to whom, and over what the bookings come."""
+"""The cases: at which point, what is done, to whom, and over what the bookings come; and what came of one."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
@@ -20,8 +21,6 @@ DOUBLING = ("sent, not noted", "noting what was sent")
 
 @dataclass(frozen=True)
 class Case:
-    """One case."""
-
     point: str
     do: Do
     by: By
@@ -43,7 +42,25 @@ def cases() -> list[Case]:
 
 
 def chosen(number: int, seed: int) -> Sequence[Case]:
-    """So many of them, in the order of the *seed*."""
     found = cases()
     random.Random(seed).shuffle(found)
     return found[:number]
+
+
+@dataclass
+class Outcome:
+    """`last_s` are seconds from the strike, or from when somebody was there again, until the last answer."""
+
+    case: Case
+    booked: int
+    answered: Counter[int] = field(default_factory=Counter)  # how many were answered so often
+    unheard: int = 0
+    last_s: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        often = ", ".join(f"{number} x{times}" for times, number in sorted(self.answered.items()))
+        return (
+            f"{self.case}: {self.booked} booked, answered {often}, {self.unheard} heard by nobody, last answer after"
+            f" {self.last_s:.1f} s: {'; '.join(self.faults) or 'as it must be'}"
+        )

@@ -1,9 +1,6 @@
 """Plays a case: bookings come, a teacher is struck, and all is looked at afterwards."""
 
-import json
-import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -11,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.points import LOG, ORDER, Strike
-from tests.faults.teachers.cases import ADOPTING, DOUBLING, NAMES, Case
-from tests.faults.teachers.outcome import Outcome
+from tests.faults.points import FOLDERS, Orders
+from tests.faults.teachers.cases import ADOPTING, DOUBLING, NAMES, Case, Outcome
 from tests.stage import Stage, wait_until
 from town.oss_transcoder import Behaviour, Rule
 
@@ -37,23 +33,17 @@ class Play:
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
         self._random = random.Random(seed)
-        self._sent_at: dict[str, float] = {}  # when each class was booked first, epoch seconds
-        self._log = stage.folder / "struck"
-        self._log.touch()
+        self._orders = {one: Orders(stage.folder / f"orders-{one}") for one in NAMES}
         stage.launcher = [*stage.launcher[:1], "-m", "tests.faults.points"]
         root = str(Path(__file__).parents[3])
         for one in NAMES:
-            stage.own[one] = {ORDER: str(self._order(one)), LOG: str(self._log), "PYTHONPATH": root}
+            stage.own[one] = {FOLDERS: str(self._orders[one].folder), "PYTHONPATH": root}
         stage.own["streamer1"] = {"PYTHONPATH": root}
         stage.oss.behave(Rule(Behaviour.QUICK, url=f"{stage.town.origin.url}/{{record_id}}/{{record_id}}.flv"))
         stage.init("teacher")
         stage.up(*NAMES, "streamer1")
 
-    def _order(self, who: str) -> Path:
-        return self.stage.folder / f"order-{who}"
-
     def play(self, case: Case, number: int) -> Outcome:
-        """Book *number* classes, strike, and judge."""
         stage = self.stage
         stage.up(*NAMES)
         struck_before = len(self._struck())
@@ -98,7 +88,6 @@ class Play:
             time.sleep(max(0.0, began + count / RATE - time.monotonic()))
 
     def _send(self, case: Case, booking: dict[str, Any]) -> None:
-        self._sent_at.setdefault(booking["class_id"], time.time())
         if case.by == "channel":
             self.stage.book(booking)
         else:
@@ -106,8 +95,8 @@ class Play:
 
     # -- the strike ------------------------------------------------------------------------------------------------
 
-    def _struck(self) -> list[str]:
-        return self._log.read_text().splitlines()
+    def _struck(self) -> list[float]:
+        return sorted(at for orders in self._orders.values() for at in orders.struck())
 
     def _strike(self, case: Case, before: int) -> float:
         """Strike, and return when the last victim was struck."""
@@ -116,7 +105,7 @@ class Play:
                 self._strike_while_adopting(case, who, before + count)
         else:
             for who in case.victims:
-                self._order_strike(case, who, self._random.randint(1, 3))
+                self._orders[who].strike(case.point, case.do, call=self._random.randint(1, 3))
         self._wait(before + len(case.victims))
         return time.time()
 
@@ -127,16 +116,11 @@ class Play:
             self.stage.serve(who).wait_for("started!")
         if self.stage.residents[other].exit_code is None:
             self.stage.residents[other].kill()
-        self._order_strike(case, who, 1)
+        self._orders[who].strike(case.point, case.do)
         # The dead one has something in any case that can be taken over.
         values = f"'of a test {time.time()}', '{self.stage.name(other)}', {time.time() + 3600}"
         self.stage.alter("teacher", f"insert into duty_list (name, owner, lease_until) values ({values})")
         self._wait(number)
-
-    def _order_strike(self, case: Case, who: str, call: int) -> None:
-        new = self._order(who).with_suffix(".new")
-        new.write_text(json.dumps(Strike(case.point, case.do, call).to_json()))
-        new.rename(self._order(who))
 
     def _wait(self, number: int) -> None:
         wait_until(lambda: len(self._struck()) >= number, timeout_s=120, description="the point is reached")
@@ -161,25 +145,18 @@ class Play:
 
     def _go_on(self, who: str) -> None:
         if self.stage.residents[who].exit_code is None:
-            os.kill(self.stage.residents[who].pid, signal.SIGCONT)
+            self.stage.residents[who].go_on()
 
     # -- what came of it -------------------------------------------------------------------------------------------
 
     def _await_answers(self, ids: Sequence[str], since: float) -> list[str]:
         """Wait for all that somebody has heard; returns those that nobody has."""
-        heard = self.stage.ear.answers
-
-        def unheard() -> set[str]:
-            missing = [one for one in ids if not heard[one]]
-            if missing and time.time() - since > WITHIN_S:
-                known = {row["class_id"] for row in self.stage.rows("teacher", "select class_id from order_list")}
-                return set() if any(one in known for one in missing) else set(missing)
-            return set()
-
         end = max(since, time.time()) + 3 * WITHIN_S
-        while any(not heard[one] for one in ids):
-            if found := unheard():
-                return sorted(found)
+        while missing := {one for one in ids if not self.stage.ear.answers[one]}:
+            if time.time() - since > WITHIN_S:
+                known = {row["class_id"] for row in self.stage.rows("teacher", "select class_id from order_list")}
+                if known.isdisjoint(missing):
+                    return sorted(missing)
             if time.time() > end:
                 break
             time.sleep(0.2)
@@ -221,21 +198,11 @@ class Play:
         firsts = {one: found[0]["received_at"] for one in heard if (found := self.stage.ear.answers[one])}
         out.last_s = max(0.0, max(firsts.values(), default=since) - since)
         if out.last_s > WITHIN_S:
-            out.faults.append(f"the last was answered after {out.last_s:.1f} s: {self._story(firsts, since)}")
+            out.faults.append(f"the last was answered after {out.last_s:.1f} s")
 
-    def _story(self, firsts: dict[str, float], since: float) -> str:
-        """What happened to the class that was answered last, in seconds since somebody was there again."""
-        last = max(firsts, key=firsts.__getitem__)
-        asked = "select at, host, what from event_list where class_id = ? order by at"
-        found = self.stage.rows("teacher", asked, last)
-        told = [f"{row['at'] - since:.1f} {row['host']} {row['what']}" for row in found]
-        late = sum(at - since > WITHIN_S for at in firsts.values())
-        return f"{late} so late; {last} was booked at {self._sent_at[last] - since:.1f}; {', '.join(told)}"
-
-    def _judge(self, out: Outcome, ids: Sequence[str], records: Sequence[int], struck: Sequence[str]) -> None:
+    def _judge(self, out: Outcome, ids: Sequence[str], records: Sequence[int], strikes: Sequence[float]) -> None:
         answers = {one: self.stage.ear.answers[one] for one in ids}
         out.answered = Counter(len(found) for found in answers.values())
-        strikes = [float(line.split()[0]) for line in struck]
 
         def was_in_flight(found: Sequence[Mapping[str, Any]]) -> bool:
             """Whatever the point, a strike may fall between the sending of other answers and the note of it."""
