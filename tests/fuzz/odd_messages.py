@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -231,7 +231,7 @@ def not_utf8(draw: Draw) -> Odd:
     body = bytearray(odd.written(draw.base()))
     for _ in range(draw.chance.choice((1, 1, 3))):
         at = draw.chance.randrange(len(body) + 1)
-        body[at:at] = odd.bad_bytes(draw.chance)
+        body[at:at] = draw.chance.choice(odd.BAD_BYTES)
     return _one(draw, bytes(body))
 
 
@@ -244,26 +244,14 @@ def doubled_keys(draw: Draw) -> Odd:
     return _one(draw, odd.written(odd.Pairs(pairs)))
 
 
-def commands(draw: Draw) -> Odd:
-    """A command that nobody knows, or none."""
-    odd_ones: tuple[object, ...] = (
-        "",
-        "ORDER",
-        "order ",
-        "dead_letter",
-        "order_result",
-        "alarm",
-        "a" * 300,
-        "é",
-        "\0",
-        None,
-        0,
-        [],
-    )
-    message = {**draw.base(), "cmd": draw.chance.choice(odd_ones)}
-    if draw.chance.random() < 0.2:
+def one_field(
+    base: Callable[[Draw], Fields], field: str, values: Sequence[object], to: tuple[str, ...], draw: Draw
+) -> Odd:
+    """A command, or the name of a class, that nobody knows, or none; quotes, dots, colons, 250 or 251 characters."""
+    message = {**base(draw), field: draw.chance.choice(values)}
+    if field == "cmd" and draw.chance.random() < 0.2:
         del message["cmd"]
-    return _one(draw, odd.written(message))
+    return _one(draw, odd.written(message), to=to)
 
 
 def strangers(draw: Draw) -> Odd:
@@ -297,18 +285,6 @@ def again(draw: Draw) -> Odd:
     return Odd(draw.index, "", tuple(sendings), draw.class_id)
 
 
-def cancels(draw: Draw) -> Odd:
-    """Of classes that nobody booked."""
-    class_id = draw.chance.choice((draw.class_id, draw.chance.choice(odd.NAMES)))
-    return _one(draw, odd.written({"cmd": "cancel", "class_id": class_id}))
-
-
-def names(draw: Draw) -> Odd:
-    """Quotes, dots, colons, and 250 or 251 characters."""
-    name = draw.chance.choice(("class_id", "class_id", "institution_id"))
-    return _one(draw, odd.written({**booking(draw), name: draw.chance.choice(odd.NAMES)}), to=("order",))
-
-
 def noise(draw: Draw) -> Odd:
     """No message at all."""
     junk = (b"", b" ", b"null", b"0", b'"order"', b"[]", b"{}", b"{", b"\0", b"\xef\xbb\xbf{}", b" " * 70_000)
@@ -339,12 +315,14 @@ KINDS: Mapping[str, tuple[Draws, int]] = {
     "its field": (its_field, 17),
     "not UTF-8": (not_utf8, 4),
     "doubled keys": (doubled_keys, 4),
-    "commands": (commands, 4),
+    "commands": (partial(one_field, Draw.base, "cmd", odd.WORDS, STREAMS), 4),
     "strangers": (strangers, 8),
     "results": (results, 5),
     "differently again": (again, 5),
-    "cancels": (cancels, 4),
-    "names": (names, 5),
+    "cancels": (partial(one_field, bases["cancel"], "class_id", odd.NAMES, STREAMS), 2),
+    "cancels of nobody's": (lambda draw: _one(draw, odd.written(bases["cancel"](draw))), 2),
+    "names": (partial(one_field, booking, "class_id", odd.NAMES, ("order",)), 3),
+    "names of institutions": (partial(one_field, booking, "institution_id", odd.NAMES, ("order",)), 2),
     "noise": (noise, 6),
     "entries": (entries, 4),
 }

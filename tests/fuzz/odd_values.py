@@ -56,6 +56,12 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
+BAD_BYTES = b"\xff|\xfe\xff|\xc0\x80|\xed\xa0\x80|\xf4\x90\x80\x80|\xe2\x82|\x80|\xf8\x88\x80\x80\x80".split(b"|")
+"""Bytes that are no UTF-8."""
+
+WORDS: tuple[object, ...] = (
+    *("", "ORDER", "order ", "dead_letter", "order_result", "alarm", "a" * 300, "é", "\0", None, 0, []),
+)
 DEPTHS = (90, 190, 210, 450, 990, 1_010, 1_100, 5_000, 30_000)
 
 SURROGATES = tuple(
@@ -143,16 +149,6 @@ def brackets(chance: random.Random) -> bytes:
     opened, closed = chance.choice(((b"[", b"]"), (b'{"a":', b"}"), (b'[{"class_id":', b"}]")))
     inside = chance.choice((b"", b"1", b'"x"', b"null"))
     return opened * depth + inside + (closed * depth if chance.random() < 0.7 else b"")
-
-
-def bad_bytes(chance: random.Random) -> bytes:
-    """Bytes that are no UTF-8."""
-    return chance.choice(
-        (
-            *(b"\xff", b"\xfe\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80"),
-            b"\xf8\x88\x80\x80\x80",
-        )
-    )
 
 
 Pick = Callable[[random.Random], object]
