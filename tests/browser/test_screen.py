@@ -1,6 +1,5 @@
 """The page as a screen: the strip is seen without scrolling, and an open page changes without being loaded again."""
 
-import json
 import shutil
 import subprocess
 import time
@@ -10,19 +9,18 @@ from typing import Any, Literal, cast
 
 import pytest
 from playwright.sync_api import Page, ViewportSize
-from sqlalchemy import insert
 from starlette.applications import Starlette
 
 from flows.host import TeacherHost
 from flows.resident.page import Page as Served
 from lectern.db import events, viewers
-from lectern.db.engine import transaction
 from lectern.model.facts import AsRun, Usage
-from lectern.model.tables.teacher import journal, orders
+from lectern.model.tables.teacher import journal
 from lectern.model.views import EventView, Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.settings import TeacherSettings
 from tests import laid
-from tests.browser.ui import SHOTS
+from tests.browser.conftest import SHOTS
+from tests.flows.test_page import Words, book, order
 from tests.rows import commit
 from tests.stage.town import Background
 from town.ports import HOST, Http, free_port
@@ -40,31 +38,17 @@ NETWORK = Network(600_000, 4_000_000, 12_500_000)
 SCREEN: ViewportSize = {"width": 1280, "height": 800}
 
 
-class Bus:
-    """Stands for Redis: what the streamers say."""
-
-    def __init__(self) -> None:
-        self.said: dict[str, StreamerStatus] = {}
-
-    async def words(self, *_: object) -> dict[str, StreamerStatus]:
-        return self.said
-
-
 @dataclass
 class Screen:
     """A teacher's page, which a thread serves, and a made-up day."""
 
     host: TeacherHost
-    bus: Bus
     server: Http
     background: Background = field(default_factory=Background)
     address: str = ""
 
     def book(self, class_id: str, state: str, start: float, **more: object) -> None:
-        row = {"class_id": class_id, "state": state, "start_time": start, "end_time": start + 2700, "record_id": 6666}
-        row |= {"resolution": "720P", "institution_id": "i-1", "payload": json.dumps({}), "received_at": start - 9000}
-        with transaction(self.host.engine) as connection:
-            connection.execute(insert(orders).values(**row | {"updated_at": start - 8000, **more}))
+        book(self.host, order(class_id, state, start, **more))
 
 
 def fill(screen: Screen, now: float) -> None:
@@ -104,10 +88,10 @@ def fill(screen: Screen, now: float) -> None:
         screen.book(f"c-r{at}", "refused", now - 6000 + 1800 * at, code=316, message="no room for 6666_720P")
     alarm = OpenAlarm(321, "streamer2", 3, now - 60, "c-7010: the push is refused", ("c-7010",))
     used, bound, late = Usage(9 * 10**11, 12), Usage(10**12, 12), {"c-late": now + 1800}
-    for name, its in sendings.items():
-        screen.bus.said[name] = StreamerStatus(
-            now, its, {}, [alarm], 1, len(its), used=used, bound=bound, network=NETWORK, ready_by=late
-        )
+    cast("Words", screen.host.bus).said = {
+        name: StreamerStatus(now, its, {}, [alarm], 1, len(its), used=used, bound=bound, network=NETWORK, ready_by=late)
+        for name, its in sendings.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +99,9 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     """The page of a day with 3 streamers and 40 classes."""
     engine = laid.opened("teacher", tmp_path_factory.mktemp("screen") / "teacher.db")
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", site_name="Live school")
-    bus, now, port = Bus(), time.time(), free_port()
-    host = TeacherHost(settings, engine, journal, cast("Any", bus), cast("Any", None))
-    made = Screen(host, bus, Http(Starlette(routes=Served(host).routes()), port))
+    now, port = time.time(), free_port()
+    host = TeacherHost(settings, engine, journal, cast("Any", Words()), cast("Any", None))
+    made = Screen(host, Http(Starlette(routes=Served(host).routes()), port))
     fill(made, now)
     made.background.run(made.server.start())
     made.address = f"http://{HOST}:{port}/?token={commit(engine, viewers.make, 'eye', None, now)}"
@@ -158,24 +142,6 @@ def test_what_counts_is_seen_without_scrolling(page: Page, screen: Screen) -> No
     assert page.title().endswith("NOT ON AIR - Live school")
     assert page.locator("#soon tr.bad a").all_inner_texts() == ["c-late"]
     assert page.evaluate(WIDER) == []
-
-
-def test_the_blocks_of_the_strip_are_where_their_classes_are(page: Page, screen: Screen) -> None:
-    """As wide as the class is long, before the line of now if it is over, and behind it if it is to come."""
-    page.goto(screen.address)
-    now = page.locator(".strip line.at").first.bounding_box()
-    assert now is not None
-    over = [one.bounding_box() for one in page.locator(".strip .b.aired").all()]
-    coming = [one.bounding_box() for one in page.locator(".strip .b.ready").all()]
-    assert over
-    assert coming
-    assert all(box is not None and box["x"] + box["width"] <= now["x"] + 2 for box in over)
-    assert all(box is not None and box["x"] >= now["x"] - 2 for box in coming)
-    class_page = page.locator(".strip .b.aired_with_gaps").first
-    class_page.click()
-    assert page.locator(".strip .b.sent").count() >= 2
-    assert page.locator(".strip .hole").count() >= 2
-    shot(page, "class")
 
 
 def test_an_open_page_changes_without_being_loaded_again(page: Page, screen: Screen) -> None:
