@@ -1,15 +1,19 @@
 """What all rings have: the options, the depth, the seed; servers and hosts are in a plugin, `tests.stage.plugin`."""
 
-import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import marks
+from tests.marks import pytest_addoption as pytest_addoption  # noqa: PLC0414 (pytest finds its hooks here)
+from tests.marks import pytest_collection_modifyitems as pytest_collection_modifyitems  # noqa: PLC0414
+from tests.marks import pytest_ignore_collect as pytest_ignore_collect  # noqa: PLC0414
+from tests.marks import pytest_report_header as pytest_report_header  # noqa: PLC0414
+from tests.marks import pytest_runtest_protocol as pytest_runtest_protocol  # noqa: PLC0414
+from tests.marks import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler  # noqa: PLC0414
 
 PURE = [Path(__file__).parent / ring for ring in ("decide", "text")]
 """Rings that need no servers, and wait for no import of them."""
@@ -29,46 +33,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         sys.stderr.write(f"\nfailed: {report.nodeid} ({report.when}): {str(report.longrepr).splitlines()[-1]}\n")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return marks.again(config)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The seed once more, where it is looked for."""
     if terminalreporter.getreports("failed"):
-        terminalreporter.write_line(marks.again(config))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> marks.OneTown | None:
-    """Start one stage for all that share it."""
-    return marks.OneTown(config, log) if config.getoption("--depth") in ("commit", "ci") else None
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the files of another depth."""
-    return True if marks.is_for_later(config, collection_path) else None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests of the depth."""
-    marks.select(config, items)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the CI end in time on a machine that is slow today, and say what it has not looked at."""
-    marks.add_options(parser)
-    what = "the teacher of the ordinary day keeps its rows in PostgreSQL"
-    parser.addoption("--postgresql", action="store_true", help=what)
-    what = "begin no test after this time, in epoch seconds, but skip it"
-    parser.addoption("--until", type=float, default=math.inf, metavar="TIME", help=what)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Whatever is started from now on is started for this test."""
-    marks.begin(item)
+        terminalreporter.write_line(pytest_report_header(config))
 
 
 @pytest.hookimpl(tryfirst=True)

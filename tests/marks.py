@@ -1,5 +1,6 @@
 """Which tests run when: the marks `live` and `night`, `--depth`, and one seed for all that is drawn."""
 
+import math
 import random
 import re
 import subprocess
@@ -7,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdist.scheduler.loadfile import LoadFileScheduling
@@ -21,13 +23,17 @@ DRAWN = 5
 _current: list[pytest.Item] = []
 
 
-def add_options(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
     what = "commit: unmarked tests and the live ones of the tutorial; ci: the other live ones, and some of the night's"
     parser.addoption("--depth", choices=sorted(EXAMPLES), help=f"{what}; night: all")
     what = "how many examples Hypothesis draws, if not as many as the depth says"
     parser.addoption("--examples", choices=sorted(EXAMPLES), help=what)
     what = "draws the examples and the night's cases; by default the number of the commit"
     parser.addoption("--seed", type=int, metavar="NUMBER", help=what)
+    what = "the teacher of the ordinary day keeps its rows in PostgreSQL"
+    parser.addoption("--postgresql", action="store_true", help=what)
+    what = "begin no test after this time, in epoch seconds, but skip it"
+    parser.addoption("--until", type=float, default=math.inf, metavar="TIME", help=what)
 
 
 def configure(config: pytest.Config) -> None:
@@ -52,13 +58,14 @@ def share(of_profile: float) -> int:
     return max(1, round(settings().max_examples * of_profile))
 
 
-def again(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> str:
     return f"SEED={config.option.seed} draws the same examples and cases"
 
 
-def is_for_later(config: pytest.Config, file: Path) -> bool:
-    """Whether no test of a file is of this depth, so that each worker need not import it."""
-    return config.getoption("--depth") == "commit" and TUTORIAL not in file.parents and _says_so(file)
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the files without a test of this depth, so that no worker imports them."""
+    is_short = config.getoption("--depth") == "commit"
+    return (is_short and TUTORIAL not in collection_path.parents and _says_so(collection_path)) or None
 
 
 @cache
@@ -88,7 +95,13 @@ class OneTown(LoadFileScheduling):  # type: ignore[misc]
         return "the tutorial" if (ROOT / file).is_relative_to(TUTORIAL) and _says_so(ROOT / file) else file
 
 
-def select(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneTown | None:
+    return OneTown(config, log) if config.getoption("--depth") in ("commit", "ci") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave those of the depth; a typed -m or the name of one test wins."""
     depth = config.getoption("--depth")
     if not depth and (config.getoption("-m") or any("::" in one for one in config.args)):
@@ -127,13 +140,11 @@ def _drawn(items: Sequence[pytest.Item], seed: int) -> set[pytest.Item]:
             cases[function[one]].append(one)
         elif "postgresql" in one.callspec.params.values():
             cases[str(one.path)].append(one)
-    chance = random.Random(seed)
-    return {one for name in sorted(cases) for one in chance.sample(cases[name], _number(cases[name]))}
-
-
-def _number(cases: Sequence[pytest.Item]) -> int:
-    mark = cases[0].get_closest_marker("night")
-    return min(len(cases), mark.kwargs.get("draw", DRAWN) if mark is not None else DRAWN)
+    chance, found = random.Random(seed), set[pytest.Item]()
+    for _, some in sorted(cases.items()):
+        number = next(some[0].iter_markers("night")).kwargs.get("draw", DRAWN)
+        found.update(chance.sample(some, min(len(some), number)))
+    return found
 
 
 def is_live(item: pytest.Item) -> bool:
@@ -141,8 +152,9 @@ def is_live(item: pytest.Item) -> bool:
     return bool(item.get_closest_marker("live") or item.get_closest_marker("night"))
 
 
-def begin(item: pytest.Item) -> None:
-    """From now on *item* is the test at work."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Whatever is started from now on is started for this test."""
     _current[:] = [item]
 
 

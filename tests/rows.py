@@ -12,17 +12,17 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from flows.handling import Decide, DecideAll, change
 from flows.host import Host, StreamerHost, TeacherHost
 from flows.streamer.prepare import ProbeResult, decided_classes
-from lectern.db import airings, cache, inbox
+from lectern.db import airings, cache, inbox, transcodings
 from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
-from lectern.model.facts import Airing, InboxMessage, Order, RenditionKey
+from lectern.model.facts import Airing, Attempt, InboxMessage, Order, RenditionKey
 from lectern.model.plan import NEW, Changes, new_row
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.settings import StreamerSettings
-from lectern.states import AiringState, BookingState, FileState, RenditionState
+from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Booking, Message, Prepare
 
@@ -116,6 +116,14 @@ def came(host: Host[Any], *messages: Message) -> list[InboxMessage]:
     return claimed(host, *{one.command for one in arrived})
 
 
+def comes(host: Host[Any], *messages: Message | str) -> str:
+    """*messages* come into the inbox; returns their ids."""
+    bodies = [one if isinstance(one, str) else one.to_json() for one in messages]
+    arrived = [ReceivedMessage("test", json.loads(body).get("cmd", "order"), body) for body in bodies]
+    kept = commit(host.engine, inbox.keep_claimed, host.journal, arrived, time.time(), 0.0)
+    return inbox.format_id_ranges([one.id for one in kept])
+
+
 def granted(
     connection: Connection, name: str, session: str, lease_s: float, now: float, lost_at: float | None = None
 ) -> None:
@@ -129,7 +137,23 @@ def booked(connection: Connection, booking: Booking, order: Order, now: float) -
     connection.execute(insert(orders).values(dict(zip(NEW, new_row(booking, order, now), strict=True))))
 
 
-def ended_in(connection: Connection, key: RenditionKey, state: RenditionState, now: float, **values: object) -> None:
+def begin(
+    connection: Connection,
+    *keys: RenditionKey,
+    by: Backend = Backend.OSS,
+    attempt: int = 1,
+    in_s: float = 60.0,
+    requested: bool = False,
+) -> None:
+    """Renditions that are to be made since a minute, until *in_s* from now; the OSS was asked for *requested* ones."""
+    now = time.time()
+    url = "http://origin.example/6666.flv"
+    transcodings.begin(connection, [Attempt(*key, attempt, 1, now, by, now + in_s, url) for key in keys], now - 60)
+    for key in keys if requested else ():
+        transcodings.requested(connection, key, now - 60)
+
+
+def ended_in(connection: Connection, /, key: RenditionKey, state: RenditionState, now: float, **values: object) -> None:
     """A rendition whose attempt ended in *state*."""
     mine = (videos.c.record_id == key[0]) & (videos.c.resolution == key[1])
     ended = {"status": state, "owner": None, "lease_until": None, "updated_at": now, **values}

@@ -1,12 +1,13 @@
 """``make mutants N=200 SEED=7``: draws single faults of the product, and names those that the nearest tests miss.
 
-A mutant's nearest tests are the files without a mark that import its module. They are collected once; each mutant is
-put into a fork, which runs them up to the first failure. Survivors that may live stand in ``known.txt``, each with its
-reason; another one is a missing test, and the exit code is 1.
+A mutant's nearest tests are the files without a mark that import its module; if none does, a module that does. They are
+collected once; each mutant is put into a fork, which runs them up to the first failure. Survivors that may live stand
+in ``known.txt``, each with its reason; another one is a missing test, and the exit code is 1.
 """
 
 import argparse
 import ast
+import ctypes
 import os
 import random
 import signal
@@ -22,15 +23,16 @@ from tests.mutants.changes import Mutant, can_be_put_in, mutants, put_in
 
 ROOT = Path(__file__).parents[2]
 KNOWN = Path(__file__).with_name("known.txt")
-EACH_S = 60.0
-"""Seconds for one mutant; one that hangs is noticed by that."""
+ALL_S, EACH_S, SLOWER = 300.0, 60.0, 4.0
+"""Seconds for the tests of a module as it is; for a mutant at least, or so many times what they took: one that hangs is
+noticed by that, and none because its tests are slow."""
 
 RINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "decide": ("lib/lectern/decide", ("tests/decide", "tests/flows", "tests/faults")),
-    "db": ("lib/lectern/db", ("tests/effects", "tests/faults")),
+    "db": ("lib/lectern/db", ("tests/effects", "tests/flows", "tests/faults")),
     "playout": ("lib/lectern/playout", ("tests/playout",)),
-    "teacher": ("flows/teacher", ("tests/flows", "tests/faults")),
-    "streamer": ("flows/streamer", ("tests/flows", "tests/faults")),
+    "teacher": ("flows/teacher", ("tests/flows", "tests/faults", "tests/fundamentals")),
+    "streamer": ("flows/streamer", ("tests/flows", "tests/effects", "tests/faults", "tests/fundamentals")),
 }
 """Where the product is changed, and where its nearest tests stand."""
 
@@ -49,24 +51,27 @@ class Judge:
         for item in session.items:
             if not any(item.get_closest_marker(name) for name in ("live", "night")):
                 items[item.path].append(item)
-        red: set[str] = set()
-        green: set[str] = set()
+        within_s: dict[str, float] = {}  # of the modules whose tests pass as they are
+        for module in dict.fromkeys(mutant.module for mutant in self._drawn):
+            began = time.monotonic()
+            if self._items(items, module) and _passes(self._items(items, module), session, None, ALL_S):
+                within_s[module] = max(EACH_S, SLOWER * (time.monotonic() - began))
         for mutant in self._drawn:
-            near = [item for path in sorted(self._near[mutant.module]) for item in items.get(path, [])]
-            if mutant.module not in red | green:
-                (green if near and _passes(near, session, None) else red).add(mutant.module)
-            if mutant.module in red:
+            if mutant.module not in within_s:
                 self.untested += 1
-                _say(f"not judged  {mutant.name}: its tests fail or there are none")
-            elif _passes(near, session, mutant):
+                _say(f"not judged  {mutant.name}: its tests fail, take longer than {ALL_S:.0f} s, or there are none")
+            elif _passes(self._items(items, mutant.module), session, mutant, within_s[mutant.module]):
                 self.survivors.append(mutant)
                 _say(f"SURVIVED    {mutant.name}  ({mutant.path.relative_to(ROOT)}:{mutant.line})")
             else:
                 self.killed += 1
         return True
 
+    def _items(self, items: Mapping[Path, list[pytest.Item]], module: str) -> list[pytest.Item]:
+        return [item for path in sorted(self._near[module]) for item in items.get(path, [])]
 
-def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutant | None) -> bool:
+
+def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutant | None, within_s: float) -> bool:
     """Run *items* in a fork, with *mutant* put in, up to the first failure or the end of its time."""
     pid = os.fork()
     if pid == 0:
@@ -76,6 +81,7 @@ def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutan
             os.dup2(sink, 1)
             os.dup2(sink, 2)
             os.setpgid(0, 0)
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent
             if mutant is not None:
                 put_in(mutant)
             for item, after in zip(items, [*items[1:], None], strict=True):
@@ -85,7 +91,7 @@ def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutan
             code = 1 if session.testsfailed else 0
         finally:
             os._exit(code)
-    give_up_at = time.monotonic() + EACH_S * (5 if mutant is None else 1)
+    give_up_at = time.monotonic() + within_s
     while time.monotonic() < give_up_at:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -133,8 +139,13 @@ def judged(ring: str, count: int, chance: random.Random) -> Judge:
     """Draw *count* mutants of a ring, and judge them."""
     folder, rooms = RINGS[ring]
     modules = _modules(folder)
-    imported = {path: _imported(path) for room in rooms for path in sorted((ROOT / room).rglob("test_*.py"))}
-    near = {name: {path for path, names in imported.items() if name in names} for name in modules}
+    tests = {path: _imported(path) for room in rooms for path in sorted((ROOT / room).rglob("test_*.py"))}
+    product = {name: _imported(path) for name, path in (_modules("flows") | _modules("lib/lectern")).items()}
+    near: dict[str, set[Path]] = {}
+    for name in modules:
+        near[name] = {path for path, names in tests.items() if name in names}
+        users = {user for user, names in product.items() if name in names}
+        near[name] = near[name] or {path for path, names in tests.items() if users & names}
     candidates = [one for name, path in modules.items() if near[name] for one in mutants(name, path)]
     candidates = [one for one in candidates if can_be_put_in(one)]
     drawn = sorted(chance.sample(candidates, min(count, len(candidates))), key=lambda one: (one.module, one.line))
@@ -142,7 +153,8 @@ def judged(ring: str, count: int, chance: random.Random) -> Judge:
     files = sorted({str(path) for one in drawn for path in near[one.module]})
     _say(f"{ring}: {len(drawn)} of {len(candidates)} mutants, {len(files)} files of tests")
     if files:
-        quiet = [f"-pno:{name}" for name in ("terminal", "xdist", "cacheprovider")]
+        quiet = [f"-pno:{name}" for name in ("terminal", "xdist", "cacheprovider", "anyio")]
+        quiet.append("-Wignore::pytest.PytestAssertRewriteWarning")  # flows has imported anyio, which is a plugin, too
         pytest.main([*files, "-x", "-o", "addopts=--import-mode=importlib", *quiet], plugins=[judge])
     return judge
 

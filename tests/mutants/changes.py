@@ -1,9 +1,15 @@
-"""Single faults that can be put into a function: an operator, a bound or a condition each."""
+"""Single faults that can be put into a function: an operator, a bound or a condition each.
+
+That a bound belongs to the other side is no fault where a clock is compared, or a time that was measured: it is never
+met exactly, and both outcomes are right. What is counted meets its bounds, as times of media in milliseconds and those
+of two classes do; and 0, `NEVER` and infinity are values of their own.
+"""
 
 import ast
 import copy
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +20,10 @@ _SIDES: list[type[ast.cmpop]] = [ast.Lt, ast.Gt, ast.Eq, ast.In, ast.Is]
 _OTHERS: list[type[ast.cmpop]] = [ast.LtE, ast.GtE, ast.NotEq, ast.NotIn, ast.IsNot]
 COMPARED = dict(zip(_SIDES + _OTHERS, _OTHERS + _SIDES, strict=True))
 CALCULATED: dict[type[ast.operator], type[ast.operator]] = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add}
+_NO_INSTANT = re.compile(r"\blen\(|[<>]=? (0|NEVER|math\.inf)$")
+_INSTANT = re.compile(
+    r"\b(now|mono|wall|position_ms)\b(?!\[)|\b(time|monotonic|perf_counter|boot_now)\(\)|[a-z]_(s|at)\b"
+)
 CHOSEN = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -80,7 +90,7 @@ def _places(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Any]:
     for statement in function.body:
         for node in ast.walk(statement):
             if (
-                (isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARED)
+                (isinstance(node, ast.Compare) and len(node.ops) == 1 and not _is_instant(node))
                 or isinstance(node, ast.BoolOp)
                 or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
                 or (isinstance(node, ast.BinOp) and type(node.op) in CALCULATED and not _is_text(node))
@@ -88,6 +98,13 @@ def _places(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Any]:
                 or (isinstance(node, ast.If | ast.IfExp) and isinstance(node.test, ast.Name | ast.Attribute))
             ):
                 yield node
+
+
+def _is_instant(node: ast.Compare) -> bool:
+    """Whether a comparison has a bound that is met at one instant at most."""
+    text = ast.unparse(node)
+    is_order = isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+    return is_order and _INSTANT.search(text) is not None and _NO_INSTANT.search(text) is None
 
 
 def _is_text(node: ast.BinOp) -> bool:

@@ -226,11 +226,6 @@ class Stage(Hosts):
         found = self._post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"})
         return [str(one["message"]) for one in found]
 
-    def artifact(self, key: str) -> str:
-        """What the artifact *key* shows now; empty where it is not there."""
-        found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
-        return next((one["data"] if isinstance(one["data"], str) else json.dumps(one["data"]) for one in found), "")
-
     def described(self, key: str) -> str:
         """The line above the artifact *key*; empty if there is none."""
         found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})

@@ -8,7 +8,9 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,7 +22,7 @@ from tests.stage.children import UP_S, Child
 from tests.waiting import wait_until
 from town import programs, recordings
 from town.origin import Origin
-from town.ports import HOST, free_port
+from town.ports import HOST, Loopback, free_port
 from town.rtmp import RtmpReceiver
 from town.sshd import SshServer
 
@@ -28,11 +30,20 @@ T = TypeVar("T")
 RECORDING_S = 30
 
 
+_monotonic = time.monotonic
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def time(self) -> float:
+        """The real one: a timer that is set while a test turns the clock ahead would not be due for that long."""
+        return _monotonic()
+
+
 class Background:
     """An asyncio loop in a thread: the demo's servers live there, the tests stay plain functions."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = _Loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="servers", daemon=True)
         self._thread.start()
 
@@ -112,6 +123,17 @@ class Town:
             return self._answers(lambda: self.api.get("/health").is_success, httpx.HTTPError)
 
         wait_until(is_up, timeout_s=UP_S, description="the Prefect server answers")
+
+    @contextmanager
+    def away(self, *some: Loopback) -> Iterator[None]:
+        """Meanwhile *some* servers, or ways to servers, are shut."""
+        for one in some:
+            self.background.run(one.stop())
+        try:
+            yield
+        finally:
+            for one in some:
+                self.background.run(one.start())
 
     def rest(self) -> None:
         """End the Prefect server, which works also when nobody asks it, until somebody is to need it again."""

@@ -18,6 +18,7 @@ from lectern.cli.app import COMMANDS, app
 from lectern.db import schema
 from lectern.errors import CODES
 from tests import laid
+from tests.playbooks.here import program
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
@@ -85,20 +86,12 @@ def rolled_out(folder: Path, role: schema.Role) -> Path:
     own = {"host_code_dir": code, "host_root": root, "host_role": role, "host_owner": getpass.getuser()}
     conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
     text = f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\nfrom lectern.cli import main\nmain()\n"
-    program(root, text)
+    program(root / "current/venv/bin/lectern", text)
     assert re.findall(r"^command=(\S+)", conf, flags=re.MULTILINE) == [str(root / "current/venv/bin/lectern")]
     settings = f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n"
     (root / "current/settings.env").write_text(settings)
     (root / "current/program.conf").write_text(conf)
     return root
-
-
-def program(root: Path, text: str) -> None:
-    """Make *text* the program of a host."""
-    there = root / "current/venv/bin/lectern"
-    there.parent.mkdir(parents=True, exist_ok=True)
-    there.write_text(text)
-    there.chmod(0o755)
 
 
 def command(root: Path) -> Path:
@@ -125,32 +118,32 @@ def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Pat
         assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "backup teacher",
-        "explain 6666",
-        "cache evict 6666",
-        "playout status",
-        "book @there.json --wait",
-        "book --dry-run @new.json",
-        "book - --wait",
-        "change 6666 --recording @there.json",
-        "backup teacher --into @new --key=@there.json",
-        "rekey @there.json --rule 6666 --journal @new",
-        "rekey --dry-run /there.json --rule=6666",
-        "playout --dir @playout status",
-    ],
-)
-def test_only_the_name_of_a_file_is_taken_for_one(tmp_path: Path, words: str) -> None:
+TYPED = """\
+backup teacher
+explain 6666
+cache evict 6666
+playout status
+book @there.json --wait
+book --dry-run @new.json
+book - --wait
+change 6666 --recording @there.json
+backup teacher --into @new --key=@there.json
+rekey @there.json --rule 6666 --journal @new
+rekey --dry-run /there.json --rule=6666
+playout --dir @playout status
+"""
+
+
+def test_only_the_name_of_a_file_is_taken_for_one(tmp_path: Path) -> None:
     """Whatever lies in the folder in which a person types, such as the folders of the recordings in `/home/video`."""
     root, here = rolled_out(tmp_path, "teacher"), tmp_path / "a folder"
-    program(root, '#!/bin/sh\necho "$@"\n')
+    program(root / "current/venv/bin/lectern", '#!/bin/sh\necho "$@"\n')
     for name in ("backup", "teacher", "explain", "6666", "playout", "status", "evict", "cache"):
         (here / name).mkdir(parents=True)
     (here / "there.json").touch()
-    done = typed(f"cd '{here}' && sh {command(root)} {words.replace('@', '')}")
-    assert (done.returncode, done.stdout) == (0, words.replace("@", f"{here}/") + "\n"), done.stderr
+    script = [f"sh {command(root)} {words.replace('@', '')}" for words in TYPED.splitlines()]
+    done = typed("\n".join(["set -e", f"cd '{here}'", *script]))
+    assert (done.returncode, done.stdout) == (0, TYPED.replace("@", f"{here}/")), done.stderr
 
 
 def test_each_file_that_a_command_takes_is_named_from_the_folder_that_one_is_in() -> None:
@@ -232,11 +225,8 @@ def test_each_call_of_lectern_parses() -> None:
     ]
     found |= {(tuple(words), False) for one in spoken for words in of_lectern(one)}
     assert len(found) > 50, "the calls were found"
-    assert [wrong for words, whole in sorted(found) if (wrong := fault(list(words), whole=whole))] == []
-
-
-def test_a_call_that_is_wrong_is_found() -> None:
     assert all(fault(one.split(), whole=True) for one in ("explian c-1", "explain", "status --wach", "cache ls all"))
+    assert [wrong for words, whole in sorted(found) if (wrong := fault(list(words), whole=whole))] == []
 
 
 def test_whatever_else_is_typed_is_understood_by_the_shell() -> None:

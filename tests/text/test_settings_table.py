@@ -13,7 +13,8 @@ from benchmarks.page import SUMMARY
 from benchmarks.reasons import REASONS, reason
 from lectern.settings import Common, StreamerSettings, TeacherSettings
 
-TEXT = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 ROLES: list[type[Common]] = [Common, TeacherSettings, StreamerSettings]
 MEANT = {"ALLOWED_ORIGINS": "public", "ALLOWED_PUSH_HOSTS": "public"}
 """What an empty setting means, where the table says it instead."""
@@ -48,51 +49,35 @@ def default(kind: type[Common], name: str) -> str:
     return MEANT.get(name, "") if value == "" else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def test_each_default_is_that_of_the_program() -> None:
-    """Defaults that are found out are told in words, in both languages."""
+def test_each_row_has_the_program_s_default_and_what_a_change_costs() -> None:
+    """Defaults that are found out are told in words, in both languages; a cost holds for one setting or all."""
     wrong = []
     for kind, row in [(kind, row) for kind, table in TABLES for row in table]:
-        names = quoted(row[0])
+        names, costs = quoted(row[0]), row[2].split(", ")
         said = row[1].split(", ") if ", " in row[1] else [row[1]] * len(names)
         for name, cell in zip(names, said, strict=True):
             is_literal = cell in {"none", "required"} or re.fullmatch("`[^`]+`|[0-9.]+", cell)
             in_words = " / " in cell and re.search("[\u4e00-\u9fff]", cell)
             is_so = default(kind, name) == (cell.strip("`").replace("none", "") if is_literal else "")
             wrong += [] if is_so and (is_literal or in_words) else [f"{name}: {cell}, not {default(kind, name)}"]
+        wanted = [str(kind.cost(name.lower())) for name in names]
+        wrong += [] if wanted == (costs * len(names) if len(costs) == 1 else costs) else [f"{row[0]}: {wanted}"]
     assert wrong == []
 
 
-def test_each_row_says_what_a_change_costs() -> None:
-    """One cost for all settings of the row, or one for each of them."""
-    wrong = []
-    for kind, row in [(kind, row) for kind, table in TABLES for row in table]:
-        names, said = quoted(row[0]), row[2].split(", ")
-        costs = [str(kind.cost(name.lower())) for name in names]
-        wrong += [] if costs == (said * len(names) if len(said) == 1 else said) else [f"{row[0]}: {costs}"]
-    assert wrong == []
+def test_the_page_is_made_of_a_report_of_one_commit_and_one_machine() -> None:
+    """Figures of two machines, or of two releases, cannot be compared; the page's first table has the report's.
 
-
-ROOT = Path(__file__).parents[2]
-REPORT: dict[str, Any] = json.loads((ROOT / "docs/benchmarks/bench-report.json").read_text(encoding="utf-8"))
-
-
-def test_the_report_is_of_one_commit_and_one_machine() -> None:
-    """Figures of two machines, or of two releases, cannot be compared."""
-    machines = [{name: value for name, value in one["machine"].items() if name != "load"} for one in REPORT.values()]
+    By how much a goal is not met is on the page; why, a person has to find out. A reason that stays reads as a fault.
+    """
+    report: dict[str, Any] = json.loads((ROOT / "docs/benchmarks/bench-report.json").read_text(encoding="utf-8"))
+    machines = [{name: value for name, value in one["machine"].items() if name != "load"} for one in report.values()]
     assert all(one == machines[0] for one in machines)
     assert machines[0]["commit"]
     assert not machines[0]["commit"].endswith("-dirty")
-
-
-def test_each_goal_that_is_not_met_has_its_reason_and_no_other_has_one() -> None:
-    """By how much is on the page; why, a person has to find out. A reason that stays reads as a fault."""
-    short = [row for row, one in REPORT.items() if met(one) is False]
-    assert [row for row in short if not reason(row)] == []
-    assert [one for one in REASONS if not any(row.startswith(one) for row in short)] == []
-
-
-def test_the_page_is_made_of_the_report() -> None:
-    """Its first table has the report's figures: a page that was written by hand, or of another run, would not."""
     said = (ROOT / "docs" / "BENCHMARKS.md").read_text(encoding="utf-8")
     for row, what in SUMMARY.items():
-        assert f"| {what} | **{number(REPORT[row]['ours'])} {REPORT[row]['unit']}** |" in said
+        assert f"| {what} | **{number(report[row]['ours'])} {report[row]['unit']}** |" in said
+    short = [row for row, one in report.items() if met(one) is False]
+    assert [row for row in short if not reason(row)] == []
+    assert [one for one in REASONS if not any(row.startswith(one) for row in short)] == []
