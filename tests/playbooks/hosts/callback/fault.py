@@ -3,7 +3,8 @@
 ``LECTERN_TASKS`` names the file for the facts, one JSON line each. ``LECTERN_FAULT`` is a JSON object:
 ``kind`` (kill, middle, fail or cut), ``at`` (the number of the task among those that a host was given, from 0)
 or ``task`` (a part of its name), ``fired`` (a file that is made when the fault was made), for *middle* ``after_s``
-or ``once``, a file that must be there, and for *cut* ``command``, which takes the host's network away.
+(at the task's end, if that comes sooner) or ``once``, a file that must be there, and for *cut* ``command``, which
+takes the host's network away.
 """
 
 import json
@@ -38,6 +39,7 @@ class CallbackModule(CallbackBase):
         self._fault: dict[str, Any] = json.loads(os.environ.get("LECTERN_FAULT", "{}"))
         self._begun: dict[str, float] = {}
         self._number = -1
+        self._middle_of: tuple[str, str] | None = None
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Rewrite the task into a failing one, while no host has been given it yet."""
@@ -55,6 +57,7 @@ class CallbackModule(CallbackBase):
         if kind not in ("kill", "middle", "cut") or not self._is_it(task, self._number):
             return
         if kind == "middle":
+            self._middle_of = host.name, task.get_name()
             threading.Thread(target=self._kill_later, daemon=True).start()
         elif kind == "kill":
             self._kill()
@@ -87,6 +90,8 @@ class CallbackModule(CallbackBase):
             said=found.get("said", []),
             steps=found.get("steps", []),
         )
+        if self._middle_of == (host, result._task.get_name()) and "once" not in self._fault:
+            self._kill()
 
     def _write(self, how: str, host: str, task: str, **more: object) -> None:
         if self._facts:
