@@ -88,6 +88,21 @@ async def test_a_download_under_way_goes_on_at_another_rate_where_it_was(
     assert ranges(origin)[-1] > 0
 
 
+async def test_a_download_has_the_time_of_its_settings(host: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second is the least that wget is given."""
+    given: list[float] = []
+
+    async def fetch(_wget: str, _remote: object, _part: Path, limits: origin.WgetLimits, _on: object) -> None:
+        given.append(limits.timeout_s)
+
+    monkeypatch.setattr(origin, "download", fetch)
+    let(host, 50_000)
+    for timeout_s in (40.0, 0.0):
+        host.settings = host.settings.model_copy(update={"download_timeout_s": timeout_s})
+        await bandwidth.download(host, STEM, 1, cast("Any", None), lambda _: None)
+    assert given == [40.0, 1.0]
+
+
 async def test_a_cancelled_download_leaves_no_program_behind(host: StreamerHost, origin: Origin) -> None:
     """As at a restart; the next one goes on where it was, without a limit that was taken away while it waited."""
     let(host, 50_000)

@@ -365,6 +365,14 @@ async def test_classes_are_taken_if_they_are_under_either_session(
     for sessions, word in (["s0"], PrefectAnswer.TAKEN), (["claim"], PrefectAnswer.TAKEN), ([], PrefectAnswer.FREE):
         taken[:] = sessions
         assert await QuorumCheck(streamer, {}, AsyncMock())._prefect(is_taken, "s0", "claim") is word
+    streamer.settings = streamer.settings.model_copy(update={"lease_s": 0.2})
+
+    async def hang(*_: str) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    async with asyncio.timeout(lease.ASK_S / 2):  # the lease would be over before it has its answer
+        assert await QuorumCheck(streamer, {}, AsyncMock())._prefect(hang, "s0") is PrefectAnswer.AWAY
     for known, policy, peers in (
         ({"s2": "s2:1"}, "ask peers", Peers.BLIND),
         ({"s2": "s2:1", "s3": ""}, "ask peers", Peers.SILENT),

@@ -133,6 +133,8 @@ def checks(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Readiness
 async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: StreamerHost, checks: Readiness) -> None:
     """With the reason, and the alarm of any red one until it begins; the other classes are checked.
 
+    One whose file is there waits until its row says so, too.
+
     So is a row of the old program, or written by hand, that cannot be read: it is one alarm, once.
     """
     add(streamer, "good")
@@ -152,9 +154,14 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
     path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
     add(streamer, "old")
     spoil(streamer, "old")
+    add(streamer, "waits", "4")
+    waits = update(classes).where(classes.c.class_id == "waits").values(state=AiringState.WAITING)
+    rows.commit(streamer.engine, Connection.execute, waits)
     await checks.check(time.time())
     said = alarms(streamer)
-    assert said.keys() == {"bad", "damaged", "gone", "old"}
+    assert said.keys() == {"bad", "damaged", "gone", "old", "waits"}
+    assert "its rendition is not there yet" in said["waits"]
+    assert "bad begins in 4 min and" in said["bad"]
     assert "port out of range" in said["bad"]
     assert "live/x" not in said["bad"], "a stream key is a secret"
     assert "its file is gone" in said["gone"]
@@ -167,7 +174,8 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
     checks._late["good"] = "its recording comes too late"
     assert checks._line(one) == checks._line(one) | {"ready": "✗", "why": "its recording comes too late"}
     told = sorted((one["class_id"], one["event"]) for one in rows.said(streamer, "airing"))
-    assert told == [*((name, "not_ready") for name in ("bad", "damaged", "gone")), ("good", "ready")], "each once"
+    red = [(name, "not_ready") for name in ("bad", "damaged", "gone", "waits")]
+    assert told == sorted([*red, ("good", "ready")]), "each once"
     rows.commit(streamer.engine, Connection.execute, journal.outbox.delete())
     await checks.check(time.time())
     assert alarms(streamer) == {}

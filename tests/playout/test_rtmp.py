@@ -139,6 +139,7 @@ def test_a_value_that_was_written_is_read_again(value: amf0.Value) -> None:
 
 
 def test_values_are_as_deep_and_as_many_as_they_may_be() -> None:
+    assert [amf0.encode("x" * number)[0] for number in (0xFFFF, 0x10000)] == [2, 12], "a string, and a long one"
     assert amf0.decode(b"\5" * 9, 9) == [None] * 9
     assert amf0.decode(b"\x0a\0\0\0\1" * amf0.MAX_DEPTH + b"\5")
     for data in (b"\5" * 10, b"\x0a\0\0\0\1" * (amf0.MAX_DEPTH + 1) + b"\5"):

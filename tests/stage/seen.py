@@ -143,6 +143,15 @@ class Stage(Hosts):
         )
         return found
 
+    def late_s(self, class_id: str, push: Publish) -> float:
+        """By how many seconds a push was behind the clock of its class when it began, by its first key picture.
+
+        Its sound begins at once, and the picture with the next key picture: one that is on time can be 2 s early.
+        """
+        order = self.order(class_id)
+        assert push.first_media_at is not None
+        return float(push.first_media_at - order["start_time"] - self.position_s(int(order["url_stem"]), push))
+
     # -- what can be seen of the hosts -----------------------------------------------------------------------------
 
     def rows(self, who: str, sql: str, *values: object) -> list[Fields]:
