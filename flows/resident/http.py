@@ -33,6 +33,7 @@ from lectern.settings import Change, Cost, Settings, StreamerSettings, TeacherSe
 from lectern.storage import disk
 
 START_S = 10.0
+ADDRESS_AGAIN_S = 5.0  # seconds between two looks for an own address that was not found
 
 LATE_S = 60.0  # seconds without a round after which a loop counts as standing still
 AWAY_S = 3.0  # seconds that the playout may be away: an upgrade takes less
@@ -310,7 +311,11 @@ async def served(
                 await asyncio.sleep(0.01)
         host.address = _address(settings, server)
         log.info("%s: answers at http://%s/health", settings.name, settings.bind)
-        yield
+        finding = asyncio.create_task(_keep_looking(host, server))
+        try:
+            yield
+        finally:
+            finding.cancel()
     finally:
         server.should_exit = True
         await asyncio.wait([serving], timeout=START_S)
@@ -320,9 +325,20 @@ def _address(settings: Settings, server: uvicorn.Server) -> str:
     """Where other hosts reach it: where it listens, or, if that is everywhere, the address towards Redis."""
     port = server.servers[0].sockets[0].getsockname()[1]
     host = settings.bind.rpartition(":")[0]
-    if host.strip("[]") in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not listened at)
+    if _is_everywhere(settings.bind):
         host = healths.own_address(settings.redis_url.get_secret_value()) or host
     return f"{host}:{port}"
+
+
+def _is_everywhere(address: str) -> bool:
+    return address.rpartition(":")[0].strip("[]") in {"0.0.0.0", "::"}  # noqa: S104 (compared, not listened at)
+
+
+async def _keep_looking(host: Host[Any], server: uvicorn.Server) -> None:
+    """Look for the address of *host* until it is found: its process may begin before its network does."""
+    while _is_everywhere(host.address):
+        await asyncio.sleep(ADDRESS_AGAIN_S)
+        host.address = await asyncio.to_thread(_address, host.settings, server)
 
 
 async def _serve(server: uvicorn.Server, settings: Settings) -> None:

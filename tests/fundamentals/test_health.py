@@ -23,6 +23,7 @@ from lectern.settings import StreamerSettings
 from tests.effects.test_origin import answering
 from tests.faults import hosts
 from tests.rows import commit
+from tests.waiting import async_wait_until
 
 
 @pytest.fixture
@@ -133,6 +134,21 @@ async def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(
     host = cast("Host[Any]", SimpleNamespace(settings=settings))
     async with http.served(host, http.HealthReport(settings)):
         assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", host.address)
+
+
+async def test_a_host_that_began_before_its_network_is_reached_once_there_is_a_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut, when its switch comes up last. Else no other streamer hears it, until it is restarted."""
+    ways = iter((None, None, "10.0.0.7"))
+    monkeypatch.setattr(healths, "own_address", lambda _url: next(ways))
+    monkeypatch.setattr(http, "ADDRESS_AGAIN_S", 0.01)
+    settings = StreamerSettings.load(_env_file=None, streamer_name="s", video_root=tmp_path, health_bind="0.0.0.0:0")
+    host = cast("Host[Any]", SimpleNamespace(settings=settings))
+    async with http.served(host, http.HealthReport(settings)):
+        await async_wait_until(
+            lambda: host.address.startswith("10.0.0.7:"), timeout_s=10, description="it knows its address"
+        )
 
 
 async def test_a_host_whose_address_is_taken_ends_with_a_sentence_that_names_its_setting(host: Host[Any]) -> None:
