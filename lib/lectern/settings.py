@@ -6,8 +6,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv6Address
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -142,14 +144,19 @@ def _no_rates(text: str) -> None:
     Windows.parsed(text)
 
 
-def _an_address(bind: str) -> None:
+def _an_address(bind: str) -> str:
+    """*bind*, its IPv6 address in brackets also if it was written without: no URL can name it otherwise."""
     host, _, port = bind.rpartition(":")
-    if bind and not (host and port.isdecimal() and int(port) <= 65535):
+    with suppress(ValueError):
+        host = f"[{IPv6Address(host)}]"
+    is_one = host and (":" not in host or host.startswith("[")) and port.isdecimal() and int(port) <= 65535
+    if bind and not is_one:
         raise ValueError(msgid("must be host:port, or empty for none"))
+    return bind and f"{host}:{port}"
 
 
 Name = Annotated[str, AfterValidator(a_name)]
-Bind = Annotated[str, _checked(_an_address)]
+Bind = Annotated[str, AfterValidator(_an_address)]
 exported: dict[str, str] = {}
 """What this process has put into its environment for Prefect, by setting; it is no source of settings."""
 

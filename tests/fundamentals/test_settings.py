@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from unittest.mock import Mock
 
+import httpx
 import pytest
 
 from lectern import settings as settings_module
@@ -59,6 +60,7 @@ def test_a_variable_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) 
 PLACES = "'http://h/' cannot be read; write host, host:port"
 REFUSED: dict[tuple[str, str], list[str]] = {
     ("API_BIND", "must be host:port, or empty"): ["8800", "127.0.0.1", "127.0.0.1:http", ":8800", "127.0.0.1:70000"],
+    ("HEALTH_ADDRESS", "must be host:port, or empty"): ["http://10.0.0.7:8801", "fd00::7", "[fd00::7]"],
     ("ECS_LOUDNESS_LUFS", ""): ["-36.1", "-5.9", "nan", "-16 LUFS"],
     ("TRANSCODE_WINDOWS", ""): ["00:00-06:00=1m"],
     ("TRANSCODE_SIGN_KEY", "must be a secret"): ["", "  ", "CHANGE-ME", "change-me"],
@@ -92,6 +94,13 @@ def test_a_wrong_value_is_refused_at_the_start_by_its_name(
     with pytest.raises(Misuse, match=f"{name}: {said}") as raised:
         role.load()
     assert "hidden" not in raised.value.message
+
+
+@pytest.mark.parametrize("written", ["fd00::7:8801", "[fd00::7]:8801"])
+def test_an_ipv6_address_can_be_asked_also_if_its_brackets_were_left_away(written: str) -> None:
+    """It listens there in either case; but without brackets no URL names it, and no other streamer reaches it."""
+    found = StreamerSettings.load(health_bind=written, health_address=written)
+    assert httpx.URL(f"http://{found.bind}/health").port == httpx.URL(f"http://{found.health_address}/").port == 8801
 
 
 def test_the_documented_env_file_is_read_with_its_comments_and_foreign_lines() -> None:
