@@ -142,8 +142,10 @@ def from_pair(pair: object) -> Text | None:
         for pattern in filter(None, (pair["id"], pair.get("plural"))):
             if not all(kind in KINDS or _FORMAT.fullmatch(kind) for _, _, kind, _ in _parts(pattern)):
                 return None
+        if pair.get("plural") is not None and not isinstance(args["n"], int):  # by it a language chooses its plural
+            return None
         return Text._made(pair["id"], pair.get("plural"), args)
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, OverflowError, KeyError, IndexError, TypeError):  # a number may be infinite
         return None
 
 

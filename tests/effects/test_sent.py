@@ -94,10 +94,11 @@ async def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(
         own = replace(word(connection, settings, NOW), ahead=ahead(connection, NOW))
     assert (own.due, own.bound.num, own.sendings["c-1"].why) == (1, 12, "because 0")
     assert set(own.ahead[NEEDED]) == {0}  # nothing is cached, so nothing is pinned
-    client.hset("streamers:words", "streamer2", "not JSON")
+    odd = '{"at": 1, "sendings": {}, "checks": {"c-1": {"at": 1, "reds": {"id": "{s:span}", "args": {"s": 1e999}}}}}'
+    client.hset("streamers:words", mapping={"streamer2": "not JSON", "streamer3": odd})
     before = int(time.time())  # a beat's time is Redis', in whole seconds
     await bus.say("streamers", "streamer1", own)
-    (heard,) = (await bus.words("streamers", 5)).values()  # the other one cannot be read
+    (heard,) = (await bus.words("streamers", 5)).values()  # the others cannot be read
     assert before <= heard.at <= time.time()
     assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
     await asyncio.sleep(2.1)  # it says nothing for longer than the teacher waits

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,6 +198,9 @@ def test_a_sentence_of_another_program_is_plain_words_if_its_gaps_are_none_of_ou
     """A width could fill the memory of whoever writes it; each gap of ours is read again."""
     for gap in ("{n:>999999999}", "{n:09999999d}", "{n.real}", "{", "{n:{n}}", "{n:{n:9}}"):
         assert i18n.of_wire({"message": "as it said", "message_id": f"{gap} classes", "args": {"n": 3}}) == "as it said"
+    plurals = dict.fromkeys(("message_id", "message_plural"), "{n:,} classes")
+    for n, more in ((math.inf, {"message_id": "{n:span}"}), (10**400, {"message_id": "{n:.1f}"}), ("many", plurals)):
+        assert i18n.of_wire({"message": "as it said", "args": {"n": n}, **more}) == "as it said", "nobody can write it"
     kinds = {kind for wanted in extracted() for text in all_of(wanted) for _, kind, _ in gaps(text)}
     for kind in kinds:
         body = {"message": "plain", "message_id": f"{{n:{kind}}}", "args": {"n": "x" if kind[1:].isdecimal() else 3}}
