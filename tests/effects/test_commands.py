@@ -310,6 +310,15 @@ def test_doctor_takes_no_other_answer_for_that_of_prefect_a_process_or_a_redis(t
     assert "    --> redis-cli -h" in said
 
 
+def test_doctor_takes_writes_that_wait_for_no_wrong_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis with a busy disk lets them wait; who set the clock by that would set the host apart from all others."""
+    monkeypatch.setattr(doctor, "MAX_SKEW_S", 0.4)
+    with redis_server(tmp_path) as client:
+        client.client_pause(1500, all=False)
+        answers, clock = doctor.of_redis(StreamerSettings.load(_env_file=None, redis_url=url_of(client)))
+    assert (answers.is_well, clock.is_well) == (True, True), clock.said
+
+
 def test_doctor_says_all_it_found_though_there_is_no_database_yet(tmp_path: Path) -> None:
     """What the OSS took last is kept there; the other findings are what the host is looked at for, once it is named."""
     done = lectern(tmp_path, "doctor")

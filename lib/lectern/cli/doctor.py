@@ -120,26 +120,26 @@ def of_redis(settings: Common) -> Iterator[Finding]:
     where = redact_url(url)
 
     async def look(bus: Bus) -> tuple[float, str]:
-        now = await bus.now()
+        refusal = ""
         try:
             await bus.try_write()
         except TryAgain as error:
             why = error.__cause__
             if not isinstance(why, ResponseError):
                 raise
-            return now, "" if isinstance(why, NoPermissionError) else str(why)  # it may have our keys one by one
-        return now, ""
+            refusal = "" if isinstance(why, NoPermissionError) else str(why)  # it may have our keys one by one
+        before = time.time()  # what connecting and writing took is no difference of clocks
+        shared = await bus.now()
+        return (before + time.time()) / 2 - shared, refusal
 
-    before = time.time()
     try:
-        shared, refusal = on_bus(settings, look, LOOK_S)
+        skew_s, refusal = on_bus(settings, look, LOOK_S)
     except LecternError as error:
         said = f"{where}: {str(error.__cause__ or error.message) or 'no answer in time'}"
         yield Finding("redis", is_well=False, said=said, to_type=connection.command(url, "ping"))
         return
     said = f"{where} answers, but takes no writes: {refusal}" if refusal else f"{where} answers"
     yield Finding("redis", is_well=not refusal, said=said, to_type=connection.command(url, "INFO"))
-    skew_s = (before + time.time()) / 2 - shared
     said = f"{abs(skew_s):.1f} s from the clock of Redis' host"
     yield Finding("clock", is_well=abs(skew_s) <= MAX_SKEW_S, said=said, to_type="timedatectl")
 
