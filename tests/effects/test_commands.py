@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -20,7 +21,7 @@ import typer
 from sqlalchemy import Connection, Engine, insert, update
 
 from lectern import __version__, formatting
-from lectern.cli import doctor, options, streamer
+from lectern.cli import doctor, options, readers, streamer
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _in_lines, _read
 from lectern.db import bookings, cache, incidents, leases, outbox
@@ -385,6 +386,31 @@ def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(
     assert json.loads(lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1").stdout)["drained"]
     ended = lectern(tmp_path, "drain", "--off", STREAMER_NAME="host")
     assert (ended.returncode, commit(streamer_engine, leases.drained_by)) == (0, False), ended.stdout
+
+
+def test_a_drain_is_over_when_its_teacher_has_heard_of_it_and_nothing_comes_any_more(
+    tmp_path: Path, streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher places classes until a heartbeat says that the streamer is drained: the last one is on its way then."""
+    with redis_server(tmp_path) as client:
+
+        def beats(**more: bool) -> None:
+            client.hset("streamers", "s1", json.dumps({"at": time.time(), **more}))
+
+        def comes() -> None:
+            commit(streamer_engine, add, prepare("c-1", 6666, time.time() + 600), AiringState.READY, "", 1.0)
+
+        def goes() -> None:
+            gone = update(streamer_tables.classes).values(state=AiringState.CANCELLED, released_at=1.0)
+            commit(streamer_engine, Connection.execute, gone)
+
+        beats()
+        steps = iter((partial(beats, full=True), comes, goes))
+        clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=lambda _s: next(steps, lambda: None)())
+        monkeypatch.setattr(streamer, "time", clock)
+        settings = StreamerSettings.load(_env_file=None, streamer_name="s1", redis_url=url_of(client))
+        left = streamer._waited(readers.Place(settings, streamer_engine), time.monotonic() + 60, quiet=True)
+    assert (left.is_empty, list(steps)) == (True, [])
 
 
 def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(

@@ -24,6 +24,10 @@ app = typer.Typer()
 cached = typer.Typer(no_args_is_help=True, help="A streamer's cache.")
 app.add_typer(cached, name="cache")
 LOOK_S = 2.0
+EMPTY_LOOKS = 3
+"""Number of looks in a row that find nothing, after which the drain is over: a class may be on its way here that was
+placed just before its teacher heard of the drain."""
+
 WITHIN_S = 4 * 3600
 NAMED = 5
 """Number of classes of each kind that a line names."""
@@ -39,6 +43,9 @@ class Left:
     last_end: float | None
     others: list[str] | None
     """The other streamers that are alive; None if Redis does not answer."""
+
+    is_open: bool = False
+    """Whether it still gets classes, because its last heartbeat does not say that it is drained."""
 
     @property
     def is_empty(self) -> bool:
@@ -107,14 +114,15 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
 
 
 def _waited(place: readers.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
-    """Wait until nothing is left, or *until* (time.monotonic); prints what is left, and each change of that."""
-    said = ""
+    """Wait until nothing is left or comes, or *until* (time.monotonic); prints what is left, and each change of it."""
+    said, empty = "", 0
     while True:
         left = _left(place)
         if not quiet and (line := left.line()) != said:
             print(line, flush=True)
             said = line
-        if left.is_empty or time.monotonic() >= until:
+        empty = empty + 1 if left.is_empty and not left.is_open else 0
+        if empty == EMPTY_LOOKS or time.monotonic() >= until:
             return left
         time.sleep(LOOK_S)
 
@@ -126,10 +134,12 @@ def _left(place: readers.Place[StreamerSettings]) -> Left:
     on_air = [one.class_id for one in live if one.start_time <= now]
     waiting = [one.class_id for one in live if one.start_time > now]
     others: list[str] | None = None
+    is_open = False
     with suppress(LecternError):
         alive = on_bus(own, lambda bus: bus.alive(own.streamers_key, own.silent_after_s), readers.LOOK_S)
         others = [name for name in alive if name != own.name]
-    return Left(on_air, waiting, max((one.end_time for one in live), default=None), others)
+        is_open = own.name in alive
+    return Left(on_air, waiting, max((one.end_time for one in live), default=None), others, is_open)
 
 
 def _named(class_ids: list[str]) -> str:
