@@ -41,7 +41,7 @@ from lectern.wire.parser import parse
 from tests import laid, strategies, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
-from tests.rows import add, commit, prepare
+from tests.rows import add, commit, prepare, reserve
 from town.__main__ import next_steps
 from town.ports import free_port
 
@@ -370,6 +370,15 @@ def test_a_recording_that_cannot_be_deleted_is_told_in_words_and_stays_about_to_
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert done.stderr.startswith(f"lectern: {tmp_path}/6666/6666.flv: cannot be deleted: "), done.stderr
     assert commit(streamer_engine, cache.by_stem, ["6666"])["6666"].state is FileState.EVICTING
+
+
+def test_of_a_download_the_cache_shows_how_much_has_come(tmp_path: Path, streamer_engine: Engine) -> None:
+    """By that the runbook lets people see that it goes on."""
+    commit(streamer_engine, reserve, tmp_path, "6666", 4_000_000, "http://origin.example/6666.flv", 1.0)
+    (tmp_path / "6666").mkdir()
+    for came, said in ((0, "0 bytes of 4.0 MB"), (1_000_000, "1.0 MB of 4.0 MB")):
+        (tmp_path / "6666/6666.flv.part").write_bytes(bytes(came))
+        assert said in lectern(tmp_path, "cache", "ls", VIDEO_ROOT=str(tmp_path), COLUMNS="200").stdout
 
 
 def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(

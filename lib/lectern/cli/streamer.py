@@ -11,7 +11,7 @@ import typer
 from lectern import formatting
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, say
-from lectern.db import airings, cache, cache_check, events, leases
+from lectern.db import airings, cache, cache_check, events, forecast, leases
 from lectern.db.engine import open_database, opened, writing
 from lectern.errors import LecternError
 from lectern.i18n import Text
@@ -149,11 +149,12 @@ def _named(class_ids: list[str]) -> str:
 
 @cached.command("ls")
 def cache_ls(as_json: Json = False) -> None:
-    """What is cached: size, citations, state, last use; then the sums and their bounds."""
+    """What is cached: size (of a download, how much has come), citations, state, last use; then the sums and bounds."""
     place = readers.streamer()
     settings = place.settings
     with place.looking() as connection:
         rows = cache_check.cached(connection)
+        coming = forecast.downloads(connection, settings)
         used = cache.used(connection, settings.video_root)
     if as_json:
         print(json.dumps(rows))
@@ -164,7 +165,10 @@ def cache_ls(as_json: Json = False) -> None:
     table = Table("rendition", "state", "size", "needed by", "last used")
     for row in rows:
         needed = formatting.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
-        table.add_row(row["stem"], str(row["state"]), formatting.size(row["size_bytes"]), needed, row["last_used"])
+        size = formatting.size(row["size_bytes"])
+        if row["stem"] in coming:
+            size = f"{formatting.size(coming[row['stem']].came_bytes)} of {size}"
+        table.add_row(row["stem"], str(row["state"]), size, needed, row["last_used"])
     Console().print(table)
     pinned = sum(one["num_cite"] > 0 for one in rows if one["state"] in {"ready", "downloading"})
     print(
