@@ -158,6 +158,21 @@ def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -
     assert said == f"{asked['class_id']}: cancelled 6666_720P 411\n"
 
 
+def test_what_a_change_would_do_is_said_by_who_is_alive_not_by_who_has_classes(teacher: Path) -> None:
+    """A class that waits for its rendition goes to a streamer without classes, too; not to one that is lost."""
+    start = time.time() + 3600
+    coming = partial(strategies.booking, start_time=start, end_time=start + 600)
+    with opened(f"sqlite:///{teacher}/teacher.db") as engine, transaction(engine) as connection:
+        bookings.add(connection, [(coming("c-1"), BookingState.WAITING), (coming("c-2"), BookingState.READY)], 1.0)
+        connection.execute(update(orders).where(orders.c.class_id == "c-2").values(streamer="lost"))
+    (teacher / "made.json").write_text('{"video_url_list": {"720P": "http://origin.example/6666_720P.flv"}}')
+    with redis_server(teacher) as client:
+        client.hset("streamers", "alive", json.dumps({"at": time.time()}))
+        change = partial(lectern, teacher, "change", "c-1", "--recording", "made.json", "--dry-run")
+        assert "streamer: none -> alive" in change(REDIS_URL=url_of(client)).stdout
+    assert "streamer: none -> lost" in change().stdout, "without Redis nobody knows"
+
+
 def test_what_would_be_decided_reads_as_one_line_a_decision() -> None:
     batch = [strategies.booking("c-1"), strategies.booking("c-1"), strategies.booking("c-1", record_id=7)]
     batch.append(strategies.booking("c-2", end_time=strategies.NOW, start_time=1))

@@ -272,9 +272,14 @@ def _plan_of_change(message: Change) -> list[str]:
     from flows.teacher.bookings import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
 
     place = readers.teacher()
-    changes = Changes(place.settings, time.time())
+    own, changes = place.settings, Changes(place.settings, time.time())
+    alive: list[str] | None = None
+    with suppress(LecternError):  # without Redis, the streamers that have classes are taken for those that are alive
+        heard = on_bus(own, lambda bus: bus.alive(own.streamers_key, own.streamer_lost_after_s), readers.LOOK_S)
+        alive = list(heard)
     with place.looking() as connection:
-        known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))
+        alive = list(bookings.having(connection, changes.now)) if alive is None else alive
+        known = facts(connection, changes, [message], alive)
     decide.decide(changes, message, known)
     return [
         *lines(changes),
