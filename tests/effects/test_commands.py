@@ -473,5 +473,8 @@ def test_a_token_is_made_once_listed_with_its_rights_and_revoked(
         assert (again.returncode, f"lectern {kind} revoke school" in again.stderr) == (2, True)
     said = lectern(teacher, kind, "ls").stdout
     assert (listed in said, made["token"] in said) == (True, False)
+    (row,) = json.loads(lectern(teacher, kind, "ls", "--json").stdout)[f"{kind}s"]
+    assert row.keys() == {"name", "institution_id", "made_at", "may"}, "nothing of the token"
+    assert row["name"] == "school"
     assert "school" not in lectern(teacher, other, "ls").stdout
     assert [lectern(teacher, one, "revoke", "school").returncode for one in (other, kind, kind)] == [2, 0, 2]

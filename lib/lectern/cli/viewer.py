@@ -89,4 +89,4 @@ def list_tokens(context: typer.Context, as_json: Json = False) -> None:
         sees = f"{one.institution_id or 'everything'}{'' if looks else f'  may {one.may}'}"
         lines.append(f"{one.name}  {sees}  since {formatting.moment(one.made_at)}")
     nobody = [f"Nobody; make a token: lectern {command} add NAME"]
-    say(as_json, {f"{command}s": [vars(one) for one in found]}, lines or nobody)
+    say(as_json, {f"{command}s": [one.model_dump(exclude={"digest"}) for one in found]}, lines or nobody)
