@@ -255,6 +255,17 @@ def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_i
     assert "Redis does not answer" in done.stderr
 
 
+def test_a_redis_that_refuses_is_not_said_to_be_away(teacher: Path) -> None:
+    """Another program has a key of this name, or it is full: who pings it finds it well, and looks elsewhere."""
+    example = lectern(teacher, "book", "--example").stdout
+    with redis_server(teacher) as client:
+        client.set("order", "somebody's")
+        for language, away in (("en", "does not answer"), ("zh", "没有应答")):
+            done = lectern(teacher, "book", "-", text=example, REDIS_URL=url_of(client), LECTERN_LANG=language)
+            said = [words in done.stderr for words in ("WRONGTYPE", "505", away)]
+            assert (done.returncode, said) == (1, [True, True, False]), done.stderr
+
+
 @pytest.mark.parametrize("command", ["explain", "cancel"])
 def test_a_class_in_a_state_that_nobody_knows_is_told_in_words(teacher: Path, command: str) -> None:
     """A newer release has written it, and was rolled back."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from redis.exceptions import ResponseError
 
-from lectern.errors import LecternError, Misuse, TryAgain
+from lectern.decide.timeline import heading
+from lectern.errors import REFUSED_BY_REDIS, LecternError, Misuse, TryAgain
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
@@ -51,7 +53,7 @@ def set_prefect(settings: Common) -> None:
 
 
 def on_bus(settings: Common, work: Callable[[Bus], Awaitable[T]], within_s: float | None = None) -> T:
-    """What *work* returns of an open bus; raises LecternError if Redis does not answer, or not within *within_s*."""
+    """What *work* returns of an open bus; raises LecternError if Redis refuses it, or does not answer in *within_s*."""
     url = settings.redis_url.get_secret_value()
 
     async def ask() -> T:
@@ -71,9 +73,16 @@ def on_bus(settings: Common, work: Callable[[Bus], Awaitable[T]], within_s: floa
             typed=connection.command(url, "ping"),
         ) from error
     except TryAgain as error:
+        why = plain(error.__cause__ or error)
+        if isinstance(error.__cause__, ResponseError):
+            raise LecternError(
+                "Redis answers, and refuses this: {why}. {heading}",
+                why=why.rstrip("."),
+                heading=heading(REFUSED_BY_REDIS),
+            ) from error.__cause__
         raise LecternError(
             "Redis does not answer: {why}. Is REDIS_URL right, and Redis up? Try: {command}",
-            why=plain(error.__cause__ or error),
+            why=why,
             command=connection.command(url, "ping"),
         ) from error.__cause__
 
