@@ -206,8 +206,7 @@ def latest_url(connection: Connection, stem: str) -> str | None:
 
 def push_urls(connection: Connection) -> list[str]:
     """The push URLs of all classes that were not refused."""
-    mine = classes.c.class_id == tasks.c.class_id
-    taken = select(tasks.c.push_url).join(classes, mine).where(classes.c.state != AiringState.REFUSED)
+    taken = select(tasks.c.push_url).select_from(_JOINED).where(classes.c.state != AiringState.REFUSED)
     return [str(url) for url in connection.execute(taken.distinct()).scalars() if url is not None]
 
 
@@ -247,7 +246,7 @@ def planned(connection: Connection) -> dict[str, str]:
     """The class of each run that airs a class, or is to do so, ordered by the start of the class."""
     wanted = (
         select(classes.c.run_id, classes.c.class_id)
-        .select_from(classes.join(tasks, classes.c.class_id == tasks.c.class_id))
+        .select_from(_JOINED)
         .where(classes.c.state.in_([AiringState.READY, AiringState.ON_AIR]), classes.c.run_id.is_not(None))
         .order_by(tasks.c.start_time)
     )
@@ -258,7 +257,7 @@ def needed_at(connection: Connection, stems: Collection[str]) -> dict[str, float
     """When the first class begins that waits for each of *stems* (epoch seconds); those that none waits for lack."""
     begins = (
         select(classes.c.video_id, func.min(tasks.c.start_time))
-        .join(tasks, tasks.c.class_id == classes.c.class_id)
+        .select_from(_JOINED)
         .where(classes.c.video_id.in_(list(stems)), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
         .group_by(classes.c.video_id)
     )
