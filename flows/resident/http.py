@@ -323,11 +323,11 @@ async def served(
 
 def _address(settings: Settings, server: uvicorn.Server) -> str:
     """Where other hosts reach it: where it listens, or, if that is everywhere, the address towards Redis."""
-    port = server.servers[0].sockets[0].getsockname()[1]
+    listener = server.servers[0].sockets[0]
     host = settings.bind.rpartition(":")[0]
     if _is_everywhere(settings.bind):
-        host = healths.own_address(settings.redis_url.get_secret_value()) or host
-    return f"{host}:{port}"
+        host = healths.own_address(settings.redis_url.get_secret_value(), listener.family) or host
+    return f"{host}:{listener.getsockname()[1]}"
 
 
 def _is_everywhere(address: str) -> bool:

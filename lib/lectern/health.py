@@ -75,15 +75,15 @@ def sentences(answer: Mapping[str, Any]) -> list[str]:
     return [unpacked(one) for one in answer.get("sentences", answer["said"])]
 
 
-def own_address(url: str) -> str | None:
-    """This host's address on the way to the server of *url*, for a URL; None if no way is known. Sends nothing.
+def own_address(url: str, family: int) -> str | None:
+    """This host's address of *family* on the way to the server of *url*, for a URL; None if no way is known.
 
-    If *url* names several sentinels, the first that has an address decides.
+    Sends nothing. If *url* names several sentinels, the first that has an address decides.
     """
     for place in url.partition("://")[2].partition("/")[0].rpartition("@")[2].split(","):
         with suppress(OSError, ValueError):
             parts = urlsplit(f"//{place}")
-            family, _, _, _, there = socket.getaddrinfo(parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM)[0]
+            *_, there = socket.getaddrinfo(parts.hostname, parts.port or 1, family, socket.SOCK_DGRAM)[0]
             with socket.socket(family, socket.SOCK_DGRAM) as way:
                 way.connect(there)
                 found = str(way.getsockname()[0])

@@ -136,12 +136,28 @@ async def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(
         assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", host.address)
 
 
+async def test_a_host_is_reached_at_an_address_of_the_family_at_which_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has an address of each: nobody who asks at that of IPv6 reaches who listens at 0.0.0.0."""
+    both = [(socket.AF_INET6, ("::1", 6379, 0, 0)), (socket.AF_INET, ("127.0.0.1", 6379))]
+
+    def found(_host: str, _port: int, family: int = 0, type: int = 0) -> list[tuple[Any, ...]]:
+        return [(kind, type, 0, "", where) for kind, where in both if family in {0, kind}]
+
+    settings = StreamerSettings.load(_env_file=None, streamer_name="s", video_root=tmp_path, health_bind="0.0.0.0:0")
+    host = cast("Host[Any]", SimpleNamespace(settings=settings))
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    async with http.served(host, http.HealthReport(settings)):
+        assert host.address.startswith("127.0.0.1:")
+
+
 async def test_a_host_that_began_before_its_network_is_reached_once_there_is_a_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a power cut, when its switch comes up last. Else no other streamer hears it, until it is restarted."""
     ways = iter((None, None, "10.0.0.7"))
-    monkeypatch.setattr(healths, "own_address", lambda _url: next(ways))
+    monkeypatch.setattr(healths, "own_address", lambda *_: next(ways))
     monkeypatch.setattr(http, "ADDRESS_AGAIN_S", 0.01)
     settings = StreamerSettings.load(_env_file=None, streamer_name="s", video_root=tmp_path, health_bind="0.0.0.0:0")
     host = cast("Host[Any]", SimpleNamespace(settings=settings))
