@@ -15,7 +15,7 @@ import pytest
 from lectern.playout import net, worker
 from lectern.playout.kernel import Now
 from lectern.playout.muxer import BATCH_BYTES
-from lectern.playout.publisher import FIRST_S
+from lectern.playout.publisher import FIRST_S, LAST_S
 from lectern.playout.rtmp import target
 from lectern.playout.session import Broken
 from lectern.playout.session import Session as OurSession
@@ -90,6 +90,18 @@ async def test_a_server_that_says_start_and_closes_is_not_stormed(air: Air) -> N
     assert airing.player.state == "trying"
     air.receiver.close_after_start = False
     await airing.until(lambda: airing.told("on_air"))
+
+
+async def test_a_server_that_is_away_for_hours_is_tried_every_few_seconds_and_not_stormed(air: Air) -> None:
+    """A pause that was doubled a thousand times is more than a number can hold."""
+    airing = air("rtmp://127.0.0.1:1/live/c1", length_s=4 * 3600.0)
+    airing.pushes[0].backoff.failures = 1024
+    for number in range(1, 4):
+        await airing.seen(lambda: len(airing.told("broke_off")) == number)  # noqa: B023 (it is awaited)
+        pause_s = airing.told("broke_off")[-1]["retry_in_s"]
+        assert LAST_S <= pause_s <= LAST_S * 1.5
+        await airing.turn(pause_s + STEP_S)
+    assert airing.status()["pushes"][0]["failures"] >= 1027
 
 
 async def test_of_two_urls_each_has_its_own_luck(air: Air) -> None:

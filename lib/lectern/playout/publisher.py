@@ -72,7 +72,7 @@ class Backoff:
 
     def failed(self, now: float) -> float:
         """Record a failed try, or the end of a session; returns the pause in seconds."""
-        pause_s = min(FIRST_S * 2 ** (self.failures - 1), LAST_S) if self.failures else 0.0
+        pause_s = min(FIRST_S * 2 ** min(self.failures - 1, 30), LAST_S) if self.failures else 0.0
         pause_s *= 1 + self._chance.random() / 2
         self.failures += 1
         self._retry_at = now + pause_s
