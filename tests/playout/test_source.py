@@ -266,6 +266,22 @@ def test_a_recording_that_is_broken_is_not_tried_again_before_another_one_is_the
         assert shown(feed, 5000.0) == [(5000, 125)]
 
 
+@pytest.mark.parametrize("content", [b"", b"no FLV" * 100], ids=["it is empty", "it is something else"])
+def test_a_file_that_is_no_recording_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    """Of a file that was just written, a host that lost its power may have the name alone: only another one helps."""
+    path = tmp_path / "a.flv"
+    path.write_bytes(content)
+    with feeding(path) as (feed, told):
+        feed.open(0.0)
+        look_until(feed, 0.0, lambda: feed.lost)
+        looked_again(feed, 1000.0)
+        assert (feed.has_media, feed.has_nothing, feed.wants_file, len(told)) == (False, True, True, 1)
+        flvs.write(path, flvs.lesson(20))
+        looked_again(feed, 3900.0)
+        look_until(feed, 5000.0, lambda: feed.lost is None)
+        assert shown(feed, 5080.0)[:2] == [(5000, 125), (5040, 126)]
+
+
 def with_hole(path: Path, hole_ms: int) -> Path:
     """A recording in which nothing comes for *hole_ms* after three seconds."""
     return flvs.write(path, [(kind, at if at < 3000 else at + hole_ms - 40, one) for kind, at, one in flvs.lesson(9)])

@@ -27,7 +27,7 @@ A worker that hangs is killed after 2 s, and the next one may take as long to st
 NEAR_MS = 2000
 """Milliseconds that a demuxer may be away from where a session begins; further, a seek is faster than reading on."""
 TOO_SHORT_MS = 1000
-FINAL = ("is broken", "ends after")
+FINAL = ("is broken", "ends after", "cannot be aired")
 """The beginnings of those faults of a recording that stay until another file replaces it."""
 _SOON_MS = 200
 _DEFAULT_BYTES = 128 * 1024
