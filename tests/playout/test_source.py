@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +20,7 @@ from lectern.playout.rtmp import amf0
 from lectern.playout.session import Mark
 from lectern.playout.source import Source
 from tests.playout import flvs
-from tests.playout.turned import AtOnce, Clock
+from tests.playout.turned import AtOnce, Clock, Held
 
 CLOCK = Clock()
 
@@ -108,24 +108,6 @@ def broken(path: Path, number: int) -> Path:
     data[data.index(flvs.key(number, 3000)) - 11] = 99
     path.write_bytes(data)
     return path
-
-
-class Held(AtOnce):
-    """Does at once what it does not hold, and the rest when it is told to go on."""
-
-    def __init__(self, holds: Callable[[object], bool] = lambda _: True) -> None:
-        self.holds, self.held = holds, list[Callable[[], None]]()
-
-    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
-        if not self.holds(work):
-            return super().submit(work, *given, **named)
-        done: Future[Any] = Future()
-        self.held.append(lambda: done.set_result(work(*given, **named)))
-        return done
-
-    def go(self) -> None:
-        while self.held:
-            self.held.pop(0)()
 
 
 # A session begins with a keyframe at the clock's position.
@@ -507,6 +489,39 @@ def test_a_worker_goes_on_with_the_slate_of_the_one_before_and_looks_for_the_rec
         feed.resume(Mark(0, 0, *place, 0, 0.0), saved, 5100.0)
         feed.begin(5100.0)
         look_until(feed, 5100.0, lambda: feed.has_media)
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "is missing"), (b"", "cannot be aired: the file is empty")])
+def test_a_worker_that_goes_on_with_the_slate_finds_out_what_is_wrong_with_the_recording(
+    tmp_path: Path, content: bytes | None, fault: str
+) -> None:
+    """Else it is not downloaded again: who follows the playout may have begun after the worker before told it."""
+    path, slate = tmp_path / "a.flv", flvs.write(tmp_path / "slate.flv", flvs.lesson(4))
+    with feeding(path, slate=slate) as (feed, told):
+        feed.open(0.0)
+        look_until(feed, 5000.0, lambda: feed.has_media)
+        feed.begin(5000.0)
+        assert shown(feed, 5080.0)[-1] == (5080, 2)
+        place, saved = feed.muxer.place(), feed.muxer.save()
+    if content is not None:
+        path.write_bytes(content)
+    with feeding(path, slate=slate) as (feed, told):
+        feed.resume(Mark(0, 0, *place, 0, 0.0), saved, 5100.0)
+        look_until(feed, 5100.0, lambda: feed.wants_file)
+        assert shown(feed, 5160.0) == [(5120, 3), (5160, 4)], "the slate goes on meanwhile"
+        looked_again(feed, 5200.0)
+        assert told == [f"slate: the recording {fault}"]
+
+
+def test_a_recording_that_turns_out_to_be_missing_where_the_disk_was_slow_is_wanted(tmp_path: Path) -> None:
+    disk = Held()
+    with feeding(tmp_path / "missing.flv", disk) as (feed, told):
+        feed.open(0.0)
+        look(feed, 1100.0, 1.1)
+        assert (len(told), feed.wants_file) == (1, False)
+        disk.go()
+        look(feed, 1200.0)
+        assert (told[1:], feed.wants_file) == (["slate: the recording is missing"], True)
 
 
 def test_what_a_worker_does_not_know_yet_it_passes_on_as_it_was(tmp_path: Path) -> None:

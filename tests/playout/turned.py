@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,33 @@ class AtOnce(Executor):
 
     def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
         done: Future[Any] = Future()
-        try:
-            done.set_result(work(*given, **named))
-        except Exception as error:  # noqa: BLE001 (whoever asks for the result gets it)
-            done.set_exception(error)
+        _finish(done, partial(work, *given, **named))
         return done
+
+
+class Held(AtOnce):
+    """Does at once what it does not hold, and the rest when it is told to go on."""
+
+    def __init__(self, holds: Callable[[object], bool] = lambda _: True) -> None:
+        self.holds, self.held = holds, list[Callable[[], None]]()
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
+        if not self.holds(work):
+            return super().submit(work, *given, **named)
+        done: Future[Any] = Future()
+        self.held.append(partial(_finish, done, partial(work, *given, **named)))
+        return done
+
+    def go(self) -> None:
+        while self.held:
+            self.held.pop(0)()
+
+
+def _finish(done: "Future[Any]", work: Callable[[], Any]) -> None:
+    try:
+        done.set_result(work())
+    except Exception as error:  # noqa: BLE001 (whoever asks for the result gets it)
+        done.set_exception(error)
 
 
 class Airing:

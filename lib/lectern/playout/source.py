@@ -27,6 +27,8 @@ A worker that hangs is killed after 2 s, and the next one may take as long to st
 NEAR_MS = 2000
 """Milliseconds that a demuxer may be away from where a session begins; further, a seek is faster than reading on."""
 TOO_SHORT_MS = 1000
+UNKNOWN = sentence("was missing or broken")
+"""What is wrong with a recording in place of which the worker before sent the slate, until this one has looked."""
 FINAL = ("is broken", "ends after", "cannot be aired")
 """The beginnings of those faults of a recording that stay until another file replaces it."""
 _SOON_MS = 200
@@ -82,7 +84,7 @@ class Source:
         path = Path(self.lesson.slate if mark.source == SLATE and self.lesson.slate else self.lesson.file)
         self.muxer.resume(Demuxer(path, path_of(path), self._pool, at), mark)
         if mark.source == SLATE:
-            self.lost = "was missing or broken"
+            self.lost = UNKNOWN
 
     def begin(self, position_ms: float) -> None:
         """A new session begins: it needs the metadata, and the headers in force."""
@@ -214,7 +216,7 @@ class Source:
             fault = coming.fault or STALLED
             if coming.fault:
                 self._drop_coming()
-            if self.lost is None:
+            if self.lost in (None, UNKNOWN) or (fault == MISSING and not self.wants_file):
                 self._lose(now, fault)
 
     def _look_at_slate(self, position_ms: float) -> None:
@@ -245,9 +247,10 @@ class Source:
     def _lose(self, now: float, fault: str) -> None:
         """Stop sending the recording because of *fault*; the slate, if the class has one, takes over."""
         self.lost, self._retry_at = fault, now + RETRY_S
-        if self.muxer.demuxer is not None:
-            self._bad = self.muxer.demuxer.identity if fault.startswith(FINAL) else None
-        self.muxer.drop()
+        if self.muxer.source == RECORDING:  # else the slate goes on
+            if self.muxer.demuxer is not None:
+                self._bad = self.muxer.demuxer.identity if fault.startswith(FINAL) else None
+            self.muxer.drop()
         self._tell("slate", sentence("the recording {fault}", fault=fault))
 
     def _send_recording(self, demuxer: Demuxer, position_ms: float) -> None:
