@@ -131,7 +131,7 @@ class Worker:
             self.lateness = {at: late for at, late in self.lateness.items() if at >= minute - 1}
             self.lateness[minute] = max(self.lateness.get(minute, 0.0), now.mono - due)
             self.tick(now)
-            due = max(due + TICK_S, time.monotonic())
+            due = max(due + TICK_S, now.mono)
             await asyncio.sleep(due - time.monotonic())
         going_on.cancel()
 
