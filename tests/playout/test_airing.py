@@ -21,7 +21,7 @@ from lectern.playout.session import Broken
 from lectern.playout.session import Session as OurSession
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session, senders, sounds
-from tests.playout.turned import STEP_S, Air
+from tests.playout.turned import STEP_S, Air, Held
 from tests.waiting import async_wait_until, wait_until
 
 
@@ -393,6 +393,22 @@ async def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(air:
     await airing.turn(2)
     first = of_recording(air.receiver.session("c1", has=of_recording))[0]
     assert flvs.number(first.body) in (75, 100), "it begins at the next keyframe where the clock is"
+
+
+async def test_a_disk_that_hangs_on_recording_and_slate_is_not_blamed_on_the_server(air: Air) -> None:
+    """The connection that was made before the start waits for no disk: its server might end it."""
+    disk = Held()
+    airing = air(starts_in_s=3, slate=str(slate(air.folder)))
+    airing.context.pool = disk
+    await airing.turn(15)
+    (session,) = air.receiver.sessions
+    wait_until(lambda: session.ended == "eof", description="the end of the connection")
+    assert (air.receiver.of("c1"), airing.told("broke_off")) == ([], [])
+    why = "the recording is not opened in time: the disk is slow, or hangs"
+    assert (airing.status()["state"], airing.status()["why"]) == ("trying", why)
+    disk.holds = lambda _: False
+    disk.go()
+    await airing.until(lambda: airing.told("on_air"))
 
 
 async def test_slate_and_recording_go_on_in_their_rows_when_their_worker_is_killed(air: Air) -> None:

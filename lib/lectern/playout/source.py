@@ -59,8 +59,10 @@ class Source:
 
     @property
     def has_nothing(self) -> bool:
-        """Whether there is nothing to send until the recording is there: it is missing or at fault, without a slate."""
-        return self.lost is not None and self.lesson.slate is None and self.muxer.demuxer is None
+        """Whether there is nothing to send until a disk answers, or the recording is there: no slate can be sent."""
+        if self.lost is None or self.muxer.demuxer is not None:
+            return False
+        return self.lesson.slate is None or (self._slate is not None and self._slate.stalled(time.monotonic()))
 
     @property
     def wants_file(self) -> bool:
