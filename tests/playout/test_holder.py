@@ -1,6 +1,7 @@
 """The supervisor goes on, whatever becomes of its workers: with it all classes would end."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -367,6 +368,19 @@ def test_a_release_that_cannot_be_loaded_leaves_nobody_without_a_worker_that_wai
         scene.look(0.1)
         scene.look(0.1)
         assert scene.on_air().program == ran
+
+
+def test_a_log_that_takes_nothing_ends_no_class(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk is full, or whoever reads it has been killed."""
+
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    first = scene.on_air()
+    first.process.returncode = -signal.SIGKILL
+    assert scene.on_air() is not first
 
 
 def test_what_a_worker_that_hung_left_undone_is_sent_by_the_next_one() -> None:

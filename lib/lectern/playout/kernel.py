@@ -133,9 +133,10 @@ class Isolated(AbstractContextManager["Isolated", bool]):
 
 
 def say(text: str) -> None:
-    """Write one line to the log, with the time."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} lectern playout: {text}\n")
-    sys.stderr.flush()
+    """Write one line to the log, with the time; a log that takes nothing ends no class."""
+    with suppress(OSError):
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} lectern playout: {text}\n")
+        sys.stderr.flush()
 
 
 SLOW_S = 3.0
