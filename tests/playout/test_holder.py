@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -389,13 +389,9 @@ def test_what_a_worker_that_hung_left_undone_is_sent_by_the_next_one() -> None:
     assert supervisor.HUNG_S + supervisor.LOOK_S + a_start_s < source.BEHIND_MS / 1000
 
 
-def test_a_message_whose_files_find_no_room_is_left_out_and_next_one_heard(capfd: pytest.CaptureFixture[str]) -> None:
-    """The kernel drops what would be above the limit of open files."""
-    ours, theirs = socket.socketpair()
-    holder, worker = Pipe(ours), Pipe(theirs)
-    with Path(os.devnull).open() as file:
-        worker.say("session", (file.fileno(), file.fileno()), key="k")
-        worker.say("over", key="k")
+@contextmanager
+def no_file_left() -> Iterator[list[int]]:
+    """As many files are open as may be; a test may close some of those that are given."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     filling = [os.open(os.devnull, os.O_RDONLY)]
     resource.setrlimit(
@@ -405,13 +401,40 @@ def test_a_message_whose_files_find_no_room_is_left_out_and_next_one_heard(capfd
         with suppress(OSError):
             while True:
                 filling.append(os.open(os.devnull, os.O_RDONLY))
-        os.close(filling.pop())  # room for one of two
-        heard = [message["say"] for message, _ in holder.hear()]
-        os.close(os.open(os.devnull, os.O_RDONLY))  # which was given back
+        yield filling
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for one in filling:
             os.close(one)
+
+
+def test_where_too_many_files_are_open_only_the_class_whose_session_finds_no_room_gets_a_new_one(scene: Scene) -> None:
+    first = scene.on_air()
+    with Path(os.devnull).open() as file:
+        peers = [scene.say_session(f"{number}\nc\nurl", file.fileno()) for number in (1, 2)]
+    scene.until(lambda: scene.holder.standby)
+    second = scene.actors[-1]
+    second.side.say("loaded", release="of the test")
+    scene.look()
+    first.process.returncode = -signal.SIGKILL
+    with no_file_left():
+        scene.look()
+    assert scene.holder.worker is second
+    assert [one["key"][0] for one in second.heard("session")] == ["2"]
+    assert [is_open(peer) for peer in peers] == [False, True]
+
+
+def test_a_message_whose_files_find_no_room_is_left_out_and_next_one_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    """The kernel drops what would be above the limit of open files."""
+    ours, theirs = socket.socketpair()
+    holder, worker = Pipe(ours), Pipe(theirs)
+    with Path(os.devnull).open() as file:
+        worker.say("session", (file.fileno(), file.fileno()), key="k")
+        worker.say("over", key="k")
+    with no_file_left() as filling:
+        os.close(filling.pop())  # room for one of two
+        heard = [message["say"] for message, _ in holder.hear()]
+        os.close(os.open(os.devnull, os.O_RDONLY))  # which was given back
     assert heard == ["over"]
     assert "session: too many files are open" in capfd.readouterr().err
     worker.close()

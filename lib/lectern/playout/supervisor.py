@@ -252,11 +252,12 @@ class PlayoutSupervisor:
 
     def _on_air(self, worker: Child) -> None:
         for key, held in list(self.sessions.items()):
-            if held.journal is None:
-                held.close(is_reset=True)
-                del self.sessions[key]
-            else:
-                worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
+            with suppress(OSError):  # too many files are open for a copy of these
+                if held.journal is not None:
+                    worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
+                    continue
+            held.close(is_reset=True)
+            del self.sessions[key]
         self.shared.handle(0)
         worker.pipe.say("go", why=self._why, at=self._why_at)
         worker.on_air_at = time.monotonic()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,15 @@ class Pipe:
         self._files: deque[int] = deque()
 
     def say(self, what: str, files: tuple[int, ...] = (), **more: Any) -> None:  # noqa: ANN401 (JSON)
-        """Send a message, with copies of *files*, which the caller may close at once."""
+        """Send a message, with copies of *files*, which the caller may close; raises OSError if too many are open."""
         line = json.dumps({"say": what, "files": len(files), **more}).encode() + b"\n"
-        self._out.append((line, [os.dup(file) for file in files]))
+        with ExitStack() as failed:
+            copies = list[int]()
+            for file in files:
+                copies.append(os.dup(file))
+                failed.callback(os.close, copies[-1])
+            failed.pop_all()
+        self._out.append((line, copies))
         self.flush()
 
     def flush(self) -> None:
