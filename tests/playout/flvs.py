@@ -92,6 +92,6 @@ def encode(path: Path, *arguments: str) -> Path:
 
 
 def aired_from(path: Path, *, slate: Path | None = None, duration_s: float | None = None) -> ScheduledClass:
-    """A class of an hour with the recording at *path*, whose index has the suffix .index."""
-    index, slate_path = str(path.with_suffix(".index")), str(slate) if slate is not None else None
-    return ScheduledClass("c", str(path), ("rtmp://h/live/c",), 0.0, 3600.0, index, duration_s, slate_path)
+    """A class of an hour with the recording at *path*."""
+    slate_path = str(slate) if slate is not None else None
+    return ScheduledClass("c", str(path), ("rtmp://h/live/c",), 0.0, 3600.0, duration_s, slate_path)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -377,7 +376,7 @@ def test_another_recording_takes_over_whatever_is_sent_or_waited_for(tmp_path: P
         assert [*found, *shown(feed, 7000.0)][-2:] == [(6960, 1174), (7000, 2175)]
         feed.replace(flvs.aired_from(tmp_path / "missing.flv"), 7500.0)
         look_until(feed, 7500.0, lambda: told == ["slate: the recording is missing"])
-        feed.replace(replace(flvs.aired_from(path), index=None), 7600.0)
+        feed.replace(flvs.aired_from(path), 7600.0)
         look_until(feed, 7600.0, lambda: feed.muxer.before_ms == 8000)
 
 
@@ -433,7 +432,7 @@ def test_blocks_grow_while_they_are_used_up_fast_and_not_without_end(
 def test_a_file_that_is_closed_while_it_is_read_is_closed_after_the_read(tmp_path: Path) -> None:
     """A disk that hangs holds it open until the read returns, and no longer: a worker lives for weeks."""
     path, pool = flvs.write(tmp_path / "1.flv", flvs.lesson(60)), Held(lambda work: work is os.pread)
-    reader = Demuxer(path, path.with_suffix(".index"), pool, Position())
+    reader = Demuxer(path, pool, Position())
     while reader.peek() is not None and not pool.held:
         reader.advance()
     opened = [one for one in Path("/proc/self/fd").iterdir() if one.is_symlink() and one.readlink() == path]

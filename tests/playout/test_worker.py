@@ -109,8 +109,8 @@ def test_a_class_that_cannot_be_aired_is_refused_in_words(change: dict[str, Any]
         {"class_id": 1024 * "x"},
         {"push_urls": [f"rtmp://h/a/{number}" for number in range(4)]},
         {"start": 0, "end": 1},
-        {"index": "/i", "duration_s": 0, "slate": "/s", "networks": ["public", "10.0.0.0/8"]},
-        {"index": None, "duration_s": None, "slate": None, "networks": None, "of_a_later_release": 7},
+        {"duration_s": 0, "slate": "/s", "networks": ["public", "10.0.0.0/8"]},
+        {"duration_s": None, "slate": None, "networks": None, "of_a_later_release": 7},
     ],
 )
 def test_a_class_is_taken_as_it_is_asked_for(change: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ def test_a_recording_must_last_as_long_as_it_says_and_no_longer_than_its_class(
 
 @given(
     st.dictionaries(
-        st.sampled_from([*LESSON, "index", "slate", "duration_s", "networks"]),
+        st.sampled_from([*LESSON, "slate", "duration_s", "networks"]),
         st.none() | st.integers() | st.text("a/ \0", max_size=5),
     )
 )

@@ -57,7 +57,7 @@ def fingerprint(identity: Identity) -> int:
     return zlib.crc32(repr(identity).encode())
 
 
-def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None) -> Opened:
+def open_at(path: Path, at: Position, unless: Identity | None) -> Opened:
     """Open a file and read at its place to begin; raises NotAirable, OSError. Runs in a thread."""
     file = os.open(path, os.O_RDONLY)
     with ExitStack() as failed:
@@ -73,6 +73,7 @@ def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None)
         if at.place is not None and not is_elsewhere:
             place, wrap, headers = at.place, at.wrap, dict(at.headers or {})
         elif at.clock_ms is not None or at.after_ms is not None:
+            index_path = keyframe_index.path_of(path)
             records = keyframe_index.read(index_path, state.st_size) or keyframe_index.look(path).records
             record = keyframe_index.keyframe(records, at.after_ms, after=True) if at.after_ms is not None else None
             record = record or keyframe_index.keyframe(records, at.clock_ms or at.after_ms or 0.0)
@@ -132,9 +133,7 @@ class Tag(NamedTuple):
 class Demuxer:
     """Gives a file's tags in their order; `fault` says what is wrong with it, as "is missing". Nothing here waits."""
 
-    def __init__(
-        self, path: Path, index_path: Path, pool: Executor, at: Position, unless: Identity | None = None
-    ) -> None:
+    def __init__(self, path: Path, pool: Executor, at: Position, unless: Identity | None = None) -> None:
         self.fault: str | None = None
         self.ended = False
         self.headers = {kind: (begins, b"") for kind, begins in (at.headers or {}).items()}
@@ -155,7 +154,7 @@ class Demuxer:
         self._pool = pool
         self._file = -1
         self._since = time.monotonic()
-        self._opening: Future[Opened] | None = pool.submit(open_at, path, index_path, at, unless)
+        self._opening: Future[Opened] | None = pool.submit(open_at, path, at, unless)
         self._reading: Future[bytes] | None = None
         self._data, self._cursor, self._end_known = b"", 0, False
         self._block_bytes, self._asked_at = BLOCK_BYTES, 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout.demuxer import MISSING, STALL_S, STALLED, Demuxer, Identity, Position
-from lectern.playout.keyframe_index import HOLE_MS, path_of
+from lectern.playout.keyframe_index import HOLE_MS
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Muxer
 from lectern.playout.sentences import sentence
 from lectern.playout.session import Mark
@@ -84,7 +84,7 @@ class Source:
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
         at = Position(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
         path = Path(self.lesson.slate if mark.source == SLATE and self.lesson.slate else self.lesson.file)
-        self.muxer.resume(Demuxer(path, path_of(path), self._pool, at), mark)
+        self.muxer.resume(Demuxer(path, self._pool, at), mark)
         if mark.source == SLATE:
             self.lost = UNKNOWN
 
@@ -185,9 +185,7 @@ class Source:
 
     def _come(self, at: Position, *, is_back: bool = False) -> None:
         self._back, self._come_at = is_back, time.monotonic()
-        path, index = Path(self.lesson.file), self.lesson.index
-        index_path = Path(index) if index else path_of(path)
-        self._coming = Demuxer(path, index_path, self._pool, at, self._bad if is_back else None)
+        self._coming = Demuxer(Path(self.lesson.file), self._pool, at, self._bad if is_back else None)
 
     def _drop_coming(self) -> None:
         self.muxer.before_ms = math.inf
@@ -237,8 +235,7 @@ class Source:
             elif self._slate.fault:
                 self._give_up_slate(self._slate.fault)
         elif self.lesson.slate is not None and demuxer is None:
-            path = Path(self.lesson.slate)
-            self._slate = Demuxer(path, path_of(path), self._pool, Position())
+            self._slate = Demuxer(Path(self.lesson.slate), self._pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
         self._tell("slate", sentence("the slate {fault}", fault=fault))

@@ -74,7 +74,6 @@ class ScheduledClass:
     push_urls: tuple[str, ...]
     start: float
     end: float
-    index: str | None = None
     duration_s: float | None = None
     slate: str | None = None
     networks: tuple[str, ...] | None = None
@@ -135,7 +134,6 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
         push_urls=tuple(map(str, urls)),
         start=_number(fields, "start"),
         end=_number(fields, "end"),
-        index=_path(fields, "index") if "index" in given else None,
         duration_s=_number(fields, "duration_s") if "duration_s" in given else None,
         slate=_path(fields, "slate") if "slate" in given else None,
         networks=networks(fields),
