@@ -148,7 +148,7 @@ class Playout:
     def start(self) -> None:
         """Start a worker as the holder does: it goes on by what lies on the disk."""
         worker, nothing = Worker.__new__(Worker), hosts.NOBODY
-        worker.context = WorkerContext(pool=nothing, tell=self._tell, keep=nothing, drop=nothing)
+        worker.context = WorkerContext(nothing, nothing, self._tell, keep=nothing, drop=nothing)
         worker.context.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
         worker.schedule, worker.path, self.events = Schedule(worker.context), self.path, []
         worker.aired = AiredFile(self.path.with_name(as_run.AIRED), worker.schedule)

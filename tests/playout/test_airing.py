@@ -399,7 +399,7 @@ async def test_a_disk_that_hangs_on_recording_and_slate_is_not_blamed_on_the_ser
     """The connection that was made before the start waits for no disk: its server might end it."""
     disk = Held()
     airing = air(starts_in_s=3, slate=str(slate(air.folder)))
-    airing.context.pool = disk
+    airing.context.pool = airing.context.other_pool = disk
     await airing.turn(15)
     (session,) = air.receiver.sessions
     wait_until(lambda: session.ended == "eof", description="the end of the connection")

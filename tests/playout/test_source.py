@@ -34,7 +34,8 @@ def turned(monkeypatch: pytest.MonkeyPatch) -> None:
 def feeding(path: Path, pool: Executor | None = None, **how: Any) -> Iterator[tuple[Source, list[str]]]:
     """A feed of the recording at *path*, and what it tells."""
     told: list[str] = []
-    feed = Source(flvs.aired_from(path, **how), pool or AtOnce(), lambda event, why: told.append(f"{event}: {why}"))
+    pool = pool or AtOnce()
+    feed = Source(flvs.aired_from(path, **how), pool, pool, lambda event, why: told.append(f"{event}: {why}"))
     yield feed, told
     feed.close()
 

@@ -501,6 +501,39 @@ def test_a_timetable_is_read_where_it_is_said_and_only_if_it_is_not_in_force(tmp
         assert not playout.ask("timetable", version="another")["ok"]
 
 
+def test_a_class_is_taken_off_the_air_though_all_threads_wait_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is moved to another streamer for that very reason, which may air it only when this one does not any more."""
+    monkeypatch.setattr(worker, "THREADS", 1)
+    hangs = tmp_path / "hangs"
+    os.mkfifo(hangs)
+    with Inside(tmp_path / "p") as playout:
+        try:
+            playout.air("c1", hangs, "rtmp://127.0.0.1:1/live/c1")
+            wait_until(lambda: playout.told("slate", "c1"), description="its disk hangs")
+            playout.cancel("c1")
+            assert playout.told("ended", "c1")[0]["why"] == CANCELLED
+        finally:
+            writer = os.open(hangs, os.O_RDWR)  # the disk answers
+    os.close(writer)
+
+
+def test_a_class_has_its_slate_though_all_threads_wait_for_a_disk_that_hangs_on_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two hundred classes each may hold up two: the read that hangs, and the next look for the recording."""
+    monkeypatch.setattr(worker, "THREADS", 1)
+    hangs = tmp_path / "hangs"
+    os.mkfifo(hangs)
+    with loopback(tmp_path, playout=Inside) as (playout, receiver, path):
+        try:
+            playout.put_on_air("c1", hangs, receiver.url("c1"), slate=str(path))
+        finally:
+            writer = os.open(hangs, os.O_RDWR)  # the disk answers
+    os.close(writer)
+
+
 @pytest.mark.parametrize("is_tick", [True, False], ids=["a tick before it", "something else in its loop"])
 def test_a_worker_ticks_fifty_times_a_second_and_tells_how_late_it_was_at_worst(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tick: bool

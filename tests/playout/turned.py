@@ -97,9 +97,8 @@ class Airing:
         """Whether the clock stands until the servers have answered, and taken all."""
         start = clock.wall + starts_in_s
         self.lesson = ScheduledClass("c1", str(file), urls, start, start + length_s, **more)
-        self.context = WorkerContext(
-            AtOnce(), self.events.append, self.sessions.__setitem__, self.sessions.__delitem__, is_held=True
-        )
+        keep, drop = self.sessions.__setitem__, self.sessions.__delitem__
+        self.context = WorkerContext(AtOnce(), AtOnce(), self.events.append, keep, drop, is_held=True)
         self.context.chance = random.Random(7)
         self.player = ClassPlayer(AiredClass(self.lesson), self.context)
 

@@ -27,6 +27,9 @@ class WorkerContext:
     """What a worker gives to its classes: threads for files, the lease, and what to call for events and connections."""
 
     pool: Executor
+    """Threads for recordings."""
+    other_pool: Executor
+    """Threads for what waits for no disk that hangs on recordings: slates, timetables and names of servers."""
     tell: Callable[[dict[str, Any]], None]
     keep: Callable[[str, Session], None]
     drop: Callable[[str], None]
@@ -105,7 +108,7 @@ class ClassPublisher:
         self.as_run = AsRunRows(entry.as_run, number)
         self.behind_s = 0.0
         self.number, self._context = number, context
-        self.feed = Source(entry.lesson, context.pool, self._feed_tells)
+        self.feed = Source(entry.lesson, context.pool, context.other_pool, self._feed_tells)
         self._session: Session | None = None
         self._key = ""
         self._connecting: asyncio.Task[None] | None = None

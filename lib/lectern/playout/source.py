@@ -38,13 +38,15 @@ _DEFAULT_BYTES = 128 * 1024
 class Source:
     """Chooses the demuxer that its `muxer` sends; calls *tell* with `slate` and `back`, each with a reason."""
 
-    def __init__(self, lesson: ScheduledClass, pool: Executor, tell: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, lesson: ScheduledClass, pool: Executor, slate_pool: Executor, tell: Callable[[str, str], None]
+    ) -> None:
         self.lesson = lesson
         self.muxer = Muxer()
         self.lost: str | None = None
         """What is wrong with the recording; None while nothing is."""
         self.over = False
-        self._pool, self._tell = pool, tell
+        self._pool, self._slate_pool, self._tell = pool, slate_pool, tell
         self._coming: Demuxer | None = None
         self._back = False
         self._slate: Demuxer | None = None
@@ -84,7 +86,7 @@ class Source:
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
         at = Position(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
         path = Path(self.lesson.slate if mark.source == SLATE and self.lesson.slate else self.lesson.file)
-        self.muxer.resume(Demuxer(path, self._pool, at), mark)
+        self.muxer.resume(Demuxer(path, self._slate_pool if mark.source == SLATE else self._pool, at), mark)
         if mark.source == SLATE:
             self.lost = UNKNOWN
 
@@ -235,7 +237,7 @@ class Source:
             elif self._slate.fault:
                 self._give_up_slate(self._slate.fault)
         elif self.lesson.slate is not None and demuxer is None:
-            self._slate = Demuxer(Path(self.lesson.slate), self._pool, Position())
+            self._slate = Demuxer(Path(self.lesson.slate), self._slate_pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
         self._tell("slate", sentence("the slate {fault}", fault=fault))

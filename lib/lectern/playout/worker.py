@@ -97,7 +97,8 @@ class Worker:
         self.path = terms.folder / timetable.NAME
         self._control = Control(socket.socket(fileno=terms.listener), self.does)
         self.context = WorkerContext(
-            pool=ThreadPoolExecutor(THREADS, "file"),
+            pool=ThreadPoolExecutor(THREADS, "recording"),
+            other_pool=ThreadPoolExecutor(THREADS, "other"),
             tell=self._control.tell,
             keep=self._keep,
             drop=lambda key: self.pipe.say("over", key=key),
@@ -116,7 +117,7 @@ class Worker:
     async def run(self) -> None:
         """Report "loaded", wait until the supervisor says "go", then tick until the supervisor ends."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(self.context.pool)
+        loop.set_default_executor(self.context.other_pool)
         self.pipe.say("loaded", release=release_name(), journal=session.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
