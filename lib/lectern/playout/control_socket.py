@@ -19,7 +19,7 @@ MAX_WAITING_BYTES = 1024 * 1024
 """Unread bytes above which a client is disconnected, not counting one answer: a long status takes a while to read."""
 MAX_CLIENTS = 64
 AT_ONCE = 32
-"""Number of requests that one client may have at work at once."""
+"""Number of requests that one client may have at work at once; it sends no more before it has an answer."""
 
 
 class Lines(list[str]):
@@ -125,8 +125,6 @@ PROTOCOL = 2
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A status of thousands of classes is one line."""
 ANSWER_S = 10.0
-ON_THEIR_WAY = 32
-"""Number of requests that may be unanswered; the worker has as many at work at once."""
 MAX_EVENTS = 10_000
 
 
@@ -163,7 +161,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         self._writer = writer
         self._waiting: deque[asyncio.Future[dict[str, Any] | None]] = deque()
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS)
-        self._asking = asyncio.Semaphore(ON_THEIR_WAY)
+        self._asking = asyncio.Semaphore(AT_ONCE)
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
