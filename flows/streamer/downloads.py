@@ -21,7 +21,6 @@ from flows.prefect_api import Begun, NewRun
 from flows.streamer import bandwidth, prepare
 from flows.streamer.prepare import follow
 from lectern import errors, rendition_ids, subprocesses
-from lectern.allowlist import Allowlist
 from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
@@ -34,7 +33,7 @@ from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
-from lectern.storage import cache_dir, disk, origin
+from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
 from lectern.timing import backoff_s, comes
 from lectern.urls import redact_url
@@ -228,7 +227,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             await subprocesses.shielded(periodic_sync.close())
         came_at = time.monotonic()
         if goes_on and remote.crc64 is None:
-            await _of_one_recording(host, stem, part, remote)
+            await _of_one_recording(host, row, part, remote)
         try:
             probed = await _check(stem, part, remote)
             look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
@@ -251,19 +250,18 @@ async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
         await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
 
 
-async def _of_one_recording(host: StreamerHost, stem: str, part: Path, remote: RemoteFile) -> None:
+async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote: RemoteFile) -> None:
     """Delete what came in several tries if the recording was replaced before the last one; raises TryAgain then.
 
-    Origins of several servers may name the file differently at each look: one look that finds the same is enough.
+    Origins of several servers may name the file differently at each look: one look that finds the same is enough. Each
+    begins at the URL of a booking: where that redirected to may be valid only for a while.
     """
-    settings = host.settings
-    allowed = Allowlist.listed(settings.allowed_origins)
     for _ in range(LOOKS_AGAIN):
-        again = await origin.look(remote.url, allowed=allowed, timeout_s=settings.http_timeout_s)
-        if again.promise == remote.promise:
+        if (await prepare.of_download(host, row)).promise == remote.promise:
             return
     await asyncio.to_thread(cache_dir.remove, part)
-    raise TryAgain("{stem}: was replaced at its origin while it was downloaded", errors.DOWNLOAD_FAILED, stem=stem)
+    text = msgid("{stem}: was replaced at its origin while it was downloaded")
+    raise TryAgain(text, errors.DOWNLOAD_FAILED, stem=row.stem)
 
 
 async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:

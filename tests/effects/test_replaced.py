@@ -12,7 +12,7 @@ from flows.host import StreamerHost
 from flows.streamer import downloads
 from lectern.db import cache
 from lectern.errors import TryAgain
-from lectern.model.facts import Usage
+from lectern.model.facts import RemoteFile, Usage
 from lectern.states import FileState
 from lectern.storage import cache_dir
 from lectern.storage import origin as storage_origin
@@ -94,3 +94,24 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
             download.fetch()
     assert not download.path.exists()
     assert download.fetch() == new
+
+
+def test_what_came_in_several_tries_is_compared_at_the_url_of_its_booking(
+    download: Downloads, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place to which that redirects may be valid for one download: by itself, it says nothing of the recording."""
+    whole, look, places = origin.files[PATH], storage_origin.look, list[str]()
+
+    async def redirected(url: str, **options: Any) -> RemoteFile:
+        if url == origin.url + PATH:
+            places.append(f"/{len(places)}{PATH}")
+            origin.files[places[-1]], origin.statuses[places[-1]] = whole, [0, 0, 403]
+            origin.redirects[PATH] = origin.url + places[-1]
+        return await look(url, **options)
+
+    monkeypatch.setattr(storage_origin, "look", redirected)
+    origin.cut_at[f"/0{PATH}"] = CUT
+    with pytest.raises(TryAgain):
+        download.fetch()
+    assert download.fetch() == whole
+    assert len(places) == 3
