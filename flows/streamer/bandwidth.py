@@ -13,7 +13,7 @@ from lectern import metrics, subprocesses
 from lectern.db import airings, forecast
 from lectern.decide import bandwidth as decide
 from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
-from lectern.errors import TryAgain
+from lectern.errors import DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.model.facts import Needed
 from lectern.model.views import Network
 from lectern.storage import cache_dir, origin
@@ -25,6 +25,7 @@ READ_S = 30.0  # seconds between two looks at the rows of the classes that are o
 OLD_S = 30.0  # seconds after which a rate counts no more: DOWNLOAD_RATE is the only limit if there is no governor
 LOOK_S, FIRST_S = 0.5, 0.05  # seconds between two looks of a download at its rate, and until it has one
 ASK_S = 2.0
+LOOKED_S = 60.0  # seconds for which a look at the origin counts: a signed URL may expire while its download waits
 
 _looking = ThreadPoolExecutor(1, thread_name_prefix="downloads")
 """A thread of its own: a look at part files on a disk that hangs is not to hold up the readers of the database."""
@@ -115,10 +116,11 @@ async def download(
 ) -> bool:
     """Download *remote*, at the rates that *stem* may take; returns whether it was begun anew for another rate.
 
-    Raises what `wget.download` raises. The time that it waits does not count.
+    Raises what `origin.download` raises, and TryAgain for what is refused when the look that found *remote* is old. The
+    time that it waits does not count.
     """
     settings, left_s, begun = host.settings, host.settings.download_timeout_s, 0
-    part = cache_dir.part_path(settings.video_root, stem)
+    part, looked_at = cache_dir.part_path(settings.video_root, stem), time.monotonic()
     host.unshared.set()
     while True:
         if (now := rate(host, stem)) <= 0:
@@ -135,6 +137,9 @@ async def download(
             download.cancel()
             await subprocesses.shielded(asyncio.wait({download}))
         if not download.cancelled():
+            refused = download.exception()
+            if isinstance(refused, Refuse) and refused.code is DOWNLOAD_FAILED and at - looked_at > LOOKED_S:
+                raise TryAgain(refused.message, DOWNLOAD_FAILED) from refused  # the next try looks at the origin first
             download.result()
             return begun > 1
         left_s -= time.monotonic() - at

@@ -9,9 +9,9 @@ import pytest
 
 from flows.handling import changed
 from flows.host import StreamerHost
-from flows.streamer import downloads
+from flows.streamer import bandwidth, downloads
 from lectern.db import cache
-from lectern.errors import TryAgain
+from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.model.facts import RemoteFile, Usage
 from lectern.states import FileState
 from lectern.storage import cache_dir
@@ -115,3 +115,18 @@ def test_what_came_in_several_tries_is_compared_at_the_url_of_its_booking(
         download.fetch()
     assert download.fetch() == whole
     assert len(places) == 3
+
+
+@pytest.mark.parametrize(
+    ("looked_s", "error"), [(0.0, TryAgain), (60.0, Refuse)], ids=["the look is long ago", "just looked at"]
+)
+def test_what_is_refused_long_after_the_look_at_its_origin_is_looked_at_again(
+    download: Downloads, origin: Origin, monkeypatch: pytest.MonkeyPatch, looked_s: float, error: type[LecternError]
+) -> None:
+    """A signed URL may have expired while its download waited for a window, or for what is pushed."""
+    monkeypatch.setattr(bandwidth, "LOOKED_S", looked_s, raising=False)
+    origin.statuses[PATH] = [0, 403]
+    with pytest.raises(error, match="403"):
+        download.fetch()
+    origin.statuses.clear()
+    assert download.fetch() == origin.files[PATH]
