@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lectern import subprocesses
-from lectern.errors import BAD_RECORDING, LecternError, Refuse, TryAgain
+from lectern.errors import BAD_RECORDING, DISK_FULL, ErrorCode, LecternError, Refuse, TryAgain
 from lectern.media import ffmpeg, integrity, probe, sampling
 from lectern.model.facts import Cached
 from lectern.playout import keyframe_index
@@ -226,19 +226,26 @@ async def test_another_container_is_made_plain_with_the_same_packets(tmp_path: P
     assert abs(found.duration_ms - 4_000) < 100
 
 
-@pytest.mark.parametrize("ends", ["kill -KILL $$", "kill -TERM $$", "exit 255"])
-async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
-    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("ends", "why", "code"),
+    [
+        *((ends, "ffmpeg was ended from outside", None) for ends in ("kill -KILL $$", "kill -TERM $$", "exit 255")),
+        ("echo 1.flv: No space left on device >&2; exit 1", "no space left on the disk", DISK_FULL),
+    ],
+)
+async def test_an_ffmpeg_that_somebody_ends_or_that_has_no_room_says_nothing_of_the_recording(
+    ends: str, why: str, code: ErrorCode | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine without memory ends it, for example: the classes are not refused, it is tried again."""
+    """A machine without memory ends it, for example: it is tried again. A full disk has a code of its own."""
     path = make_recording(tmp_path / "6666.flv", container="mp4")
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{ends}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    with pytest.raises(TryAgain, match="ffmpeg was ended from outside"):
+    with pytest.raises(TryAgain, match=why) as raised:
         await integrity.looked(path)
+    assert raised.value.code is code
 
 
 async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lectern import subprocesses
-from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+from lectern.errors import BAD_RECORDING, DISK_FULL, Refuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.media import ffmpeg, probe
 from lectern.model.facts import Cached
@@ -82,7 +82,8 @@ async def _remux(path: Path, to: Path, why: str) -> None:
     )
     if finished.returncode != 0:
         if "No space left" in finished.errors:
-            raise TryAgain("{path}: cannot be made a plain FLV file: no space left on the disk", path=path)
+            text = msgid("{path}: cannot be made a plain FLV file: no space left on the disk")
+            raise TryAgain(text, DISK_FULL, path=path)
         if finished.returncode in _KILLED:
             raise TryAgain(
                 "{path}: cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?", path=path
