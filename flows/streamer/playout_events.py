@@ -1,11 +1,13 @@
 """Turns what the playout reports of a class into rows, log lines and alarms, and completes the class at its end."""
 
 import asyncio
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from lectern.model.views import EventView
 from lectern.playout.control_socket import version_of
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.storage import cache_dir
-from lectern.timing import Throttle
+from lectern.timing import Throttle, backoff_s
 from lectern.wire.fields import called
 
 
@@ -111,7 +113,7 @@ class _Followed:
 
     said: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often the same event came
     off_since: float | None = None  # since when its receiver takes nothing, epoch seconds
-    slate: bool = False  # its slate is sent, or nothing
+    lacks: str = ""  # what is sent in place of its recording, and why; empty if nothing is wrong with that
     why: str | None = None  # the last thing that went wrong
     stated: dict[bool, decide.Statement] = field(default_factory=dict)  # the last one of its push, and of its source
     alarmed: Throttle = field(default_factory=Throttle)
@@ -144,7 +146,8 @@ class PlayoutEvents:
                     raise
                 self._classes.pop(class_id, None)
             else:
-                await self._note(class_id, event)
+                async with self._alone(class_id):  # what cannot be written down is acted on all the same
+                    await self._note(class_id, event)
                 await self._look(class_id, event)
 
     async def catch_up(self, status: Mapping[str, Any]) -> None:
@@ -180,15 +183,16 @@ class PlayoutEvents:
             await self.take(event)
         await self._compare(now, statuses)
         self.still()
-        for class_id in [class_id for class_id, its in self._classes.items() if its.off_since is not None]:
+        for class_id in [class_id for class_id, its in self._classes.items() if its.off_since is not None or its.lacks]:
             async with self._alone(class_id):
                 airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
                 if airing is not None:
                     await self._off(airing, now)
+                    await self._lacking(airing)
 
     def still(self) -> None:
         """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
-        if any(its.slate for its in self._classes.values()):
+        if any(its.lacks for its in self._classes.values()):
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
         if any(its.off_since is not None for its in self._classes.values()):
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
@@ -306,28 +310,36 @@ class PlayoutEvents:
         Its playout opens the file before the class.
         """
         followed, why = self._classes[class_id], reported["why"]
-        followed.slate = True
         airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
         has_begun = airing is None or airing.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
-        await self._alarm(class_id, errors.NO_RECORDING, labelled(sent, why or Text("no reason is known")))
-        if reported.get("wants_file") and followed.fetching is None:
+        followed.lacks = labelled(sent, why or Text("no reason is known"))
+        if airing is not None and reported.get("wants_file") and followed.fetching is None:
             seen_at = float(reported.get("at") or time.time())
-            followed.fetching = asyncio.create_task(self._fetch_again(class_id, why, seen_at))
+            followed.fetching = asyncio.create_task(self._fetch_again(airing, why, seen_at))
+        await self._alarm(class_id, errors.NO_RECORDING, followed.lacks)
 
     def _found_again(self, class_id: str) -> None:
         followed = self._classes[class_id]
-        followed.slate = False
+        followed.lacks = ""
         followed.alarmed.forget(str(errors.NO_RECORDING.number))  # if it is lost again, that is news
         if followed.fetching is not None and followed.fetching.done():
             followed.fetching = None
 
-    async def _fetch_again(self, class_id: str, why: str, seen_at: float) -> None:
-        """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
-        async with self._alone(class_id):
-            airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
-            if airing is not None and not await downloads.redownload(self._host, airing.stem, why, seen_at=seen_at):
-                self._classes[class_id].fetching = None
+    async def _fetch_again(self, airing: Airing, why: str, seen_at: float) -> None:
+        """Have the recording of a class on air downloaded again; the playout goes on with it when it is there.
+
+        If the database takes nothing, it is asked for again until the end of the class: the playout says it only once.
+        """
+        followed, is_asked = self._classes[airing.class_id], False
+        for tries in count():
+            async with self._alone(airing.class_id):
+                if not await downloads.redownload(self._host, airing.stem, why, seen_at=seen_at):
+                    followed.fetching = None
+                is_asked = True
+            if is_asked or not followed.lacks or airing.end_time <= time.time():
+                return
+            await asyncio.sleep(backoff_s(tries))
 
     async def _off(self, airing: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
@@ -337,6 +349,13 @@ class PlayoutEvents:
         if at - max(followed.off_since, airing.start_time) >= decide.NOT_ON_AIR_S:
             text = Text("it is not on air: {reason}; it is tried again until its end", reason=followed.why)
             await self._alarm(airing.class_id, errors.AIRING_BROKEN, text)
+
+    async def _lacking(self, airing: Airing) -> None:
+        """Raise the alarm that the recording of a class is missing if the database did not take it when it was lost."""
+        followed = self._classes[airing.class_id]
+        is_alarmed = not followed.alarmed.due(str(errors.NO_RECORDING.number), math.inf)
+        if followed.lacks and not is_alarmed and airing.state in LIVE_AIRINGS:
+            await self._alarm(airing.class_id, errors.NO_RECORDING, followed.lacks)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
         alarmed, what = self._classes[class_id].alarmed, str(code.number)

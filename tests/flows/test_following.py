@@ -6,9 +6,11 @@ import math
 import time
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import failures
 from flows.host import StreamerHost
@@ -461,6 +463,35 @@ async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
         await following.take(slate(why, wants_file=True))
         await fetched(following)
     assert asked[1:] == [("6666", "it is missing again", True), ("6666", "it is missing once more", True)]
+
+
+async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_downloaded_again_and_alarmed_when_it_does(
+    streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its playout says it only once, and once that it goes on: the slate would be sent to the end of the class."""
+    full = OperationalError("DELETE FROM video_list", {}, Exception("database or disk is full"))
+    asked = Mock(side_effect=[full, full, True])
+
+    async def redownload(*_: object, **__: object) -> bool:
+        return bool(asked())
+
+    monkeypatch.setattr(downloads, "redownload", redownload)
+    monkeypatch.setattr(playout_events, "backoff_s", lambda _: 0.0, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
+        await following.take(slate(wants_file=True))
+        await following.look_around(START + 60)
+    await fetched(following)
+    assert asked.call_count == 3
+    for after_s in (63, 66):
+        await following.look_around(START + after_s)
+    assert ["the recording is missing" in one for one in alarms(streamer)] == [True]
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
+        await following.take(back())
+    streamer.ongoing.clear()
+    following.still()
+    assert streamer.ongoing == {}
 
 
 class Told:
