@@ -134,8 +134,9 @@ class PlayoutEvents:
         class_id = event.get("class_id")
         if class_id is None:  # the end of the playout's lease
             if self._host.playout.held():
-                await changed(self._host, alarm_away(Text("its lease is over, although this streamer holds one")))
-                await publish_outbox(self._host)
+                async with isolated(self._host, Text("playout"), through=()):
+                    await changed(self._host, alarm_away(Text("its lease is over, although this streamer holds one")))
+                    await publish_outbox(self._host)
             return
         async with self._alone(class_id):
             if event["event"] == "ended":
@@ -231,7 +232,7 @@ class PlayoutEvents:
                         if decide.is_news(statement, followed.stated.get(statement.event in decide.OF_SOURCE))
                     ]
         if news:
-            async with isolated(self._host, Text("the platform's events of classes on air")):
+            async with isolated(self._host, Text("the platform's events of classes on air"), through=()):
                 await changed(self._host, _stated([(due[class_id], statement) for class_id, statement in news]))
                 for class_id, statement in news:
                     self._classes[class_id].stated[statement.event in decide.OF_SOURCE] = statement

@@ -384,6 +384,7 @@ class PlayoutSync:
         if not self._host.alarmed_at.due(errors.PLAYOUT_AWAY.meaning, ALARM_AGAIN_S):
             return
         log.error("playout: is not there, so nothing is aired: %s", playout.why)
-        await changed(self._host, alarm_away(str(playout.why)))
-        self._host.alarmed_at.passes(errors.PLAYOUT_AWAY.meaning)
-        await publish_outbox(self._host)
+        async with failures.isolated(self._host, Text("playout"), through=()):  # it is looked for meanwhile
+            await changed(self._host, alarm_away(str(playout.why)))
+            self._host.alarmed_at.passes(errors.PLAYOUT_AWAY.meaning)
+            await publish_outbox(self._host)

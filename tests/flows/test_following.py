@@ -6,7 +6,7 @@ import math
 import time
 from pathlib import Path
 from typing import Any, cast
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -428,6 +428,28 @@ async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(
     for its in (following, PlayoutEvents(streamer)):
         await its.look_around(START + 40, [again])
     assert stated()[2:] == [("on_air", 28), ("slate", 28)] * 2
+
+
+async def test_a_database_that_takes_nothing_does_not_end_the_work_on_the_playout(
+    streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How classes are aired, and that the playout is away, is told when it takes it."""
+    monkeypatch.setattr(playout_sync, "ALARM_AFTER_S", 0.0)
+    monkeypatch.setattr(playout_sync, "publish_outbox", rows.unsent)
+    handing = PlayoutSync(streamer)
+    streamer.playout.is_away("it was killed")
+    streamer.playout.until = math.inf
+    on_air: dict[str, Any] = {"class_id": "c-1", "state": "on_air", "why": None, "as_run": aired()["as_run"]}
+    full = OperationalError("INSERT INTO outbox", {}, Exception("database or disk is full"))
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
+        await following.take({"event": "lease_over", "class_id": None})
+        await following.look_around(START + 20, [on_air])
+        await handing._say_away()
+    await following.look_around(START + 23, [on_air])
+    await handing._say_away()
+    assert [one["event"] for one in rows.said(streamer, "airing")] == ["on_air"]
+    assert [one["code"] for one in rows.said(streamer, "alarm")] == [errors.PLAYOUT_AWAY.number]
 
 
 async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_nothing(
