@@ -104,9 +104,10 @@ class Readiness:
         lost_files: dict[str, str] = {}
         looked = [live[class_id] for class_id in due]
         before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
-        self._reds |= await self._look(looked, lost_files)
-        turned = {class_id for class_id in due if before.get(class_id) is not bool(self._reds[class_id])}
-        await self._tell([(airing, self._reds[airing.class_id]) for airing in looked], turned, now)
+        found = await self._look(looked, lost_files)
+        turned = {class_id for class_id in due if before.get(class_id) is not bool(found[class_id])}
+        await self._tell([(airing, found[airing.class_id]) for airing in looked], turned, now)
+        self._reds |= found
         self._done |= due
         for stem, reason in lost_files.items():
             async with isolated(host, Text("rendition {stem}", stem=stem), through=()):
@@ -127,13 +128,13 @@ class Readiness:
         new = [waiting[id_][0] for id_ in late if not _is_same(waiting[id_][0], self._told_late.get(id_))]
         for class_id in self._told_late.keys() - waiting.keys():  # what the next check finds is news
             self._reds.pop(class_id, None)
-        self._told_late = {id_: it for id_, it in self._told_late.items() if id_ in waiting} | {
-            airing.class_id: airing for airing in new
-        }
         self._late = late
         if new:
             found = [(airing, [late[airing.class_id]]) for airing in new]
             await self._tell(found, {airing.class_id for airing in new}, now)
+        self._told_late = {id_: it for id_, it in self._told_late.items() if id_ in waiting} | {
+            airing.class_id: airing for airing in new
+        }
 
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""

@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 from prefect import runtime
 from sqlalchemy import Connection, delete, select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import artifacts, failures, prefect_api
 from flows import host as hall
@@ -681,6 +682,25 @@ async def test_a_class_whose_recording_came_after_all_is_told_to_be_ready_by_its
         await checks.foresee(at)
         await checks.check(at)
     assert [one["event"] for one in rows.said(streamer, "airing")] == ["ready", "not_ready", "ready"]
+
+
+@pytest.mark.parametrize("by", ["check", "foresee"])
+async def test_what_a_check_or_a_forecast_finds_is_told_as_soon_as_the_database_takes_it(
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Once. Nothing of it was written when the disk was full, so it is still news then."""
+    now, full = time.time(), OperationalError("INSERT INTO outbox", {}, Exception("database or disk is full"))
+    rows.prepared(streamer, rows.prepare("c-1", 1, now + 3000), size_bytes=200_000_000)
+    streamer.settings = streamer.settings.model_copy(update={"download_rate": "20k"})
+    look = getattr(checks, by)
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
+        with pytest.raises(OperationalError):
+            await look(now)
+    for _ in range(2):
+        await look(now)
+    assert [one["event"] for one in rows.said(streamer, "airing")] == ["not_ready"]
+    assert alarms(streamer).keys() == {"c-1"}
 
 
 async def test_the_word_of_a_streamer_tells_what_is_due_and_reads_the_day_once_a_minute(
