@@ -252,7 +252,7 @@ def _coming(
 def sized(connection: Connection, changes: StreamerChanges, before: Cached, size_bytes: int) -> None:
     """Make room for a download whose size nobody knew when it was asked for; its place is reserved already.
 
-    The sweeper removes the files that are evicted for it. Raises Refuse with 316 if the download does not fit.
+    Raises Refuse with 316 if the download does not fit.
     """
     usage = cache.used(connection, changes.settings.video_root)
     others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)
