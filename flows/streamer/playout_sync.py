@@ -158,6 +158,7 @@ LOOK_EVERY_S = 3.0
 
 WRITE_EVERY_S = 1.0  # least number of seconds between two beats, however much changes
 WRITE_S = 5.0  # seconds that the disk has to take a timetable
+SLATE_AGAIN_S = 300.0  # seconds until a slate that could not be made is made again: the disk may be full just now
 LATE_S = 3.0  # seconds after the start of a class from which it is an alarm that the playout does not know it
 ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0  # seconds without a playout after which an alarm is raised, and raised again
 NO_DISK = Path("/dev/shm")  # noqa: S108 (its file gets a name of its own, and is our owner's only)
@@ -204,18 +205,19 @@ class PlayoutSync:
             await asyncio.gather(making, return_exceptions=True)  # what it has started ends before this process
 
     async def _make_slate(self) -> None:
-        """Read the slate before a class needs it; without a slate, nothing is sent while a recording is missing."""
+        """Make a slate before a class needs it; without one, nothing is sent while a recording is missing."""
         path = self._host.settings.playout_dir / "slate.flv"
         while self._made_slate is None:
+            pause_s = LOOK_EVERY_S  # SLATE may be unset while the process is at work
             if self._host.settings.slate is None:
                 try:
                     await ffmpeg.make_slate(path)
+                    self._made_slate = str(path.absolute())
+                    self._host.playout.wanted.set()
                 except LecternError as error:
                     log.warning("slate: there is none, name one with SLATE: %s", error.message)
-                    return
-                self._made_slate = str(path.absolute())
-                self._host.playout.wanted.set()
-            await asyncio.sleep(LOOK_EVERY_S)  # SLATE may be unset while the process is at work
+                    pause_s = SLATE_AGAIN_S
+            await asyncio.sleep(pause_s)
 
     @property
     def _slate(self) -> str | None:

@@ -23,6 +23,7 @@ from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.decide.airing import NO_ANSWER_S, NOT_ON_AIR_S
 from lectern.errors import TryAgain
+from lectern.media import ffmpeg
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import PROTOCOL, Client
 from tests import rows
@@ -537,6 +538,18 @@ async def test_playout_that_would_forget_class_is_said_once_until_it_writes_agai
         for do in ("timetable", "status", "timetable", "timetable", "timetable"):
             await playout.ask(do)
     assert caplog.messages == ["playout: the timetable is not written yet; if it ends now, it forgets that"] * 2
+
+
+async def test_a_slate_that_could_not_be_made_is_made_later(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full when the process began: else its classes would have no slate until the next one."""
+    monkeypatch.setattr(playout_sync, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(playout_sync, "SLATE_AGAIN_S", 0.0, raising=False)
+    monkeypatch.setattr(ffmpeg, "make_slate", AsyncMock(side_effect=[TryAgain("No space left on device"), None]))
+    handing = PlayoutSync(streamer)
+    await handing._make_slate()
+    assert Path(handing._slate or "").name == "slate.flv"
 
 
 # -- the timetable ----------------------------------------------------------------------------------------------------
