@@ -15,7 +15,7 @@ from flows.streamer import lease, playout_events
 from flows.streamer.amend import OTHER_TIME
 from lectern import errors, rendition_ids
 from lectern.db import airings, inbox
-from lectern.decide.airing import RUN_AHEAD_S, lead_time
+from lectern.decide.airing import RUN_AHEAD_S
 from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Airing
@@ -164,7 +164,7 @@ class RunScheduler:
 
     async def _create(self, airing: Airing) -> Begun:
         host = self._host
-        at = lead_time(airing.start_time, host.settings.broadcast_lead_s, time.time())
+        at = airing.start_time - host.settings.broadcast_lead_s
         tags = [f"class:{airing.class_id}", f"record:{rendition_ids.folder(airing.stem)}"]
         name = f"broadcast {airing.class_id} {airing.stem}"
         key = f"broadcast:{host.settings.name}:{airing.class_id}:{airing.placement}:{airing.start_time:.0f}"

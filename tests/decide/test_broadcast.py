@@ -5,14 +5,9 @@ from typing import Any
 import pytest
 
 from lectern.decide.account import of_playout, without_playout
-from lectern.decide.airing import as_run, event_text, lead_time, without_recording
+from lectern.decide.airing import as_run, event_text, without_recording
 from lectern.model.facts import AsRun
 from tests.decide.test_endings import START, row
-
-
-def test_the_run_of_a_class_begins_its_lead_before_the_start_or_now() -> None:
-    assert lead_time(1_000, 300, now=0) == 700
-    assert lead_time(1_000, 300, now=900) == 900
 
 
 @pytest.mark.parametrize(("has_slate", "has_begun"), [(True, True), (True, False), (False, True), (False, False)])

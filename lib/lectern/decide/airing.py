@@ -140,11 +140,6 @@ def without_recording(*, has_slate: bool, has_begun: bool) -> str:
     return Text("nothing will be sent, there is no slate")
 
 
-def lead_time(start: float, lead_s: float, now: float) -> float:
-    """When the run of a class begins: *lead_s* seconds before its *start*, or now (epoch seconds)."""
-    return max(start - lead_s, now)
-
-
 CANCELLED = Text("it was cancelled")
 """The playout's reason for the end of a class that was taken off the air."""
 
