@@ -17,13 +17,11 @@ from lectern import errors, rendition_ids
 from lectern.db import airings, inbox
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.errors import Caught, TryAgain
-from lectern.i18n import Text
 from lectern.model.facts import Airing
 from lectern.states import AiringState
 from lectern.timing import comes
 
 LOOK_EVERY_S = 5.0  # seconds after which the class is read from the database although no event came
-CANCELLED = Text("cancelled in the UI")
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
@@ -61,8 +59,7 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
     except asyncio.CancelledError:
         # A class that the teacher took back is closed already; a process that ends leaves it to the playout.
         if watching.run_id and host.runs.was_cancelled(watching.run_id):
-            ending = playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, CANCELLED)
-            await asyncio.shield(ending)
+            await asyncio.shield(playout_events.close_cancelled(host, airing.class_id))
             host.playout.wanted.set()
         raise
     finally:
@@ -216,7 +213,7 @@ class CancelledRuns:
             if watch is not None and (airing.state is AiringState.ON_AIR or watch.run_id == run_id):
                 return  # watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
-            await playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, CANCELLED)
+            await playout_events.close_cancelled(host, class_id)
             await lease.end_pushes(host, [airing])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)

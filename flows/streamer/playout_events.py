@@ -61,11 +61,12 @@ def is_of_row(root: Path, airing: Airing, reported: Mapping[str, Any], now: floa
     return is_over and all(reported.get(name, wanted[name]) == wanted[name] for name in ("start", "file"))
 
 
-async def close_unfinished(host: StreamerHost, class_id: str, state: AiringState, message: str) -> None:
-    """Release a class that the playout did not bring to its end, and tell its teacher why."""
+async def close_cancelled(host: StreamerHost, class_id: str) -> None:
+    """Release a class whose run somebody cancelled in the UI, and tell its teacher so."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
-        decide.close(changes, airings.by_id(connection, [class_id])[class_id], state, message)
+        airing = airings.by_id(connection, [class_id])[class_id]
+        decide.close(changes, airing, AiringState.CANCELLED, Text("cancelled in the UI"))
 
     await _closed(host, class_id, go)
 
