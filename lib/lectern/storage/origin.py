@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -189,14 +190,12 @@ async def _ask(
     client: httpx.AsyncClient, url: str, addresses: list[Address], timeout_s: float
 ) -> tuple[str, httpx.Response]:
     """The answer of the first of *addresses* that takes the connection, and this address."""
-    waits = httpx.Timeout(timeout_s, connect=timeout_s / max(1, len(addresses)))
-    for left, address in enumerate(addresses, 1 - len(addresses)):
-        try:
-            return str(address), await _ask_at(client, httpx.URL(url), str(address), waits)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            if left == 0:
-                raise
-    raise TryAgain("{url}: its host has no address", url=redact_url(url))
+    waits = httpx.Timeout(timeout_s, connect=timeout_s / len(addresses))
+    *others, last = map(str, addresses)
+    for address in others:
+        with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            return address, await _ask_at(client, httpx.URL(url), address, waits)
+    return last, await _ask_at(client, httpx.URL(url), last, waits)
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
