@@ -29,7 +29,7 @@ from lectern.decide.forecast import slowness, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, msgid
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Usage
 from lectern.model.streamer_plan import StreamerChanges
@@ -167,7 +167,8 @@ class Readiness:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
         unreadable = await self._host.read_tx(airings.unreadable)
         new = [item for item in unreadable.items() if item[0] not in self._unreadable]
-        await self._alarm([(id_, None, f"{why} Until then the class is not aired.") for id_, why in new])
+        text = msgid("{why} Until then the class is not aired.")
+        await self._alarm([(id_, None, Text(text, why=why)) for id_, why in new])
         self._unreadable = unreadable
 
     async def _tell(self, checked: _Checked, turned: Collection[str], now: float) -> None:

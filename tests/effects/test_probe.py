@@ -1,5 +1,6 @@
 """A recording is looked at, checked whole, and made such that it can be aired."""
 
+import json
 import os
 import resource
 import shutil
@@ -17,6 +18,7 @@ from lectern.states import FileState
 from lectern.storage import cache_dir
 from tests import flv
 from tests.effects.conftest import make_recording, shape
+from tests.text.test_catalogues import left
 
 
 @pytest.mark.parametrize("flags", [(), ("-flvflags", "no_duration_filesize+no_metadata")], ids=["said", "not said"])
@@ -95,6 +97,7 @@ async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(t
     refused = await within(20)
     assert '["refused", ' in refused
     assert "cannot be opened as a recording: decoding it takes more than 20 MB of memory" in refused
+    assert left(json.loads(refused)[1]) == [], "it has its Chinese"
 
 
 async def test_a_damaged_end_is_seen_and_a_truncated_recording_says_what_is_there(tmp_path: Path) -> None:

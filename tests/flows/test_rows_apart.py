@@ -21,7 +21,7 @@ from flows.playout_link import Watch
 from flows.prefect_api import BackgroundRuns, NewRun
 from flows.streamer import broadcast, downloads, readiness
 from flows.streamer.readiness import Readiness
-from lectern import health
+from lectern import health, i18n
 from lectern import metrics as all_metrics
 from lectern.allowlist import Allowlist
 from lectern.db import account, airings, cache, events, metrics
@@ -36,6 +36,7 @@ from lectern.storage import cache_dir
 from tests import flv, rows
 from tests.faults.turns import Quiet
 from tests.flows.test_lost_files import too_many_open
+from tests.text.test_catalogues import left
 from tests.waiting import async_wait_until, cancelled
 
 
@@ -658,6 +659,16 @@ async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: Stre
     told = rows.said(streamer, "airing")
     assert [(one["class_id"], one["event"]) for one in told] == [("c-1", "not_ready")]
     assert "1 will be there at " in told[0]["message"]
+
+
+async def test_the_alarm_of_a_class_whose_row_cannot_be_read_can_be_written_in_chinese(
+    streamer: StreamerHost, checks: Readiness
+) -> None:
+    add(streamer, "old")
+    spoil(streamer, "old")
+    await checks.check(time.time())
+    (said,) = rows.said(streamer, "alarm")
+    assert left(i18n.of_wire(said)) == []
 
 
 async def test_a_class_whose_recording_came_after_all_is_told_to_be_ready_by_its_next_check(

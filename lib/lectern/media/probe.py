@@ -84,7 +84,7 @@ def main(path: str) -> None:
     try:
         said: tuple[str, Any] = "found", asdict(_probe(Path(path)))
     except MemoryError:
-        most = f"decoding it takes more than {MEMORY_BYTES // 1024**2} MB of memory"
+        most = Text("decoding it takes more than {memory_mb} MB of memory", memory_mb=MEMORY_BYTES // 1024**2)
         said = "refused", Text("{path}: cannot be opened as a recording: {most}", path=path, most=most)
     except Refuse as error:
         said = "refused", error.message
