@@ -38,9 +38,10 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 async def after(host: StreamerHost, all_changes: Sequence[StreamerChanges]) -> None:
-    """What follows the commit: the playout's timetable, the runs of other times, the reports."""
+    """What follows the commit: the playout's timetable, the reports, the runs of other times."""
     host.amended.set()
     host.playout.wanted.set()
+    await publish_outbox(host)  # no answer waits for Prefect
     for airing, revision in [pair for changes in all_changes for pair in changes.amended]:
         # Its run was planned for the old time; the playout gets the rest by the timetable.
         is_moved = revision.start_time != airing.start_time
@@ -48,7 +49,6 @@ async def after(host: StreamerHost, all_changes: Sequence[StreamerChanges]) -> N
             async with best_effort(f"cancel the run of {airing.class_id}"):
                 await host.runs.cancel(airing.run_id, OTHER_TIME)
     host.unplanned.set()
-    await publish_outbox(host)
 
 
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:

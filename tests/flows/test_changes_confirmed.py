@@ -29,7 +29,7 @@ from tests.faults import hosts
 from tests.faults.hosts import lesson
 from tests.faults.turns import Quiet
 from tests.rows import commit
-from tests.waiting import async_wait_until
+from tests.waiting import async_wait_until, cancelled
 
 CHANGE = "c-1^1"
 
@@ -114,6 +114,25 @@ async def test_the_run_for_another_time_is_taken_off_the_timetable(
     await amend.after(streamer, [cast("Any", changes)])
     assert [one.args[0] for one in cancel.await_args_list] == cancelled
     assert streamer.unplanned.is_set()
+
+
+async def test_no_answer_waits_until_the_run_for_another_time_is_cancelled(streamer: StreamerHost) -> None:
+    """Prefect may hang, for half a minute each."""
+    asked = asyncio.Event()
+
+    async def cancel(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    streamer.runs = cast("Any", SimpleNamespace(cancel=cancel))
+    before = replace(its_class(streamer), run_id="run")
+    lessons = {"c-1": lesson(streamer, before)}
+    commit(streamer.engine, rows.went, streamer, amend.confirmed({CHANGE}, lessons))
+    changes = SimpleNamespace(amended=[(before, replace(before, start_time=before.start_time + 60))])
+    following = asyncio.create_task(amend.after(streamer, [cast("Any", changes)]))
+    await asked.wait()
+    assert len(streamer.acks.ids()) == 1, "it is sent"
+    await cancelled(following)
 
 
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
