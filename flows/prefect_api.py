@@ -143,8 +143,8 @@ class Runs(Protocol):
     async def cancel(self, run_id: str, reason: str) -> None:
         """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""
 
-    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """The runs among *run_ids* that somebody cancelled, or is cancelling."""
+    async def cancelled(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """Those of *run_ids* that are cancelled, or being so, with the reason."""
 
     async def announce(self, tag: str) -> None:
         """Add *tag* to the calling run, so that it is found by it."""

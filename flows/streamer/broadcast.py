@@ -199,11 +199,11 @@ class CancelledRuns:
         later = [run_ids[begin : begin + PAGE] for begin in range(PAGE, len(run_ids), PAGE)]
         self._page += 1
         for page in (run_ids[:PAGE], *(later[self._page % len(later) :][:1] if later else ())):
-            for run_id in await self._host.runs.cancelled(page) if page else ():
+            for run_id, why in (await self._host.runs.cancelled(page) if page else {}).items():
                 if run_id in planned:
-                    await self._cancelled(run_id, planned[run_id])
+                    await self._cancelled(run_id, planned[run_id], why)
 
-    async def _cancelled(self, run_id: str, class_id: str) -> None:
+    async def _cancelled(self, run_id: str, class_id: str, why: str) -> None:
         host = self._host
         try:
             airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
@@ -212,6 +212,10 @@ class CancelledRuns:
                 return  # released, or moved
             if watch is not None and (airing.state is AiringState.ON_AIR or watch.run_id == run_id):
                 return  # watched by a run that has a cancel of its own
+            if why == OTHER_TIME:  # by us, and late: the class had been changed back, and had got this run again
+                await host.write_tx(airings.scheduled, class_id, None)
+                host.unplanned.set()
+                return
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             await playout_events.close_cancelled(host, class_id)
             await lease.end_pushes(host, [airing])

@@ -20,6 +20,7 @@ from flows.host import StreamerHost
 from flows.playout_link import Watch
 from flows.prefect_api import BackgroundRuns, NewRun
 from flows.streamer import broadcast, downloads, readiness
+from flows.streamer.amend import OTHER_TIME
 from flows.streamer.readiness import Readiness
 from lectern import health, i18n
 from lectern import metrics as all_metrics
@@ -49,6 +50,7 @@ class Runs:
         self.wanted: list[str] = []
         self.made: dict[str, float] = {}  # when each is to begin, 0 for at once
         self.cancelled_ids: set[str] = set()
+        self.why = "by a person"
         self.asked: list[int] = []
         self.alone: list[str] = []
 
@@ -68,10 +70,10 @@ class Runs:
         """Whether it is executed here."""
         return run_id.removeprefix("run-") in self.made
 
-    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
+    async def cancelled(self, run_ids: Sequence[str]) -> dict[str, str]:
         """Those that somebody cancelled."""
         self.asked.append(len(run_ids))
-        return [one for one in run_ids if self.was_cancelled(one)]
+        return {one: self.why for one in run_ids if self.was_cancelled(one)}
 
     def was_cancelled(self, run_id: str) -> bool:
         return run_id in self.cancelled_ids
@@ -395,8 +397,20 @@ async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_cl
     add(streamer, "other")
     planned(streamer, "other")
     for run_id, class_id in (("run-before", "other"), ("run-died", "died"), ("run-gone", "gone")):
-        await looks._cancelled(run_id, class_id)
+        await looks._cancelled(run_id, class_id, "")
     assert states(streamer)["other"] == "ready", "it was given another run meanwhile"
+
+
+async def test_a_class_whose_run_we_cancelled_ourselves_gets_another_and_is_aired(streamer: StreamerHost) -> None:
+    """It was changed to another time and back while Prefect hung: the cancel came after the run was its own again."""
+    add(streamer, "back", starts_in_s=30)
+    planned(streamer, "back")
+    runs = cast("Runs", streamer.runs)
+    runs.cancelled_ids, runs.why = {"run-back"}, OTHER_TIME
+    await broadcast.CancelledRuns(streamer).look()
+    assert states(streamer)["back"] == "ready"
+    await broadcast.RunScheduler(streamer).step()
+    assert runs.made.keys() == {"back"}
 
 
 async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(

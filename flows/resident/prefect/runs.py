@@ -212,10 +212,10 @@ class ResidentRuns:
                 await self.client.set_flow_run_name(run.id, name)
         return name
 
-    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """The runs among *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
+    async def cancelled(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """Those of *run_ids* that are cancelled, or being so, with the reason; raises TryAgain if Prefect is away."""
         ending = await runs_in_state(self.client, [UUID(run_id) for run_id in run_ids], ENDING)
-        return [str(run.id) for run in ending]
+        return {str(run.id): (run.state and run.state.message) or "" for run in ending}
 
     def alive(self) -> dict[UUID, str]:
         """The names of the runs that are at work here, by id."""

@@ -227,8 +227,8 @@ def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime
     cache.recount(connection, root, citations(connection))
 
 
-def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
-    """Note the run that will air the class."""
+def scheduled(connection: Connection, class_id: str, run_id: str | None) -> None:
+    """Note the run that will air the class; None if it is to get another one."""
     connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
 
 
