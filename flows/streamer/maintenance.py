@@ -15,6 +15,7 @@ from flows import artifacts
 from flows.failures import isolated
 from flows.handling import Decide, Swept, apart, changed, sweep_flow
 from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.playout_link import NotTaken
 from flows.streamer import downloads, playout_events
 from flows.streamer.prepare import follow, remove_files
 from lectern import formatting
@@ -61,11 +62,11 @@ async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
 async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | None:
     """How to close a class whose end was not recorded: as the playout reports it.
 
-    None while the playout is away and is still waited for.
+    None while the playout is away, or refuses to say it, and is still waited for.
     """
     try:
         statuses = (await host.playout.ask("status", class_id=airing.class_id))["classes"]
-    except TryAgain:
+    except (TryAgain, NotTaken):
         return None if time.time() - airing.end_time < UNKNOWN_S else playout_events.closing_of_late(airing.class_id)
     is_told = (
         bool(statuses)

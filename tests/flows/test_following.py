@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from flows import failures
 from flows.host import StreamerHost
 from flows.outbox_publisher import patience
-from flows.playout_link import Playout, ScheduledClass
+from flows.playout_link import NotTaken, Playout, ScheduledClass
 from flows.streamer import downloads, maintenance, playout_events, playout_sync
 from flows.streamer.playout_events import PlayoutEvents
 from flows.streamer.playout_sync import AHEAD_S, DesiredTimetable, Facts, PlayoutSync, TimetableReader, lesson
@@ -371,8 +371,10 @@ async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost, followi
     ("ago_s", "state", "statuses", "after", "says"),
     [
         (20, "on air", [], "on air", ""),
-        (299, "on air", None, "on air", ""),
-        (300, "on air", None, "broken", "nobody knows"),
+        (299, "on air", TryAgain("it is not there"), "on air", ""),
+        (300, "on air", TryAgain("it is not there"), "broken", "nobody knows"),
+        (299, "on air", NotTaken("odd"), "on air", ""),
+        (300, "on air", NotTaken("odd"), "broken", "nobody knows"),
         (100, "on air", [{}], "aired", ""),
         (100, "on air", [{"end": 1e12}], "aired", ""),  # it was shortened meanwhile
         (100, "on air", [{"state": "on_air"}], "broken", "nobody knows"),
@@ -389,15 +391,15 @@ async def test_a_class_past_its_end_is_closed_as_its_playout_says(
     monkeypatch: pytest.MonkeyPatch,
     ago_s: float,
     state: str,
-    statuses: list[dict[str, Any]] | None,
+    statuses: list[dict[str, Any]] | Exception,
     after: str,
     says: str,
 ) -> None:
-    """By what it has sent of the class as it is now, if anything; one that is away is waited for."""
+    """By what it has sent of the class as it is now, if anything; one that is away, or refuses, is waited for."""
 
     async def ask(*_: object, **__: object) -> dict[str, Any]:
-        if statuses is None:
-            raise TryAgain("it is not there")
+        if isinstance(statuses, Exception):
+            raise statuses
         return {"classes": [aired() | one for one in statuses]}
 
     its = {"state": "waiting", "lost_at": START} if state == "lost" else {"state": state}
