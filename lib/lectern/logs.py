@@ -38,13 +38,13 @@ class _Json(logging.Formatter):
 
 
 def set_up(form: Literal["text", "json"], level: str) -> None:
-    """Write the log to standard error."""
+    """Write the log to standard error; the handler that passes the lines of runs on to Prefect stays."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(without_secrets)
     handler.addFilter(_expected)
     handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("lectern")
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [handler, *(one for one in logger.handlers if type(one) is not logging.StreamHandler)]
     logger.setLevel(level)
     logger.propagate = False
     _take_over(handler)

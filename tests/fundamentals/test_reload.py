@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -215,6 +216,39 @@ async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer
         await async_wait_until(lambda: not hung_up.is_set(), description="it is heard")
         await async_wait_until(lambda then=then: streamer.settings.max_video_num == then, description="it is read")
     keeping.cancel()
+
+
+RELOADED = """
+import logging
+from types import SimpleNamespace
+from flows.resident.http import Reload
+from flows.resident.prefect import recorder
+from lectern import logs
+from lectern.settings import StreamerSettings
+
+class ToPrefect(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage())
+
+recorder.APILogHandler = ToPrefect
+recorder.FlowRunContext = SimpleNamespace(get=lambda: "a run")
+wanted = SimpleNamespace(set=lambda: None)
+before, after = (StreamerSettings.load(_env_file=None, log_level=level) for level in ("INFO", "DEBUG"))
+logs.set_up(before.log_format, before.log_level)
+recorder.set_up()
+host = SimpleNamespace(settings=before, unfetched=wanted, playout=SimpleNamespace(wanted=wanted))
+Reload(host)._take(after, before.changes(after))
+logging.getLogger("lectern").debug("a line of a run")
+"""
+
+
+def test_a_run_keeps_its_log_in_the_ui_when_the_log_level_is_changed(tmp_path: Path) -> None:
+    """Until a restart, each run would be without one."""
+    environment = {"PATH": "/usr/bin:/bin", "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    argv = [sys.executable, "-c", RELOADED]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90, check=True)
+    assert done.stdout == "a line of a run\n"
+    assert done.stderr.count("a line of a run") == 1
 
 
 async def test_a_class_of_the_timetable_may_go_on_to_where_it_is_pushed(streamer: StreamerHost) -> None:
