@@ -3,12 +3,14 @@
 import asyncio
 import json
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 from uuid import uuid4
 
 import httpx
@@ -18,6 +20,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import OperationalError
 
 from flows import handling
 from flows.handling import Swept, sweep_flow
@@ -522,6 +525,21 @@ async def test_work_that_was_done_without_a_run_has_one_afterwards(desk: Desk) -
     assert set(run["tags"]) == {"record:7", "lectern:without-run"}
     assert run["state"]["message"].startswith("404; handled ")
     assert run["state"]["message"].endswith(", without a run because Prefect let none begin")
+
+
+async def test_a_database_that_takes_nothing_at_the_end_holds_up_nothing_else_that_ends(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk. The rest is shown after the restart."""
+    await desk.handle("c-1")
+    full = OperationalError("update", {}, sqlite3.OperationalError("database or disk is full"))
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "give_keys", Mock(side_effect=full))
+        await desk.recorder.close(5)
+    assert desk.unrecorded() == 1
+    desk.restart()
+    await desk.recorder.tell()
+    assert (desk.prefect.names, desk.unrecorded()) == (["booking c-1"], 0)
 
 
 async def test_work_without_a_run_that_is_cut_off_is_not_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

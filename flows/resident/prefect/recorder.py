@@ -79,7 +79,7 @@ class Recorder:
         try:
             async with asyncio.timeout(within_s):
                 await self.tell()
-        except (TryAgain, TimeoutError) as error:
+        except (TryAgain, TimeoutError, DBAPIError) as error:
             log.info("recorder: the rest is shown after the next start: %r", error)
 
     async def tell(self) -> None:
