@@ -13,6 +13,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
@@ -174,6 +175,47 @@ async def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while
     server.there = [lost, fresh, its_run(Pending(), 3600, tags=["host:a"])]
     assert await worker.adopt(runs(server), "pool", "teacher", worker.NOBODY) == 1
     assert server.states == {lost.id: "AwaitingRetry"}
+
+
+class Due(Prefect):
+    """A server with one run that is due, which it gives to whoever claims it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = its_run(Scheduled())
+
+    async def read_flow_run_states(self, _: UUID) -> list[State[Any] | None]:
+        return [self.run.state, *self.ended.values()]
+
+    async def read_flow_run(self, _: UUID) -> FlowRun:
+        return self.run
+
+    async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> Any:
+        self.ended[id_] = state
+        return SimpleNamespace(status=SetStateStatus.ACCEPT, state=state)
+
+    async def update_flow_run(self, _: UUID, tags: list[str]) -> None:
+        assert tags == ["host:a"]
+
+
+@pytest.mark.parametrize("drains", [False, True])
+async def test_a_teacher_that_drains_claims_no_run_that_another_one_can_execute(
+    monkeypatch: pytest.MonkeyPatch, *, drains: bool
+) -> None:
+    """It would be *Pending*, with nobody at it, until this teacher is started again or counts as dead."""
+    mine, taken = runs(server := Due()), []
+    mine.created.tags = ("host:a",)
+    its = ResidentWorker(mine, work_pool_name="resident")
+
+    async def due() -> list[Any]:
+        return [SimpleNamespace(flow_run=server.run)]
+
+    monkeypatch.setattr(its, "_get_scheduled_flow_runs", due)
+    monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
+    if drains:
+        mine.close()
+    await its.get_and_submit_flow_runs()
+    assert (server.states, taken) == (({}, []) if drains else ({server.run.id: "Pending"}, [server.run.id]))
 
 
 async def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,11 +77,13 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerR
 
 
 async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
-    """Claim *run* of the queue for this process; None if another process of the queue was quicker.
+    """Claim *run* of the queue for this process; None if another process of the queue was quicker, or this one drains.
 
     The server accepts Pending from one process only. But it would begin a run again that another process has ended
     meanwhile: the state of such a run is put back. Raises what the client raises if Prefect is away.
     """
+    if runs.draining():
+        return None  # nobody would execute it until this process is started again
     if not runs.created.tags or run.state is None:
         return run
     known = {state.id for state in await runs.client.read_flow_run_states(run.id)}
