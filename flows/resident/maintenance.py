@@ -1,7 +1,9 @@
 """Two timers of a host: it sweeps again and again, and deletes old rows so that no table grows for ever."""
 
 import asyncio
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from flows.handling import GRACE_S, SWEEP
@@ -9,9 +11,10 @@ from flows.host import PRUNING, SWEEPING, Host, is_ours, log
 from flows.resident.consumer import Handler
 from lectern.db import bookings, leases, retention, transcodings
 from lectern.db.retention import RowsBefore
-from lectern.settings import TeacherSettings
+from lectern.settings import Settings, TeacherSettings
 
 FIRST_S = GRACE_S + 1.0  # seconds from the start to the first sweep, which then finds what was decided up to the start
+LOOK_S = 10.0  # most seconds until a pause goes by a setting that was changed
 PAUSE_S = 0.05  # seconds between two slices: others write meanwhile
 PRUNING_S = 300.0
 """Seconds for which one of several teachers has the duty; deleting a slice takes well below one second."""
@@ -22,12 +25,12 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
 
     The first sweep comes soon: only a sweep begins the work that the previous process had decided and not begun.
     """
-    pause_s = min(FIRST_S, host.settings.sweep_interval_s)
+    most_s = FIRST_S
     while True:
+        await _pause(host, "sweeps", lambda its: its.sweep_interval_s, most_s)
         host.watchdog.beat("sweeps")
-        await asyncio.sleep(pause_s)
         await sweep(host, handler)
-        pause_s = await _until(host)
+        most_s = await _until(host)
 
 
 async def sweep(host: Host[Any], handler: Handler) -> bool:
@@ -40,6 +43,14 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
     if await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.sweep(), name="sweep")
     return True
+
+
+async def _pause(host: Host[Any], loop: str, pause_s: Callable[[Settings], float], most_s: float = math.inf) -> None:
+    """Wait for the seconds *pause_s* of the settings, which may be changed meanwhile, or for *most_s*."""
+    since = time.monotonic()
+    while (left_s := since + min(pause_s(host.settings), most_s) - time.monotonic()) > 0:
+        host.watchdog.beat(loop)
+        await asyncio.sleep(min(left_s, LOOK_S))
 
 
 async def _until(host: Host[Any]) -> float:
@@ -57,10 +68,7 @@ async def forget(host: Host[Any]) -> None:
         host.watchdog.beat("retention")
         if await is_ours(host, PRUNING, PRUNING_S):
             await _forget(host)
-        since = time.monotonic()
-        while (left := since + host.settings.prune_interval_s - time.monotonic()) > 0:
-            host.watchdog.beat("retention")
-            await asyncio.sleep(min(left, 10.0))
+        await _pause(host, "retention", lambda its: its.prune_interval_s)
 
 
 async def _forget(host: Host[Any]) -> None:

@@ -8,7 +8,9 @@ import math
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,7 +18,7 @@ from starlette.requests import Request
 
 from flows.host import StreamerHost, TeacherHost
 from flows.outbox_publisher import patience
-from flows.resident import http
+from flows.resident import http, maintenance
 from flows.resident.http import Reload
 from flows.streamer.playout_sync import TimetableReader
 from lectern.allowlist import Allowlist
@@ -29,7 +31,7 @@ from tests.faults import hosts
 from tests.fundamentals.test_settings import alone
 from tests.rows import bare, commit, look
 from tests.typed import lectern
-from tests.waiting import async_wait_until
+from tests.waiting import async_wait_until, cancelled
 from town.ports import free_port
 
 __all__ = ["alone"]
@@ -216,6 +218,26 @@ async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer
         await async_wait_until(lambda: not hung_up.is_set(), description="it is heard")
         await async_wait_until(lambda then=then: streamer.settings.max_video_num == then, description="it is read")
     keeping.cancel()
+
+
+async def test_a_shorter_time_between_sweeps_counts_from_now_on(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for the longer one would be late, and health would say that the loop stands still."""
+    monkeypatch.setattr(maintenance, "FIRST_S", 0.01)
+    monkeypatch.setattr(maintenance, "LOOK_S", 0.01, raising=False)
+    swept: list[float] = []
+
+    async def sweep() -> None:
+        swept.append(time.monotonic())
+
+    streamer.settings = streamer.settings.model_copy(update={"sweep_interval_s": 3600.0})
+    handler = cast("Any", SimpleNamespace(sweep=sweep))
+    sweeping = asyncio.create_task(maintenance.sweeps(streamer, handler))
+    await async_wait_until(lambda: swept and streamer.watchdog._at["sweeps"] > swept[0], description="it waits")
+    streamer.settings = streamer.settings.model_copy(update={"sweep_interval_s": 0.01})
+    await async_wait_until(lambda: len(swept) > 1, timeout_s=20, description="it sweeps again")
+    await cancelled(sweeping)
 
 
 RELOADED = """
