@@ -108,9 +108,7 @@ class HealthReport:
 
     @staticmethod
     def _standing_still(host: Host[Any]) -> list[str]:
-        late = host.watchdog.stalled(
-            max(LATE_S, 3 * host.settings.sweep_interval_s, 3 * host.settings.heartbeat_interval_s)
-        )
+        late = host.watchdog.stalled(max(LATE_S, 3 * host.settings.heartbeat_interval_s))
         failing = host.watchdog.failing(LATE_S)
         return [
             *(f"{loop}: stands still since {seconds:.0f} s" for loop, seconds in late.items()),

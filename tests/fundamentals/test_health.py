@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +72,15 @@ def test_a_loop_that_stands_still_or_only_fails_makes_its_host_not_ready(
     del host.watchdog._at["streams"]
     host.watchdog.works("channels")
     assert said(health) == (200, [])
+
+
+def test_a_loop_that_stands_still_shows_after_a_minute_however_rarely_its_host_sweeps(
+    host: Host[Any], health: http.HealthReport
+) -> None:
+    """With ten minutes between two sweeps, a host that was deaf looked well for half an hour."""
+    host.settings = host.settings.model_copy(update={"sweep_interval_s": 600.0})
+    host.watchdog._at["streams"] = time.monotonic() - http.LATE_S - 1
+    assert said(health)[0] == 503
 
 
 def test_a_message_that_waits_too_long_makes_its_host_not_ready(host: Host[Any], health: http.HealthReport) -> None:
