@@ -227,6 +227,7 @@ class Consumer:
             if not kept:
                 await comes(self._woken[flow], IDLE_S)
             for portion in failures.batches(kept):
+                self._host.watchdog.beat(f"inbox, {flow}")
                 task = asyncio.create_task(self._handler.handle(flow, portion))
                 at_work.add(task)
                 task.add_done_callback(at_work.discard)

@@ -15,6 +15,7 @@ import redis
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError
 
+from flows import failures
 from flows.host import StreamerHost, TeacherHost, current
 from flows.resident.consumer import Consumer
 from flows.teacher.bookings import booking
@@ -54,10 +55,12 @@ class Slow:
     def __init__(self, host: TeacherHost) -> None:
         self.host = host
         self.batches: list[list[int]] = []
+        self.began: list[float] = []  # when the round began in which each was handed over
         self.go = asyncio.Event()
 
-    async def handle(self, _flow: str, kept: Sequence[InboxMessage]) -> None:
+    async def handle(self, flow: str, kept: Sequence[InboxMessage]) -> None:
         self.batches.append(ids := [one.id for one in kept])
+        self.began.append(self.host.watchdog._at[f"inbox, {flow}"])
         await self.go.wait()
         await self.host.write_tx(inbox.done, self.host.journal, ids, inbox.Handling(1.0))
 
@@ -96,6 +99,20 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
         slow.go.set()
         await slow.has(2)
         assert slow.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_loop_that_hands_over_one_batch_after_the_other_does_not_stand_still(teacher: TeacherHost) -> None:
+    """Thousands of messages that failed on their own take minutes, one by one, in which health is well."""
+    rows.commit(teacher.engine, inbox.keep, journal, orders("c-1", "c-2", "c-3"), 1.0)
+    for _ in failures.BATCH_SIZE_BY_FAILURES:
+        rows.commit(teacher.engine, inbox.failed, journal, [1, 2, 3], 0.0)
+    slow = Slow(teacher)
+    slow.go.set()
+    work = asyncio.create_task(Consumer(teacher, cast("Any", slow), [], [])._dispatch("booking"))
+    await slow.has(3)
+    await cancelled(work)
+    assert slow.batches == [[1], [2], [3]]
+    assert len(set(slow.began)) == 3
 
 
 async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(teacher: TeacherHost) -> None:
