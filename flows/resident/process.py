@@ -196,6 +196,7 @@ class Resident:
         intake = Consumer(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
         taking: dict[Text, Service] = {**intake.works(), Text("sweeps"): lambda: maintenance.sweeps(host, handler)}
         try:
+            works.begin({Text("lock"): lambda: self._lock.keep(host)})  # the scan of a disk takes longer than it lasts
             if isinstance(host, StreamerHost):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
                 works.begin({Text("lease"): lambda: lease.renew(host, about_moves)})
@@ -236,7 +237,6 @@ class Resident:
         works: dict[Text, Service] = {
             Text("runs"): lambda: worker.serve(host, runs),
             Text("prefect"): lambda: worker.listen(host, runs.client),
-            Text("lock"): lambda: self._lock.keep(host),
             Text("alarms"): lambda: notifications.watch(host),
             Text("redis"): lambda: notifications.watch_redis(host),
             Text("retention"): lambda: maintenance.forget(host),

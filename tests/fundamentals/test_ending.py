@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psutil
@@ -18,12 +19,15 @@ from flows.failures import FatalError
 from flows.host import StreamerHost
 from flows.resident import instance_lock, process
 from flows.resident.instance_lock import QueueLock
+from flows.resident.prefect.runs import ResidentRuns
 from flows.resident.process import Resident
+from flows.streamer import lease, playout_sync
 from lectern import logs
 from lectern.cli.app import COMMANDS, LOAD_MORE, app
 from lectern.errors import CallAPerson
 from lectern.redis.client import Bus
 from lectern.settings import StreamerSettings, TeacherSettings
+from tests.waiting import async_wait_until, cancelled
 
 
 class Redis:
@@ -141,6 +145,26 @@ def test_a_streamer_whose_folder_is_its_own_begins_while_redis_is_away(
     assert takes(first, redis)
     stop.set()
     assert not asyncio.run(second.take(cast("Bus", redis), stop)), "the folder has one owner"
+
+
+async def test_a_streamer_that_scans_its_disk_for_long_keeps_its_lock(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of its name on another machine would take it, and the streamer would end after the scan."""
+
+    async def forever(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(process, "reconciled", forever)
+    monkeypatch.setattr(lease, "renew", forever)
+    playout = SimpleNamespace(run=forever, keep_in_step=forever)
+    monkeypatch.setattr(playout_sync, "PlayoutSync", lambda _: playout)
+    monkeypatch.setattr(instance_lock, "RENEW_S", 0.01)
+    streamer.bus = cast("Any", redis := Redis())
+    runs = ResidentRuns(cast("Any", None), {})
+    working = asyncio.create_task(Resident(streamer.settings)._work(streamer, runs, forever))
+    await async_wait_until(lambda: redis.held, timeout_s=20, description="its lock is renewed")
+    await cancelled(working)
 
 
 def test_a_teacher_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
