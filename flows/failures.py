@@ -19,7 +19,7 @@ from lectern import errors
 from lectern.db import airings, bookings, inbox, outbox
 from lectern.db.writer import write
 from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
-from lectern.i18n import Text, labelled
+from lectern.i18n import Text, labelled, msgid
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
@@ -34,6 +34,7 @@ from lectern.wire.parser import fields_of
 AGAIN_AFTER_S = 600.0  # most seconds until an alarm is raised again for the same trouble
 ALARMS_KEPT = 200  # number of alarms for ALARM_URLS that are kept in memory while the database takes none
 ALARM_S = 10.0  # seconds that an alarm may take to be written down and sent
+DOES_NOT_WORK = msgid("{host}: {part} does not work: {why}")
 PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)  # expected errors: a service is away for a while
 LASTING = (ResponseError, AuthenticationError)
 """Causes of a TryAgain by which Redis refuses a request: if they last, waiting does not help."""
@@ -49,14 +50,17 @@ class FatalError(CallAPerson):
 async def report(host: Host[Any], what: str, error: BaseException, pause_s: float, *, lasts: bool = False) -> None:
     """Log that *what* failed and is retried in *pause_s*; raise an alarm for unexpected errors. Raises nothing.
 
-    *lasts*: it has failed for long, so an alarm is raised also for what Redis refuses.
+    *lasts*: it has failed for long, so an alarm is raised also for a database that is away, and for what Redis refuses.
     """
     cause = first(error)
     if disk.takes_nothing(error):
         await _disk(host, what, _said(cause))
     elif isinstance(cause, PASSING):
         log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(cause))
-        if lasts and isinstance(cause.__cause__, LASTING):
+        if lasts and isinstance(cause, OperationalError):
+            said = Text(DOES_NOT_WORK, host=host.settings.name, part=what, why=_said(cause))
+            await _past_database(host, "database", errors.WORK_FAILED, said)
+        elif lasts and isinstance(cause.__cause__, LASTING):
             await alarm(host, what, _said(cause))
     else:
         trace = None if isinstance(cause, LecternError) else error
@@ -80,7 +84,7 @@ async def isolated(
 
 async def alarm(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm that *what* does not work, unless it was raised lately. Raises no error."""
-    said = Text("{host}: {part} does not work: {why}", host=host.settings.name, part=what, why=why)
+    said = Text(DOES_NOT_WORK, host=host.settings.name, part=what, why=why)
     await raised(host, what, errors.WORK_FAILED, said, publish_outbox)
 
 
@@ -104,14 +108,19 @@ async def raised(
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
-    """Raise an alarm for a disk that cannot be written directly on the channel, not by way of the database."""
+    """Raise an alarm for a disk that cannot be written."""
     log.error("%s: the disk cannot be written: %s; it is tried again", what, why)
     host.no_room_at = time.monotonic()
-    if not host.alarmed_at.due("disk", AGAIN_AFTER_S):
-        return
     said = Text("{host}: the disk cannot be written: {why}", host=host.settings.name, why=why)
-    made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
-    if host.settings.alarm_services and host.alarmed_at.take("disk, people", AGAIN_AFTER_S):  # people need no Redis
+    await _past_database(host, "disk", errors.DISK_FULL, said)
+
+
+async def _past_database(host: Host[Any], what: str, code: ErrorCode, said: str) -> None:
+    """Raise an alarm directly on the channel and for people, because the database can keep none; not so soon again."""
+    if not host.alarmed_at.due(what, AGAIN_AFTER_S):
+        return
+    made = outgoing.alarm(code, said, time.time(), host.settings.name).to_json()
+    if host.settings.alarm_services and host.alarmed_at.take(f"{what}, people", AGAIN_AFTER_S):  # people need no Redis
         host.to_people.append(made)  # in memory, because the database takes nothing
         if len(host.to_people) > ALARMS_KEPT:
             log.error(
@@ -122,7 +131,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
     except TryAgain as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return
-    host.alarmed_at.passes("disk")
+    host.alarmed_at.passes(what)
 
 
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:

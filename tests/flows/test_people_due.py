@@ -242,6 +242,24 @@ async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_othe
         assert not [word for word in ("full", "read-only", "quota") if word in rest]
 
 
+async def test_a_database_that_is_away_for_long_is_told_although_it_can_keep_no_alarm(
+    begin: Callable[..., TeacherHost], service: Service
+) -> None:
+    """Once, however many parts of the process fail; bookings would wait for it, and nobody would know."""
+    host = begin()
+    away = OperationalError("SELECT", {}, Exception("connection refused"))
+    for part in ("streams", "sweeps"):
+        await failures.report(host, part, away, 1.0)
+        assert not host.to_people, "it may be there again in a moment"
+    for part in ("streams", "sweeps"):
+        await failures.report(host, part, away, 1.0, lasts=True)
+    telling_them = asyncio.create_task(People(host).tell())
+    await async_wait_until(lambda: service.got, description="people are told")
+    await cancelled(telling_them)
+    ((said, *_),) = [one["message"].split("\n") for one in service.got]
+    assert said == "teacher: streams does not work: connection refused"
+
+
 async def test_an_alarm_that_cannot_be_read_or_no_service_takes_is_given_up_and_not_begun_again(
     begin: Callable[..., TeacherHost],
     service: Service,
