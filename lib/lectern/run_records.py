@@ -18,7 +18,7 @@ from lectern.model.facts import UnrecordedWork
 from lectern.model.views import EventView
 from lectern.states import Resolution
 from lectern.urls import redact
-from lectern.wire.fields import is_name, read_resolution
+from lectern.wire.fields import called, class_of, is_name, read_resolution
 from lectern.wire.parser import fields_of
 
 CLASSES, TAGS = 80, 90
@@ -102,23 +102,26 @@ def summary(table: Sequence[Mapping[str, object]]) -> str:
 def said_of(messages: Iterable[tuple[int, str | None]], table: Iterable[Mapping[str, object]]) -> dict[int, str]:
     """What was decided about each of *messages* (id, class_id) in one transaction: its lines of *table*, as JSON.
 
-    Lines that name no message belong to the message of the line before; those of a result come before its own.
+    A revision counts as its class. Lines that name no message, as that of a second airing, belong to the message of the
+    line before; those of a result come before its own.
     """
     named: dict[str, deque[int]] = defaultdict(deque)
     nameless: deque[int] = deque()
     for id_, class_id in messages:
-        (named[class_id] if class_id else nameless).append(id_)
+        (named[called(class_id)] if class_id else nameless).append(id_)
     found: dict[int, list[Mapping[str, object]]] = defaultdict(list)
     waiting: list[Mapping[str, object]] = []
     last = next((ids[0] for ids in (*named.values(), nameless) if ids), None)
+    before = ""  # the class of the line before
     for line in table:
+        name = called(str(line["class"]))
+        is_second, before = not waiting and class_of(name) == before, class_of(name)
         waiting.append({key: redact(str(value)) for key, value in line.items() if value})
-        name = str(line["class"])
         if ids := named.get(name):
             last = ids[0] if len(ids) == 1 else ids.popleft()
-        elif nameless and _is_no_class(name):
+        elif nameless and _is_no_class(before):
             last = nameless.popleft()
-        elif nameless:
+        elif nameless and not is_second:
             continue
         if last is not None:
             found[last] += waiting

@@ -496,7 +496,10 @@ async def test_a_run_that_somebody_began_shows_its_messages_itself(desk: Desk, m
 
 
 async def test_each_line_of_a_table_belongs_to_its_message() -> None:
-    """The classes that a result has decided, to the result; the second airing of a class, to its booking."""
+    """The classes that a result has decided, to the result; a second airing, to the booking; a revision, to the change.
+
+    Else the refused change of one class would show what was decided of another.
+    """
 
     def said(messages: list[tuple[int, str | None]], *names: str) -> dict[int, list[str]]:
         lines = said_of(messages, [{"class": one, "decision": "proceed"} for one in names])
@@ -506,6 +509,14 @@ async def test_each_line_of_a_table_belongs_to_its_message() -> None:
     assert results == {1: ["c-1", "c-2", "7_720P"], 2: ["c-3", "8_720P"]}
     bookings = said([(1, "c-1"), (2, "c-2"), (3, "c-1"), (4, "c-4")], "c-1", "c-1~2", "c-2", "c-1")
     assert bookings == {1: ["c-1", "c-1~2"], 2: ["c-2"], 3: ["c-1"]}
+    bookings = said([(1, "c-1"), (2, "c-2"), (3, None)], "c-1", "c-1~backup", "c-2", "?")
+    assert bookings == {1: ["c-1", "c-1~backup"], 2: ["c-2"], 3: ["?"]}
+    results = said([(1, None), (2, None)], "c-1", "c-1~backup", "c-2^1", "7_720P", "c-3~backup^1", "8_720P")
+    assert results == {1: ["c-1", "c-1~backup", "c-2^1", "7_720P"], 2: ["c-3~backup^1", "8_720P"]}
+    changes = said([(1, "c-1"), (2, "c-2"), (3, "c-2")], "c-1^1", "c-1~backup^1", "c-2^1", "c-2^2")
+    assert changes == {1: ["c-1^1", "c-1~backup^1"], 2: ["c-2^1"], 3: ["c-2^2"]}
+    assert said([(1, "c-1"), (2, "c-2")], "c-1", "c-2^1") == {1: ["c-1"], 2: ["c-2^1"]}
+    assert said([(1, "c-5"), (2, "c-1^2")], "c-5", "c-1") == {1: ["c-5"], 2: ["c-1"]}
 
 
 async def test_work_that_was_done_without_a_run_has_one_afterwards(desk: Desk) -> None:
