@@ -46,7 +46,7 @@ FAILED = "failed"
 """In the place of a decision: the message could not be handled."""
 
 _SIZES = frozenset(map(str, Resolution))
-_STEM = re.compile(r"\d+(_\d+P)?")
+_STEM = re.compile(r"\d+_\d+P")
 _NO = ("refuse", "malformed")
 
 
