@@ -264,11 +264,13 @@ async def test_one_unreadable_beat_or_claim_is_that_streamers_trouble_alone(clie
 
 async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: redis.Redis, bus: Bus) -> None:
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
-    client.set("order_result", "somebody's")
+    for key in ("order_result", "streamers:words"):
+        client.set(key, "somebody's")
     client.xadd("order", {"body": "a booking"})
     client.hset("streamers", "streamer1", "{}")
-    (fault,) = await key_patterns.type_faults(bus, settings)
-    assert "the key order_result is a string, but must be a stream" in fault
+    status, answers = await key_patterns.type_faults(bus, settings)
+    assert "the key streamers:words is a string, but must be a hash" in status
+    assert "the key order_result is a string, but must be a stream" in answers
 
 
 async def test_what_a_dead_consumer_read_is_taken_over_and_it_is_forgotten_if_nothing_is_its_own(

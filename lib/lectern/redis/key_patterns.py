@@ -245,7 +245,7 @@ def check(rules: Sequence[Rule]) -> None:
 
 async def type_faults(bus: Bus, settings: Settings) -> list[str]:
     """A sentence for each key of a host of these *settings* that has a wrong type: Redis would refuse what is sent."""
-    hashes = [settings.streamers_key, f"{settings.streamers_key}:lease", f"{settings.streamers_key}:claims"]
+    hashes = [f"{settings.streamers_key}{part}" for part in ("", ":lease", ":claims", ":words")]
     streams = [settings.alarm_channel, settings.report_stream, settings.dead_letter_stream]
     if isinstance(settings, StreamerSettings):
         streams.append(settings.streamer_stream.format(name=settings.name))
