@@ -147,13 +147,18 @@ async def test_who_did_not_listen_or_stood_still_hears_what_came_meanwhile(clien
 
 
 async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(client: redis.Redis) -> None:
-    client.acl_setuser("plain", enabled=True, passwords="+pw", keys="*", commands=["+@all"], channels=["order"])
+    """Who is given the right later is checked from the next connection on."""
+    given: dict[str, Any] = {"enabled": True, "passwords": "+pw", "keys": "*", "commands": ["+@all"]}
+    client.acl_setuser("plain", **given, channels=["order"])
     async with opened(url_of(client).replace("//", "//plain:pw@")) as bus:
         bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
-        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
-            await subscription(messages)
-            client.publish("order", "one")
-            assert await first(messages) == ("order", "one")
+        for is_checked in (False, True):
+            async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+                await subscription(messages)
+                client.publish("order", "one")
+                assert await first(messages) == ("order", "one")
+                assert (bus.hearing.sent_since is not None) is is_checked
+            client.acl_setuser("plain", **given, channels=["order", "lectern:*"])
 
 
 async def test_connections_are_kept_alive_by_the_kernel(bus: Bus) -> None:

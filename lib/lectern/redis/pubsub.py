@@ -153,7 +153,7 @@ class Subscription:
     deaf_after_s: float = 15.0
     heard_at: float | None = None  # when anything was last received, monotonic
     sent_since: float | None = None  # what arrives now was sent after this (epoch seconds); None if unknown
-    _is_allowed: bool | None = None  # whether it may publish to itself; None if that is not known
+    _is_allowed: bool = False  # whether it may publish to itself, as far as that is known
 
     @asynccontextmanager
     async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Message | None]]:
@@ -168,7 +168,7 @@ class Subscription:
             yield pair.messages()
         except TryAgain as error:
             if isinstance(error.__cause__, NoPermissionError):
-                self._is_allowed = None
+                self._is_allowed = False
             raise
         finally:
             await pair.close()
@@ -181,12 +181,11 @@ class Subscription:
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
         async with AsyncExitStack() as failed:
             failed.push_async_callback(_closed, pubsub)
-            if self._is_allowed is None:
+            if not self._is_allowed:
                 try:
                     await self.client.publish(own, "")
                     self._is_allowed = True
                 except NoPermissionError as error:
-                    self._is_allowed = False
                     why = "redis: a subscription that goes deaf is not noticed, give the user lectern:*: %s"
                     log.warning(why, error)
             is_beating = self._is_allowed
