@@ -26,7 +26,7 @@ from lectern import health as healths
 from lectern import metrics as lectern_metrics
 from lectern.db import cache, inbox, metrics
 from lectern.decide.leases import Presence, listed
-from lectern.errors import LecternError, Misuse
+from lectern.errors import Caught, LecternError, Misuse
 from lectern.i18n import Text, joined, msgid, packed
 from lectern.model.facts import Usage
 from lectern.settings import Change, Cost, Settings, StreamerSettings, TeacherSettings
@@ -179,12 +179,15 @@ class Reload:
         self._one_at_a_time = asyncio.Lock()
 
     async def when(self, asked: asyncio.Event) -> None:
-        """Read the settings each time that *asked* is set, until cancelled."""
+        """Read the settings each time that *asked* is set, until cancelled; what it raises leaves *asked* set."""
         while True:
             await asked.wait()
             asked.clear()
-            with suppress(LecternError):  # it is logged
+            with Caught() as failed:
                 await self.read()
+            if failed.error is not None and not isinstance(failed.error, LecternError):  # one of ours is logged
+                asked.set()
+                raise failed.error
 
     async def answer(self, request: Request) -> Response:
         """200 with the changes; 403 if it comes from elsewhere; 422 if a setting is wrong, so that none is changed."""

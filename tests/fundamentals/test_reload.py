@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 
 from flows.host import StreamerHost, TeacherHost
@@ -218,6 +220,22 @@ async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer
         await async_wait_until(lambda: not hung_up.is_set(), description="it is heard")
         await async_wait_until(lambda then=then: streamer.settings.max_video_num == then, description="it is read")
     keeping.cancel()
+
+
+async def test_a_hangup_is_heard_although_the_database_cannot_be_read_at_that_moment(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log says that it is tried again; nobody would know that the settings are those of before."""
+    write(MAX_VIDEO_NUM=800)
+    hung_up, reload = asyncio.Event(), Reload(streamer)
+    hung_up.set()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "used", Mock(side_effect=OperationalError("SELECT", {}, Exception("disk I/O error"))))
+        with pytest.raises(OperationalError):
+            await reload.when(hung_up)
+    again = asyncio.create_task(reload.when(hung_up))
+    await async_wait_until(lambda: streamer.settings.max_video_num == 800, timeout_s=10, description="it is read")
+    await cancelled(again)
 
 
 async def test_a_shorter_time_between_sweeps_counts_from_now_on(
