@@ -430,6 +430,19 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
         assert (account["state"], account["ready_by"]) == ("waiting", there)
 
 
+async def test_no_answer_is_said_to_be_held_up_that_nobody_has_given_yet(client: Client, teacher: TeacherHost) -> None:
+    """A class that waits gets its answer when a streamer has its rendition; a second airing gets none."""
+    await client.put(CLASS, json=fields(record_id=6666, video_resolution="720P", video_url_list={}))
+    twice = {"push_url": "rtmp://push.example/live/2", "push_url_backup": "rtmp://other.example/live/2"}
+    await client.put("/v1/classes/c-2", json=fields(**twice))
+    await ready(teacher, "c-2~backup")
+    commit(teacher.engine, Connection.execute, update(orders).values(updated_at=time.time() - 600))
+    waits = (await client.get(CLASS)).json()
+    second = (await client.get("/v1/classes/c-2")).json()["backup"]
+    assert (waits["state"], second["state"]) == ("waiting", "ready")
+    assert not [said for said in (*waits["next"], *second["next"]) if "answer has not left" in said]
+
+
 SAID = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
 """What is checked of each answer. Not whether a booking that fits its schema is taken: a schema says little of URLs."""
 ROUTES = ["GET /v1/classes", "GET /v1/classes/{class_id}/events", "GET /v1/events", "POST /v1/bookings:check"]

@@ -40,7 +40,8 @@ def next_of_booking(class_: Booked, making: RenditionRow | None, now: float) -> 
     sentences = _standing(class_, making, now)
     if class_.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
         sentences += _danger(class_.class_id, class_.start_time, now)
-    if class_.code is not None and not class_.answered:
+    # The platform is answered for the first airing alone.
+    elif class_.code is not None and not class_.answered and not class_.class_id.endswith(BACKUP):
         waits_s = ANSWERED_S if class_.decided_at is None else now - class_.decided_at
         text = Text(
             "Its answer has not left for {waits_s:span}: see whether Redis answers. It is sent as soon as it does.",
