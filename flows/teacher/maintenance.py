@@ -25,7 +25,7 @@ from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal
 from lectern.states import BookingState
 
-UNREPORTED_S = 60.0  # seconds after which a class is sent again to a streamer that has reported nothing about it
+UNREPORTED_S = 60.0  # least seconds until a class is sent again to a streamer that has reported nothing about it
 
 Begins = tuple[str, float]
 """A class and its start (epoch seconds): one that is moved to another time is checked before that, too."""

@@ -29,7 +29,7 @@ from lectern.model.facts import Attempt
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
-from lectern.wire.messages import Change, Report
+from lectern.wire.messages import Change, Prepare, Report
 from tests import strategies
 from tests.answering import serving
 from tests.faults import hosts
@@ -155,6 +155,35 @@ async def test_a_sweep_takes_up_what_is_overlooked_and_nothing_before(
         _, summary, _ = await maintenance._sweep(teacher, dry_run)
         assert (len(begun) + len(news(teacher)) > 0) is is_due
     assert [int(number) for number in re.findall(r"\d+", summary)][1:] == said
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "waited_s", "starts_in_s", "is_due"),
+    [
+        (59, 0, 86_400, False),
+        (61, 0, 86_400, True),
+        (590, 600, 86_400, False),
+        (601, 600, 86_400, True),
+        (590, 600, 5_000, True),
+        (61, 600, 500, True),
+        (61, 600, -100, True),
+        (3_590, 86_400, 864_000, False),
+        (3_601, 86_400, 864_000, True),
+    ],
+)
+def test_a_class_whose_download_waits_for_the_night_is_sent_again_seldom_but_often_enough_before_its_start(
+    teacher: TeacherHost, silent_s: float, waited_s: float, starts_in_s: float, is_due: bool
+) -> None:
+    """There may be thousands: each sending is a row on both hosts, and makes a run of the sweep and of the streamer."""
+    given(teacher)
+    now = time.time()
+    its = {"start_time": now + starts_in_s, "end_time": now + starts_in_s + 600}
+    its |= {"updated_at": now - silent_s, "received_at": now - silent_s - waited_s}
+    commit(teacher.engine, Connection.execute, update(orders).where(orders.c.class_id == "c-2").values(**its))
+    changes = Changes(teacher.settings, now)
+    commit(teacher.engine, maintenance.overlooked, changes)
+    told = [one.class_id for one in changes.sends if isinstance(one.message, Prepare)]
+    assert told == ["c-2"] * is_due
 
 
 async def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(teacher: TeacherHost) -> None:

@@ -27,7 +27,16 @@ from lectern.decide.booking import BookingFacts, contenders, is_listed
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, Changes, new_row
 from lectern.model.tables.shared import sentence
-from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
+from lectern.model.tables.teacher import (
+    IS_CLASS,
+    TOLD_AGAIN_S,
+    TOLD_AGAIN_WITHIN_S,
+    CancelRow,
+    cancels,
+    class_events,
+    journal,
+    orders,
+)
 from lectern.states import BOOKING_OVER, IN_HAND, ON_STREAMER, OPEN, BookingState, InboxState, Resolution
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
@@ -37,6 +46,9 @@ log = logging.getLogger("lectern")
 T = TypeVar("T")
 COUNTED_S = 86_400.0
 """Seconds after its arrival for which a booking that is over is still counted."""
+
+NEAR_SHARE = 0.1
+"""Greatest part of the time until its start after which a class is sent again to a streamer that reports nothing."""
 
 _FIELDS = tuple(field.name for field in fields(Order))
 _COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _FIELDS)
@@ -184,13 +196,17 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
-    """The classes that were placed before *before* (epoch seconds), and about which their streamer reported nothing.
+    """The classes to be sent again: placed before *before* (epoch seconds), and nothing was reported about them since.
 
-    Also the revisions that it was told to apply before then.
+    Also the revisions that were to be applied before then. A download may wait for the night, so the pause is as long
+    as the class has waited so far, but at most TOLD_AGAIN_WITHIN_S, and at most NEAR_SHARE of the time until its start.
     """
     asked = (orders.c.state == BookingState.PLACED) | ((orders.c.state == BookingState.READY) & ~IS_CLASS)
     silent = asked & (orders.c.updated_at < before) & (orders.c.end_time > now)
-    return where(connection, silent)
+    silent_s, left_s = now - orders.c.updated_at, orders.c.start_time - orders.c.updated_at
+    is_due = (silent_s >= TOLD_AGAIN_WITHIN_S) | (silent_s >= NEAR_SHARE * left_s)
+    is_due |= silent_s >= orders.c.updated_at - orders.c.received_at
+    return where(connection, silent & is_due)
 
 
 def unended(connection: Connection, before: float) -> list[Order]:
