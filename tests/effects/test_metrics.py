@@ -78,6 +78,22 @@ def test_bookings_are_counted_by_state_and_code_and_what_waits_has_an_age(teache
     assert found["lectern_outbox_lag_seconds",] == 0
 
 
+def test_a_placed_class_gets_no_younger_by_being_sent_to_its_streamer_again(teacher_engine: Engine) -> None:
+    """Who looks at this figure looks for downloads that do not end; a second airing gets no answer at all."""
+    common = {
+        "state": "placed",
+        "start_time": NOW + 600,
+        "end_time": NOW + 1200,
+        "payload": "{}",
+        "updated_at": NOW - 20,
+    }
+    with transaction(teacher_engine) as connection:
+        for class_id, ago_s, promised_at in (("c-1", 4000, None), ("c-1~backup", 9000, NOW - 9000)):
+            its = {"class_id": class_id, "received_at": NOW - ago_s, "promised_at": promised_at}
+            connection.execute(insert(orders).values(**common, **its))
+    assert exported(teacher_engine, "teacher")["lectern_placed_oldest_seconds",] == 4000
+
+
 def test_the_cache_is_measured_in_bytes_used_reserved_pinned_and_its_bound(streamer_engine: Engine) -> None:
     with transaction(streamer_engine) as connection:
         for stem, state, cited, size in (("1", "ready", 1, 100), ("2", None, 0, 20), ("3", "downloading", 1, 7)):

@@ -91,8 +91,8 @@ def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     yield _gauge("lectern_waiting_oldest_seconds", "How long the oldest one waits.", _age(since, now))
     slack_s = None if start is None else start - now
     yield _gauge("lectern_waiting_slack_seconds", "Until the first waiting class begins.", slack_s)
-    unanswered = orders.c.answered_at.is_(None) & (orders.c.state == BookingState.PLACED)
-    late = connection.execute(select(func.min(orders.c.updated_at)).where(unanswered)).scalar_one()
+    unanswered = orders.c.promised_at.is_(None) & (orders.c.state == BookingState.PLACED)
+    late = connection.execute(select(func.min(orders.c.received_at)).where(unanswered)).scalar_one()
     yield _gauge("lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now))
 
 
