@@ -75,6 +75,7 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
         host.membership_cache = now, seen
     # A Redis that was restarted has forgotten the beats; we have not.
     if alive := sorted({*seen, *host.living_now()}):
+        host.unheard.clear()
         return alive
     listened_s = now - host.listens_since
     if listened_s < BEATS * settings.heartbeat_interval_s:
@@ -88,8 +89,11 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
     holders = await host.read_tx(leases.holders)
     if not holders and listened_s < FIRST_STREAMER_S:
         raise TryAgain(Text("no streamer of this release has ever been leased here; is one about to be rolled out?"))
-    granted = [row for row in holders.values() if row.session is not None and row.granted_s_ago(time.time()) < lost_s]
-    if new := ", ".join(sorted(row.name for row in granted)):
+    at = time.time()
+    granted = [(row.name, row.session) for row in holders.values() if row.session and row.granted_s_ago(at) < lost_s]
+    # One that cannot read its grant is given it again and again: it is not waited for for longer than a lost one.
+    host.unheard = {lease: host.unheard.get(lease, now) for lease in granted}
+    if new := ", ".join(sorted(name for (name, _), since in host.unheard.items() if now - since < lost_s)):
         raise TryAgain("{new} has just been given its lease, and was not heard of yet", new=new)
     return alive
 

@@ -154,6 +154,20 @@ async def test_a_booking_is_refused_once_each_streamer_would_have_beaten(
     assert await membership.alive_streamers(world.host) == [S1]
 
 
+async def test_a_streamer_that_never_takes_its_lease_keeps_bookings_waiting_for_no_longer_than_a_lost_one(
+    world: World,
+) -> None:
+    """Its disk is full, or it reads another stream: it asks again and again, and is given its lease each time."""
+    world.claims = {S1: {"session": "new", "lease_s": 45.0}}
+    await world.looks()
+    with pytest.raises(TryAgain, match="s1 has just been given its lease"):
+        await membership.alive_streamers(world.host)
+    for _ in range(6):
+        await world.looks(after_s=world.host.settings.streamer_lost_after_s / 6)
+    assert world.grant.await_count > 3
+    assert await membership.alive_streamers(world.host) == []
+
+
 async def test_redis_is_asked_who_lives_again_after_a_second_and_while_nobody_does(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
