@@ -149,16 +149,23 @@ class Webhook:
     async def _post(self, client: httpx.AsyncClient, message: WebhookDue, url: str) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
         headers = signed(_secret(self._settings), f"msg_{message.id}", time.time(), message.body)
+
+        async def post(address: str, waits: httpx.Timeout) -> httpx.Response:
+            where, names, more = origin.pinned(httpx.URL(url), address)
+            own = headers | names
+            async with client.stream(
+                "POST", where, content=message.body, headers=own, extensions=more, timeout=waits
+            ) as answer:
+                number = 0
+                async for part in answer.aiter_raw():  # so that its connection can be used again
+                    if (number := number + len(part)) > MOST_BYTES:
+                        break
+            return answer
+
         try:
             async with asyncio.timeout(POST_S):
-                address = (await asyncio.to_thread(_addresses, url, self._settings.allowed_origins))[0]
-                where, names, more = origin.pinned(httpx.URL(url), address)
-                own = headers | names
-                async with client.stream("POST", where, content=message.body, headers=own, extensions=more) as answer:
-                    number = 0
-                    async for part in answer.aiter_raw():  # so that its connection can be used again
-                        if (number := number + len(part)) > MOST_BYTES:
-                            break
+                addresses = await asyncio.to_thread(_addresses, url, self._settings.allowed_origins)
+                _, answer = await origin.first_connected(addresses, POST_S, post)
         except TimeoutError:
             return f"no answer within {POST_S:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, Refuse, TryAgain, OSError) as error:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any, cast
@@ -149,6 +150,19 @@ async def test_what_is_refused_is_posted_again_and_holds_up_its_own(
     assert [message["code"] for _, message in receiver.taken if message["class_id"] == "c-odd"] == [0, 1]
     assert len(receiver.refused) == 3
     assert [one.args[1] for one in caplog.records if isinstance(one.args, tuple)] == [1, 2, 3], "each is said"
+
+
+async def test_a_receiver_is_posted_to_at_the_first_of_its_addresses_that_takes_the_connection(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `localhost` has one of IPv6 at which nobody listens: all would be posted there in vain for a day."""
+    found = [ip_address(one) for one in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(origin, "addresses", lambda *_: found)
+    its = {"event_webhook_url": f"http://hook.example:{receiver.server_port}/", "allowed_origins": "hook.example"}
+    teacher.settings = teacher.settings.model_copy(update=its)
+    sent(teacher, "c-1")
+    async with posting(teacher):
+        await async_wait_until(lambda: states(teacher) == ["told"], description="it is taken")
 
 
 @pytest.mark.parametrize(("tries", "pause_s"), [(0, 1), (3, 8), (9, 512), (10, 600), (100_000, 600)])

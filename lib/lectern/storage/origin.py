@@ -9,10 +9,11 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import httpx
@@ -26,6 +27,8 @@ from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked
 from lectern.playout.sentences import cleaned
 from lectern.storage import cache_dir
 from lectern.urls import redact_url
+
+T = TypeVar("T")
 
 
 # Looks up the addresses of a host.
@@ -168,7 +171,8 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: 
         for _ in range(_REDIRECTS + 1):
             addresses = await asyncio.to_thread(checked, here, allowed)
             try:
-                address, answer = await _ask(client, here, addresses, timeout_s)
+                ask = functools.partial(_ask_at, client, httpx.URL(here))
+                address, answer = await first_connected(addresses, timeout_s, ask)
                 if not answer.has_redirect_location:
                     promised = _promised(here, address, answer)
                     if first_bytes:
@@ -186,16 +190,19 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: 
     raise Refuse(text, errors.DOWNLOAD_FAILED, url=redact_url(url), redirects=_REDIRECTS, last=last)
 
 
-async def _ask(
-    client: httpx.AsyncClient, url: str, addresses: list[Address], timeout_s: float
-) -> tuple[str, httpx.Response]:
-    """The answer of the first of *addresses* that takes the connection, and this address."""
+async def first_connected(
+    addresses: Sequence[object], timeout_s: float, ask: Callable[[str, httpx.Timeout], Awaitable[T]]
+) -> tuple[str, T]:
+    """The first of the *addresses*, of which there is at least one, that takes the connection, and what *ask* returns.
+
+    Raises what *ask* raises of the last one if none takes the connection.
+    """
     waits = httpx.Timeout(timeout_s, connect=timeout_s / len(addresses))
     *others, last = map(str, addresses)
     for address in others:
         with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-            return address, await _ask_at(client, httpx.URL(url), address, waits)
-    return last, await _ask_at(client, httpx.URL(url), last, waits)
+            return address, await ask(address, waits)
+    return last, await ask(last, waits)
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
