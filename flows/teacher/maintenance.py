@@ -69,7 +69,8 @@ def overlooked(connection: Connection, changes: Changes) -> None:
     reports.resend_ends(changes, [order for order in silent if order.state is BookingState.PLACED], noted)
     if unconfirmed := [order for order in silent if order.state is BookingState.READY]:
         revised_ids = [order.revises for order in unconfirmed if order.revises is not None]
-        changes.learn(bookings.by_id(connection, revised_ids) | bookings.revisions_of(connection, revised_ids))
+        changes.learn(bookings.readable_among(connection, revised_ids))
+        changes.learn(bookings.revisions_of(connection, revised_ids))
         decide.apply_again(changes, unconfirmed)
     cancelling.resend_cancels(changes, bookings.cancels_to_resend(connection, now))
     decide.forsake(changes, bookings.forsaken_revisions(connection, now - UNREPORTED_S))
@@ -83,7 +84,7 @@ def close(connection: Connection, changes: Changes) -> None:
     ends = bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
     unconfirmed = bookings.cancels_without_end(connection, now)
     cancelled = [order.class_id for order in unconfirmed]
-    changes.orders |= bookings.by_id(connection, cancelled)
+    changes.orders |= bookings.readable_among(connection, cancelled)
     parts = events.parts_of(connection, [*cancelled, *(row.class_id for row in (*over, *ends))])
     reports.close_unreported(changes, over, parts)
     reports.tell_ends(changes, ends, parts)

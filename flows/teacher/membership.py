@@ -110,7 +110,7 @@ def withdrawn(connection: Connection, changes: Changes, name: str) -> None:
 def drained(connection: Connection, changes: Changes, name: str, alive: Sequence[str], by: object = None) -> None:
     """Move the later classes of the streamer *name* to those of *alive* that can take them."""
     orders = bookings.on(connection, name, changes.now)
-    changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
+    changes.orders |= bookings.readable_among(connection, [secondary_id(order.class_id) for order in orders])
     no = leases.refused_by(connection, [order.class_id for order in orders])
     choice = Choice(bookings.loads(connection, alive, changes.now), no)
     decide_leases.drain(changes, name, orders, choice, by if isinstance(by, str) else "")
@@ -382,7 +382,7 @@ def taken(connection: Connection, changes: Changes, before: StreamerRow, alive: 
     orders = bookings.on(connection, streamer, changes.now)
     if not force and holder.lost_at is None:  # `Membership` may not have raised this alarm yet
         decide_leases.lose(changes, holder, len(orders), alive, movable=True)
-    changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
+    changes.orders |= bookings.readable_among(connection, [secondary_id(order.class_id) for order in orders])
     no = leases.refused_by(connection, [order.class_id for order in orders])
     choice = Choice(bookings.loads(connection, alive, changes.now), no)
     going = decide_leases.leaving_lost(changes, orders, choice, force=force)

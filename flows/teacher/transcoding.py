@@ -124,7 +124,7 @@ def waiters_of(
         listed, orders = _readable(key, lists), bookings.waiting_for(connection, *key)
         waiters[key] = Waiters(orders, listed, bookings.booked_among(connection, listed))
         revised = [order.revises for order in waiters[key].orders if order.revises is not None]
-        changes.learn(bookings.by_id(connection, revised))
+        changes.learn(bookings.readable_among(connection, revised))
     return waiters
 
 

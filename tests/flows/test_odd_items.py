@@ -25,7 +25,9 @@ from flows.host import StreamerHost, TeacherHost
 from flows.resident.consumer import Consumer
 from flows.resident.prefect import worker
 from flows.streamer import maintenance, playout_events, prepare, readiness
-from flows.teacher import transcoding
+from flows.teacher import bookings as at_bookings
+from flows.teacher import maintenance as at_maintenance
+from flows.teacher import membership, transcoding
 from lectern.db import bookings, cache, events
 from lectern.db.engine import transaction
 from lectern.errors import Malformed
@@ -33,12 +35,14 @@ from lectern.model.facts import Event, Idle, InboxMessage
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.tables.teacher import StreamerRow
 from lectern.model.views import Sending, StreamerStatus
-from lectern.states import FileState, Resolution
+from lectern.states import BookingState, FileState, Resolution
 from lectern.storage import cache_dir, origin
-from lectern.wire.messages import Booking
+from lectern.wire.messages import Amend, Booking, Cancel
 from lectern.wire.parser import MAX_BODY_BYTES
-from tests.rows import bare, commit, look, unsent
+from tests.faults import hosts
+from tests.rows import bare, commit, look, placed, unsent
 from tests.waiting import async_wait_until, cancelled
 
 KEY = (6666, Resolution.P720)
@@ -142,6 +146,57 @@ async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: TeacherHos
         waiting = transcoding.waiters_of(connection, changes, [KEY], {KEY: ["bad", "good", "old"]})[KEY]
     assert [one.class_id for one in waiting.orders] == ["good"]
     assert set(waiting.known) == {"bad", "good"}
+
+
+def of_newer_release(connection: Connection, *class_ids: str, **values: object) -> None:
+    """Classes that a newer release, which was rolled back, has booked at a resolution of its own."""
+    its = update(at_teacher.orders).where(at_teacher.orders.c.class_id.in_(class_ids))
+    connection.execute(its.values(resolution="1440P", **values))
+
+
+async def test_a_cancelled_class_that_nobody_can_read_stops_no_sweep(teacher: TeacherHost) -> None:
+    """Its cancel is over with it, and all others that are overlooked are taken up, also the changes of a class."""
+    now, changes = time.time(), Changes(teacher.settings, time.time())
+    for class_id in ("bad", "over", "changed", "changed^1", "changed^2"):
+        placed(teacher, hosts.booking().under(class_id), hosts.ALIVE[0], ready=class_id.startswith("changed"))
+    cancel = {"class_id": "bad", "streamer": hosts.ALIVE[0], "cancelled_at": 0, "told_at": now, "until": now - 1}
+    with transaction(teacher.engine) as connection:
+        of_newer_release(connection, "bad", "changed^2", state="cancelled")
+        connection.execute(insert(at_teacher.cancels).values(**cancel))
+        connection.execute(update(at_teacher.orders).values(updated_at=now - 4000))
+        past = update(at_teacher.orders).where(at_teacher.orders.c.class_id == "over")
+        connection.execute(past.values(start_time=now - 700, end_time=now - 100))
+        at_maintenance.overlooked(connection, changes)
+    assert changes.orders["over"].state is BookingState.REFUSED
+    assert changes.rows[at_teacher.cancels, "bad", hosts.ALIVE[0]].after is None
+    assert [one.message.revision for one in changes.sends if isinstance(one.message, Amend)] == ["changed^1"]
+
+
+async def test_the_classes_of_a_lost_streamer_are_moved_beside_a_second_airing_that_nobody_can_read(
+    teacher: TeacherHost,
+) -> None:
+    lost, other = hosts.ALIVE
+    for class_id, streamer in (("c-1", lost), ("c-1~backup", other)):
+        placed(teacher, hosts.booking().under(class_id), streamer, ready=True)
+    with transaction(teacher.engine) as connection:
+        of_newer_release(connection, "c-1~backup")
+        for decide in (
+            membership.drained(lost, [other]),
+            membership.taken(StreamerRow(name=lost), [other], force=True),
+        ):
+            decide(connection, changes := Changes(teacher.settings, time.time()))
+            assert changes.orders["c-1"].streamer == other
+
+
+async def test_a_class_is_cancelled_beside_a_change_of_it_that_nobody_can_read(teacher: TeacherHost) -> None:
+    changes = Changes(teacher.settings, time.time())
+    for class_id in ("c-1", "c-1^1"):
+        placed(teacher, hosts.booking().under(class_id), hosts.ALIVE[0])
+    with transaction(teacher.engine) as connection:
+        of_newer_release(connection, "c-1^1")
+        changes.learn(bookings.by_id(connection, ["c-1"]))
+        at_bookings.decided_bookings(hosts.ALIVE, connection, changes, [Cancel(class_id="c-1")])
+    assert changes.orders["c-1"].state is BookingState.CANCELLED
 
 
 async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(

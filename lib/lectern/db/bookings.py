@@ -98,10 +98,15 @@ def _orders(rows: Iterable[Any]) -> list[Order]:
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
-    """The known bookings among *class_ids*, by class_id."""
+    """The known bookings among *class_ids*, by class_id; raises ValueError if one cannot be read."""
     if not class_ids:
         return {}
     return {row.class_id: _order(row) for row in connection.execute(_BY_ID, bind_list(class_ids))}
+
+
+def readable_among(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
+    """The known bookings among *class_ids* that can be read, by class_id: for work on many classes at once."""
+    return {order.class_id: order for order in _orders(connection.execute(_BY_ID, bind_list(class_ids)))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
@@ -287,10 +292,10 @@ _REVISIONS = select(*_COLUMNS).where(in_list(orders.c.revises))
 
 
 def revisions_of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
-    """The revisions of *class_ids* by their own ids, including revisions that are in force or refused."""
+    """The readable revisions of *class_ids* by their own ids, including revisions that are in force or refused."""
     if not class_ids:
         return {}
-    return {row.class_id: _order(row) for row in connection.execute(_REVISIONS, bind_list(class_ids))}
+    return {order.class_id: order for order in _orders(connection.execute(_REVISIONS, bind_list(class_ids)))}
 
 
 def booked_among(connection: Connection, class_ids: Sequence[str]) -> set[str]:
