@@ -20,7 +20,6 @@ from lectern.decide import readiness, reports
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal
 from lectern.states import BookingState
@@ -104,12 +103,12 @@ async def teacher_checks(host: TeacherHost) -> None:
 
 async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now: float) -> dict[Begins, float]:
     """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
-    orders = await host.read_tx(bookings.unready, now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0])
-    unready = {(order.class_id, order.start_time): order for order in orders}
-    due = readiness.checks_due({key: order.start_time for key, order in unready.items()}, now, done)
+    times = now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0]
+    orders = await host.read_tx(bookings.unready, *times)
+    unready = {(order.class_id, order.start_time): order.start_time for order in orders}
+    due = readiness.checks_due(unready, now, done)
     if due:
-        late = [unready[key] for key in due]
-        await apart(late, lambda batch: changed(host, _late(batch)), lambda order: order.class_id)
+        await apart(list(due), lambda batch: changed(host, _late(batch, times)), lambda begins: begins[0])
         await publish_outbox(host)
     done = {key: at for key, at in done.items() if key in unready} | due
     if done:
@@ -118,7 +117,10 @@ async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now:
 
 
 @decision
-def _late(connection: Connection, changes: Changes, late: Sequence[Order]) -> None:
+def _late(connection: Connection, changes: Changes, due: Sequence[Begins], times: tuple[float, float, float]) -> None:
+    """Raise an alarm for each of *due* that is still among the unready of *times*: it may have been ready meanwhile."""
+    checked = set(due)
+    late = [one for one in bookings.unready(connection, *times) if (one.class_id, one.start_time) in checked]
     waits = any(order.streamer is None for order in late)
     made_at = forecast.transcoded(connection, changes.settings, changes.now) if waits else {}
     for order in late:

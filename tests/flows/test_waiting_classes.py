@@ -34,7 +34,7 @@ from tests import strategies
 from tests.answering import serving
 from tests.faults import hosts
 from tests.faults.turns import Quiet
-from tests.rows import begin, came, claimed, comes, commit, news, placed, unsent
+from tests.rows import begin, came, claimed, comes, commit, news, placed, said, unsent
 
 SERVER = "ssh://ecs@one.example:22"
 P240, P720 = Resolution.P240, Resolution.P720
@@ -91,6 +91,21 @@ async def test_who_hears_that_a_class_is_late_hears_when_it_will_be_made_or_whic
     assert [hosts.ALIVE[0] in one for one in (waits, given_away)] == [False, True]
     assert told["c-1"]["args"].get("left_s", 0) < 300
     assert NOT_READY_FOR_START.number in teacher.ongoing
+
+
+@pytest.mark.parametrize("state", [BookingState.READY, BookingState.CANCELLED])
+async def test_nobody_is_called_for_a_class_that_is_ready_or_cancelled_while_its_check_waits_for_other_writers(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, state: BookingState
+) -> None:
+    """In a storm that takes seconds; nor does the platform hear last that it is not ready."""
+
+    async def in_turn(host: TeacherHost, decide: handling.Decide[Changes]) -> Changes:
+        commit(host.engine, Connection.execute, update(orders).values(state=state))
+        return await handling.changed(host, decide)
+
+    monkeypatch.setattr(maintenance, "changed", in_turn)
+    assert len(await maintenance.check_of_teacher(teacher, {}, time.time())) == 1
+    assert said(teacher) == []
 
 
 KEY = (7, P720)
