@@ -357,7 +357,9 @@ class ClassesApi:
         good = [entry for entry in parsed if isinstance(entry, Booking)]
         verdicts, made_at = await self._host.read_tx(self._verdicts, client, good)
         statuses, now = await self._heard(), time.time()
-        streamers = (statuses or {}).values()
+        # One that is drained says that it is full, too.
+        full = {name for name, (_, away) in self._host.heard_at.items() if away == "full"}
+        streamers = [status for name, status in (statuses or {}).items() if name not in full]
         no_streamer = statuses is not None and all(one.silent_s is not None for one in streamers)
         for booking, verdict in zip(good, verdicts, strict=True):
             if no_streamer and verdict["verdict"] == BookingState.PLACED:

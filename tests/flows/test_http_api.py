@@ -490,15 +490,21 @@ async def test_a_check_knows_that_no_streamer_is_heard(teacher: TeacherHost) -> 
             assert [(one["verdict"], one["code"]) for one in found] == [first, ("waiting", 0)]
 
 
-@pytest.mark.parametrize("code", [317, 411], ids=["no streamer is there", "its cancel came before"])
+@pytest.mark.parametrize(
+    ("heard", "code"),
+    [((), 317), (("s1",), 317), (None, 411)],
+    ids=["no streamer is there", "it is drained, or its disk is full", "its cancel came before"],
+)
 async def test_a_check_says_what_the_booking_is_answered_then(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, code: int
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, heard: Sequence[str] | None, code: int
 ) -> None:
-    is_there = code == 411
-    monkeypatch.setitem(globals(), "ALIVE", ALIVE if is_there else [])
-    async with at(serving(teacher, None if is_there else {})) as client:
+    monkeypatch.setitem(globals(), "ALIVE", ALIVE if heard is None else [])
+    for name in heard or ():
+        teacher.heard_at[name] = time.monotonic(), "full"
+    words = None if heard is None else {name: StreamerStatus(time.time(), {}, {}, []) for name in heard}
+    async with at(serving(teacher, words)) as client:
         client.headers.update(bearer(token(teacher)))
-        if is_there:
+        if heard is None:
             await client.delete(CLASS)
         checked = (await client.post("/v1/bookings:check", json=[fields(class_id="c-1")])).json()["bookings"][0]
         answered = await client.put(CLASS, params={"wait": 5}, json=fields())
