@@ -433,6 +433,19 @@ def test_a_second_airing_that_is_new_has_the_changes_that_were_asked_for_before_
     assert [code for _, code in answers(changes)] == [0, 0]
 
 
+def test_the_stream_that_a_waiting_class_leaves_is_free_for_a_change_that_came_with_it(changes: Changes) -> None:
+    """One after the other both would hold, so they do together."""
+    for class_id in ("c-1", "c-2"):
+        changes.move(changes.book(strategies.booking(class_id)), BookingState.WAITING)
+    its = changes.orders["c-1"]
+    slot = Slot("c-1", its.start_time, its.end_time)
+    renditions = {(6666, Resolution.P720): Rendition(RenditionState.TRANSCODING)}
+    known = facts(renditions=renditions, taken={"rtmp://push.example:1935/live/c-1": [slot]})
+    change(changes, known, push_url="rtmp://other.example/live/c-1")
+    decide_change.decide(changes, Change(class_id="c-2", push_url="rtmp://push.example/live/c-1"), known)
+    assert answers(changes) == [("c-1", 0), ("c-2", 0)]
+
+
 def test_a_second_airing_that_has_begun_is_not_changed_back_to_begin_later(changes: Changes) -> None:
     before = ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
     change(changes, start_time=before.start_time - 100)

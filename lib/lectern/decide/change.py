@@ -141,6 +141,9 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: BookingF
         raise Refuse(labelled(booking.class_id, changes.no_streamer()), errors.NO_STREAMER)
     if verdict.attempt is not None:
         changes.begin(verdict.attempt)
+    if waits:  # it is changed at once, so what it leaves is free for the changes after it
+        for slots in facts.taken.values():
+            slots[:] = [slot for slot in slots if slot.class_id != booking.class_id]
     facts.take(verdict)
     return verdict
 
