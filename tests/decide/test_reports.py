@@ -8,7 +8,7 @@ import pytest
 from lectern.decide import placement
 from lectern.decide import reports as decide
 from lectern.model.facts import AsRun, Order
-from lectern.model.plan import Changes
+from lectern.model.plan import MAX_DELIVERIES, Changes
 from lectern.model.views import DETAIL_TOLD, EventView
 from lectern.states import BookingState
 from lectern.wire.messages import Cancel, Release, Report
@@ -96,6 +96,13 @@ def test_a_cancel_is_answered_at_once_unless_a_streamer_has_to_confirm_it(case: 
     assert [one.target for one in changes.sends if isinstance(one.message, Release)] == ["streamer:s1"] * is_released
     assert [one.state for one in changes.orders.values()] == [state] * (state is not None)
     assert [one.code or 0 for one in changes.orders.values()] == [(order and order.code) or 0] * (state is not None)
+
+
+def test_a_cancel_that_came_for_days_while_its_streamer_was_away_is_not_answered_for_each_time() -> None:
+    """A platform that asks every few seconds would get tens of thousands at once, and all others behind them."""
+    waits = replace(decide.NO_FACTS, unconfirmed={("c-1", "s1"): 50_000})
+    changes = taken(CANCELLED, waits, result="fail", code=411, as_run=None)
+    assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == [0] * MAX_DELIVERIES
 
 
 def test_a_booking_whose_cancel_came_first_is_cancelled_and_one_that_is_known_is_looked_at_again() -> None:

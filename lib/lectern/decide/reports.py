@@ -11,7 +11,7 @@ from lectern.decide.airing import STORY
 from lectern.decide.placement import Choice, cancel_second, end, reassign
 from lectern.i18n import Text, from_pair, joined, labelled
 from lectern.model.facts import AsRun, Order
-from lectern.model.plan import Changes
+from lectern.model.plan import MAX_DELIVERIES, Changes
 from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.model.views import DETAIL_TOLD, EventView
 from lectern.states import BookingState
@@ -220,14 +220,14 @@ CONFIRMED = (0, Text("cancelled"))
 def close_cancel(
     changes: Changes, order: Order, sent: SentParts, deliveries: int, why: tuple[int, str] = CONFIRMED
 ) -> None:
-    """Answer the cancel of a class as often as it came, and tell the platform that the class is over.
+    """Answer the cancel of a class as often as it came, up to MAX_DELIVERIES, and tell the platform that it is over.
 
     The end is told later if another streamer may say yet what it sent, because the class was moved while it was on air,
     or if its own may: one that was just started anew confirms a cancel before it hears its playout, and one that did
     not confirm it may be back soon.
     """
     account, parts = sent.account(order), [*sent.before, *sent.parts]
-    changes.answer_cancel(order.class_id, *why, account.recording_s, deliveries)
+    changes.answer_cancel(order.class_id, *why, account.recording_s, min(deliveries, MAX_DELIVERIES))
     if not sent.is_open(order, changes.now):
         end(changes, order, why, account, parts)
     elif why is not CONFIRMED:

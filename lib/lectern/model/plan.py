@@ -128,7 +128,7 @@ NEW = (*_FIELDS, "sentence", "stream", "backup_stream", "received_at", "updated_
 """The columns of a new booking."""
 
 MAX_DELIVERIES = 10
-"""Greatest number of answers that a booking gets, however often it is delivered."""
+"""Greatest number of answers that a booking, a change or a cancel gets at once, however often it was delivered."""
 
 
 @dataclass
