@@ -88,6 +88,14 @@ def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: py
     assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text
 
 
+def test_a_deadline_that_no_sweep_can_settle_is_not_the_next_one(rows: Connection) -> None:
+    """A sweep would come each second for ever."""
+    odd = {"status": "transcoding", "attempt": 1, "deadline": NOW - 1}
+    rows.execute(insert(videos).values(record_id=1, resolution="1440P", backend="ecs", **odd))
+    rows.execute(insert(videos).values(record_id=2, resolution="720P", backend="gpu", **odd))
+    assert transcodings.next_deadline(rows) == NOW + 3600
+
+
 def test_a_transcoding_is_late_forsaken_or_waited_for_from_its_second_on(rows: Connection) -> None:
     key, everything = (RECORD, P240), [P240, P480, P720]
     late = [transcodings.overdue(rows, NOW + 3600 + at) for at in (-1, 0)]

@@ -136,8 +136,9 @@ def under_way(connection: Connection) -> list[RenditionRow]:
 
 
 def next_deadline(connection: Connection) -> float | None:
-    """The earliest deadline of a transcoding, in epoch seconds; None if there is none."""
-    return connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar()
+    """The earliest deadline of a transcoding that can be read, see `where`, in epoch seconds; None if there is none."""
+    known = videos.c.resolution.in_(list(Resolution)) & func.coalesce(videos.c.backend, Backend.ECS).in_(list(Backend))
+    return connection.execute(select(func.min(videos.c.deadline)).where(_asked_for(), known)).scalar()
 
 
 def ownerless(connection: Connection, before: float, now: float) -> list[RenditionRow]:
