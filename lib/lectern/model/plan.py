@@ -246,9 +246,7 @@ class Changes(Decided[TeacherSettings]):
         after = {"status": new, "owner": None, "lease_until": None, "deadline": None, "updated_at": self.now, **lies}
         if old is RenditionState.TRANSCODING:
             self.ended.append(key)
-        # Words of the old program are read as *failed*, and need not stand there so.
-        before = {} if old is RenditionState.FAILED else {"status": old}
-        self.change(videos, {"record_id": key[0], "resolution": key[1]}, before, after)
+        self.change(videos, {"record_id": key[0], "resolution": key[1]}, {"status": old}, after)
 
     # -- the rows ------------------------------------------------------------------------------------------------------
 
