@@ -262,7 +262,7 @@ def test_a_cancel_after_one_in_the_ui_is_not_answered_that_nothing_was_sent(sent
     reports.take(changes, said, reports.NO_FACTS)
     assert stated(changes) == []
     later = Changes(changes.settings, START + 31, orders=changes.orders)
-    cancel(later, Cancel(class_id="c-1"))
+    cancel(later, Cancel(class_id="c-1"), {}, ())
     assert told(later, CancelResult) == []
     later.rows.clear()
     said = report(sent_s or None, result="fail", code=411)

@@ -537,7 +537,7 @@ def test_a_change_that_is_cancelled_with_its_class_is_answered_and_has_no_cancel
     """Its streamers confirm each release, also those of the second airing; the platform asked for one cancel."""
     ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
     change(changes, **OTHER)
-    cancel(changes, Cancel(class_id="c-1"))
+    cancel(changes, Cancel(class_id="c-1"), {}, ())
     assert {one.state for one in changes.orders.values()} == {BookingState.CANCELLED}
     assert answers(changes) == [("c-1", 411)]
     assert {one.class_id for one in told(changes, Release)} == {"c-1", "c-1^1", "c-1~backup", "c-1~backup^1"}

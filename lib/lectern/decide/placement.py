@@ -5,7 +5,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import from_json
@@ -89,15 +88,13 @@ EARLY_S = 600.0
 Ends = Mapping[str, tuple[int, str, float]]
 """What the platform was told of the end of each class: the code, the message, the seconds that were sent."""
 
-NO_ENDS: Ends = MappingProxyType({})
-
 
 def asked_by(message: Cancel | Change) -> str:
     """Who asked for it, for the event of a class."""
     return Text("by {who}", who=message.by or PLATFORM)
 
 
-def cancel(changes: Changes, message: Cancel, ends: Ends = NO_ENDS, unconfirmed: Collection[str] = ()) -> None:
+def cancel(changes: Changes, message: Cancel, ends: Ends, unconfirmed: Collection[str]) -> None:
     """Cancel a class, its second airing and their revisions; the cancel of an unknown class is kept for its booking.
 
     If a streamer has the class, the answer waits for its confirmation; *unconfirmed* are the classes that wait for one.
