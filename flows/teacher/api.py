@@ -402,7 +402,8 @@ class ClassesApi:
             elif isinstance(its := next(left), decide_booking.BookingVerdict):
                 answers.append(_verdict(class_id, its.state, its.code.number if its.code else 0, its.message))
             elif its.refusal is None:
-                answers.append(_verdict(class_id, "booked already", 0, ""))
+                known = answer_of(orders[class_id]) if class_id in orders else None
+                answers.append(_verdict(class_id, "booked already", *(known or (0, ""))))
             else:
                 institution_id = orders[class_id].institution_id if class_id in orders else None
                 is_theirs = client.institution_id in {None, institution_id}

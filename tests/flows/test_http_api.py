@@ -430,6 +430,15 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
         assert (account["state"], account["ready_by"]) == ("waiting", there)
 
 
+async def test_a_check_says_that_a_class_which_is_booked_already_was_cancelled(client: Client) -> None:
+    """Its booking is answered so again; that it is booked is no promise."""
+    await client.put(CLASS, json=fields())
+    await client.delete(CLASS)
+    (checked,) = (await client.post("/v1/bookings:check", json=[fields(class_id="c-1")])).json()["bookings"]
+    again = (await client.put(CLASS, json=fields())).json()
+    assert (checked["verdict"], checked["code"], checked["message"]) == ("booked already", 411, again["message"])
+
+
 async def test_no_answer_is_said_to_be_held_up_that_nobody_has_given_yet(client: Client, teacher: TeacherHost) -> None:
     """A class that waits gets its answer when a streamer has its rendition; a second airing gets none."""
     await client.put(CLASS, json=fields(record_id=6666, video_resolution="720P", video_url_list={}))
