@@ -225,6 +225,7 @@ def test_the_story_of_a_class_on_its_streamer_is_kept_in_bounds_and_only_what_be
     assert (refused.what, len(refused.detail)) == ("push refused", DETAIL_TOLD)
     assert (on_air.class_id, on_air.host) == ("c-1", "s1")
     assert [one.what for one in changes.notes].count("as-run not readable") == 2, "of an event, and of a part"
+    assert in_chinese(["as-run not readable"])
     assert (changes.sent, changes.orders["c-1"].state) == ([("s1", "c-1", [PART])], BookingState.AIRED)
 
 
@@ -255,3 +256,4 @@ def test_a_silent_class_is_told_to_its_streamer_again_and_noted_once() -> None:
     decide.resend_ends(changes, others, {"c-2"})
     assert [one.class_id for one in changes.sends] == ["c-1", "c-2"]
     assert [(one.what, one.class_id) for one in changes.notes] == [(decide.TOLD_AGAIN, "c-1")]
+    assert in_chinese([decide.TOLD_AGAIN])

@@ -9,7 +9,7 @@ from lectern import errors, i18n
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
 from lectern.decide.placement import Choice, cancel_second, end, reassign
-from lectern.i18n import Text, from_pair, joined, labelled
+from lectern.i18n import Text, from_pair, joined, labelled, msgid
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import MAX_DELIVERIES, Changes
 from lectern.model.tables.teacher import CancelRow, cancels
@@ -127,7 +127,8 @@ def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFact
             elif (event := _EVENT.validate_python(entry)).what in STORY:
                 story.append(replace(event, detail=from_pair(entry.get("sentence")) or event.detail[:DETAIL_TOLD]))
         except ValidationError as error:
-            changes.note("as-run not readable", order, f"{report.streamer}: {error.errors()[0]['msg']}: {entry!r:.200}")
+            why = f"{report.streamer}: {error.errors()[0]['msg']}: {entry!r:.200}"
+            changes.note(msgid("as-run not readable"), order, why)
     id_ = report.class_id
     beside = [part for _, class_id, theirs in changes.sent if class_id == id_ for part in theirs]
     if parts:
@@ -244,7 +245,7 @@ def _judge_again(changes: Changes, order: Order, sent: SentParts) -> None:
         changes.move(order, order.state, order.code or 0, message)
 
 
-TOLD_AGAIN = "told its streamer again"
+TOLD_AGAIN = msgid("told its streamer again")
 """An event that is recorded once for a class: during a long download its repetitions would fill the story."""
 
 UNENDED_S = 300.0
