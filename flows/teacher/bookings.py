@@ -27,7 +27,6 @@ from lectern.errors import Misuse, Refuse
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.teacher import journal
-from lectern.wire.fields import BACKUP
 from lectern.wire.messages import AiringReport, Booking, Cancel, Change, Report
 from lectern.wire.parser import in_words
 
@@ -47,11 +46,10 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
     """Decide bookings and cancels; the streamers *alive* can take classes."""
     booked = [message for message in messages if isinstance(message, Booking)]
     cancelled = [message for message in messages if isinstance(message, Cancel)]
-    if cancelled:
-        changes.learn(bookings.by_id(connection, [f"{cancel.class_id}{BACKUP}" for cancel in cancelled]))
-        changes.learn(bookings.revisions_of(connection, list(changes.orders)))
     facts = bookings.facts(connection, changes, booked, alive)
     if class_ids := [cancel.class_id for cancel in cancelled]:
+        changes.learn(bookings.by_id(connection, [*map(secondary_id, class_ids)]))
+        changes.learn(bookings.revisions_of(connection, list(changes.orders)))
         ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)
         unconfirmed = {class_id for class_id, _ in bookings.unconfirmed_cancels(connection, class_ids)}
         facts = replace(facts, ends=ends, unconfirmed=unconfirmed)
