@@ -91,6 +91,15 @@ def test_it_is_said_what_comes_next() -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    ("class_id", "answered", "comes"), [("c-1", False, True), ("c-1", True, False), ("c-1~backup", False, False)]
+)
+def test_an_answer_is_said_to_come_only_if_one_does(class_id: str, answered: bool, comes: bool) -> None:
+    """A class that was answered waits for a streamer again if it was moved; a second airing gets no answer."""
+    said = next_of_booking(booked(BookingState.PLACED, class_id=class_id, answered=answered), None, NOW)
+    assert ["Its answer comes then" in one for one in said] == [comes]
+
+
 DEADLINES: dict[str, tuple[BookingState, RenditionState, float | None, bool]] = {
     "the result is due before the class begins": (BookingState.WAITING, RenditionState.TRANSCODING, NOW + 90, True),
     "the class begins first": (BookingState.WAITING, RenditionState.TRANSCODING, NOW + 1e6, False),

@@ -40,8 +40,7 @@ def next_of_booking(class_: Booked, making: RenditionRow | None, now: float) -> 
     sentences = _standing(class_, making, now)
     if class_.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
         sentences += _danger(class_.class_id, class_.start_time, now)
-    # The platform is answered for the first airing alone.
-    elif class_.code is not None and not class_.answered and not class_.class_id.endswith(BACKUP):
+    elif class_.code is not None and _is_unanswered(class_):
         waits_s = ANSWERED_S if class_.decided_at is None else now - class_.decided_at
         text = Text(
             "Its answer has not left for {waits_s:span}: see whether Redis answers. It is sent as soon as it does.",
@@ -124,13 +123,10 @@ def _standing(class_: Booked, making: RenditionRow | None, now: float) -> list[s
         case BookingState.WAITING:
             return [_making(class_.stem, making, now)]
         case BookingState.PLACED:
-            loads = Text(
-                "It waits for {streamer}, which downloads {stem} unless it has it. "
-                "Its answer comes then; the sweeper asks again until it does.",
-                streamer=class_.streamer,
-                stem=class_.stem,
-            )
-            return [loads]
+            text = msgid("It waits for {streamer}, which downloads {stem} unless it has it.")
+            loads = Text(text, streamer=class_.streamer, stem=class_.stem)
+            comes = Text("Its answer comes then; the sweeper asks again until it does.")
+            return [joined((loads, comes), BESIDE) if _is_unanswered(class_) else loads]
         case BookingState.READY:
             has = Text("{streamer} has {stem}.", streamer=class_.streamer, stem=class_.stem)
             return [joined((has, *_begins(class_.start_time, class_.end_time, now)), BESIDE)]
@@ -142,6 +138,11 @@ def _standing(class_: Booked, making: RenditionRow | None, now: float) -> list[s
             return _refused(class_.code, class_.message, over=now >= class_.end_time)
         case _:
             assert_never(class_.state)
+
+
+def _is_unanswered(class_: Booked) -> bool:
+    """Whether the platform has heard no answer yet; of a second airing it gets none."""
+    return not class_.answered and not class_.class_id.endswith(BACKUP)
 
 
 def heading(code: ErrorCode) -> Text:
