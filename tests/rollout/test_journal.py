@@ -24,6 +24,7 @@ from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.rollout import journal as journal_module
 from lectern.rollout import on_air, preflight, rollback, window
 from lectern.rollout.journal import RolloutJournal, locked
+from lectern.rollout.spec import Installed
 from tests.rollout.host import a_host
 from tests.stage.forked import PROCESSES
 
@@ -188,6 +189,19 @@ def test_a_preflight_refuses_while_the_window_of_another_operator_is_at_work(tmp
         with socket.socket(socket.AF_UNIX) as killed, window.address(wanted.rollout_dir) as place:
             killed.bind(place)
         assert not [*preflight.other_rollout(wanted)]
+
+
+@pytest.mark.parametrize("earlier", [(WINDOW, COMMITTED), (WINDOW, BACK, ROLLEDBACK)], ids=["finished", "rolled back"])
+def test_what_an_earlier_rollout_came_to_is_no_answer_for_one_that_was_not_begun(
+    tmp_path: Path, earlier: tuple[str, ...]
+) -> None:
+    """Its process gave up, as nobody asked it for the first task in time; a playbook that asks then must not go on."""
+    asked = Installed(role="streamer", root=tmp_path)
+    asked.rollout_dir.mkdir()
+    for backed_up in ("streamer-a", "streamer-b"):
+        noted(RolloutJournal.of(asked), *earlier, f"{backed_up} backup begin", f"{backed_up} backup done")
+        with pytest.raises(Misuse, match="nothing was begun"):
+            window.ended(asked, "stop")
 
 
 def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(

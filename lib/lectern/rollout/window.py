@@ -367,20 +367,21 @@ def _leave_session() -> None:
 def ended(asked: Installed, task: str) -> StepAnswer:
     """What happened to *task* when the agent has ended; raises unless the window is finished."""
     journal = RolloutJournal.of(asked)
-    begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
-    last = begun[-1] if begun else ""
-    state = journal.state(last)
+    noted = next(reversed(journal.notes()), None)
+    if noted is None or noted.step == "backup":  # made before the agent; whatever was rolled out earlier is not meant
+        raise Misuse(
+            "{task}: nothing was begun on this host, or its process has given up. Nothing was stopped.", task=task
+        )
+    last, state = noted.id, journal.state(noted.id)
     if state == "finished":
         return StepAnswer(said=[Text("{task}: {last} is finished; the host went on by itself.", task=task, last=last)])
     why = next((note.detail["why"] for note in reversed(journal.round(last)) if note.step == "failed"), None)
     if state == "rolledback":
         why = why or Text("{id} was taken back.", id=last)
         raise CallAPerson("{task}: {why} The host is as it was before.", task=task, why=why)
-    if state == "half":
-        raise TryAgain(
-            "{task}: the process that did the window ended in the middle. {why} Run the same rollout again, "
-            "which goes on; or take it back.",
-            task=task,
-            why=why or "",
-        )
-    raise Misuse("{task}: nothing was begun on this host, or its process has given up. Nothing was stopped.", task=task)
+    raise TryAgain(
+        "{task}: the process that did the window ended in the middle. {why} Run the same rollout again, "
+        "which goes on; or take it back.",
+        task=task,
+        why=why or "",
+    )
