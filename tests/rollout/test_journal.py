@@ -204,6 +204,23 @@ def test_what_an_earlier_rollout_came_to_is_no_answer_for_one_that_was_not_begun
             window.ended(asked, "stop")
 
 
+def test_whoever_confirms_by_hand_has_as_long_for_the_first_task_as_for_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who reads on for a minute before the stop would find that nobody is left to do it."""
+    monkeypatch.setattr(window, "FIRST_WORD_S", 0.0)
+    asked = Installed(role="streamer", root=tmp_path)
+    asked.rollout_dir.mkdir()
+    with window._listening(asked) as listener, socket.socket(socket.AF_UNIX) as person:
+        with window.address(asked.rollout_dir) as place:
+            person.connect(place)
+        person.sendall(b'{"task": "stop"}\n')
+        agent = window.RolloutAgent(listener, by_hand=True, check=lambda: None)
+        agent.wait("stop")
+        assert agent.asking is not None
+        agent.reply({})
+
+
 def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,13 +55,15 @@ class RolloutAgent:
     asking: socket.socket | None = None
     spoken: bool = False
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds without a request after which the agent waits no longer."""
+        return BY_HAND_S if self.by_hand else PACE_S if self.spoken else FIRST_WORD_S
+
     def wait(self, task: str) -> None:
         """Return when *task* is asked for, or its timeout has passed; raises TryAgain if everything is to be undone."""
-        patience_s = FIRST_WORD_S if not self.spoken else BY_HAND_S if self.by_hand else PACE_S
-        give_up_at = time.monotonic() + patience_s
-        while (asked := self._next(give_up_at)) is not None:
+        while (asked := self._next(time.monotonic() + self.patience_s)) is not None:
             self.spoken = True
-            give_up_at = time.monotonic() + (BY_HAND_S if self.by_hand else PACE_S)
             connection, wish = asked
             if wish == task:
                 self.asking = connection
@@ -73,7 +75,7 @@ class RolloutAgent:
                 _reply(connection, in_language({"failed": True, "msg": message, "said": []}, self.language))
         if not self.spoken or self.by_hand:
             raise TryAgain(
-                "No word came for {patience_s:g} s before the task {task}.", patience_s=patience_s, task=task
+                "No word came for {patience_s:g} s before the task {task}.", patience_s=self.patience_s, task=task
             )
 
     def tell(self, task: str, answer: StepAnswer) -> None:
@@ -317,7 +319,7 @@ def process_at_work(folder: Path) -> int | None:
 
 
 @contextmanager
-def _listening(wanted: Spec) -> Iterator[socket.socket]:
+def _listening(wanted: Installed) -> Iterator[socket.socket]:
     """The socket, which only its owner may use; it is removed when the agent ends."""
     path = wanted.rollout_dir / SOCKET
     path.unlink(missing_ok=True)
