@@ -12,6 +12,7 @@ import pytest
 
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import ENV, Host, classes
+from tests.rollout.test_killed import LINES
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
@@ -262,6 +263,18 @@ def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on_alone(hos
     os.kill(step.pid, signal.SIGTERM)
     assert step.answered().code == 0
     host.is_old()
+
+
+def test_a_rollback_that_was_cut_off_at_its_very_end_is_finished_by_whoever_asks_what_stands(host: Host) -> None:
+    """Its backup has another name by then, and only the line is missing that says that all is back."""
+    host.roll_out()
+    host.killed("rollback", LINES)
+    (aside,) = (host.root / "rollout/backups").iterdir()
+    assert ".used-" in aside.name
+    assert "it is half rolled back" in host.fails("verify", "--standing")
+    assert str(aside) in host.done("rollback", "--standing")["said"][-1]
+    host.is_old()
+    host.done("verify", "--standing")
 
 
 def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exported_first(host: Host) -> None:

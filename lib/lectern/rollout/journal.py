@@ -269,7 +269,7 @@ def standing(asked: Installed) -> Spec | str:
     history = RolloutJournal.of(asked).history()
     if history.last is None:
         return Text("No release of lectern stands on this host as {role}; nothing was changed.", role=asked.role)
-    spec = Spec.of_backup(asked.backups_dir / history.last)
+    spec = Spec.of_backup(asked.backup_of(history.last))
     if asked.version in {"", spec.version}:
         options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
         return spec.model_copy(update=options)
@@ -292,7 +292,7 @@ def looked_at(asked: Installed) -> Spec:
     journal = RolloutJournal.of(asked)
     history = journal.history()
     if history.last is not None:
-        spec = Spec.of_backup(asked.backups_dir / history.last)
+        spec = Spec.of_backup(asked.backup_of(history.last))
         if asked.version not in {"", spec.version}:
             raise Misuse(
                 "lectern {version} is at work on this host, and {asked} was named.",

@@ -326,8 +326,9 @@ class _Way:
                 left=joined(self.left, BESIDE),
                 type=TYPE,
             )
-        folder = self.wanted.backup_dir
-        aside = host.set_aside(folder, "used") if folder.exists() else folder
+        aside = self.wanted.backup_of(self.wanted.id)
+        if aside == self.wanted.backup_dir and aside.exists():
+            aside = host.set_aside(aside, "used")
         self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
         pattern = msgid("{id} is rolled back: {release} is at work again. The backup is kept as {path}.")
         self.answer.say(Text(pattern, id=self.wanted.id, release=_words(self.behind), path=aside))

@@ -84,6 +84,11 @@ class Installed(BaseModel):
         """The folder of the backups, with one folder for each rollout."""
         return self.rollout_dir / "backups"
 
+    def backup_of(self, id_: str) -> Path:
+        """The backup of the rollout *id_*; a rollback that was cut off at its very end has already set it aside."""
+        folder = self.backups_dir / id_
+        return folder if folder.exists() else max(self.backups_dir.glob(f"{id_}.used-*"), default=folder)
+
 
 class Spec(Installed):
     """The wanted state of one host. Secrets are in it: it is never printed."""
