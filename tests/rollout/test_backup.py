@@ -1,5 +1,6 @@
 """The backup is proved before it is called one, and a finished one is never written again."""
 
+import errno
 import json
 import os
 import shutil
@@ -111,6 +112,29 @@ def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Spec, monkeypatch:
     with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
         backup_host.make(wanted)
     assert not wanted.backups_dir.exists()
+
+
+def test_a_backup_that_fails_leaves_no_half_that_would_take_the_room_of_the_next_try(
+    wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(backup_host, "archive", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        backup_host.make(wanted)
+    assert [*wanted.backups_dir.iterdir()] == []
+
+
+def test_the_room_that_a_killed_backup_has_taken_is_there_for_the_next_one(
+    wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each later one would be refused until a person comes."""
+    half = wanted.backups_dir / "streamer-1.9.0-01234567.part"
+    half.mkdir(parents=True)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0 if half.exists() else 1 << 40))
+    assert backup_host.make(wanted).changed
 
 
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:

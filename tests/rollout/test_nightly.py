@@ -4,10 +4,12 @@ import asyncio
 import json
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -138,6 +140,16 @@ def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(liv
         "streamer-streamer1-20200103T000000Z",
         "teacher-t-20200101T000000Z",
     }
+
+
+def test_the_room_that_a_killed_one_has_taken_is_there_for_the_next_night(
+    live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = folder / "streamer-streamer1-20200109T000000Z.part"
+    half.mkdir(parents=True)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0 if half.exists() else 1 << 40))
+    assert told("streamer")["rows"] == {"task_list": 100}
 
 
 def test_the_backup_that_is_made_stays_though_older_ones_look_newer(live: Path, folder: Path) -> None:

@@ -74,7 +74,7 @@ def backup(
     with nightly.alone(into):
         made = nightly.make(found, called, into)
         # After a clock that was ahead is set back, older backups look newer than the one that was just made.
-        pruned = nightly.prune(into, called, disk.backups(into, called), keep, needed={made.path.name})
+        pruned = nightly.prune(disk.backups(into, called), keep, needed={made.path.name})
         odd = [str(one) for one in disk.damaged_backups(into, called)]
         failure = None
         try:

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -201,6 +201,7 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
         if check or not answer.changed:
             return answer
         answer.said.clear()
+        nightly.sweep(wanted.backups_dir, wanted.role)
         refuse_small_disk(wanted)
         if wanted.backup_dir.exists():
             answer.say(Text("An older backup is now {path}.", path=set_aside(wanted.backup_dir, "older")))
@@ -249,35 +250,31 @@ def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
     target = wanted.backup_dir / SILENT
     if target.exists():
         shutil.rmtree(target)
-    # On a full disk, half a copy would take the room of the programs that are started again.
-    with ExitStack() as failed:
-        failed.callback(shutil.rmtree, target.with_name(f"{target.name}.part"), ignore_errors=True)
-        made = _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
-        failed.pop_all()
-    return made
+    return _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
 
 
 def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_only: bool = False) -> Backup:
-    part, database, copied, code = nightly.begun(target), store.of(wanted), None, None
-    if database.exists() and not files_only:
-        with answer.timed("1 copy the database"):
-            copied = nightly.proved(database, part) if live else database.copy(part)
-    if live:
-        with answer.timed("1 archive the code folder"):
-            code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
-        files.write_json(part / WANTED, wanted.model_dump(mode="json"))
-    backup = Backup(
-        id=wanted.id,
-        name=f"{wanted.role}-{wanted.name}",
-        folder=str(target),
-        database=database.shown,
-        version=wanted.version,
-        made_at=time.time(),
-        before=keep_before(wanted, part / "files"),
-        code=code,
-        **(copied.model_dump() if copied else {}),
-    )
-    return nightly.finished(backup, part)
+    database, copied, code = store.of(wanted), None, None
+    with nightly.begun(target) as part:
+        if database.exists() and not files_only:
+            with answer.timed("1 copy the database"):
+                copied = nightly.proved(database, part) if live else database.copy(part)
+        if live:
+            with answer.timed("1 archive the code folder"):
+                code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
+            files.write_json(part / WANTED, wanted.model_dump(mode="json"))
+        backup = Backup(
+            id=wanted.id,
+            name=f"{wanted.role}-{wanted.name}",
+            folder=str(target),
+            database=database.shown,
+            version=wanted.version,
+            made_at=time.time(),
+            before=keep_before(wanted, part / "files"),
+            code=code,
+            **(copied.model_dump() if copied else {}),
+        )
+        return nightly.finished(backup, part)
 
 
 def set_aside(folder: Path, why: str) -> Path:
@@ -306,7 +303,7 @@ def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
             dated += [(backup.made_at, path)] if backup is not None else []
     needed = {wanted.id, history.half, *history.standing}
     newest = [path for _, path in sorted(dated, reverse=True)]
-    gone = nightly.prune(folder, wanted.role, newest, wanted.keep, needed)
+    gone = nightly.prune(newest, wanted.keep, needed)
     return [*damaged, *(Text("Took away the old backup {name}.", name=name) for name in gone)]
 
 

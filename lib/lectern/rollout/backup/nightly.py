@@ -60,23 +60,40 @@ def make(database: Store, name: str, into: Path) -> NightlyBackup:
         raise Misuse(
             "{shown}: there is no such database. Set the database URL, or go to its folder.", shown=database.shown
         )
+    sweep(into, name)
     refuse_small_disk(database, into, "keep fewer, or name another folder by --into")
     at = time.time()
     target = into / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}"
     if target.exists():
         raise TryAgain("{target}: a backup of this second is there already.", target=target)
-    part = begun(target)
-    copied = proved(database, part).model_dump()
-    return finished(NightlyBackup(name=name, folder=str(target), database=database.shown, made_at=at, **copied), part)
+    with begun(target) as part:
+        copied = proved(database, part).model_dump()
+        made = NightlyBackup(name=name, folder=str(target), database=database.shown, made_at=at, **copied)
+        return finished(made, part)
 
 
-def begun(target: Path) -> Path:
-    """The new folder in which the backup *target* is made; what a killed one has left of it is deleted."""
+def sweep(into: Path, prefix: str) -> None:
+    """Delete what killed backups have left half done; the caller holds the lock, so nobody is writing one."""
+    for half in into.glob(f"{prefix}-*.part"):
+        shutil.rmtree(half)
+
+
+@contextmanager
+def begun(target: Path) -> Iterator[Path]:
+    """The new folder in which the backup *target* is made.
+
+    Nothing is left of it if that fails: on a full disk, half a copy would take the room of the programs, and of the
+    next try.
+    """
     part = target.with_name(f"{target.name}.part")
     if part.exists():
         shutil.rmtree(part)
     files.make_folder(part)
-    return part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def proved(database: Store, part: Path) -> Copy:
@@ -142,13 +159,8 @@ def _refuse_other_kind(database: Store, manifest: NightlyBackup, folder: Path) -
         )
 
 
-def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Container[str | None] = ()) -> list[str]:
-    """Of the *newest* backups first, delete those beyond *keep*, and what killed ones left; returns their names.
-
-    Those that are *needed* by a rollback stay. The caller holds the lock, so nobody is writing a half one.
-    """
-    for half in into.glob(f"{prefix}-*.part"):
-        shutil.rmtree(half)
+def prune(newest: Iterable[Path], keep: int, needed: Container[str | None]) -> list[str]:
+    """Of the *newest* backups first, delete those beyond *keep* that are not *needed*; returns their names."""
     gone = [path for path in [*newest][keep:] if path.name not in needed]
     for folder in gone:
         (folder / disk.MANIFEST).unlink()  # without a manifest it is no backup any more
