@@ -240,7 +240,7 @@ async def test_a_job_that_is_no_longer_ours_ends_and_tells_nothing(teacher: Teac
     far.does = work
     its = take(teacher)
     assert await made(its) == []
-    assert (len(far.left), its.left, told(teacher)) == (int(is_left), set(), [])
+    assert (len(far.left), its.left, told(teacher)) == (int(is_left), {}, [])
     if befalls is class_is_cancelled:
         now = row(teacher)
         assert (now.state, now.reason, now.attempts_today) == (RenditionState.FAILED, UNWANTED, 0)
@@ -356,6 +356,19 @@ async def test_what_goes_on_at_a_host_that_fails_is_tried_at_another(teacher: Te
     is_begun(teacher, take(teacher), TWO)
     assert await made(take(teacher)) == []
     assert far.at == [TWO, ONE]
+
+
+async def test_a_host_that_is_named_no_more_is_left_in_order_too(teacher: TeacherHost, far: Far) -> None:
+    """A person takes one that does not answer out of the settings while its job is about to be tried at another."""
+
+    async def breaks(_: JobReport) -> None:
+        far.lost, far.does = 1, AsyncMock()
+        teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": TWO})
+        raise FallBack("no room", NO_ECS_ROOM)
+
+    far.does = breaks
+    assert await made(take(teacher)) == []
+    assert (far.at, len(far.left), told(teacher)) == ([ONE, TWO], 2, [("sucess", None)])
 
 
 async def test_what_runs_that_were_killed_left_at_a_host_is_ended(teacher: TeacherHost, far: Far) -> None:

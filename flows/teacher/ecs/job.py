@@ -133,13 +133,14 @@ class TranscodeJob:
 
     def __init__(self, host: TeacherHost, due: Due, owner: str) -> None:
         self.host, self.due, self.owner = host, list(due), owner
-        self.settings = host.settings  # of its last try: a host that is named no more is still left in order
+        self.settings = host.settings  # of its last try
         self.avoid: list[str] = []  # the hosts where it has failed
         self.yields_until: float | None = None  # epoch seconds
         self.wanted = False  # it was begun for classes, and ends with the last of them
         self.report = JobReport()
         self.place: BegunJob | None = None
-        self.left: set[tuple[str, str]] = set()  # the hosts, and its folders there, where something of it may be
+        # The hosts, and its folders there, where something of it may be; with the settings that name the host.
+        self.left: dict[tuple[str, str], TeacherSettings] = {}
         self._failures: list[str] = []
         self._published = False
         self._verdict: str | None = None
@@ -171,7 +172,8 @@ class TranscodeJob:
                 await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
             raise
         while self.left:
-            await leave(self.host, self.settings, *self.left.pop(), tries=RECONNECTS)
+            there, settings = self.left.popitem()
+            await leave(self.host, settings, *there, tries=RECONNECTS)
         return self._failures
 
     async def _climb(self) -> None:
@@ -229,7 +231,7 @@ class TranscodeJob:
             raise  # the host is asked again when all is over
         except (LecternError, asyncio.CancelledError):
             if self._verdict == TAKEN or self.host.runs.draining():  # it goes on there without us
-                self.left.discard(there)
+                self.left.pop(there, None)
             elif there in self.left:
                 await subprocesses.shielded(self._leave(there))
             raise
@@ -238,7 +240,7 @@ class TranscodeJob:
 
     async def _leave(self, there: tuple[str, str]) -> None:
         if await leave(self.host, self.settings, *there):
-            self.left.discard(there)
+            self.left.pop(there, None)
 
     async def _reconnected(self, job: Job, there: tuple[str, str]) -> JobOutcome:
         """Do the job, also if the connection breaks."""
@@ -247,7 +249,7 @@ class TranscodeJob:
             began = time.monotonic()
             try:
                 async with connect(self.settings, there[0]) as connection:
-                    self.left.add(there)
+                    self.left[there] = self.settings
                     outcome = await transcode.transcode(connection, job, self.report)
             except ssh.Lost as error:
                 lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
@@ -424,11 +426,12 @@ class HostQueue:
             raise FallBack("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem)
         if first.begun_at is not None and not job.avoid:
             if first.ecs_host in known and first.ecs_job is not None:
-                job.left.add(there := (first.ecs_host, first.ecs_job))
+                there = first.ecs_host, first.ecs_job
+                job.left[there] = job.settings
                 if first.ecs_job == remote_job(job.settings, job.due).name:
                     return BegunJob(*there, first.begun_at)
                 if await leave(job.host, job.settings, *there):
-                    job.left.discard(there)
+                    job.left.pop(there, None)
             # What was begun is another job, as after a change of UPLOAD_URL or when a part of it is made. Its place is
             # given up, else this one would wait for itself.
             await job.host.write_tx(transcodings.given_up, job.due, job.owner)
