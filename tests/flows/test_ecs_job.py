@@ -23,14 +23,24 @@ from lectern.db.transcodings import BegunJob
 from lectern.decide.transcoding import FAILURES, total_limit_s
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.transcode import Job, JobOutcome, JobReport
-from lectern.errors import BAD_RECORDING, CANCELLED, HOST_ASIDE, NO_ECS_ROOM, FallBack, LecternError, Misuse, Refuse
+from lectern.errors import (
+    BAD_RECORDING,
+    CANCELLED,
+    HOST_ASIDE,
+    NO_ECS_ROOM,
+    TRANSCODE_FAILED,
+    FallBack,
+    LecternError,
+    Misuse,
+    Refuse,
+)
 from lectern.model.facts import EcsHost
 from lectern.model.tables.teacher import RenditionRow, journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.storage.oss import UploadTarget
 from tests import strategies
 from tests.rows import begin, commit, ended_in, look, said, unsent
-from tests.waiting import cancelled
+from tests.waiting import async_wait_until, cancelled
 
 ONE, TWO = "ssh://ecs@one.example:22", "ssh://ecs@two.example:22"
 P240, P720 = Resolution.P240, Resolution.P720
@@ -473,6 +483,20 @@ async def test_a_database_that_is_away_ends_no_job(
     monkeypatch.setattr(teacher, "write_tx", away_at_first)
     assert await made(its) == []
     assert (fails, told(teacher), len(far.left)) == ([], [("sucess", None)], 1)
+
+
+async def test_no_job_waits_for_a_host_when_the_last_one_is_taken_out_of_the_settings(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its deadline is put off as long as it waits: its classes would be answered by nobody."""
+    monkeypatch.setattr(job, "LOOK_S", 0.02)
+    for record, where in enumerate((ONE, TWO), 1):
+        is_begun(teacher, take(teacher, record=record, owner="their run"), where, "their job")
+    waiting = asyncio.create_task(made(take(teacher)))
+    await async_wait_until(lambda: job.QUEUE._waiting, description="it waits for a place")
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ""})
+    assert "no ECS host is set up" in (await waiting)[0]
+    assert told(teacher) == [("failed", TRANSCODE_FAILED.number)]
 
 
 async def test_what_goes_wrong_with_the_queue_is_said_to_whoever_waits_in_it(

@@ -421,11 +421,9 @@ class HostQueue:
     async def place(self, job: TranscodeJob) -> BegunJob:
         """Wait for a host for what the job is still to make; raises FallBack (none is set up) or NoLongerOurs."""
         job.settings = job.host.settings
-        known, first = hosts(job.settings), job.due[0]
-        if not known:
-            raise FallBack("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem)
+        first = job.due[0]
         if first.begun_at is not None and not job.avoid:
-            if first.ecs_host in known and first.ecs_job is not None:
+            if first.ecs_host in hosts(job.settings) and first.ecs_job is not None:
                 there = first.ecs_host, first.ecs_job
                 job.left[there] = job.settings
                 if first.ecs_job == remote_job(job.settings, job.due).name:
@@ -458,6 +456,10 @@ class HostQueue:
             self.moved.clear()
             # A job whose future is set has its place even before it resumes: it must not get a second one.
             waiting = {job: given for job, given in self._waiting.items() if not given.done()}
+            if not hosts(host.settings):  # they may have been taken out of the settings while these jobs wait
+                for job, given in waiting.items():
+                    given.set_exception(FallBack("{stem}: no ECS host is set up; set ECS_HOSTS", stem=job.due[0].stem))
+                waiting = {}
             for job, place in (await host.write_tx(assign, host, list(waiting))).items():
                 if waiting[job].done():
                     continue
