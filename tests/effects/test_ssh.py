@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import paramiko  # type: ignore[import-untyped]
 import pytest
 
@@ -135,6 +136,34 @@ async def test_a_key_of_any_kind_lets_us_in_and_calls_a_person_before_the_host_t
             assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
     finally:
         authorized.write_text(before)
+
+
+@pytest.mark.parametrize("goes_away", [False, True], ids=["it is busy", "it is shut down"])
+async def test_a_host_that_does_not_say_whether_it_takes_our_key_is_lost_and_refuses_nothing(
+    tmp_path: Path, *, goes_away: bool
+) -> None:
+    """What was begun there goes on, and is looked for: a refusal would end it."""
+    over = asyncio.Event()
+
+    class Door(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            self.connection = conn
+
+        async def begin_auth(self, _: str) -> bool:
+            if goes_away:
+                self.connection.abort()
+            await over.wait()
+            return True
+
+    key, known = asyncssh.generate_private_key("ssh-ed25519"), tmp_path / "known_hosts"
+    make_key(tmp_path / "ours")
+    async with await asyncssh.listen("127.0.0.1", 0, server_factory=Door, server_host_keys=[key]) as server:
+        known.write_text(f"[127.0.0.1]:{server.get_port()} {key.export_public_key().decode()}")
+        host = ssh.SshHost("media", "127.0.0.1", server.get_port())
+        with pytest.raises(ssh.Lost, match="cannot be reached"):
+            async with ssh.connect(host, tmp_path / "ours", known, timeout_s=2):
+                pass
+        over.set()
 
 
 async def test_a_host_that_does_not_answer_or_is_lost_is_tried_again_and_not_waited_for(sshd: Sshd) -> None:

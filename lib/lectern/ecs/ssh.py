@@ -116,6 +116,8 @@ _KEEPALIVE_S = 15
 _SILENCE_S = 45  # after which a peer that acknowledges nothing is gone
 _THREADS = 8
 _GRACE_S, _END_TIMEOUT_S = 3, 15.0
+_UNANSWERED = frozenset({"Authentication timeout.", "Authentication failed: transport shut down or saw EOF"})
+"""What paramiko says, by the class of a refusal, of a host that has not answered whether it takes our key."""
 
 
 def on_host(program: str, host: object) -> Text:
@@ -319,11 +321,11 @@ def _log_in(
     except paramiko.BadHostKeyException as error:
         text = msgid("{host}: its key is another than in {known_hosts_path} ({error}); {look}")
         raise CallAPerson(text, host=host, known_hosts_path=known_hosts_path, error=error, look=look) from error
-    except paramiko.AuthenticationException as error:
-        add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
-        text = msgid("{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md")
-        raise CallAPerson(text, host=host, key_path=key_path, error=error, add=add) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
+        if isinstance(error, paramiko.AuthenticationException) and str(error) not in _UNANSWERED:
+            add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
+            text = msgid("{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md")
+            raise CallAPerson(text, host=host, key_path=key_path, error=error, add=add) from error
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise Lost("{host}: cannot be reached: {reason}", host=host, reason=why) from error
 
