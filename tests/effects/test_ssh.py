@@ -27,7 +27,9 @@ def test_a_host_is_read_and_what_is_none_is_told_what_to_type() -> None:
     assert ssh.SshHost.parse("ssh://media@ecs-1.example:2222") == ssh.SshHost("media", "ecs-1.example", 2222)
     assert ssh.SshHost.parse("ssh://media@10.0.0.1") == ssh.SshHost("media", "10.0.0.1", 22)
     assert str(ssh.SshHost.parse("ssh://media@[::1]:22")) == "ssh://media@[::1]:22"
-    for text in ("", "ecs-1", "ssh://ecs-1", "ssh://a:b@c", "ssh://a@b:0", "http://a@b"):
+    assert ssh.SshHost.parse("ssh://media@ecs-1.example.").name == "ecs-1.example."
+    slips = ("ssh://a@ecs..example", "ssh://a@.example", f"ssh://a@{'e' * 64}")  # which no resolver can be asked for
+    for text in ("", "ecs-1", "ssh://ecs-1", "ssh://a:b@c", "ssh://a@b:0", "http://a@b", *slips):
         with pytest.raises(Misuse, match="ssh://user@host:port"):
             ssh.SshHost.parse(text)
 

@@ -80,7 +80,8 @@ class Running:
 
 
 _URL = re.compile(
-    r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
+    r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@"
+    r"(?P<name>[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
 )
 
 
