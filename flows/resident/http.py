@@ -20,12 +20,13 @@ from starlette.routing import Route
 
 from flows.host import Host, StreamerHost, TeacherHost, log
 from flows.playout_link import boot_now
-from flows.teacher import transcoding, webhook
+from flows.teacher import webhook
 from lectern import __version__, logs, notify
 from lectern import health as healths
 from lectern import metrics as lectern_metrics
 from lectern.db import cache, inbox, metrics
 from lectern.decide.leases import Presence, listed
+from lectern.ecs.transcode import check_ecs
 from lectern.errors import Caught, LecternError, Misuse
 from lectern.i18n import Text, joined, msgid, packed
 from lectern.model.facts import Usage
@@ -258,7 +259,7 @@ def _checked(before: Settings) -> Settings:
     new = before.reread()
     notify.services(new.alarm_services)
     if isinstance(new, TeacherSettings):
-        transcoding.check_ecs(new)
+        check_ecs(new)
         webhook.check(new)
     return new
 

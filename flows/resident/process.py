@@ -38,6 +38,7 @@ from flows.teacher import maintenance as teacher_sweep
 from flows.teacher.webhook import Webhook
 from lectern.db import inbox, schema, transcodings
 from lectern.db.engine import close_to_others, open_database
+from lectern.ecs.transcode import check_ecs
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.model.tables import streamer as streamer_tables
@@ -149,7 +150,7 @@ class Resident:
             watcher.attach_loop(self._loop)
             asyncio.set_child_watcher(watcher)
         if isinstance(self.settings, TeacherSettings):
-            transcoding.check_ecs(self.settings)
+            check_ecs(self.settings)
         engine = open_database(self.settings.database_url, self.settings.name)
         await asyncio.to_thread(schema.check, engine, self.settings.role)
         await asyncio.to_thread(close_to_others, engine)

@@ -24,13 +24,14 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, is_retried
 from flows.teacher.ecs.job import LEASE_S as JOB_LEASE_S
-from flows.teacher.ecs.job import TranscodeJob, hosts, leave, target
+from flows.teacher.ecs.job import TranscodeJob, leave
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
 from lectern.allowlist import Allowlist
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
 from lectern.decide.transcoding import Breaker, Waiters, by_record
+from lectern.ecs.transcode import hosts
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event, RenditionKey
@@ -418,15 +419,6 @@ def expired(
 
 
 # -- on our own ffmpeg servers -----------------------------------------------------------------------------------------
-def check_ecs(settings: TeacherSettings) -> None:
-    """Raise Misuse if ECS hosts are named, but settings that they need are not."""
-    if not settings.ecs_hosts:
-        return
-    hosts(settings)
-    settings.refuse_half_ecs()
-    target(settings)
-
-
 async def work_on_ecs(
     host: TeacherHost, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool
 ) -> State[None]:

@@ -514,7 +514,7 @@ async def test_what_goes_wrong_with_the_queue_is_said_to_whoever_waits_in_it(
 
 def test_hosts_without_what_they_need_are_misuse(teacher: TeacherHost, far: Far) -> None:
     """A key of the OSS counts as a whole; without hosts nothing is needed."""
-    transcoding.check_ecs(teacher.settings)
+    transcode.check_ecs(teacher.settings)
     its: Sequence[dict[str, Any]] = (
         {"ecs_ssh_key": None},
         {"upload_url": None},
@@ -523,8 +523,8 @@ def test_hosts_without_what_they_need_are_misuse(teacher: TeacherHost, far: Far)
     )
     for half in its:
         with pytest.raises(Misuse):
-            transcoding.check_ecs(teacher.settings.model_copy(update=half))
-        transcoding.check_ecs(teacher.settings.model_copy(update={**half, "ecs_hosts": ""}))
+            transcode.check_ecs(teacher.settings.model_copy(update=half))
+        transcode.check_ecs(teacher.settings.model_copy(update={**half, "ecs_hosts": ""}))
     remote = job.remote_job(teacher.settings.model_copy(update={"oss_region": "cn-hangzhou"}), take(teacher).due)
     assert (remote.source_url, remote.target) == (
         URL,

@@ -17,7 +17,7 @@ from lectern.errors import Misuse
 from lectern.old_config import strict
 from lectern.rollout import env_file, files, json_config, settings_files
 from lectern.settings import Common
-from tests.rollout.host import DOCUMENTED
+from tests.rollout.host import DOCUMENTED, a_host
 
 NAMES = ("wget_path", "MAX_VIDEO_SIZE", "A", "B")
 ODD = ["'", '"', "\\", "\\'", "#", "${A}", "${", "$", "`id`", "a=b", "密码", "\ufeff"]
@@ -264,3 +264,22 @@ def test_what_cannot_be_read_is_refused_with_its_line(both: Any, tmp_path: Path)
         env.pending()
     with pytest.raises(Misuse, match="line 1 cannot be read"):
         env_file.edited("A='open\nB=1\n", {"B": "it's"})
+
+
+ECS = {
+    "ECS_HOSTS": "ssh://transcode@192.0.2.41",
+    "ECS_SSH_KEY": "/etc/lectern/ecs_key",
+    "ECS_KNOWN_HOSTS": "/etc/lectern/ecs_known_hosts",
+    "UPLOAD_URL": "https://store.example/put",
+    "PUBLIC_URL": "https://store.example",
+}
+WRONG = ({"ECS_HOSTS": "transcode@192.0.2.41"}, {"UPLOAD_URL": "store.example/put"}, {"UPLOAD_URL": "oss://bucket/x"})
+
+
+def test_a_teacher_that_would_not_start_with_its_transcoding_servers_is_refused_before_the_stop(tmp_path: Path) -> None:
+    """A bucket of the OSS needs a key, too."""
+    with a_host(tmp_path, "teacher", start=False) as host:
+        settings_files.as_wanted(host.parsed(ECS))
+        for wrong in WRONG:
+            with pytest.raises(Misuse, match="|".join(wrong.values())):
+                settings_files.as_wanted(host.parsed(ECS | wrong))

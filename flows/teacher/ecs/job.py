@@ -25,14 +25,13 @@ from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import total_limit_s
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.probe import Programs
-from lectern.ecs.transcode import Job, JobOutcome, JobReport
+from lectern.ecs.transcode import Job, JobOutcome, JobReport, hosts, target
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
 from lectern.i18n import Text, labelled
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
-from lectern.storage.oss import OssKey, UploadTarget
 from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
@@ -61,22 +60,6 @@ Urls = Mapping[Resolution, str]
 
 class NoLongerOurs(Exception):
     """The renditions were settled, taken over, or are needed by no class any more."""
-
-
-def hosts(settings: TeacherSettings) -> dict[str, ssh.SshHost]:
-    """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
-    listed = [ssh.SshHost.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
-    return {str(host): host for host in listed}
-
-
-def target(settings: TeacherSettings) -> UploadTarget:
-    """Where renditions are uploaded to; raises Misuse if UPLOAD_URL, its key or PUBLIC_URL is wrong."""
-    key = None
-    if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
-        key = OssKey(
-            settings.oss_region, settings.oss_access_key_id, settings.oss_access_key_secret, settings.oss_endpoint
-        )
-    return UploadTarget(settings.upload_url or "", settings.public_url or "", key)
 
 
 def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Job:

@@ -18,12 +18,38 @@ from lectern.errors import CallAPerson, FallBack, LecternError, Misuse, Refuse, 
 from lectern.i18n import Text, labelled, msgid
 from lectern.media import ffmpeg
 from lectern.rendition_ids import stem
+from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from lectern.storage import origin, oss
 from lectern.storage.origin import RemoteFile
-from lectern.storage.oss import UploadTarget
+from lectern.storage.oss import OssKey, UploadTarget
 from lectern.timing import backoff_s
 from lectern.urls import redact_url
+
+
+def hosts(settings: TeacherSettings) -> dict[str, ssh.SshHost]:
+    """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
+    listed = [ssh.SshHost.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
+    return {str(host): host for host in listed}
+
+
+def target(settings: TeacherSettings) -> UploadTarget:
+    """Where renditions are uploaded to; raises Misuse if UPLOAD_URL, its key or PUBLIC_URL is wrong."""
+    key = None
+    if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
+        key = OssKey(
+            settings.oss_region, settings.oss_access_key_id, settings.oss_access_key_secret, settings.oss_endpoint
+        )
+    return UploadTarget(settings.upload_url or "", settings.public_url or "", key)
+
+
+def check_ecs(settings: TeacherSettings) -> None:
+    """Raise Misuse if ECS hosts are named, but settings that they need are not, or are wrong."""
+    if not settings.ecs_hosts:
+        return
+    hosts(settings)
+    settings.refuse_half_ecs()
+    target(settings)
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,10 @@ def as_wanted(wanted: Spec) -> Settings:
     file, old = env(wanted), config(wanted)
     text = env_file.read(wanted.env_path) if file is None else file.new()
     found = _loaded(wanted, text, wanted.own, old_times(old.path, old.new()) if old is not None else {})
-    if isinstance(found, TeacherSettings):
-        found.refuse_half_ecs()
+    if isinstance(found, TeacherSettings) and found.ecs_hosts:
+        from lectern.ecs.transcode import check_ecs  # noqa: PLC0415 (paramiko takes long to load)
+
+        check_ecs(found)
     return found
 
 
