@@ -10,6 +10,7 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -23,6 +24,7 @@ from tests.rollout.host import DOCUMENTED, Host, a_host
 from tests.rollout.steps import Fields
 from tests.stage import Child, wait_until
 from town import playout
+from town.ports import free_port
 
 pytestmark = pytest.mark.live
 
@@ -285,6 +287,17 @@ def test_a_redis_that_takes_no_writes_is_in_the_way(host: Host, wanted: Fields, 
     with_their_keys = {**wanted, "redis_url": wanted["redis_url"].replace("//:hidden@", "//narrow:narrow@")}
     host.done("preflight", "--check", wanted=with_their_keys)
     host.done("preflight", "--check", wanted=wanted)
+
+
+def test_a_redis_cluster_is_in_the_way_also_if_one_server_has_all_of_it(tmp_path: Path) -> None:
+    """The new program refuses it at its start, when the old one is stopped already."""
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with redis_server(tmp_path, *cluster) as client, a_host(tmp_path / "host", start=False) as host:
+        ask: Any = client.execute_command  # untyped
+        ask("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: b"cluster_state:ok" in ask("CLUSTER", "INFO"), description="it serves")
+        (refusal,) = preflight.redis(host.parsed(redis_url=url_of(client)))
+    assert "names a Redis Cluster" in refusal
 
 
 def test_a_clock_that_is_off_or_too_small_a_disk_is_in_the_way(

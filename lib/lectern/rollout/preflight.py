@@ -199,10 +199,13 @@ def programs(wanted: Spec) -> Iterator[str]:
 
 
 def redis(wanted: Spec) -> Iterator[str]:
-    """Refuse if Redis does not answer or takes no writes, or if its clock is off."""
+    """Refuse if Redis does not answer, takes no writes or is one of a cluster, or if its clock is off."""
     with redis_keys.opened(wanted, lambda: "Correct redis_url, or start it; nothing was changed.") as client:
         seconds, micros = client.time()
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
+        with suppress(NoPermissionError):
+            if client.info("cluster").get("cluster_enabled"):
+                yield connection.NO_CLUSTER
         with suppress(NoPermissionError):  # the user may have been given our keys one by one
             client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
     if abs(off_s) > CLOCK_TOLERANCE_S:
