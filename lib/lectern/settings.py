@@ -426,13 +426,6 @@ class TeacherSettings(Common):
             raise ValueError(msgid("must have no user and no password: the platform fetches recordings by it"))
         return url
 
-    def refuse_half_ecs(self) -> None:
-        """Raise Misuse if ECS hosts are named, and what they need is not."""
-        needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
-        missing = [name.upper() for name in needed if not getattr(self, name)]
-        if self.ecs_hosts and missing:
-            raise Misuse("ECS_HOSTS is set, so {missing} must be set too.", missing=", ".join(missing))
-
     @property
     def queue(self) -> str:
         """The teacher's work queue in Prefect; teachers that share a database share the queue."""

@@ -48,7 +48,9 @@ def check_ecs(settings: TeacherSettings) -> None:
     if not settings.ecs_hosts:
         return
     hosts(settings)
-    settings.refuse_half_ecs()
+    needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
+    if missing := [name.upper() for name in needed if not getattr(settings, name)]:
+        raise Misuse("ECS_HOSTS is set, so {missing} must be set too.", missing=", ".join(missing))
     target(settings)
 
 
