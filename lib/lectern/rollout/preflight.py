@@ -157,8 +157,6 @@ def database_schema(wanted: Spec) -> None:
 
 def settings(wanted: Spec) -> None:
     """Refuse if a file of settings cannot be read or edited, or if the new program would not start with it."""
-    for file in settings_files.all_of(wanted):
-        file.pending()
     settings_files.as_wanted(wanted)
 
 
