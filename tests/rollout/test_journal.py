@@ -24,7 +24,7 @@ from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.rollout import journal as journal_module
 from lectern.rollout import on_air, preflight, rollback, window
 from lectern.rollout.journal import RolloutJournal, locked
-from lectern.rollout.spec import Installed
+from lectern.rollout.spec import WANTED, Installed
 from tests.rollout.host import a_host
 from tests.stage.forked import PROCESSES
 
@@ -219,6 +219,24 @@ def test_whoever_confirms_by_hand_has_as_long_for_the_first_task_as_for_any_othe
         agent.wait("stop")
         assert agent.asking is not None
         agent.reply({})
+
+
+def test_who_names_the_release_that_was_taken_back_is_told_of_it_until_another_one_is_begun(tmp_path: Path) -> None:
+    """Though the release before is at work again."""
+    with a_host(tmp_path, start=False) as host:
+        older, newer, newest = (host.parsed(version=version) for version in ("2.0.0", "2.0.1", "2.0.2"))
+        for one in (older, newer, newest):
+            one.backup_dir.mkdir(parents=True)
+            (one.backup_dir / WANTED).write_text(one.model_dump_json())
+        journal, asked = RolloutJournal.of(older), Installed(role="streamer", root=host.root, version="2.0.1")
+        noted(journal, f"{older.id} window begin", f"{older.id} committed done", f"{newer.id} window begin")
+        journal.note(newer.id, "rolledback", "done", {"backup": newer.id})
+        noted(journal, f"{newest.id} backup done")
+        assert journal_module.looked_at(asked).id == newer.id
+        assert journal_module.looked_at(asked.model_copy(update={"version": ""})).id == older.id
+        noted(journal, f"{newest.id} window begin", f"{newest.id} committed done")
+        with pytest.raises(Misuse, match=r"lectern 2\.0\.2 is at work on this host, and 2\.0\.1 was named"):
+            journal_module.looked_at(asked)
 
 
 def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(

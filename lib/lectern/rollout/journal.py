@@ -285,24 +285,26 @@ def standing(asked: Installed) -> Spec | str:
 
 
 def looked_at(asked: Installed) -> Spec:
-    """The rollout that stands on this host, else the one rolled back last.
+    """The rollout that stands on this host; else the one rolled back last, also if its version is asked for.
 
     Raises Misuse if there never was any, or if another version stands than is asked for.
     """
     journal = RolloutJournal.of(asked)
     history = journal.history()
+    last = next((note for note in reversed(journal.notes()) if note.step != "backup"), None)
+    back = last if last is not None and last.step == "rolledback" else None
     if history.last is not None:
         spec = Spec.of_backup(asked.backup_of(history.last))
-        if asked.version not in {"", spec.version}:
+        if asked.version in {"", spec.version}:
+            return spec
+        if back is None or not back.id.startswith(f"{asked.role}-{asked.version}-"):
             raise Misuse(
                 "lectern {version} is at work on this host, and {asked} was named.",
                 version=spec.version,
                 asked=asked.version,
             )
-        return spec
-    back = [note for note in journal.notes() if note.step == "rolledback"]
-    if not back:
+    if back is None:
         raise Misuse(
             "Nothing was rolled out here as {role}. Type: ansible-playbook playbooks/rollout.yml.", role=asked.role
         )
-    return Spec.of_backup(asked.backups_dir / back[-1].detail["backup"])
+    return Spec.of_backup(asked.backups_dir / back.detail["backup"])
