@@ -275,7 +275,8 @@ class _Work:
         ended = await self._run(step, self._programs.wget, "wget")
         if ended.returncode == _TOO_LARGE:
             text = msgid("{url}: is larger than the {limit_bytes} bytes that it may be")
-            raise Refuse(text, errors.DOWNLOAD_FAILED, url=url, limit_bytes=limit_bytes)
+            kind = Refuse if remote.size_bytes is None else TryAgain  # it may have been replaced since the promise
+            raise kind(text, errors.DOWNLOAD_FAILED, url=url, limit_bytes=limit_bytes)
         try:
             origin.judge_wget(ended, remote.url)
         except Refuse as error:

@@ -175,6 +175,23 @@ async def test_a_source_that_changes_while_it_is_read_is_read_again(
     assert report.duration_s == pytest.approx(6, abs=0.1)
 
 
+async def test_a_source_that_is_replaced_by_a_longer_one_before_it_is_read_is_read_again(
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path
+) -> None:
+    """It is looked at first, and may have no more bytes than it had then."""
+    longer = make_recording(tmp_path / "new.flv", seconds=6).read_bytes()
+
+    class Replaced(dict[str, dict[str, str]]):
+        def get(self, key: object, default: object = None) -> dict[str, str]:
+            origin.files[SOURCE] = longer
+            return {}
+
+    origin.headers = Replaced()
+    report = JobReport()
+    await transcode(connection, job, report)
+    assert report.duration_s == pytest.approx(6, abs=0.1)
+
+
 AGAIN = 'ffmpeg "$@"; ffmpeg -v error -nostdin -y -i "$in" -c:a copy'
 BAD = {
     "sound": (f'{AGAIN} -an -s 320x180 -c:v libx264 -f flv "$out"', r"has h264 and no sound, not h264 and aac"),
