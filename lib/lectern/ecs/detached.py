@@ -21,14 +21,14 @@ _ROOT = 'case $1 in "~"|"~/"*) root=$HOME${1#"~"};; *) root=$1;; esac; umask 077
 _FREE = 'df -Pk . | { read -r _; read -r _ _ _ free _; echo "$free"; }'
 
 # The shell does itself what it can (true >seen is touch): each further program costs 1-2 ms before a class, and these
-# scripts run several times per job.
+# scripts run several times per job. Not by `:`, which ends the script if it cannot write.
 
 # The processes of a step hold its lock; the kernel releases it with the last of them. So the process group is
 # signalled only while it exists, and a step that has not yet written down its id stops by itself.
 _END = """
 end() (
   cd -- "$1" 2>/dev/null || exit 0
-  : >stop
+  true >stop
   for lock in *.lock; do
     [ -e "$lock" ] || continue
     tries=0

@@ -167,6 +167,16 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
     await async_wait_until(lambda: not running_with(str(tmp_path)), description="nobody watches it any more")
 
 
+async def test_a_folder_goes_though_nothing_more_can_be_written_into_it(
+    connection: ssh.SshConnection, tmp_path: Path
+) -> None:
+    """It may be what has filled the disk; a folder in the place of the file stands for a disk without an inode."""
+    folder = Path((await detached.enter(connection, str(tmp_path), "job")).path)
+    (folder / "stop").mkdir()
+    await detached.leave(connection, str(tmp_path), "job")
+    assert not folder.exists()
+
+
 async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.SshConnection, job: Job, tmp_path: Path) -> None:
     """Although it goes on reporting."""
     says = "while :; do printf 'out_time_us=1000000\\nprogress=continue\\n'; sleep 0.2; done"
