@@ -390,15 +390,18 @@ class ClassesApi:
     ) -> tuple[list[dict[str, object]], dict[str, float]]:
         """What is said of each, and when the renditions will be made that they wait for (epoch seconds), by stem."""
         now, settings = time.time(), self._host.settings
-        orders = bookings.by_id(connection, [booking.class_id for booking in booked])
+        ids = [booking.class_id for booking in booked]
+        orders = bookings.readable_among(connection, ids)
         facts = bookings.facts(connection, Changes(settings, now, orders=orders), booked)
-        early = {class_id for class_id in facts.early if class_id not in orders}
-        others = [booking for booking in booked if booking.class_id not in early]
+        refused = dict.fromkeys(set(facts.early) - orders.keys(), errors.CANCELLED)
+        refused |= dict.fromkeys(bookings.booked_among(connection, ids) - orders.keys(), errors.NOT_HANDLED)
+        others = [booking for booking in booked if booking.class_id not in refused]
         decided = decide_booking.plan(others, facts, settings, now)
         left, answers = iter(decided), list[dict[str, object]]()
-        for class_id in [booking.class_id for booking in booked]:
-            if class_id in early:
-                answers.append(_verdict(class_id, "refused", errors.CANCELLED.number, errors.CANCELLED.meaning))
+        for class_id in ids:
+            if class_id in refused:
+                code = refused[class_id]
+                answers.append(_verdict(class_id, "refused", code.number, code.meaning))
             elif isinstance(its := next(left), decide_booking.BookingVerdict):
                 answers.append(_verdict(class_id, its.state, its.code.number if its.code else 0, its.message))
             elif its.refusal is None:

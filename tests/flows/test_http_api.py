@@ -439,6 +439,17 @@ async def test_a_check_says_that_a_class_which_is_booked_already_was_cancelled(c
     assert (checked["verdict"], checked["code"], checked["message"]) == ("booked already", 411, again["message"])
 
 
+async def test_a_check_tells_of_one_class_whose_row_cannot_be_read_and_of_all_others(
+    client: Client, teacher: TeacherHost
+) -> None:
+    """A newer release has written it, and was rolled back."""
+    await client.put(CLASS, json=fields())
+    commit(teacher.engine, Connection.execute, update(orders).values(state="on the moon"))
+    both = [fields(class_id="c-1"), fields(class_id="c-2", push_url="rtmp://push.example/live/c-2")]
+    found = (await client.post("/v1/bookings:check", json=both)).json()["bookings"]
+    assert [(one["verdict"], one["code"]) for one in found] == [("refused", 506), ("placed", 0)]
+
+
 async def test_no_answer_is_said_to_be_held_up_that_nobody_has_given_yet(client: Client, teacher: TeacherHost) -> None:
     """A class that waits gets its answer when a streamer has its rendition; a second airing gets none."""
     await client.put(CLASS, json=fields(record_id=6666, video_resolution="720P", video_url_list={}))
