@@ -301,7 +301,7 @@ class ClassesApi:
             for id_ in (class_id, f"{class_id}{BACKUP}")
         ]
         if not isinstance(one, view.OneClass):
-            raise Refused(404, one, errors.NOT_BOOKED, class_id) if one else _no_such(class_id)
+            raise Refused(503, one, None, class_id, Retry_After=str(AGAIN_S)) if one else _no_such(class_id)
         found = one.fields()
         if isinstance(backup, view.OneClass):
             found["backup"] = backup.fields()

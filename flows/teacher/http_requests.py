@@ -72,7 +72,7 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
         elif isinstance(error, Malformed):
             error = Refused(422, error.message, error.code, error.class_id)
         elif isinstance(error, LecternError):
-            error = Refused(503, error.message, error.code)
+            error = Refused(503, error.message, error.code, Retry_After=str(AGAIN_S))
         assert isinstance(error, Refused)
         return error.response(request.url.path, runbook(), accepted(request.headers.get("accept-language", "")))
 

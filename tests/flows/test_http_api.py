@@ -324,6 +324,16 @@ async def test_a_full_inbox_a_database_that_takes_nothing_and_a_teacher_that_end
     assert kept(teacher) == 0
 
 
+async def test_a_class_whose_row_cannot_be_read_is_not_said_to_be_unknown(client: Client, teacher: TeacherHost) -> None:
+    """A newer release has written it, and was rolled back. Who hears 404 books the class again, under another id."""
+    await client.put(CLASS, json=fields())
+    commit(teacher.engine, Connection.execute, update(orders).values(state="on the moon"))
+    for method, body in (("GET", None), ("PUT", fields()), ("PATCH", {"end_time": START + 700}), ("DELETE", None)):
+        found = await client.request(method, CLASS, json=body)
+        assert (found.status_code, "cannot be read" in found.json()["detail"]) == (503, True), method
+        assert int(found.headers["retry-after"]) >= 1
+
+
 async def test_a_client_that_asks_too_often_has_to_wait(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is an address that tries tokens; another client goes on."""
     monkeypatch.setattr(api, "A_SECOND", 5.0)
