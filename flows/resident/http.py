@@ -191,13 +191,18 @@ class Reload:
                 raise failed.error
 
     async def answer(self, request: Request) -> Response:
-        """200 with the changes; 403 if it comes from elsewhere; 422 if a setting is wrong, so that none is changed."""
+        """200 with the changes; 403 if it comes from elsewhere; 422 if a setting is wrong, so that none is changed.
+
+        503 if the database cannot be read, which changes none either.
+        """
         if not _is_from_here(request):
             return JSONResponse({"error": "settings are read anew for a request of this host only"}, 403)
         try:
             changes, lines = await self.read()
         except LecternError as error:
             return JSONResponse({"error": error.message}, 422)
+        except DBAPIError as error:
+            return JSONResponse({"error": Text("the database does not answer: {error}", error=error.orig)}, 503)
         fields = {"said": lines, "sentences": [packed(line) for line in lines]}
         changed = [asdict(change) for change in changes]
         return JSONResponse({"changes": changed, **fields, "digest": self._host.settings.digest})

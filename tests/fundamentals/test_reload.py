@@ -211,6 +211,22 @@ async def test_the_command_asks_the_process_and_health_says_which_settings_it_go
     assert (over.returncode, "does not answer" in over.stderr) == (1, True)
 
 
+async def test_the_command_says_that_the_database_could_not_be_read_not_that_the_process_is_away(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told to look whether it runs restarts it, with classes on air."""
+    bind = f"127.0.0.1:{free_port()}"
+    streamer.settings = streamer.settings.model_copy(update={"health_bind": bind})
+    write(HEALTH_BIND=bind, MAX_VIDEO_NUM=800)
+    broken = Mock(side_effect=OperationalError("SELECT", {}, Exception("disk I/O error")))
+    monkeypatch.setattr(cache, "used", broken)
+    async with http.served(streamer, http.HealthReport(streamer.settings), reload=Reload(streamer)):
+        done = await asyncio.to_thread(lectern, Path(), "reload", "streamer")
+    assert ("disk I/O error" in done.stderr, "Does lectern-streamer run" in done.stderr) == (True, False), done.stderr
+    assert "Nothing is changed" in done.stderr
+    assert (done.returncode, streamer.settings.max_video_num) == (2, 1000)
+
+
 async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer: StreamerHost) -> None:
     hung_up = asyncio.Event()
     keeping = asyncio.create_task(Reload(streamer).when(hung_up))
