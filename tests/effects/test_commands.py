@@ -357,6 +357,25 @@ def test_doctor_says_all_it_found_though_there_is_no_database_yet(tmp_path: Path
     assert "no request was taken" not in said, "nobody knows that"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"MAX_ECS_JOBS": "none"}, "✗ settings: Settings are wrong or missing: MAX_ECS_JOBS"),
+        ({"MAX_DOWNLOADS": "none"}, "✗ settings: Settings are wrong or missing: MAX_DOWNLOADS"),
+        ({"STREAMER_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "✗ database: /no/such/folder/x.db: its folder"),
+    ],
+    ids=["the teacher's", "the streamer's", "its database"],
+)
+@pytest.mark.usefixtures("streamer_engine")
+def test_a_role_whose_settings_are_wrong_is_not_left_out(teacher: Path, wrong: dict[str, str], said: str) -> None:
+    """On a host of both, the other one alone would be looked at, or read anew, and all that was asked for seem done."""
+    done = lectern(teacher, "doctor", **{"PREFECT_API_URL": "http://127.0.0.1:1/api", **wrong})
+    assert (done.returncode, said in done.stdout) == (1, True), done.stdout
+    if "MAX_ECS_JOBS" in wrong:
+        done = lectern(teacher, "reload", HEALTH_BIND="", **wrong)
+        assert (done.returncode, "MAX_ECS_JOBS" in done.stderr) == (2, True), done.stderr
+
+
 def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> None:
     with serving() as server:
         url = f"{server.url}/transcode"

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from lectern.allowlist import Allowlist
 from lectern.cli import readers
 from lectern.cli.options import Json, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
-from lectern.db.engine import open_database
+from lectern.db.engine import NoDatabase, open_database
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, translator
 from lectern.model.tables import teacher
@@ -277,17 +277,30 @@ def doctor(
 
 
 def roles(role: Role | None, command: str = "doctor") -> list[Role]:
-    """The roles of this host, or the one that was typed after *command*; raises Misuse if there is none."""
+    """The roles of this host, or the one that was typed after *command*; raises Misuse if there is none.
+
+    A role whose settings are wrong is one of them: nobody knows which database it has, and who loads them says why.
+    """
     if role is not None:
         return [role]
-    try:
-        return [place.settings.role for place in readers.here()]
-    except Misuse as error:
+    found, missing = list[Role](), list[str]()
+    looks: Mapping[Role, Callable[[], object]] = {"teacher": readers.teacher, "streamer": readers.streamer}
+    for each, look in looks.items():
+        try:
+            look()
+        except NoDatabase as error:
+            missing.append(error.message)
+            continue
+        except Misuse:
+            pass
+        found.append(each)
+    if not found:
         raise Misuse(
             "{error} Say what this host is: lectern {command} teacher, or lectern {command} streamer",
-            error=error,
+            error=Text("No database is here. {missing}", missing=" ".join(missing)),
             command=command,
-        ) from error
+        )
+    return found
 
 
 def _of(role: Role) -> Iterator[Finding]:

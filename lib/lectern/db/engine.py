@@ -38,7 +38,7 @@ from sqlmodel import Session
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import msgid
+from lectern.i18n import Text, msgid
 
 # Opens a PostgreSQL database: which URLs are accepted, the limits of its sessions, and which errors pass.
 
@@ -272,14 +272,18 @@ _UNDEFINED = frozenset({"42P01", "42703"})
 """SQLSTATEs of PostgreSQL for a table and a column that are not there."""
 
 
+class NoDatabase(Misuse):
+    """There is no such database on this host."""
+
+
 def open_to_look(url: str, role: str) -> Engine:
-    """An engine for *url* that only reads. Raises Misuse if there is no such database."""
+    """An engine for *url* that only reads. Raises NoDatabase if there is none, Misuse if the URL is wrong."""
     engine = open_database(url)
     file = file_of(engine)
     if file is None:
         return engine
     if not file.is_file():
-        raise Misuse("{file}: the {role}'s database is not there. {init}", file=file, role=role, init=INIT)
+        raise NoDatabase(Text("{file}: the {role}'s database is not there. {init}", file=file, role=role, init=INIT))
     looks = reader_of(file)
     event.listen(looks, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return looks
