@@ -467,6 +467,18 @@ def test_a_drain_is_over_when_its_teacher_has_heard_of_it_and_nothing_comes_any_
     assert (left.is_empty, list(steps)) == (True, [])
 
 
+def test_a_drain_of_which_no_heartbeat_has_told_is_not_over_when_its_time_is(
+    tmp_path: Path, streamer_engine: Engine
+) -> None:
+    """A script that stops the host by this exit code would take a class with it that is still placed there."""
+    commit(streamer_engine, leases.hold, "s1", "e-1", 10.0)
+    with redis_server(tmp_path) as client:
+        for told, code in (({}, 1), ({"full": True}, 0)):
+            client.hset("streamers", "s1", json.dumps({"at": time.time(), **told}))
+            done = lectern(tmp_path, "drain", "--within", "0", "--json", REDIS_URL=url_of(client))
+            assert (done.returncode, json.loads(done.stdout)["empty"]) == (code, code == 0), done.stdout
+
+
 def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(
     tmp_path: Path, streamer_engine: Engine
 ) -> None:

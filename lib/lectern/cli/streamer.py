@@ -52,10 +52,16 @@ class Left:
         """Whether no class is left."""
         return not self.on_air and not self.waiting
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no class is left, and none comes any more."""
+        return self.is_empty and not self.is_open
+
     def line(self) -> str:
         """What is left, as a line for people."""
         if self.is_empty:
-            return "Nothing waits here, and nothing is on air."
+            more = "" if self.is_over else " No heartbeat has said yet that it is drained, so a class may still come."
+            return f"Nothing waits here, and nothing is on air.{more}"
         kinds = [("on air", self.on_air), ("waiting", self.waiting)]
         said = [f"{len(ids)} {kind} {_named(ids)}" for kind, ids in kinds if ids]
         assert self.last_end is not None  # something is left, so a class has an end
@@ -76,8 +82,8 @@ def drain(
 ) -> None:
     """Move this streamer's waiting classes to others, and wait until the last one on air has ended.
 
-    No class comes here until `lectern drain --off`. Exit code 1 if something is left when the time is over; Ctrl-C
-    ends the waiting, not the drain.
+    No class comes here until `lectern drain --off`. Exit code 1 if something is left when the time is over, or no
+    heartbeat has told of the drain by then; Ctrl-C ends the waiting, not the drain.
     """
     place = _by_its_name(readers.streamer())  # raises Misuse if there is no database
     settings = place.settings
@@ -90,9 +96,9 @@ def drain(
     except KeyboardInterrupt:
         print(f"\n{_after(settings.name)}")
         raise typer.Exit(130) from None
-    fields = {"drained": True, "empty": left.is_empty, "on_air": left.on_air, "waiting": left.waiting}
+    fields = {"drained": True, "empty": left.is_over, "on_air": left.on_air, "waiting": left.waiting}
     say(as_json, {**fields, "last_end": left.last_end, "others": left.others}, [_after(settings.name)])
-    raise typer.Exit(0 if left.is_empty else 1)
+    raise typer.Exit(0 if left.is_over else 1)
 
 
 def _by_its_name(place: readers.Place[StreamerSettings]) -> readers.Place[StreamerSettings]:
@@ -121,7 +127,7 @@ def _waited(place: readers.Place[StreamerSettings], until: float, *, quiet: bool
         if not quiet and (line := left.line()) != said:
             print(line, flush=True)
             said = line
-        empty = empty + 1 if left.is_empty and not left.is_open else 0
+        empty = empty + 1 if left.is_over else 0
         if empty == EMPTY_LOOKS or time.monotonic() >= until:
             return left
         time.sleep(LOOK_S)
