@@ -158,6 +158,16 @@ def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -
     assert said == f"{asked['class_id']}: cancelled 6666_720P 411\n"
 
 
+def test_a_dry_run_knows_that_no_streamer_takes_classes(teacher: Path) -> None:
+    """Those that are drained or full are none that does; the booking would get 317."""
+    example = lectern(teacher, "book", "--example").stdout
+    with redis_server(teacher) as client:
+        for told, said in (({"full": True}, "refused 6666_720P 317"), ({}, "placed 6666_720P")):
+            client.hset("streamers", "s1", json.dumps({"at": time.time(), **told}))
+            done = lectern(teacher, "book", "-", "--dry-run", text=example, REDIS_URL=url_of(client))
+            assert said in done.stdout, done.stderr
+
+
 def test_what_a_change_would_do_is_said_by_who_is_alive_not_by_who_has_classes(teacher: Path) -> None:
     """A class that waits for its rendition goes to a streamer without classes, too; not to one that is lost."""
     start = time.time() + 3600

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.model.plan import Changes
 from lectern.redis.client import Bus
-from lectern.settings import Common
+from lectern.settings import Common, TeacherSettings
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel, Change
@@ -162,6 +163,8 @@ def _plan_of_booking(booking: Booking) -> list[str]:
         if booking.class_id in facts.early and booking.class_id not in facts.orders:
             decided = BookingVerdict(booking, BookingState.CANCELLED, code=errors.CANCELLED)
         made_at = db_forecast.transcoded(connection, place.settings, now, transcodings([decided])).get(booking.stem)
+    if isinstance(decided, BookingVerdict) and decided.state is BookingState.PLACED and _alive(place.settings) == []:
+        decided = replace(decided, state=BookingState.REFUSED, code=errors.NO_STREAMER)
     said = _in_lines(decided)
     state = None if isinstance(decided, Again) else decided.state
     if state is BookingState.PLACED or (state is BookingState.WAITING and made_at is not None):
@@ -170,6 +173,13 @@ def _plan_of_booking(booking: Booking) -> list[str]:
             _, when = forecast.booked_now(booking, heard, now, made_at if state is BookingState.WAITING else None)
             said += [f"{booking.class_id}: {when}"] if when else []
     return said
+
+
+def _alive(own: TeacherSettings) -> list[str] | None:
+    """The streamers that can take classes; None if Redis does not answer."""
+    with suppress(LecternError):
+        return list(on_bus(own, lambda bus: bus.alive(own.streamers_key, own.streamer_lost_after_s), readers.LOOK_S))
+    return None
 
 
 def _in_lines(decided: BookingVerdict | Again) -> list[str]:
@@ -273,10 +283,7 @@ def _plan_of_change(message: Change) -> list[str]:
 
     place = readers.teacher()
     own, changes = place.settings, Changes(place.settings, time.time())
-    alive: list[str] | None = None
-    with suppress(LecternError):  # without Redis, the streamers that have classes are taken for those that are alive
-        heard = on_bus(own, lambda bus: bus.alive(own.streamers_key, own.streamer_lost_after_s), readers.LOOK_S)
-        alive = list(heard)
+    alive = _alive(own)  # without Redis, the streamers that have classes are taken for those that are alive
     with place.looking() as connection:
         alive = list(bookings.having(connection, changes.now)) if alive is None else alive
         known = facts(connection, changes, [message], alive)
