@@ -276,12 +276,21 @@ def test_a_redis_that_refuses_is_not_said_to_be_away(teacher: Path) -> None:
             assert (done.returncode, said) == (1, [True, True, False]), done.stderr
 
 
-@pytest.mark.parametrize("command", ["explain", "cancel"])
-def test_a_class_in_a_state_that_nobody_knows_is_told_in_words(teacher: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain", "c-aired"),
+        ("cancel", "c-aired"),
+        ("book", "-", "--dry-run"),
+        ("change", "c-aired", "--end", "2026-11-26T19:00", "--dry-run"),
+    ],
+    ids=lambda one: one[0],
+)
+def test_a_class_in_a_state_that_nobody_knows_is_told_in_words(teacher: Path, arguments: tuple[str, ...]) -> None:
     """A newer release has written it, and was rolled back."""
     with opened(f"sqlite:///{teacher}/teacher.db") as engine:
         commit(engine, Connection.execute, update(orders).values(state="on the moon"))
-    done = lectern(teacher, command, "c-aired")
+    done = lectern(teacher, *arguments, text=strategies.booking("c-aired").to_json())
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "c-aired: its row cannot be read: 'on the moon' is not a valid BookingState." in done.stderr
 

@@ -157,7 +157,8 @@ def _plan_of_booking(booking: Booking) -> list[str]:
     place = readers.teacher()
     now = time.time()
     with place.looking() as connection:
-        changes = Changes(place.settings, now, orders=bookings.by_id(connection, [booking.class_id]))
+        known = account.booking(connection, booking.class_id)
+        changes = Changes(place.settings, now, orders={known.class_id: known} if known is not None else {})
         facts = bookings.facts(connection, changes, [booking])
         (decided,) = plan([booking], facts, place.settings, now)
         if booking.class_id in facts.early and booking.class_id not in facts.orders:
@@ -285,6 +286,8 @@ def _plan_of_change(message: Change) -> list[str]:
     own, changes = place.settings, Changes(place.settings, time.time())
     alive = _alive(own)  # without Redis, the streamers that have classes are taken for those that are alive
     with place.looking() as connection:
+        for one in (message.class_id, f"{message.class_id}{BACKUP}"):
+            account.booking(connection, one)  # raises LecternError if its row cannot be read
         alive = list(bookings.having(connection, changes.now)) if alive is None else alive
         known = facts(connection, changes, [message], alive)
     decide.decide(changes, message, known)
