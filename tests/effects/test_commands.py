@@ -395,6 +395,21 @@ def test_a_role_whose_settings_are_wrong_is_not_left_out(teacher: Path, wrong: d
         assert (done.returncode, "MAX_ECS_JOBS" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("is_ours", "english"), [(True, "Redis does not answer"), (False, "of this release")], ids=["Redis", "database"]
+)
+def test_a_watched_status_says_what_is_away_in_the_language_of_the_host(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch, english: str, *, is_ours: bool
+) -> None:
+    """As the one does that is printed once."""
+    if not is_ours:
+        (teacher / "teacher.db").write_bytes(b"")
+    monkeypatch.setattr("lectern.cli.status.time", SimpleNamespace(time=time.time, sleep=Mock(side_effect=SystemExit)))
+    for language, is_said in (("en", True), ("zh", False)):
+        done = lectern(teacher, "status", "--watch", LECTERN_LANG=language, COLUMNS="400")
+        assert (english in done.stdout) == is_said, done.stdout
+
+
 def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> None:
     with serving() as server:
         url = f"{server.url}/transcode"

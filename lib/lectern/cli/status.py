@@ -58,9 +58,9 @@ def _watch(place: Place[TeacherSettings]) -> None:
             try:
                 found, trouble = _standing(place)
                 said = [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found, place.settings.lectern_lang)]
-                said += [painted(trouble.message, "red")] if trouble else []
+                said += [painted(translated(trouble.message, place.settings.lectern_lang), "red")] if trouble else []
             except LecternError as error:
-                said = [f"{at}  {error.message}"]
+                said = [f"{at}  {translated(error.message, place.settings.lectern_lang)}"]
             live.update(Lines.from_ansi("\n".join(said)), refresh=True)
             time.sleep(WATCH_S)
 
