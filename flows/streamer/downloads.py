@@ -222,9 +222,14 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             periodic_sync.reached(size_bytes)
 
         try:
-            goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
-        finally:
-            await subprocesses.shielded(periodic_sync.close())
+            try:
+                goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
+            finally:
+                await subprocesses.shielded(periodic_sync.close())
+        except Refuse as refused:
+            if refused.code is errors.DOWNLOAD_FAILED:  # such as a recording that is longer now
+                await _of_one_recording(host, row, part, remote)
+            raise
         came_at = time.monotonic()
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, row, part, remote)
@@ -252,7 +257,7 @@ async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
 
 
 async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote: RemoteFile) -> None:
-    """Delete what came in several tries if the recording was replaced before the last one; raises TryAgain then.
+    """Delete what has come of a recording if it was replaced since *remote* was promised; raises TryAgain then.
 
     Origins of several servers may name the file differently at each look: one look that finds the same is enough. Each
     begins at the URL of a booking: where that redirected to may be valid only for a while.

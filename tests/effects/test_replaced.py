@@ -96,6 +96,22 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
     assert download.fetch() == new
 
 
+def test_replaced_by_a_longer_one_between_the_look_and_the_download_the_next_try_has_the_new_one(
+    download: Downloads, origin: Origin, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than what was promised does not come; that refuses no class, as the look before is not true any more."""
+    new, real = marked(recording, b"n", 5000), storage_origin.download
+
+    async def late(*arguments: Any, **options: Any) -> None:
+        origin.files[PATH] = new
+        await real(*arguments, **options)
+
+    monkeypatch.setattr(storage_origin, "download", late)
+    with pytest.raises(TryAgain, match="was replaced at its origin"):
+        download.fetch()
+    assert download.fetch() == new
+
+
 def test_what_came_in_several_tries_is_compared_at_the_url_of_its_booking(
     download: Downloads, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
