@@ -1,4 +1,4 @@
-"""Two timers of a host: it sweeps again and again, and deletes old rows so that no table grows for ever."""
+"""Two timers of a host: it sweeps again and again, and deletes what is old so that no table grows for ever."""
 
 import asyncio
 import math
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.handling import GRACE_S, SWEEP
-from flows.host import PRUNING, SWEEPING, Host, is_ours, log
+from flows.host import PRUNING, SWEEPING, Host, StreamerHost, is_ours, log
 from flows.resident.consumer import Handler
+from flows.streamer.maintenance import prune_quarantine
 from lectern.db import bookings, leases, retention, transcodings
 from lectern.db.retention import RowsBefore
 from lectern.settings import Settings, TeacherSettings
@@ -90,3 +91,5 @@ async def _forget(host: Host[Any]) -> None:
     if isinstance(host.settings, TeacherSettings):  # small tables, which need no slices
         await host.write_tx(bookings.prune_cancels, time.time())
         await host.write_tx(leases.forget_teachers, time.time() - host.settings.message_retention_s)
+    elif isinstance(host, StreamerHost):
+        await prune_quarantine(host)

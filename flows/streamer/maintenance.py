@@ -112,15 +112,20 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool =
         exist = await asyncio.to_thread(lambda: [path.exists() for path in there])
         table += await _fetch_again(host, [row for row, exists in zip(lacking, exist, strict=True) if not exists])
         await host.write_tx(_agree, host, files, rows)
-        bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
-        for gone in await asyncio.to_thread(cache_dir.prune_quarantine, root, bound, time.time()):
-            log.warning(
-                "%s: deleted from the quarantine, which is too full or keeps it too long", formatting.path(gone.path)
-            )
-            table.append({"what": formatting.path(gone.path), "done": "deleted from the quarantine"})
+        table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table + [await _mended(host, difference) for difference in touched] if reads else table
+
+
+async def prune_quarantine(host: StreamerHost) -> list[str]:
+    """Delete the files that the quarantine keeps too long, or has no room for; returns their paths."""
+    bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
+    pruned = await asyncio.to_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time())
+    gone = [formatting.path(one.path) for one in pruned]
+    for path in gone:
+        log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", path)
+    return gone
 
 
 async def read_again(host: StreamerHost) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 
 from flows import handling
 from flows.host import StreamerHost
+from flows.resident import maintenance as timers
 from flows.streamer import downloads, maintenance
 from flows.streamer.playout_sync import lesson
 from lectern.allowlist import Allowlist
@@ -310,6 +311,18 @@ def test_the_quarantine_is_bounded_by_bytes_and_age(quarantine: Path) -> None:
     assert cache_dir.prune_quarantine(quarantine, 10, time.time()) == []
     assert len(cache_dir.prune_quarantine(quarantine, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)) == 1
     assert cache_dir.quarantined(quarantine) == []
+
+
+async def test_the_quarantine_is_pruned_also_while_no_streamer_is_started(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A streamer is at work for months, and has each broken recording put aside and downloaded again."""
+    put(streamer, "1", b"x").write_bytes(b"longer")
+    await maintenance.reconciled(streamer)
+    assert aside(streamer) == ["1.flv"]
+    monkeypatch.setattr(cache_dir, "QUARANTINE_KEEP_S", -1.0)
+    await timers._forget(streamer)
+    assert aside(streamer) == []
 
 
 def test_a_file_that_cannot_be_deleted_keeps_no_other(quarantine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,7 +332,7 @@ def quarantined(root: Path) -> list[Aside]:
 def prune_quarantine(root: Path, max_bytes: float, now: float) -> list[Aside]:
     """Delete files that are too old, and the oldest ones over *max_bytes*; returns the deleted files.
 
-    A file that cannot be deleted is logged, and retried at the next start.
+    A file that cannot be deleted is logged, and retried the next time.
     """
     gone: list[Aside] = []
     kept_bytes = 0
