@@ -162,6 +162,28 @@ def test_a_download_is_gone_on_with_if_the_origin_has_the_same_file(
         assert cache_dir.read_origin(part) is None
 
 
+def test_notes_of_a_download_that_are_being_written_or_could_not_be_are_no_unknown_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person can reconcile at any time, also on a full disk; they go with the download."""
+    part, found = cache_dir.part_path(tmp_path, "6666"), list[dict[str, str]]()
+
+    def full(_: int) -> None:
+        found.append(scanned(tmp_path))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for go in (cache_dir.remove, lambda one: cache_dir.finish(one, cache_dir.rendition_path(tmp_path, "6666"))):
+        put(part)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache_dir, "sync", lambda _: None)
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space"):
+                cache_dir.write_origin(part, REMOTE)
+        assert found.pop() == {"6666/6666.flv.part": "part"}
+        go(part)
+    assert [one.name for one in part.parent.iterdir()] == ["6666.flv"]
+
+
 ALLOWED = {
     "127.0.0.1": "http://127.0.0.1:81/a",
     "127.0.0.1:81": "http://127.0.0.1:81/a",

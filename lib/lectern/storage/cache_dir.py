@@ -63,13 +63,14 @@ def finish(part: Path, final: Path) -> None:
         return
     sync(part)
     part.replace(final)
-    origin_path(part).unlink(missing_ok=True)
+    for file in _notes(part):
+        file.unlink(missing_ok=True)
     sync(final.parent)
 
 
 def remove(path: Path) -> None:
     """Delete a file with its sidecars for good, and its folder once that is empty; a missing file is no error."""
-    for file in (path, origin_path(path), path_of(path), remuxed_path(path)):
+    for file in (path, *_notes(path), path_of(path), remuxed_path(path)):
         file.unlink(missing_ok=True)
     if not path.parent.is_dir():
         return
@@ -132,6 +133,11 @@ def origin_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.origin")
 
 
+def _notes(part: Path) -> tuple[Path, Path]:
+    """The sidecar of a download, and where it is written first: hidden, so that no scan takes it for unknown."""
+    return origin_path(part), part.with_name(f".{part.name}.origin.new")
+
+
 def remuxed_path(path: Path) -> Path:
     """The path of the plain FLV file that is made of a recording, until it takes the recording's place."""
     return path.with_name(f"{path.name}.remuxed")
@@ -159,7 +165,7 @@ def resume(part: Path, remote: RemoteFile) -> bool:
 
 def write_origin(part: Path, remote: RemoteFile) -> None:
     """Sync what the download has so far to the disk, then note what its origin promised, and how much is synced."""
-    target = origin_path(part)
+    target, draft = _notes(part)
     if not target.parent.is_dir():  # it, too, survives a power cut
         target.parent.mkdir(parents=True, exist_ok=True)
         sync(target.parent.parent)
@@ -167,7 +173,6 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
     if part.exists():
         synced_bytes = part.stat().st_size  # read before the sync, which may miss bytes that come during it
         sync(part)
-    draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
         promised = {**asdict(remote), "url": redact_url(remote.url)}  # this file is as readable as the recordings
         json.dump({**promised, "boot": boot_id(), "synced_bytes": synced_bytes}, file)
