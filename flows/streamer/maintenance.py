@@ -20,7 +20,7 @@ from flows.streamer import downloads, playout_events
 from flows.streamer.prepare import follow, remove_files
 from lectern import formatting
 from lectern.db import airings, cache
-from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful
+from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, lasting
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text, labelled
 from lectern.media import integrity, probe
@@ -103,14 +103,14 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool =
         files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
         odd = differences(files, rows)
         if dry_run:
+            odd = await asyncio.to_thread(lasting, odd, root)
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
         touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
         table = [await _mended(host, difference) for difference in now]
-        lacking = [difference.row for difference in odd if difference.odd is Odd.MISSING and difference.row is not None]
-        there = [cache_dir.rendition_path(root, row.stem) for row in lacking]  # some came while the disk was scanned
-        exist = await asyncio.to_thread(lambda: [path.exists() for path in there])
-        table += await _fetch_again(host, [row for row, exists in zip(lacking, exist, strict=True) if not exists])
+        lacking = [difference for difference in odd if difference.odd is Odd.MISSING]
+        lacking = await asyncio.to_thread(lasting, lacking, root)
+        table += await _fetch_again(host, [difference.row for difference in lacking if difference.row is not None])
         await host.write_tx(_agree, host, files, rows)
         table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]

@@ -270,6 +270,28 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
     assert state(streamer) == "ready"
 
 
+@pytest.mark.parametrize("typed", [True, False], ids=["lectern cache reconcile", "a dry run in the UI"])
+async def test_what_comes_and_goes_while_the_disk_is_scanned_is_named_as_no_difference(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, *, typed: bool
+) -> None:
+    """A streamer at work downloads and evicts, and the scan of a large disk takes minutes."""
+    evicted, plain = put(streamer, "2", master), cache_dir.scan
+
+    def scanned(root: Path) -> list[cache_dir.FoundFile]:
+        found = plain(root)
+        put(streamer, "1", master)
+        commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("2", len(master))]))
+        evicted.unlink()
+        commit(streamer.engine, cache.forget, ["2"])
+        return found
+
+    monkeypatch.setattr(cache_dir, "scan", scanned)
+    if typed:
+        assert look(streamer.engine, cache_check.differences_in_words, streamer.settings.video_root) == []
+    else:
+        assert await maintenance.reconciled(streamer, dry_run=True) == []
+
+
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
 async def test_in_another_video_root_a_class_is_aired_from_there(
     streamer: StreamerHost, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool

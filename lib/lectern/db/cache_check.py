@@ -1,5 +1,6 @@
 """Compares a streamer's disk with the rows of its cache, and shows and evicts renditions for people."""
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,17 @@ def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
     return None
 
 
+def lasting(found: Iterable[CacheDifference], root: Path) -> list[CacheDifference]:
+    """The differences *found* that are still there: a streamer at work has fetched and deleted files since the scan."""
+    return [difference for difference in found if _lasts(difference, root)]
+
+
+def _lasts(difference: CacheDifference, root: Path) -> bool:
+    if difference.odd is Odd.MISSING and difference.row is not None:
+        return not cache_dir.rendition_path(root, difference.row.stem).exists()
+    return difference.path is None or os.path.lexists(difference.path)
+
+
 def cached(connection: Connection) -> list[dict[str, Any]]:
     """The rows of the cache, least recently used first."""
     names = ("stem", "state", "size_bytes", "num_cite", "reason")
@@ -160,4 +172,4 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
 def differences_in_words(connection: Connection, root: Path) -> list[str]:
     """The differences between disk and database, in words; the next start of the streamer repairs them."""
     entries, rows = doubtful(connection, cache_dir.scan(root))
-    return [difference.words() for difference in differences(entries, rows)]
+    return [difference.words() for difference in lasting(differences(entries, rows), root)]
