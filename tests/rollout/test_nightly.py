@@ -302,3 +302,22 @@ def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, fold
     assert "Host key verification failed" in done.exception.message
     assert [*there.iterdir()] == []
     assert len(disk.backups(folder, "streamer-streamer1")) == 1
+
+
+def test_who_cannot_delete_old_copies_there_hears_that_the_new_one_has_come(
+    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine may let nobody delete what was copied to it, so that an intruder cannot."""
+
+    def denied(*_: object) -> None:
+        raise asyncssh.SFTPPermissionDenied("nothing is deleted here")
+
+    monkeypatch.setattr(asyncssh.SFTPServer, "remove", denied)
+    there = tmp_path / "there" / "lectern"
+    (there / "streamer-streamer1-20200101T000000Z").mkdir(parents=True)
+    (there / "streamer-streamer1-20200101T000000Z" / "task_list.db").touch()
+    with sftp_server(there.parent) as target:
+        done = typed("streamer", "--keep", "1", *to(target))
+    assert isinstance(done.exception, LecternError)
+    assert len([*there.iterdir()]) == 2
+    assert "The backup is here and at sftp://127.0.0.1:" in done.exception.message

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lectern.cli.options import Json, read, say, settings_of
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.redis import rename as renaming
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.nightly import NightlyBackup
@@ -91,6 +91,9 @@ def backup(
             *(f"{one}: its manifest cannot be read, so it is no backup. Take it away." for one in odd),
         ],
     )
+    if failure is not None and made.copied_to:
+        text = msgid("The backup is here and at {place}, where older copies could not be deleted: {failure}")
+        raise LecternError(text, place=made.copied_to, failure=failure) from failure
     if failure is not None:
         raise LecternError(
             "The backup is here, and no copy of it is off this host: {failure}", failure=failure
