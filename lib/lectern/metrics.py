@@ -14,6 +14,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from lectern.states import Backend
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
 SEEN = CollectorRegistry()
 """The registry of all metrics in this module."""
@@ -29,6 +31,9 @@ ANSWER_SECONDS = Histogram(
 TRANSCODES = Counter(
     "lectern_transcodes", "Transcodings that ended, by backend and outcome.", ("backend", "outcome"), registry=SEEN
 )
+for _backend in Backend:  # an increase is seen only in a series that was there before
+    for _outcome in ("failed", "time_out"):
+        TRANSCODES.labels(_backend, _outcome)
 ALARMS = Counter("lectern_alarms", "Alarms that were sent, by code.", ("code",), registry=SEEN)
 EVICTIONS = Counter("lectern_evictions", "Renditions that were evicted from the cache.", registry=SEEN)
 DOWNLOAD_BYTES = Counter("lectern_download_bytes", "Bytes of renditions that were downloaded.", registry=SEEN)

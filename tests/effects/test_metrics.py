@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from lectern.model.facts import Event, Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.streamer import classes, files
 from lectern.model.tables.teacher import journal, orders, videos
+from lectern.states import Backend
 from tests.rows import bare, look
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
@@ -143,6 +146,16 @@ def test_what_a_dashboard_or_a_rule_names_is_exported_and_every_metric_is_on_the
         assert named <= known
     text = (DASHBOARDS / "lectern.json").read_text()
     assert [one.name for one in families if "process" not in one.name and one.name not in text] == []
+
+
+def test_the_first_transcodings_of_a_process_that_fail_are_counted_by_their_alert() -> None:
+    """Prometheus sees no increase in a series that begins with them: ten that fail together would be none."""
+    lectern = [sys.executable, "-c", "from lectern.metrics import *; print(generate_latest(SEEN).decode())"]
+    text = subprocess.run(lectern, check=True, capture_output=True, text=True, timeout=60).stdout
+    rule = re.search(r'lectern_transcodes_total\{outcome=~"([a-z_|]+)"\}', (DASHBOARDS / "alerts.yml").read_text())
+    assert rule is not None
+    for backend, outcome in product(Backend, rule[1].split("|")):
+        assert f'lectern_transcodes_total{{backend="{backend}",outcome="{outcome}"}} 0.0' in text
 
 
 def test_each_panel_has_an_id_and_a_place_of_its_own_and_shows_the_hosts_that_are_chosen() -> None:
