@@ -304,6 +304,12 @@ def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, fold
     assert len(disk.backups(folder, "streamer-streamer1")) == 1
 
 
+def test_a_copy_off_the_host_that_has_never_come_is_missed(live: Path, folder: Path) -> None:
+    """Nobody looks at the result of each night: the alert of backups that are too old names this one, too."""
+    assert isinstance(typed("streamer", "--to", "sftp://backup@127.0.0.1:1/lectern").exception, LecternError)
+    assert disk.backup_ages_s(folder, "streamer-streamer1", time.time())["away"] == math.inf
+
+
 def test_who_cannot_delete_old_copies_there_hears_that_the_new_one_has_come(
     live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

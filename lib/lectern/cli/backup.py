@@ -72,7 +72,7 @@ def backup(
             "{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.", into=into
         ) from error
     with nightly.alone(into):
-        made = nightly.make(found, called, into)
+        made = nightly.make(found, called, into, str(target or ""))
         # After a clock that was ahead is set back, older backups look newer than the one that was just made.
         pruned = nightly.prune(disk.backups(into, called), keep, needed={made.path.name})
         odd = [str(one) for one in disk.damaged_backups(into, called)]

@@ -81,7 +81,8 @@ def _told(folder: Path, name: str) -> dict[Path, dict[str, object] | None]:
 def backup_ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
     """Seconds since the newest backup of *name* was made ("here"), and since one was copied off the host ("away").
 
-    Infinite if there is none, or the folder cannot be read; empty if this host makes no backups.
+    Infinite if there is none, or the folder cannot be read; empty if this host makes no backups, and without "away" if
+    no copy of them is wanted.
     """
     if not folder.exists():
         return {}
@@ -91,7 +92,8 @@ def backup_ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
         return {"here": math.inf}
     ages = {"here": min((now - _seconds(one, "made_at") for one in told), default=math.inf)}
     away = [now - _seconds(one, "copied_at") for one in told if one.get("copied_at")]
-    return ages | ({"away": min(away)} if away else {})
+    is_wanted = bool(away) or any(one.get("copy_to") for one in told)
+    return ages | ({"away": min(away, default=math.inf)} if is_wanted else {})
 
 
 def _seconds(told: dict[str, object], field: str) -> float:

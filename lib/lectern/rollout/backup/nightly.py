@@ -34,6 +34,7 @@ class NightlyBackup(Copy):
     database: str
     made_at: float
     version: str = __version__
+    copy_to: str = ""  # where a copy is wanted off this host
     copied_to: str = ""
     copied_at: float = 0.0
 
@@ -50,9 +51,10 @@ class NightlyBackup(Copy):
 M = TypeVar("M", bound=NightlyBackup)
 
 
-def make(database: Store, name: str, into: Path) -> NightlyBackup:
+def make(database: Store, name: str, into: Path, copy_to: str = "") -> NightlyBackup:
     """Copy the database of *name* into a new folder of *into*, prove the copy, and test its restore.
 
+    Its manifest has *copy_to*, where a copy off this host is wanted, so that one that never comes is missed.
     Raises Misuse if there is no such database or no room, TryAgain if another backup is under way, CallAPerson
     if the database or its copy is damaged.
     """
@@ -68,7 +70,9 @@ def make(database: Store, name: str, into: Path) -> NightlyBackup:
         raise TryAgain("{target}: a backup of this second is there already.", target=target)
     with begun(target) as part:
         copied = proved(database, part).model_dump()
-        made = NightlyBackup(name=name, folder=str(target), database=database.shown, made_at=at, **copied)
+        made = NightlyBackup(
+            name=name, folder=str(target), database=database.shown, made_at=at, copy_to=copy_to, **copied
+        )
         return finished(made, part)
 
 
