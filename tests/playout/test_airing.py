@@ -24,6 +24,9 @@ from tests.playout.receiver import Arrived, Receiver, Session, senders, sounds
 from tests.playout.turned import STEP_S, Air, Held
 from tests.waiting import async_wait_until, wait_until
 
+PING = b"\x03\0\0\0\0\0\x06\x04\0\0\0\0\0\x06\0\0\0\x07"
+"""A server asks whether somebody is there."""
+
 
 async def test_a_class_connects_before_its_start_and_is_published_at_it(air: Air) -> None:
     airing = air(starts_in_s=5)
@@ -170,6 +173,25 @@ async def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_ses
     assert [one.timestamp for one in sounds(session)] == [number * 40 for number in numbers]
     assert len(airing.told("behind")) == 1
     assert [row["open"] for row in airing.status()["as_run"]] == [False, True]
+
+
+async def test_a_server_that_still_speaks_gets_the_last_of_a_class_and_the_goodbye(air: Air) -> None:
+    """It asks for an answer while the kernel has some of the class: a connection closed with that unread is reset."""
+    air.receiver.small_buffer(8192)
+    tags = flvs.lesson(1.2, size=4000)
+    airing = air(tags=tags)
+    await airing.until(lambda: airing.told("on_air") or airing.status()["sent_s"] > 0.5)
+    air.receiver.frozen.set()
+    airing.is_patient = False
+    session = air.receiver.session("c1")
+    (ours,) = airing.sessions.values()
+    await airing.until(lambda: airing.told("ended"), within_s=3)
+    assert (airing.sessions, len(session.packets()) < len(tags)) == ({}, True)
+    session.connection.sendall(PING)
+    air.receiver.frozen.clear()
+    air.receiver.session("c1", has=lambda one: one.ended)
+    assert (session.ended, session.packets(), session.commands[-1]) == ("eof", tags, "deleteStream")
+    await async_wait_until(lambda: ours.connection.fileno() < 0, description="the connection is closed")
 
 
 async def test_a_recording_is_over_when_the_kernel_has_all_of_it(air: Air) -> None:

@@ -1,5 +1,6 @@
 """One RTMP session over one connection, with its journal."""
 
+import asyncio
 import json
 import os
 import socket
@@ -115,6 +116,8 @@ SET_UP_S = 10.0
 """Bound from the connection to ready, and from publish to its answer."""
 TAKEN_S = 5.0
 """Seconds without an acknowledged byte after which a peer is given up."""
+CLOSE_S = 10.0
+"""Seconds that a peer has to take the last of a class, and to close the connection."""
 
 TURN_BYTES = 16 * 1024
 """What is taken of a server's bytes before the other classes have their turn, counted as `ReceiveBudget` counts."""
@@ -296,18 +299,23 @@ class Session:
 
     def close(self, *, politely: bool) -> None:
         """Close the session with a goodbye, or by a reset, which also drops what the kernel has not sent yet."""
+        is_waited_for = False
         try:
             if politely and not self._rest:
                 self.publisher.close()
                 self._rest = memoryview(self.publisher.take())
                 self.flush()
                 self.connection.shutdown(socket.SHUT_WR)
+                is_waited_for = True
             elif not politely:
                 kernel.reset(self.connection)
         except (Broken, OSError):
             pass  # it was broken already
         finally:
-            self.connection.close()
+            if is_waited_for:
+                _close_after(self.connection)
+            else:
+                self.connection.close()
             if self.journal is not None:
                 self.journal.close()
 
@@ -327,3 +335,30 @@ class Session:
             self.note()  # before it is taken from the kernel: the next worker may have to read it again
             self.connection.recv(len(data))
         return counted
+
+
+def _close_after(connection: socket.socket) -> None:
+    """Close *connection* once its peer has closed it, at most CLOSE_S later.
+
+    If it were closed with something unread, or something came after it, the kernel would reset it, and what is not sent
+    yet would be lost.
+    """
+    loop = asyncio.get_running_loop()
+
+    def close() -> None:
+        loop.remove_reader(connection)
+        connection.close()
+
+    def read() -> None:
+        try:
+            is_over = connection.recv(PORTION_BYTES) == b""
+        except BlockingIOError:
+            return
+        except OSError:
+            is_over = True
+        if is_over:
+            at_last.cancel()
+            close()
+
+    at_last = loop.call_later(CLOSE_S, close)
+    loop.add_reader(connection, read)
