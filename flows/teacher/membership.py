@@ -281,7 +281,8 @@ def granted(connection: Connection, changes: Changes, name: str, session: str, l
     if holder.session == session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
         return
     taken = leases.taken_from(connection, name)
-    held = StreamerRow(name=name, session=session, lease_s=lease_s, granted_at=now)
+    # One that is lost is back when it is heard, see `Membership`: it may never read the grant.
+    held = StreamerRow(name=name, session=session, lease_s=lease_s, granted_at=now, lost_at=holder.lost_at)
     decide_leases.grant(changes, held, taken, bookings.cancels_unconfirmed_by(connection, name, now))
     log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
 

@@ -271,6 +271,26 @@ async def test_a_streamer_is_lost_when_it_was_silent_for_long_while_the_teacher_
     assert (world.holder(S1).lost_at, world.is_missing) == (None, False)
 
 
+async def test_a_lost_streamer_that_is_given_its_lease_is_lost_no_second_time_and_not_back_before_it_is_heard(
+    world: World,
+) -> None:
+    """Its disk may be full, so that it never reads the grant: it is given one again and again."""
+    world.placed("c-1")
+    world.leased(S1, lost_ago_s=300)
+    world.beat(S1, ago_s=3000)
+    world.claims = {S1: {"session": "new", "lease_s": 45.0}}
+    for number in (1, 2):
+        for _ in range(2):
+            await world.looks(after_s=membership.GRANT_AGAIN_S / 2 + 1)
+            assert (world.holder(S1).session, world.alarms, world.is_missing) == ("new", [], True)
+        assert world.grant.await_count == number
+    world.claims.clear()
+    world.living = {S1: {}}
+    await world.looks()
+    await world.looks()
+    assert (world.holder(S1).lost_at, world.is_missing) == (None, False)
+
+
 async def test_a_move_that_left_a_class_is_tried_again_after_minutes(world: World) -> None:
     """Its streamer has no session any more; one that never had a lease is lost, too."""
     world.placed("c-1")
