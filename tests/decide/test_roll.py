@@ -13,6 +13,7 @@ from lectern.model.plan import Changes
 from lectern.model.tables import teacher as rows
 from lectern.model.tables.teacher import StreamerRow
 from lectern.states import BookingState
+from lectern.wire.fields import revision_id
 from lectern.wire.messages import Prepare, Release
 from tests import strategies
 
@@ -49,6 +50,21 @@ def test_a_drained_streamer_keeps_what_begins_within_two_minutes(changes: Change
         ("streamer:s2", Prepare, "later"),
     ]
     assert changes.notes[-1].detail == "from s1 to s2: s1 is drained by ann@s1"
+
+
+@pytest.mark.parametrize(
+    ("class_id", "no", "where"), [("soon", {}, "s1"), ("later", {"later": {"s2"}}, "s1"), ("later", {}, "s2")]
+)
+def test_a_change_stays_at_a_drained_streamer_as_long_as_its_class(
+    changes: Changes, class_id: str, no: dict[str, set[str]], where: str
+) -> None:
+    """Another one would download the recording in vain, and meanwhile the class begins as it was."""
+    start = int(changes.now) + 7200
+    asked = strategies.booking(class_id, start_time=start, end_time=start + 600).under(revision_id(class_id, 1))
+    revision = changes.book(asked)
+    proceed(changes, [(revision, URL)], {})
+    leases.drain(changes, "s1", list(changes.orders.values()), Choice({"s2": 0}, no))
+    assert [changes.orders[one].streamer for one in (class_id, revision.class_id)] == [where, where]
 
 
 @pytest.mark.parametrize("others", [{}, {"s2": 0}], ids=["nobody is alive", "the other one has refused it"])
