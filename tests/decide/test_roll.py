@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide import leases
-from lectern.decide.placement import Choice, place, proceed, ranking
+from lectern.decide.placement import Choice, place, proceed, ranking, reassign
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as rows
 from lectern.model.tables.teacher import StreamerRow
@@ -101,7 +101,8 @@ HOLDERS: dict[str, tuple[StreamerRow | None, list[str]]] = {
 
 
 def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(changes: Changes) -> None:
-    """But not to who has refused it."""
+    """But not to who has refused it, or is just refusing it: tried there once more, its alarm would come late."""
+    reassign(changes, list(changes.orders.values()), Choice({"s2": 0}, {}), "it is drained", refused=False)
     before = dict.fromkeys(("soon", "later", "gone"), "s1")
     nobody = {class_id: set[str]() for class_id in before}
     for case, (holder, returns) in HOLDERS.items():
@@ -109,6 +110,7 @@ def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(changes: C
         assert leases.came_back(changes, before, holders, nobody) == dict.fromkeys(returns, "s1"), case
     refused = {**nobody, "soon": {"s1"}, "later": {"s2"}}
     assert leases.came_back(changes, before, {"s1": _there()}, refused) == {"later": "s1"}
+    assert leases.came_back(changes, dict.fromkeys(before, "s2"), {"s2": _there()}, nobody) == {}
 
 
 BEATS = {  # by what it says, and the seconds since then

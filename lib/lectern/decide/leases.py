@@ -196,7 +196,9 @@ def came_back(
     back: dict[str, str] = {}
     for class_id, name in before.items():
         order, holder = changes.orders.get(class_id), holders.get(name)
-        if order is None or holder is None or holder.withdrawn_at is not None or name in no[class_id]:
+        if order is None or order.streamer == name:  # which refuses it just now
+            continue
+        if holder is None or holder.withdrawn_at is not None or name in no[class_id]:
             continue
         if holder.is_there or (holder.lease_s and order.start_time >= changes.now + STAY_S):
             back[class_id] = name
