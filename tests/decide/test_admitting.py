@@ -78,6 +78,22 @@ def test_a_class_is_taken_once_for_each_time_that_it_is_placed_here(changes: Str
     assert reports(changes) == said
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"start_time": START + 60}, {"end_time": END + 60}, {"push_url": f"{PUSH}2"}, {"record_id": 7777}],
+    ids=lambda fields: next(iter(fields)),
+)
+@pytest.mark.parametrize("state", [AiringState.WAITING, AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN])
+def test_a_class_that_is_back_before_it_was_released_is_taken_as_it_was_changed_elsewhere(
+    changes: StreamerChanges, state: AiringState, changed: dict[str, Any]
+) -> None:
+    """Its release may be handled after that, as one of an older placement; the recording of before is cited no more."""
+    asked = told(placement=3, **changed)
+    assert cache.new_classes(changes, [asked, asked], {"c-1": here(state)}, {}, {}) == [asked]
+    assert [one.state for one in changes.moved] == [AiringState.CANCELLED]
+    assert (dict(changes.cited), reports(changes)) == ({"6666": -1}, [])
+
+
 def test_of_a_batch_the_last_placement_of_a_class_counts_and_a_push_url_that_is_barred_refuses_it(
     changes: StreamerChanges,
 ) -> None:

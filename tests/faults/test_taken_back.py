@@ -74,6 +74,24 @@ def test_a_class_that_came_back_is_not_taken_once_it_was_released_before(
         assert not any(one.num_cite for one in cache.by_stem(connection, ["1"]).values())
 
 
+@pytest.mark.parametrize("is_released_first", [True, False])
+def test_a_class_that_comes_back_is_aired_as_it_is_booked_now_whenever_its_release_is_handled(
+    streamer: StreamerHost, is_released_first: bool
+) -> None:
+    """It was changed at another streamer, to another time and recording; a restart handles both messages at once."""
+    commit(streamer.engine, cache.make_sums, streamer.settings.video_root)
+    start = time.time() + 600
+    first, back = rows.prepare("c-1", 1, start), rows.prepare("c-1", 2, start + 1800, placement=3)
+    told: list[tuple[Any, Message]] = [(lease.release_classes, Release(class_id="c-1", placement=1)), (admitted, back)]
+    with transaction(streamer.engine) as connection:
+        for decide, message in [(admitted, first), *(told if is_released_first else reversed(told))]:
+            rows.did(connection, streamer, decide, message)
+    with transaction(streamer.engine) as connection:
+        (its,) = airings.live(connection)
+        assert (its.stem, its.start_time, its.placement) == ("2", back.start_time, 3)
+        assert {stem: row.num_cite for stem, row in cache.by_stem(connection, ["1", "2"]).items()} == {"1": 0, "2": 1}
+
+
 def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again after a second, not before and not never; until then the streamer has no lease."""
     streamer.fencing_token = "new"

@@ -178,7 +178,7 @@ def new_classes(
     released: Mapping[str, int],
     barred: Mapping[str, str],
 ) -> list[Prepare]:
-    """The classes that are new here, or that a later placement brings back after they were released.
+    """The classes that are new here, or that a later placement brings back after they were released, or were changed.
 
     *released* is the placement up to which each class was released before it came; *barred* are the push URLs that
     this streamer must not push to, each with the reason.
@@ -188,16 +188,25 @@ def new_classes(
         before = known.get(message.class_id)
         if message.placement <= released.get(message.class_id, 0) or (before is not None and is_cancelled(before)):
             changes.row(message.class_id, "was released before it came")
-        elif before is None or (message.placement > before.placement and before.state not in LIVE_AIRINGS):
+        elif before is None or (message.placement > before.placement and not _is_here(before, message)):
             latest = by_class.get(message.class_id, message)
             by_class[message.class_id] = message if message.placement > latest.placement else latest
         else:
             latest_placement = max(message.placement, before.placement)
             _again(changes, changes.become(before, {}, placement=latest_placement))
     for message in by_class.values():
+        if (before := known.get(message.class_id)) is not None and before.state in LIVE_AIRINGS:
+            changes.move(before, AiringState.CANCELLED)  # its release is on its way
         if message.push_url in barred:
             changes.refuse(message, errors.FORBIDDEN_PUSH_HOST, barred[message.push_url])
     return [message for message in by_class.values() if message.push_url not in barred]
+
+
+def _is_here(airing: Airing, wanted: Prepare) -> bool:
+    """Whether a class that comes back was not released yet, and is as it is booked now: it may have been changed."""
+    as_booked = (wanted.stem, wanted.push_url, wanted.start_time, wanted.end_time)
+    is_same = (airing.stem, airing.push_url, airing.start_time, airing.end_time) == as_booked
+    return is_same and airing.state in LIVE_AIRINGS
 
 
 def is_cancelled(airing: Airing) -> bool:
