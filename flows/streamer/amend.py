@@ -6,17 +6,19 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import batch_flow, changed, decision, read
+from flows.failures import AGAIN_S
+from flows.handling import Delivery, batch_flow, changed, decision, put_off, read
 from flows.host import NOWHERE, StreamerHost, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import ScheduledClass
 from flows.prefect_api import best_effort
 from flows.streamer.playout_events import scheduled
 from flows.streamer.playout_sync import AHEAD_S
-from lectern.db import airings
+from lectern.db import airings, inbox
 from lectern.decide import change as decide
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.streamer import classes, journal
 from lectern.timing import comes
 from lectern.wire.fields import called
 from lectern.wire.messages import Amend
@@ -34,7 +36,18 @@ NO_WORKER_S = 10.0  # seconds without a connection after which the playout has n
 async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Apply their teacher's changes to the classes of *inbox_ids*; a class on air goes on."""
     batch = await read(streamer(), inbox_ids, (Amend,), dry_run=dry_run)
+    early = await batch.host.read_tx(early_amends, batch.came)
+    batch = await put_off(batch, early, AGAIN_S, "their classes are being prepared")
     return await batch_flow("amend", batch, decided, after, "What became of each class")
+
+
+def early_amends(connection: Connection, came: Sequence[Delivery[Amend]]) -> list[int]:
+    """The messages that overtook the Prepare of their class, which may wait for its origin, as it is placed now."""
+    asked = {delivery.kept.id: delivery.message for delivery in came if isinstance(delivery.message, Amend)}
+    coming = inbox.coming(connection, journal, "prepare", {message.class_id for message in asked.values()})
+    known = airings.where(connection, classes.c.class_id.in_(coming))
+    here = {airing.class_id: airing.placement for airing in known}
+    return [id_ for id_, it in asked.items() if it.class_id in coming and here.get(it.class_id, 0) < it.placement]
 
 
 async def after(host: StreamerHost, all_changes: Sequence[StreamerChanges]) -> None:

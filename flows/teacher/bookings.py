@@ -102,7 +102,7 @@ def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> l
     behind = bookings.changes_before(connection, asked)
     booked = bookings.booked_among(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
-    coming = bookings.coming_bookings(connection, set(unknown.values()))
+    coming = inbox.coming(connection, journal, "order", set(unknown.values()))
     young = inbox.young(connection, journal, list(unknown), time.time(), BOOKING_S)
     early = {id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young}
     return [id_ for id_ in asked if id_ in early or id_ in behind]

@@ -151,7 +151,7 @@ FOUND: list[tuple[Callable[..., Any], dict[tuple[object, ...], object]]] = [
     (bookings.cancels_unconfirmed_by, {("s1", NOW): ["unconfirmed"], ("s1", NOW + 600): []}),
     (bookings.cancels_without_end, {(NOW + 599,): [], (NOW + 600,): ["unconfirmed"]}),
     (remembered, {(NOW + 59,): ["early", "unconfirmed"], (NOW + 60,): ["unconfirmed"], (NOW + 600,): ["unconfirmed"]}),
-    (bookings.coming_bookings, {(("c-1", "c-2"),): ["c-1"]}),
+    (lambda c, ids: inbox.coming(c, journal, "order", ids), {(("c-1", "c-2"),): ["c-1"]}),
     (lambda c: bookings.changes_before(c, {4: "c-1", 7: "c-2", 8: "c-3"}), {(): {4, 7}}),
     (bookings.oldest_waiting, {(): ("soon", NOW - 1000)}),
     (bookings.answered, {(EVERYBODY[3:5], NOW): [1000.0]}),

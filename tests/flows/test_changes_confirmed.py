@@ -13,7 +13,7 @@ from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
 from flows.handling import changed
-from flows.host import StreamerHost
+from flows.host import StreamerHost, current
 from flows.playout_link import Watch
 from flows.streamer import amend, playout_events
 from flows.streamer.playout_events import PlayoutEvents
@@ -71,6 +71,25 @@ async def confirmed(host: StreamerHost, **has: object) -> None:
     await asyncio.sleep(0.02)
     await amend.confirm(host)
     beats.cancel()
+
+
+@pytest.mark.parametrize("before", [[], [1]], ids=["it is new", "it was here before"])
+async def test_a_change_that_overtakes_the_prepare_of_its_class_waits_for_it(
+    streamer: StreamerHost, before: list[int]
+) -> None:
+    """The class's origin may take its time, and the change name a recording elsewhere. It is not said to be over."""
+    start = hosts.now() + AHEAD_S + 600
+    for placement in before:
+        rows.prepared(streamer, rows.prepare("c-2", 6666, start, placement=placement))
+    rows.prepared(streamer, rows.prepare("c-2^1", 6666, start, 900))
+    its = rows.prepare("c-2", 6666, start, placement=3)
+    rows.comes(streamer, its)
+    ids = rows.comes(streamer, Amend(class_id="c-2", revision="c-2^1", placement=3))
+    current.set(streamer)
+    for said in ([], [0]):
+        await amend.amend.fn(ids)
+        assert reports(streamer) == said
+        rows.prepared(streamer, its)
 
 
 async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: StreamerHost) -> None:

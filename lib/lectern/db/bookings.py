@@ -305,15 +305,6 @@ def booked_among(connection: Connection, class_ids: Sequence[str]) -> set[str]:
     )
 
 
-def coming_bookings(connection: Connection, class_ids: Collection[str]) -> set[str]:
-    """The classes among *class_ids* whose bookings are in the inbox, not handled yet."""
-    inbox = journal.inbox
-    wanted = select(inbox.c.body).where(inbox.c.state == InboxState.NEW, inbox.c.command == "order")
-    bodies = connection.execute(wanted.execution_options(yield_per=500)).scalars() if class_ids else ()
-    named = (fields_of(body).get("class_id") for body in bodies)
-    return {class_id for class_id in named if isinstance(class_id, str) and class_id in class_ids}
-
-
 def changes_before(connection: Connection, asked: Mapping[int, str]) -> set[int]:
     """The messages among *asked*, changes with their classes, behind an earlier one of their class in the inbox."""
     inbox = journal.inbox

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal
 from lectern.states import InboxState
+from lectern.wire.parser import fields_of
 
 MAX_IDS = 100_000
 FAR_S = 3600.0
@@ -297,6 +298,15 @@ def waits(connection: Connection, journal: MessageTables, command: str) -> bool:
     inbox = journal.inbox
     wanted = select(inbox.c.id).where(inbox.c.state == InboxState.NEW, inbox.c.command == command).limit(1)
     return connection.execute(wanted).first() is not None
+
+
+def coming(connection: Connection, journal: MessageTables, command: str, class_ids: Collection[str]) -> set[str]:
+    """The classes among *class_ids* of which a message of *command* is not handled yet."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.body).where(inbox.c.state == InboxState.NEW, inbox.c.command == command)
+    bodies = connection.execute(wanted.execution_options(yield_per=500)).scalars() if class_ids else ()
+    named = (fields_of(body).get("class_id") for body in bodies)
+    return {class_id for class_id in named if isinstance(class_id, str) and class_id in class_ids}
 
 
 def answers(connection: Connection, journal: MessageTables) -> None:
