@@ -18,8 +18,9 @@ from flows.host import NOT_MOVED, NOWHERE, TeacherHost, log, lost_tag, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun
 from lectern import errors
-from lectern.db import bookings, leases
+from lectern.db import bookings, events, leases
 from lectern.decide import leases as decide_leases
+from lectern.decide import reports
 from lectern.decide.placement import Choice, reassign, secondary_id
 from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
@@ -389,6 +390,11 @@ def taken(connection: Connection, changes: Changes, before: StreamerRow, alive: 
     going = decide_leases.leaving_lost(changes, orders, choice, force=force)
     reassign(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
     stays = Text("with {streamer}, which is lost: no other streamer can take it yet", streamer=streamer)
+    if force:  # no cancel needs its word any more
+        unconfirmed = bookings.cancels_unconfirmed_by(connection, streamer, changes.now)
+        cancelled = [row.class_id for row in unconfirmed]
+        changes.learn(bookings.readable_among(connection, cancelled))
+        reports.close_cancels(changes, unconfirmed, events.parts_of(connection, cancelled), is_off=True)
     for order in orders if before.session is not None else ():
         if order not in going:
             changes.note("stays", order, stays)

@@ -9,16 +9,20 @@ from typing import Any, cast
 from unittest.mock import AsyncMock, call
 
 import pytest
+from sqlalchemy import Connection
 
 from flows import handling
 from flows.host import NOT_MOVED, TeacherHost, lost_tag
 from flows.teacher import membership
+from flows.teacher.bookings import decided_bookings
 from lectern.db import bookings, events, leases
 from lectern.decide import leases as decide_leases
 from lectern.errors import STREAMER_LOST, TryAgain
 from lectern.model.facts import Order
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import StreamerRow
 from lectern.timing import Throttle
+from lectern.wire.messages import Cancel
 from tests import rows
 from tests.faults.hosts import booking
 from tests.rows import commit, look, said
@@ -429,6 +433,25 @@ async def test_a_streamer_that_beats_is_moved_from_by_force_alone_and_is_then_mi
     assert await moved(silent, force=True)
     silent.part.assert_awaited_once_with(silent.host.settings.streamers_key, S1)
     assert (silent.taken, silent.alarms) == ([S1], []), "a person knows of it"
+
+
+async def test_a_cancel_is_answered_once_a_person_says_that_its_streamer_is_off_which_hears_of_it_if_it_comes_back(
+    silent: World,
+) -> None:
+    """Not at the end of the class, hours later. By the time it comes back, Redis may have lost the release."""
+
+    def cancelled(connection: Connection, changes: Changes) -> None:
+        changes.learn(bookings.by_id(connection, ["c-2"]))
+        decided_bookings([], connection, changes, [Cancel(class_id="c-2")])
+
+    silent.placed("c-2")
+    commit(silent.host.engine, handling.change, silent.host, cancelled)
+    for force, answers in ((False, []), (True, [0])):
+        assert await moved(silent, force=force)
+        assert [one["code"] for one in said(silent.host, "cancel_result")] == answers
+    commit(silent.host.engine, handling.change, silent.host, membership.granted(S1, "new", 45.0))
+    *_, last, granted = said(silent.host, "release", "grant")
+    assert (last["class_id"], last["placement"], granted["cmd"]) == ("c-2", 1, "grant")
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["since its last word", "since it was missed in Redis"])

@@ -308,15 +308,23 @@ def tell_ends(changes: Changes, over: Sequence[Order], parts: Mapping[str, Seque
         _tell_end(changes, order, SentParts(before=parts.get(order.class_id, ())))
 
 
-def close_cancels(changes: Changes, unconfirmed: Sequence[CancelRow], parts: Mapping[str, Sequence[AsRun]]) -> None:
-    """Answer the cancels that no streamer has confirmed until the end of their classes."""
+def close_cancels(
+    changes: Changes, unconfirmed: Sequence[CancelRow], parts: Mapping[str, Sequence[AsRun]], *, is_off: bool = False
+) -> None:
+    """Answer the cancels that no streamer has confirmed until the end of their classes.
+
+    *is_off*: their streamer is known to push nothing any more; if it comes back, it is told before its lease.
+    """
     for row in unconfirmed:
         changes.change(cancels, {"class_id": row.class_id, "streamer": row.streamer}, {}, None)
-        why = Text("{streamer} did not confirm it before the end of the class", streamer=row.streamer)
+        said = Text("{streamer} did not confirm it before the end of the class", streamer=row.streamer)
+        what, why = ("cancel confirmed", CONFIRMED) if is_off else ("cancel not confirmed", (errors.ENDED.number, said))
         if (order := changes.orders.get(row.class_id)) is not None:
             sent = SentParts(before=parts.get(row.class_id, ()))
-            close_cancel(changes, order, sent, row.deliveries, (errors.ENDED.number, why))
-        changes.row(row.class_id, "cancel not confirmed", code=errors.ENDED.number, where=row.streamer or "")
+            close_cancel(changes, order, sent, row.deliveries, why)
+            if is_off:
+                changes.take(row.class_id, row.streamer or "", order.placement, refused=False)
+        changes.row(row.class_id, what, code=why[0], where=row.streamer or "")
 
 
 def aired(changes: Changes, report: AiringReport) -> None:
