@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from flows import handling
 from flows.host import Host, StreamerHost, TeacherHost
@@ -123,6 +123,15 @@ async def test_a_cancel_that_redis_lost_while_the_streamer_was_down_is_told_befo
     assert state_of(pair.streamer, "c-1") == AiringState.CANCELLED
     pair.report_back()
     assert commands(pair.granted("later")) == ["cancel_result", "grant"], "it is confirmed, and told no more"
+
+
+async def test_a_streamer_is_told_all_that_was_cancelled_before_its_lease_however_much_it_is(pair: Pair) -> None:
+    """Else it would air the rest until a sweep tells it."""
+    now = time.time()
+    its = {"streamer": STREAMER, "cancelled_at": now, "told_at": now, "until": now + 600}
+    some = [{"class_id": f"c-{number}", **its} for number in range(1001)]
+    commit(pair.teacher.engine, Connection.execute, insert(cancel_list), some)
+    assert commands(pair.granted("new")) == ["release"] * len(some) + ["grant"]
 
 
 async def test_a_claim_is_answered_again_after_a_while_and_though_the_clock_was_set_back(pair: Pair) -> None:

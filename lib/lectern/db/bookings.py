@@ -357,11 +357,11 @@ def cancels_to_resend(connection: Connection, now: float) -> list[CancelRow]:
 
 def cancels_unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[CancelRow]:
     """All cancels that *streamer* has not confirmed."""
-    return _read(connection, (cancels.c.streamer == streamer) & (cancels.c.until > now))
+    return _read(connection, (cancels.c.streamer == streamer) & (cancels.c.until > now), None)
 
 
-def _read(connection: Connection, which: ColumnElement[bool]) -> list[CancelRow]:
-    return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(1000))
+def _read(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[CancelRow]:
+    return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(most))
 
 
 def cancels_without_end(connection: Connection, now: float) -> list[CancelRow]:
