@@ -12,6 +12,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from flows import artifacts, failures
 from flows.handling import SWEEP, changed, decision
@@ -142,6 +143,9 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     except asyncio.CancelledError:
         if runtime.flow_run.id is not None and host.runs.was_cancelled(str(runtime.flow_run.id)):
             await asyncio.shield(give_up(host, stem, cancelled(stem)))
+        else:
+            with suppress(DBAPIError):  # the disk may be full: then it counts
+                await asyncio.shield(host.write_tx(airings.untried, stem))
         raise
     finally:
         host.in_progress.discard(stem)

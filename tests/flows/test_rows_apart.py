@@ -496,6 +496,27 @@ async def test_a_download_is_given_up_by_nobody_but_a_person(
     assert streamer.in_progress == set()
 
 
+async def test_a_download_goes_on_however_often_its_process_was_stopped_in_order(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no fault of the recording; only a run that crashed, or was killed, may have died of it."""
+    part, begun = downloading(streamer, "1"), asyncio.Event()
+
+    async def forever(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(downloads, "_fetched", forever)
+    monkeypatch.setattr(runtime.flow_run, "id", None, raising=False)
+    hall.current.set(streamer)
+    for _ in range(downloads.MAX_RUNS + 1):
+        work = asyncio.create_task(downloads.download.fn("1"))
+        await async_wait_until(lambda one: begun.is_set() or one.done(), work, description="it begins")
+        begun.clear()
+        await cancelled(work)
+    assert (states(streamer)["class-1"], part.exists()) == ("waiting", True)
+
+
 async def test_a_download_that_cannot_be_begun_is_passed_over_and_holds_up_no_other(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

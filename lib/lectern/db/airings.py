@@ -277,6 +277,11 @@ def tried(connection: Connection, stem: str) -> int:
     return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)
 
 
+def untried(connection: Connection, stem: str) -> None:
+    """Count a run of a download no more: its process was stopped, and the next one goes on."""
+    connection.execute(update(files).where(files.c.id == stem, files.c.tries > 0).values(tries=files.c.tries - 1))
+
+
 FAULTS_TOLD = "recording faults"
 """The event of a class whose recording has dead air, or is too short."""
 
