@@ -102,6 +102,10 @@ class Push:
     def is_begun(self) -> bool:
         return self.state == "on_air"
 
+    @property
+    def shown_state(self) -> str:
+        return self.state
+
     def tick(self, now: Now) -> str | None:
         its = self.entry.lesson
         if not self._context.is_held and its.start <= now.wall < its.end:

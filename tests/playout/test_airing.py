@@ -417,6 +417,32 @@ async def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(air:
     assert flvs.number(first.body) in (75, 100), "it begins at the next keyframe where the clock is"
 
 
+@pytest.mark.parametrize("slate_hangs", [None, "at once", "later"])
+async def test_a_class_on_air_with_nothing_to_send_is_called_on_air_only_once_it_is_sent_again(
+    air: Air, slate_hangs: str | None
+) -> None:
+    """Else people hear that its receiver takes nothing, though that takes what it gets. Its session goes on."""
+    disk = Held(lambda _: slate_hangs == "at once")
+    airing = air(tags=flvs.lesson(5), duration_s=60.0, slate=str(slate(air.folder)) if slate_hangs else None)
+    airing.context.other_pool = disk
+    await airing.until(lambda: airing.told("on_air"))
+    await airing.until(lambda: airing.told("slate"))
+    if slate_hangs == "later":
+        await airing.turn(2)
+        assert airing.status()["state"] == "on_air"
+    disk.holds = lambda _: True
+    await airing.turn(3)
+    status = airing.status()
+    assert (status["state"], status["position_s"]) == ("trying", None)
+    assert status["why"].startswith("the recording ends after")
+    assert [push["state"] for push in status["pushes"]] == ["trying"]
+    flvs.write(air.path, flvs.lesson(60))
+    await airing.until(lambda: airing.told("back"))
+    await airing.turn(0.1)
+    assert (airing.status()["state"], len(air.receiver.sessions), airing.told("broke_off")) == ("on_air", 1, [])
+    disk.go()
+
+
 async def test_a_disk_that_hangs_on_recording_and_slate_is_not_blamed_on_the_server(air: Air) -> None:
     """The connection that was made before the start waits for no disk: its server might end it."""
     disk = Held()

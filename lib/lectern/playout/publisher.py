@@ -123,6 +123,11 @@ class ClassPublisher:
         """Whether a session publishes the class, or asks to."""
         return self._zero is not None
 
+    @property
+    def shown_state(self) -> str:
+        """Its state as it is told: while it has nothing to send it is not on air, though its session goes on."""
+        return "trying" if self.state == "on_air" and self.feed.has_nothing else self.state
+
     def position_ms(self, now: Now) -> float:
         """Position of the class by the clock: the wall clock until a session publishes, then time.monotonic."""
         if self._zero is not None:

@@ -53,7 +53,7 @@ class ClassPlayer:
         """The best state of its pushes, or "ended" if the class is over."""
         if self.entry.ended is not None:
             return "ended"
-        return min((push.state for push in self._pushes.values()), key=_RANK.index, default="waiting")
+        return min((push.shown_state for push in self._pushes.values()), key=_RANK.index, default="waiting")
 
     def is_early(self, now: Now) -> bool:
         """Whether its time has not come; a class on air goes on by time.monotonic, though the wall clock be set."""
@@ -139,7 +139,7 @@ class ClassPlayer:
         """The status of the class; docs/playout.md names its fields."""
         self.write_down()
         lesson, pushes = self.entry.lesson, list(self._pushes.values())
-        best = min(pushes, key=lambda push: _RANK.index(push.state), default=None)
+        best = min(pushes, key=lambda push: _RANK.index(push.shown_state), default=None)
         is_sending = best is not None and self.state == "on_air"
         return {
             "class_id": self.class_id,
@@ -157,7 +157,12 @@ class ClassPlayer:
             "bytes": sum(push.as_run.bytes for push in pushes),
             **self.sums(now),
             "pushes": [
-                {"url": target(push.url).shown, "state": push.state, "why": push.why, "failures": push.backoff.failures}
+                {
+                    "url": target(push.url).shown,
+                    "state": push.shown_state,
+                    "why": push.why,
+                    "failures": push.backoff.failures,
+                }
                 for push in pushes
             ]
             or [

@@ -62,9 +62,10 @@ class Source:
     @property
     def has_nothing(self) -> bool:
         """Whether there is nothing to send until a disk answers, or the recording is there: no slate can be sent."""
-        if self.lost is None or self.muxer.demuxer is not None:
+        if self.lost is None:
             return False
-        return self.lesson.slate is None or (self._slate is not None and self._slate.stalled(time.monotonic()))
+        slate = self.muxer.demuxer or self._slate
+        return self.lesson.slate is None if slate is None else slate.stalled(time.monotonic())
 
     @property
     def wants_file(self) -> bool:
