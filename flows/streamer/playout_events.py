@@ -115,6 +115,7 @@ class _Followed:
     said: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often the same event came
     off_since: float | None = None  # since when its receiver takes nothing, epoch seconds
     lacks: str = ""  # what is sent in place of its recording, and why; empty if nothing is wrong with that
+    has_slate: bool = False  # whether the slate was said to be sent then
     why: str | None = None  # the last thing that went wrong
     stated: dict[bool, decide.Statement] = field(default_factory=dict)  # the last one of its push, and of its source
     alarmed: Throttle = field(default_factory=Throttle)
@@ -163,8 +164,8 @@ class PlayoutEvents:
             if state == "on_air":
                 self._classes[class_id].off_since = None  # an earlier break may have ended unheard
                 await changed(self._host, _on_air(class_id))
-            if status["slate"]:
-                await self._without_recording(class_id, status, has_slate=True)
+            if status.get("lost", status["slate"]):  # an older playout says `slate` of both
+                await self._without_recording(class_id, status, has_slate=status["slate"])
             else:
                 self._found_again(class_id)
 
@@ -304,7 +305,7 @@ class PlayoutEvents:
             self._found_again(class_id)
         elif kind == "slate":
             followed.why = event["why"]
-            await self._without_recording(class_id, event, has_slate=event["slate"])
+            await self._without_recording(class_id, event, has_slate=bool(event["slate"]))
 
     async def _without_recording(self, class_id: str, reported: Mapping[str, Any], *, has_slate: bool) -> None:
         """Raise the alarm that the recording of a class is missing, and have it downloaded again if that helps.
@@ -316,6 +317,9 @@ class PlayoutEvents:
         has_begun = airing is None or airing.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
         followed.lacks = labelled(sent, why or Text("no reason is known"))
+        if followed.has_slate and not has_slate:  # it is worse than the last alarm said
+            followed.alarmed.forget(str(errors.NO_RECORDING.number))
+        followed.has_slate = has_slate
         if airing is not None and reported.get("wants_file") and followed.fetching is None:
             seen_at = float(reported.get("at") or time.time())
             followed.fetching = asyncio.create_task(self._fetch_again(airing, why, seen_at))

@@ -108,6 +108,20 @@ async def test_a_class_without_its_recording_is_alarmed_each_time_that_it_lacks_
     assert behind.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 
 
+async def test_it_is_alarmed_once_that_a_slate_is_not_sent_after_all(
+    streamer: StreamerHost, following: PlayoutEvents
+) -> None:
+    """Its playout says first that the recording is missing; a process that begins has only the status of the class."""
+    for _ in range(2):
+        await following.take(slate())
+    for _ in range(2):
+        await following.take(slate("the slate is missing") | {"slate": None})
+    status = {"class_id": "c-1", "state": "trying", "lost": True, "slate": False, "why": "the slate is missing"}
+    await PlayoutEvents(streamer).catch_up(status)
+    nothing = "c-1: nothing is sent, there is no slate: the slate is missing"
+    assert alarms(streamer) == ["c-1: its slate is sent: the recording is missing", nothing, nothing]
+
+
 async def test_a_push_that_broke_off_is_alarmed_unless_it_comes_back_at_once(
     streamer: StreamerHost, following: PlayoutEvents
 ) -> None:

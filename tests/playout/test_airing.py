@@ -403,6 +403,15 @@ async def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_
     assert [ended[name] for name in ("slate_s", "sent_s", "gap_s", "sessions")] == pytest.approx([3, 9, 0, 1], abs=0.1)
 
 
+async def test_a_slate_that_cannot_be_read_is_told_as_none(air: Air) -> None:
+    """Else people hear that it is sent, and nothing is."""
+    airing = air(tags=None, slate=str(air.folder / "nowhere.flv"))
+    await airing.turn(2)
+    told = [(one["why"], one["slate"] is not None) for one in airing.told("slate")]
+    assert told == [("the recording is missing", True), ("the slate is missing", False)]
+    assert (airing.status()["lost"], airing.status()["slate"]) == (True, False)
+
+
 async def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(air: Air) -> None:
     """The connection that was made before the start is let go, and no server is blamed that it does not answer."""
     airing = air(tags=None, starts_in_s=3)

@@ -187,7 +187,8 @@ def test_of_too_many_classes_the_first_are_aired(worker: Worker, monkeypatch: py
 
 def on_three_urls(worker: Worker, starts_in_s: float = 0) -> tuple[schedule.ClassPlayer, list[ClassPublisher]]:
     """A class that is pushed to three URLs, and its pushes."""
-    worker.take(fields("c", starts_in_s, push_urls=[f"rtmp://127.0.0.1:1/live/c{number}" for number in range(3)]))
+    urls = [f"rtmp://127.0.0.1:1/live/c{number}" for number in range(3)]
+    worker.take(fields("c", starts_in_s, push_urls=urls, slate="/slate.flv"))
     player = worker.schedule.airings["c"]
     return player, list(player.pushes.values())
 

@@ -141,6 +141,7 @@ class ClassPlayer:
         lesson, pushes = self.entry.lesson, list(self._pushes.values())
         best = min(pushes, key=lambda push: _RANK.index(push.shown_state), default=None)
         is_sending = best is not None and self.state == "on_air"
+        lost = [push for push in pushes if push.state != "ended" and push.feed.lost is not None]
         return {
             "class_id": self.class_id,
             "state": self.state,
@@ -148,7 +149,8 @@ class ClassPlayer:
             "end": lesson.end,
             "file": lesson.file,
             "push_urls_hash": version_of(lesson.push_urls),
-            "slate": any(push.feed.lost is not None for push in pushes if push.state != "ended"),
+            "slate": any(push.feed.lesson.slate is not None for push in lost),
+            "lost": bool(lost),
             "wants_file": any(push.feed.wants_file for push in pushes if push.state != "ended"),
             "position_s": round(best.feed.muxer.last_ms / 1000, 3) if best is not None and is_sending else None,
             "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,

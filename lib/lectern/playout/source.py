@@ -241,10 +241,10 @@ class Source:
             self._slate = Demuxer(Path(self.lesson.slate), self._slate_pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
+        self.lesson = replace(self.lesson, slate=None)  # before it is told that nothing is sent now
         self._tell("slate", sentence("the slate {fault}", fault=fault))
         self.muxer.drop()
         self._drop_slate()
-        self.lesson = replace(self.lesson, slate=None)
 
     def _lose(self, now: float, fault: str) -> None:
         """Stop sending the recording because of *fault*; the slate, if the class has one, takes over."""
