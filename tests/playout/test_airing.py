@@ -194,6 +194,27 @@ async def test_a_server_that_still_speaks_gets_the_last_of_a_class_and_the_goodb
     await async_wait_until(lambda: ours.connection.fileno() < 0, description="the connection is closed")
 
 
+async def test_a_slow_receiver_is_sent_the_slate_from_the_clocks_position_on_too(air: Air) -> None:
+    """Else it is said each second that some of it was skipped, and nothing is."""
+    air.receiver.small_buffer(8192)
+    path = flvs.write(air.folder / "slate.flv", flvs.lesson(60, size=8000))
+    airing = air(tags=None, length_s=600.0, slate=str(path))
+    await airing.turn(2)
+    air.receiver.frozen.set()
+    airing.is_patient = False
+    await airing.until(lambda: airing.told("behind"), within_s=10)
+    position_ms = airing.position_ms()
+    air.receiver.frozen.clear()
+    airing.is_patient = True
+    await airing.turn(2)
+    (session,) = air.receiver.of("c1")
+    wait_until(lambda: sounds(session)[-1].timestamp > position_ms + 1900, description="it catches up")
+    stamps = [one.timestamp for one in sounds(session)]
+    (gap,) = [(before, after) for before, after in pairwise(stamps) if after - before > 80]
+    assert gap[0] < position_ms - 4000 < position_ms - 80 < gap[1]
+    assert len(airing.told("behind")) == 1
+
+
 async def test_a_recording_is_over_when_the_kernel_has_all_of_it(air: Air) -> None:
     air.receiver.small_buffer(8192)
     tags = [*flvs.lesson(0.9), (9, 900, flvs.key(25, 40 * BATCH_BYTES))]

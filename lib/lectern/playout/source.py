@@ -109,9 +109,8 @@ class Source:
                 return
             if position_ms >= FROM_THE_START_MS:
                 muxer.skip_to(int(position_ms))
-        elif demuxer is not None and demuxer.is_open:  # the slate starts over, because it may have a single keyframe
-            muxer.shift_ms = int(position_ms)
-            demuxer.rewind()
+        else:
+            self._restart_slate(position_ms)
         muxer.announce(position_ms)
 
     def look(self, now: float, position_ms: float) -> None:
@@ -146,9 +145,18 @@ class Source:
                 self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
 
     def skip(self, position_ms: float) -> None:
-        """Go on at the clock's position, once the file is read there."""
-        if self._coming is None and self.muxer.source == RECORDING:
+        """Go on at the clock's position, a recording once the file is read there."""
+        if self.muxer.source == SLATE:
+            self._restart_slate(position_ms)
+        elif self._coming is None:
             self._come(Position(clock_ms=position_ms))
+
+    def _restart_slate(self, position_ms: float) -> None:
+        """Start the slate over, because it may have a single keyframe."""
+        demuxer = self.muxer.demuxer
+        if self.muxer.source == SLATE and demuxer is not None and demuxer.is_open:
+            self.muxer.shift_ms = int(position_ms)
+            demuxer.rewind()
 
     def replace(self, lesson: ScheduledClass, position_ms: float) -> None:
         """Take over the changed class; another recording is sent from the clock's position on."""
