@@ -107,7 +107,7 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
             if forbidden is not None:
                 text = msgid("{host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS")
                 return Text(text, host=url.host, forbidden=forbidden)
-            writer = await _connected(addresses, url.port)
+            writer = await _connected(addresses, url.port, timeout_s)
     except TimeoutError:
         return Text(
             "{host}:{port} does not answer within {timeout_s:g} s", host=url.host, port=url.port, timeout_s=timeout_s
@@ -124,11 +124,13 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
     return None
 
 
-async def _connected(addresses: list[Address], port: int) -> asyncio.StreamWriter:
+async def _connected(addresses: list[Address], port: int, timeout_s: float) -> asyncio.StreamWriter:
+    """A connection to the first of *addresses* that takes one; each has its share of the time. Raises OSError."""
     refused = OSError(Text("its host has no address"))
     for address in addresses:
         try:
-            return (await asyncio.open_connection(str(address), port))[1]
+            async with asyncio.timeout(timeout_s / len(addresses)):
+                return (await asyncio.open_connection(str(address), port))[1]
         except OSError as error:
             refused = error
     raise refused

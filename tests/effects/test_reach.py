@@ -1,11 +1,14 @@
 """Whether a server listens where a class is to be pushed is said in words, whatever the URL is."""
 
+import asyncio
+import ipaddress
 import socket
 
 import pytest
 
 from lectern import health
 from lectern.allowlist import Allowlist
+from lectern.storage import origin
 from town.ports import HOST, free_port
 
 HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
@@ -20,6 +23,21 @@ async def test_a_server_that_listens_is_reached_and_of_any_other_host_and_port_a
     assert found == f"{HOST}:{port}: Connection refused"
     found = await health.unreachable("rtmp://h:99999/live/x", timeout_s=5, allowed=HERE)
     assert (found or "").startswith("the push URL must ")
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a class whose server takes it is red."""
+    loop, dead = asyncio.get_running_loop(), "127.0.0.2"
+    connect = loop.sock_connect
+
+    async def hangs(connection: socket.socket, address: tuple[str, int]) -> None:
+        await (asyncio.Event().wait() if address[0] == dead else connect(connection, address))
+
+    monkeypatch.setattr(loop, "sock_connect", hangs)
+    monkeypatch.setattr(origin, "addresses", lambda *_: [ipaddress.ip_address(one) for one in (dead, HOST)])
+    with socket.create_server((HOST, 0)) as server:
+        url = f"rtmp://{HOST}:{server.getsockname()[1]}/live/x"
+        assert await health.unreachable(url, timeout_s=1, allowed=Allowlist.listed("127.0.0.0/8", "N")) is None
 
 
 @pytest.mark.parametrize("name", [HOST, "localhost"])

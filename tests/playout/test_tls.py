@@ -103,6 +103,27 @@ async def test_an_address_that_this_machine_cannot_reach_hides_no_other_one(monk
     assert await worker.connect_refusal(where, None) == "Connection refused"
 
 
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a good server counts as one that does not answer, and its classes begin seconds late."""
+    loop, dead = asyncio.get_running_loop(), ("127.0.0.2", 1)
+    connect = loop.sock_connect
+
+    async def hangs(connection: socket.socket, address: tuple[str, int]) -> None:
+        await (asyncio.Event().wait() if address == dead else connect(connection, address))
+
+    async def found(host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", one) for one in (dead, (host, port))]
+
+    monkeypatch.setattr(loop, "sock_connect", hangs)
+    monkeypatch.setattr(loop, "getaddrinfo", found)
+    monkeypatch.setattr(net, "NEXT_S", 0.1, raising=False)
+    with socket.create_server((HOST, 0)) as server:
+        where = target(f"rtmp://{HOST}:{server.getsockname()[1]}/live/c1")
+        async with asyncio.timeout(worker.TRY_S - 1):
+            (await net.connect(where, 0, None)).close()
+    assert await worker.connect_refusal(where, None) == "no answer within 0.1 s", "the reason is that of the first"
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
     path, ca_file = flvs.write(tmp_path / "a.flv", flvs.lesson(9)), tmp_path / "ca.pem"

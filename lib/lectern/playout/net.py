@@ -12,8 +12,8 @@ from lectern.playout.rtmp import Target
 from lectern.playout.sentences import cleaned, sentence
 from lectern.playout.timetable import may_reach
 
-TRY_S = 5.0
-"""Seconds allowed to each address of a name, and to the TLS handshake."""
+TRY_S, NEXT_S = 5.0, 2.0
+"""Seconds allowed to the last address of a name, and to each before it, with the TLS handshake."""
 USER_TIMEOUT_S = 10.0
 """Seconds without an acknowledgement, or with a closed window, after which the kernel gives a connection up."""
 MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 * 1024, 4 * 1024 * 1024
@@ -42,13 +42,14 @@ async def connect(
             )
         )
     problems: list[OSError] = []
-    for family, kind, protocol, _, address in allowed:
+    for number, (family, kind, protocol, _, address) in enumerate(allowed, 1):
+        try_s = TRY_S if number == len(allowed) else NEXT_S
         try:
-            async with asyncio.timeout(TRY_S):
+            async with asyncio.timeout(try_s):
                 connection = await _connected(socket.socket(family, kind, protocol), address, buffer_bytes)
                 return await _secured(connection, target, trusted) if trusted is not None else connection
         except TimeoutError:
-            problems.append(OSError(sentence("no answer within {try_s:g} s", try_s=TRY_S)))
+            problems.append(OSError(sentence("no answer within {try_s:g} s", try_s=try_s)))
         except OSError as error:
             problems.append(error)
     raise problems[0]
