@@ -171,6 +171,7 @@ class PlayoutEvents:
 
     async def was_away(self, class_id: str, at: float) -> None:
         """Note that the playout was not there from *at* (epoch seconds) on: another one airs the class now."""
+        self._classes[class_id].why = Text("the playout was not there")
         name = self._host.settings.name
         async with self._alone(class_id):
             event = EventView(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
@@ -216,8 +217,8 @@ class PlayoutEvents:
                         await changed(self._host, _on_air(class_id))
                 elif status["state"] in _OFF_AIR and self._host.playout.held():
                     lacks = Text("it has no lease, although this streamer holds one")
-                    why = lacks if status["state"] == "no_lease" else Text("no receiver takes it yet")
-                    followed.why = status["why"] or why
+                    why = status["why"] or Text("no receiver takes it yet")
+                    followed.why = lacks if status["state"] == "no_lease" else why
                     followed.off_since = now if followed.off_since is None else followed.off_since
 
     async def _state(self, due: Mapping[str, Airing], now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
@@ -301,6 +302,8 @@ class PlayoutEvents:
             )
             why = labelled(text, Text("its receiver takes less than it is sent"))
             await self._alarm(class_id, errors.AIRING_BROKEN, why)
+        elif kind == "fenced":
+            followed.why = Text("its streamer held no lease")
         elif kind == "back":
             self._found_again(class_id)
         elif kind == "slate":

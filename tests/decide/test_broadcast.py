@@ -56,5 +56,6 @@ def test_a_class_that_is_not_on_air_has_its_reason() -> None:
     assert (found.on_air, found.failures, found.why) == (False, 17, "Connection refused")
     lease = of_playout({**CLASS, "state": "no_lease"})
     assert (lease.on_air, lease.why) == (False, "this streamer holds no lease, so it may not push")
+    assert of_playout({**CLASS, "state": "no_lease", "why": "a cut long ago"}).why == lease.why
     assert "does not answer: no socket" in (without_playout("no socket").why or "")
     assert of_playout({**CLASS, "state": "ended", "why": "its recording is over"}).why is None

@@ -158,7 +158,12 @@ async def test_the_end_of_the_playouts_lease_is_alarmed_if_this_streamer_holds_o
 
 @pytest.mark.parametrize(
     ("state", "why", "said"),
-    [("connecting", "no answer", "no answer"), ("trying", None, "no receiver"), ("no_lease", None, "no lease")],
+    [
+        ("connecting", "no answer", "no answer"),
+        ("trying", None, "no receiver"),
+        ("no_lease", None, "no lease"),
+        ("no_lease", "a cut long ago", "no lease"),
+    ],
 )
 async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
     streamer: StreamerHost, following: PlayoutEvents, state: str, why: str | None, said: str
@@ -445,6 +450,23 @@ async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(
     for its in (following, PlayoutEvents(streamer)):
         await its.look_around(START + 40, [again])
     assert stated()[2:] == [("on_air", 28), ("slate", 28)] * 2
+
+
+@pytest.mark.parametrize("what", ["lease", "playout"])
+async def test_what_interrupted_a_class_is_stated_and_not_what_went_wrong_long_before(
+    streamer: StreamerHost, following: PlayoutEvents, what: str
+) -> None:
+    """Else the platform hears that its server had closed the connection again."""
+    await following.take(broke_off(2))
+    if what == "lease":
+        await following.take(told("fenced", 20, session=1))
+    else:
+        await following.was_away("c-1", START + 20)
+    parts = [aired()["as_run"][0] | {"to": START + 20}, aired()["as_run"][0] | {"from": START + 28, "to": START + 40}]
+    status = {"class_id": "c-1", "state": "on_air", "why": "the server took nothing for 5 s", "as_run": parts}
+    await following.look_around(START + 40, [status])
+    (stated,) = rows.said(streamer, "airing")
+    assert (stated["since"], what in stated["message"]) == (START + 20, True)
 
 
 async def test_a_database_that_takes_nothing_does_not_end_the_work_on_the_playout(

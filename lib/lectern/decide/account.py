@@ -446,7 +446,7 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
         position_s=status.get("position_s"),
         failures=0 if is_on_air else max(int(push.get("failures") or 0) for push in pushes),
         cuts=max(int(status.get("sessions") or 0) - len(pushes), 0),
-        why=None if status.get("state") == "ended" else status.get("why") or waits,  # why it ended is no error
+        why=None if status.get("state") == "ended" else waits or status.get("why"),  # why it ended is no error
         slate=bool(status.get("slate")),
         behind_s=float(status.get("behind_s") or 0.0),
         sent_bytes=int(status.get("bytes") or 0),
