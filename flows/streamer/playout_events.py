@@ -190,9 +190,11 @@ class PlayoutEvents:
         for class_id in [class_id for class_id, its in self._classes.items() if its.off_since is not None or its.lacks]:
             async with self._alone(class_id):
                 airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
-                if airing is not None:
+                if airing is not None and airing.state in LIVE_AIRINGS and airing.end_time > now:
                     await self._off(airing, now)
                     await self._lacking(airing)
+                else:  # its end was not heard, or came while its status was looked at
+                    self._classes[class_id].off_since, self._classes[class_id].lacks = None, ""
 
     def still(self) -> None:
         """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
@@ -363,7 +365,7 @@ class PlayoutEvents:
         """Raise the alarm that the recording of a class is missing if the database did not take it when it was lost."""
         followed = self._classes[airing.class_id]
         is_alarmed = not followed.alarmed.due(str(errors.NO_RECORDING.number), math.inf)
-        if followed.lacks and not is_alarmed and airing.state in LIVE_AIRINGS:
+        if followed.lacks and not is_alarmed:
             await self._alarm(airing.class_id, errors.NO_RECORDING, followed.lacks)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:

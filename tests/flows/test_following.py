@@ -200,6 +200,19 @@ async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_lon
     assert (streamer.ongoing, rows.said(streamer, "alarm")) == ({}, raised)
 
 
+async def test_trouble_of_a_class_goes_on_no_longer_than_the_class(
+    streamer: StreamerHost, following: PlayoutEvents
+) -> None:
+    """Nobody hears its end, or its status is looked at while it ends: its alarm would stay open for ever."""
+    await following.take(broke_off(2690))
+    await following.take(slate(wants_file=False))
+    raised = rows.said(streamer, "alarm")
+    await following.look_around(START + 2701)
+    streamer.ongoing.clear()
+    following.still()
+    assert (streamer.ongoing, rows.said(streamer, "alarm")) == ({}, raised)
+
+
 @pytest.fixture
 def timetable(tmp_path: Path) -> Path:
     """Where the playout has its timetable."""
