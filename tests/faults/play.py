@@ -178,13 +178,23 @@ class Play:
     def _lose(self, one: Class, how: How) -> None:
         """The streamer that airs the class is not heard of, until another one airs it."""
         body, who = self.bodies.get(one.number), self._airing(one)
-        if who is not None and self.world.all_well():
+        if who is not None and self.world.all_well() and self._may_be_followed(who):
             self.losses += 1
             self.world.lose(who, how, LONG_S)
             lost_at = time.time()
             self._at(self._now() + LOST_S, lambda: self._find(one, who, lost_at))
         elif body is None or (time.time() < body["end_time"] and not self._is_over(one)):
             self._at(self._now() + 0.5, lambda: self._lose(one, how))
+
+    def _may_be_followed(self, who: str) -> bool:
+        """Whether another streamer may take the classes of this one: only one that its last heartbeat names."""
+        stage = self.world.stage
+        try:
+            beats = self._bus.hgetall(f"{stage.prefix}:streamers")
+        except (redis.RedisError, OSError):
+            return False
+        name, others = stage.name(who), {stage.name(one) for one in HOSTS[1:] if one != who}
+        return bool(others & beats.keys() & {*json.loads(beats.get(name, "{}")).get("peers", ())})
 
     def _find(self, one: Class, lost: str, lost_at: float) -> None:
         """When another one has pushed for a moment, in which the lost one must not push any more."""
