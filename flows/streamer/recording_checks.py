@@ -37,8 +37,15 @@ async def keep_indexes(host: StreamerHost) -> None:
     """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
     failed: dict[str, IndexSeen] = {}
     while True:
-        host.watchdog.beat("indexes")
-        await make_indexes(host, failed)
+        making = asyncio.create_task(make_indexes(host, failed), name="indexes")
+        try:
+            while not making.done():  # one file can take half an hour
+                host.watchdog.beat("indexes")
+                await asyncio.wait({making}, timeout=INDEXES_EVERY_S)
+            making.result()
+        finally:
+            making.cancel()
+            await asyncio.wait({making})  # the program that it has started ends before this process
         await asyncio.sleep(INDEXES_EVERY_S)
 
 

@@ -126,6 +126,29 @@ async def test_a_file_that_can_get_no_index_is_tried_again_when_it_is_another_on
     assert (integrity.has_index(path), failed) == (True, {})
 
 
+async def test_a_file_that_takes_long_makes_no_host_stand_still(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is no FLV file may take half an hour: after a minute of it /health said that the loop stands still."""
+    has_begun, has_ended = asyncio.Event(), asyncio.Event()
+
+    async def for_ever(*_: object) -> None:
+        try:
+            has_begun.set()
+            await asyncio.Event().wait()
+        finally:
+            has_ended.set()
+
+    monkeypatch.setattr(recording_checks, "make_indexes", for_ever)
+    monkeypatch.setattr(recording_checks, "INDEXES_EVERY_S", 0.01)
+    work = asyncio.create_task(recording_checks.keep_indexes(streamer))
+    await has_begun.wait()
+    monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
+    await async_wait_until(lambda: len(rounds) > 2, timeout_s=10, description="it comes round meanwhile")
+    await cancelled(work)
+    assert has_ended.is_set()
+
+
 async def test_each_recording_is_looked_through_once_and_its_faults_are_told(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
