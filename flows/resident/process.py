@@ -266,11 +266,12 @@ class Resident:
         }
 
     async def _leave(self, host: Host[Any]) -> None:
-        with suppress(TryAgain):
+        with suppress(TryAgain, DBAPIError):  # the disk is full, perhaps: what is not noted is sent after the restart
             async with asking(END_S / 2):
-                with suppress(DBAPIError):  # the disk is full, perhaps: what is not noted is sent after the restart
-                    await publish_outbox(host)
-                    await host.note()
+                await publish_outbox(host)
+                await host.note()
+        with suppress(TryAgain):
+            async with asking(END_S / 4):
                 if isinstance(host.settings, StreamerSettings):
                     await host.bus.part(host.settings.streamers_key, host.settings.name)
                 await self._lock.let_go(host.bus)

@@ -86,6 +86,22 @@ def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
     assert "nobody expected" not in caplog.text
 
 
+async def test_a_process_whose_database_hangs_leaves_as_any_other(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its teacher would send it classes until it counts as lost, and its queue's lock would last."""
+    streamer.bus = cast("Any", redis := Redis())
+
+    async def hangs(_host: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(process, "END_S", 1.0)
+    monkeypatch.setattr(process, "publish_outbox", hangs)
+    await Resident(streamer.settings)._leave(streamer)
+    name = streamer.settings.name
+    assert redis.told == [f"{name} is leaving", f"lectern:queue:{name} is free", "closed"]
+
+
 def test_a_process_that_is_asked_to_stop_before_it_has_begun_stops(tmp_path: Path) -> None:
     """SIGTERM can come between the start of its thread and that of its loop; it was ended by force then."""
     resident = Resident(StreamerSettings.load(_env_file=None, streamer_name="s1", video_root=tmp_path))
