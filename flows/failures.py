@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, log
-from flows.outbox_publisher import alarm_refusal, publish_outbox
+from flows.outbox_publisher import alarm_refusal, publish_outbox, refusal_alarmed
 from lectern import errors
 from lectern.db import airings, bookings, inbox, outbox
 from lectern.db.writer import write
@@ -139,6 +139,7 @@ async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
     said = Text("Redis does not let {stream} be read: {why}", stream=stream, why=why)
     await host.write_tx(alarm_refusal, host, said, stream)
+    refusal_alarmed(host, stream)
     await publish_outbox(host)
 
 

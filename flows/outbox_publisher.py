@@ -71,6 +71,8 @@ async def publish_outbox(host: Host[Any]) -> bool:
                 host.acks.add((one.id for one in sending), write)
             elif done.number or not sending:
                 told = await host.write_tx(_sent, host, batch, done, now)
+                for target in {one.message.target for one in done.refused}:
+                    refusal_alarmed(host, target)
                 for one in _alarms(host, told):
                     _log(one.body)
             if done.broke is not None:
@@ -263,7 +265,15 @@ def _refused(connection: Connection, host: Host[Any], refused: Sequence[Refusal]
 
 
 def alarm_refusal(connection: Connection, host: Host[Any], said: str, target: str) -> None:
-    """Raise an alarm that Redis refuses something of *target*, again while it does, so that its incident stays open."""
+    """Raise an alarm that Redis refuses something of *target*, again while it does, so that its incident stays open.
+
+    Call `refusal_alarmed` after the commit: what is rolled back is not raised.
+    """
     now = time.time()
-    if host.alarmed_at.take(f"refused {target}", host.settings.alarm_quiet_s / 2):
+    if host.alarmed_at.due(f"refused {target}", host.settings.alarm_quiet_s / 2):
         outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, said, now)], now)
+
+
+def refusal_alarmed(host: Host[Any], target: str) -> None:
+    """Note that the alarm about *target* is raised, and is not to be raised again soon."""
+    host.alarmed_at.take(f"refused {target}", host.settings.alarm_quiet_s / 2)

@@ -28,6 +28,7 @@ from lectern.redis.client import Bus
 from lectern.redis.pubsub import Sent
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
+from tests import rows
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.rows import commit, look
@@ -258,6 +259,31 @@ async def test_a_database_that_is_away_for_long_is_told_although_it_can_keep_no_
     await cancelled(telling_them)
     ((said, *_),) = [one["message"].split("\n") for one in service.got]
     assert said == "teacher: streams does not work: connection refused"
+
+
+@pytest.mark.parametrize("what", ["a stream", "a channel"])
+async def test_an_alarm_that_redis_refuses_something_is_raised_when_the_database_takes_it(
+    begin: Callable[..., TeacherHost], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It was not written down, and counted as raised: for minutes nobody was called. It is raised once, then."""
+    host = begin()
+    put(host, 208)
+    cast("Any", host.bus).refuses = True
+
+    async def refused() -> None:
+        await (failures.unreadable(host, "order", "WRONGTYPE") if what == "a stream" else publish_outbox(host))
+
+    def full(*_: object) -> None:
+        raise OperationalError("", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(outbox, "put", full)
+        with pytest.raises(OperationalError):
+            await refused()
+    for _ in range(3):
+        await refused()
+    about = "order" if what == "a stream" else "messages for alarm"
+    assert [about in one["message"] for one in rows.said(host, "alarm") if one["code"] == 505].count(True) == 1
 
 
 async def test_an_alarm_that_cannot_be_read_or_no_service_takes_is_given_up_and_not_begun_again(
