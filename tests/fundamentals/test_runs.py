@@ -19,6 +19,7 @@ from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows import prefect_api
+from flows.failures import first
 from flows.host import TeacherHost
 from flows.prefect_api import NewRun, asking
 from flows.resident.prefect import deployments, worker
@@ -225,6 +226,38 @@ async def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeyp
     beating = asyncio.create_task(deployments.beat(cast("PrefectClient", server), lambda: alive, 0.01))
     await async_wait_until(lambda: server.asked >= 2, description="a later one is sent")
     beating.cancel()
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_prefects_own_worker_that_gives_up_without_its_server_calls_nobody(
+    teacher: TeacherHost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, is_away: bool
+) -> None:
+    """Its loops raise a group, for which a person was called as for a fault of ours. If the server is there, it is."""
+    monkeypatch.setattr(timing, "FIRST_S", 0.01)
+    begun = 0
+
+    async def start(_: ResidentWorker, **__: Any) -> None:
+        nonlocal begun
+        begun, teacher.prefect_away = begun + 1, is_away  # as `listen` notes meanwhile
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(gives_up())
+
+    async def gives_up() -> None:
+        raise RuntimeError("Service exceeded error threshold.")
+
+    async def known(*_: Any) -> dict[str, UUID]:
+        return {"booking": uuid4()}
+
+    monkeypatch.setattr(ResidentWorker, "start", start)
+    monkeypatch.setattr(deployments, "read", known)
+    serving = asyncio.create_task(worker.serve(teacher, runs(Prefect())))
+    await async_wait_until(lambda: begun > 1 or serving.done(), description="it begins again, or fails")
+    assert serving.done() is not is_away
+    serving.cancel()
+    await asyncio.wait([serving])
+    assert ("prefect: away" in caplog.text) is is_away
+    if not is_away:
+        assert isinstance(first(cast("ExceptionGroup[Exception]", serving.exception())), RuntimeError)
 
 
 def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:

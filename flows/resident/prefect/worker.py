@@ -165,12 +165,15 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
         group.create_task(runs.watch())
         group.create_task(_look_after(host, runs))
         group.create_task(deployments.beat(runs.client, runs.alive, settings.run_heartbeat_s))
-        group.create_task(_started(worker))
+        group.create_task(_started(worker, host))
 
 
-async def _started(worker: ResidentWorker) -> None:
+async def _started(worker: ResidentWorker, host: Host[Any]) -> None:
     async with asking(math.inf):
-        await worker.start(printer=lambda line="": log.info("%s", line))
+        try:
+            await worker.start(printer=lambda line="": log.info("%s", line))
+        except ExceptionGroup as group:  # one of its loops has given up, because it has no server if `listen` says so
+            raise (failures.first(group) if host.prefect_away else group) from None
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
