@@ -25,8 +25,9 @@ from flows.prefect_api import NewRun, asking
 from flows.resident.prefect import deployments, worker
 from flows.resident.prefect.runs import PAGE, ResidentRuns, runs_begun, runs_named
 from flows.resident.prefect.worker import ResidentWorker
-from lectern import timing
+from lectern import __version__, timing
 from lectern.errors import TryAgain
+from lectern.settings import TeacherSettings
 from tests.waiting import async_wait_until
 
 
@@ -258,6 +259,44 @@ async def test_prefects_own_worker_that_gives_up_without_its_server_calls_nobody
     assert ("prefect: away" in caplog.text) is is_away
     if not is_away:
         assert isinstance(first(cast("ExceptionGroup[Exception]", serving.exception())), RuntimeError)
+
+
+class Deployed(Prefect):
+    """A server that has all that a teacher needs, with its deployments in the work pool *pool*."""
+
+    def __init__(self, settings: TeacherSettings, pool: str) -> None:
+        super().__init__()
+        self.settings, self.pool = settings, pool
+
+    async def read_deployment_by_name(self, _: str) -> Any:
+        place = {"work_pool_name": self.pool, "work_queue_name": self.settings.queue}
+        return SimpleNamespace(id=uuid4(), version=__version__, **place)
+
+    async def read_work_pool(self, name: str) -> Any:
+        return SimpleNamespace(name=name, type="resident", base_job_template=deployments.NO_JOB)
+
+    async def read_work_queue_by_name(self, *_: str, **__: str) -> Any:
+        return SimpleNamespace(is_paused=True)
+
+    async def read_automations_by_name(self, _: str) -> list[Any]:
+        return [deployments.silent_runs(self.settings.run_heartbeat_s)]
+
+
+@pytest.mark.parametrize("pool", ["resident", "another"])
+async def test_deployments_whose_runs_come_into_a_pool_that_nobody_polls_are_made_anew(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    """As after a change of WORK_POOL: `lectern init` found nothing to do, and no *Retry* and no quick run began."""
+    made: list[str] = []
+
+    async def make(_: TeacherSettings, its: Any) -> None:
+        made.append(its.name)
+
+    monkeypatch.setattr(deployments, "_make_deployment", make)
+    server = cast("PrefectClient", Deployed(teacher.settings, pool))
+    assert await deployments.read(server, teacher.settings)
+    missing = await deployments._missing(server, teacher.settings)
+    assert len(made) == len(missing) == (0 if pool == teacher.settings.work_pool else len(deployments.TEACHER))
 
 
 def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:

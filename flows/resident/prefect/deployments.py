@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType, VersionInfo
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -152,8 +153,8 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
 async def make(settings: Settings, *, check: bool = False) -> list[str]:
     """Make the work pool, the host's queue, a deployment of each flow and the automation, if they are missing.
 
-    What exists is replaced by another release only. Returns the name of each thing that was made, or, to *check*, that
-    would be; raises TryAgain if Prefect does not answer.
+    What exists is replaced by another release, or if WORK_POOL was changed, only. Returns the name of each thing that
+    was made, or, to *check*, that would be; raises TryAgain if Prefect does not answer.
     """
     async with asking(math.inf), get_client() as client:
         wanted = await _missing(client, settings)
@@ -186,13 +187,19 @@ async def _missing(client: PrefectClient, settings: Settings) -> dict[str, Calla
         there = None
         with suppress(ObjectNotFound):
             there = await client.read_deployment_by_name(name)
-        if there is None or there.version != __version__ or there.work_queue_name != settings.queue:
+        if there is None or not _is_current(there, settings):
             missing[f"deployment {name}"] = partial(_make_deployment, settings, flow)
     wanted = silent_runs(settings.run_heartbeat_s)
     known = await client.read_automations_by_name(wanted.name)
     if not any(one.trigger == wanted.trigger and one.actions == wanted.actions for one in known):
         missing[f"automation {AUTOMATION!r}"] = partial(_make_automation, client, wanted)
     return missing
+
+
+def _is_current(there: DeploymentResponse, settings: Settings) -> bool:
+    """Whether a deployment is of this release, and its runs come into the queue that this host polls."""
+    ours = __version__, settings.work_pool, settings.queue
+    return (there.version, there.work_pool_name, there.work_queue_name) == ours
 
 
 async def _make_automation(client: PrefectClient, wanted: AutomationCore) -> None:
@@ -227,7 +234,7 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
 
 
 async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
-    """The id of each flow's deployment; one of another release is replaced, as after a rollback.
+    """The id of each flow's deployment; one of another release, as after a rollback, or work pool is replaced.
 
     Prefect judges the parameters of a run by its deployment's schema, and ours need not fit that of a newer release.
     Raises Misuse if one is missing, TryAgain if Prefect is away.
@@ -238,9 +245,9 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
         try:
             async with asking():
                 there = await client.read_deployment_by_name(name)
-                if there.version != __version__:
+                if not _is_current(there, settings):
                     await _make_deployment(settings, flow)  # it keeps its id
-                    log.info("deployment %s: was of %s, made anew", name, there.version)
+                    log.info("deployment %s: was of %s in %s, made anew", name, there.version, there.work_pool_name)
         except TryAgain as error:
             if not isinstance(error.__cause__, ObjectNotFound):
                 raise
