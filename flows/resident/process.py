@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -203,20 +203,16 @@ class Resident:
                 works.begin({Text("lease"): lambda: lease.renew(host, about_moves)})
                 playout = playout_sync.PlayoutSync(host)
                 works.begin({Text("playout"): playout.run, Text("timetable of the playout"): playout.keep_in_step})
-                async with failures.isolated(host, Text("reconcile"), through=()):
-                    await reconciled(host, reads=False)
-            else:
-                async with failures.isolated(host, Text("what the OSS refuses"), through=()):
-                    await transcoding.remember(host)
-            beside = self._beside(host, runs, handler)
-            works.begin({**beside, **taking, Text("recorder"): recorder.run, Text("settings"): reloads})
-            gc.collect()
-            gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
-            if isinstance(host, TeacherHost):
-                host.intake = intake.commit
-            self._health.begins(host)
             ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(works.must_end.wait())]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if await _is_done(_looked(host), ends):
+                beside = self._beside(host, runs, handler)
+                works.begin({**beside, **taking, Text("recorder"): recorder.run, Text("settings"): reloads})
+                gc.collect()
+                gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
+                if isinstance(host, TeacherHost):
+                    host.intake = intake.commit
+                self._health.begins(host)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.ending.set()
             if isinstance(host, TeacherHost):
@@ -276,3 +272,23 @@ class Resident:
                     await host.bus.part(host.settings.streamers_key, host.settings.name)
                 await self._lock.let_go(host.bus)
         await host.bus.close()
+
+
+async def _looked(host: TeacherHost | StreamerHost) -> None:
+    """Make the disk and the database agree, or learn what the OSS refuses, before messages are taken."""
+    if isinstance(host, StreamerHost):
+        async with failures.isolated(host, Text("reconcile"), through=()):
+            await reconciled(host, reads=False)
+    else:
+        async with failures.isolated(host, Text("what the OSS refuses"), through=()):
+            await transcoding.remember(host)
+
+
+async def _is_done(work: Coroutine[Any, Any, None], ends: Collection[asyncio.Task[Any]]) -> bool:
+    """Do *work*; False if one of *ends* comes first, which cuts it off."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
+        return task.done()
+    finally:
+        task.cancel()

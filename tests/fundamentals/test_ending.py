@@ -5,6 +5,7 @@ import gc
 import logging
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -163,24 +164,54 @@ def test_a_streamer_whose_folder_is_its_own_begins_while_redis_is_away(
     assert not asyncio.run(second.take(cast("Bus", redis), stop)), "the folder has one owner"
 
 
+async def forever(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
+
+
+def scans(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Has each streamer scan its disk for ever, without a lease and a playout; returns what is set when it begins."""
+    begins = asyncio.Event()
+
+    async def scan(*_: object, **__: object) -> None:
+        begins.set()
+        await forever()
+
+    monkeypatch.setattr(process, "reconciled", scan)
+    monkeypatch.setattr(lease, "renew", forever)
+    playout = SimpleNamespace(run=forever, keep_in_step=forever)
+    monkeypatch.setattr(playout_sync, "PlayoutSync", lambda _: playout)
+    return begins
+
+
 async def test_a_streamer_that_scans_its_disk_for_long_keeps_its_lock(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process of its name on another machine would take it, and the streamer would end after the scan."""
-
-    async def forever(*_: object, **__: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(process, "reconciled", forever)
-    monkeypatch.setattr(lease, "renew", forever)
-    playout = SimpleNamespace(run=forever, keep_in_step=forever)
-    monkeypatch.setattr(playout_sync, "PlayoutSync", lambda _: playout)
+    scans(monkeypatch)
     monkeypatch.setattr(instance_lock, "RENEW_S", 0.01)
     streamer.bus = cast("Any", redis := Redis())
     runs = ResidentRuns(cast("Any", None), {})
     working = asyncio.create_task(Resident(streamer.settings)._work(streamer, runs, forever))
     await async_wait_until(lambda: redis.held, timeout_s=20, description="its lock is renewed")
     await cancelled(working)
+
+
+@pytest.mark.parametrize("locked_out", [False, True])
+async def test_a_streamer_that_is_to_end_while_it_scans_its_disk_ends(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, locked_out: bool
+) -> None:
+    """It was ended by force half a minute later, or went on beside the process that has its lock by now."""
+    scan, ending = scans(monkeypatch), Resident(streamer.settings)
+    streamer.bus = cast("Any", redis := Redis())
+    monkeypatch.setattr(instance_lock, "RENEW_S", 0.01)
+    working = asyncio.create_task(ending._work(streamer, ResidentRuns(cast("Any", None), {}), forever))
+    await scan.wait()
+    if locked_out:
+        redis.held = {ending._lock._key: "another"}
+    else:
+        ending.stop()
+    with pytest.raises(FatalError) if locked_out else nullcontext():
+        await asyncio.wait_for(working, 10)
 
 
 def test_a_teacher_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
