@@ -25,6 +25,12 @@ RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
 COMMAND = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
 
 
+def sources() -> str:
+    """The program, all its modules behind each other."""
+    paths = [path for folder in ("flows", "lib/lectern") for path in (ROOT / folder).rglob("*.py")]
+    return "".join(path.read_text(encoding="utf-8") for path in paths)
+
+
 def headings(book: str) -> list[str]:
     """The headings of the sections of *book*."""
     return re.findall(r"^## (.+)$", (ROOT / book).read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -41,10 +47,19 @@ def test_each_code_has_its_heading_in_both_languages_in_the_order_of_the_numbers
 
 def test_a_heading_that_begins_small_is_what_a_log_says_to_the_letter() -> None:
     """The operator searches for the sentence that they see; what differs from time to time is left out."""
-    paths = [path for folder in ("flows", "lib/lectern") for path in (ROOT / folder).rglob("*.py")]
-    sources = "".join(path.read_text(encoding="utf-8") for path in paths)
+    code = sources()
     said = [one.removesuffix("AwaitingRetry") for one in headings("RUNBOOK.md") if one[0].islower()]
-    assert [one for one in said if one not in sources] == []
+    assert [one for one in said if one not in code] == []
+
+
+def test_what_a_log_says_of_the_servers_is_quoted_to_the_letter() -> None:
+    """A line that nothing says is looked for in vain, by somebody who has just been woken."""
+    code = sources()
+    line = re.compile(r"`((?:prefect|redis|database|recorder|settings|artifact)(?: …)?: [^`]*)`")
+    for book in ("RUNBOOK.md", "RUNBOOK.zh.md"):
+        quoted = set(line.findall((ROOT / book).read_text(encoding="utf-8")))
+        assert len(quoted) > 10, "the lines were found"
+        assert [one for one in quoted if any(part.strip() not in code for part in one.split("…"))] == []
 
 
 def test_each_link_between_the_papers_leads_somewhere() -> None:
