@@ -24,6 +24,7 @@ from flows.handling import BOUND, BatchResult, apart
 from flows.host import StreamerHost, TeacherHost
 from flows.resident.consumer import Consumer
 from flows.resident.prefect import worker
+from flows.resident.prefect.runs import ResidentRuns
 from flows.streamer import maintenance, playout_events, prepare, readiness
 from flows.teacher import bookings as at_bookings
 from flows.teacher import maintenance as at_maintenance
@@ -235,8 +236,8 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
 
     monkeypatch.setattr(worker, "runs_named", named)
     client = SimpleNamespace(set_flow_run_state=set_state)
-    runs = SimpleNamespace(client=client, alive=dict, shown=set[UUID]())
-    assert await worker.adopt(cast("Any", runs), "pool", "teacher") == 3
+    runs = ResidentRuns(cast("Any", client), {})
+    assert await worker.adopt(runs, "pool", "teacher") == 3
     assert adopted == [one.id for one in left[1:]]
 
 

@@ -15,7 +15,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
+from prefect.states import Cancelling, Completed, Pending, Running, Scheduled, exception_to_crashed_state
 from prefect.workers import base
 
 from flows import prefect_api
@@ -162,12 +162,27 @@ async def test_all_orphans_are_adopted_but_for_what_begins_meanwhile(monkeypatch
     mine, (begun, *others) = runs(server), server.there
 
     async def late(*given: Any, **more: Any) -> list[FlowRun]:
-        mine._active[begun.id] = cast("Any", SimpleNamespace(name=begun.name))
+        mine._tasks[begun.id] = cast("Any", "executes it")
         return await runs_named(*given, **more)
 
     monkeypatch.setattr(worker, "runs_named", late)
     assert await worker.adopt(mine, "pool", "teacher") == len(others)
     assert server.states == {one.id: "AwaitingRetry" for one in others}
+
+
+async def test_a_run_that_was_ended_with_its_process_goes_on_and_one_that_crashed_by_itself_does_not() -> None:
+    """Of hundreds of classes on air, Prefect may hear of the crash that its engine sees, and no more before the end."""
+
+    class Named(Prefect):
+        async def read_flow_runs(self, *, flow_run_filter: Any = None, **paging: Any) -> list[FlowRun]:
+            names = flow_run_filter.state.name.any_
+            return [one for one in await super().read_flow_runs(**paging) if one.state and one.state.name in names]
+
+    server = Named()
+    crashed = [await exception_to_crashed_state(error) for error in (asyncio.CancelledError(), SystemExit(1))]
+    server.there = [its_run(state) for state in crashed]
+    assert await worker.adopt(runs(server), "pool", "streamer1") == 1
+    assert server.states == {server.there[0].id: "AwaitingRetry"}
 
 
 async def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> None:

@@ -22,7 +22,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from flows.host import Host, log
 from flows.prefect_api import asking
 from flows.resident import routing
-from flows.resident.prefect.runs import BULK, JSON, REFUSES, ResidentRuns
+from flows.resident.prefect.runs import BULK, CUT_OFF, JSON, REFUSES, ResidentRuns
 from lectern.db import events, inbox
 from lectern.db.inbox import HandledMessage
 from lectern.errors import Caught, TryAgain
@@ -231,8 +231,7 @@ def set_up() -> None:
         log.warning("%s; it is tried again in %.1f s", details.caused_by, details.wait_for)
 
     set_on_retry_hooks([say_retry])
-    crash = "Execution was cancelled by the runtime environment"  # we end such runs ourselves
-    logging.getLogger("prefect.flow_runs").addFilter(lambda record: crash not in record.getMessage())
+    logging.getLogger("prefect.flow_runs").addFilter(lambda record: CUT_OFF not in record.getMessage())
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_secrets)
     logger = logging.getLogger("lectern")

@@ -44,6 +44,7 @@ ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
 
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
+CUT_OFF = "Execution was cancelled by the runtime environment"  # Prefect's word for a run that we have ended ourselves
 
 
 @dataclass

@@ -20,7 +20,7 @@ from flows.host import Host, log
 from flows.prefect_api import DIED, asking, to_go_on
 from flows.resident.prefect import deployments
 from flows.resident.prefect.deployments import SILENT
-from flows.resident.prefect.runs import HOST, ResidentRuns, host_tag, runs_begun, runs_named
+from flows.resident.prefect.runs import CUT_OFF, HOST, ResidentRuns, host_tag, runs_begun, runs_named
 from lectern import errors
 from lectern.errors import TryAgain
 from lectern.i18n import Text
@@ -33,7 +33,7 @@ ALARM_AFTER_S = 60.0
 
 UNHEARD_EVERY_S = 5.0
 ANSWERS_S = 10.0  # seconds that Prefect has to answer the question whether it is there, before it counts as away
-LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
+LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT, "Crashed"]
 
 UNTAGGED_S = 60.0
 """Seconds after which a claimed run of a shared queue without a host's tag is abandoned: the host died claiming it."""
@@ -187,14 +187,14 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
 
 # -- runs that no process executes -------------------------------------------------------------------------------------
 async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = None) -> int:
-    """Set the runs that a crashed process left to AwaitingRetry or Cancelled; returns their number.
+    """Set the runs that a process left to AwaitingRetry or Cancelled; returns their number.
 
-    If hosts share the queue, only runs of *host* and runs abandoned untagged; None if the queue belongs to one host.
+    It left them because it crashed, or because Prefect did not take the states of all of them before it ended. If hosts
+    share the queue, only runs of *host* and runs abandoned untagged; None if the queue belongs to one host.
     """
-    ours = set(runs.alive())
+    ours = set(runs.alive())  # some may end while Prefect is asked, and some begin
     left = await runs_named(runs.client, pool, queue, LEFT)
-    ours |= runs.alive().keys()  # some have begun meanwhile
-    orphans = [run for run in left if run.id not in ours]
+    orphans = [run for run in left if run.id not in ours and not runs.is_at_work(str(run.id)) and not _has_ended(run)]
     if host is not None:
         orphans = [run for run in orphans if _is_of(run, host)]
     for run in orphans:
@@ -213,6 +213,11 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
                 case _:
                     raise
     return len(orphans)
+
+
+def _has_ended(run: FlowRun) -> bool:
+    """Whether *run* has crashed by itself: Prefect's engine says Crashed also of those that we end."""
+    return run.state is not None and run.state.name == "Crashed" and CUT_OFF not in (run.state.message or "")
 
 
 def _is_of(run: FlowRun, host: str) -> bool:
