@@ -141,6 +141,14 @@ def test_the_firewall_closes_the_ports_at_which_the_hosts_answer(one: Written, t
     assert two.closed() == one.closed() | {4201}
 
 
+def test_several_sentinels_keep_no_host_without_its_firewall(tmp_path: Path) -> None:
+    """docs/SCALING.md names them for whom one machine is too few; their URL has more than one port."""
+    url = "redis+sentinel://:hidden@192.0.2.10:26379,192.0.2.11:26379/mymaster/0"
+    files = {"firewall": TEMPLATES["firewall"]}
+    found = Written(here.written(tmp_path, RENDER, files=files, lectern_redis_url=url))
+    assert found.closed() == {26379, 4200, 5432, 8800, 8801}
+
+
 def test_each_host_is_let_in_also_one_whose_name_is_its_address(two: Written, changed: Written) -> None:
     """An inventory need not name it twice."""
     assert "192.0.2.61" in two.let_in()

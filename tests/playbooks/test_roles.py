@@ -193,6 +193,14 @@ def test_what_a_teacher_may_have_besides_is_written_and_its_secrets_are_blotted_
     assert store.of(teacher.wanted).shown == "db.example/lectern"
 
 
+def test_a_redis_of_several_sentinels_can_be_rolled_out_and_its_password_is_blotted_out(tmp_path: Path) -> None:
+    """docs/SCALING.md names it for whom one machine is too few; its URL has more than one port."""
+    url = "redis+sentinel://lectern:of-the-sentinels@192.0.2.10:26379,192.0.2.11:26379/mymaster/0"
+    for one in _asked(tmp_path, "production", lectern_redis_url=url):
+        assert one.wanted.redis_url == one.wanted.env["REDIS_URL"] == url
+        assert "of-the-sentinels" in one.secrets
+
+
 # -- supervisord's file -------------------------------------------------------------------------------------------
 
 
