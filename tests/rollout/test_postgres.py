@@ -15,6 +15,7 @@ from lectern.rollout.files import sha256
 from tests.effects.redis_servers import url_of
 from tests.rollout.host import Host, a_host
 from tests.stage.postgres import Databases
+from town.ports import free_port
 
 pytestmark = pytest.mark.live
 
@@ -112,6 +113,18 @@ def test_a_server_that_is_away_is_said_in_words_and_without_the_password(address
         PostgresServer(away).copy(tmp_path)
     assert "127.0.0.1/lectern" in error.value.message
     assert "hidden" not in error.value.message
+
+
+def test_of_several_servers_that_one_is_copied_and_restored_which_may_write(live: URL, tmp_path: Path) -> None:
+    """As a teacher's URL may name them; else there is no backup of any night, and no rollout."""
+    places = f"host=127.0.0.1:{free_port()}&host={live.host}:{live.port}"
+    url = f"postgresql://{live.username}@/{live.database}?{places}&target_session_attrs=read-write"
+    found = store.at(url)
+    made = nightly.make(found, "teacher-t", tmp_path)
+    execute(live, "DELETE FROM a")
+    nightly.restore(found, "teacher-t", made.path)
+    with found.reading() as connection:
+        assert rows(connection) == made.rows == {"a": 200, 'odd "name"': 200}
 
 
 def test_a_restore_brings_back_what_was_copied_but_not_under_another_teacher(live: URL, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,9 @@ GONE_S = 5.0
 DUMP = b"PGDMP"
 """With which the file of a dump begins."""
 _SCRATCH = "lectern_scratch"
-_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port")
-"""Parameters that a database URL may have in its query; PostgreSQL's programs read them as ``PGSSLMODE`` and so on."""
+_PARAMETERS = {"host", "port", "database", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey"}
+_PARAMETERS |= {"target_session_attrs"}
+"""Parameters of a connection that PostgreSQL's programs get, too, as ``PGHOST`` and so on."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,14 @@ class PostgresServer:
         return self.address.render_as_string(hide_password=False)
 
     @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The parameters of a connection, as libpq names them; of several servers, the hosts and the ports in a row."""
+        return self.address.get_dialect()().create_connect_args(self.address)[1]
+
+    @property
     def shown(self) -> str:
         """The database's address in sentences, without user and password."""
-        return f"{self.address.host or self.address.query.get('host', 'local')}/{self.address.database}"
+        return f"{self.parameters.get('host', 'local')}/{self.address.database}"
 
     @property
     def needs_bytes(self) -> int:
@@ -171,18 +177,9 @@ class PostgresServer:
 
     def _run(self, argv: list[str]) -> None:
         """Run one of PostgreSQL's programs; the password is in its environment, which only its own user can read."""
-        url = self.address
-        given: dict[str, object] = {
-            "PGHOST": url.host,
-            "PGPORT": url.port,
-            "PGUSER": url.username,
-            "PGPASSWORD": url.password,
-            "PGDATABASE": url.database,
-            "PGCONNECT_TIMEOUT": CONNECT_TIMEOUT_S,
-            "PGAPPNAME": "lectern backup",
-        }
-        given |= {f"PG{name.upper()}": url.query[name] for name in _PARAMETERS if name in url.query}
-        env = {name: str(value) for name, value in given.items() if value is not None}
+        given = {**self.parameters, "database": self.address.database}
+        env = {f"PG{name.replace('_', '').upper()}": str(given[name]) for name in _PARAMETERS if given.get(name)}
+        env |= {"PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_S), "PGAPPNAME": "lectern backup"}
         try:
             done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, env=env))
         except Misuse as error:
