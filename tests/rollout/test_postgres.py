@@ -1,6 +1,7 @@
 """Teachers on PostgreSQL: copies that are proved by a restore, and a rollout there and back."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import redis
 from sqlalchemy import URL, make_url, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.rollout import preflight
 from lectern.rollout.backup import host, nightly, quoted, rows, store, tables
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.files import sha256
 from tests.effects.redis_servers import url_of
 from tests.rollout.host import Host, a_host
-from tests.stage.postgres import Databases
+from tests.stage.postgres import Databases, made, postgres_server
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -111,7 +113,7 @@ def test_a_server_that_is_away_is_said_in_words_and_without_the_password(address
     away = URL.create("postgresql+psycopg", "lectern", "hidden", "127.0.0.1", 1, "lectern")
     with pytest.raises(TryAgain) as error:
         PostgresServer(away).copy(tmp_path)
-    assert "127.0.0.1/lectern" in error.value.message
+    assert "127.0.0.1:1/lectern" in error.value.message
     assert "hidden" not in error.value.message
 
 
@@ -187,3 +189,17 @@ def test_a_teacher_on_postgresql_goes_there_and_back(address: URL, client: redis
     copied = host.read(aside)
     assert copied is not None
     assert not copied.file, "there was nothing in it before the first rollout"
+
+
+def test_a_database_on_another_port_is_another_one(address: URL, client: redis.Redis, teacher: Host) -> None:
+    """As that of a new release of PostgreSQL, beside the old one: what is booked there would stay behind."""
+    known = {"redis_url": url_of(client)}
+    teacher.roll_out(teacher.wanted({"TEACHER_DATABASE_URL": address.render_as_string(hide_password=False)}, **known))
+    columns = "class_id, state, start_time, end_time, payload, received_at, updated_at"
+    execute(
+        address, f"INSERT INTO order_list ({columns}) VALUES ('c-7', 'ready', 1, {time.time() + 9000}, '{{}}', 1, 1)"
+    )
+    with postgres_server() as second:
+        moved = made(second, str(address.database)).render_as_string(hide_password=False)
+        (said,) = preflight.left_behind(teacher.parsed({"TEACHER_DATABASE_URL": moved}, **known))
+    assert "'c-7'" in said

@@ -52,7 +52,9 @@ class PostgresServer:
     @property
     def shown(self) -> str:
         """The database's address in sentences, without user and password."""
-        return f"{self.parameters.get('host', 'local')}/{self.address.database}"
+        given = self.parameters
+        port = f":{given['port']}" if "port" in given else ""
+        return f"{given.get('host', 'local')}{port}/{self.address.database}"
 
     @property
     def needs_bytes(self) -> int:
