@@ -290,6 +290,16 @@ def test_a_copy_goes_off_the_host_whole_and_what_is_old_or_half_there_goes(live:
     assert disk.backup_ages_s(path.parent, "streamer-streamer1", time.time())["away"] < 60
 
 
+def test_an_old_copy_of_which_the_files_are_gone_fails_no_night(live: Path, tmp_path: Path) -> None:
+    """The connection was lost before its folder went, too; else no old copy would go any more."""
+    there = tmp_path / "there" / "lectern"
+    (there / "streamer-streamer1-20200101T000000Z").mkdir(parents=True)
+    with sftp_server(there.parent) as target:
+        found = told("streamer", "--keep", "1", *to(target))
+    assert found["failed"] is None
+    assert [one.name for one in there.iterdir()] == [Path(str(found["folder"])).name]
+
+
 def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, folder: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()

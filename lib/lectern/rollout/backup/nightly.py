@@ -285,7 +285,7 @@ def prune_away(made: NightlyBackup, target: CopyTarget, keep: int) -> list[str]:
     """Take the oldest copies beyond the newest *keep* away, but not that of *made*; returns their names."""
     gone = [one for one in _named(made.name, target)[:-keep] if one != made.path.name]
     for folder_name in gone:
-        _sftp(target, f"rm {target.folder}/{folder_name}/*", f"rmdir {target.folder}/{folder_name}")
+        _sftp(target, f"-rm {target.folder}/{folder_name}/*", f"rmdir {target.folder}/{folder_name}")
     return gone
 
 
