@@ -152,6 +152,25 @@ def test_the_room_that_a_killed_one_has_taken_is_there_for_the_next_night(
     assert told("streamer")["rows"] == {"task_list": 100}
 
 
+def test_what_is_left_of_a_backup_whose_deletion_was_killed_goes_at_the_next_night(
+    live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database takes its time to go, and its room would never be free again."""
+    backup(folder, "streamer1-20200101T000000Z", {"name": "streamer-streamer1", "made_at": 1})
+    old = folder / "streamer-streamer1-20200101T000000Z"
+    (old / "task_list.db").write_bytes(b"x")
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            nightly.prune([old], 0, ())
+    found = told("streamer")
+    assert [str(one) for one in folder.iterdir() if one.is_dir()] == [found["folder"]]
+
+
 def test_the_backup_that_is_made_stays_though_older_ones_look_newer(live: Path, folder: Path) -> None:
     """The clock was ahead for some nights, and is set back: no night may take its own backup away."""
     for number in range(2):

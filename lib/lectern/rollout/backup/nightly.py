@@ -167,8 +167,9 @@ def prune(newest: Iterable[Path], keep: int, needed: Container[str | None]) -> l
     """Of the *newest* backups first, delete those beyond *keep* that are not *needed*; returns their names."""
     gone = [path for path in [*newest][keep:] if path.name not in needed]
     for folder in gone:
-        (folder / disk.MANIFEST).unlink()  # without a manifest it is no backup any more
-        shutil.rmtree(folder)
+        half = folder.rename(folder.with_name(f"{folder.name}.part"))  # if this is killed, `sweep` deletes it
+        (half / disk.MANIFEST).unlink()  # without a manifest it is no backup any more
+        shutil.rmtree(half)
     return [folder.name for folder in gone]
 
 
