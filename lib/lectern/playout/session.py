@@ -301,14 +301,15 @@ class Session:
         """Close the session with a goodbye, or by a reset, which also drops what the kernel has not sent yet."""
         is_waited_for = False
         try:
-            if politely and not self._rest:
-                self.publisher.close()
-                self._rest = memoryview(self.publisher.take())
-                self.flush()
+            if not politely:
+                kernel.reset(self.connection)
+            else:
+                if not self._rest:  # behind half a batch, nothing can be said
+                    self.publisher.close()
+                    self._rest = memoryview(self.publisher.take())
+                    self.flush()
                 self.connection.shutdown(socket.SHUT_WR)
                 is_waited_for = True
-            elif not politely:
-                kernel.reset(self.connection)
         except (Broken, OSError):
             pass  # it was broken already
         finally:
