@@ -178,7 +178,7 @@ async def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_ses
 async def test_a_server_that_still_speaks_gets_the_last_of_a_class_and_the_goodbye(air: Air) -> None:
     """It asks for an answer while the kernel has some of the class: a connection closed with that unread is reset."""
     air.receiver.small_buffer(8192)
-    tags = flvs.lesson(1.2, size=4000)
+    tags = flvs.lesson(1.2)
     airing = air(tags=tags)
     await airing.until(lambda: airing.told("on_air") or airing.status()["sent_s"] > 0.5)
     air.receiver.frozen.set()
