@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+
+import stamina
 
 from lectern import errors, subprocesses
 from lectern.allowlist import Allowlist
@@ -23,7 +24,6 @@ from lectern.states import Resolution
 from lectern.storage import origin, oss
 from lectern.storage.origin import RemoteFile
 from lectern.storage.oss import OssKey, UploadTarget
-from lectern.timing import backoff_s
 from lectern.urls import redact_url
 
 
@@ -77,12 +77,6 @@ class Job:
     stall_s: float = 60.0
     programs: Programs = field(default_factory=Programs)
 
-    def __post_init__(self) -> None:
-        numbers = (self.record_id, *self.attempts)
-        if min(numbers) < 0 or not self.attempts or not self.wanted or len(set(self.wanted)) < len(self.wanted):
-            text = msgid("{job}: is no job; it needs a record, an attempt and different resolutions")
-            raise Misuse(Text(text, job=self.name))
-
     @property
     def name(self) -> str:
         """The name of its folder on the host: the same when the attempt is resumed, another for every other attempt."""
@@ -98,13 +92,9 @@ class JobReport:
     """How far a job is: the job writes it, and any thread may read it to show it."""
 
     step: str = "connect"
-    percent: float = 0.0
+    percent: float = 0.0  # of the recording that is encoded
     duration_s: float | None = None
     loudness: str = ""
-
-    def encoded(self, percent: float) -> None:
-        """Note that *percent* of the recording is encoded."""
-        self.percent = min(max(percent, self.percent), 100.0)
 
 
 @dataclass(frozen=True)
@@ -115,11 +105,10 @@ class JobOutcome:
     missed: Mapping[Resolution, LecternError]
 
 
-T = TypeVar("T")
-
 FETCHES, UPLOADS = 4, 7
 """Number of times that the source is fetched, and that a rendition is uploaded, before it is given up."""
 
+_PAUSES = {"wait_initial": 1.0, "wait_max": 16.0}
 _NONE_LEFT_BYTES = 1024**2
 _LOOK_S = 30.0
 _RESERVE_BYTES = 64 * 1024**2
@@ -158,16 +147,12 @@ async def promised(job: Job) -> RemoteFile:
         raise TryAgain(error.message, errors.DOWNLOAD_FAILED) from error
 
 
-async def _tried(times: int, work: Callable[[int], Awaitable[T]], passes: Callable[[TryAgain], bool]) -> T:
-    """Call *work* with the number of its try; retry after a TryAgain that *passes*, with pauses of 1 to 16 s."""
-    for number in range(1, times):
-        try:
-            return await work(number)
-        except TryAgain as error:
-            if not passes(error):
-                raise
-        await asyncio.sleep(backoff_s(number - 1, 1.0, 16.0))
-    return await work(times)
+def _broke_off(error: Exception) -> bool:
+    return isinstance(error, TryAgain) and error.code is errors.DOWNLOAD_FAILED
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, TryAgain) and not isinstance(error, ssh.Lost)
 
 
 class _Work:
@@ -190,7 +175,7 @@ class _Work:
             path = f"{self._folder.path}/{stem(self._job.record_id, resolution)}.flv"
             outputs.append(ffmpeg.Output(path, resolution, *ffmpeg.fitted_size(media.width, media.height, resolution)))
         loudness = await self._loudness()
-        reached_s = await self._encode(media, outputs, loudness)
+        reached_s = await self._encode(outputs, loudness)
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
         wanted = [Wanted(one, source, reached_s, stem(self._job.record_id, one.resolution)) for one in outputs]
@@ -248,21 +233,22 @@ class _Work:
         if _SOURCE in self._folder.files:
             return await self._look()
         self._report.step = "fetch"
+        file: str | None = None
+        async for attempt in stamina.retry_context(_broke_off, attempts=FETCHES, timeout=None, **_PAUSES):
+            with attempt:
+                remote = await (first if attempt.num == 1 else promised(self._job))
+                # A resumed job has its room; no rendition is larger than the source.
+                needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
+                if not self._folder.files and self._folder.free_bytes < needed:
+                    free = {"free": self._folder.free_bytes, "path": self._folder.path, "needed": needed}
+                    found = Text("{free} bytes are free in {path}, {needed} are needed", **free)
+                    about = {"job": self._job.name, "host": self._connection.host, "found": found}
+                    raise FallBack("{job}: {host} has no room: {found}", errors.NO_ECS_ROOM, **about)
+                file = await self._fetched(attempt.num, remote)
+        return await self._look(file)
 
-        async def fetch(number: int) -> Media:
-            remote = await (first if number == 1 else promised(self._job))
-            # A resumed job has its room; no rendition is larger than the source.
-            needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
-            if not self._folder.files and self._folder.free_bytes < needed:
-                free = {"free": self._folder.free_bytes, "path": self._folder.path, "needed": needed}
-                found = Text("{free} bytes are free in {path}, {needed} are needed", **free)
-                about = {"job": self._job.name, "host": self._connection.host, "found": found}
-                raise FallBack("{job}: {host} has no room: {found}", errors.NO_ECS_ROOM, **about)
-            return await self._fetched(number, remote)
-
-        return await _tried(FETCHES, fetch, lambda error: error.code is errors.DOWNLOAD_FAILED)
-
-    async def _fetched(self, number: int, remote: RemoteFile) -> Media:
+    async def _fetched(self, number: int, remote: RemoteFile) -> str:
+        """The name of the file that was fetched, if it is what *remote* promises; raises what went wrong."""
         # Named after what the origin promises, so that a part of another file is not resumed.
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
         url, file = redact_url(remote.url), f"{self._source}-{mark}"
@@ -297,7 +283,7 @@ class _Work:
                 now=after.size_bytes,
             )
             raise TryAgain(changed, errors.DOWNLOAD_FAILED)
-        return await self._look(file)
+        return file
 
     async def _look(self, file: str | None = None) -> Media:
         self._report.step = "look"
@@ -320,16 +306,14 @@ class _Work:
         self._report.loudness = Text("{was}: left as it is", was=was)
         return None
 
-    async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output], loudness: ffmpeg.Loudness | None) -> float:
+    async def _encode(self, outputs: Sequence[ffmpeg.Output], loudness: ffmpeg.Loudness | None) -> float:
         """Encode *outputs*, corrected if *loudness* is given; returns the seconds of the source that were read."""
         self._report.step = "encode"
         lufs, every_s = self._job.lufs, self._job.keyframe_s
         sound = ffmpeg.COPY if loudness is None or lufs is None else loudness.options(lufs)
         argv = ffmpeg.encode_argv(self._programs.ffmpeg, self._source, outputs, keyframe_s=every_s, sound=sound)
-        ended, reached_s = await self._run_ffmpeg(
-            "encode", argv, lambda reached_s: self._report.encoded(100 * reached_s / media.duration_s)
-        )
-        self._report.encoded(100.0)
+        ended, reached_s = await self._run_ffmpeg("encode", argv)
+        self._report.percent = 100.0
         if loudness is not None and lufs is not None:
             before, after = loudness.lufs, ffmpeg.became_lufs(ended.errors)
             found = Text("it was {before:.1f} LUFS, now {after:.1f} LUFS", before=before, after=after)
@@ -341,9 +325,7 @@ class _Work:
             self._report.loudness = lowered if loudness.is_peaky(lufs) else found
         return reached_s
 
-    async def _run_ffmpeg(
-        self, step: str, argv: Sequence[str], further: Callable[[float], None] = lambda _: None
-    ) -> tuple[Ended, float]:
+    async def _run_ffmpeg(self, step: str, argv: Sequence[str]) -> tuple[Ended, float]:
         """How a *step* of ffmpeg ended well, and how many seconds it read; raises what a bad end means."""
         reached_s = -1.0
 
@@ -353,7 +335,8 @@ class _Work:
             if out_time_s is None or out_time_s <= reached_s:
                 return False  # ffmpeg goes on reporting while it stands still
             reached_s = out_time_s
-            further(reached_s)
+            if step == "encode" and self._report.duration_s is not None:
+                self._report.percent = min(100 * reached_s / self._report.duration_s, 100.0)
             return True
 
         whole = DetachedStep(step, argv, stall_s=self._job.stall_s, on_line=on_line)
@@ -382,14 +365,12 @@ class _Work:
         """Upload a rendition, and see that it is there; returns its URL."""
         path = f"{self._job.record_id}/{stem(self._job.record_id, output.resolution)}.flv"
         url = self._job.target.public(path)
-
-        async def put(number: int) -> None:
-            md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
-            signed = await oss.sign_upload(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
-            argv, stdin = oss.curl(self._programs.curl, signed, output.path)
-            step = DetachedStep(f"upload-{output.resolution}-{number}", argv, stdin)
-            crc64 = oss.judge(signed, self._connection.host, await self._run(step, self._programs.curl, "curl"))
-            await oss.verify_upload(url, measured.size_bytes, crc64, self._job.allowed)
-
-        await _tried(UPLOADS, put, lambda error: not isinstance(error, ssh.Lost))
+        md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
+        async for attempt in stamina.retry_context(_may_pass, attempts=UPLOADS, timeout=None, **_PAUSES):
+            with attempt:
+                signed = await oss.sign_upload(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
+                argv, stdin = oss.curl(self._programs.curl, signed, output.path)
+                step = DetachedStep(f"upload-{output.resolution}-{attempt.num}", argv, stdin)
+                crc64 = oss.judge(signed, self._connection.host, await self._run(step, self._programs.curl, "curl"))
+                await oss.verify_upload(url, measured.size_bytes, crc64, self._job.allowed)
         return url

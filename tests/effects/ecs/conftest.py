@@ -49,7 +49,7 @@ def encoders(job: Job) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ecs_transcode, "backoff_s", lambda *_: 0.05)
+    monkeypatch.setattr(ecs_transcode, "_PAUSES", {"wait_initial": 0.05, "wait_max": 0.05})
 
 
 @pytest.fixture

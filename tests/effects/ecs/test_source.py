@@ -32,7 +32,6 @@ from lectern.errors import (
     ErrorCode,
     FallBack,
     LecternError,
-    Misuse,
     Refuse,
     TryAgain,
 )
@@ -315,16 +314,6 @@ async def test_a_source_of_any_length_that_moved_is_followed(
     report = JobReport()
     await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"), report)
     assert report.duration_s == pytest.approx(seconds, abs=0.2)
-
-
-async def test_what_is_no_job_is_misuse_and_a_percent_that_goes_back_is_not_believed(job: Job) -> None:
-    for wrong in ({"wanted": ()}, {"record_id": -1}, {"wanted": (Resolution.P240, Resolution.P240)}):
-        with pytest.raises(Misuse):
-            replace(job, **wrong)
-    report = JobReport()
-    for percent in (50, 75, 60):
-        report.encoded(percent)
-    assert report.percent == 75
 
 
 def test_a_picture_has_the_size_in_which_it_is_shown_and_no_recording_has_none() -> None:
