@@ -23,7 +23,7 @@ from flows.host import TeacherHost
 from flows.outbox_publisher import note_heard
 from flows.teacher.ecs import api as ecs_api
 from flows.teacher.ecs.api import ReadRun, TranscodeRequest
-from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, body_of, refusals
+from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, fields_of, json_of, refusals
 from lectern import __version__, errors
 from lectern.db import account as db_account
 from lectern.db import bookings, events, inbox, outbox, timetable, viewers
@@ -157,20 +157,6 @@ class ClassesApi:
         return client
 
     @staticmethod
-    async def _json(request: Request) -> Any:  # noqa: ANN401 (any JSON)
-        body = await body_of(request, MAX_BODY_BYTES, BODY_S)
-        try:
-            return read(body)
-        except ValueError as error:
-            raise Refused(422, Text("the body is not JSON: {error}", error=error), errors.MALFORMED) from error
-
-    async def _fields(self, request: Request) -> dict[str, Any]:
-        fields = await self._json(request)
-        if not isinstance(fields, dict):
-            raise Refused(422, Text("the body must be a JSON object"), errors.MALFORMED)
-        return fields
-
-    @staticmethod
     def _message(client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (a message of *kind*)
         """The message that *fields* are; raises Malformed with every fault, Refused for another institution."""
         cmd = kind.model_fields["cmd"].default
@@ -194,7 +180,7 @@ class ClassesApi:
     async def put(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Book a class: 202 is a promise that it is decided; the same booking again is 200, another one 409."""
         client = await self._client(request, Right.BOOK)
-        booking: Booking = self._message(client, Booking, await self._fields(request), class_id)
+        booking: Booking = self._message(client, Booking, await fields_of(request, MAX_BODY_BYTES, BODY_S), class_id)
         before = await self._before(client, class_id)
         if (known := _first_answer(before.order, booking)) is not None:
             return await self._heard_by_client(class_id, known)
@@ -207,7 +193,7 @@ class ClassesApi:
 
     async def patch(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
         """Change a class, also while it is on air; fields that are absent stay."""
-        client, fields = await self._client(request, Right.BOOK), await self._fields(request)
+        client, fields = await self._client(request, Right.BOOK), await fields_of(request, MAX_BODY_BYTES, BODY_S)
         return await self._follow_up(client, self._message(client, Change, fields, class_id), class_id, wait)
 
     async def delete(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
@@ -350,7 +336,7 @@ class ClassesApi:
     async def check(self, request: Request) -> JSONResponse:
         """What would be answered to up to MOST_CHECKED bookings now; conflicts among them are found, too."""
         client = await self._client(request, Right.READ)
-        listed = await self._json(request)
+        listed = await json_of(request, MAX_BODY_BYTES, BODY_S)
         if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CHECKED:
             raise Refused(422, Text("the body must be a list of 1 to {n:,} bookings", n=MOST_CHECKED), errors.MALFORMED)
         parsed = [self._checked(client, entry) for entry in listed]

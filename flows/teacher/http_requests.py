@@ -12,9 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
+from lectern import errors
 from lectern.errors import ErrorCode, LecternError, Malformed
 from lectern.i18n import Text, accepted, translated
 from lectern.timing import Rate
+from lectern.wire.parser import read
 
 PROBLEM = "application/problem+json"
 AGAIN_S = 5  # seconds after which a request may be sent again that found the database or the inbox unable to take it
@@ -86,8 +88,8 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM: schema}} for status in statuses}
 
 
-async def body_of(request: Request, most_bytes: int, within_s: float) -> bytes:
-    """The body of *request*; raises Refused if it is longer than *most_bytes*, or does not come *within_s*."""
+async def json_of(request: Request, most_bytes: int, within_s: float) -> Any:  # noqa: ANN401 (any JSON)
+    """The JSON in the body of *request*; raises Refused if it is none, over *most_bytes*, or does not come *within_s*."""
     body = bytearray()
     try:
         async with asyncio.timeout(within_s):
@@ -99,7 +101,18 @@ async def body_of(request: Request, most_bytes: int, within_s: float) -> bytes:
         raise Refused(408, Text("the body did not come within {within_s:span}", within_s=within_s)) from error
     except ClientDisconnect as error:
         raise Refused(400, Text("the connection was closed before the body had come")) from error
-    return bytes(body)
+    try:
+        return read(bytes(body))
+    except ValueError as error:
+        raise Refused(422, Text("the body is not JSON: {error}", error=error), errors.MALFORMED) from error
+
+
+async def fields_of(request: Request, most_bytes: int, within_s: float) -> dict[str, Any]:
+    """The JSON object in the body of *request*; raises Refused as `json_of` does, and for any other JSON."""
+    fields = await json_of(request, most_bytes, within_s)
+    if not isinstance(fields, dict):
+        raise Refused(422, Text("the body must be a JSON object"), errors.MALFORMED)
+    return fields
 
 
 def admit(rate: Rate, name: str = "") -> None:

@@ -91,32 +91,23 @@ def spoilt(**fields: object) -> bytes:
     return json.dumps({**json.loads(wish()), **fields}).encode()
 
 
-def at(written: str) -> bytes:
-    """A request whose time is *written* so; no comparison with it is ever true."""
-    fields = {"record_id": 6, "video_resolution": "720P", "at": float(written)}
-    return json.dumps({**fields, "sign": sign(fields, SECRET)}).replace(json.dumps(float(written)), written).encode()
-
-
 REFUSED: dict[str, tuple[bytes, int, str]] = {
     "another signature": (spoilt(sign="0" * 32), 401, "signature"),
     "no signature": (spoilt(sign=None), 401, "signature"),
     "a field more": (spoilt(extra=1), 401, "signature"),
     "an umlaut": ('{"sign": "ß"}'.encode(), 401, "signature"),
-    "half a signature": (b'{"sign": "\\ud800"}', 401, "signature"),
-    "half a character": (b'{"x": "\\ud800", "sign": "%s"}' % (b"0" * 32), 401, "signature"),
     "a long number": (b'{"record_id": %s}' % (b"9" * 4000), 401, "signature"),
     "an hour ago": (wish(at=time.time() - 3600), 401, "of another time"),
     "a word for a record": (signed(record_id="six", video_resolution="720P"), 422, "record_id"),
     "a resolution of its own": (signed(record_id=6, video_resolution="721P"), 422, "video_resolution"),
     "no resolution": (signed(record_id=6), 422, "video_resolution"),
     "a record below zero": (signed(record_id=-1, video_resolution="720P"), 422, "record_id"),
-    "nothing": (b"", 422, "not JSON"),
     "half an object": (b"{", 422, "not JSON"),
-    "a list": (b"[]", 422, "must be a JSON object"),
-    "no UTF-8": (b"\xff\xfe", 422, "not JSON"),
-    "nested": (b"[" * 4000, 422, "not JSON"),
+    "half a character": (b'{"x": "\\ud800"}', 422, "not JSON"),
+    "no number": (wish(at=float("nan")), 422, "not JSON"),
+    "an endless time": (wish(at=float("inf")).replace(b"Infinity", b"1e999"), 422, "at:"),
     "nested objects": (b'{"x": ' * 600, 422, "not JSON"),
-    **{one: (at(one), 422, "at:") for one in ("NaN", "Infinity", "-Infinity", "1e999")},
+    "a list": (b"[]", 422, "must be a JSON object"),
     "too long": (json.dumps({"x": "y" * 5000}).encode(), 413, "longer than"),
     "an unknown record": (signed(record_id=987654321, video_resolution="720P"), 404, "no booking names it"),
 }

@@ -1,6 +1,5 @@
 """Our ECS transcoding over HTTP: a signed POST begins it or joins the one under way, a GET says how far it is."""
 
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
-from flows.teacher.http_requests import Refused, admit, body_of
+from flows.teacher.http_requests import Refused, admit, fields_of
 from flows.teacher.transcoding import ecs_run, output_gone
 from lectern.db import bookings, events, transcodings
 from lectern.decide.transcoding import next_attempt
@@ -194,14 +193,9 @@ class TranscodeApi:
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         try:
-            fields = json.loads(await body_of(request, MAX_BODY_BYTES, BODY_S))
-        except (ValueError, RecursionError) as error:  # a few brackets are enough for the latter
-            raise self._stranger(Refused(422, Text("the body is not JSON: {error}", error=error))) from error
+            return await fields_of(request, MAX_BODY_BYTES, BODY_S)
         except Refused as no:
             raise self._stranger(no) from no
-        if not isinstance(fields, dict):
-            raise self._stranger(Refused(422, Text("the body must be a JSON object")))
-        return fields
 
     def _signed(self, fields: dict[str, Any]) -> TranscodeRequest:
         signature = fields.get("sign")
