@@ -24,6 +24,7 @@ from lectern.decide import reports
 from lectern.decide.placement import Choice, reassign, secondary_id
 from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
+from lectern.model.facts import Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.redis.client import WITHDRAWN
@@ -110,11 +111,18 @@ def withdrawn(connection: Connection, changes: Changes, name: str) -> None:
 @decision
 def drained(connection: Connection, changes: Changes, name: str, alive: Sequence[str], by: object = None) -> None:
     """Move the later classes of the streamer *name* to those of *alive* that can take them."""
+    orders, choice = _leaving(connection, changes, name, alive)
+    decide_leases.drain(changes, name, orders, choice, by if isinstance(by, str) else "")
+
+
+def _leaving(
+    connection: Connection, changes: Changes, name: str, alive: Sequence[str]
+) -> tuple[Sequence[Order], Choice]:
+    """The classes of the streamer *name*, and which of those *alive* may have each; second airings are then known."""
     orders = bookings.on(connection, name, changes.now)
     changes.orders |= bookings.readable_among(connection, [secondary_id(order.class_id) for order in orders])
     no = leases.refused_by(connection, [order.class_id for order in orders])
-    choice = Choice(bookings.loads(connection, alive, changes.now), no)
-    decide_leases.drain(changes, name, orders, choice, by if isinstance(by, str) else "")
+    return orders, Choice(bookings.loads(connection, alive, changes.now), no)
 
 
 @dataclass
@@ -218,18 +226,14 @@ class Membership:
         if number and silent_s > decide_leases.suspect_after(limit_s, settings.heartbeat_interval_s):
             again_s = TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S
             self._announce(name, silent_s, again_s)
-        if silent_s > settings.streamer_lost_after_s:
-            self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
-            if holder is None or holder.lost_at is None:
-                others = failover_candidates(self.host, name, silent_s)
-                await changed(self.host, lost(name, number, others))
-                await publish_outbox(self.host)
-        elif holder is not None and holder.lost_at is not None:
-            if is_heard:
-                back = {"lost_at": None}
-                await changed(self.host, lambda _, changes: changes.change(streamers, {"name": name}, {}, back))
-            else:
-                self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
+        is_lost = holder is not None and holder.lost_at is not None
+        if silent_s > settings.streamer_lost_after_s and not is_lost:
+            others = failover_candidates(self.host, name, silent_s)
+            await changed(self.host, lost(name, number, others))
+            await publish_outbox(self.host)
+        elif is_lost and is_heard and silent_s <= settings.streamer_lost_after_s:
+            back = {"lost_at": None}
+            await changed(self.host, lambda _, changes: changes.change(streamers, {"name": name}, {}, back))
 
     def _silent_s(self, name: str, age_s: float | None, heard: float) -> float:
         """How long a streamer is silent whose last heartbeat is *age_s* old; None if Redis lacks it."""
@@ -381,12 +385,9 @@ def taken(connection: Connection, changes: Changes, before: StreamerRow, alive: 
     if holder.session != before.session:
         return
     changes.change(streamers, {"name": streamer}, {}, {"session": None})
-    orders = bookings.on(connection, streamer, changes.now)
+    orders, choice = _leaving(connection, changes, streamer, alive)
     if not force and holder.lost_at is None:  # `Membership` may not have raised this alarm yet
         decide_leases.lose(changes, holder, len(orders), alive, movable=True)
-    changes.orders |= bookings.readable_among(connection, [secondary_id(order.class_id) for order in orders])
-    no = leases.refused_by(connection, [order.class_id for order in orders])
-    choice = Choice(bookings.loads(connection, alive, changes.now), no)
     going = decide_leases.leaving_lost(changes, orders, choice, force=force)
     reassign(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
     stays = Text("with {streamer}, which is lost: no other streamer can take it yet", streamer=streamer)

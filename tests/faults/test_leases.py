@@ -90,33 +90,6 @@ def test_a_streamer_lost_again_is_announced_at_once(teacher: TeacherHost, monkey
     assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
 
 
-@pytest.mark.parametrize("number", [1, 0], ids=["it has a class", "its classes were moved"])
-def test_a_lost_streamer_is_missed_until_it_is_heard_again(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """By a teacher that has just begun to listen, too: it would be lost again a minute later, or each second.
-
-    Its incident is open, and nobody begins to move classes that it has not.
-    """
-    name, now, announced = hosts.ALIVE[0], hosts.now(), list[object]()
-    monkeypatch.setattr(membership.Membership, "_announce", lambda *one: announced.append(one))
-    for class_id in ["c-1"][:number]:
-        rows.placed(teacher, hosts.booking(class_id, 600), name)
-    commit(teacher.engine, rows.granted, name, "session", 12.0, now, now - 300)
-
-    def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
-        teacher.ongoing.clear()
-        asyncio.run(membership.Membership(teacher)._take_in(now, beats, {}))
-        return look(teacher.engine, leases.holder, name).lost_at
-
-    for silent in ({name: {"at": now - teacher.settings.streamer_lost_after_s - 1}}, {}):
-        assert lost_at(silent) == now - 300
-        assert errors.STREAMER_LOST.number in teacher.ongoing, "its incident is not over"
-    assert lost_at({name: {"at": now - 1}}) is None
-    assert errors.STREAMER_LOST.number not in teacher.ongoing
-    assert number or not announced
-
-
 def test_a_class_of_tomorrow_stays_with_its_lost_streamer_and_one_of_soon_is_broken(teacher: TeacherHost) -> None:
     """A host that begins anew is lost for a minute: what it airs tomorrow is not broken by that.
 

@@ -267,27 +267,37 @@ async def test_a_streamer_is_lost_when_it_was_silent_for_long_while_the_teacher_
     world.host.in_progress.add(membership.move_key(S1))
     for _ in range(2):
         await world.looks(after_s=lost_s)
-        assert (world.begun, len(world.alarms), world.is_missing) == ([S1, S1], 1, True), "a run is at it"
-    assert (world.holder(S1).lost_at or 0.0) > 0
+        assert (world.begun, len(world.alarms)) == ([S1, S1], 1), "a run is at it"
+    assert ((world.holder(S1).lost_at or 0.0) > 0, world.is_missing) == (True, True)
     world.living[S1] = {}
     await world.looks()
     await world.looks()
     assert (world.holder(S1).lost_at, world.is_missing) == (None, False)
 
 
-async def test_a_lost_streamer_that_is_given_its_lease_is_lost_no_second_time_and_not_back_before_it_is_heard(
-    world: World,
+@pytest.mark.parametrize("number", [1, 0], ids=["it has a class", "its classes were moved"])
+async def test_a_lost_streamer_is_lost_no_second_time_and_not_back_before_it_is_heard(
+    world: World, number: int
 ) -> None:
-    """Its disk may be full, so that it never reads the grant: it is given one again and again."""
-    world.placed("c-1")
+    """By a teacher that has just begun to listen, too; nobody begins to move classes that it has not.
+
+    Its disk may be full, so that it never reads its grant: it is given one again and again.
+    """
+    for class_id in ["c-1"][:number]:
+        world.placed(class_id)
     world.leased(S1, lost_ago_s=300)
-    world.beat(S1, ago_s=3000)
+    for listens_s, beats in ((0, {S1: {"at": time.time() - 3000}}), (0, {}), (3600, {S1: {"at": time.time() - 3000}})):
+        world.listens_since(listens_s)
+        world.beats = {**beats, S2: {"at": time.time()}}
+        await world.looks()
+        assert (bool(world.holder(S1).lost_at), world.alarms, world.is_missing) == (True, [], True)
+    assert world.begun == [S1] * number
     world.claims = {S1: {"session": "new", "lease_s": 45.0}}
-    for number in (1, 2):
+    for grants in (1, 2):
         for _ in range(2):
             await world.looks(after_s=membership.GRANT_AGAIN_S / 2 + 1)
             assert (world.holder(S1).session, world.alarms, world.is_missing) == ("new", [], True)
-        assert world.grant.await_count == number
+        assert world.grant.await_count == grants
     world.claims.clear()
     world.living = {S1: {}}
     await world.looks()
