@@ -89,7 +89,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def json_of(request: Request, most_bytes: int, within_s: float) -> Any:  # noqa: ANN401 (any JSON)
-    """The JSON in the body of *request*; raises Refused if it is none, over *most_bytes*, or does not come *within_s*."""
+    """The JSON in the body of *request*; raises Refused if it is none, is too long, or does not come *within_s*."""
     body = bytearray()
     try:
         async with asyncio.timeout(within_s):

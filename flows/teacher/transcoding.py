@@ -18,23 +18,23 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
-from flows.failures import words
+from flows.failures import raised, words
 from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, is_retried
 from flows.teacher.ecs.job import LEASE_S as JOB_LEASE_S
-from flows.teacher.ecs.job import TranscodeJob, leave
+from flows.teacher.ecs.job import TranscodeJob, leave, note
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
 from lectern.allowlist import Allowlist
-from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
+from lectern.db import bookings, inbox, incidents, transcodings
 from lectern.decide import transcoding
 from lectern.decide.transcoding import Breaker, Waiters, by_record
 from lectern.ecs.transcode import hosts
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import Event, RenditionKey
+from lectern.model.facts import RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.rendition_ids import stem
@@ -175,7 +175,6 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
 # -- the request -------------------------------------------------------------------------------------------------------
 
 POSTS, POSTS_AT_ONCE = 4, 16
-SAY_AGAIN_S = 60.0  # seconds until the same alarm about the OSS may be raised again
 LEASE_S = 60.0
 """Seconds for which a run owns its requests, renewed while it lives: another run takes over only after its end."""
 
@@ -258,10 +257,7 @@ async def _said_if_refused(host: TeacherHost) -> AsyncIterator[None]:
         if error.code is not code:
             raise
         host.ongoing[code.number] = math.inf
-        if host.alarmed_at.take(code.meaning, SAY_AGAIN_S):
-            alarm = host.alarm(code, error.message, time.time())
-            await host.write_tx(outbox.put, host.journal, [alarm], time.time())
-            await publish_outbox(host)
+        await raised(host, code.meaning, code, error.message, publish_outbox)
         raise
     host.ongoing.pop(code.number, None)
 
@@ -457,8 +453,7 @@ async def work_on_ecs(
 def _retried(connection: Connection, host: TeacherHost, keys: Sequence[RenditionKey], now: float) -> None:
     """Attempt *keys* once more; Prefect knows no users, so the event names Prefect."""
     transcodings.retry(connection, keys, now)
-    noted = [Event("retried", stem=stem(*key), detail=Text("by {who}", who="Prefect")) for key in keys]
-    events.note(connection, host.journal, host.settings.name, noted, now)
+    note(connection, host, "retried", dict.fromkeys((stem(*key) for key in keys), Text("by {who}", who="Prefect")), now)
 
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:

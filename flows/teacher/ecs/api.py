@@ -17,12 +17,12 @@ from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
 from flows.teacher.http_requests import Refused, admit, fields_of
+from flows.teacher.ecs.job import note
 from flows.teacher.transcoding import ecs_run, output_gone
-from lectern.db import bookings, events, transcodings
+from lectern.db import bookings, transcodings
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import Event
 from lectern.rendition_ids import stem
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.storage import oss
@@ -34,6 +34,7 @@ MAX_BODY_BYTES = 4096
 A_SECOND = 10.0
 BURST = 30
 BODY_S = 5.0
+ASKED = "asked for over HTTP"  # in the story of a rendition
 OLD_S = 300.0
 """Seconds for which a request that names its time is accepted, so that nobody can replay a recorded one later."""
 
@@ -240,7 +241,7 @@ def _begin(
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
             transcodings.fall_back(connection, key, now)
-            _note(connection, host, name, Text("taken over from the OSS"), now)
+            note(connection, host, ASKED, {name: Text("taken over from the OSS")}, now)
         run_id = next(iter(transcodings.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
     if row is not None and (asked_at is None or (row.updated_at or 0.0) > asked_at):
@@ -259,10 +260,5 @@ def _begin(
     if isinstance(attempt, Refuse):
         raise Refused(409, f"{attempt.code.number}: {attempt.message}")
     transcodings.begin(connection, [attempt], now)
-    _note(connection, host, name, attempt.text(), now)
+    note(connection, host, ASKED, {name: attempt.text()}, now)
     return _Found(202, {"rendition": name, "status": "transcoding"}, attempt.attempt)
-
-
-def _note(connection: Connection, host: TeacherHost, name: str, detail: str, now: float) -> None:
-    event = Event("asked for over HTTP", stem=name, detail=detail)
-    events.note(connection, host.journal, host.settings.name, [event], now)

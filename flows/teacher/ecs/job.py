@@ -216,12 +216,13 @@ class TranscodeJob:
             if self._verdict == TAKEN or self.host.runs.draining():  # it goes on there without us
                 self.left.pop(there, None)
             elif there in self.left:
-                await subprocesses.shielded(self._leave(there))
+                await subprocesses.shielded(self.leave(there))
             raise
-        await subprocesses.shielded(self._leave(there))
+        await subprocesses.shielded(self.leave(there))
         return outcome.missed
 
-    async def _leave(self, there: tuple[str, str]) -> None:
+    async def leave(self, there: tuple[str, str]) -> None:
+        """End what is left of it at a host, in one try."""
         if await leave(self.host, self.settings, *there):
             self.left.pop(there, None)
 
@@ -287,9 +288,8 @@ class TranscodeJob:
             return None
         for rendition in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
             transcodings.drop(connection, rendition.key, UNWANTED, now)
-        self.note(
-            connection, "ECS transcoding ended", dict.fromkeys((rendition.stem for rendition in still), UNWANTED), now
-        )
+        details = dict.fromkeys((rendition.stem for rendition in still), UNWANTED)
+        note(connection, self.host, "ECS transcoding ended", details, now)
         return UNWANTED
 
     # -- the results -----------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class TranscodeJob:
             reasons = {
                 rendition.stem: labelled(name, error.message.removeprefix(f"{name}: ")) for rendition, error in failed
             }
-            self.note(connection, "ECS host failed", reasons, now)
+            note(connection, self.host, "ECS host failed", reasons, now)
             _blame(connection, self.host, name, [error for _, error in failed], now)
         for rendition, error in failed:
             if rendition not in again:
@@ -355,15 +355,16 @@ class TranscodeJob:
             rendition.stem: labelled(code, error.message) if error else made[rendition.resolution] for rendition in ours
         }
         if self.report.loudness and not error:
-            self.note(connection, "loudness", dict.fromkeys(details, self.report.loudness), now)
-        self.note(connection, "ECS transcoding ended", details, now)
+            note(connection, self.host, "loudness", dict.fromkeys(details, self.report.loudness), now)
+        note(connection, self.host, "ECS transcoding ended", details, now)
         if self.place is not None and not error:
             transcodings.remember_host(connection, EcsHost(self.place.host), None, now)
 
-    def note(self, connection: Connection, what: str, details: Mapping[str, str], now: float) -> None:
-        """Note in the story of each rendition, by its stem, that *what* happened, with its details."""
-        noted = [Event(what, stem=stem, detail=detail) for stem, detail in details.items()]
-        events.note(connection, self.host.journal, self.host.settings.name, noted, now)
+
+def note(connection: Connection, host: TeacherHost, what: str, details: Mapping[str, str], now: float) -> None:
+    """Note in the story of each rendition, by its stem, that *what* happened, with its details."""
+    noted = [Event(what, stem=stem, detail=detail) for stem, detail in details.items()]
+    events.note(connection, host.journal, host.settings.name, noted, now)
 
 
 def is_wanted(connection: Connection, due: Due) -> bool:
@@ -411,8 +412,7 @@ class HostQueue:
                 job.left[there] = job.settings
                 if first.ecs_job == remote_job(job.settings, job.due).name:
                     return BegunJob(*there, first.begun_at)
-                if await leave(job.host, job.settings, *there):
-                    job.left.pop(there, None)
+                await job.leave(there)
             # What was begun is another job, as after a change of UPLOAD_URL or when a part of it is made. Its place is
             # given up, else this one would wait for itself.
             await job.host.write_tx(transcodings.given_up, job.due, job.owner)
@@ -492,5 +492,5 @@ def assign(
         if len(due) > 1:
             on = Text("on {host} in one job of {n}", host=chosen, n=len(due))
         details = dict.fromkeys((rendition.stem for rendition in due), on)
-        job.note(connection, "ECS transcoding begins", details, now)
+        note(connection, host, "ECS transcoding begins", details, now)
     return assigned
