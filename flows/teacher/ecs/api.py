@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
-from flows.teacher.http_requests import Refused, admit, fields_of
 from flows.teacher.ecs.job import note
+from flows.teacher.http_requests import Refused, admit, fields_of
 from flows.teacher.transcoding import ecs_run, output_gone
 from lectern.db import bookings, transcodings
 from lectern.decide.transcoding import next_attempt

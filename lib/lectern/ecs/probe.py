@@ -207,16 +207,9 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
             "{thing}: {found}; it is truncated, or was never finished", errors.BAD_RECORDING, thing=thing, found=found
         )
     wrong: list[str] = []
-    if (made.width, made.height) != (output.width, output.height):
-        wrong.append(
-            Text(
-                "is {width}x{height}, not {wanted_width}x{wanted_height}",
-                width=made.width,
-                height=made.height,
-                wanted_width=output.width,
-                wanted_height=output.height,
-            )
-        )
+    size, wanted_size = (f"{one.width}x{one.height}" for one in (made, output))
+    if size != wanted_size:
+        wrong.append(Text("is {size}, not {wanted}", size=size, wanted=wanted_size))
     if (made.video, made.audio) != ("h264", source.audio):
         has = Text(
             "has {picture} and {sound}, not h264 and {wanted}",

@@ -11,7 +11,7 @@ from lectern import i18n
 from lectern.errors import ErrorCode
 from lectern.states import Resolution
 from lectern.wire.fields import read_resolution, unchecked
-from lectern.wire.messages import Message, Prepare
+from lectern.wire.messages import AiringEvent, Message, Prepare
 
 
 class OutgoingKind(StrEnum):
@@ -85,22 +85,6 @@ class CancelResult(Answer):
     sent_s: float
 
 
-ClassEventName = Literal[
-    "accepted",
-    "refused",
-    "changed",
-    "moved",
-    "ready",
-    "not_ready",
-    "on_air",
-    "interrupted",
-    "resumed",
-    "slate",
-    "recording",
-    "ended",
-]
-
-
 class ClassEvent(Message):
     """An event of a class's life: *seq* counts from 1 without holes, nothing follows ``refused`` or ``ended``.
 
@@ -111,7 +95,7 @@ class ClassEvent(Message):
     class_id: str
     institution_id: str | None = None
     seq: int
-    event: ClassEventName
+    event: Literal[AiringEvent, "accepted", "refused", "changed", "moved", "resumed", "ended"]
     at: float
     code: int
     message: str
