@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
-from flows.failures import raised, words
+from flows.failures import isolated, raised, words
 from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
@@ -49,7 +49,7 @@ from lectern.wire.messages import TranscodingResult
 async def start_requests(host: TeacherHost, keys: Sequence[RenditionKey]) -> None:
     """Begin a run that asks the OSS for each of *keys*; if it cannot begin, the sweeper does it."""
     if keys:
-        name = f"request {rendition_words(keys[0])}" if len(keys) == 1 else f"request {len(keys)} renditions"
+        name = "request {} {}".format(*keys[0]) if len(keys) == 1 else f"request {len(keys)} renditions"
         wanted = [[record_id, str(resolution)] for record_id, resolution in keys]
         tags = [f"record:{record_id}" for record_id, _ in keys[:20]]
         host.background.begin(host.runs, NewRun("request", {"renditions": wanted}, name, tags))
@@ -70,11 +70,6 @@ async def ecs_run(host: TeacherHost, record_id: int, resolutions: Sequence[Resol
 def _ecs_run(record_id: int, resolutions: Sequence[Resolution]) -> NewRun:
     parameters = {"record_id": record_id, "resolutions": [str(resolution) for resolution in resolutions]}
     return NewRun("transcode", parameters, f"transcode {record_id} {'+'.join(resolutions)}", [f"record:{record_id}"])
-
-
-def rendition_words(key: RenditionKey) -> str:
-    """A rendition for people."""
-    return f"{key[0]} {key[1]}"
 
 
 Lists = Mapping[RenditionKey, list[str]]
@@ -277,9 +272,8 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
     if dry_run:
         open_ = await host.read_tx(transcodings.open_requests, keys, owner, time.time())
-        return Completed(
-            message=f"dry run: would ask for {', '.join(rendition_words(key) for key, _ in open_) or 'nothing'}"
-        )
+        named = ", ".join("{} {}".format(*key) for key, _ in open_)
+        return Completed(message=f"dry run: would ask for {named or 'nothing'}")
     taken = await _again(host.write_tx, transcodings.take_requests, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
         asking = (_again(_post, host, *one, owner) for one in taken)
@@ -327,10 +321,8 @@ async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
     async def keep() -> None:
         while True:
             await asyncio.sleep(LEASE_S / 3)
-            try:
+            async with isolated(host, "request", LEASE_S / 3, through=()):
                 await host.write_tx(transcodings.keep_requests, owner, LEASE_S, time.time())
-            except OperationalError as error:
-                log.warning("database: the requests of %s are renewed later: %r", owner, error.orig)
 
     keeping, cut_off = asyncio.create_task(keep()), True
     try:

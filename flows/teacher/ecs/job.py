@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows import artifacts
+from flows import artifacts, failures
 from flows.host import TeacherHost, log
 from flows.outbox_publisher import publish_outbox
 from lectern import subprocesses
@@ -421,18 +421,10 @@ class HostQueue:
         self.moved.set()
         if self._clerk is None or self._clerk.done():
             self._clerk = asyncio.create_task(self._serve(job.host))
-            self._clerk.add_done_callback(self._ended)
         try:
             return await given
         finally:
             self._waiting.pop(job, None)
-
-    def _ended(self, clerk: asyncio.Task[None]) -> None:
-        """Pass the exception of the serving task to every job that waits."""
-        error = None if clerk.cancelled() else clerk.exception()
-        for given in self._waiting.values():
-            if error is not None and not given.done():
-                given.set_exception(error)
 
     async def _serve(self, host: TeacherHost) -> None:
         while self._waiting:
@@ -443,13 +435,14 @@ class HostQueue:
                 for job, given in waiting.items():
                     given.set_exception(FallBack("{stem}: no ECS host is set up; set ECS_HOSTS", stem=job.due[0].stem))
                 waiting = {}
-            for job, place in (await host.write_tx(assign, host, list(waiting))).items():
-                if waiting[job].done():
-                    continue
-                if place is None:
-                    waiting[job].set_exception(NoLongerOurs(SETTLED))
-                else:
-                    waiting[job].set_result(place)
+            async with failures.isolated(host, Text("the queue for ECS hosts"), LOOK_S, through=()):
+                for job, place in (await host.write_tx(assign, host, list(waiting))).items():
+                    if waiting[job].done():
+                        continue
+                    if place is None:
+                        waiting[job].set_exception(NoLongerOurs(SETTLED))
+                    else:
+                        waiting[job].set_result(place)
             await comes(self.moved, LOOK_S)
 
 
