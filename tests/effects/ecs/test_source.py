@@ -75,14 +75,14 @@ def half_a_recording(path: Path, what: str) -> bytes:
     return path.read_bytes()
 
 
-class Changing(dict[str, dict[str, str]]):
-    """The headers of a source that is another one each time that it is asked for."""
+class Replaced(dict[str, dict[str, str]]):
+    """The headers of an origin whose source is another one whenever it is asked: *by* this one, or cut by a byte."""
 
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
+    def __init__(self, origin: Origin, by: bytes = b"") -> None:
+        self._origin, self._by = origin, by
 
     def get(self, key: object, default: object = None) -> dict[str, str]:
-        self._origin.files[SOURCE] = self._origin.files[SOURCE][:-1]
+        self._origin.files[SOURCE] = self._by or self._origin.files[SOURCE][:-1]
         return {}
 
 
@@ -118,7 +118,7 @@ async def test_a_source_or_a_target_that_is_not_as_it_should_be_is_told_as_such(
     if code is HALF_A_RECORDING:
         bodies[what] = half_a_recording(tmp_path / "half", what)
     origin.files[SOURCE] = bodies.get(what, origin.files[SOURCE])
-    origin.headers = Changing(origin) if what == "another each time" else origin.headers
+    origin.headers = Replaced(origin) if what == "another each time" else origin.headers
     if what in sizes:
         origin.headers[SOURCE] = {"content-length": str(sizes[what])}
     elsewhere = replace(job, target=UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere"))
@@ -160,34 +160,24 @@ async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_a_source_that_changes_while_it_is_read_is_read_again(
-    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path
+@pytest.mark.parametrize("when", ["while it is read", "before it is read"])
+async def test_a_source_that_is_replaced_is_read_again(
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, when: str
 ) -> None:
-    """What is made is made of the one file, whole, that was there in the end."""
+    """What is made is made of the one file, whole, that was there in the end.
+
+    It is looked at first, and may have no more bytes than it had then.
+    """
+    longer = make_recording(tmp_path / "new.flv", seconds=6).read_bytes()
     origin.slow_s = 0.3
+    if when == "before it is read":
+        origin.headers = Replaced(origin, longer)
     report = JobReport()
     task = asyncio.create_task(transcode(connection, job, report))
     await async_wait_until(lambda: origin.took("GET", SOURCE), description="it is read")
-    origin.files[SOURCE] = make_recording(tmp_path / "new.flv", seconds=6).read_bytes()
+    origin.files[SOURCE] = longer
     origin.slow_s = 0.0
     await task
-    assert report.duration_s == pytest.approx(6, abs=0.1)
-
-
-async def test_a_source_that_is_replaced_by_a_longer_one_before_it_is_read_is_read_again(
-    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path
-) -> None:
-    """It is looked at first, and may have no more bytes than it had then."""
-    longer = make_recording(tmp_path / "new.flv", seconds=6).read_bytes()
-
-    class Replaced(dict[str, dict[str, str]]):
-        def get(self, key: object, default: object = None) -> dict[str, str]:
-            origin.files[SOURCE] = longer
-            return {}
-
-    origin.headers = Replaced()
-    report = JobReport()
-    await transcode(connection, job, report)
     assert report.duration_s == pytest.approx(6, abs=0.1)
 
 
