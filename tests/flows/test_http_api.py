@@ -59,9 +59,15 @@ async def handle(host: TeacherHost, kept: Sequence[InboxMessage]) -> None:
     host.waiters.wake(["c-1"])
 
 
+def order(host: TeacherHost, class_id: str = "c-1") -> Any:
+    """The row of a class, if it is booked; *answered_at* is when the platform heard that."""
+    its = select(orders).where(orders.c.class_id == class_id)
+    return look(host.engine, lambda c: c.execute(its).one_or_none())
+
+
 async def ready(host: TeacherHost, class_id: str = "c-1", **other: Any) -> None:
     """Its streamer has prepared a class, or reports what *other* says."""
-    row = await host.read_tx(lambda c: c.execute(select(orders).where(orders.c.class_id == class_id)).one())
+    row = order(host, class_id)
     said: Any = {"cmd": "prepared", "streamer": row.streamer, "placement": row.placement, "result": "success"}
     (kept,) = rows.came(host, Report(class_id=class_id, **said | other))
     await handled(host, [came(kept, (Report,))], partial(reported, ALIVE))
@@ -124,20 +130,6 @@ def kept(host: TeacherHost) -> int:
     return int(look(host.engine, lambda c: c.execute(select(func.count()).select_from(journal.inbox)).scalar_one()))
 
 
-def state(host: TeacherHost) -> str:
-    return str(look(host.engine, lambda c: c.execute(select(orders.c.state)).scalars().first()))
-
-
-def booked(host: TeacherHost) -> bool:
-    return bool(look(host.engine, lambda c: c.execute(select(orders.c.class_id)).all()))
-
-
-def is_heard(host: TeacherHost) -> bool:
-    """Whether the platform has heard that the class is booked."""
-    heard = select(orders.c.answered_at).where(orders.c.class_id == "c-1")
-    return look(host.engine, Connection.execute, heard).scalar_one() is not None
-
-
 async def test_a_booking_is_kept_then_answered_and_again_alike(
     client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,12 +156,12 @@ async def test_a_request_that_waits_is_answered_as_soon_as_the_streamer_is_ready
     if by_another:
         monkeypatch.setattr(type(teacher.waiters), "wake", lambda *_: None)
     asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
-    await async_wait_until(lambda: booked(teacher), description="it is booked")
+    await async_wait_until(lambda: order(teacher), description="it is booked")
     await ready(teacher)
     found = await asyncio.wait_for(asked, 10)
     assert (found.status_code, found.json()["cmd"], found.json()["streamer"] in ALIVE) == (200, "order_result", True)
     assert teacher.waiters.number == 0
-    assert is_heard(teacher), "so it stays a success on Redis, however late that gets it"
+    assert order(teacher).answered_at, "so it stays a success on Redis, however late that gets it"
 
 
 async def test_a_refusal_has_the_status_of_its_code(client: Client, teacher: TeacherHost) -> None:
@@ -199,14 +191,13 @@ async def test_a_change_and_a_cancel_are_answered_and_say_who_asked(client: Clie
     for class_id, typed, by in (("c-5", 5, "platform"), ("c-6", "", "platform"), ("c-1", "anna", "platform (anna)")):
         its = {"push_url": f"rtmp://push.example/live/{class_id}", "push_url_backup": f"rtmp://b.example/{class_id}"}
         await client.put(f"/v1/classes/{class_id}", json=fields(by=typed, **its))
-        wanted = select(orders.c.payload).where(orders.c.class_id == class_id)
-        assert json.loads(look(teacher.engine, Connection.execute, wanted).scalar_one())["by"] == by
+        assert json.loads(order(teacher, class_id).payload)["by"] == by
     assert "backup" in (await client.get(CLASS)).json()
     unbooked = await client.patch("/v1/classes/c-9", params={"wait": 5}, json={"end_time": START + 700})
     assert (unbooked.status_code, unbooked.json()["code"]) == (404, 404)
     assert (await client.patch(CLASS, json={"end_time": START + 700})).status_code == 202
     asked = asyncio.create_task(client.delete(CLASS, params={"wait": 30}))
-    await async_wait_until(lambda: state(teacher) == "cancelled", description="it is cancelled")
+    await async_wait_until(lambda: order(teacher).state == "cancelled", description="it is cancelled")
     await ready(teacher, cmd="ended")
     gone = await asyncio.wait_for(asked, 10)
     assert (gone.status_code, gone.json()["result"]) == (200, "success")
@@ -215,7 +206,7 @@ async def test_a_change_and_a_cancel_are_answered_and_say_who_asked(client: Clie
     assert shown["backup"]["state"] == "cancelled"
     told = {one["what"]: one["detail"] for one in shown["events"]}
     assert told["cancelled"] == told["change 1 is asked for"] == "by platform"
-    assert not is_heard(teacher), "nobody was told that it is booked"
+    assert not order(teacher).answered_at, "nobody was told that it is booked"
 
 
 REFUSED: dict[str, tuple[str, str, Any, int, str]] = {
@@ -332,6 +323,9 @@ async def test_a_class_whose_row_cannot_be_read_is_not_said_to_be_unknown(client
         found = await client.request(method, CLASS, json=body)
         assert (found.status_code, "cannot be read" in found.json()["detail"]) == (503, True), method
         assert int(found.headers["retry-after"]) >= 1
+    both = [fields(class_id="c-1"), fields(class_id="c-2", push_url="rtmp://push.example/live/c-2")]
+    checked = (await client.post("/v1/bookings:check", json=both)).json()["bookings"]
+    assert [(one["verdict"], one["code"]) for one in checked] == [("refused", 506), ("placed", 0)]
 
 
 async def test_a_client_that_asks_too_often_has_to_wait(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,9 +395,12 @@ async def test_events_are_read_on_from_where_a_client_stopped(client: Client, te
 
 
 async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Client, teacher: TeacherHost) -> None:
-    """Conflicts among the bookings of the list are found, too."""
+    """Conflicts among the bookings of the list are found, too. That a class is booked already is no promise."""
     await client.put(CLASS, json=fields())
     commit(teacher.engine, lambda c: c.execute(update(orders).values(state="ready")))
+    its = fields(class_id="c-7", push_url="rtmp://push.example/live/c-7")
+    await client.put("/v1/classes/c-7", json=its)
+    await client.delete("/v1/classes/c-7")
     before, away = kept(teacher), "rtmp://push.example/live/other"
     listed: list[tuple[Any, tuple[str | None, str, int]]] = [
         (fields(class_id="c-1"), ("c-1", "booked already", 0)),
@@ -412,11 +409,13 @@ async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Cli
         (fields(class_id="c-4", push_url=away, start_time=START + 300), ("c-4", "refused", 409)),
         (fields(class_id="c-5", push_url=None), ("c-5", "refused", 400)),
         ("c-6", (None, "refused", 400)),
+        (its, ("c-7", "booked already", 411)),
     ]
     found = (await client.post("/v1/bookings:check", json=[one for one, _ in listed])).json()["bookings"]
     assert [(one["class_id"], one["verdict"], one["code"]) for one in found] == [said for _, said in listed]
     assert found[2]["ready_by"] is None, "no streamer says when its recording would be there"
     assert kept(teacher) == before
+    assert (await client.put("/v1/classes/c-7", json=its)).json()["message"] == found[-1]["message"]
 
 
 async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(teacher: TeacherHost) -> None:
@@ -438,26 +437,6 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
             await client.put(f"{CLASS}0", json=whole | {"push_url": "rtmp://push.example/live/0"})
         account = (await client.get(f"{CLASS}0")).json()
         assert (account["state"], account["ready_by"]) == ("waiting", there)
-
-
-async def test_a_check_says_that_a_class_which_is_booked_already_was_cancelled(client: Client) -> None:
-    """Its booking is answered so again; that it is booked is no promise."""
-    await client.put(CLASS, json=fields())
-    await client.delete(CLASS)
-    (checked,) = (await client.post("/v1/bookings:check", json=[fields(class_id="c-1")])).json()["bookings"]
-    again = (await client.put(CLASS, json=fields())).json()
-    assert (checked["verdict"], checked["code"], checked["message"]) == ("booked already", 411, again["message"])
-
-
-async def test_a_check_tells_of_one_class_whose_row_cannot_be_read_and_of_all_others(
-    client: Client, teacher: TeacherHost
-) -> None:
-    """A newer release has written it, and was rolled back."""
-    await client.put(CLASS, json=fields())
-    commit(teacher.engine, Connection.execute, update(orders).values(state="on the moon"))
-    both = [fields(class_id="c-1"), fields(class_id="c-2", push_url="rtmp://push.example/live/c-2")]
-    found = (await client.post("/v1/bookings:check", json=both)).json()["bookings"]
-    assert [(one["verdict"], one["code"]) for one in found] == [("refused", 506), ("placed", 0)]
 
 
 async def test_no_answer_is_said_to_be_held_up_that_nobody_has_given_yet(client: Client, teacher: TeacherHost) -> None:
@@ -509,33 +488,36 @@ def test_it_does_what_it_says_of_itself(
     asked()
 
 
-async def test_a_check_knows_that_no_streamer_is_heard(teacher: TeacherHost) -> None:
-    """What is to be made before is no streamer's yet."""
-    live, silent = (StreamerStatus(time.time(), {}, {}, [], silent_s=one) for one in (None, 90.0))
-    headers, made = bearer(token(teacher)), {"record_id": 6666, "video_resolution": "720P"}
-    some = [fields(class_id="c-1"), fields(class_id="c-2", push_url="rtmp://push.example/2", **made)]
-    for heard, first in (({"s1": live, "s2": silent}, ("placed", 0)), ({"s2": silent}, ("refused", 317))):
-        async with at(serving(teacher, heard)) as client:
-            found = (await client.post("/v1/bookings:check", headers=headers, json=some)).json()["bookings"]
-            assert [(one["verdict"], one["code"]) for one in found] == [first, ("waiting", 0)]
-
-
 @pytest.mark.parametrize(
-    ("heard", "code"),
-    [((), 317), (("s1",), 317), (None, 411)],
-    ids=["no streamer is there", "it is drained, or its disk is full", "its cancel came before"],
+    ("silent_s", "is_full", "code"),
+    [({}, False, 317), ({"s1": 90.0}, False, 317), ({"s1": None}, True, 317), ({"s1": None, "s2": 90.0}, False, 0)],
+    ids=["no streamer is there", "none is heard", "it is drained, or its disk is full", "one is heard"],
 )
 async def test_a_check_says_what_the_booking_is_answered_then(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, heard: Sequence[str] | None, code: int
+    teacher: TeacherHost,
+    monkeypatch: pytest.MonkeyPatch,
+    silent_s: dict[str, float | None],
+    code: int,
+    *,
+    is_full: bool,
 ) -> None:
-    monkeypatch.setitem(globals(), "ALIVE", ALIVE if heard is None else [])
-    for name in heard or ():
+    """What is to be made before is no streamer's yet; a class whose cancel came before is refused."""
+    monkeypatch.setitem(globals(), "ALIVE", [] if code else ALIVE)
+    for name in silent_s if is_full else ():
         teacher.heard_at[name] = time.monotonic(), "full"
-    words = None if heard is None else {name: StreamerStatus(time.time(), {}, {}, []) for name in heard}
-    async with at(serving(teacher, words)) as client:
+    heard = {name: StreamerStatus(time.time(), {}, {}, [], silent_s=one) for name, one in silent_s.items()}
+    made = {"push_url": "rtmp://push.example/2", "record_id": 6666, "video_resolution": "720P"}
+    async with at(serving(teacher, heard)) as client:
         client.headers.update(bearer(token(teacher)))
-        if heard is None:
-            await client.delete(CLASS)
-        checked = (await client.post("/v1/bookings:check", json=[fields(class_id="c-1")])).json()["bookings"][0]
-        answered = await client.put(CLASS, params={"wait": 5}, json=fields())
-    assert (checked["code"], answered.json()["code"]) == (code, code)
+        await client.delete("/v1/classes/c-3")
+        some = [
+            fields(class_id="c-1"),
+            fields(class_id="c-2", **made),
+            fields(class_id="c-3", push_url="rtmp://p.example/3"),
+        ]
+        found = (await client.post("/v1/bookings:check", json=some)).json()["bookings"]
+        assert [one["code"] for one in found] == [code, 0, 411]
+        assert [one["verdict"] for one in found] == ["refused" if code else "placed", "waiting", "refused"]
+        asked = some[0] if code else some[2]
+        answered = await client.put(f"/v1/classes/{asked['class_id']}", params={"wait": 5}, json=asked)
+        assert answered.json()["code"] == (code or 411)
