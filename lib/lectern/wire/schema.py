@@ -17,8 +17,6 @@ SENT = tuple(dict.fromkeys(PUBLISHED.values()))
 READ = (OrderResult, ChangeResult, CancelResult, ClassEvent, Alarm)
 """What the platform reads. Messages between teacher and streamers are internal, so the schema leaves them out."""
 
-_RENAMED = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum", "ge": "minimum", "le": "maximum"}
-
 
 def schema() -> dict[str, Any]:
     """The schema document: a message is any one of the kinds, told apart by its ``cmd``."""
@@ -35,13 +33,13 @@ def schema() -> dict[str, Any]:
 
 
 def _plain(found: object) -> object:
-    """The schema *found* without titles and null defaults, and with the JSON Schema names of bounds."""
+    """The schema *found* without titles and null defaults."""
     if isinstance(found, list):
         return [_plain(one) for one in found]
     if not isinstance(found, dict):
         return found
     kept = {
-        _RENAMED.get(key, key): _plain(one)
+        key: _plain(one)
         for key, one in found.items()
         if not (key == "title" and isinstance(one, str)) and not (key == "default" and one is None)
     }
@@ -56,10 +54,5 @@ def text() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def main() -> None:
-    """Print the document: ``make schema``."""
-    sys.stdout.write(text())
-
-
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(text())
