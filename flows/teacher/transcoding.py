@@ -23,8 +23,7 @@ from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, is_retried
-from flows.teacher.ecs.job import LEASE_S as JOB_LEASE_S
-from flows.teacher.ecs.job import TranscodeJob, leave, note
+from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
 from lectern.allowlist import Allowlist
@@ -170,8 +169,6 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
 # -- the request -------------------------------------------------------------------------------------------------------
 
 POSTS, POSTS_AT_ONCE = 4, 16
-LEASE_S = 60.0
-"""Seconds for which a run owns its requests, renewed while it lives: another run takes over only after its end."""
 
 
 class _Door:
@@ -417,7 +414,7 @@ async def work_on_ecs(
     now, keys = time.time(), [(record_id, resolution) for resolution in wanted]
     if again:
         await host.write_tx(_retried, host, keys, now)
-    due = await host.write_tx(transcodings.take, keys, owner, JOB_LEASE_S, now)
+    due = await host.write_tx(transcodings.take, keys, owner, LEASE_S, now)
     others = await host.read_tx(transcodings.others, keys, owner, now)
     left = await host.write_tx(transcodings.left_behind, keys)
     jobs: dict[tuple[str | None, str | None], list[RenditionRow]] = {}

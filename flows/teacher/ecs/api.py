@@ -29,6 +29,7 @@ from lectern.storage import oss
 from lectern.timing import Rate
 from lectern.wire.fields import RecordId, WireResolution
 from lectern.wire.messages import Booking
+from lectern.wire.parser import in_words
 
 MAX_BODY_BYTES = 4096
 A_SECOND = 10.0
@@ -165,26 +166,25 @@ class TranscodeApi:
 
     async def look(self, id: str, sign: str = "") -> JSONResponse:
         """How far a run is; *sign* is the signature of its *id*."""
-        id_ = id
-        if not oss.verify({"id": id_}, sign, self._key):
+        if not oss.verify({"id": id}, sign, self._key):
             raise self._stranger(Refused(401, Text("the signature is wrong: sign is the md5 of id=ID&key=SECRET")))
         admit(self._rate)
         try:
-            run = await self._read_run(UUID(id_))
+            run = await self._read_run(UUID(id))
         except (ValueError, ObjectNotFound) as error:
-            raise Refused(404, Text("{id}: no such transcoding", id=id_[:60])) from error
+            raise Refused(404, Text("{id}: no such transcoding", id=id[:60])) from error
         except (httpx.HTTPError, PrefectException) as error:
             raise Refused(503, Text("Prefect does not answer; ask again"), Retry_After="10") from error
         keys = _asked_for(run.parameters)
         if not keys:
-            raise Refused(404, Text("{id}: no such transcoding", id=id_))
+            raise Refused(404, Text("{id}: no such transcoding", id=id))
         made = [
             {"rendition": row.stem, "status": row.state, "url": row.url, "reason": row.reason}
             for row in await self._host.read_tx(transcodings.among, keys)
         ]
         state = run.state.name if run.state else "unknown"
         return JSONResponse(
-            {"id": id_, "state": state, "message": run.state.message if run.state else None, "renditions": made}
+            {"id": id, "state": state, "message": run.state.message if run.state else None, "renditions": made}
         )
 
     def _stranger(self, no: Refused) -> Refused:
@@ -207,10 +207,7 @@ class TranscodeApi:
         try:
             asked = TranscodeRequest.model_validate(fields)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{fault['loc'][0] if fault['loc'] else 'body'}: {fault['msg']}" for fault in error.errors()
-            )
-            raise Refused(422, faults) from error
+            raise Refused(422, in_words(error)) from error
         if asked.at is not None and abs(time.time() - asked.at) > OLD_S:
             raise Refused(
                 401, Text("the request is of another time: at must be within {old_s:g} s of now", old_s=OLD_S)

@@ -36,7 +36,7 @@ from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
-LEASE_S = 60.0
+LEASE_S = 60.0  # seconds for which a run owns what it is to do, renewed while it lives; then another run takes over
 RENEW_S = LEASE_S / 4  # seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it
 BEAT_S = 4.0
 CONNECT_S = 15.0
