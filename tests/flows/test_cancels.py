@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from flows import handling
 from flows.host import Host, StreamerHost, TeacherHost
@@ -27,7 +27,7 @@ from lectern.errors import AIRED_WITH_GAPS
 from lectern.model.facts import AsRun
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.teacher import ClassEventRow, streamers
+from lectern.model.tables.teacher import ClassEventRow
 from lectern.model.tables.teacher import cancels as cancel_list
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
@@ -132,15 +132,6 @@ async def test_a_streamer_is_told_all_that_was_cancelled_before_its_lease_howeve
     some = [{"class_id": f"c-{number}", **its} for number in range(1001)]
     commit(pair.teacher.engine, Connection.execute, insert(cancel_list), some)
     assert commands(pair.granted("new")) == ["release"] * len(some) + ["grant"]
-
-
-async def test_a_claim_is_answered_again_after_a_while_and_though_the_clock_was_set_back(pair: Pair) -> None:
-    """After a power cut Redis may lack the answer, and the clock be wrong; without a lease, a streamer airs nothing."""
-    assert commands(pair.granted("one")) == ["grant"]
-    assert pair.granted("one") == [], "the streamer may be about to read it"
-    for ago_s in (membership.GRANT_AGAIN_S, -3600):
-        commit(pair.teacher.engine, Connection.execute, update(streamers).values(granted_at=time.time() - ago_s))
-        assert commands(pair.granted("one")) == ["grant"]
 
 
 async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
