@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, FastAPI, Query, Security
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -95,10 +96,7 @@ def application(host: TeacherHost, read_run: ReadRun, heard: Heard) -> FastAPI:
         asked = TranscodeRequest.model_json_schema(ref_template=at + "{model}")
         bodies: dict[str, Any] = json.loads(schema.text().replace("#/$defs/", at))["$defs"]
         bodies |= {**asked.pop("$defs"), "Transcode": asked, "Problem": Problem.model_json_schema()}
-        document["components"] = {
-            "schemas": document.get("components", {}).get("schemas", {}) | bodies,
-            "securitySchemes": {"client": {"type": "http", "scheme": "bearer"}},
-        }
+        document["components"]["schemas"] |= bodies
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual says
@@ -122,19 +120,21 @@ class ClassesApi:
 
     def add_routes(self, app: FastAPI) -> None:
         """Add the routes to *app*."""
-        path = "/v1/classes/{class_id}"
-        app.put(path, **_described("Book a class.", "Booking", "OrderResult"))(self.put)
-        app.patch(path, **_described("Change a booked class; absent fields stay.", "Change", "ChangeResult"))(
-            self.patch
-        )
-        app.delete(path, **_described("Cancel a class.", "", "CancelResult"))(self.delete)
-        app.get(path, **_looks("What lectern explain --json prints of a class."))(self.get)
-        app.get("/v1/classes", **_looks("The classes of a time, by their start; next is the cursor."))(self.classes)
-        app.get(f"{path}/events", **_looks("What the platform was told of a class after the event SEQ."))(self.events)
-        app.get("/v1/events", **_looks("The same of all classes, after the row ID; next is the last one."))(self.feed)
-        listed = {"type": "array", "maxItems": MOST_CHECKED, "items": {"$ref": "#/components/schemas/Booking"}}
+        token = Security(HTTPBearer(scheme_name="client", auto_error=False))  # described so; `_client` reads it
+        refused = refusals(401, 403, 404, 408, 413, 422, 429, 503)
+        routes, one = APIRouter(prefix="/v1", dependencies=[token], responses=refused), "/classes/{class_id}"
+        routes.put(one, summary="Book a class.", **_answered("OrderResult", "Booking"))(self.put)
+        summary = "Change a booked class; absent fields stay."
+        routes.patch(one, summary=summary, **_answered("ChangeResult", "Change"))(self.patch)
+        routes.delete(one, summary="Cancel a class.", **_answered("CancelResult"))(self.delete)
+        routes.get(one, summary="What lectern explain --json prints of a class.")(self.get)
+        routes.get("/classes", summary="The classes of a time, by their start; next is the cursor.")(self.classes)
+        routes.get(f"{one}/events", summary="What the platform was told of a class after the event SEQ.")(self.events)
+        routes.get("/events", summary="The same of all classes, after the row ID; next is the last one.")(self.feed)
+        listed = {"type": "array", "maxItems": MOST_CHECKED, "items": _ref("Booking")}
         summary = "What would be answered to these bookings now, in this order; nothing is kept."
-        app.post("/v1/bookings:check", **_looks(summary, listed))(self.check)
+        routes.post("/bookings:check", summary=summary, openapi_extra=_body(listed))(self.check)
+        app.include_router(routes)
 
     # -- who may, and what they send -----------------------------------------------------------------------------------
 
@@ -436,8 +436,6 @@ def _place(cursor: str) -> tuple[float, str]:
 
 # -- the description ---------------------------------------------------------------------------------------------------
 
-_TOKEN: dict[str, Any] = {"security": [{"client": []}]}
-
 
 class Pending(BaseModel):
     """It is kept, and not decided yet."""
@@ -447,28 +445,19 @@ class Pending(BaseModel):
 
 
 def _body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_TOKEN, "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _described(summary: str, body: str, answer: str) -> dict[str, Any]:
+def _answered(answer: str, body: str = "") -> dict[str, Any]:
     """How a route that takes the message *body* is described; it is answered as on Redis, or refused at once."""
-    content = {"application/json": {"schema": _ref(answer)}}
-    responses = refusals(401, 403, 404, 408, 409, 410, 413, 422, 429, 503, 507)
-    for status in (409, 410, 422, 507):
-        responses[status]["content"] |= content
-    known = {
-        "description": "Its answer.",
-        "content": {"application/json": {"schema": {"anyOf": [_ref(answer), _ref("Pending")]}}},
-    }
+    refused = refusals(409, 410, 422, 507)
+    for response in refused.values():
+        response["content"] |= {"application/json": {"schema": _ref(answer)}}
+    schema = {"anyOf": [_ref(answer), _ref("Pending")]}
+    known = {"description": "Its answer.", "content": {"application/json": {"schema": schema}}}
     pending = {"description": "It is kept, and not decided yet.", "model": Pending}
-    extra = _body(_ref(body)) if body else _TOKEN
-    return {"summary": summary, "responses": {200: known, 202: pending, **responses}, "openapi_extra": extra}
-
-
-def _looks(summary: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    responses = refusals(401, 403, 404, 408, 413, 422, 429, 503)
-    return {"summary": summary, "responses": responses, "openapi_extra": _body(body) if body else _TOKEN}
+    return {"responses": {200: known, 202: pending, **refused}, "openapi_extra": _body(_ref(body)) if body else None}
