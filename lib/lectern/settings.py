@@ -5,27 +5,16 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv6Address
-from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -114,19 +103,9 @@ RENAMED = {
 """The settings whose names changed, and their old names, which are still read."""
 
 
-def _without_outdated(written: Mapping[str, str | None], own: str | PathLike[str]) -> Mapping[str, str | None]:
-    """What all files have *written*, without new names of .env whose settings the host's *own* file calls as before.
-
-    A new name wins over the old one, but .env does not win over that file.
-    """
-    both = {name for name, old in RENAMED.items() if {name, old} <= written.keys()}
-    last = {name.lower() for name in dotenv_values(own)} if both else set()
-    outdated = {name for name in both if name not in last and RENAMED[name] in last}
-    return {name: text for name, text in written.items() if name not in outdated}
-
-
-def _also(name: str) -> AliasChoices:
-    return AliasChoices(name, RENAMED[name])
+def _by_new_names(written: Mapping[str, T]) -> dict[str, T]:
+    """What one source has *written*, by its new name, too, if it has only the old one."""
+    return {**{new: written[old] for new, old in RENAMED.items() if old in written}, **written}
 
 
 def _known_language(language: str) -> None:
@@ -164,9 +143,7 @@ exported: dict[str, str] = {}
 class Common(BaseSettings):
     """Settings that both roles need."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
     role: ClassVar[Role]
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # what `load` was given, for `reread`
 
@@ -200,17 +177,17 @@ class Common(BaseSettings):
     heartbeat_interval_s: Live[float] = Field(5, gt=0)
     run_heartbeat_s: AtRestart[float] = Field(30, gt=0)
     drain_timeout_s: Live[float] = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
-    inbox_max_attempts: Live[int] = Field(5, ge=1, validation_alias=_also("inbox_max_attempts"))
+    inbox_max_attempts: Live[int] = Field(5, ge=1)
     inbox_lease_s: Live[float] = Field(60, gt=0)
     alarm_urls: Live[SecretStr | None] = None  # URLs of apprise services; they hold tokens
     runbook_url: Live[str | None] = None
     alarm_group_s: Live[float] = Field(60, ge=0)
     alarm_escalate_s: Live[float] = Field(900, gt=0)
     alarm_quiet_s: Live[float] = Field(300, gt=0)
-    message_retention_s: Live[float] = Field(7 * 86400, gt=0, validation_alias=_also("message_retention_s"))
-    event_retention_s: Live[float] = Field(30 * 86400, gt=0, validation_alias=_also("event_retention_s"))
-    class_retention_s: Live[float] = Field(90 * 86400, gt=0, validation_alias=_also("class_retention_s"))
-    as_run_retention_s: Live[float] = Field(400 * 86400, gt=0, validation_alias=_also("as_run_retention_s"))
+    message_retention_s: Live[float] = Field(7 * 86400, gt=0)
+    event_retention_s: Live[float] = Field(30 * 86400, gt=0)
+    class_retention_s: Live[float] = Field(90 * 86400, gt=0)
+    as_run_retention_s: Live[float] = Field(400 * 86400, gt=0)
     prune_interval_s: Live[float] = Field(600, gt=0)
     backup_dir: Live[Path] = BACKUP_DIR
     http_timeout_s: Live[float] = Field(10, gt=0)
@@ -280,14 +257,16 @@ class Common(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """First wins here: arguments, environment, their own file and .env, the old JSON config."""
-        if isinstance(env_settings, EnvSettingsSource):
-            own = exported.items()
-            env_settings.env_vars = {
-                name: text for name, text in env_settings.env_vars.items() if (name, text) not in own
-            }
-        if isinstance(dotenv_settings, DotEnvSettingsSource) and isinstance(dotenv_settings.env_file, tuple):
-            dotenv_settings.env_vars = _without_outdated(dotenv_settings.env_vars, dotenv_settings.env_file[-1])
-        return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
+        assert isinstance(env_settings, EnvSettingsSource)
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        own = exported.items()
+        env_settings.env_vars = {name: text for name, text in env_settings.env_vars.items() if (name, text) not in own}
+        files = dotenv_settings.env_file or ()
+        several: Sequence[str | Path] = [files] if isinstance(files, str | Path) else files  # the last one wins
+        written = [DotEnvSettingsSource(settings_cls, one) for one in reversed(several)]
+        for source in (env_settings, *written):
+            source.env_vars = _by_new_names(source.env_vars)
+        return init_settings, env_settings, *written, OldConfig(settings_cls)
 
     @classmethod
     def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
@@ -295,7 +274,7 @@ class Common(BaseSettings):
         files: tuple[str | Path, ...] = (".env",)
         try:
             files = (".env", own_file())
-            found = cls(**{"_env_file": files, **given})  # the later one wins
+            found = cls(**{"_env_file": files, **_by_new_names(given)})  # the later one wins
         except OSError as error:  # whoever types a command need not be the user of the host's file
             raise Misuse("{path}: cannot be read: {reason}", path=error.filename, reason=error.strerror) from error
         except UnicodeDecodeError as error:
@@ -385,7 +364,7 @@ class TeacherSettings(Common):
     ecs_wget: Live[str] = "wget"
     ecs_curl: Live[str] = "curl"
     max_ecs_jobs: Live[int] = Field(2, ge=1)
-    ecs_cooldown_s: Live[float] = Field(600, gt=0, validation_alias=_also("ecs_cooldown_s"))
+    ecs_cooldown_s: Live[float] = Field(600, gt=0)
     ecs_loudness_lufs: Live[float | None] = Field(None, ge=-36, le=-6)
     keyframe_interval_s: Live[float] = Field(2, ge=0.1, le=60)
     upload_url: Live[str | None] = None
@@ -475,9 +454,7 @@ class StreamerSettings(Common):
     playout_socket: AtRestart[Path | None] = None
     slate: NextClass[Path | None] = None
     lease_s: AtRestart[float] = Field(45, ge=0)  # 0: it never expires
-    partition_policy: Live[Literal["ask peers", "stop", "push"]] = Field(
-        "ask peers", validation_alias=_also("partition_policy")
-    )
+    partition_policy: Live[Literal["ask peers", "stop", "push"]] = "ask peers"
     health_bind: AtRestart[Bind] = "127.0.0.1:8801"
     health_address: Live[Bind] = ""  # host:port at which other streamers reach it; empty: determined automatically
 

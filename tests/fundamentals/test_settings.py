@@ -168,6 +168,8 @@ def test_the_hosts_own_file_wins_by_whichever_name_it_calls_a_setting(
     found = StreamerSettings.load()
     assert found.event_retention_s == 333
     assert doctor.by_source(found) == {str(Path("settings.env").absolute()): ["EVENT_RETENTION_S=333"]}
+    monkeypatch.setenv(names[1], "444")
+    assert StreamerSettings.load().event_retention_s == 444, "and the environment over both"
 
 
 def test_a_file_that_is_no_utf_8_or_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
