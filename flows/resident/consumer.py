@@ -25,7 +25,7 @@ from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TAKE_BACK
-from lectern.wire.parser import MAX_BODY_BYTES, Body, command_of, is_own_result
+from lectern.wire.parser import MAX_BODY_BYTES, PUBLISHED, Body, command_of, is_own_result
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
@@ -93,13 +93,13 @@ class Handler:
 class Consumer:
     """The bus consumer of one host: parses nothing, decides nothing, loses nothing."""
 
-    def __init__(self, host: Host[Any], handler: Handler, channels: Sequence[str], streams: Sequence[str]) -> None:
+    def __init__(self, host: Host[Any], handler: Handler) -> None:
         self._host = host
         self._handler = handler
         self._groups = routing.of(host.settings)
         self._commands = routing.sources(host.settings)
-        self._channels = channels
-        self._streams = streams
+        # The channels; the streams of the same names are read, too.
+        self._channels = [name for name, command in self._commands.items() if command in PUBLISHED]
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._woken = {flow: asyncio.Event() for flow in self._groups.values()}
@@ -188,7 +188,7 @@ class Consumer:
 
     async def _read_streams(self) -> None:
         settings = self._host.settings
-        streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
+        streams = self._host.bus.streams([*self._commands], settings.name, shared=settings.shared)
         # An entry that is read but not committed reaches no other consumer, so see first that the database answers.
         await self._host.write_tx(inbox.answers, self._host.journal)
         while True:

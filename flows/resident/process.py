@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from flows import failures, prefect_api
 from flows.host import Host, StreamerHost, TeacherHost
 from flows.outbox_publisher import publish_outbox
-from flows.resident import http, maintenance, notifications, peers, routing
+from flows.resident import http, maintenance, notifications, peers
 from flows.resident.consumer import Consumer, Handler
 from flows.resident.http import Reload
 from flows.resident.instance_lock import QueueLock
@@ -194,7 +194,7 @@ class Resident:
         """Run all loops until the process is asked to end; raises FatalError if a loop raises it."""
         works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
-        intake = Consumer(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
+        intake = Consumer(host, handler)
         taking: dict[Text, Service] = {**intake.works(), Text("sweeps"): lambda: maintenance.sweeps(host, handler)}
         try:
             works.begin({Text("lock"): lambda: self._lock.keep(host)})  # the scan of a disk takes longer than it lasts

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lectern.settings import Settings, TeacherSettings
 from lectern.wire.messages import Message
-from lectern.wire.parser import COMMANDS, PUBLISHED
+from lectern.wire.parser import COMMANDS
 
 
 def sources(settings: Settings) -> Mapping[str, str]:
@@ -13,11 +13,6 @@ def sources(settings: Settings) -> Mapping[str, str]:
     for command, kind in _taken(settings).items():
         commands.setdefault(getattr(settings, kind.comes_by).format(name=settings.name), command)
     return commands
-
-
-def channels(settings: Settings) -> list[str]:
-    """The `sources` that are Redis channels; the streams of the same names are read, too."""
-    return [name for name, command in sources(settings).items() if command in PUBLISHED]
 
 
 def of(settings: Settings) -> Mapping[str, str]:

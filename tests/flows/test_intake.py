@@ -39,7 +39,7 @@ async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(clien
         def sources() -> list[str]:
             return list(rows.look(host.engine, Connection.execute, select(journal.inbox.c.source)).scalars())
 
-        intake = Consumer(host, cast("Any", None), [], ["order", "streamer_report"])
+        intake = Consumer(host, cast("Any", None))
         work = asyncio.create_task(intake._read_streams())
         await async_wait_until(lambda: sources() and client.xlen("alarm"), description="it is kept and alarmed")
         await cancelled(work)
@@ -73,7 +73,7 @@ class Slow:
 async def dispatching(host: TeacherHost) -> AsyncIterator[tuple[Consumer, Slow]]:
     """An intake that hands bookings over, and who gets them."""
     slow = Slow(host)
-    intake = Consumer(host, cast("Any", slow), [], [])
+    intake = Consumer(host, cast("Any", slow))
     work = asyncio.create_task(intake._dispatch("booking"))
     await async_wait_until(lambda: "booking" not in intake._left, description="it has looked for what was there before")
     try:
@@ -108,7 +108,7 @@ async def test_a_loop_that_hands_over_one_batch_after_the_other_does_not_stand_s
         rows.commit(teacher.engine, inbox.failed, journal, [1, 2, 3], 0.0)
     slow = Slow(teacher)
     slow.go.set()
-    work = asyncio.create_task(Consumer(teacher, cast("Any", slow), [], [])._dispatch("booking"))
+    work = asyncio.create_task(Consumer(teacher, cast("Any", slow))._dispatch("booking"))
     await slow.has(3)
     await cancelled(work)
     assert slow.batches == [[1], [2], [3]]
@@ -133,7 +133,7 @@ async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_i
 ) -> None:
     """Else a booking would be answered a minute later, when its lease ends."""
     slow = Slow(teacher)
-    intake = Consumer(teacher, cast("Any", slow), [], [])
+    intake = Consumer(teacher, cast("Any", slow))
     intake._left.clear()
     await intake.commit(orders("c-1"))
     with monkeypatch.context() as patch:
@@ -161,7 +161,7 @@ async def test_what_names_no_known_command_is_malformed_on_any_channel(teacher: 
     channel = "lessons.orders.of.the.platform"
     teacher.settings = teacher.settings.model_copy(update={"order_channel": channel})
     teacher.bus = cast("Any", Quiet())
-    intake = Consumer(teacher, cast("Any", None), [], [])
+    intake = Consumer(teacher, cast("Any", None))
     arrived = intake._arrived("channel", channel, body)
     assert len(arrived.command) <= journal.inbox.c.command.type.length  # type: ignore[attr-defined]  # a text's
     await intake.commit([arrived])

@@ -215,7 +215,7 @@ async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
 
 async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: TeacherHost) -> None:
     """A message of 100 MB is malformed; as a whole it would not fit into the dead letters, nor past the answers."""
-    intake = Consumer(teacher, cast("Any", None), ["order"], ["order"])
+    intake = Consumer(teacher, cast("Any", None))
     arrived = intake._arrived("channel", "order", json.dumps({"cmd": "order", "class_id": "c-1", "x": "y" * 10**7}))
     assert len(arrived.body) == MAX_BODY_BYTES + 1
     assert arrived.command == "order"

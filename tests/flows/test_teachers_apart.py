@@ -236,7 +236,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     """It waited in the connection; to take it for new would answer it twice."""
     monkeypatch.setattr(inbox, "SAME_S", 1.0)
     teacher.bus.hearing.beat_s = 0.2
-    intake = Consumer(teacher, cast("Any", None), ["order"], [])
+    intake = Consumer(teacher, cast("Any", None))
     listening = asyncio.create_task(intake._listen())
     heard = teacher.bus.hearing
     await async_wait_until(lambda: heard.sent_since is not None, description="it listens")
