@@ -28,7 +28,11 @@ from lectern.cli.app import COMMANDS, LOAD_MORE, app
 from lectern.errors import CallAPerson
 from lectern.redis.client import Bus
 from lectern.settings import StreamerSettings, TeacherSettings
-from tests.waiting import async_wait_until, cancelled
+from tests.waiting import async_wait_until
+
+
+async def forever(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
 
 
 class Redis:
@@ -41,7 +45,7 @@ class Redis:
 
     async def holder(self, lock: str) -> str | None:
         if self.hangs:
-            await asyncio.Event().wait()
+            await forever()
         if self.away:
             raise Lost("no route to host")
         return self.held.get(lock)
@@ -61,15 +65,20 @@ class Redis:
         self.told.append("closed")
 
 
-def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_full", [True, False], ids=["the disk is full", "the database hangs"])
+def test_a_process_leaves_as_any_other_whatever_its_database_does_and_says_why_it_ends(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, is_full: bool
 ) -> None:
-    streamer.bus = cast("Any", Redis())
+    """Else its teacher would send it classes until it counts as lost, and its queue's lock would last."""
+    streamer.bus = cast("Any", redis := Redis())
 
-    async def full(_host: object) -> None:
-        raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+    async def takes_nothing(_host: object) -> None:
+        if is_full:
+            raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+        await forever()
 
-    monkeypatch.setattr(process, "publish_outbox", full)
+    monkeypatch.setattr(process, "END_S", 1.0)
+    monkeypatch.setattr(process, "publish_outbox", takes_nothing)
     ending = Resident(streamer.settings)
 
     async def main() -> None:
@@ -82,25 +91,9 @@ def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
     with caplog.at_level(logging.ERROR, "lectern"):
         ending.run()
     name = streamer.settings.name
-    assert cast("Redis", streamer.bus).told == [f"{name} is leaving", f"lectern:queue:{name} is free", "closed"]
+    assert redis.told == [f"{name} is leaving", f"lectern:queue:{name} is free", "closed"]
     assert "inbox: 3 messages could not be written" in caplog.text
     assert "nobody expected" not in caplog.text
-
-
-async def test_a_process_whose_database_hangs_leaves_as_any_other(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its teacher would send it classes until it counts as lost, and its queue's lock would last."""
-    streamer.bus = cast("Any", redis := Redis())
-
-    async def hangs(_host: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(process, "END_S", 1.0)
-    monkeypatch.setattr(process, "publish_outbox", hangs)
-    await Resident(streamer.settings)._leave(streamer)
-    name = streamer.settings.name
-    assert redis.told == [f"{name} is leaving", f"lectern:queue:{name} is free", "closed"]
 
 
 def test_a_process_that_is_asked_to_stop_before_it_has_begun_stops(tmp_path: Path) -> None:
@@ -164,48 +157,23 @@ def test_a_streamer_whose_folder_is_its_own_begins_while_redis_is_away(
     assert not asyncio.run(second.take(cast("Bus", redis), stop)), "the folder has one owner"
 
 
-async def forever(*_: object, **__: object) -> None:
-    await asyncio.Event().wait()
+@pytest.mark.parametrize("locked_out", [False, True])
+async def test_a_streamer_that_scans_its_disk_for_long_keeps_its_lock_and_ends_when_it_is_to(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, locked_out: bool
+) -> None:
+    """A process of its name on another machine would take the lock, and the streamer would end after the scan.
 
-
-def scans(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Has each streamer scan its disk for ever, without a lease and a playout; returns what is set when it begins."""
-    begins = asyncio.Event()
-
-    async def scan(*_: object, **__: object) -> None:
-        begins.set()
-        await forever()
-
-    monkeypatch.setattr(process, "reconciled", scan)
+    It was ended by force half a minute later, or went on beside the process that has its lock by now.
+    """
+    monkeypatch.setattr(process, "reconciled", forever)
     monkeypatch.setattr(lease, "renew", forever)
     playout = SimpleNamespace(run=forever, keep_in_step=forever)
     monkeypatch.setattr(playout_sync, "PlayoutSync", lambda _: playout)
-    return begins
-
-
-async def test_a_streamer_that_scans_its_disk_for_long_keeps_its_lock(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process of its name on another machine would take it, and the streamer would end after the scan."""
-    scans(monkeypatch)
     monkeypatch.setattr(instance_lock, "RENEW_S", 0.01)
+    ending = Resident(streamer.settings)
     streamer.bus = cast("Any", redis := Redis())
-    runs = ResidentRuns(cast("Any", None), {})
-    working = asyncio.create_task(Resident(streamer.settings)._work(streamer, runs, forever))
-    await async_wait_until(lambda: redis.held, timeout_s=20, description="its lock is renewed")
-    await cancelled(working)
-
-
-@pytest.mark.parametrize("locked_out", [False, True])
-async def test_a_streamer_that_is_to_end_while_it_scans_its_disk_ends(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, locked_out: bool
-) -> None:
-    """It was ended by force half a minute later, or went on beside the process that has its lock by now."""
-    scan, ending = scans(monkeypatch), Resident(streamer.settings)
-    streamer.bus = cast("Any", redis := Redis())
-    monkeypatch.setattr(instance_lock, "RENEW_S", 0.01)
     working = asyncio.create_task(ending._work(streamer, ResidentRuns(cast("Any", None), {}), forever))
-    await scan.wait()
+    await async_wait_until(lambda: redis.held, timeout_s=20, description="its lock is renewed")
     if locked_out:
         redis.held = {ending._lock._key: "another"}
     else:
