@@ -40,6 +40,9 @@ __all__ = ["alone"]
 COPIES = {"instance_lock.py", "recorder.py", "consumer.py", "http.py", "process.py", "job.py"}
 """Where a part of the process keeps settings: those that need a restart, and those of a transcoding under way."""
 
+UNREADABLE = Mock(side_effect=OperationalError("SELECT", {}, Exception("disk I/O error")))
+"""A query that fails."""
+
 
 @pytest.fixture
 def streamer(streamer: StreamerHost) -> StreamerHost:
@@ -75,19 +78,24 @@ def test_no_other_part_keeps_a_copy_of_the_settings() -> None:
 
 
 async def test_each_change_is_told_with_when_it_counts(streamer: StreamerHost) -> None:
-    before = streamer.settings
-    write(MAX_VIDEO_NUM=800, DOWNLOAD_RATE="2000k", DOWNLOAD_TRIES=2, BROADCAST_LEAD_S=60)
+    """What needs a restart stays, and is told until there is one, or until it is as before."""
+    before, changed = streamer.settings, {"MAX_VIDEO_NUM": 800, "DOWNLOAD_RATE": "2000k", "DOWNLOAD_TRIES": 2}
+    write(**changed, BROADCAST_LEAD_S=60, LEASE_S=90)
     lines = await said(streamer)
     assert lines == [
         "BROADCAST_LEAD_S 300 -> 60: next class",
         "DOWNLOAD_RATE 1000k -> 2000k: live",
         "DOWNLOAD_TRIES 4 -> 2: next download",
+        "LEASE_S 45 -> 90: needs a restart",
         "MAX_VIDEO_NUM 1000 -> 800: live",
     ]
     assert all(translated(line, "zh") != line for line in lines), "each has its id"
     assert (streamer.settings.max_video_num, streamer.settings.download_rate) == (800, "2000k")
     assert (before.max_video_num, before.download_rate) == (1000, "1000k"), "nobody sees them half taken over"
-    assert await said(streamer) == [], "they are taken over already"
+    assert await said(streamer) == ["LEASE_S 45 -> 90: needs a restart"], "the others are taken over already"
+    assert (streamer.settings.lease_s, streamer.settings_wait) == (45, ("LEASE_S",))
+    write(**changed, BROADCAST_LEAD_S=60)
+    assert (await said(streamer), streamer.settings_wait) == ([], ())
 
 
 @pytest.mark.parametrize(
@@ -120,16 +128,6 @@ async def test_an_oss_that_is_asked_no_more_refuses_no_more(teacher: TeacherHost
     write(TRANSCODE_SIGN_KEY="made-up")
     await said(teacher)
     assert OSS_REFUSES.number not in patience(teacher).goes_on
-
-
-async def test_what_needs_a_restart_stays_and_is_told_until_there_is_one(streamer: StreamerHost) -> None:
-    write(MAX_VIDEO_NUM=1000, LEASE_S=90, LOG_FORMAT="text")
-    for _ in range(2):
-        assert await said(streamer) == ["LEASE_S 45 -> 90: needs a restart"]
-        assert (streamer.settings.lease_s, streamer.settings_wait) == (45, ("LEASE_S",))
-    write(MAX_VIDEO_NUM=1000)
-    assert await said(streamer) == []
-    assert streamer.settings_wait == ()
 
 
 async def test_a_lowered_bound_says_how_much_is_too_much_and_evicts_nothing(streamer: StreamerHost) -> None:
@@ -181,7 +179,10 @@ async def test_only_this_host_may_ask_for_it(streamer: StreamerHost, request_: R
     assert streamer.settings.max_video_num == (800 if status == 200 else 1000)
 
 
-async def test_the_command_asks_the_process_and_health_says_which_settings_it_goes_by(streamer: StreamerHost) -> None:
+async def test_the_command_asks_the_process_and_health_says_which_settings_it_goes_by(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not say that a process is away whose database cannot be read: who hears that restarts it."""
     bind = f"127.0.0.1:{free_port()}"
     streamer.settings = streamer.settings.model_copy(update={"health_bind": bind})
     health = http.HealthReport(streamer.settings)
@@ -207,48 +208,33 @@ async def test_the_command_asks_the_process_and_health_says_which_settings_it_go
         write(HEALTH_BIND=bind, MAX_VIDEO_NUM=0)
         refused = await typed()
         assert (refused.returncode, "MAX_VIDEO_NUM" in refused.stderr) == (2, True)
+        write(HEALTH_BIND=bind, MAX_VIDEO_NUM=700)
+        monkeypatch.setattr(cache, "used", UNREADABLE)
+        failed = await typed()
+        assert ("disk I/O error" in failed.stderr, "Does lectern-streamer run" in failed.stderr) == (True, False)
+        assert "Nothing is changed" in failed.stderr
+        assert (failed.returncode, streamer.settings.max_video_num) == (2, 800)
     over = await typed(HEALTH_BIND=bind, MAX_VIDEO_NUM="1")
     assert (over.returncode, "does not answer" in over.stderr) == (1, True)
 
 
-async def test_the_command_says_that_the_database_could_not_be_read_not_that_the_process_is_away(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever is told to look whether it runs restarts it, with classes on air."""
-    bind = f"127.0.0.1:{free_port()}"
-    streamer.settings = streamer.settings.model_copy(update={"health_bind": bind})
-    write(HEALTH_BIND=bind, MAX_VIDEO_NUM=800)
-    broken = Mock(side_effect=OperationalError("SELECT", {}, Exception("disk I/O error")))
-    monkeypatch.setattr(cache, "used", broken)
-    async with http.served(streamer, http.HealthReport(streamer.settings), reload=Reload(streamer)):
-        done = await asyncio.to_thread(lectern, Path(), "reload", "streamer")
-    assert ("disk I/O error" in done.stderr, "Does lectern-streamer run" in done.stderr) == (True, False), done.stderr
-    assert "Nothing is changed" in done.stderr
-    assert (done.returncode, streamer.settings.max_video_num) == (2, 1000)
-
-
-async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer: StreamerHost) -> None:
-    hung_up = asyncio.Event()
-    keeping = asyncio.create_task(Reload(streamer).when(hung_up))
-    for written, then in ((b"none", 1000), (b"900 # " + "节".encode("gbk"), 1000), (b"800", 800)):
-        Path(".env").write_bytes(b"MAX_VIDEO_NUM=" + written)
-        hung_up.set()
-        await async_wait_until(lambda: not hung_up.is_set(), description="it is heard")
-        await async_wait_until(lambda then=then: streamer.settings.max_video_num == then, description="it is read")
-    keeping.cancel()
-
-
-async def test_a_hangup_is_heard_although_the_database_cannot_be_read_at_that_moment(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+async def test_a_hangup_does_the_same_though_a_value_is_wrong_or_the_database_cannot_be_read_at_that_moment(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says that it is tried again; nobody would know that the settings are those of before."""
-    write(MAX_VIDEO_NUM=800)
     hung_up, reload = asyncio.Event(), Reload(streamer)
+    keeping = asyncio.create_task(reload.when(hung_up))
+    for number, written in enumerate((b"none", b"900 # " + "节".encode("gbk")), 1):
+        Path(".env").write_bytes(b"MAX_VIDEO_NUM=" + written)
+        hung_up.set()
+        await async_wait_until(lambda n=number: caplog.text.count("nothing is changed") == n, description="it is read")
+    write(MAX_VIDEO_NUM=800)
     hung_up.set()
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "used", Mock(side_effect=OperationalError("SELECT", {}, Exception("disk I/O error"))))
+        patch.setattr(cache, "used", UNREADABLE)
         with pytest.raises(OperationalError):
-            await reload.when(hung_up)
+            await keeping
+    assert streamer.settings.max_video_num == 1000
     again = asyncio.create_task(reload.when(hung_up))
     await async_wait_until(lambda: streamer.settings.max_video_num == 800, timeout_s=10, description="it is read")
     await cancelled(again)
