@@ -8,14 +8,10 @@ import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prefect.client.schemas.objects import FlowRun
-from prefect.states import Running
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -23,8 +19,6 @@ from flows import failures, handling
 from flows.handling import BOUND, BatchResult, apart
 from flows.host import StreamerHost, TeacherHost
 from flows.resident.consumer import Consumer
-from flows.resident.prefect import worker
-from flows.resident.prefect.runs import ResidentRuns
 from flows.streamer import maintenance, playout_events, prepare, readiness
 from flows.teacher import bookings as at_bookings
 from flows.teacher import maintenance as at_maintenance
@@ -219,26 +213,6 @@ async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teach
     arrived = intake._arrived("channel", "order", json.dumps({"cmd": "order", "class_id": "c-1", "x": "y" * 10**7}))
     assert len(arrived.body) == MAX_BODY_BYTES + 1
     assert arrived.command == "order"
-
-
-async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = [FlowRun(id=uuid4(), flow_id=uuid4(), name="a run", state=Running()) for _ in range(3)]
-    adopted: list[UUID] = []
-
-    async def named(*_: object) -> list[FlowRun]:
-        return left
-
-    async def set_state(run_id: UUID, *_: object, **__: object) -> None:
-        if run_id == left[0].id:
-            request = httpx.Request("POST", "http://prefect/api/flow_runs")
-            raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(409, request=request))
-        adopted.append(run_id)
-
-    monkeypatch.setattr(worker, "runs_named", named)
-    client = SimpleNamespace(set_flow_run_state=set_state)
-    runs = ResidentRuns(cast("Any", client), {})
-    assert await worker.adopt(runs, "pool", "teacher") == 3
-    assert adopted == [one.id for one in left[1:]]
 
 
 async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(

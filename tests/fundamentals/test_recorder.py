@@ -517,17 +517,11 @@ async def test_each_line_of_a_table_belongs_to_its_message() -> None:
     assert changes == {1: ["c-1^1", "c-1~backup^1"], 2: ["c-2^1"], 3: ["c-2^2"]}
     assert said([(1, "c-1"), (2, "c-2")], "c-1", "c-2^1") == {1: ["c-1"], 2: ["c-2^1"]}
     assert said([(1, "c-5"), (2, "c-1^2")], "c-5", "c-1") == {1: ["c-5"], 2: ["c-1"]}
-
-
-def test_a_class_whose_id_is_a_number_is_found_by_the_result_that_decided_it() -> None:
-    """It is no recording without a resolution: each result names one."""
-    names = ("1001", "7_720P"), ("1002", "8_720P")
-    lines = [{"class": name, "decision": "proceed"} for its in names for name in its]
-    said = said_of([(1, None), (2, None)], lines)
-    assert [[line["class"] for line in json.loads(said[id_])] for id_ in (1, 2)] == [list(its) for its in names]
-    rows = [HandledMessage(id_, "transcoding", "{}", None, said[id_], 100.0, "a") for id_ in (1, 2)]
-    (run,) = records_of("settle", rows, "a", 101.0)
-    assert run.classes == {"1001", "1002"}
+    numbers = said([(1, None), (2, None)], "1001", "7_720P", "1002", "8_720P")
+    assert numbers == {1: ["1001", "7_720P"], 2: ["1002", "8_720P"]}, "no recordings: each result names a resolution"
+    lines = json.dumps([{"class": one, "decision": "proceed"} for one in numbers[1]])
+    (run,) = records_of("settle", [HandledMessage(1, "transcoding", "{}", None, lines, 100.0, "a")], "a", 101.0)
+    assert run.classes == {"1001"}
 
 
 async def test_work_that_was_done_without_a_run_has_one_afterwards(desk: Desk) -> None:

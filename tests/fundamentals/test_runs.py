@@ -39,6 +39,7 @@ class Prefect:
         self.taken: dict[str, UUID] = {}  # by idempotency key
         self.ended: dict[UUID, State[Any]] = {}
         self.there: list[FlowRun] = []
+        self.refused: set[UUID] = set()  # runs whose state it does not change
 
     @property
     def states(self) -> dict[UUID, str | None]:
@@ -55,10 +56,16 @@ class Prefect:
     async def read_flow_run(self, id_: UUID) -> FlowRun:
         return FlowRun(id=id_, flow_id=uuid4(), state=self.ended.get(id_, Scheduled()))
 
-    async def read_flow_runs(self, *, limit: int | None = None, offset: int = 0, **_: Any) -> list[FlowRun]:
-        return self.there[offset:][:limit]
+    async def read_flow_runs(
+        self, *, flow_run_filter: Any, limit: int | None = None, offset: int = 0, **_: Any
+    ) -> list[FlowRun]:
+        named = flow_run_filter.state.name
+        there = [one for one in self.there if named is None or (one.state and one.state.name in named.any_)]
+        return there[offset:][:limit]
 
     async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
+        if id_ in self.refused:
+            raise status(409)
         self.ended[id_] = state
 
 
@@ -156,29 +163,24 @@ def its_run(state: State[Any], age_s: float = 0.0, **more: Any) -> FlowRun:
 
 
 async def test_all_orphans_are_adopted_but_for_what_begins_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are; Prefect names as running, too, what this process runs."""
+    """However many there are; Prefect names as running, too, what this process runs. One that it refuses hides none."""
     server = Prefect()
     server.there = [its_run(Running()) for _ in range(2 * PAGE + 50)]
-    mine, (begun, *others) = runs(server), server.there
+    mine, (begun, refused, *others) = runs(server), server.there
+    server.refused = {refused.id}
 
     async def late(*given: Any, **more: Any) -> list[FlowRun]:
         mine._tasks[begun.id] = cast("Any", "executes it")
         return await runs_named(*given, **more)
 
     monkeypatch.setattr(worker, "runs_named", late)
-    assert await worker.adopt(mine, "pool", "teacher") == len(others)
+    assert await worker.adopt(mine, "pool", "teacher") == 1 + len(others)
     assert server.states == {one.id: "AwaitingRetry" for one in others}
 
 
 async def test_a_run_that_was_ended_with_its_process_goes_on_and_one_that_crashed_by_itself_does_not() -> None:
     """Of hundreds of classes on air, Prefect may hear of the crash that its engine sees, and no more before the end."""
-
-    class Named(Prefect):
-        async def read_flow_runs(self, *, flow_run_filter: Any = None, **paging: Any) -> list[FlowRun]:
-            names = flow_run_filter.state.name.any_
-            return [one for one in await super().read_flow_runs(**paging) if one.state and one.state.name in names]
-
-    server = Named()
+    server = Prefect()
     crashed = [await exception_to_crashed_state(error) for error in (asyncio.CancelledError(), SystemExit(1))]
     server.there = [its_run(state) for state in crashed]
     assert await worker.adopt(runs(server), "pool", "streamer1") == 1
