@@ -1,13 +1,12 @@
 """What the as-run report of a month costs, beside a bare query of the same rows."""
 
-import io
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, insert, text
 
 from benchmarks.figures import Figure, in_turns
 from benchmarks.stand import Stand
-from flows.as_run_report import Format, made, write
+from flows.as_run_report import Format, made, written
 from lectern.db import schema
 from lectern.db.engine import open_database, transaction
 from lectern.model.tables.teacher import as_runs, orders
@@ -30,7 +29,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
 
     def report() -> None:
         with transaction(engine) as connection:
-            write(made(connection, START, START + 31 * DAY_S, None), Format.csv, io.StringIO(), "")
+            written(made(connection, START, START + 31 * DAY_S, None), Format.csv)
 
     def bare() -> None:
         with transaction(engine) as connection:

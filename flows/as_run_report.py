@@ -5,7 +5,7 @@ import json
 import time
 from enum import StrEnum
 from io import StringIO
-from typing import Any, TextIO
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -35,22 +35,22 @@ def made(connection: Connection, since: float, until: float, institution: str | 
     return decide.report(booked, sent, timetable.transcoding_s(connection, span), time.time())
 
 
-def write(found: AsRunReport, form: Format, sink: TextIO, title: str) -> None:
-    """Write a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
+def written(found: AsRunReport, form: Format, title: str = "") -> str:
+    """The text of a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
     totals, whole = _totals(found), found.told()
     if form is Format.json:
         lines = [{name: getattr(one, name) for name in NAMES} for one in found.lines]
-        json.dump({"classes": lines, "institutions": dict(totals), "all": whole}, sink)
-        sink.write("\n")
-    elif form is Format.csv:
-        rows = csv.writer(sink)
-        rows.writerow(NAMES)
-        rows.writerows(cells(one) for one in found.lines)
-        rows.writerow(())
-        rows.writerow(("institution", *whole))
-        rows.writerows((name, *told.values()) for name, told in [*totals, ("all", whole)])
-    else:
-        sink.write(rendered("as_run.html", title=title, **fields_of(found)))
+        return json.dumps({"classes": lines, "institutions": dict(totals), "all": whole}) + "\n"
+    if form is Format.html:
+        return rendered("as_run.html", title=title, **fields_of(found))
+    sink = StringIO()
+    rows = csv.writer(sink)
+    rows.writerow(NAMES)
+    rows.writerows(cells(one) for one in found.lines)
+    rows.writerow(())
+    rows.writerow(("institution", *whole))
+    rows.writerows((name, *told.values()) for name, told in [*totals, ("all", whole)])
+    return sink.getvalue()
 
 
 def cells(one: ReportLine) -> list[object]:
@@ -78,6 +78,4 @@ def fields_of(found: AsRunReport, most: int | None = None) -> dict[str, Any]:
 
 def text_of(connection: Connection, since: float, until: float, institution: str | None, form: Format) -> str:
     """The report of a span of time as text."""
-    sink = StringIO()
-    write(made(connection, since, until, institution), form, sink, "")
-    return sink.getvalue()
+    return written(made(connection, since, until, institution), form)

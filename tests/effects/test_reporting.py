@@ -81,19 +81,17 @@ def test_a_report_is_written_for_programs_and_for_people(teacher_engine: Engine)
     assert worked == {"i-1": 90.0, "i-7": 0.0, "": 90.0}, "for who booked first, and for nobody by name"
     assert own.told() == found.totals["i-1"].told()
     assert [(one.class_id, one.stem, one.size_bytes) for one in own.lines] == [("c-1", "6666_720P", 7)]
-    said = {one: io.StringIO() for one in Format}
-    for form, sink in said.items():
-        cli.write(found, form, sink, "As-run")
-    read = json.loads(said[Format.json].getvalue())
+    said = {form: cli.written(found, form, "As-run") for form in Format}
+    read = json.loads(said[Format.json])
     assert read["all"] | {"classes": 2} == read["all"]
     assert read["all"]["punctuality_percent"] == 50
     assert read["all"]["availability_percent"] == pytest.approx(73.3, abs=0.1)
     assert {one["class_id"] for one in read["classes"]} == {"c-1", "c-2"}
-    rows = list(csv.reader(io.StringIO(said[Format.csv].getvalue())))
+    rows = list(csv.reader(io.StringIO(said[Format.csv])))
     assert (rows[0], len(rows)) == (list(NAMES), 9)
     assert rows[-1][0] == "all"
-    assert "&lt;b&gt;" in said[Format.html].getvalue()
-    assert not any(one in said[Format.html].getvalue() for one in ("<b>", "href=", "src="))
+    assert "&lt;b&gt;" in said[Format.html]
+    assert not any(one in said[Format.html] for one in ("<b>", "href=", "src="))
 
 
 def test_a_tenth_that_is_rounded_up_is_one_of_the_next_second() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.as_run_report import Format, made, write
+from flows.as_run_report import Format, made, written
 from lectern.cli import readers
 from lectern.cli.options import typed
 from lectern.decide.gaps import NAMES
@@ -39,7 +39,7 @@ def report(
     with readers.teacher().looking() as connection:
         found = made(connection, begins, ends, institution)
     title = f"As-run, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
-    write(found, form, sys.stdout, title if institution is None else f"{title}, {institution}")
+    sys.stdout.write(written(found, form, title if institution is None else f"{title}, {institution}"))
 
 
 def _day(option: str, text: str) -> date:
