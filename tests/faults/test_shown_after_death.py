@@ -26,7 +26,8 @@ from lectern.wire.messages import Cancel, Report
 from tests import laid, rows
 from tests.faults import hosts
 from tests.faults.turns import Quiet, Stepped
-from tests.fundamentals.test_recorder import DEPLOYMENTS, Prefect
+from tests.fundamentals.test_recorder import DEPLOYMENTS
+from tests.fundamentals.test_runs import Prefect
 from tests.rows import commit
 
 COMMANDS = {"booking": ("order", "cancel"), "report": ("prepared",)}

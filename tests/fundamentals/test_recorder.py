@@ -5,7 +5,6 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ from typing import Any, cast
 from unittest.mock import Mock
 from uuid import uuid4
 
-import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient
@@ -39,71 +37,12 @@ from lectern.model.plan import Changes
 from lectern.run_records import CLASSES, RunRecord, records_of, said_of
 from lectern.wire.messages import Cancel
 from tests.faults.turns import Quiet
-from tests.fundamentals.test_runs import status
+from tests.fundamentals.test_runs import Prefect
 from tests.rows import commit, look
 from tests.waiting import async_wait_until, cancelled
 
 RENDITION = NewRun("transcode", {"record_id": 7}, "transcode 7 240P", ["record:7"], key="k-1")
 DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
-
-
-class Prefect:
-    """A server that keeps the runs that it is told of; it is in trouble, or refuses some, where a test says so."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, dict[str, Any]] = {}  # by idempotency key
-        self.logs: list[dict[str, Any]] = []
-        self.tables: list[dict[str, Any]] = []
-        self.refuses = ""  # a text in the name or the tags of a run
-        self.asked = 0
-        self.well()
-
-    def well(self) -> None:
-        self.trouble: Callable[[str, str], Exception | int | str | None] = lambda _path, _body: None
-        """Of a request: that nobody answers, the status of the answer, or the error of each run."""
-
-    def away(self) -> None:
-        self.trouble = lambda _path, _body: httpx.ConnectError("away")
-
-    async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
-        self.asked += 1
-        body, answer = json.loads(content), {}
-        found = self.trouble(path, json.dumps(body, ensure_ascii=False))
-        if isinstance(found, Exception | int):
-            raise found if isinstance(found, Exception) else status(found)
-        if path.endswith("/bulk"):
-            answer = {"results": self._create(body, found)}
-        elif path.startswith("/flow_runs/"):
-            (run,) = [one for one in self.runs.values() if one["id"] == path.split("/")[2]]
-            run |= {name: body[name] for name in ("state", "tags") if name in body}
-        elif path == "/logs/":
-            self.logs += body
-        else:
-            self.tables.append(body)
-        return httpx.Response(200, json=answer, request=httpx.Request("POST", f"http://prefect/api{path}"))
-
-    def _create(self, asked: list[dict[str, Any]], error: str | None) -> list[dict[str, Any]]:
-        assert len(asked) <= 100
-        refused = [bool(self.refuses) and self.refuses in f"{one['name']} {one['tags']}" for one in asked]
-        errors = [error or ("no such run" if one else None) for one in refused]
-        if not any(errors):  # one transaction: else none of them was created, whatever is said of the others
-            for one in asked:
-                self.runs.setdefault(one["idempotency_key"], {**one, "id": str(uuid4())})
-        ids = [self.runs.get(one["idempotency_key"], {}).get("id", str(uuid4())) for one in asked]
-        return [
-            {"flow_run_id": id_, "status": "FAILED" if why else "CREATED", "error": why}
-            for id_, why in zip(ids, errors, strict=True)
-        ]
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(one["name"] for one in self.runs.values())
-
-    def ids(self) -> list[int]:
-        """Of the inbox, in all runs together."""
-        return sorted(
-            id_ for one in self.runs.values() for id_ in inbox.parse_id_ranges(one["parameters"].get("inbox_ids", ""))
-        )
 
 
 class Desk:

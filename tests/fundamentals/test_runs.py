@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,32 +27,77 @@ from flows.resident.prefect import deployments, worker
 from flows.resident.prefect.runs import PAGE, ResidentRuns, runs_begun, runs_named
 from flows.resident.prefect.worker import ResidentWorker
 from lectern import __version__, timing
+from lectern.db import inbox
 from lectern.errors import TryAgain
 from lectern.settings import TeacherSettings
 from tests.waiting import async_wait_until
 
 
 class Prefect:
-    """A server that takes each run, once by its key, and keeps their states; or fails."""
+    """A server that keeps the runs that it is told of, once by their keys; in trouble, or refusing, as a test says."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.taken: dict[str, UUID] = {}  # by idempotency key
+        self.runs: dict[str, dict[str, Any]] = {}  # by idempotency key
+        self.logs: list[dict[str, Any]] = []
+        self.tables: list[dict[str, Any]] = []
+        self.refuses = ""  # a text in the name or the tags of a run
+        self.asked = 0
+        self.trouble: Callable[[str, str], Exception | int | str | None] = lambda _path, _body: error
+        """Of a request: that nobody answers, the status of the answer, or the error of each run."""
+
         self.ended: dict[UUID, State[Any]] = {}
         self.there: list[FlowRun] = []
         self.refused: set[UUID] = set()  # runs whose state it does not change
 
+    def well(self) -> None:
+        self.trouble = lambda _path, _body: None
+
+    def away(self) -> None:
+        self.trouble = lambda _path, _body: httpx.ConnectError("away")
+
+    async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
+        self.asked += 1
+        body, answer = json.loads(content), {}
+        found = self.trouble(path, json.dumps(body, ensure_ascii=False))
+        if isinstance(found, Exception | int):
+            raise found if isinstance(found, Exception) else status(found)
+        if path.endswith("/bulk"):
+            answer = {"results": self._create(body, found)}
+        elif path.startswith("/flow_runs/"):
+            (run,) = [one for one in self.runs.values() if one["id"] == path.split("/")[2]]
+            run |= {name: body[name] for name in ("state", "tags") if name in body}
+        elif path == "/logs/":
+            self.logs += body
+        else:
+            self.tables.append(body)
+        return httpx.Response(200, json=answer, request=httpx.Request("POST", f"http://prefect/api{path}"))
+
+    def _create(self, asked: list[dict[str, Any]], error: str | None) -> list[dict[str, Any]]:
+        assert len(asked) <= 100
+        refused = [bool(self.refuses) and self.refuses in f"{one['name']} {one['tags']}" for one in asked]
+        errors = [error or ("no such run" if one else None) for one in refused]
+        if not any(errors):  # one transaction: else none of them was created, whatever is said of the others
+            for one in asked:
+                self.runs.setdefault(one["idempotency_key"], {**one, "id": str(uuid4())})
+        ids = [self.runs.get(one["idempotency_key"], {}).get("id", str(uuid4())) for one in asked]
+        return [
+            {"flow_run_id": id_, "status": "FAILED" if why else "CREATED", "error": why}
+            for id_, why in zip(ids, errors, strict=True)
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(one["name"] for one in self.runs.values())
+
+    def ids(self) -> list[int]:
+        """Of the inbox, in all runs together."""
+        return sorted(
+            id_ for one in self.runs.values() for id_ in inbox.parse_id_ranges(one["parameters"].get("inbox_ids", ""))
+        )
+
     @property
     def states(self) -> dict[UUID, str | None]:
         return {id_: state.name for id_, state in self.ended.items()}
-
-    async def request(self, *_: Any, content: bytes = b"", **__: Any) -> httpx.Response:
-        if self.error is not None:
-            raise self.error
-        (wanted,) = json.loads(content)
-        id_ = self.taken.setdefault(wanted["idempotency_key"], uuid4())
-        results = {"results": [{"status": "CREATED", "flow_run_id": str(id_)}]}
-        return httpx.Response(200, json=results, request=httpx.Request("POST", "http://prefect/api"))
 
     async def read_flow_run(self, id_: UUID) -> FlowRun:
         return FlowRun(id=id_, flow_id=uuid4(), state=self.ended.get(id_, Scheduled()))
@@ -351,8 +397,6 @@ async def test_a_run_whose_parameters_cannot_be_read_has_failed_and_says_why(
 
 class Hangs(Prefect):
     """A server that takes each request and answers none."""
-
-    asked = 0
 
     async def never(self, *_: Any, **__: Any) -> Any:
         self.asked += 1
