@@ -112,12 +112,10 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
         return Text(
             "{host}:{port} does not answer within {timeout_s:g} s", host=url.host, port=url.port, timeout_s=timeout_s
         )
-    except OSError as error:
-        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=plain(error))
     except TryAgain as error:
         return error.message
-    except ValueError as error:  # raised by the name's lookup
-        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=error)
+    except (OSError, ValueError) as error:  # the latter is raised by the name's lookup
+        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=plain(error))
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

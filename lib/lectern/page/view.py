@@ -77,9 +77,8 @@ class Day:
 
     now: float
     begins: float
-    number: int  # of classes that begin on the day
     page: int
-    outcomes: Mapping[str, int]
+    outcomes: Mapping[str, int]  # number of the day's classes by state
     lines: Sequence[PageLine]
     on_air: Sequence[PageLine] = ()
     missing: Sequence[PageLine] = ()
@@ -104,7 +103,7 @@ class Day:
     @property
     def pages(self) -> int:
         """Number of pages that the day's classes fill."""
-        return max(1, -(-self.number // ROWS))
+        return max(1, -(-sum(self.outcomes.values()) // ROWS))
 
     def count(self, *standings: Standing) -> int:
         """Number of classes in their time that have one of *standings*."""
@@ -159,7 +158,6 @@ def of_day(
     """What *viewer* sees of the day that begins at *begins*; *words* is None if Redis does not answer."""
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution_id
     span, coming = timetable.Span(begins, until, institution), timetable.Span(now, now + SOON_S, institution)
-    outcomes = timetable.outcomes(connection, span)
     found = timetable.classes(connection, timetable.begins_in(span), ROWS, page * ROWS)
     made_at = forecast.transcoded(connection, settings, now)
     due = [
@@ -167,14 +165,12 @@ def of_day(
         for one in timetable.due(connection, now)
         if institution in {None, one.institution_id}
     ]
-    begin = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
-    soon = [stood(one, words, now, made_at) for one in begin]
+    soon = timetable.classes(connection, timetable.not_dropped(coming), LISTED)
     day = Day(
         now,
         begins,
-        sum(outcomes.values()),
         page,
-        outcomes,
+        timetable.outcomes(connection, span),
         [_line(*stood(one, words, now, made_at), now) for one in found],
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
@@ -183,7 +179,7 @@ def of_day(
         timetable.number(connection, timetable.waits(now, institution)),
         Counter(standing for _, standing in due),
         strip=_strip(connection, words, now, institution) if begins <= now < until else None,
-        soon=[_line(*one, now) for one in soon],
+        soon=[_line(*stood(one, words, now, made_at), now) for one in soon],
         soon_number=timetable.number(connection, timetable.not_dropped(coming)),
         refusals=timetable.refusals(connection, span),
     )
