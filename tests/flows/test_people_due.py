@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from pydantic import SecretStr
@@ -37,6 +38,7 @@ from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["service"]
 pytestmark = [pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
+FULL = Mock(side_effect=OperationalError("", {}, Exception("database or disk is full")))
 
 
 class Redis:
@@ -273,11 +275,8 @@ async def test_an_alarm_that_redis_refuses_something_is_raised_when_the_database
     async def refused() -> None:
         await (failures.unreadable(host, "order", "WRONGTYPE") if what == "a stream" else publish_outbox(host))
 
-    def full(*_: object) -> None:
-        raise OperationalError("", {}, Exception("database or disk is full"))
-
     with monkeypatch.context() as disk:
-        disk.setattr(outbox, "put", full)
+        disk.setattr(outbox, "put", FULL)
         with pytest.raises(OperationalError):
             await refused()
     for _ in range(3):
@@ -317,11 +316,8 @@ async def test_people_are_told_once_though_the_database_does_not_take_the_note(
     await publish_outbox(host)
     its = People(host)
 
-    def full(*_: object) -> None:
-        raise OperationalError("", {}, Exception("database or disk is full"))
-
     with monkeypatch.context() as patch:
-        patch.setattr(outbox, "note_people", full)
+        patch.setattr(outbox, "note_people", FULL)
         for _ in range(3):
             with pytest.raises(OperationalError):
                 await its._pass_on_due()

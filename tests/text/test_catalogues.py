@@ -25,6 +25,7 @@ from lectern.settings import TeacherSettings
 from lectern.urls import redact
 from lectern.wire import outgoing, parser
 from lectern.wire.messages import Booking, Cancel, Change, Report, TranscodingResult
+from tests.flows.test_people import NOW, alarm
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
@@ -295,23 +296,18 @@ def test_what_the_platform_should_do_names_the_same_fields_in_chinese() -> None:
         assert all(one in translated(code.platform_should, "zh") for one in fields), number
 
 
-def alarm(code: int, **more: object) -> str:
-    fields = {"code": code, "message": "c-1: it is not on air", "host": "streamer1", "class_id": "c-1", "at": 1.0}
-    return json.dumps({**fields, "runbook": "a heading", **more})
-
-
 def test_an_alarm_is_told_in_chinese_with_the_words_of_the_program() -> None:
     """So are the end of an incident, and a code of another release."""
-    title, text, resolved = notify.written(alarm(321), "https://t.example/runbook", "zh")
+    title, text, resolved = notify.written(alarm(), "https://t.example/runbook", "zh")
     assert (title, resolved) == ("lectern 321 严重: streamer1", False)
     assert text.splitlines() == [
         "课没有完整播出：c-1: it is not on air",
-        f"报警时间: {formatting.moment(1.0)}",
+        f"报警时间: {formatting.moment(NOW)}",
         "课程: c-1",
         "RUNBOOK.zh.md: 321: 课没有完整播出",
         "https://t.example/runbook#321",
     ]
-    assert notify.written(alarm(321, stage="resolved"), None, "zh")[0] == "lectern 321 已恢复: streamer1"
-    title, text, _ = notify.written(alarm(999), None, "zh")
+    assert notify.written(alarm(stage="resolved"), None, "zh")[0] == "lectern 321 已恢复: streamer1"
+    title, text, _ = notify.written(alarm(code=999, runbook="a heading"), None, "zh")
     assert title == "lectern 999 警告: streamer1"
     assert text.splitlines()[2:] == ["课程: c-1", "RUNBOOK.zh.md: a heading"]
