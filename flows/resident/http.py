@@ -24,11 +24,11 @@ from flows.teacher import webhook
 from lectern import __version__, logs, notify
 from lectern import health as healths
 from lectern import metrics as lectern_metrics
-from lectern.db import cache, inbox, metrics
+from lectern.db import inbox, metrics
 from lectern.decide.leases import Presence, listed
 from lectern.ecs.transcode import check_ecs
-from lectern.errors import Caught, LecternError, Misuse
-from lectern.i18n import Text, joined, msgid, packed
+from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text, msgid, packed
 from lectern.model.facts import Usage
 from lectern.settings import Change, Cost, Settings, StreamerSettings, TeacherSettings
 from lectern.storage import disk
@@ -180,52 +180,42 @@ class Reload:
         self._one_at_a_time = asyncio.Lock()
 
     async def when(self, asked: asyncio.Event) -> None:
-        """Read the settings each time that *asked* is set, until cancelled; what it raises leaves *asked* set."""
+        """Read the settings each time that *asked* is set, until cancelled."""
         while True:
             await asked.wait()
             asked.clear()
-            with Caught() as failed:
+            with suppress(LecternError):  # it is logged
                 await self.read()
-            if failed.error is not None and not isinstance(failed.error, LecternError):  # one of ours is logged
-                asked.set()
-                raise failed.error
 
     async def answer(self, request: Request) -> Response:
-        """200 with the changes; 403 if it comes from elsewhere; 422 if a setting is wrong, so that none is changed.
-
-        503 if the database cannot be read, which changes none either.
-        """
+        """200 with the changes; 403 if it comes from elsewhere; 422 if a setting is wrong, so that none is changed."""
         if not _is_from_here(request):
             return JSONResponse({"error": "settings are read anew for a request of this host only"}, 403)
         try:
-            changes, lines = await self.read()
+            changes = await self.read()
         except LecternError as error:
             return JSONResponse({"error": error.message}, 422)
-        except DBAPIError as error:
-            return JSONResponse({"error": Text("the database does not answer: {error}", error=error.orig)}, 503)
+        lines = [str(change) for change in changes]
         fields = {"said": lines, "sentences": [packed(line) for line in lines]}
         changed = [asdict(change) for change in changes]
         return JSONResponse({"changes": changed, **fields, "digest": self._host.settings.digest})
 
-    async def read(self) -> tuple[list[Change], list[str]]:
-        """Read, check and take over the settings; returns what has changed, and a sentence on each change.
+    async def read(self) -> list[Change]:
+        """Read, check and take over the settings; returns what has changed.
 
         Raises LecternError, and changes nothing, if one is wrong.
         """
-        host = self._host
         async with self._one_at_a_time:
             try:
-                new = await asyncio.to_thread(_checked, host.settings)
-                changes, notes = host.settings.changes(new), await self._notes(new)
+                new = await asyncio.to_thread(_checked, self._host.settings)
             except LecternError as error:
                 log.error("settings: nothing is changed: %s", error.message)
                 raise
+            changes: list[Change] = self._host.settings.changes(new)
             self._take(new, changes)
-        both = [[str(change), *([notes[change.name]] if change.name in notes else [])] for change in changes]
-        lines = [joined(parts, msgid("{first}, {second}")) for parts in both]
-        for line in lines:
-            log.info("settings: %s", line)
-        return changes, lines
+        for change in changes:
+            log.info("settings: %s", change)
+        return changes
 
     def _take(self, new: Settings, changes: list[Change]) -> None:
         """Go by *new* from now on, all at once: nothing else is at work in this thread meanwhile."""
@@ -240,23 +230,6 @@ class Reload:
         else:
             host.unfetched.set()
             host.playout.wanted.set()
-
-    async def _notes(self, new: Settings) -> dict[str, str]:
-        """What the bounds of the cache mean for what is cached."""
-        if not isinstance(self._host, StreamerHost) or not isinstance(new, StreamerSettings):
-            return {}
-        used = await self._host.read_tx(cache.used, self._host.settings.video_root)
-        many, much = used.num - new.max_video_num, used.size_bytes - new.max_bytes
-        notes: dict[str, str] = {}
-        if many > 0:
-            notes["MAX_VIDEO_NUM"] = Text.many(
-                "{n:,} rendition too many, evicted when room is needed",
-                "{n:,} renditions too many, evicted when room is needed",
-                n=many,
-            )
-        if much > 0:
-            notes["MAX_VIDEO_SIZE"] = Text("{size:size} too many, evicted when room is needed", size=much)
-        return notes
 
 
 def _checked(before: Settings) -> Settings:
