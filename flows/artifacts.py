@@ -56,7 +56,6 @@ class ProgressBar:
         self._percent = 0.0
         self._written: int | None = None  # the last whole per cent
         self._written_at = -math.inf  # by the clock
-        self._begun: tuple[float, float] | None = None  # when progress was first seen, and its percent then
         self._artifact: UUID | None = None
         self._shown: tuple[float, str] | None = None
         self._is_away = False
@@ -109,17 +108,7 @@ class ProgressBar:
         whole, now = math.floor(self._percent), self._clock()
         if whole != self._written and (whole == 100 or now - self._written_at >= PROGRESS_S):
             self._written, self._written_at = whole, now
-            await self._put(float(whole), self._forecast())
-
-    def _forecast(self) -> str:
-        now = time.time()
-        # Work may be taken up in its middle: only what it did since tells how fast it is.
-        since, first = self._begun = self._begun or (now, self._percent)
-        if not first < self._percent < 100.0:
-            return self._description
-        left_s = (now - since) * (100.0 - self._percent) / (self._percent - first)
-        # Not the seconds that are left: nobody writes the line again while the work stands still.
-        return f"{self._description}, done at about {formatting.when(now + left_s, now)}"
+            await self._put(float(whole), self._description)
 
     async def _put(self, percent: float, description: str) -> None:
         if self._shown == (percent, description):

@@ -1,7 +1,6 @@
 """What a host shows of itself in the UI holds up nothing that it does."""
 
 import asyncio
-import time
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -130,15 +129,6 @@ async def test_what_came_of_the_work_is_written_although_the_bar_is_full_already
         bar.end("6666_720P: downloaded")
     assert (shown.written, shown.said[-1]) == ([(0, 100.0), (1, 100.0)], "6666_720P: downloaded")
     assert shown.key == "download-6666-720p"
-
-
-async def test_a_bar_says_when_the_work_will_be_done(shown: Bar, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time stays true while the bar stands still; and of a download that is resumed at 50 % only the rest counts."""
-    monkeypatch.setattr(time, "time", lambda: 1000.0 + shown.now)
-    monkeypatch.setattr(formatting, "when", lambda at, _now: f"{at:.0f}")
-    for second in range(41):
-        await shown.second(50 + second / 2)
-    assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]
 
 
 @pytest.mark.parametrize(
