@@ -58,6 +58,8 @@ class _Active:
 class ResidentRuns:
     """The runs of one host: created through the API, executed here as asyncio tasks."""
 
+    host: Host[Any]  # set before the first run
+
     def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
         self.client = client
         self.created = Creation(client)
@@ -67,7 +69,6 @@ class ResidentRuns:
         self._draining = False
         # Runs begin in this context, not in that of the run which started them: they must not become its subflows.
         self._context = copy_context()
-        self.host: Host[Any] | None = None
 
     def draining(self) -> bool:
         """Whether the process is going down."""
@@ -88,7 +89,6 @@ class ResidentRuns:
 
     async def without(self, run: NewRun) -> None:
         """Do the work of *run* without it, because Prefect is away; the recorder shows it. Raises what it raises."""
-        assert self.host is not None  # set before the first run
         current.set(self.host)
         claimed.set(())
         began, key = time.time(), run.key or uuid4().hex
@@ -172,12 +172,11 @@ class ResidentRuns:
             return
         if not active.task.cancelled() and (failed := active.task.exception()) is not None:
             log.error("%s: the engine failed: %r", run.name, failed)
-        if self.host is not None:
-            await failures.after_run(self.host, run, active.task)
+        await failures.after_run(self.host, run, active.task)
 
     async def _engine(self, name: str, run: FlowRun) -> State[Any] | None:
         flow = self._by_name[name]
-        current.set(self.host)  # type: ignore[arg-type]  # set before the first run
+        current.set(self.host)
         # With its deployment the engine would open a thread and a websocket for each run.
         alone = run.model_copy(update={"deployment_id": None, "name": await self._named(flow, run)})
         try:
@@ -196,7 +195,7 @@ class ResidentRuns:
     async def _own(self, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """*parameters* with this flow's inbox ids only: after a restore, an old run's ids may be of other flows."""
         text = parameters.get("inbox_ids")
-        if self.host is None or not isinstance(text, str):
+        if not isinstance(text, str):
             return parameters
         asked = inbox.parse_id_ranges(text)
         mine = [command for command, flow in routing.of(self.host.settings).items() if flow == name]
