@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRefused, asked
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
@@ -23,7 +23,7 @@ ScheduledClass = Mapping[str, Any]
 """A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""
 
 
-class NotTaken(LecternError):
+class NotTaken(TryAgain):
     """The playout refuses a request."""
 
 

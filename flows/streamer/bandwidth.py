@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from flows.host import StreamerHost, log
-from flows.playout_link import NotTaken
 from lectern import metrics, subprocesses
 from lectern.db import airings, forecast
 from lectern.decide import bandwidth as decide
@@ -93,7 +92,7 @@ class Governor:
         try:
             async with asyncio.timeout(ASK_S):
                 status = await self._host.playout.ask("status", active=True)
-        except (TryAgain, NotTaken, TimeoutError):
+        except (TryAgain, TimeoutError):
             return 0.0
         return max((float(each["behind_s"]) for each in status["classes"]), default=0.0)
 

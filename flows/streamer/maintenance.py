@@ -15,7 +15,6 @@ from flows import artifacts
 from flows.failures import isolated
 from flows.handling import Decide, Swept, apart, changed, sweep_flow
 from flows.host import NOWHERE, StreamerHost, log, streamer
-from flows.playout_link import NotTaken
 from flows.streamer import downloads, playout_events
 from flows.streamer.prepare import follow, remove_files
 from lectern import formatting
@@ -66,7 +65,7 @@ async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | 
     """
     try:
         statuses = (await host.playout.ask("status", class_id=airing.class_id))["classes"]
-    except (TryAgain, NotTaken):
+    except TryAgain:
         return None if time.time() - airing.end_time < UNKNOWN_S else playout_events.closing_of_late(airing.class_id)
     is_told = (
         bool(statuses)

@@ -17,7 +17,6 @@ from flows.failures import isolated
 from flows.handling import apart, changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
-from flows.playout_link import NotTaken
 from flows.streamer import downloads, prepare
 from lectern import errors, formatting, health, metrics, urls
 from lectern.db import account, airings, cache, forecast, incidents
@@ -318,7 +317,7 @@ async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str,
     """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
     try:
         answer = await host.playout.ask("status", active=True)
-    except (TryAgain, NotTaken) as error:
+    except TryAgain as error:
         return {class_id: decide_account.without_playout(error.message) for class_id in rows}
     now = time.time()
     sendings = dict.fromkeys(rows, decide_account.NOT_IN_PLAYOUT)  # the last report in the rows may be long outdated

@@ -12,7 +12,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from flows.host import StreamerHost, log
-from flows.playout_link import NotTaken
 from lectern.db import leases
 from lectern.errors import Caught, LecternError, TryAgain
 from lectern.i18n import Text
@@ -56,10 +55,7 @@ class StillServer:
 
     async def _made(self, class_id: str) -> bytes:
         """The keyframe at the clock's position, or the slate's picture while the slate is on air."""
-        try:
-            answer = await self._host.playout.ask("status", active=True)
-        except NotTaken as error:
-            raise TryAgain(error.message) from error
+        answer = await self._host.playout.ask("status", active=True)
         sent = next((one for one in answer["classes"] if one["class_id"] == class_id), None)
         lesson = self._host.playout.confirmed.get(class_id)
         if sent is None or lesson is None or sent["state"] != "on_air":
