@@ -13,7 +13,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
@@ -35,10 +35,6 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.timing import Throttle
 from lectern.wire import outgoing
 from lectern.wire.outgoing import About, Outgoing, OutgoingKind
-
-if TYPE_CHECKING:
-    from lectern.media.probe import Probe
-    from lectern.model.facts import RemoteFile
 
 log = logging.getLogger("lectern")
 P = ParamSpec("P")
@@ -297,7 +293,6 @@ class StreamerHost(Host[StreamerSettings]):
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # set if a ready class has no run
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # set if downloads are wanted, or end
-    fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # downloaded, not yet noted
     dead_air: Mapping[str, str] = field(default_factory=dict)  # what is wrong with the files of coming classes
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unshared: asyncio.Event = field(default_factory=asyncio.Event)  # set if a download waits for its share

@@ -12,7 +12,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows import artifacts, failures
 from flows.handling import SWEEP, changed, decision
@@ -133,10 +133,8 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
                 stem=stem,
                 max_runs=MAX_RUNS,
             )
-        remote, probed = await _come(host, stem) or await _fetched(host, stem)
-        host.fetched[stem] = remote, probed
-        changes = await changed(host, arrived(stem, remote, probed))
-        del host.fetched[stem]
+        remote, probed = await _fetched(host, stem)
+        changes = await _noted(host, stem, remote, probed)
     except LecternError as error:
         await give_up(host, stem, error)
         return Failed(message=labelled(stem, error.message))
@@ -162,7 +160,6 @@ def cancelled(stem: str) -> Refuse:
 
 async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
     """Refuse the classes that wait for a download, and delete its part file with its reservation."""
-    host.fetched.pop(stem, None)
     follow(host, await changed(host, failed(stem, error)))
     part = cache_dir.part_path(host.settings.video_root, stem)
     try:
@@ -170,15 +167,6 @@ async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
     except OSError as left:
         log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
     await publish_outbox(host)
-
-
-async def _come(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe] | None:
-    """What an earlier run has put in its place, and could not note because the database took nothing; else None."""
-    remote, probed = host.fetched.pop(stem, (None, None))
-    if remote is None or probed is None:
-        return None
-    final = cache_dir.rendition_path(host.settings.video_root, stem)
-    return (remote, probed) if await asyncio.to_thread(cache_dir.size_bytes, final) == probed.size_bytes else None
 
 
 async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
@@ -251,6 +239,16 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     await asyncio.to_thread(_finish, part, plain, final, look)
     host.checks.append((time.monotonic() - came_at, row.size_bytes))
     return remote, probed
+
+
+async def _noted(host: StreamerHost, stem: str, remote: RemoteFile, probed: Probe) -> StreamerChanges:
+    """Note what is in its place as soon as the database takes it: its class may begin before it came again."""
+    while True:
+        try:
+            return await changed(host, arrived(stem, remote, probed))
+        except OperationalError as error:
+            await failures.report(host, Text("the download of {stem}", stem=stem), error, AGAIN_S)
+        await asyncio.sleep(AGAIN_S)
 
 
 async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
