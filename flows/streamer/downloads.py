@@ -226,7 +226,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, row, part, remote)
         try:
-            probed = await _check(stem, part, remote)
+            probed = await checked(stem, part, remote)
             look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
         except Refuse:  # the next try begins from zero
             part.unlink()
@@ -272,7 +272,7 @@ async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote:
     raise TryAgain(text, errors.DOWNLOAD_FAILED, stem=row.stem)
 
 
-async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
+async def checked(stem: str, part: Path, remote: RemoteFile) -> Probe:
     """Length, CRC-64, pictures; raises Refuse for a bad file. One that has another sum is deleted: TryAgain."""
     size = await asyncio.to_thread(lambda: part.stat().st_size)
     if size != remote.size_bytes:

@@ -192,15 +192,13 @@ async def _take(host: StreamerHost, row: Cached, path: Path) -> str:
     part = cache_dir.part_path(host.settings.video_root, row.stem)
     remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
     try:
-        probed = await probe.probe(path)
-        crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(cache_dir.crc64, path)
-        if probed.size_bytes == row.size_bytes and crc64 == remote.crc64 and probed.last_second_decodes:
-            await changed(host, downloads.arrived(row.stem, remote, probed))
-            return "taken: it is whole"
+        probed = await downloads.checked(row.stem, path, remote)
+        await changed(host, downloads.arrived(row.stem, remote, probed))
     except LecternError as error:
         log.warning("%s: %s", row.stem, error.message)
-    await asyncio.to_thread(cache_dir.remove, path)
-    return "deleted, and downloaded again: it is not whole"
+        await asyncio.to_thread(cache_dir.remove, path)
+        return "deleted, and downloaded again: it is not whole"
+    return "taken: it is whole"
 
 
 async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str:

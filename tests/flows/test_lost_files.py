@@ -279,7 +279,7 @@ async def test_what_came_is_taken_if_it_is_what_was_promised(
     monkeypatch.setattr(probe, "probe", probed)
     with raised:
         its = RemoteFile("", size_bytes, None, crc64(part) if callable(crc64) else crc64)
-        await streamer_downloads._check("1", part, its)
+        await streamer_downloads.checked("1", part, its)
     assert part.exists() is stays
 
 
