@@ -278,7 +278,7 @@ async def _looked(host: TeacherHost | StreamerHost) -> None:
     """Make the disk and the database agree, or learn what the OSS refuses, before messages are taken."""
     if isinstance(host, StreamerHost):
         async with failures.isolated(host, Text("reconcile"), through=()):
-            await reconciled(host, reads=False)
+            await reconciled(host)
     else:
         async with failures.isolated(host, Text("what the OSS refuses"), through=()):
             await transcoding.remember(host)

@@ -88,14 +88,15 @@ async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
     host = streamer()
     table = await reconciled(host, dry_run=dry_run)
+    table += [] if dry_run else await read_again(host)
     await artifacts.table("reconcile", table, "What the disk and the database disagreed about")
     return Completed(message=f"{len(table)} differences")
 
 
-async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool = True) -> list[dict[str, object]]:
+async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[str, object]]:
     """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
 
-    Without *reads*, files that were written to are left to `read_again`.
+    Files that were written to are left to `read_again`.
     """
     root = host.settings.video_root
     async with host.cache_lock:
@@ -104,7 +105,6 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool =
         if dry_run:
             odd = await asyncio.to_thread(lasting, odd, root)
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
-        touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
         table = [await _mended(host, difference) for difference in now]
         lacking = [difference for difference in odd if difference.odd is Odd.MISSING]
@@ -114,7 +114,7 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool =
         table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
-    return table + [await _mended(host, difference) for difference in touched] if reads else table
+    return table
 
 
 async def prune_quarantine(host: StreamerHost) -> list[str]:

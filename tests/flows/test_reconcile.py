@@ -105,7 +105,7 @@ async def test_a_file_that_was_written_to_is_read_again(streamer: StreamerHost, 
     damaged.write_bytes(master[:5000] + bytes(100) + master[5100:])
     for path in (kept, ended, damaged):
         os.utime(path, (1, 1))
-    await maintenance.reconciled(streamer)
+    await maintenance.read_again(streamer)
     assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
     assert aside(streamer) == ["2.flv", "3.flv"]
     assert await maintenance.reconciled(streamer) == []
@@ -124,7 +124,7 @@ async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(cache_dir, "crc64", unreadable)
-    (line,) = await maintenance.reconciled(streamer)
+    (line,) = await maintenance.read_again(streamer)
     assert site.exists() == stays
     assert aside(streamer) == ([] if stays else ["1.flv"])
     assert state(streamer) == ("ready" if stays else "waiting")
@@ -148,7 +148,7 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
         return found
 
     monkeypatch.setattr(integrity, "trouble", trouble)
-    assert await maintenance.reconciled(streamer, reads=False) == []
+    assert await maintenance.reconciled(streamer) == []
     assert row(streamer, "2").mtime != 1
     table = await maintenance.read_again(streamer)
     found = row(streamer, "2")
