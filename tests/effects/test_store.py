@@ -158,7 +158,7 @@ def test_a_download_is_gone_on_with_if_the_origin_has_the_same_file(
         cache_dir.resume(put(part), other)
         assert not part.exists()
     for text in ("", "{", "[]", "{}", '{"url": 1}'):
-        put(cache_dir.origin_path(part), text.encode())
+        put(part.with_name(f"{part.name}.origin"), text.encode())
         assert cache_dir.read_origin(part) is None
 
 

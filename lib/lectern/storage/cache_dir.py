@@ -16,7 +16,7 @@ from fastcrc import crc64 as _crc64
 from lectern import formatting, rendition_ids
 from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
 from lectern.model.facts import RemoteFile
-from lectern.playout.kernel import boot_id, sync
+from lectern.playout.kernel import boot_id, replace, sync
 from lectern.playout.keyframe_index import path_of
 from lectern.states import Resolution
 from lectern.urls import redact_url
@@ -128,14 +128,9 @@ def is_sidecar(name: str) -> bool:
     return _SIDECAR.fullmatch(name) is not None
 
 
-def origin_path(part: Path) -> Path:
-    """The path of a download's sidecar: ``6666_720P.flv.part.origin``."""
-    return part.with_name(f"{part.name}.origin")
-
-
-def _notes(part: Path) -> tuple[Path, Path]:
-    """The sidecar of a download, and where it is written first: hidden, so that no scan takes it for unknown."""
-    return origin_path(part), part.with_name(f".{part.name}.origin.new")
+def _notes(part: Path) -> list[Path]:
+    """The sidecar of a download, and what is left of drafts of it: hidden, so that no scan takes them for unknown."""
+    return [part.with_name(f"{part.name}.origin"), *part.parent.glob(f".{part.name}.origin.*.tmp")]
 
 
 def remuxed_path(path: Path) -> Path:
@@ -165,21 +160,16 @@ def resume(part: Path, remote: RemoteFile) -> bool:
 
 def write_origin(part: Path, remote: RemoteFile) -> None:
     """Sync what the download has so far to the disk, then note what its origin promised, and how much is synced."""
-    target, draft = _notes(part)
-    if not target.parent.is_dir():  # it, too, survives a power cut
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sync(target.parent.parent)
+    if not part.parent.is_dir():  # it, too, survives a power cut
+        part.parent.mkdir(parents=True, exist_ok=True)
+        sync(part.parent.parent)
     synced_bytes = 0
     if part.exists():
         synced_bytes = part.stat().st_size  # read before the sync, which may miss bytes that come during it
         sync(part)
-    with draft.open("w", encoding="utf-8") as file:
-        promised = {**asdict(remote), "url": redact_url(remote.url)}  # this file is as readable as the recordings
-        json.dump({**promised, "boot": boot_id(), "synced_bytes": synced_bytes}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(target)
-    sync(target.parent)
+    promised = {**asdict(remote), "url": redact_url(remote.url)}  # this file is as readable as the recordings
+    noted = json.dumps({**promised, "boot": boot_id(), "synced_bytes": synced_bytes})
+    replace(_notes(part)[0], noted, is_synced=True)
 
 
 def read_origin(part: Path) -> RemoteFile | None:
@@ -193,7 +183,7 @@ def read_origin(part: Path) -> RemoteFile | None:
 
 def _noted(part: Path) -> dict[str, Any]:
     try:
-        noted = json.loads(origin_path(part).read_text(encoding="utf-8"))
+        noted = json.loads(_notes(part)[0].read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
