@@ -91,6 +91,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
 _UNSUPPORTED_HEAD = frozenset({403, 405, 501})
 _ABSENT = frozenset({404, 410})
+PASSING_STATUS = frozenset({408, 425, 429})  # the same request may be answered a moment later
 _MOST_BYTES = 2**50  # the sum of a thousand such files still fits into a database's integer
 _MOST_CRC64 = 2**64 - 1
 _ETAG_CHARACTERS = 250
@@ -242,7 +243,7 @@ def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dic
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # it has no first byte
         raise Absent("{url}: the recording is empty", errors.DOWNLOAD_FAILED, url=redact_url(url))
-    if answer.status_code in (408, 425, 429) or answer.is_server_error:
+    if answer.status_code in PASSING_STATUS or answer.is_server_error:
         raise TryAgain("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code)
     if not answer.is_success:
         kind = Absent if answer.status_code in _ABSENT else Refuse
@@ -297,7 +298,6 @@ _STATUS = re.compile(r"ERROR (\d{3})")
 _NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 _OURS = frozenset({1, 2, 3})  # its own trouble: options, the file it writes
 _SERVER_ERROR = 8
-_PASSING_STATUS = frozenset({408, 425, 429})
 
 
 def wget_input(url: str, address: str | None) -> tuple[list[str], bytes]:
@@ -389,7 +389,7 @@ def judge_wget(finished: subprocesses.Finished, url: str) -> None:
         raise CallAPerson(found)
     if finished.returncode == _SERVER_ERROR and status is not None:
         code = int(status[1])
-        if 400 <= code < 500 and code not in _PASSING_STATUS:
+        if 400 <= code < 500 and code not in PASSING_STATUS:
             raise Refuse(found, errors.DOWNLOAD_FAILED)
     raise TryAgain(found)
 

@@ -28,7 +28,6 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"(?:^|\n)lectern-status (\d{3})")
 _CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*([0-9]{1,20})\s*$")
 _WHY = re.compile(r"<(Code|Message)>([^<]{1,200})<")
-_PASSING = frozenset({"408", "425", "429"})
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def judge(put: Put, host: object, ended: Finished) -> int | None:
         code=code or ended.returncode,
         reason=why,
     ).rstrip()
-    if code.startswith("4") and code not in _PASSING:
+    if code.startswith("4") and int(code) not in origin.PASSING_STATUS:
         raise CallAPerson("{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED, found=found)
     raise TryAgain(found, UPLOAD_FAILED)
 
