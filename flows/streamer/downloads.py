@@ -71,10 +71,7 @@ async def _is_well(path: Path, row: Cached, seen_at: float | None) -> bool:
         with suppress(OSError):  # by the time of its renaming: wget gives it the origin's modification time
             return (await asyncio.to_thread(path.stat)).st_ctime > seen_at
         return False
-    size, unreadable = await asyncio.to_thread(cache_dir.readable, path)
-    if size != row.size_bytes or unreadable is not None:
-        return False
-    return await integrity.quick_trouble(path, row) is None
+    return await integrity.seen(path, row) == (row.size_bytes, None)
 
 
 async def fetch_again(host: StreamerHost, row: Cached, why: str) -> bool:

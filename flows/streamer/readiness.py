@@ -183,14 +183,15 @@ class Readiness:
             await publish_outbox(self._host)
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
-        size, unreadable, damaged = await self._file(airing.stem, row)
+        is_ready = airing.state is not AiringState.WAITING and row is not None and row.state is FileState.READY
+        size, damaged, unreadable = await self._file(row) if row is not None and is_ready else (None, None, None)
         allowed = await prepare.push_allowlist(self._host)  # first whether its host may be connected to at all
         unreachable = await health.unreachable(airing.push_url, timeout_s=REACH_S, allowed=allowed)
         if unreachable is None:
             url = urls.push(airing.push_url)
             unreachable = await self._host.playout.refusal(airing.push_url, allowed.of_server(url.host, url.port))
         return decide.Seen(
-            state_ready=airing.state is not AiringState.WAITING and row is not None and row.state is FileState.READY,
+            state_ready=is_ready,
             num_cite=row.num_cite if row else 0,
             wanted_bytes=row.size_bytes if row else 0,
             found_bytes=size,
@@ -201,16 +202,14 @@ class Readiness:
             lease=self._host.playout.held(),
         )
 
-    async def _file(self, stem: str, row: Cached | None) -> tuple[int | None, str | None, str | None]:
-        """The size of a file, why it cannot be read, and why it is not what was downloaded; see `decide.Seen`."""
-        path = cache_dir.rendition_path(self._host.settings.video_root, stem)
+    async def _file(self, row: Cached) -> tuple[int | None, str | None, str | None]:
+        """The size of a file, why it is not what was downloaded, and why that cannot be said just now."""
+        path = cache_dir.rendition_path(self._host.settings.video_root, row.stem)
         try:
-            size, unreadable = await asyncio.to_thread(cache_dir.readable, path)
-            if row is None or size != row.size_bytes:
-                return size, unreadable, None
-            return size, unreadable, await integrity.quick_trouble(path, row)
+            size, damaged = await integrity.seen(path, row)
         except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
-            return row.size_bytes if row is not None else None, error.message, None
+            return row.size_bytes, None, error.message
+        return size, damaged, None
 
     # -- what the UI shows -----------------------------------------------------------------------------------------
 

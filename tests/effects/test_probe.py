@@ -182,7 +182,7 @@ async def test_an_odd_end_and_a_slow_disk_are_no_damage(whole: Path, monkeypatch
     assert await integrity.end_trouble(whole, row) is None
     monkeypatch.setattr(probe, "TIMEOUT_S", 0.0)
     with pytest.raises(TryAgain, match="is the disk busy"):
-        await integrity.quick_trouble(whole, row)
+        await integrity.seen(whole, row)
 
 
 def test_the_last_tags_are_read_whatever_the_file_is(tmp_path: Path) -> None:

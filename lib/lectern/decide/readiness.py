@@ -37,7 +37,7 @@ class Seen:
     num_cite: int
     wanted_bytes: int
     found_bytes: int | None  # None if there is no file
-    unreadable: str | None  # why the file cannot be read
+    unreadable: str | None  # why the file cannot be read just now, which says nothing of it
     damaged: str | None  # why the file is not the recording that was downloaded
     unreachable: str | None  # why the push URL cannot be reached
     skew_s: float | None  # how far this host's clock is off; None if Redis did not answer

@@ -116,9 +116,18 @@ async def trouble(path: Path, row: Cached) -> str | None:
     return Text("its CRC-64 is {crc64}, not {other_crc64}", crc64=crc64, other_crc64=row.crc64)
 
 
-async def quick_trouble(path: Path, row: Cached) -> str | None:
-    """What is cheap to find of why *path* is not the file of *row*: its end, and its tags; None if nothing is found."""
-    return await end_trouble(path, row) or await middle_trouble(path)
+async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
+    """The size of *path*, and what is cheap to find of why it is not the file of *row*; None and None if it has gone.
+
+    Raises TryAgain if that cannot be said just now.
+    """
+    try:
+        size = (await asyncio.to_thread(path.stat)).st_size
+    except FileNotFoundError:
+        return None, None
+    if size != row.size_bytes:
+        return size, None
+    return size, await end_trouble(path, row) or await middle_trouble(path)
 
 
 async def end_trouble(path: Path, row: Cached) -> str | None:

@@ -37,7 +37,6 @@ def read_fault(path: Path, error: OSError) -> str:
 QUARANTINE = "quarantine"
 _SIDECAR = re.compile(r"[^.]+\.flv(?:\.part\.origin|\.index|(?:\.part)?\.remuxed)")
 _CHUNK_BYTES = 4 * 1024 * 1024
-_LOOK_BYTES = 64 * 1024
 
 
 def crc64(path: Path) -> int:
@@ -103,24 +102,6 @@ def size_bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def readable(path: Path) -> tuple[int | None, str | None]:
-    """The size of a file, and why its beginning or its end cannot be read; None and None if it is not there.
-
-    Raises TryAgain if that cannot be said just now.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            file.read(_LOOK_BYTES)
-            file.seek(max(size - _LOOK_BYTES, 0))
-            file.read(_LOOK_BYTES)
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        return size_bytes(path), read_fault(path, error)
-    return size, None
 
 
 def is_sidecar(name: str) -> bool:
