@@ -20,7 +20,6 @@ from lectern.db import airings, bookings, inbox, leases
 from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
 from lectern.decide import leases as decide_leases
-from lectern.errors import TryAgain
 from lectern.model.plan import Changes
 from lectern.model.tables.streamer import journal
 from lectern.states import AiringState, BookingState
@@ -137,18 +136,6 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         assert (order.state, order.streamer) == (BookingState.PLACED, name)
         handling.change(connection, teacher, membership.drained(name, [other]))
         assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
-
-
-def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: StreamerHost) -> None:
-    """It does not know who the others are: then its classes end with the lease, as if another one might have them."""
-
-    async def is_taken(_streamer: str, _session: str) -> bool:
-        raise TryAgain("Prefect is away")
-
-    async def note(_: object) -> None: ...
-
-    found = QuorumCheck(streamer, None, note)
-    assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
 async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: StreamerHost) -> None:

@@ -352,7 +352,10 @@ def test_a_heartbeat_says_whether_the_host_takes_classes_and_where_it_is_asked(s
 async def test_classes_are_taken_if_they_are_under_either_session(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The running one, and the one that may have been granted meanwhile; in trouble, the others are asked, too."""
+    """The running one, and the one that may have been granted meanwhile; in trouble, the others are asked, too.
+
+    One that never heard who they are takes nobody for away: its classes end with the lease.
+    """
     taken = list[str]()
 
     async def is_taken(_: str, session: str) -> bool:
@@ -381,3 +384,4 @@ async def test_classes_are_taken_if_they_are_under_either_session(
         ({}, "push", Peers.SILENT),
     ):
         assert await QuorumCheck(streamer, known, AsyncMock())._peers(policy) is peers
+    assert not (await QuorumCheck(streamer, None, AsyncMock()).verdict(hang, "s0", "claim")).goes_on

@@ -31,14 +31,13 @@ from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import StreamerRow
-from lectern.model.views import Sending, StreamerStatus
+from lectern.model.views import Sending
 from lectern.states import BookingState, FileState, Resolution
 from lectern.storage import cache_dir, origin
 from lectern.wire.messages import Amend, Booking, Cancel
 from lectern.wire.parser import MAX_BODY_BYTES
 from tests.faults import hosts
 from tests.rows import bare, commit, look, placed, unsent
-from tests.waiting import async_wait_until, cancelled
 
 KEY = (6666, Resolution.P720)
 
@@ -235,22 +234,6 @@ async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
     ]
     assert "does not have it" in (found["c-1"].why or "")
     assert ["refused" in (gap.why or "") for gap in found["c-2"].gaps] == [True]
-
-
-async def test_a_streamer_says_with_each_beat_what_is_wrong_with_recordings_and_when_those_to_come_are_there(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = list[StreamerStatus]()
-
-    async def say(_key: str, _name: str, word: StreamerStatus) -> None:
-        said.append(word)
-
-    monkeypatch.setattr(streamer, "bus", SimpleNamespace(say=say))
-    streamer.dead_air, streamer.ready_by = {"c-1": "black from 0:00"}, {"c-2": 5.0}
-    saying = asyncio.create_task(readiness.say(streamer))
-    await async_wait_until(lambda: said, description="it beats")
-    await cancelled(saying)
-    assert (said[0].dead_air, said[0].ready_by) == ({"c-1": "black from 0:00"}, {"c-2": 5.0})
 
 
 class Batch(list[Any]):

@@ -139,7 +139,7 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
 
     One whose file is there waits until its row says so, too.
 
-    So is a row of the old program, or written by hand, that cannot be read: it is one alarm, once.
+    So is a row of the old program, or written by hand, that cannot be read: it is one alarm, once, also in Chinese.
     """
     add(streamer, "good")
     for _ in range(2):
@@ -171,6 +171,8 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
     assert "its file is gone" in said["gone"]
     assert "its file is damaged" in said["damaged"]
     assert "'soon'" in said["old"]
+    (unreadable,) = [one for one in rows.said(streamer, "alarm") if one["class_id"] == "old"]
+    assert left(i18n.of_wire(unreadable)) == []
     one = checks._live["good"]
     shown = {"▶": replace(one, state=AiringState.ON_AIR), "○": replace(one, class_id="new"), "●": one}
     for sign, its in {**shown, "✗": checks._live["bad"]}.items():
@@ -478,7 +480,10 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
 async def test_a_download_is_given_up_by_nobody_but_a_person(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, run_id: str | None, is_cancelled: bool, state: str
 ) -> None:
-    """A process that ends cancels all that it does; the next one goes on with the download."""
+    """A process that ends cancels all that it does, and the next one goes on with the download, however often.
+
+    That is no fault of the recording; only a run that crashed, or was killed, may have died of it.
+    """
     part, begun = downloading(streamer, "1"), asyncio.Event()
 
     async def forever(*_: object) -> None:
@@ -489,32 +494,13 @@ async def test_a_download_is_given_up_by_nobody_but_a_person(
     monkeypatch.setattr(runtime.flow_run, "id", run_id, raising=False)
     cast("Runs", streamer.runs).cancelled_ids = {"run-1", "None"} if is_cancelled else set()
     hall.current.set(streamer)
-    work = asyncio.create_task(downloads.download.fn("1"))
-    await begun.wait()
-    await cancelled(work)
-    assert (states(streamer)["class-1"], part.exists()) == (state, state == "waiting")
-    assert streamer.in_progress == set()
-
-
-async def test_a_download_goes_on_however_often_its_process_was_stopped_in_order(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That is no fault of the recording; only a run that crashed, or was killed, may have died of it."""
-    part, begun = downloading(streamer, "1"), asyncio.Event()
-
-    async def forever(*_: object) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(downloads, "_fetched", forever)
-    monkeypatch.setattr(runtime.flow_run, "id", None, raising=False)
-    hall.current.set(streamer)
-    for _ in range(downloads.MAX_RUNS + 1):
+    for _ in range(1 if state == "refused" else downloads.MAX_RUNS + 1):
         work = asyncio.create_task(downloads.download.fn("1"))
         await async_wait_until(lambda one: begun.is_set() or one.done(), work, description="it begins")
         begun.clear()
         await cancelled(work)
-    assert (states(streamer)["class-1"], part.exists()) == ("waiting", True)
+    assert (states(streamer)["class-1"], part.exists()) == (state, state == "waiting")
+    assert streamer.in_progress == set()
 
 
 async def test_a_download_that_cannot_be_begun_is_passed_over_and_holds_up_no_other(
@@ -696,16 +682,6 @@ async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: Stre
     assert "1 will be there at " in told[0]["message"]
 
 
-async def test_the_alarm_of_a_class_whose_row_cannot_be_read_can_be_written_in_chinese(
-    streamer: StreamerHost, checks: Readiness
-) -> None:
-    add(streamer, "old")
-    spoil(streamer, "old")
-    await checks.check(time.time())
-    (said,) = rows.said(streamer, "alarm")
-    assert left(i18n.of_wire(said)) == []
-
-
 async def test_a_class_whose_recording_came_after_all_is_told_to_be_ready_by_its_next_check(
     streamer: StreamerHost, checks: Readiness
 ) -> None:
@@ -752,8 +728,12 @@ async def test_what_a_check_or_a_forecast_finds_is_told_as_soon_as_the_database_
 async def test_the_word_of_a_streamer_tells_what_is_due_and_reads_the_day_once_a_minute(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each heartbeat; of the classes that begin within an hour it has the last check, too."""
+    """At each heartbeat; of the classes that begin within an hour it has the last check, too.
+
+    And what is wrong with recordings, and when those to come are there.
+    """
     ahead = Mock(wraps=readiness.ahead)
+    streamer.dead_air, streamer.ready_by = {"due": "black from 0:00"}, {"soon": 5.0}
     for name, starts_in_s in (("due", -5), ("soon", 3000), ("later", 4000)):
         add(streamer, name, starts_in_s=starts_in_s)
         checked = [Event(account.CHECKED, name, "1", "")]
@@ -766,6 +746,7 @@ async def test_the_word_of_a_streamer_tells_what_is_due_and_reads_the_day_once_a
     first, *_, last = (one.args[2] for one in say.await_args_list)
     assert (last.due, set(last.sendings), set(last.checks)) == (1, {"due"}, {"due", "soon"})
     assert (ahead.call_count, set(last.ahead)) == (1, set(first.ahead))
+    assert (last.dead_air, last.ready_by) == (streamer.dead_air, streamer.ready_by)
 
 
 def test_the_table_of_the_cache_shows_what_is_used_kept_and_evictable() -> None:
