@@ -18,7 +18,7 @@ from flows.outbox_publisher import patience
 from flows.playout_link import NotTaken, Playout, ScheduledClass
 from flows.streamer import downloads, maintenance, playout_events, playout_sync
 from flows.streamer.playout_events import PlayoutEvents
-from flows.streamer.playout_sync import AHEAD_S, DesiredTimetable, Facts, PlayoutSync, TimetableReader, lesson
+from flows.streamer.playout_sync import AHEAD_S, Facts, PlayoutSync, TimetableReader, lesson
 from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.decide.airing import NO_ANSWER_S, NOT_ON_AIR_S
@@ -183,33 +183,22 @@ async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
     assert errors.AIRING_BROKEN.number not in patience(streamer).goes_on
 
 
-@pytest.mark.parametrize("status", [over(), {"class_id": "c-1", "state": "on_air", "slate": False}], ids=["end", "on"])
-async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_longer(
-    streamer: StreamerHost, following: PlayoutEvents, status: dict[str, Any]
+@pytest.mark.parametrize(
+    "status", [over(), {"class_id": "c-1", "state": "on_air", "slate": False}, None], ids=["end", "on", "unheard"]
+)
+async def test_trouble_that_is_over_goes_on_no_longer_although_nobody_heard_of_its_end(
+    streamer: StreamerHost, following: PlayoutEvents, status: dict[str, Any] | None
 ) -> None:
-    """The end of the class, its word `back` or `on air` was said while nobody listened, and its status says so.
+    """What was said while nobody listened, the status says; and no trouble goes on longer than its class.
 
-    No alarm is raised, nor kept open, for it.
+    No alarm is raised, nor kept open for ever, for it.
     """
     await following.take(broke_off())
     await following.take(slate(wants_file=False))
     raised = rows.said(streamer, "alarm")
-    await following.catch_up(status)
+    await (following.catch_up(status) if status else following.look_around(START + 2701))
     streamer.ongoing.clear()
     await following.look_around(START + 90)
-    assert (streamer.ongoing, rows.said(streamer, "alarm")) == ({}, raised)
-
-
-async def test_trouble_of_a_class_goes_on_no_longer_than_the_class(
-    streamer: StreamerHost, following: PlayoutEvents
-) -> None:
-    """Nobody hears its end, or its status is looked at while it ends: its alarm would stay open for ever."""
-    await following.take(broke_off(2690))
-    await following.take(slate(wants_file=False))
-    raised = rows.said(streamer, "alarm")
-    await following.look_around(START + 2701)
-    streamer.ongoing.clear()
-    following.still()
     assert (streamer.ongoing, rows.said(streamer, "alarm")) == ({}, raised)
 
 
@@ -276,9 +265,15 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
 
 
 async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired(
-    streamer: StreamerHost, statuses: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost,
+    statuses: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It refuses it, its timetable is full, or it has another timetable although the class has begun."""
+    """It refuses it, its timetable is full, or it has another timetable although the class has begun.
+
+    Each reason is logged once.
+    """
     for class_id, in_s in (("odd", 200), ("last", 300)):
         rows.commit(streamer.engine, rows.bare, class_id, START + in_s)
     ask, more = streamer.playout.ask, dict[str, Any](left_out=1, refused={"odd": "its URL is odd"})
@@ -290,7 +285,11 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
     handing = PlayoutSync(streamer)
     await handing._bring_up_to_date()
     assert list(streamer.playout.confirmed) == ["c-1"]
-    assert {one["class_id"] for one in rows.said(streamer, "alarm")} == {"odd", "last"}
+    for why in ("its URL is odd", "its URL is odder"):
+        more["refused"] = {"odd": why}
+        await handing.step()
+    assert sorted(one["class_id"] for one in rows.said(streamer, "alarm")) == ["last", "odd"]
+    assert [one.levelname for one in caplog.records].count("ERROR") == 3
     more["version"] = "another"
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=START + 5000))
     await handing.step()
@@ -643,13 +642,3 @@ def test_a_class_whose_row_cannot_be_read_stays_in_the_timetable_as_it_was(
     rows.commit(streamer.engine, Connection.exec_driver_sql, odd)
     assert slates(reader) == {"c-1": "/slate.flv", "c-2": "/slate.flv"}
     assert slates(TimetableReader(streamer)) == {"c-1": "/old.flv", "c-2": "/slate.flv"}
-
-
-async def test_each_reason_why_the_playout_does_not_take_a_class_is_logged_once(
-    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
-) -> None:
-    handing = PlayoutSync(streamer)
-    for why in ("odd", "odd", "another", "another"):
-        await handing._tell(DesiredTimetable(), {"c-1": why})
-    assert [one.levelname for one in caplog.records].count("ERROR") == 2
-    assert len(alarms(streamer)) == 1
