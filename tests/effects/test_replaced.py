@@ -74,15 +74,20 @@ def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
     assert rows.look(download.host.engine, cache.used, download.root) == Usage(len(new), 1)
 
 
-def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_has_the_new_one(
-    download: Downloads, origin: Origin, recording: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("filler_bytes", "cut"), [(1000, True), (5000, False)], ids=["for the rest", "longer"])
+def test_replaced_between_the_look_and_the_download_it_is_thrown_away_and_the_next_try_has_the_new_one(
+    download: Downloads, origin: Origin, recording: Path, monkeypatch: pytest.MonkeyPatch, filler_bytes: int, cut: bool
 ) -> None:
-    """The origin was looked at before: of the second half nobody had promised anything."""
-    new, real = marked(recording, b"n"), storage_origin.download
-    origin.cut_at[PATH] = CUT
-    with pytest.raises(TryAgain):
-        download.fetch()
-    origin.cut_at.clear()
+    """Nobody had promised anything of the second half, and more than was promised does not come.
+
+    That refuses no class: the look before is not true any more.
+    """
+    new, real = marked(recording, b"n", filler_bytes), storage_origin.download
+    if cut:
+        origin.cut_at[PATH] = CUT
+        with pytest.raises(TryAgain):
+            download.fetch()
+        origin.cut_at.clear()
 
     async def late(*arguments: Any, **options: Any) -> None:
         origin.files[PATH] = new
@@ -93,22 +98,6 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
         with pytest.raises(TryAgain, match="was replaced at its origin"):
             download.fetch()
     assert not download.path.exists()
-    assert download.fetch() == new
-
-
-def test_replaced_by_a_longer_one_between_the_look_and_the_download_the_next_try_has_the_new_one(
-    download: Downloads, origin: Origin, recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More than what was promised does not come; that refuses no class, as the look before is not true any more."""
-    new, real = marked(recording, b"n", 5000), storage_origin.download
-
-    async def late(*arguments: Any, **options: Any) -> None:
-        origin.files[PATH] = new
-        await real(*arguments, **options)
-
-    monkeypatch.setattr(storage_origin, "download", late)
-    with pytest.raises(TryAgain, match="was replaced at its origin"):
-        download.fetch()
     assert download.fetch() == new
 
 
