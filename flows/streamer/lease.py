@@ -5,16 +5,14 @@ supervisor of its own. It uses neither the database nor the resident's loop, whi
 """
 
 import asyncio
-import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -38,11 +36,11 @@ from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Airing, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
+from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRefused
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
 from lectern.settings import StreamerSettings
 from lectern.timing import comes
-from lectern.urls import plain
 from lectern.wire.messages import Grant, Release
 
 AGAIN_S = 1.0
@@ -297,16 +295,16 @@ class HeartbeatThread:
         """Tell the supervisor when the lease ends, at once when that changes, and each second."""
         while True:
             try:
-                async with _holder(self._settings.playout_dir / "lease.sock") as ask:
-                    await self._tell(ask)
-            except (OSError, ValueError) as error:
+                async with await Client.connect(self._settings.playout_dir / "lease.sock") as supervisor:
+                    await self._tell(partial(supervisor.ask, "lease", timeout_s=SUPERVISOR_S))
+            except (PlayoutUnreachable, RequestRefused) as error:
                 if self._no_supervisor is None:
-                    log.warning("playout: its supervisor takes no lease: %s", plain(error))
+                    log.warning("playout: its supervisor takes no lease: %s", error)
                 self._no_supervisor = "away"
                 await asyncio.sleep(SUPERVISOR_AGAIN_S)
 
-    async def _tell(self, ask: "AskHolder") -> None:
-        answer = await ask({})
+    async def _tell(self, ask: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+        answer = await ask()
         if not self._is_adopted and self._lease.answer not in (Answer.OURS, Answer.TAKEN):
             self._set(decide_leases.Lease(max(self._lease.until, answer["lease_until"]), self._lease.answer))
         self._is_adopted = True
@@ -315,34 +313,11 @@ class HeartbeatThread:
             until, now = min(self._lease.until, FOR_EVER_S), boot_now()
             # A lease that was over airs all classes that the playout knows.
             is_cleared = self._host.playout.cleared == (self._session, answer["holder_pid"])
-            answer = await ask({"until": until} if until <= now or answer["lease_until"] > now or is_cleared else {})
+            answer = await ask(**{"until": until} if until <= now or answer["lease_until"] > now or is_cleared else {})
             if (why := answer.get("why")) is not None and why != self._no_supervisor:
                 log.warning("playout: %s; if it ends now, it forgets that", why)
             self._no_supervisor = why
             await _soon(self._moved, AGAIN_S)
-
-
-AskHolder = Callable[[dict[str, float]], Coroutine[Any, Any, dict[str, Any]]]
-
-
-@asynccontextmanager
-async def _holder(path: Path) -> AsyncIterator[AskHolder]:
-    """A connection to the playout's supervisor; raises OSError or ValueError if it does not answer as it should."""
-    async with asyncio.timeout(SUPERVISOR_S):
-        reader, writer = await asyncio.open_unix_connection(str(path))
-
-    async def ask(request: dict[str, float]) -> dict[str, Any]:
-        writer.write(json.dumps(request).encode() + b"\n")
-        async with asyncio.timeout(SUPERVISOR_S):
-            answer: dict[str, Any] = json.loads(await reader.readline() or "null") or {"why": "it has ended"}
-        if not answer.get("ok"):
-            raise ValueError(answer.get("why"))
-        return answer
-
-    try:
-        yield ask
-    finally:
-        writer.close()
 
 
 async def _soon(event: asyncio.Event, within_s: float) -> None:

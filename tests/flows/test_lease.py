@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest.mock import AsyncMock, Mock, call
+from unittest.mock import AsyncMock, call
 
 import pytest
 import redis
@@ -25,6 +25,7 @@ from lectern.db import leases
 from lectern.decide import leases as decide
 from lectern.decide.leases import WITNESS_S, Answer, Lease, PartitionVerdict, Peers, PrefectAnswer
 from lectern.errors import TryAgain
+from lectern.playout.control_socket import Client, PlayoutUnreachable
 from lectern.playout.lease import LeaseSocket
 from lectern.playout.worker_process import Shared
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
@@ -278,7 +279,7 @@ async def test_the_holder_is_told_the_end_of_the_lease(
         telling = asyncio.create_task(thread._tell(ask))
         await async_wait_until(lambda: ask.await_count == 2, description="the holder is told")
         await cancelled(telling)
-        assert ask.await_args_list == [call({}), call(told)]
+        assert ask.await_args_list == [call(), call(**told)]
 
 
 async def test_that_the_holder_is_away_or_cannot_write_it_down_is_said_once(
@@ -291,8 +292,8 @@ async def test_that_the_holder_is_away_or_cannot_write_it_down_is_said_once(
     with pytest.raises(OSError, match="it has ended"):
         await thread._tell(ask)
     assert len(caplog.messages) == 2
-    away = Mock(side_effect=OSError("it is not there"))
-    monkeypatch.setattr(lease, "_holder", away)
+    away = AsyncMock(side_effect=PlayoutUnreachable("it is not there"))
+    monkeypatch.setattr(Client, "connect", away)
     monkeypatch.setattr(lease, "SUPERVISOR_AGAIN_S", 0.001)
     thread._no_supervisor = None
     telling = asyncio.create_task(thread._keep_telling())
