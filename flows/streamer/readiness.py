@@ -17,7 +17,7 @@ from flows.failures import isolated
 from flows.handling import apart, changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
-from flows.streamer import downloads, prepare
+from flows.streamer import downloads, prepare, recording_checks
 from lectern import errors, formatting, health, metrics, urls
 from lectern.db import account, airings, cache, forecast, incidents
 from lectern.decide import account as decide_account
@@ -78,6 +78,8 @@ class Readiness:
             now = time.time()
             await self.foresee(now)
             await self.check(now)
+            async with isolated(self._host, Text("dead air"), through=()):
+                await recording_checks.warn(self._host)
             if self._is_red(now):
                 self._host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
             await self._show()

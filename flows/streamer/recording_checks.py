@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -37,16 +38,21 @@ async def keep_indexes(host: StreamerHost) -> None:
     """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
     failed: dict[str, IndexSeen] = {}
     while True:
-        making = asyncio.create_task(make_indexes(host, failed), name="indexes")
-        try:
-            while not making.done():  # one file can take half an hour
-                host.watchdog.beat("indexes")
-                await asyncio.wait({making}, timeout=INDEXES_EVERY_S)
-            making.result()
-        finally:
-            making.cancel()
-            await asyncio.wait({making})  # the program that it has started ends before this process
+        await _done(host, "indexes", make_indexes(host, failed), INDEXES_EVERY_S)
         await asyncio.sleep(INDEXES_EVERY_S)
+
+
+async def _done(host: StreamerHost, loop: str, work: Coroutine[Any, Any, None], round_s: float) -> None:
+    """Do *work*, while rounds of its *loop* are counted: one file can take half an hour."""
+    doing = asyncio.create_task(work, name=loop)
+    try:
+        while not doing.done():
+            host.watchdog.beat(loop)
+            await asyncio.wait({doing}, timeout=round_s)
+        doing.result()
+    finally:
+        doing.cancel()
+        await asyncio.wait({doing})  # the program that it has started ends before this process
 
 
 async def make_indexes(host: StreamerHost, failed: dict[str, IndexSeen]) -> None:
@@ -112,33 +118,18 @@ def _seen(path: Path) -> IndexSeen | None:
 # look delays nothing: a class is ready before it, and is aired whatever it finds.
 
 DEAD_AIR_EVERY_S = 5.0
-WARN_EVERY_S = 30.0  # seconds between two comparisons of all classes with their recordings, besides those after a look
 REPORTED = 200
 """Number of classes whose faulty recordings a streamer reports to its teacher, the earliest classes first."""
 
 
 async def keep_dead_air(host: StreamerHost) -> None:
-    """Look through one recording after another, and tell what was found, until cancelled."""
-    looking: asyncio.Task[None] | None = None
-    warn_at = 0.0
-    try:
-        while True:
-            host.watchdog.beat("dead air")
-            if looking is not None and looking.done():
-                looking.result()  # raises an unexpected error
-                looking, warn_at = None, 0.0
-            if looking is None and (row := await host.read_tx(airings.unlooked, time.time())) is not None:
-                looking = asyncio.create_task(look_for_dead_air(host, row), name=f"look through {row.stem}")
-            if time.monotonic() >= warn_at:
-                await warn(host)
-                warn_at = time.monotonic() + WARN_EVERY_S
-            if looking is not None:
-                await asyncio.wait({looking}, timeout=DEAD_AIR_EVERY_S)
-            else:
-                await asyncio.sleep(DEAD_AIR_EVERY_S)
-    finally:
-        if looking is not None:
-            looking.cancel()
+    """Look through one recording after another, until cancelled."""
+    while True:
+        host.watchdog.beat("dead air")
+        if (row := await host.read_tx(airings.unlooked, time.time())) is not None:
+            await _done(host, "dead air", look_for_dead_air(host, row), DEAD_AIR_EVERY_S)
+        else:
+            await asyncio.sleep(DEAD_AIR_EVERY_S)
 
 
 async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -14,9 +15,10 @@ from flows import handling
 from flows import host as hall
 from flows.handling import Delivery, changed
 from flows.host import StreamerHost
-from flows.streamer import broadcast, downloads, prepare, recording_checks
+from flows.streamer import broadcast, downloads, prepare, readiness, recording_checks
+from flows.streamer.readiness import Readiness
 from lectern import errors
-from lectern.db import cache
+from lectern.db import airings, cache
 from lectern.db.engine import transaction
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.errors import DISK_FULL, Refuse
@@ -126,8 +128,15 @@ async def test_a_file_that_can_get_no_index_is_tried_again_when_it_is_another_on
     assert (integrity.has_index(path), failed) == (True, {})
 
 
+@pytest.mark.parametrize(
+    ("loop", "work", "round_s"),
+    [
+        ("keep_indexes", "make_indexes", "INDEXES_EVERY_S"),
+        ("keep_dead_air", "look_for_dead_air", "DEAD_AIR_EVERY_S"),
+    ],
+)
 async def test_a_file_that_takes_long_makes_no_host_stand_still(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, loop: str, work: str, round_s: str
 ) -> None:
     """One that is no FLV file may take half an hour: after a minute of it /health said that the loop stands still."""
     has_begun, has_ended = asyncio.Event(), asyncio.Event()
@@ -139,22 +148,22 @@ async def test_a_file_that_takes_long_makes_no_host_stand_still(
         finally:
             has_ended.set()
 
-    monkeypatch.setattr(recording_checks, "make_indexes", for_ever)
-    monkeypatch.setattr(recording_checks, "INDEXES_EVERY_S", 0.01)
-    work = asyncio.create_task(recording_checks.keep_indexes(streamer))
+    monkeypatch.setattr(airings, "unlooked", lambda *_: "a row")
+    monkeypatch.setattr(recording_checks, work, for_ever)
+    monkeypatch.setattr(recording_checks, round_s, 0.01)
+    working = asyncio.create_task(getattr(recording_checks, loop)(streamer))
     await has_begun.wait()
     monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
     await async_wait_until(lambda: len(rounds) > 2, timeout_s=10, description="it comes round meanwhile")
-    await cancelled(work)
+    await cancelled(working)
     assert has_ended.is_set()
 
 
 async def test_each_recording_is_looked_through_once_and_its_faults_are_told(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One after the other, as long as there is one; in between, faults are looked for every half a minute."""
-    looked, warned, warn = list[tuple[str, float]](), list[float](), recording_checks.warn
-    stuck, has_ended = asyncio.Event(), asyncio.Event()
+    """One after the other, as long as there is one; faults are told with the checks of the classes."""
+    looked = list[tuple[str, float]]()
     for number in (1, 2, 3):
         site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, str(number)), 20)
         rows.cached(streamer, rows.prepare(f"c-{number}", number, time.time() + 100 * number, 20.0), site)
@@ -163,35 +172,31 @@ async def test_each_recording_is_looked_through_once_and_its_faults_are_told(
         looked.append((path.stem, length_s))
         if path.stem == "3":
             raise IndexError("a line of one word")
-        if path.stem == "4":
-            try:
-                stuck.set()
-                await asyncio.sleep(60)
-            finally:
-                has_ended.set()
         black = ((0.0, 0, False), (5.0, 0, False), (10.0, 0, False), (15.0, 0, False))
         return Samples(length_s, black if path.stem == "1" else (), (), None if path.stem == "1" else -23.0)
-
-    async def counted(host: StreamerHost) -> None:
-        warned.append(time.monotonic())
-        await warn(host)
 
     def told(stem: str) -> str:
         its = select(journal.events.c.detail).where(journal.events.c.stem == stem)
         said = its.where(journal.events.c.what == "looked through")
         return str(look(streamer.engine, Connection.execute, said).scalar_one_or_none() or "")
 
+    checks = Readiness(streamer, cast("Any", None))
+    for other in ("foresee", "check", "_show"):
+        monkeypatch.setattr(checks, other, AsyncMock())
     monkeypatch.setattr(recording_checks, "samples", samples)
-    monkeypatch.setattr(recording_checks, "warn", counted)
     monkeypatch.setattr(recording_checks, "publish_outbox", rows.unsent)
     monkeypatch.setattr(recording_checks, "DEAD_AIR_EVERY_S", 0.01)
+    monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
-    work = asyncio.create_task(recording_checks.keep_dead_air(streamer))
-    await async_wait_until(lambda: told("3"), description="all are looked through")
-    await async_wait_until(lambda: len(warned) == 4, description="what was found is told")
+    works = [asyncio.create_task(one) for one in (recording_checks.keep_dead_air(streamer), checks.run())]
+    await async_wait_until(lambda: told("3") and streamer.dead_air, description="all are looked through, and told")
     rounds.clear()
-    await async_wait_until(lambda: len(rounds) > 2, description="there was nothing to do twice")
-    assert (looked, len(warned), set(streamer.dead_air)) == ([(stem, 20.0) for stem in "123"], 4, {"c-1"})
+    await async_wait_until(
+        lambda: min(map(rounds.count, ("dead air", "readiness"))) > 2, description="there was nothing to do twice"
+    )
+    for work in works:
+        await cancelled(work)
+    assert (looked, set(streamer.dead_air)) == ([(stem, 20.0) for stem in "123"], {"c-1"})
     assert [one["class_id"] for one in rows.said(streamer, "alarm")] == ["c-1"]
     assert told("1") == streamer.dead_air["c-1"]
     assert "-23 LUFS" in told("2")
@@ -201,11 +206,6 @@ async def test_each_recording_is_looked_through_once_and_its_faults_are_told(
     faulty = f"c-1: its recording 1 is faulty: {told('1')}"
     await async_wait_until(lambda: faulty in caplog.messages, description="the run of its broadcast says so")
     await cancelled(running)
-    site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, "4"), 20)
-    rows.cached(streamer, rows.prepare("c-4", 4, time.time() + 400, 20.0), site)
-    await stuck.wait()
-    await cancelled(work)
-    await has_ended.wait()
 
 
 PROBE = Probe(10.0, 10, last_second_decodes=True)
