@@ -290,6 +290,7 @@ class StreamerHost(Host[StreamerSettings]):
     control_connected: bool = False  # whether its last heartbeat was confirmed
     partitioned_at: float = field(default_factory=boot_now)  # when it last said that it is cut off, or began
     playout: Playout = field(default_factory=Playout)  # what airs its classes
+    pushed_to: frozenset[tuple[str, int]] | None = None  # servers of the classes before this process; None: not read
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # set if a ready class has no run
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # set if downloads are wanted, or end

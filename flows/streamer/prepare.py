@@ -1,6 +1,7 @@
 """Prepares classes: origins and push hosts are looked at, each class cites or downloads a rendition, or is refused."""
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
@@ -10,11 +11,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from flows.failures import words
 from flows.handling import BatchResult, Delivery, ended, handled, put_off, read
@@ -365,8 +365,6 @@ Server = tuple[str, int]
 # Threads of their own: a name server that hangs is not to keep the threads that write the database.
 _lookups = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="push-hosts")
 _known_servers: dict[Server, tuple[float, list[Address]]] = {}
-_servers_before: WeakKeyDictionary[Engine, frozenset[Server]] = WeakKeyDictionary()
-_told_servers: set[Server] = set()
 
 
 async def push_allowlist(host: StreamerHost) -> Allowlist:
@@ -382,12 +380,12 @@ async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> di
     addresses = await _server_addresses({server for server in servers.values() if server is not None})
     bad = {server: where for server, found in addresses.items() if (where := listed.forbidden(*server, found))}
     old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
-    for server in bad.keys() & old - _told_servers:
-        _told_servers.add(server)
-        text = f"{PUSH_SETTING}={_with_server(host, server)}"
-        log.warning(
-            "%s: is no public host, and taken because classes were pushed to it before: set %s", server[0], text
-        )
+    for server in bad.keys() & old:
+        if host.alarmed_at.take(f"{PUSH_SETTING} lacks {server}", math.inf):  # once
+            text = f"{PUSH_SETTING}={_with_server(host, server)}"
+            log.warning(
+                "%s: is no public host, and taken because classes were pushed to it before: set %s", server[0], text
+            )
     return {
         url: Text(
             "{host}: {address} is no allowed push host; to push there, set {setting}={value}",
@@ -443,9 +441,7 @@ def _addresses(host: str, port: int) -> list[Address]:
 
 async def _taken_before(host: StreamerHost) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
-    if host.engine not in _servers_before:
+    if host.pushed_to is None:
         push_urls = await host.read_tx(airings.push_urls)
-        _servers_before[host.engine] = frozenset(
-            server for url in push_urls if (server := _push_server(url)) is not None
-        )
-    return _servers_before[host.engine]
+        host.pushed_to = frozenset(server for url in push_urls if (server := _push_server(url)) is not None)
+    return host.pushed_to
