@@ -252,7 +252,8 @@ async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
     """Make room for a download, or its plain FLV file, of *size_bytes*; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
         changes = await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
-        await prepare.remove_files(host, changes.evicted)  # before the download goes on, which may need their room
+        # Before the download goes on, which may need their room.
+        await prepare.remove_files(host, [gone.stem for gone in changes.evicted])
 
 
 async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote: RemoteFile) -> None:

@@ -23,7 +23,7 @@ from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, 
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text, labelled
 from lectern.media import integrity, probe
-from lectern.model.facts import Airing, Cached, Idle
+from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
@@ -44,7 +44,7 @@ async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
     evicting, over = await host.read_tx(_left)
     ways = [(airing, way) for airing in over if (way := await _way(host, airing)) is not None]
     text = f"{len(evicting)} evictions, {len(over)} past their end"
-    more = [f"{rendition.stem}: its file is removed" for rendition in evicting]
+    more = [f"{stem}: its file is removed" for stem in evicting]
     if dry_run:
         return [await changed(host, way, dry_run=True) for _, way in ways], text, more
     if evicting:
@@ -77,10 +77,9 @@ async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | 
     return playout_events.closing_of_late(airing.class_id, is_known=not statuses)
 
 
-def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:
-    """The evictions that were not finished, and the classes that are past their end."""
-    evicting = [Idle(row.stem, row.size_bytes) for row in cache.evicting(connection)]
-    return evicting, airings.over(connection, time.time() - OVER_S)
+def _left(connection: Connection) -> tuple[list[str], list[Airing]]:
+    """The renditions whose evictions were not finished, and the classes that are past their end."""
+    return [row.stem for row in cache.evicting(connection)], airings.over(connection, time.time() - OVER_S)
 
 
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)

@@ -33,7 +33,7 @@ from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
+from lectern.model.facts import Cached, Needed, RemoteFile, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.rendition_ids import HeldStem
 from lectern.states import AiringState, FileState
@@ -309,18 +309,18 @@ async def _take(
         result = await handled(host, deliveries, partial(decided_classes, looked, barred), dry_run=dry_run)
         if dry_run:
             return result
-        await remove_files(host, [gone for changes in result.done for gone in changes.evicted])
+        await remove_files(host, [gone.stem for changes in result.done for gone in changes.evicted])
     await publish_outbox(host)
     for changes in result.done:
         follow(host, changes)
     return result
 
 
-async def remove_files(host: StreamerHost, gone: Sequence[Idle]) -> None:
+async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
-    if not gone:
+    if not stems:
         return
-    paths = {rendition.stem: cache_dir.rendition_path(host.settings.video_root, rendition.stem) for rendition in gone}
+    paths = {stem: cache_dir.rendition_path(host.settings.video_root, stem) for stem in stems}
     await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, paths))
 
 

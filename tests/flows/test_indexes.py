@@ -87,7 +87,7 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
         found = await plain(one)
         async with asyncio.timeout(10), streamer.cache_lock:
             await changed(streamer, evict)
-            await prepare.remove_files(streamer, [gone])
+            await prepare.remove_files(streamer, [gone.stem])
         return found
 
     monkeypatch.setattr(integrity, "looked", looked)

@@ -26,7 +26,7 @@ from flows.teacher import membership, transcoding
 from lectern.db import bookings, cache, events
 from lectern.db.engine import transaction
 from lectern.errors import Malformed
-from lectern.model.facts import Event, Idle, InboxMessage
+from lectern.model.facts import Event, InboxMessage
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, journal, tasks
@@ -70,7 +70,7 @@ async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_de
     gone = cache_dir.rendition_path(root, "2")
     gone.parent.mkdir()
     gone.write_bytes(b"x")
-    await prepare.remove_files(streamer, [Idle("1", 9), Idle("2", 9)])
+    await prepare.remove_files(streamer, ["1", "2"])
     assert not gone.exists()
     assert list(look(streamer.engine, Connection.execute, select(files.c.id)).scalars()) == ["1"]
 
