@@ -8,7 +8,7 @@ from benchmarks.figures import Figure, best, growth
 from benchmarks.stand import Ear, Stand
 from benchmarks.storm import publish
 from tests.stage import Stage, wait_until
-from town.oss_transcoder import Behaviour, Rule
+from town.oss_transcoder import Behaviour, Rule, result
 
 WHAT = (
     "so many classes wait for one rendition, whose transcoding is under way (one signed POST was made for all). Then"
@@ -48,16 +48,9 @@ def _continued(stand: Stand, stage: Stage, number: int) -> float:
         timeout_s=60 + number / 50,
         description=f"{number} classes wait, for one POST",
     )
-    result = {
-        "cmd": "transcoding",
-        "record_id": record,
-        "video_resolution": "720P",
-        "result": "sucess",
-        "transcode_video_url": stage.town.origin.url_for(f"{record}/{record}_720P.flv"),
-        "type": "oss",
-    }
+    made = result(record, "720P", stage.town.origin.url_for(f"{record}/{record}_720P.flv"))
     began = time.time()
-    stage.publish("transcoding", result)
+    stage.publish("transcoding", made)
     took = max(ear.all().answers.values()) - began
     stand.say(f"waiting, {number:,}: answered {took:.2f} s after the result")
     return took

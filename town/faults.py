@@ -17,8 +17,6 @@ class Fault:
     status: int | None = None  # answered at once, with this
     delay_s: float = 0.0  # before the answer
     truncate_bytes: int | None = None  # the full length is announced, and the connection closed after these bytes
-    silent: bool = False  # never answered
-    rate_bytes_s: int | None = None  # a slow line
     length_lie: int = 0  # added to the Content-Length that is announced
     held: bool = False  # stops after the first bytes of the answer, or before the answer to a PUT, until it is let go
 

@@ -7,7 +7,6 @@ import mimetypes
 import os
 import re
 import secrets
-import time
 from collections import deque
 from email.utils import formatdate
 from pathlib import Path
@@ -17,22 +16,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from town.faults import Faults
-from town.ports import HOST, Http, Loopback, Pace, hangup
+from town.ports import HOST, Http, Loopback
 from town.recordings import Checksums
 
 CRC_HEADER = "x-oss-hash-crc64ecma"
+_CHUNK_BYTES = 256 * 1024
 _KEPT_REQUESTS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A request as it was answered; status 0 stands for no answer."""
+    """A request that was answered."""
 
     method: str
     path: str
     range: str | None
-    status: int
-    at: float
 
 
 class Origin(Loopback):
@@ -76,7 +74,7 @@ class Origin(Loopback):
                 await self._put(_Answer(self, request, send))
             return
         answer = asyncio.create_task(self._get(_Answer(self, request, send)))
-        gone = asyncio.create_task(hangup(receive))
+        gone = asyncio.create_task(_hangup(receive))
         self._answers.add(answer)
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +97,7 @@ class Origin(Loopback):
             return
         stat = file.stat()
         headers = await self._describe(file, stat)
-        first, end, status = _part(request, headers, stat.st_size)
+        first, end, status = _part(request, stat.st_size)
         if status == 416:
             await answer.say(416, {"content-range": f"bytes */{stat.st_size}"})
             return
@@ -121,12 +119,10 @@ class Origin(Loopback):
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(f".{secrets.token_hex(8)}.tmp")
-        pace = Pace(answer.fault.rate_bytes_s)
         try:
             with unfinished.open("wb") as sink:
                 async for chunk in answer.request.stream():
                     await asyncio.to_thread(sink.write, chunk)
-                    await pace.passed(len(chunk))
                 sink.flush()
                 await asyncio.to_thread(os.fsync, sink.fileno())
             await answer.fault.let_go()
@@ -165,9 +161,6 @@ class _Answer:
 
     async def spoiled(self) -> bool:
         """Whether the fault took the answer's place; what it delays is delayed here."""
-        if self.fault.silent:
-            self._note(0)
-            await asyncio.Event().wait()  # the hangup of the client, or stop(), ends it
         await asyncio.sleep(self.fault.delay_s)
         if self.fault.status is not None:
             await self.say(self.fault.status)
@@ -177,7 +170,8 @@ class _Answer:
         self, status: int, headers: dict[str, str] | None = None, body: tuple[Path, int, int] | None = None
     ) -> None:
         """Send the head, and of *body* = (file, first, end) what the method and the fault leave."""
-        self._note(status)
+        asked = Asked(self.request.method, f"/{self.path}", self.request.headers.get("range"))
+        self._origin.requests.append(asked)
         head = {"content-length": "0"} | (headers or {})
         raw = [(name.encode(), value.encode()) for name, value in head.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
@@ -192,35 +186,29 @@ class _Answer:
         # Otherwise the answer stays unfinished, upon which uvicorn closes the connection.
 
     async def _stream(self, file: Path, first: int, wanted: int) -> int:
-        pace, sent = Pace(self.fault.rate_bytes_s), 0
+        sent = 0
         with file.open("rb") as source:
             source.seek(first)
             while sent < wanted:
-                chunk = await asyncio.to_thread(source.read, min(pace.chunk_bytes, wanted - sent))
+                chunk = await asyncio.to_thread(source.read, min(_CHUNK_BYTES, wanted - sent))
                 if not chunk:
                     break
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                 sent += len(chunk)
-                await pace.passed(len(chunk))
                 await self.fault.let_go()
         return sent
 
-    def _note(self, status: int) -> None:
-        request = self.request
-        asked = Asked(request.method, f"/{self.path}", request.headers.get("range"), status, time.time())
-        self._origin.requests.append(asked)
+
+async def _hangup(receive: Receive) -> None:
+    """Wait until the client of a request has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
-def _part(request: Request, headers: dict[str, str], size: int) -> tuple[int, int, int]:
+def _part(request: Request, size: int) -> tuple[int, int, int]:
     """First byte, end and status of what is asked for; a Range that means nothing is no Range (RFC 9110)."""
-    asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", "").replace(" ", ""))
-    stale = request.headers.get("if-range", headers["etag"]) not in (headers["etag"], headers["last-modified"])
-    if asked is None or asked[0] == "bytes=-" or stale:
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
+    if asked is None:
         return 0, size, 200
-    if not asked[1]:  # this many bytes at the end
-        first, end = max(0, size - int(asked[2])), size
-    else:
-        first, end = int(asked[1]), min(size, int(asked[2]) + 1) if asked[2] else size
-        if asked[2] and int(asked[2]) < first:
-            return 0, size, 200
+    first, end = int(asked[1]), min(size, int(asked[2]) + 1) if asked[2] else size
     return first, end, 206 if first < end else 416

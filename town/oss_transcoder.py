@@ -32,26 +32,17 @@ class Behaviour(StrEnum):
     OK = "ok"
     FAIL = "fail"  # answers that it failed
     SILENT = "silent"  # accepts, and never answers
-    SLOW = "slow"  # begins after delay_s
-    TWICE = "twice"  # answers two times
     QUICK = "quick"  # makes nothing: answers with *url* at once
-    ERROR_500 = "error_500"
-    REJECT_400 = "reject_400"
 
 
 @dataclasses.dataclass
 class Rule:
-    """How requests for a rendition are treated; None stands for any record, or any resolution."""
+    """How requests for renditions of a record are treated; None stands for any record."""
 
     behaviour: Behaviour
     record_id: int | None = None
-    video_resolution: str | None = None
     times: int | None = None  # number of requests that it hits; None: all until it is cleared
-    delay_s: float = 0.0
     url: str = ""  # of the behaviour quick; {record_id} and {video_resolution} are filled in
-
-    def __post_init__(self) -> None:
-        self.behaviour = Behaviour(self.behaviour)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +115,9 @@ class OssTranscoder(Loopback):
         self.rules.insert(0, rule)
         return rule
 
-    def _rule(self, record_id: int, resolution: str) -> Rule:
+    def _rule(self, record_id: int) -> Rule:
         for rule in self.rules:
-            wanted = rule.record_id in (None, record_id) and rule.video_resolution in (None, resolution)
-            if not wanted or rule.times == 0:
+            if rule.record_id not in (None, record_id) or rule.times == 0:
                 continue
             if rule.times is not None:
                 rule.times -= 1
@@ -146,11 +136,7 @@ class OssTranscoder(Loopback):
             return JSONResponse({"error": "record_id is a number, sign a text"}, status_code=422)
         if not hmac.compare_digest(sign.encode(), _sign(body, self._secret).encode()):
             return JSONResponse({"error": "wrong sign"}, status_code=401)
-        rule = self._rule(record_id, resolution)
-        if rule.behaviour is Behaviour.ERROR_500:
-            return JSONResponse({"error": "internal error"}, status_code=500)
-        if rule.behaviour is Behaviour.REJECT_400:
-            return JSONResponse({"error": "rejected"}, status_code=400)
+        rule = self._rule(record_id)
         self.posts.append(Post(record_id, resolution.value, time.time()))
         work = asyncio.create_task(self._answer(rule, record_id, resolution))
         self._work.add(work)
@@ -159,26 +145,15 @@ class OssTranscoder(Loopback):
 
     async def _answer(self, rule: Rule, record_id: int, resolution: Resolution) -> None:
         """Do what was accepted, and publish how it went."""
-        behaviour, url = rule.behaviour, ""
-        if behaviour is Behaviour.SILENT:
+        if rule.behaviour is Behaviour.SILENT:
             return
-        if behaviour is Behaviour.SLOW:
-            await asyncio.sleep(rule.delay_s)
-        if behaviour is Behaviour.QUICK:
+        url = ""
+        if rule.behaviour is Behaviour.QUICK:
             url = rule.url.format(record_id=record_id, video_resolution=resolution.value)
-        elif behaviour is not Behaviour.FAIL:
+        elif rule.behaviour is Behaviour.OK:
             url = await self._encode(record_id, resolution)
-        result = {
-            "cmd": "transcoding",
-            "record_id": record_id,
-            "video_resolution": resolution.value,
-            "result": "sucess" if url else "failed",
-            "transcode_video_url": url,
-            "type": "oss",
-        }
-        for _ in range(2 if behaviour is Behaviour.TWICE else 1):
-            assert self._redis is not None
-            await self._redis.publish(self._channel, json.dumps(result))
+        assert self._redis is not None
+        await self._redis.publish(self._channel, json.dumps(result(record_id, resolution, url)))
 
     async def _encode(self, record_id: int, resolution: Resolution) -> str:
         """Make the rendition; its URL, or nothing if it could not be made."""
@@ -195,6 +170,18 @@ class OssTranscoder(Loopback):
         except LecternError:
             return ""
         return f"{self._origin_url}/{output.parent.name}/{output.name}"
+
+
+def result(record_id: int, resolution: str, url: str) -> dict[str, object]:
+    """What the cloud says of a rendition that is at *url*, or that could not be made if that is empty."""
+    return {
+        "cmd": "transcoding",
+        "record_id": record_id,
+        "video_resolution": resolution,
+        "result": "sucess" if url else "failed",
+        "transcode_video_url": url,
+        "type": "oss",
+    }
 
 
 def _source(output: Path, wanted_height: int) -> Path | None:

@@ -69,15 +69,6 @@ class Platform:
         """Put one message on a stream, which keeps it until somebody reads it."""
         await self._client.xadd(stream, {"body": json.dumps(message)})
 
-    async def answer(self, class_id: str, timeout_s: float, *, count: int = 1) -> dict[str, Any] | None:
-        """The answer to a booking, when *count* of them have come; None if they do not come in time."""
-        deadline = time.monotonic() + timeout_s
-        while len(self.answers[class_id]) < count:
-            if time.monotonic() > deadline:
-                return None
-            await asyncio.sleep(0.05)
-        return self.answers[class_id][count - 1]
-
     async def dead_letters(self) -> list[dict[str, Any]]:
         """What could not be read."""
         found = await self._client.xrange("dead_letter") or []

@@ -8,19 +8,16 @@ import os
 import random
 import signal
 import socket
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 import uvicorn
-from starlette.types import ASGIApp, Receive
+from starlette.types import ASGIApp
 
 HOST = os.environ.get("TOWN_HOST", "127.0.0.1")
 """Where its servers listen, and where they are asked: loopback, or the name of its container in the trial cluster."""
-
-_CHUNK_BYTES = 256 * 1024
 
 # Below the range from which the kernel takes the ports of outgoing connections: a port found here is not
 # snatched by some client between the moment it was found and the moment a server listens on it.
@@ -130,25 +127,3 @@ class Http:
         for late in list(self._server.server_state.connections):  # accepted while uvicorn closed the others
             late.transport.abort()
         self._server = self._serving = None
-
-
-async def hangup(receive: Receive) -> None:
-    """Wait until the client of an HTTP request has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class Pace:
-    """Holds back what would pass faster than *rate_bytes_s*; None is no limit."""
-
-    def __init__(self, rate_bytes_s: int | None) -> None:
-        self._rate_bytes_s = rate_bytes_s
-        self._began = time.monotonic()
-        self._passed_bytes = 0
-        self.chunk_bytes = min(_CHUNK_BYTES, max(1, rate_bytes_s // 20)) if rate_bytes_s else _CHUNK_BYTES
-
-    async def passed(self, size_bytes: int) -> None:
-        """Return when these bytes, and all before them, may have passed."""
-        self._passed_bytes += size_bytes
-        if self._rate_bytes_s:
-            await asyncio.sleep(self._began + self._passed_bytes / self._rate_bytes_s - time.monotonic())

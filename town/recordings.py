@@ -16,8 +16,8 @@ import fastcrc
 
 from lectern.errors import LecternError
 
-KEYFRAME_S = 2
-"""Seconds between two keyframes of a recording."""
+FPS, KEYFRAME_S = 25, 2
+"""Pictures a second of a recording; seconds between two keyframes."""
 
 _AUDIO_TAG, _VIDEO_TAG, _DATA_TAG = MEDIA_TAGS = (8, 9, 18)
 """What an FLV file is made of."""
@@ -37,17 +37,14 @@ def ffmpeg_path() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-async def make(
-    ffmpeg: str, path: Path, *, seconds: int, width: int, height: int, fps: int = 25, audio: bool = True
-) -> Path:
+async def make(ffmpeg: str, path: Path, *, seconds: int, width: int, height: int) -> Path:
     """Make an H.264/AAC recording at *path*, complete or not at all; raises LecternError if ffmpeg fails."""
-    picture = ("-f", "lavfi", "-i", f"testsrc2=size={width}x{height}:rate={fps}")
+    picture = ("-f", "lavfi", "-i", f"testsrc2=size={width}x{height}:rate={FPS}")
     tone = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100")
     video = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-b:v", "200k", "-maxrate", "300k")
-    keyframes = ("-bufsize", "300k", "-g", str(KEYFRAME_S * fps), "-sc_threshold", "0")
+    keyframes = ("-bufsize", "300k", "-g", str(KEYFRAME_S * FPS), "-sc_threshold", "0")
     sound = ("-c:a", "aac", "-b:a", "48k")
-    inputs, codecs = (picture + tone, video + keyframes + sound) if audio else (picture, video + keyframes)
-    await encode(ffmpeg, *inputs, *codecs, "-t", str(seconds), to=path)
+    await encode(ffmpeg, *picture, *tone, *video, *keyframes, *sound, "-t", str(seconds), to=path)
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from redis.exceptions import RedisError
 
 from lectern.states import Resolution
-from town.oss_transcoder import OssTranscoder, Rule
+from town.oss_transcoder import OssTranscoder, Rule, result
 
 Kind = Literal["old", "listed", "transcoded"]
 How = Literal["stop", "kill", "cut", "freeze"]
@@ -151,35 +151,24 @@ class Transcoder(OssTranscoder):
         found = self.renditions.get((record_id, resolution.value))
         if found is None or found.result == "none":
             return
-        told = [(found.delay_s, self._result(record_id, resolution, made=found.result == "made"))]
+        url = f"{self._origin_url}/{record_id}/{record_id}_{resolution}.flv"
+        told = [(found.delay_s, result(record_id, resolution, url if found.result == "made" else ""))]
         if found.again_after_s is not None:
             told.append((found.delay_s + found.again_after_s, told[0][1]))
         if found.lie_after_s is not None:
-            lie = {**self._result(record_id, resolution, made=False), **found.lie}
-            told.append((found.lie_after_s, lie))
+            told.append((found.lie_after_s, {**result(record_id, resolution, ""), **found.lie}))
         began = time.monotonic()
-        for at_s, result in sorted(told, key=lambda one: one[0]):
+        for at_s, said in sorted(told, key=lambda one: one[0]):
             await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
-            await self._say(result, kept=found.kept)
+            await self._say(said, kept=found.kept)
 
-    def _result(self, record_id: int, resolution: Resolution, *, made: bool) -> dict[str, object]:
-        url = f"{self._origin_url}/{record_id}/{record_id}_{resolution.value}.flv"
-        return {
-            "cmd": "transcoding",
-            "record_id": record_id,
-            "video_resolution": resolution.value,
-            "result": "sucess" if made else "failed",
-            "transcode_video_url": url if made else "",
-            "type": "oss",
-        }
-
-    async def _say(self, result: dict[str, object], *, kept: bool) -> None:
+    async def _say(self, said: dict[str, object], *, kept: bool) -> None:
         assert self._redis is not None
         for _ in range(200):  # a transcoder that reaches no Redis tries again, as the cloud's does
             with suppress(RedisError, OSError):
                 if kept:
-                    await self._redis.xadd(self._channel, {"body": json.dumps(result)})
+                    await self._redis.xadd(self._channel, {"body": json.dumps(said)})
                 else:
-                    await self._redis.publish(self._channel, json.dumps(result))
+                    await self._redis.publish(self._channel, json.dumps(said))
                 return
             await asyncio.sleep(0.2)
