@@ -10,7 +10,7 @@ import shutil
 import struct
 import time
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import fastcrc
 
@@ -100,10 +100,6 @@ def _crc64(file: Path) -> int:
         while block := source.read(_BLOCK_BYTES):
             crc = fastcrc.crc64.xz(block, crc)
     return crc or 0
-
-
-Amf0: TypeAlias = "float | str | dict[str, Amf0] | None"
-"""What the commands of RTMP are made of; a bool or int is a float that is written shorter."""
 
 
 @dataclasses.dataclass
@@ -209,55 +205,3 @@ def _is_media(kind: int, payload: bytes) -> bool:
     if kind == _VIDEO_TAG and payload[0] & 0x80:  # enhanced RTMP
         return payload[0] & 0x0F in (1, 3)
     return kind == _VIDEO_TAG and (payload[0] & 0x0F != 7 or payload[1:2] == b"\x01")  # 7: AVC
-
-
-def encode_amf0(value: Amf0) -> bytes:
-    """AMF0 of None, a number, a text or an object."""
-    if value is None:
-        return b"\x05"
-    if isinstance(value, int | float):
-        return b"\x00" + struct.pack(">d", value)
-    if isinstance(value, str):
-        return b"\x02" + _text(value)
-    return b"\x03" + b"".join(_text(key) + encode_amf0(item) for key, item in value.items()) + b"\x00\x00\x09"
-
-
-def _text(value: str) -> bytes:
-    return struct.pack(">H", len(value.encode())) + value.encode()
-
-
-def decode_amf0(data: bytes) -> list[Amf0]:
-    """The AMF0 values in *data*; raises ValueError, IndexError or struct.error where it is something else."""
-    values: list[Amf0] = []
-    at = 0
-    while at < len(data):
-        value, at = _decode_one(data, at)
-        values.append(value)
-    return values
-
-
-def _decode_one(data: bytes, at: int, depth: int = 0) -> tuple[Amf0, int]:
-    """The AMF0 value at *at*, and where the next one is."""
-    kind, at = data[at], at + 1
-    if kind == 0:
-        return struct.unpack_from(">d", data, at)[0], at + 8
-    if kind == 1:
-        return bool(data[at]), at + 1
-    if kind == 2:
-        return _decode_text(data, at)
-    if kind in (5, 6):
-        return None, at
-    if kind not in (3, 8) or depth > 8:
-        raise ValueError(f"AMF0: a value of kind {kind}, at depth {depth}")
-    fields: dict[str, Amf0] = {}
-    at += 4 * (kind == 8)  # an array tells its length, which its end mark makes needless
-    while True:
-        key, at = _decode_text(data, at)
-        if not key and data[at] == 9:
-            return fields, at + 1
-        fields[key], at = _decode_one(data, at, depth + 1)
-
-
-def _decode_text(data: bytes, at: int) -> tuple[str, int]:
-    end = at + 2 + int(struct.unpack_from(">H", data, at)[0])
-    return data[at + 2 : end].decode(errors="replace"), end

@@ -2,27 +2,40 @@
 
 import argparse
 import asyncio
+import dataclasses
 import hashlib
+import secrets
+import struct
 import time
 from pathlib import Path
 from urllib.parse import quote
 
+from lectern.playout.rtmp import NotRtmp, amf0
 from town.ports import HOST, Loopback
-from town.recordings import Journal, Publish, Take, read_publishes
-from town.rtmp_client import Client, NotRtmp
-
-__all__ = ["NotRtmp", "Publish", "RtmpReceiver", "main", "read_publishes"]
+from town.recordings import MEDIA_TAGS, Journal, Publish, Take, read_publishes
 
 _STATE_EVERY_S = 0.2
+HANDSHAKE_S = 30.0
+SETUP_S = 30.0
+"""Seconds from the connection to the publish command."""
+SILENCE_S = 60.0
+"""Seconds after which a publisher that sends nothing is taken for dead."""
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Bound of what one connection may keep unfinished, over all its chunk streams."""
+
+_MAX_CHUNK_STREAMS = 64
+_WINDOW_BYTES = 2_500_000
+_CHUNK_BYTES = 65_536  # ffmpeg takes over the receiver's chunk size for what it sends
+_SET_CHUNK, _ABORT, _ACK, _CONTROL, _WINDOW, _BANDWIDTH = 1, 2, 3, 4, 5, 6
+_AMF3_COMMAND, _COMMAND = 17, 20
 
 
 class RtmpReceiver(Loopback):
-    """Records every stream published to it under *root*; while *refuse* is set, closes connections at once."""
+    """Records every stream published to it under *root*."""
 
     def __init__(self, root: Path, port: int | None = None) -> None:
         super().__init__(port)
         self.root = root
-        self.refuse = False
         self.publishes: dict[str, list[Publish]] = {}
         self._journal = Journal(root)
         self._server: asyncio.Server | None = None
@@ -59,10 +72,9 @@ class RtmpReceiver(Loopback):
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        connection = Client(self, reader, writer)
+        connection = _Client(self, reader, writer)
         try:
-            if not self.refuse:
-                await connection.serve()
+            await connection.serve()
         except (NotRtmp, asyncio.IncompleteReadError, TimeoutError, OSError):
             pass  # this client's connection ends, whatever it was; the others must not notice
         finally:
@@ -98,6 +110,160 @@ class RtmpReceiver(Loopback):
         while True:
             self._journal.keep(self.publishes)
             await asyncio.sleep(_STATE_EVERY_S)
+
+
+@dataclasses.dataclass
+class _ChunkStream:
+    timestamp_ms: int = 0
+    delta_ms: int = 0
+    length: int = 0
+    kind: int = 0
+    stream: int = 0
+    extended: bool = False
+    payload: bytearray = dataclasses.field(default_factory=bytearray)
+
+
+class _Client:
+    """One client: chunks in, messages out of them, commands answered, media recorded."""
+
+    def __init__(self, receiver: RtmpReceiver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._receiver, self._reader, self._writer = receiver, reader, writer
+        self._chunk_streams: dict[int, _ChunkStream] = {}
+        self._takes: dict[int, Take] = {}
+        self._app = ""
+        self._last_stream = 0
+        self._chunk_bytes = 128  # what the protocol starts with
+        self._window_bytes = _WINDOW_BYTES
+        self._received = self._acknowledged = self._unfinished = 0
+
+    async def serve(self) -> None:
+        """Serve until the client has gone or misbehaves."""
+        async with asyncio.timeout(HANDSHAKE_S):
+            version, hello = await self._read(1), await self._read(1536)
+            if version != b"\x03":
+                raise NotRtmp
+            # Eight zeros stand for time and version: they tell the client that the handshake is the simple one.
+            self._writer.write(version + bytes(8) + secrets.token_bytes(1528) + hello)
+            await self._read(1536)
+        while True:
+            async with asyncio.timeout(SETUP_S):
+                while not self._takes:
+                    await self._step()
+            while self._takes:
+                async with asyncio.timeout(SILENCE_S):
+                    await self._step()
+
+    def end_all(self) -> None:
+        """Close the recordings that the client left open."""
+        while self._takes:
+            self._receiver.end(self._takes.popitem()[1])
+
+    async def _read(self, size: int) -> bytes:
+        data = await self._reader.readexactly(size)
+        self._received += size
+        if self._received - self._acknowledged >= self._window_bytes:
+            self._acknowledged = self._received
+            self._send(_ACK, struct.pack(">I", self._received & 0xFFFFFFFF))
+        return data
+
+    async def _step(self) -> None:
+        """Take one chunk; handle the message that it completes, if it does."""
+        first = (await self._read(1))[0]
+        form, number = first >> 6, first & 0x3F
+        if number < 2:
+            number = 64 + int.from_bytes(await self._read(number + 1), "little")
+        chunks = self._chunk_streams.setdefault(number, _ChunkStream())
+        if len(self._chunk_streams) > _MAX_CHUNK_STREAMS:
+            raise NotRtmp
+        await self._read_header(form, chunks)
+        size = min(self._chunk_bytes, chunks.length - len(chunks.payload))
+        self._unfinished += size
+        if self._unfinished > MAX_MESSAGE_BYTES:
+            raise NotRtmp
+        chunks.payload += await self._read(size)
+        if len(chunks.payload) == chunks.length:
+            payload = self._drop(chunks)
+            try:
+                await self._handle(chunks, payload)
+            except (struct.error, LookupError, ValueError) as error:
+                raise NotRtmp from error
+
+    def _drop(self, chunks: _ChunkStream) -> bytes:
+        payload, chunks.payload = bytes(chunks.payload), bytearray()
+        self._unfinished -= len(payload)
+        return payload
+
+    async def _read_header(self, form: int, chunks: _ChunkStream) -> None:
+        """A chunk's header: *form* 0 to 2 begin a message, 3 goes on with one or begins one like the last."""
+        field_ms = chunks.delta_ms
+        if form < 3:
+            self._drop(chunks)
+            head = await self._read((11, 7, 3)[form])
+            field_ms = int.from_bytes(head[:3], "big")
+            chunks.extended = field_ms == 0xFFFFFF
+            if form < 2:
+                chunks.length, chunks.kind = int.from_bytes(head[3:6], "big"), head[6]
+            if form == 0:
+                chunks.stream = int.from_bytes(head[7:], "little")
+                chunks.timestamp_ms = 0
+        if chunks.extended:
+            field_ms = int.from_bytes(await self._read(4), "big")
+        if not chunks.payload:
+            chunks.delta_ms = field_ms
+            chunks.timestamp_ms = chunks.timestamp_ms + field_ms & 0xFFFFFFFF
+
+    async def _handle(self, chunks: _ChunkStream, payload: bytes) -> None:
+        kind = chunks.kind
+        if kind in MEDIA_TAGS and chunks.stream in self._takes:
+            self._takes[chunks.stream].write(kind, chunks.timestamp_ms, payload)
+        elif kind in (_COMMAND, _AMF3_COMMAND):
+            name, transaction, *rest = amf0.decode(payload[kind == _AMF3_COMMAND :])
+            self._command(str(name), transaction, rest, chunks.stream)
+            await self._writer.drain()
+        elif kind == _SET_CHUNK:
+            self._chunk_bytes = max(1, struct.unpack(">I", payload)[0] & 0x7FFFFFFF)
+        elif kind == _ABORT:
+            self._drop(self._chunk_streams[struct.unpack(">I", payload)[0]])
+        elif kind == _WINDOW:
+            self._window_bytes = max(1, struct.unpack(">I", payload)[0])
+        elif kind == _CONTROL and payload[:2] == b"\x00\x06":  # ping
+            self._send(_CONTROL, b"\x00\x07" + payload[2:])
+
+    def _command(self, name: str, transaction: amf0.Value, rest: list[amf0.Value], stream: int) -> None:
+        if name == "connect":
+            about = rest[0]
+            self._app = str(about.get("app", "")) if isinstance(about, dict) else ""
+            self._send(_WINDOW, struct.pack(">I", _WINDOW_BYTES))
+            self._send(_BANDWIDTH, struct.pack(">IB", _WINDOW_BYTES, 2))
+            self._send(_SET_CHUNK, struct.pack(">I", _CHUNK_BYTES))
+            self._reply("_result", transaction, {"capabilities": 31}, _status("NetConnection.Connect.Success"))
+        elif name == "createStream":
+            self._last_stream += 1
+            self._reply("_result", transaction, None, self._last_stream)
+        elif name in ("releaseStream", "FCPublish"):
+            self._reply("_result", transaction, None, None)
+        elif name == "publish":
+            self._stop(stream)
+            published = str(rest[1]).partition("?")[0]
+            self._takes[stream] = self._receiver.begin(published, self._app)
+            self._reply("onStatus", 0, None, _status("NetStream.Publish.Start"), stream=stream)
+        elif name in ("deleteStream", "closeStream"):
+            self._stop(int(str(rest[1]).partition(".")[0]) if name == "deleteStream" else stream)
+
+    def _stop(self, stream: int) -> None:
+        if take := self._takes.pop(stream, None):
+            self._receiver.end(take)
+
+    def _reply(self, *values: amf0.Value, stream: int = 0) -> None:
+        self._send(_COMMAND, amf0.encode(*values), stream)
+
+    def _send(self, kind: int, payload: bytes, stream: int = 0) -> None:
+        head = struct.pack(">B3x3sB", 3, len(payload).to_bytes(3, "big"), kind) + struct.pack("<I", stream)
+        self._writer.write(head + payload)
+
+
+def _status(code: str) -> dict[str, amf0.Value]:
+    return {"level": "status", "code": code, "description": code}
 
 
 def main() -> None:
