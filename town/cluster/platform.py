@@ -4,12 +4,11 @@ import asyncio
 import itertools
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from town.cluster.tally import Tally, tally
+from town.cluster.tally import Class, tally
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
 from town.platform import Platform
@@ -23,16 +22,6 @@ SAY_EVERY_S = 10.0
 RECORDS = 5
 NEW_EVERY = 10
 """Every NEW_EVERY-th class is of a new record, which has to be transcoded first."""
-
-
-@dataclass(frozen=True)
-class Class:
-    """A class that was booked."""
-
-    id: str
-    start: float
-    end: float
-    booked_at: float
 
 
 class Books:
@@ -99,8 +88,7 @@ async def main() -> None:
         booking = asyncio.create_task(books.run())
         while not booking.done():
             await asyncio.sleep(SAY_EVERY_S)
-            said: Tally = tally(books.classes, platform.answers, receiver.publishes, time.time())
-            print(said.line(), flush=True)
+            print(tally(books.classes, platform.answers, receiver.publishes, time.time()).line(), flush=True)
         await booking
 
 

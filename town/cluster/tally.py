@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from town.recordings import Publish
 
@@ -14,24 +14,14 @@ SLACK_S = 3.0
 """Seconds that pictures may be missing of a class that was aired whole."""
 
 
-class Booked(Protocol):
-    """A class as the platform knows it."""
+@dataclass(frozen=True)
+class Class:
+    """A class that the platform has booked; times are epoch seconds."""
 
-    @property
-    def id(self) -> str:
-        """Its name."""
-
-    @property
-    def start(self) -> float:
-        """When it begins, epoch seconds."""
-
-    @property
-    def end(self) -> float:
-        """When it ends."""
-
-    @property
-    def booked_at(self) -> float:
-        """When it was booked."""
+    id: str
+    start: float
+    end: float
+    booked_at: float
 
 
 @dataclass
@@ -62,7 +52,7 @@ class Tally:
 
 
 def tally(
-    classes: Sequence[Booked],
+    classes: Sequence[Class],
     answers: Mapping[str, Sequence[Mapping[str, Any]]],
     publishes: Mapping[str, Sequence[Publish]],
     now: float,
