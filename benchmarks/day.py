@@ -19,8 +19,8 @@ from benchmarks.stand import Stand, served
 from flows.host import TeacherHost
 from flows.resident.page import COOKIE, Page
 from flows.streamer.stills import StillServer
-from lectern.db import leases, schema, viewers
-from lectern.db.engine import open_database, reading, transaction
+from lectern.db import leases, viewers
+from lectern.db.engine import reading, transaction
 from lectern.model.tables.teacher import journal, orders
 from lectern.model.views import Sending, StreamerStatus
 from lectern.page.strip import MOST_BLOCKS, MOST_ROWS
@@ -28,6 +28,7 @@ from lectern.page.view import DAY_S, begin_of_day
 from lectern.playout import keyframe_index
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
+from tests import laid
 
 WHAT = (
     "`/` of a teacher that has 10,000 classes today: aired, on air, waiting, ready and refused,"
@@ -85,8 +86,7 @@ def _took(
     folder: Path, fill: Callable[[Connection, float], Mapping[str, StreamerStatus]]
 ) -> tuple[list[float], float, int]:
     """Seconds of each answer, of a bare query of the same rows, and the bytes of an answer."""
-    engine = open_database(f"sqlite:///{folder}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", folder / "teacher.db")
     now = time.time()
     with transaction(engine) as connection:
         words = fill(connection, now)

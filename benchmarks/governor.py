@@ -24,14 +24,13 @@ from benchmarks.stand import Stand
 from flows.host import StreamerHost
 from flows.streamer import bandwidth
 from lectern.db import cache
-from lectern.db.engine import open_database
 from lectern.decide.bandwidth import PUSHES
 from lectern.media import integrity
 from lectern.model.facts import RemoteFile
 from lectern.playout.rtmp import NotRtmp, chunks
 from lectern.states import AiringState
 from lectern.storage import cache_dir
-from tests import rows
+from tests import laid, rows
 from tests.faults import hosts
 from tests.playout.stage import Playout
 from town.ports import HOST
@@ -191,7 +190,7 @@ class _Run:
         assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
 
     def _host(self) -> StreamerHost:
-        engine = open_database(f"sqlite:///{hosts.database('streamer', self._folder / 'streamer.db')}")
+        engine = laid.opened("streamer", self._folder / "streamer.db")
         host = hosts.streamer(engine, self._folder / "videos", 1 << 40, 1000)
         host.settings.video_root.mkdir()
         rates = {"host_rate": str(LINE_BYTES), "download_rate": "1000k", "max_downloads": DOWNLOADS}

@@ -7,10 +7,10 @@ from sqlalchemy import Connection, insert, text
 from benchmarks.figures import Figure, in_turns
 from benchmarks.stand import Stand
 from flows.as_run_report import Format, made, written
-from lectern.db import schema
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.model.tables.teacher import as_runs, orders
 from lectern.states import BookingState
+from tests import laid
 
 WHAT = (
     "a month of classes of ten institutions, each sent in two parts, is reported as CSV. The peer reads the same rows"
@@ -22,8 +22,7 @@ DAY_S, START = 86_400.0, 1_764_000_000.0
 def measure(stand: Stand) -> Iterator[Figure]:
     """The report of a month with 100,000 classes."""
     number = 10_000 if stand.quick else 100_000
-    engine = open_database(f"sqlite:///{stand.folder()}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", stand.folder() / "teacher.db")
     with transaction(engine) as connection:
         _fill(connection, number)
 

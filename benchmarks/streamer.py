@@ -1,16 +1,16 @@
-"""A streamer's database and settings without its process: what the rows of the cache and the scan measure on."""
+"""A streamer without its process: what the rows of the cache and the scan measure on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 from flows.host import StreamerHost
-from lectern.db import airings, cache, schema
-from lectern.db.engine import open_database, transaction
-from lectern.model.tables.streamer import files, journal
-from lectern.settings import StreamerSettings
+from lectern.db import airings, cache
+from lectern.db.engine import transaction
+from lectern.model.tables.streamer import files
 from lectern.states import FileState
+from tests import laid
+from tests.faults import hosts
 
 SIZE_BYTES = 1000
 _AT_ONCE = 20_000
@@ -19,20 +19,11 @@ _AT_ONCE = 20_000
 @contextmanager
 def host(folder: Path, max_video_num: int) -> Iterator[StreamerHost]:
     """A streamer with an empty cache in *folder*; it has no bus and starts no runs."""
-    settings = StreamerSettings.load(
-        _env_file=None,
-        streamer_name="streamer1",
-        streamer_database_url=f"sqlite:///{folder}/task_list.db",
-        video_root=folder / "video",
-        max_video_num=max_video_num,
-        allowed_origins="127.0.0.1",
-        allowed_push_hosts="127.0.0.1",
-    )
-    settings.video_root.mkdir()
-    engine = open_database(settings.database_url)
-    schema.upgrade(engine, "streamer")
+    root = folder / "video"
+    root.mkdir()
+    engine = laid.opened("streamer", folder / "task_list.db")
     try:
-        yield StreamerHost(settings, engine, journal, cast("Any", None), cast("Any", None))
+        yield hosts.streamer(engine, root, 1 << 40, max_video_num)
     finally:
         engine.dispose()
 

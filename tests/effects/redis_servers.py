@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from flows.host import TeacherHost
-from lectern.db.engine import open_database
 from lectern.redis.client import Bus
+from tests import laid
 from tests.faults import hosts
 from tests.waiting import wait_until
 from town import programs
@@ -69,7 +69,7 @@ async def opened(url: str) -> AsyncIterator[Bus]:
 @asynccontextmanager
 async def host_at(client: redis.Redis, folder: Path) -> AsyncIterator[TeacherHost]:
     """A teacher that has a database in *folder*, and this Redis."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', folder / 'teacher.db')}")
+    engine = laid.opened("teacher", folder / "teacher.db")
     host = hosts.teacher(engine)
     host.bus = Bus.open(url_of(client))
     try:

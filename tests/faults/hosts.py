@@ -18,7 +18,6 @@ from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
 from lectern.storage import cache_dir
 from lectern.wire.messages import Booking
 from tests import laid, strategies
-from tests.laid import database as database  # noqa: PLC0414 (asked for here, too)
 
 ALIVE = ["streamer1", "streamer2"]
 NOBODY = cast("Any", None)

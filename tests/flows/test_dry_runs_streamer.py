@@ -16,7 +16,7 @@ from flows.streamer.downloads import download
 from flows.streamer.maintenance import reconcile, sweep_streamer
 from flows.streamer.prepare import prepare
 from lectern.db import airings, cache, inbox
-from lectern.db.engine import open_database, transaction
+from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import DOWNLOAD_FAILED, ForbiddenMove, Refuse, TryAgain
 from lectern.model.streamer_plan import StreamerChanges
@@ -25,7 +25,7 @@ from lectern.states import AiringState, FileState
 from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
-from tests import rows
+from tests import laid, rows
 from tests.faults import hosts
 from tests.stage.dry_runs import Alone, says
 
@@ -41,7 +41,7 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     """Record 1 is cached, and nobody needs it; the cache has room for two renditions."""
     root = tmp_path / "videos"
     root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
     made = Alone(hosts.streamer(engine, root, 1_000_000, 2), StreamerTable.metadata)
     made.watch(monkeypatch)
     made.host.partitioned_at = -1e9

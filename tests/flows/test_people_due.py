@@ -29,7 +29,7 @@ from lectern.redis.client import Bus
 from lectern.redis.pubsub import Sent
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
-from tests import rows
+from tests import laid, rows
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.rows import commit, look
@@ -78,7 +78,7 @@ def teacher(url: str, alarm_urls: str, name: str = "teacher") -> TeacherHost:
 async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., TeacherHost]]:
     """Begins a process on the same database."""
     begun: list[TeacherHost] = []
-    url = f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}"
+    url = f"sqlite:///{laid.database('teacher', tmp_path / 'teacher.db')}"
 
     def one_more(alarm_urls: str = service.hook) -> TeacherHost:
         begun.append(teacher(url, alarm_urls))
