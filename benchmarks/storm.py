@@ -90,6 +90,13 @@ def cpu_s(pids: Sequence[int]) -> float:
     return float(sum(one.user + one.system for one in times))
 
 
+def cpu_percent(pids: Sequence[int], seconds: float) -> float:
+    """What processes and their children use in so many *seconds*, of one core."""
+    before, began = cpu_s(pids), time.monotonic()
+    time.sleep(seconds)
+    return (cpu_s(pids) - before) / (time.monotonic() - began) * 100
+
+
 # -- ours ------------------------------------------------------------------------------------------------------------
 
 

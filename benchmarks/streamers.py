@@ -1,11 +1,10 @@
 """Ten streamers on one machine: the storm of classes that they have, and what they cost while nothing happens."""
 
-import time
 from collections.abc import Iterator, Sequence
 
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
-from benchmarks.storm import Ours, Storm, cpu_s
+from benchmarks.storm import Ours, Storm, cpu_percent
 from tests.stage import Stage, wait_until
 
 WHAT = (
@@ -36,7 +35,8 @@ def _measured(stand: Stand, number: int, count: int) -> tuple[Storm, float]:
         _have_all(stage, streamers, ours.records)
         storms = [ours.storm(number, "cached", f"s{count}-{turn}") for turn in range(stand.rounds)]
         ours.calm()
-        idle = _idle(stage, streamers)
+        pids = [one.pid for who in streamers for one in (stage.residents[who], stage.playouts[who])]
+        idle = cpu_percent(pids, IDLE_S) / count
     best = max(storms, key=lambda one: one.rate)
     stand.say(f"{count} streamers: {best}; idle {idle:.1f} % of a core each")
     return best, idle
@@ -51,10 +51,3 @@ def _have_all(stage: Stage, streamers: Sequence[str], records: Sequence[int]) ->
     wanted = {str(record) for record in records}
     for who in streamers:
         wait_until(lambda who=who: wanted <= stage.cached(who), timeout_s=300, description=f"{who} has all recordings")
-
-
-def _idle(stage: Stage, streamers: Sequence[str]) -> float:
-    pids = [one.pid for who in streamers for one in (stage.residents[who], stage.playouts[who])]
-    before, began = cpu_s(pids), time.monotonic()
-    time.sleep(IDLE_S)
-    return (cpu_s(pids) - before) / (time.monotonic() - began) * 100 / len(streamers)

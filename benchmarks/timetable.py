@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import psutil
-
 from benchmarks import on_air
 from benchmarks.figures import Figure, growth
 from benchmarks.on_air import WHO
 from benchmarks.receiver import Receiver
 from benchmarks.stand import Ear, Stand
-from benchmarks.storm import publish
+from benchmarks.storm import cpu_percent, publish
 from tests.stage import Stage, wait_until
 
 WHAT = (
@@ -78,7 +76,8 @@ def _measured(stand: Stand, number: int) -> Storm:
         wait_until(
             lambda: not stage.playing(WHO)["worker"]["classes_on_air"], timeout_s=120, description="nothing is on air"
         )
-        found = Storm(gap_s, len(sessions) - 1, late_s, handed_over_s, _idle(stage))
+        idle = cpu_percent([stage.playing(WHO)["pid"]], IDLE_S)
+        found = Storm(gap_s, len(sessions) - 1, late_s, handed_over_s, idle)
     stand.say(f"timetable, {number:,}: {found}")
     return found
 
@@ -106,10 +105,3 @@ def _booked(stand: Stand, stage: Stage, receiver: Receiver, record: int, number:
     on_air.until_on_air(receiver, [class_id], {class_id: 1}, timeout_s=120)
     offset_s = time.time() - time.monotonic()
     return abs(receiver.of(class_id)[0].at[0] + offset_s - soon["start_time"]), max(handed_over_s, 0.0)
-
-
-def _idle(stage: Stage) -> float:
-    worker = psutil.Process(stage.playing(WHO)["pid"])
-    before, began = sum(worker.cpu_times()[:2]), time.monotonic()
-    time.sleep(IDLE_S)
-    return float(sum(worker.cpu_times()[:2]) - before) / (time.monotonic() - began) * 100

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 class Peer:
     """A queue as its documentation recommends it for many short tasks; *workers* are arguments of Python."""
 
-    name: str
     send: Callable[[Sequence[str]], None]
     workers: Sequence[Sequence[str]]
     ready: str  # what each worker says when it takes tasks

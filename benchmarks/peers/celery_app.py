@@ -38,4 +38,4 @@ def _send(bodies: Sequence[str]) -> None:
 
 _QUIET = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
 _WORKER = [sys.executable, "-m", "celery", "-A", __name__, "worker", "--concurrency", "2", *_QUIET]
-peer = Peer("Celery", _send, [_WORKER], " ready.")
+peer = Peer(_send, [_WORKER], " ready.")

@@ -36,4 +36,4 @@ def _send(bodies: Sequence[str]) -> None:
         order.send(body)
 
 
-peer = Peer("Dramatiq", _send, [[sys.executable, "-m", "dramatiq", __name__]], "ready for action")
+peer = Peer(_send, [[sys.executable, "-m", "dramatiq", __name__]], "ready for action")

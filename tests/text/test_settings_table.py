@@ -9,8 +9,7 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from benchmarks.figures import met, number
-from benchmarks.page import SUMMARY
-from benchmarks.reasons import REASONS, reason
+from benchmarks.page import REASONS, SUMMARY, reason
 from lectern.settings import Common, StreamerSettings, TeacherSettings
 
 ROOT = Path(__file__).parents[2]
