@@ -1,16 +1,23 @@
 """What `lectern status` prints: singular and plural, units, and each class counted once."""
 
+import json
 import re
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lectern.cli import explain, status
+from lectern.db import bookings
 from lectern.decide.account import Account, Standing
 from lectern.decide.leases import Presence
 from lectern.decide.timeline import TimelineLine
 from lectern.model.views import Booked, EventView, Sending, StreamerStatus
 from lectern.states import BookingState
+from tests import laid, strategies
+from tests.rows import commit
+from tests.typed import lectern
 
 NOW = 1_764_010_000.0
 
@@ -27,16 +34,17 @@ WELL: dict[str, Any] = {
 CACHE = {"used_bytes": 5e11, "max_bytes": 1e12, "used_num": 1, "max_num": 1}
 
 
-def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
-    due = [
-        Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True)
-        for state in (BookingState.READY, BookingState.READY, BookingState.WAITING)
-    ]
-    by_state = {"ready": 3, "waiting": 1}
-    status._count_apart(by_state, due)
-    assert by_state == {"ready": 1, "waiting": 1}
-    status._count_apart(by_state, due)
-    assert by_state == {"waiting": 1}
+def test_a_class_whose_time_it_is_is_not_counted_as_ready_too(tmp_path: Path) -> None:
+    now, engine = time.time(), laid.opened("teacher", tmp_path / "teacher.db")
+    for class_id, start, state, counted in (
+        ("c-1", now - 1, BookingState.READY, {}),
+        ("c-2", now - 1, BookingState.WAITING, {"waiting": 1}),
+        ("c-3", now + 600, BookingState.READY, {"waiting": 1, "ready": 1}),
+    ):
+        booked = strategies.booking(class_id, start_time=start, end_time=start + 60)
+        commit(engine, bookings.add, [(booked, state)], now)
+        assert json.loads(lectern(tmp_path, "status", "--json").stdout)["bookings"] == counted
+    engine.dispose()
 
 
 def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:

@@ -81,7 +81,8 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
         trouble = error
     on_air, apart = counted(due, words, now)
     found |= {"on_air": on_air.total(), **apart, "due": len(due)}
-    _count_apart(found["bookings"], due)
+    its_time = Counter(one.state for one in due if one.state is BookingState.READY)  # counted as on air, or as missing
+    found["bookings"] = dict(Counter(found["bookings"]) - its_time)
     found["redis"] = None if trouble is None else trouble.message
     found["streamers"] = {
         name: {
@@ -117,15 +118,6 @@ def counted(
             said = {"class_id": one.class_id, "streamer": one.streamer, "standing": standing, "why": why}
             apart["missing" if standing in MISSED else "unknown"].append(said)
     return on_air, apart
-
-
-def _count_apart(by_state: dict[str, int], due: Iterable[Booked]) -> None:
-    """Leave the classes whose time it is out of the *ready* ones: they are counted as on air, or as missing."""
-    ready = by_state.get(BookingState.READY, 0)
-    ready -= sum(one.state is BookingState.READY for one in due)
-    by_state[BookingState.READY] = max(ready, 0)
-    if not by_state[BookingState.READY]:
-        del by_state[BookingState.READY]
 
 
 def _streamer(word: StreamerStatus | None) -> dict[str, Any]:
