@@ -3,9 +3,9 @@
 The product has no hooks for it: the functions of the points are wrapped here before it begins, in every module that has
 them under a name. A wrapped function looks at each call whether a file orders something::
 
-    stage.launcher = (sys.executable, "-m", "tests.faults.points")  # PYTHONPATH must have the repository
     orders = Orders(tmp_path / "orders")
-    stage.settings[FOLDERS] = str(orders.folder)  # before the hosts begin
+    stage.launcher = LAUNCHER
+    stage.settings |= obeying(orders)  # before the hosts begin
     stage.up("teacher", "streamer1")
     with orders.raising("the guard looks"):  # each call raises RuntimeError, in all hosts
         orders.wait_for("the guard looks", 2)  # it has raised twice, so the task began again
@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from tests.waiting import wait_until
 
+LAUNCHER = (sys.executable, "-m", "tests.faults.points")
 FOLDERS = "TEST_ORDERS"
 """Names the folders of orders that a process obeys, with a colon between them."""
 
@@ -180,6 +181,11 @@ class Orders:
         enough = self._before[step] + more
         done = lambda: len(self.struck(step)) >= enough  # noqa: E731
         wait_until(done, timeout_s=timeout_s, description=f"{more} errors where {step}")
+
+
+def obeying(*some: Orders) -> dict[str, str]:
+    """What a process sees that LAUNCHER starts, and that obeys these orders."""
+    return {"PYTHONPATH": str(Path(__file__).parents[2]), FOLDERS: ":".join(str(one.folder) for one in some)}
 
 
 # -- in the process --------------------------------------------------------------------------------------------------

@@ -1,21 +1,18 @@
 """An error that nobody foresaw, in one step of a living host: its neighbours are served, and what is on air goes on."""
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.faults.points import AT_START, FOLDERS, STEPS, Orders
+from tests.faults.points import AT_START, LAUNCHER, STEPS, Orders, obeying
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.night(draw=3)  # each breaks living hosts, or starts them again
 
-ROOT = Path(__file__).parents[2]
 WHO = ("teacher", "streamer1")
 LONG_S = 400
 """Seconds for which a class is on air that the tests watch, one after the other."""
@@ -32,10 +29,9 @@ def faulty_stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A teacher and a streamer whose steps raise when they are told to."""
     folder = tmp_path_factory.mktemp("unforeseen")
     errors = Orders(folder / "errors")
-    own = {FOLDERS: str(errors.folder), "PYTHONPATH": str(ROOT), "RUN_HEARTBEAT_S": "2"}
-    own["LEASE_S"] = "60"  # the class on air outlasts a slow start of its resident
-    with staged(town, folder, **own) as stage:
-        stage.launcher = (sys.executable, "-m", "tests.faults.points")
+    own = {"RUN_HEARTBEAT_S": "2", "LEASE_S": "60"}  # the class on air outlasts a slow start of its resident
+    with staged(town, folder, **own, **obeying(errors)) as stage:
+        stage.launcher = LAUNCHER
         stage.own = {who: {name: f"{HOST}:{free_port()}" for name in ("API_BIND", "HEALTH_BIND")} for who in WHO}
         stage.up(*WHO)
         yield stage, errors, []

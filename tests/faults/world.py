@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,12 +12,11 @@ from pathlib import Path
 import psutil
 
 from tests.faults.day import LONG_S, RESOLUTIONS, TIME_OUT_S, Day, How, Transcoder
-from tests.faults.points import FOLDERS, STREAMER, TEACHER, Orders
+from tests.faults.points import LAUNCHER, STREAMER, TEACHER, Orders, obeying
 from tests.faults.ways import Ways
 from tests.stage import UP_S, Child, Gate, Stage, Town, wait_until
 from town.ports import HOST, free_port
 
-ROOT = Path(__file__).parents[2]
 HOSTS = ("teacher", "streamer1", "streamer2")
 PLAYOUTS = {f"playout of {who}": who for who in HOSTS[1:]}
 LOST_S, LEASE_S = 12, 6
@@ -42,9 +40,8 @@ class World:
         self.errors = Orders(folder / "errors")
         self._orders = {who: Orders(folder / f"orders-{who}") for who in HOSTS}
         for who, orders in self._orders.items():
-            its = {"PYTHONPATH": str(ROOT), FOLDERS: f"{self.errors.folder}:{orders.folder}"}
-            self.stage.own[who] = {**its, **self.ways.own(who)}
-        self.stage.launcher = (sys.executable, "-m", "tests.faults.points")
+            self.stage.own[who] = {**obeying(self.errors, orders), **self.ways.own(who)}
+        self.stage.launcher = LAUNCHER
         self.faults = 0
         self._down: dict[str, float] = {}  # when to start again what was found dead, monotonic
         self._stopped: dict[str, tuple[float, Callable[[], object]]] = {}  # when and how to let go on what is stopped

@@ -5,10 +5,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from tests.faults.points import FOLDERS, Orders
+from tests.faults.points import LAUNCHER, Orders, obeying
 from tests.faults.teachers.cases import ADOPTING, DOUBLING, NAMES, Case, Outcome
 from tests.stage import Stage, wait_until
 from town.oss_transcoder import Behaviour, Rule
@@ -34,11 +33,8 @@ class Play:
         self.stage = stage
         self._random = random.Random(seed)
         self._orders = {one: Orders(stage.folder / f"orders-{one}") for one in NAMES}
-        stage.launcher = [*stage.launcher[:1], "-m", "tests.faults.points"]
-        root = str(Path(__file__).parents[3])
-        for one in NAMES:
-            stage.own[one] = {FOLDERS: str(self._orders[one].folder), "PYTHONPATH": root}
-        stage.own["streamer1"] = {"PYTHONPATH": root}
+        stage.launcher = LAUNCHER
+        stage.own = {one: obeying(orders) for one, orders in self._orders.items()} | {"streamer1": obeying()}
         stage.oss.behave(Rule(Behaviour.QUICK, url=f"{stage.town.origin.url}/{{record_id}}/{{record_id}}.flv"))
         stage.init("teacher")
         stage.up(*NAMES, "streamer1")
