@@ -158,7 +158,7 @@ async def running(
     _clear(root)
     found = programs.gather(root / "bin")
     redis_port, prefect_port, key = ports.free_port(), ports.free_port(), secrets.token_hex(16)
-    environment = settings.environment(root, found, redis_port, prefect_port)
+    environment = settings.environment(root, found) | settings.of_servers(redis_port, prefect_port)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(Origin(root / "origin", put_prefixes=("1",)))
         oss = await stack.enter_async_context(

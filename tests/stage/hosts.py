@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 from town import playout
 from town.oss_transcoder import OssTranscoder
 from town.ports import HOST
+from town.settings import of_any_host
 
 SECRET = "made-up-key"
 _numbers = itertools.count(1)
@@ -59,6 +60,7 @@ class Hosts:
     def _settings(self) -> dict[str, str]:
         town, prefix = self.town, self.prefix
         return {
+            **of_any_host(self.folder, town.programs, self.oss, town.ssh, SECRET),
             **{f"{name.upper()}_CHANNEL": channel for name, channel in self.channels.items()},
             "WAITING_KEY": f"{prefix}:{{record_id}}_{{resolution}}",
             "STREAMER_STREAM": f"{prefix}:to:{{name}}",
@@ -68,23 +70,11 @@ class Hosts:
             "REDIS_URL": town.redis_url,
             "PREFECT_API_URL": str(town.api.base_url).rstrip("/"),
             "TEACHER_QUEUE": self.name("teacher"),
-            "TEACHER_DATABASE_URL": f"sqlite:///{self.folder}/teacher.db",
-            "TRANSCODE_SIGN_KEY": SECRET,
-            "OSS_TRANSCODE_URL": self.oss.url,
             "TRANSCODING_TIME_OUT_S": "12",
             "HTTP_TIMEOUT_S": "5",
-            "ECS_HOSTS": town.ssh.url,
-            "ECS_SSH_KEY": str(town.ssh.client_key),
-            "ECS_KNOWN_HOSTS": str(town.ssh.known_hosts),
-            "ECS_WORK_ROOT": str(self.folder / "ecs"),
-            "ECS_FFMPEG": town.programs.ffmpeg,
-            "ECS_WGET": town.programs.wget,
             "UPLOAD_URL": f"{town.origin.url}/put",
             "PUBLIC_URL": f"{town.origin.url}/put",
-            "WGET_PATH": town.programs.wget,
             "DOWNLOAD_RATE": "50m",
-            "ALLOWED_ORIGINS": HOST,
-            "ALLOWED_PUSH_HOSTS": HOST,
             "BROADCAST_LEAD_S": "8",
             "SWEEP_INTERVAL_S": "2",
             "ALARM_GROUP_S": "0",  # a test hears each alarm

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import inspect
 import itertools
-import os
 import shutil
 import sys
 import threading
@@ -20,7 +19,7 @@ import redis
 from tests.stage import prefect_database
 from tests.stage.children import UP_S, Child
 from tests.waiting import wait_until
-from town import programs, recordings
+from town import programs, recordings, settings
 from town.origin import Origin
 from town.ports import HOST, Loopback, free_port
 from town.rtmp import RtmpReceiver
@@ -83,16 +82,7 @@ class Town:
     @property
     def environment(self) -> dict[str, str]:
         """What every process sees, and nothing of the user's settings."""
-        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
-        return {
-            **kept,
-            "PATH": programs.path(self.programs),
-            "HOME": str(self.folder),
-            "PREFECT_HOME": str(self.folder / "prefect"),
-            "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
-        }
+        return settings.environment(self.folder, self.programs)
 
     def __enter__(self) -> Self:
         try:
