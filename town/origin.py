@@ -8,8 +8,10 @@ import os
 import re
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
@@ -54,6 +56,14 @@ class Origin(Loopback):
     def url_for(self, name: str) -> str:
         """The URL of the file *name*, a path relative to the root."""
         return f"{self.url}/{quote(name.lstrip('/'))}"
+
+    def recording(self, record: int, resolution: str | None = None, listed: Sequence[str] = ()) -> dict[str, Any]:
+        """The fields of a booking that name a recording of this origin; without *resolution* those of the old kind."""
+        fields: dict[str, Any] = {"video_url": self.url_for(f"{record}/{record}.flv")}
+        if resolution is not None:
+            urls = {one: self.url_for(f"{record}/{record}_{one}.flv") for one in listed}
+            fields |= {"record_id": record, "video_resolution": resolution, "video_url_list": urls}
+        return fields
 
     async def start(self) -> None:
         """Listen; the root folder is made if it is missing."""

@@ -59,20 +59,15 @@ class Table:
     ) -> dict[str, Any]:
         """A booking of a class that starts in *lead_s*; without *resolution* of the old kind, without a record."""
         start = time.time() + lead_s
-        origin = self.stack.origin
-        fields = {
+        return {
             "cmd": "order",
             "class_id": class_id,
             "institution_id": "i-7",
-            "video_url": origin.url_for(f"{record}/{record}.flv"),
             "start_time": start,
             "end_time": start + length_s,
             "push_url": f"rtmp://127.0.0.1:{self.stack.rtmp_port}/live/{class_id}",
+            **self.stack.origin.recording(record, resolution, listed),
         }
-        if resolution is not None:
-            urls = {one: origin.url_for(f"{record}/{record}_{one}.flv") for one in listed}
-            fields |= {"record_id": record, "video_resolution": resolution, "video_url_list": urls}
-        return fields
 
     def row(self, class_id: str, path: str, expected: str, rendition: str) -> Row:
         """Begin a row."""

@@ -49,21 +49,15 @@ class Stage(Hosts):
     ) -> Fields:
         """A booking of a new class; without *resolution* one of the old kind, which names no record."""
         class_id = f"{self.prefix}-c{next(self._classes)}"
-        start, url_for = time.time() + starts_in_s, self.town.origin.url_for
-        new = {
-            "record_id": record_id,
-            "video_resolution": resolution,
-            "video_url_list": {one: url_for(f"{record_id}/{record_id}_{one}.flv") for one in listed},
-        }
+        start = time.time() + starts_in_s
         return {
             "cmd": "order",
             "class_id": class_id,
             "institution_id": "i-7",
-            "video_url": url_for(f"{record_id}/{record_id}.flv"),
             "start_time": start,
             "end_time": start + length_s,
             "push_url": self.town.receiver.url(class_id),
-            **(new if resolution else {}),
+            **self.town.origin.recording(record_id, resolution, listed),
             **fields,
         }
 

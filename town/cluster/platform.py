@@ -56,18 +56,14 @@ class Books:
         return record
 
     async def _book(self, one: Class, record: int, number: int, *, is_new: bool) -> None:
-        listed = {} if is_new else {"480P": self._origin.url_for(f"{record}/{record}_480P.flv")}
         booking = {
             "cmd": "order",
             "class_id": one.id,
             "institution_id": "trial",
-            "record_id": record,
-            "video_resolution": "480P",
-            "video_url": self._origin.url_for(f"{record}/{record}.flv"),
-            "video_url_list": listed,
             "start_time": one.start,
             "end_time": one.end,
             "push_url": self._receiver.url(one.id),
+            **self._origin.recording(record, "480P", () if is_new else ("480P",)),
         }
         # What is published while no teacher listens, as while they start, is heard by nobody.
         if number % 2 == 0 or not await self._platform.publish("order", booking):
