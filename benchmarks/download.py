@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import recording
-from benchmarks.figures import Figure, best
+from benchmarks.figures import Figure
 from benchmarks.run_cost import run_s
 from benchmarks.stand import Stand
 from tests.stage import Stage, wait_until
@@ -39,7 +39,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
             found["answer"].append(answer)
             stand.say(f"download: wget {found['wget'][-1]:.2f} s, run {run:.2f} s, answer {answer:.2f} s")
         note = f"{master.stat().st_size / 2**20:.0f} MiB at {RATE} a second"
-    times = {name: best(all_, more_is_better=False) for name, all_ in found.items()}
+    times = {name: min(all_) for name, all_ in found.items()}
     wget = {"wget": times.pop("wget")}
     for name, value in times.items():
         goal = GOAL if name == "run" else ""

@@ -81,11 +81,6 @@ def _commit() -> str:
     return found.stdout.strip()
 
 
-def best(values: list[float], *, more_is_better: bool) -> float:
-    """Of several rounds the one that was disturbed least."""
-    return (max if more_is_better else min)(values)
-
-
 def timed(work: Callable[[], object]) -> float:
     """Seconds that *work* takes."""
     began = time.perf_counter()
@@ -94,9 +89,9 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The best seconds of each way, one after the other in each round."""
+    """The best seconds of each way, one after the other in each round: in that one it was disturbed least."""
     times = [{name: timed(way) for name, way in ways.items()} for _ in range(rounds)]
-    return {name: best([one[name] for one in times], more_is_better=False) for name in ways}
+    return {name: min(one[name] for one in times) for name in ways}
 
 
 def quantile(values: list[float], share: float) -> float:

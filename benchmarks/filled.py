@@ -7,7 +7,7 @@ import httpx
 
 from benchmarks.figures import Figure, timed
 from benchmarks.stand import Stand
-from benchmarks.storm import Ours
+from benchmarks.storm import Ours, of_record
 from tests.stage import Stage
 from town.ports import HOST, free_port
 
@@ -76,8 +76,7 @@ def fill(execute: Callable[[str], object], classes: int, messages: int, prefix: 
 
 def _looked(stand: Stand, stage: Stage, ours: Ours, name: str) -> dict[str, float]:
     """Seconds of each look, and of a booking in a storm."""
-    booking = stage.booking(ours.records[0], starts_in_s=90_000)
-    class_id = stage.book({**booking, "record_id": ours.records[0]})
+    class_id = stage.book(of_record(stage, ours.records[0]))
     stage.answer(class_id, timeout_s=120)
     url = f"http://{stage.own['teacher']['API_BIND']}/metrics"
     number = 1000

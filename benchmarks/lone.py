@@ -87,4 +87,4 @@ def _waits(stand: Stand, send: Send, channel: str, found: Sequence[str], rate: f
         time.sleep(max(0.0, at - time.time()))
         due[json.loads(body)["class_id"]] = at
         send([body])
-    return [at - due[class_id] for class_id, at in ear.all().answers.items()]
+    return [at - due[class_id] for class_id, at in ear.all().items()]

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -34,19 +33,12 @@ REAL = {
 """The product's own defaults, which the stage of the tests shortens."""
 
 
-@dataclass(frozen=True)
-class Heard:
-    """What came on the answers' channel: when each class was answered first, in epoch seconds."""
-
-    answers: dict[str, float]
-
-    def rate(self, began: float) -> float:
-        """Answers a second, from *began* to the last one."""
-        return len(self.answers) / (max(self.answers.values()) - began)
+Heard = dict[str, float]
+"""When each class was answered first, in epoch seconds."""
 
 
 def _listen(url: str, channel: str, number: int, give_up_s: float, ready: Event, heard: "Queue[Heard]") -> None:
-    answers: dict[str, float] = {}
+    answers: Heard = {}
     with redis.Redis.from_url(url, protocol=2) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe(channel)
         pubsub.get_message(timeout=5)
@@ -59,7 +51,7 @@ def _listen(url: str, channel: str, number: int, give_up_s: float, ready: Event,
                 kind, _, data = connection.read_response(timeout=0.5, disconnect_on_error=False)
                 if kind == b"message":
                     answers.setdefault(from_json(data)["class_id"], time.time())
-    heard.put(Heard(answers))
+    heard.put(answers)
 
 
 class Ear:
@@ -79,7 +71,7 @@ class Ear:
         """Wait for the last answer; fails if one is missing."""
         heard = self._heard.get(timeout=self._give_up_s + 60)
         self._process.join(30)
-        assert len(heard.answers) == self._number, f"{len(heard.answers)} of {self._number} bookings were answered"
+        assert len(heard) == self._number, f"{len(heard)} of {self._number} bookings were answered"
         return heard
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
-from benchmarks.storm import Ours, Storm, cpu_percent
+from benchmarks.storm import Ours, Storm, cpu_percent, of_record
 from tests.stage import Stage, wait_until
 
 WHAT = (
@@ -46,8 +46,7 @@ def _have_all(stage: Stage, streamers: Sequence[str], records: Sequence[int]) ->
     """Let each streamer download each recording; the bookings of a storm name none that could be downloaded."""
     for who in streamers:
         for record in records:
-            one = {**stage.booking(record, starts_in_s=90_000), "record_id": record}
-            stage.tell(who, {**one, "cmd": "prepare"})
+            stage.tell(who, {**of_record(stage, record), "cmd": "prepare"})
     wanted = {str(record) for record in records}
     for who in streamers:
         wait_until(lambda who=who: wanted <= stage.cached(who), timeout_s=300, description=f"{who} has all recordings")

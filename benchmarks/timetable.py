@@ -94,7 +94,7 @@ def _booked(stand: Stand, stage: Stage, receiver: Receiver, record: int, number:
     publish(stand, stage.channels["order"], [json.dumps(one) for one in bookings])
     soon = stage.booking(record, starts_in_s=SOON_S, length_s=20)
     class_id = stage.book({**soon, "push_url": receiver.url(soon["class_id"])})
-    answered_at = max(ear.all().answers.values())
+    answered_at = max(ear.all().values())
     wait_until(
         lambda: len(stage.playing(WHO)["classes"]) >= number,
         timeout_s=120 + number / 20,

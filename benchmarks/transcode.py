@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import recording
-from benchmarks.figures import Figure, best
+from benchmarks.figures import Figure
 from benchmarks.recording import run
 from benchmarks.stand import Stand
 from lectern.allowlist import Allowlist
@@ -118,4 +118,4 @@ async def _measured(stand: Stand, folder: Path, seconds: int) -> dict[str, float
                 await way()
                 times.setdefault(name, []).append(time.perf_counter() - began)
                 stand.say(f"transcode of {seconds} s, {name}: {times[name][-1]:.2f} s")
-    return {name: best(all_, more_is_better=False) for name, all_ in times.items()}
+    return {name: min(all_) for name, all_ in times.items()}
