@@ -23,7 +23,6 @@ from benchmarks.receiver import LARGEST_MESSAGE, Publisher, Receiver, answer
 from benchmarks.stand import Stand
 from flows.host import StreamerHost
 from flows.streamer import bandwidth
-from lectern.db import cache
 from lectern.decide.bandwidth import PUSHES
 from lectern.media import integrity
 from lectern.model.facts import RemoteFile
@@ -169,7 +168,6 @@ class _Run:
         url = f"{_url(self._line)}/x.flv"
         remote = RemoteFile(url, self._size, '"1"', None)
         with host.engine.begin() as connection:
-            cache.make_sums(connection, host.settings.video_root)
             for stem in (*stems, ON_AIR):
                 rows.reserve(connection, host.settings.video_root, stem, self._size, url, 0.0)
             for number, stem in enumerate(stems):

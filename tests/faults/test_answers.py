@@ -35,7 +35,7 @@ from flows.streamer import amend, downloads, lease, maintenance, playout_events,
 from flows.streamer.playout_sync import AHEAD_S, PlayoutSync
 from flows.teacher import bookings, membership, transcoding
 from flows.teacher import maintenance as teacher_maintenance
-from lectern.db import airings, cache, inbox, leases
+from lectern.db import airings, inbox, leases
 from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
@@ -522,7 +522,6 @@ class OneClass(RuleBasedStateMachine):
             more = {"playout_dir": folder / f"playout-{name}", "allowed_push_hosts": "push.example"}
             host.settings = host.settings.model_copy(update=more)
             host.settings.playout_dir.mkdir()
-            commit(host.engine, cache.make_sums, folder)
             streamers[name] = host
         self.day = Day(hosts.teacher(self._engine("teacher", folder / "teacher.db")), streamers)
         self.stack.callback(self.day.runner.close)

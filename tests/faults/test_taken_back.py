@@ -58,7 +58,6 @@ def test_a_class_that_came_back_is_not_taken_once_it_was_released_before(
     streamer: StreamerHost, story: list[list[str]]
 ) -> None:
     """Whatever placement each message is of; those that come together are decided in one transaction."""
-    commit(streamer.engine, cache.make_sums, streamer.settings.video_root)
     for together in story:
         with transaction(streamer.engine) as connection:
             for what, _, number in (one.partition(" ") for one in together):
@@ -79,7 +78,6 @@ def test_a_class_that_comes_back_is_aired_as_it_is_booked_now_whenever_its_relea
     streamer: StreamerHost, is_released_first: bool
 ) -> None:
     """It was changed at another streamer, to another time and recording; a restart handles both messages at once."""
-    commit(streamer.engine, cache.make_sums, streamer.settings.video_root)
     start = time.time() + 600
     first, back = rows.prepare("c-1", 1, start), rows.prepare("c-1", 2, start + 1800, placement=3)
     told: list[tuple[Any, Message]] = [(lease.release_classes, Release(class_id="c-1", placement=1)), (admitted, back)]
@@ -140,7 +138,6 @@ def test_a_class_that_ended_while_a_sweep_asked_its_playout_stays_as_it_ended(
     streamer: StreamerHost, state: AiringState
 ) -> None:
     with transaction(streamer.engine) as connection:
-        cache.make_sums(connection, streamer.settings.video_root)
         rows.add(connection, rows.prepare("c-1", 1, time.time() - 700), AiringState.READY, "/v/1/1.flv", time.time())
     way = playout_events.closing_of_late("c-1")
     with transaction(streamer.engine) as connection:
