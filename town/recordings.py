@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
-import os
 import secrets
 import shutil
 import struct
@@ -77,24 +77,9 @@ async def encode(ffmpeg: str, *arguments: str, to: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-class Checksums:
-    """CRC-64/XZ of files, read once for each version (time of change and size) of a file."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, int], int]] = {}
-        self._reading = asyncio.Lock()
-
-    async def of(self, file: Path, stat: os.stat_result) -> int:
-        """The checksum of the version of *file* that *stat* describes."""
-        version = (stat.st_mtime_ns, stat.st_size)
-        async with self._reading:  # so that fifty first requests of one file read it once
-            known = self._known.get(file)
-            if known is None or known[0] != version:
-                known = self._known[file] = (version, await asyncio.to_thread(_crc64, file))
-            return known[1]
-
-
-def _crc64(file: Path) -> int:
+@functools.cache
+def crc64(file: Path, _version: tuple[int, int]) -> int:
+    """CRC-64/XZ of a file, read once for each version (time of change and size) of it."""
     crc: int | None = None
     with file.open("rb") as source:
         while block := source.read(_BLOCK_BYTES):

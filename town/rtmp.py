@@ -15,19 +15,12 @@ from town.ports import HOST, Loopback
 from town.recordings import MEDIA_TAGS, Journal, Publish, Take, read_publishes
 
 _STATE_EVERY_S = 0.2
-HANDSHAKE_S = 30.0
-SETUP_S = 30.0
-"""Seconds from the connection to the publish command."""
 SILENCE_S = 60.0
-"""Seconds after which a publisher that sends nothing is taken for dead."""
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Bound of what one connection may keep unfinished, over all its chunk streams."""
+"""Seconds after which a client that sends nothing is taken for dead."""
 
-_MAX_CHUNK_STREAMS = 64
 _WINDOW_BYTES = 2_500_000
 _CHUNK_BYTES = 65_536  # ffmpeg takes over the receiver's chunk size for what it sends
-_SET_CHUNK, _ABORT, _ACK, _CONTROL, _WINDOW, _BANDWIDTH = 1, 2, 3, 4, 5, 6
-_AMF3_COMMAND, _COMMAND = 17, 20
+_SET_CHUNK, _ACK, _CONTROL, _WINDOW, _BANDWIDTH, _COMMAND = 1, 3, 4, 5, 6, 20
 
 
 class RtmpReceiver(Loopback):
@@ -133,12 +126,11 @@ class _Client:
         self._app = ""
         self._last_stream = 0
         self._chunk_bytes = 128  # what the protocol starts with
-        self._window_bytes = _WINDOW_BYTES
-        self._received = self._acknowledged = self._unfinished = 0
+        self._received = self._acknowledged = 0
 
     async def serve(self) -> None:
         """Serve until the client has gone or misbehaves."""
-        async with asyncio.timeout(HANDSHAKE_S):
+        async with asyncio.timeout(SILENCE_S):
             version, hello = await self._read(1), await self._read(1536)
             if version != b"\x03":
                 raise NotRtmp
@@ -146,12 +138,8 @@ class _Client:
             self._writer.write(version + bytes(8) + secrets.token_bytes(1528) + hello)
             await self._read(1536)
         while True:
-            async with asyncio.timeout(SETUP_S):
-                while not self._takes:
-                    await self._step()
-            while self._takes:
-                async with asyncio.timeout(SILENCE_S):
-                    await self._step()
+            async with asyncio.timeout(SILENCE_S):
+                await self._step()
 
     def end_all(self) -> None:
         """Close the recordings that the client left open."""
@@ -161,7 +149,7 @@ class _Client:
     async def _read(self, size: int) -> bytes:
         data = await self._reader.readexactly(size)
         self._received += size
-        if self._received - self._acknowledged >= self._window_bytes:
+        if self._received - self._acknowledged >= _WINDOW_BYTES:
             self._acknowledged = self._received
             self._send(_ACK, struct.pack(">I", self._received & 0xFFFFFFFF))
         return data
@@ -173,31 +161,20 @@ class _Client:
         if number < 2:
             number = 64 + int.from_bytes(await self._read(number + 1), "little")
         chunks = self._chunk_streams.setdefault(number, _ChunkStream())
-        if len(self._chunk_streams) > _MAX_CHUNK_STREAMS:
-            raise NotRtmp
         await self._read_header(form, chunks)
-        size = min(self._chunk_bytes, chunks.length - len(chunks.payload))
-        self._unfinished += size
-        if self._unfinished > MAX_MESSAGE_BYTES:
-            raise NotRtmp
-        chunks.payload += await self._read(size)
+        chunks.payload += await self._read(min(self._chunk_bytes, chunks.length - len(chunks.payload)))
         if len(chunks.payload) == chunks.length:
-            payload = self._drop(chunks)
+            payload, chunks.payload = bytes(chunks.payload), bytearray()
             try:
                 await self._handle(chunks, payload)
             except (struct.error, LookupError, ValueError) as error:
                 raise NotRtmp from error
 
-    def _drop(self, chunks: _ChunkStream) -> bytes:
-        payload, chunks.payload = bytes(chunks.payload), bytearray()
-        self._unfinished -= len(payload)
-        return payload
-
     async def _read_header(self, form: int, chunks: _ChunkStream) -> None:
         """A chunk's header: *form* 0 to 2 begin a message, 3 goes on with one or begins one like the last."""
         field_ms = chunks.delta_ms
         if form < 3:
-            self._drop(chunks)
+            chunks.payload.clear()
             head = await self._read((11, 7, 3)[form])
             field_ms = int.from_bytes(head[:3], "big")
             chunks.extended = field_ms == 0xFFFFFF
@@ -216,16 +193,12 @@ class _Client:
         kind = chunks.kind
         if kind in MEDIA_TAGS and chunks.stream in self._takes:
             self._takes[chunks.stream].write(kind, chunks.timestamp_ms, payload)
-        elif kind in (_COMMAND, _AMF3_COMMAND):
-            name, transaction, *rest = amf0.decode(payload[kind == _AMF3_COMMAND :])
+        elif kind == _COMMAND:
+            name, transaction, *rest = amf0.decode(payload)
             self._command(str(name), transaction, rest, chunks.stream)
             await self._writer.drain()
         elif kind == _SET_CHUNK:
             self._chunk_bytes = max(1, struct.unpack(">I", payload)[0] & 0x7FFFFFFF)
-        elif kind == _ABORT:
-            self._drop(self._chunk_streams[struct.unpack(">I", payload)[0]])
-        elif kind == _WINDOW:
-            self._window_bytes = max(1, struct.unpack(">I", payload)[0])
         elif kind == _CONTROL and payload[:2] == b"\x00\x06":  # ping
             self._send(_CONTROL, b"\x00\x07" + payload[2:])
 
