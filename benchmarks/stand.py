@@ -4,12 +4,11 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -90,17 +89,6 @@ def served(app: ASGIApp) -> Iterator[str]:
         thread.join(20)
 
 
-class _Town(Town):
-    """The servers of the tests, with *settings* of their own."""
-
-    settings: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What every process sees."""
-        return {**super().environment, **self.settings}
-
-
 class Stand:
     """The servers that all rows of a run share, started when the first row wants them."""
 
@@ -127,10 +115,9 @@ class Stand:
         """Redis, a Prefect server on SQLite, an origin, an RTMP receiver."""
         if self._town is None:
             self.say("the servers start")
-            town = _Town(self._folder / "town")
-            town.settings = self._settings
-            self._town = town  # what is started of it is ended, also if not all of it starts
-            town.start()
+            self._town = Town(self._folder / "town")  # what is started of it is ended, also if not all of it starts
+            self._town.more = self._settings
+            self._town.start()
         return self._town
 
     def folder(self) -> Path:

@@ -30,17 +30,11 @@ class TownOfTwo(Town):
 
     def __init__(self, folder: Path, database_url: str) -> None:
         super().__init__(folder)
-        self._database_url = database_url
         self._ports = {"prefect1": free_port(), "prefect2": free_port()}
         self.balancer = Gate(*self._ports.values(), port=self.prefect_port)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What every process sees; the servers' part is not for the hosts, which never ask for it."""
         shared = f"redis://{HOST}:{self.redis_port}"
-        return {
-            **super().environment,
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url,
+        self.more = {  # for the servers alone: the hosts never ask for it
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url,
             "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
             "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
             "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",

@@ -77,12 +77,13 @@ class Town:
         auth = (user, password) if prefect_auth else None
         self.api = httpx.Client(base_url=f"http://{HOST}:{self.prefect_port}/api", timeout=60, auth=auth)
         self.servers: dict[str, Child] = {}
+        self.more: dict[str, str] = {}  # what every process sees besides
         self._records = itertools.count(1001)
 
     @property
     def environment(self) -> dict[str, str]:
         """What every process sees, and nothing of the user's settings."""
-        return settings.environment(self.folder, self.programs)
+        return settings.environment(self.folder, self.programs) | self.more
 
     def __enter__(self) -> Self:
         try:
