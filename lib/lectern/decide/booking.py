@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from pydantic import ValidationError
@@ -79,38 +78,9 @@ def _in_words(name: str, before: Any, now: Any) -> str:  # noqa: ANN401 (any val
     return f"{name} {before} -> {now}" if name in _SHOWN else name
 
 
-class BookingAction(StrEnum):
-    """What is done with a booking."""
-
-    PROCEED = "proceed"
-    WAIT = "wait"
-    INSERT_REQUEST_WAIT = "insert row as transcoding; request OSS transcoding; wait"
-    SET_REQUEST_WAIT = "set row to transcoding; request OSS transcoding again; wait"
-    ALARM_REFUSE_URL_MISSING = "alarm 501, refuse with 501"
-    REFUSE_TIMED_OUT = "refuse with 207"
-
-
-_OF_STATE: Mapping[RenditionState | None, BookingAction] = {
-    None: BookingAction.INSERT_REQUEST_WAIT,  # no row
-    RenditionState.TRANSCODING: BookingAction.WAIT,
-    RenditionState.SUCCESS: BookingAction.ALARM_REFUSE_URL_MISSING,
-    RenditionState.TIMED_OUT: BookingAction.REFUSE_TIMED_OUT,
-    RenditionState.FAILED: BookingAction.SET_REQUEST_WAIT,
-}
-"""What is done with a booking that does not list the resolution it wants, by the state of that rendition."""
-
-
 def is_listed(booking: Booking) -> bool:
     """Whether *booking* has the URL of what it wants, so that nobody needs to look at renditions."""
     return booking.video_resolution is None or booking.video_resolution in booking.urls
-
-
-def action(booking: Booking, renditions: Mapping[RenditionKey, Rendition]) -> BookingAction:
-    """What is done with *booking*, by what is known of *renditions*."""
-    if is_listed(booking):
-        return BookingAction.PROCEED
-    row = renditions.get(booking.key) if booking.key else None
-    return _OF_STATE[None if row is None else row.state]
 
 
 @dataclass(frozen=True)
@@ -208,11 +178,13 @@ def contenders(
     now: float,
 ) -> list[Booking]:
     """The bookings that the table does not refuse: the streams of these must be compared with those already taken."""
-    refusals = {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING}
+    settled = {key for key, row in renditions.items() if row.state in {RenditionState.TIMED_OUT, RenditionState.SUCCESS}}
     return [
         booking
         for booking in bookings
-        if booking.end_time > now and booking.class_id not in known and action(booking, renditions) not in refusals
+        if booking.end_time > now
+        and booking.class_id not in known
+        and (is_listed(booking) or booking.key not in settled)
     ]
 
 
@@ -245,25 +217,25 @@ def verdict_on(booking: Booking, facts: BookingFacts, settings: TeacherSettings,
             why = Text(text, class_id=slot.class_id, overlap_s=overlap_s)
             return _refusal(booking, errors.CONFLICT, why)
     resolution, key = booking.video_resolution, booking.key
-    match action(booking, facts.renditions):
-        case BookingAction.PROCEED:
-            url = booking.urls[resolution] if resolution else booking.video_url
-            return BookingVerdict(booking, BookingState.PLACED, url=url)
-        case BookingAction.WAIT:
+    if is_listed(booking):
+        url = booking.urls[resolution] if resolution else booking.video_url
+        return BookingVerdict(booking, BookingState.PLACED, url=url)
+    assert key is not None  # a booking that names a resolution names a record
+    row = facts.renditions.get(key)
+    match row and row.state:
+        case RenditionState.TRANSCODING:
             return BookingVerdict(booking, BookingState.WAITING)
-        case BookingAction.REFUSE_TIMED_OUT:
+        case RenditionState.TIMED_OUT:
             text = Text("transcoding of {stem} timed out", stem=booking.stem)
             return _refusal(booking, errors.TRANSCODE_TIMED_OUT, text)
-        case BookingAction.ALARM_REFUSE_URL_MISSING:
+        case RenditionState.SUCCESS:
             text = Text("{stem} is transcoded, but video_url_list lacks it", stem=booking.stem)
             return _refusal(booking, errors.URL_MISSING, text, alarm=True)
-        case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
-            assert key is not None  # the table asks for no transcoding without a key
-            attempt = next_attempt(booking, key, facts.renditions.get(key), settings, now)
-            if isinstance(attempt, Attempt):
-                waits = BookingVerdict(booking, BookingState.WAITING, attempt=attempt)
-                return _too_late(booking, facts.least_s, now) or waits
-            return _refusal(booking, attempt.code, attempt.message, alarm=True)
+    attempt = next_attempt(booking, key, row, settings, now)
+    if isinstance(attempt, Attempt):
+        waits = BookingVerdict(booking, BookingState.WAITING, attempt=attempt)
+        return _too_late(booking, facts.least_s, now) or waits
+    return _refusal(booking, attempt.code, attempt.message, alarm=True)
 
 
 def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> BookingVerdict:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 from lectern import errors
 from lectern.db import bookings, events, inbox, transcodings
 from lectern.db.inbox import ReceivedMessage
-from lectern.decide.booking import BookingAction, action
+from lectern.decide.booking import is_listed
 from lectern.decide.transcoding import source
 from lectern.errors import Malformed, Misuse
 from lectern.i18n import Text, msgid
@@ -179,8 +179,6 @@ def _wire(value: bytes | dict[bytes, bytes]) -> bytes:
 ADOPTED = "adopted from the old program"
 NAMED = 10
 """Greatest number of classes that cannot simply go on waiting and that get a sentence of their own."""
-_WAIT_ON = frozenset({BookingAction.WAIT, BookingAction.INSERT_REQUEST_WAIT})
-"""Booking decisions with which a class goes on waiting: the old program has asked for its rendition already."""
 
 _AT_ONCE = 1000
 """Number of transcodings that are begun at a time: a statement takes no more than some thousand keys."""
@@ -329,7 +327,7 @@ class OldLists:
             cases.begun.append(waiter.key)
         if isinstance(booking, str):
             adoption.named.append(_why_left(waiter, booking, state))
-        elif action(booking, {booking.key: row} if row and booking.key else {}) in _WAIT_ON:
+        elif state in {None, RenditionState.TRANSCODING} and not is_listed(booking):  # it is asked for already
             adoption.waiting += 1
             cases.waits.append(booking)
         elif not self._is_handed_over(booking):
