@@ -235,9 +235,7 @@ def test_who_waits_for_what_cannot_be_had_is_refused_with_an_alarm_if_it_was_pro
     assert alarms(changes) == [errors.NO_RECORDING.number, LATE]
 
 
-def test_a_check_is_due_for_each_class_by_itself_and_how_late_it_is_is_said() -> None:
-    starts, done = {"a": NOW + 900, "b": NOW + 900, "c": NOW + 4000}, {"a": 900.0}
-    assert readiness.checks_due(starts, NOW, done) == {"b": 900}
+def test_how_late_a_class_is_that_is_not_ready_is_said() -> None:
     said = [readiness.sentence("c-1", "6666", left_s, ["no"]) for left_s in (-60, 0, 60)]
     late, *early = [{"late_s", "left_s"} & one.args.keys() for one in said if isinstance(one, Text)]
     assert (late, early) == ({"late_s"}, [{"left_s"}] * 2)

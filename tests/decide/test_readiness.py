@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 
 from lectern.decide import readiness as decide
-from lectern.decide.readiness import Seen, check_due, dead_air_warning, reds
+from lectern.decide.readiness import Seen, dead_air_warning, reds
 from lectern.formatting import minutes
 from lectern.model.facts import Samples
 
 GOOD = Seen(True, 1, 100, 100, unreadable=None, damaged=None, unreachable=None, skew_s=0.01, lease=True)
 
 
+NOW = 10_000.0
 DUE: list[tuple[float, float | None, float | None]] = [  # the seconds left, the check that was done, that which is due
     (7200, None, None),
     (3600, None, 3600),
@@ -25,8 +26,11 @@ DUE: list[tuple[float, float | None, float | None]] = [  # the seconds left, the
 ]
 
 
-def test_a_check_is_due_once() -> None:
-    assert [(left, done, check_due(10_000, 10_000 - left, done)) for left, done, _ in DUE] == DUE
+def test_a_check_is_due_once_for_each_class_by_itself() -> None:
+    starts = {case: NOW + left for case, (left, *_) in enumerate(DUE)}
+    done = {case: its for case, (_, its, _) in enumerate(DUE) if its is not None}
+    found = decide.checks_due(starts, NOW, done)
+    assert [(left, its, found.get(case)) for case, (left, its, _) in enumerate(DUE)] == DUE
 
 
 def test_a_class_that_is_ready_has_no_reds_and_any_other_all_at_once() -> None:

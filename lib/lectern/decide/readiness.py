@@ -1,5 +1,6 @@
 """Whether a class is ready for its start, what is wrong with its recording, and what follows if that is lost."""
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,19 +45,14 @@ class Seen:
     lease: bool  # this streamer holds its lease, so it may push
 
 
-def check_due(start: float, now: float, done: float | None) -> float | None:
-    """Which of `CHECKS_S` is due for a class that begins at *start*; *done* is the last check made. None if none is."""
-    left = start - now
-    if left < 0:
-        return None
-    due = [before_s for before_s in CHECKS_S if left <= before_s]
-    return due[-1] if due and (done is None or due[-1] < done) else None
-
-
 def checks_due(starts: Mapping[K, float], now: float, done: Mapping[K, float]) -> dict[K, float]:
     """Which of `CHECKS_S` is due for each class, by its start; *done* has the last check made of each."""
-    checks = {key: check_due(start, now, done.get(key)) for key, start in starts.items()}
-    return {key: check for key, check in checks.items() if check is not None}
+    due: dict[K, float] = {}
+    for key, start in starts.items():
+        check = min((before_s for before_s in CHECKS_S if start - now <= before_s), default=math.inf)
+        if start >= now and check < done.get(key, math.inf):
+            due[key] = check
+    return due
 
 
 def reds(seen: Seen, late: str | None = None) -> list[str]:
