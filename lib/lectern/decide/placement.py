@@ -28,33 +28,23 @@ def _on(streamer: str) -> Text:
     return Text("on {streamer}", streamer=streamer)
 
 
-def ranking(stem: str, streamers: Sequence[str]) -> list[str]:
+@lru_cache(maxsize=4096)
+def ranking(stem: str, streamers: tuple[str, ...]) -> list[str]:
     """The *streamers*, best first for *stem*; the order of two does not depend on who else is alive."""
     weight = {name: hashlib.blake2b(f"{stem}\0{name}".encode(), digest_size=8).digest() for name in streamers}
     return sorted(sorted(streamers), key=weight.__getitem__, reverse=True)
 
 
-def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[str | None]:
-    """A streamer for each of *stems*, None if none is alive.
+def chosen_for(stem: str, loads: Mapping[str, int], slack: float) -> str | None:
+    """The streamer for a class whose rendition is *stem*; None if none is alive.
 
     *loads* is the number of classes on each living streamer. No streamer gets more than *slack* times its fair share,
     so a popular rendition spreads over a few streamers, and an unpopular one goes where it is cached.
     """
     if not loads:
-        return [None] * len(stems)
-    now = dict(loads)
-    total = sum(now.values())
-    placed: list[str | None] = []
-    rankings: dict[str, list[str]] = {}
-    for stem in stems:
-        total += 1
-        bound = math.ceil(slack * total / len(now))
-        if stem not in rankings:
-            rankings[stem] = ranking(stem, tuple(now))
-        chosen = next(name for name in rankings[stem] if now[name] < bound)
-        now[chosen] += 1
-        placed.append(chosen)
-    return placed
+        return None
+    bound = math.ceil(slack * (sum(loads.values()) + 1) / len(loads))
+    return next(name for name in ranking(stem, tuple(loads)) if loads[name] < bound)
 
 
 OUTCOMES = {
@@ -214,7 +204,7 @@ def add_secondary(changes: Changes, order: Order, streamer: str, url: str, loads
     if booking is None or booking.class_id in changes.orders:
         return
     second = Order.of(booking)
-    chosen = place([second.stem], elsewhere(loads, streamer), changes.settings.streamer_load_slack)[0] or streamer
+    chosen = chosen_for(second.stem, elsewhere(loads, streamer), changes.settings.streamer_load_slack) or streamer
     loads[chosen] = loads.get(chosen, 0) + 1
     changes.book(booking)
     changes.place(replace(second, promised_at=changes.now), chosen, url)  # promised: the platform gets no second answer
@@ -260,24 +250,19 @@ class Choice:
 
 def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:
     """Choose a streamer for each class and tell it; refuse a class that has ended or finds no living streamer."""
-    open_: list[tuple[Order, str]] = []
     for order, url in going:
         if order.revises is not None:
             follow(changes, order, url)
-        elif order.end_time > changes.now:
-            open_.append((order, url))
-        else:
+        elif order.end_time <= changes.now:
             changes.refuse(order, errors.ENDED, Text("it ended before its rendition was there"))
-    chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
-    for (order, url), streamer in zip(open_, chosen, strict=True):
-        if streamer is None:
+        elif (streamer := chosen_for(order.stem, loads, changes.settings.streamer_load_slack)) is None:
             changes.refuse(order, errors.NO_STREAMER, labelled(order.stem, changes.no_streamer()), alarm=True)
-            continue
-        loads[streamer] += 1
-        changes.place(order, streamer, url)
-        changes.note("placed", order, _on(streamer))
-        changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
-        add_secondary(changes, order, streamer, url, loads)
+        else:
+            loads[streamer] += 1
+            changes.place(order, streamer, url)
+            changes.note("placed", order, _on(streamer))
+            changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
+            add_secondary(changes, order, streamer, url, loads)
 
 
 def follow(changes: Changes, revision: Order, url: str) -> None:
@@ -301,7 +286,7 @@ def reassign(changes: Changes, orders: Sequence[Order], choice: Choice, why: str
         if changes.orders.get(order.class_id, order).state not in ON_STREAMER:
             continue  # it was the second airing of a class before it, which no streamer could take
         before = order.streamer or ""
-        (chosen,) = place([order.stem], open_to(changes, order, choice), changes.settings.streamer_load_slack)
+        chosen = chosen_for(order.stem, open_to(changes, order, choice), changes.settings.streamer_load_slack)
         chosen = chosen or choice.back.get(order.class_id)
         changes.take(order.class_id, before, order.placement, refused=refused)
         changes.release(before, order.class_id, order.placement)
