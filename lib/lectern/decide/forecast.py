@@ -52,7 +52,8 @@ class Capacity:
 
         What is pushed within AHEAD_S counts, as it does for the governor.
         """
-        steps = sorted(step for one in self.needed for step in _steps(one))
+        steps = [(one.start, one.bits_a_second) for one in self.needed]
+        steps = sorted([*steps, *((one.until, -one.bits_a_second) for one in self.needed)])
         sums, at_steps = list(accumulate(bits for _, bits in steps)), [at for at, _ in steps]
         turns_at = sorted({turn for at in at_steps for turn in (at - AHEAD_S, at)})
         for begin, end, rate in self.bounds.windows.ahead(now):
@@ -61,11 +62,6 @@ class Capacity:
                 first, last = bisect_right(at_steps, at), bisect_right(at_steps, at + AHEAD_S)
                 need = max([sums[first - 1] if first else 0.0, *sums[first:last]]) / 8
                 yield at, until, max(self.bounds.host_bytes - PUSHES * need, 0.0), rate
-
-
-def _steps(one: Needed) -> list[tuple[float, float]]:
-    bits = one.bits_a_second or one.size_bytes * 8 / max(one.until - one.start, 1.0)  # of one that is not there yet
-    return [(one.start, bits), (one.until, -bits)]
 
 
 def slowness(checks: Iterable[tuple[float, int]]) -> float:
