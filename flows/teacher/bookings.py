@@ -138,7 +138,7 @@ def facts(
     wanted: list[Booking] = []
     for each in asked:
         with suppress(Refuse):  # the decision refuses it, too
-            wanted.append(decide_change.wanted(changes.orders, changes.revisions.get(each.class_id, ()), each)[1])
+            wanted.append(decide_change.wanted(changes, each)[1])
     keys = {booking.key for booking in wanted if booking.key is not None}
     return decide_booking.BookingFacts(
         renditions=transcodings.states(connection, keys),

@@ -6,7 +6,7 @@ placed, downloaded, moved, refused and cancelled like any other, holds its push 
 never aired by itself. So a change that cannot be kept leaves the class as it was, and none is answered before it is so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -43,19 +43,18 @@ def decide(changes: Changes, asked: Change, facts: BookingFacts) -> None:
         changes.row(asked.class_id, "refuse the change", code=error.code.number, detail=error.message)
 
 
-def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change) -> tuple[Order, Booking]:
+def wanted(changes: Changes, asked: Change) -> tuple[Order, Booking]:
     """What a change applies to, the class or its newest waiting revision; and the booking that results.
 
     Raises Refuse if the class is not booked, is over, or the change makes no valid booking.
     """
-    order = orders.get(asked.class_id)
+    order = changes.orders.get(asked.class_id)
     if order is None:
         raise Refuse("{class_id}: nobody has booked it here", errors.NOT_BOOKED, class_id=asked.class_id)
     if order.state not in IN_HAND:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
         raise Refuse("{class_id}: the class is {state}", code, class_id=asked.class_id, state=order.state)
-    waiting = [orders[id_] for id_ in revisions if orders[id_].state in IN_HAND]
-    latest = max(waiting, key=lambda revision: _number(revision.class_id), default=order)
+    latest = _latest(changes, order)
     try:
         return latest, asked.onto(from_json(latest.payload))
     except ValidationError as error:
@@ -63,7 +62,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
 
 
 def _decide(changes: Changes, asked: Change, facts: BookingFacts) -> None:
-    latest, booking = wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)
+    latest, booking = wanted(changes, asked)
     order = changes.orders[asked.class_id]
     if is_same(_plain(latest), booking):
         _again(changes, latest)
@@ -336,7 +335,7 @@ def _let_go(changes: Changes, revision: Order) -> None:
 def forsake(changes: Changes, revisions: Sequence[Order]) -> None:
     """Refuse the changes of *revisions* because their classes are over."""
     for revision in revisions:
-        changes.refuse(revision, errors.ENDED, Text("the class was over before its change was in force"))
+        changes.refuse(revision, errors.ENDED, OVER)
         _let_go(changes, revision)
 
 
