@@ -1,13 +1,11 @@
 """What becomes of a transcoding result, and of a deadline that has passed."""
 
-from typing import Literal
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide import transcoding as decide
-from lectern.decide.transcoding import Outcome, Overdue, Waiters, outcome, overdue, settle
+from lectern.decide.transcoding import Outcome, Waiters, outcome, settle
 from lectern.model.facts import Order, Rendition, RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow, videos
@@ -111,30 +109,6 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
     assert settle(batch, rows, ecs=ecs) == singly
 
 
-OVERDUE: list[tuple[bool, Backend | None, Literal["refuse", "ecs"], bool, Overdue]] = [
-    # The output is there, only its result is not: whoever made it, and whatever else could be done.
-    (True, Backend.OSS, "ecs", True, Overdue.SUCCEED),
-    (True, Backend.ECS, "refuse", True, Overdue.SUCCEED),
-    (True, None, "refuse", False, Overdue.SUCCEED),
-    # As documented: the classes are refused.
-    (False, Backend.OSS, "refuse", True, Overdue.TIME_OUT),
-    (False, None, "refuse", True, Overdue.TIME_OUT),
-    # Our own server gets a try first, if there is one and it was not the one that is late.
-    (False, Backend.OSS, "ecs", True, Overdue.FALL_BACK),
-    (False, None, "ecs", True, Overdue.FALL_BACK),
-    (False, Backend.OSS, "ecs", False, Overdue.TIME_OUT),
-    (False, None, "ecs", False, Overdue.TIME_OUT),
-    (False, Backend.ECS, "ecs", True, Overdue.TIME_OUT),
-    (False, Backend.ECS, "refuse", True, Overdue.TIME_OUT),
-]
-"""Whether the output is there, who makes it, the setting, whether there is a server of our own; the outcome."""
-
-
-def test_every_passed_deadline_has_one_outcome() -> None:
-    for output_there, backend, on_timeout, ecs, what in OVERDUE:
-        assert overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs) is what
-
-
 def test_our_own_attempts_have_their_time_and_make_a_record_together() -> None:
     assert decide.total_limit_s(600) == 1_920
     keys = [(1, Resolution.P720), (2, Resolution.P240), (1, Resolution.P480)]
@@ -196,15 +170,27 @@ def test_who_waits_for_a_result_that_nobody_asked_for_is_named_by_its_list(liste
     assert ("LRANGE 6666_720P" in said.message) is bool(listed)
 
 
-@pytest.mark.parametrize(
-    ("url", "on_timeout", "status", "alarmed"),
-    [("http://o/6666", "refuse", "success", []), (None, "ecs", None, []), (None, "refuse", "timed out", [207])],
-)
-def test_a_passed_deadline_settles_the_rendition(
-    url: str | None, on_timeout: str, status: str | None, alarmed: list[int]
-) -> None:
-    changes = Changes(transcoders(on_transcode_timeout=on_timeout), strategies.NOW)
-    late = RenditionRow(record_id=6666, resolution=Resolution.P720, status="transcoding", backend=Backend.OSS)
+OVERDUE: dict[str, tuple[bool, Backend | None, str, bool, Outcome]] = {
+    "its output is there, only its result is not": (True, Backend.OSS, "ecs", True, Outcome.SUCCEED),
+    "that of an old program": (True, None, "refuse", False, Outcome.SUCCEED),
+    "as documented": (False, Backend.OSS, "refuse", True, Outcome.TIME_OUT),
+    "our own server tries it first": (False, Backend.OSS, "ecs", True, Outcome.FALL_BACK),
+    "also what an old program asked for": (False, None, "ecs", True, Outcome.FALL_BACK),
+    "there is none": (False, None, "ecs", False, Outcome.TIME_OUT),
+    "it was the one that is late": (False, Backend.ECS, "ecs", True, Outcome.TIME_OUT),
+}
+"""Whether the output is there, who makes it, the setting, whether there is a server of our own; the outcome."""
+
+
+@pytest.mark.parametrize("case", OVERDUE)
+def test_a_passed_deadline_settles_the_rendition(case: str) -> None:
+    is_there, backend, on_timeout, ecs, what = OVERDUE[case]
+    changes = Changes(transcoders(ecs=ecs, on_transcode_timeout=on_timeout), strategies.NOW)
+    late = RenditionRow(record_id=6666, resolution=Resolution.P720, status="transcoding", backend=backend)
+    url = "http://o/6666" if is_there else None
     decide.expire(changes, late, url, Waiters([waiting(changes)]), {"s1": 0})
-    assert done(changes) == (status, [("c-1", code) for code in alarmed], alarmed)
-    assert (changes.orders["c-1"].url, changes.fell_back_to_ecs) == (url, [KEY] if on_timeout == "ecs" else [])
+    alarmed = [207] if what is Outcome.TIME_OUT else []
+    assert done(changes) == (AFTER.get(what), [("c-1", code) for code in alarmed], alarmed)
+    assert changes.orders["c-1"].url == url
+    assert changes.fell_back_to_ecs == ([KEY] if what is Outcome.FALL_BACK else [])
+    assert changes.transcoded == [(str(backend), what.name.lower())]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
 
 from lectern import errors
 from lectern.decide.placement import Loads, proceed
@@ -22,7 +21,7 @@ from lectern.wire.messages import Booking, TranscodingResult
 
 
 class Outcome(StrEnum):
-    """What a transcoding result leads to: the table's last column."""
+    """What a transcoding result, or a passed deadline, leads to: the table's last column."""
 
     SUCCEED = msgid("status success; waiting classes proceed; list deleted")
     FALL_BACK = msgid("request ECS transcoding")
@@ -95,23 +94,6 @@ _STATES = {
 }
 
 
-class Overdue(StrEnum):
-    """What to do with a rendition whose deadline has passed."""
-
-    SUCCEED = msgid("its output is there after all")
-    FALL_BACK = msgid("request ECS transcoding")
-    TIME_OUT = msgid("status timed out; waiting classes refused with 207; alarm")
-
-
-def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool) -> Overdue:
-    """What a passed deadline leads to; ``refuse`` is the documented setting, ``ecs`` tries our own server."""
-    if output_there:
-        return Overdue.SUCCEED
-    if backend is not Backend.ECS and on_timeout == "ecs" and ecs:
-        return Overdue.FALL_BACK
-    return Overdue.TIME_OUT
-
-
 UNKNOWN_LIMIT_S = 3600.0
 """Seconds that an ECS attempt may take at most as long as its recording's duration is unknown, and within which a run
 must take it up; that deadline is renewed while it waits for a host."""
@@ -179,20 +161,24 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
 
 
 def expire(changes: Changes, late: RenditionRow, url: str | None, waiters: Waiters, loads: Loads) -> None:
-    """Settle a rendition whose deadline has passed; its output is at *url*, if at all. For *loads* see `apply`."""
-    on_timeout, ecs = changes.settings.on_transcode_timeout, bool(changes.settings.ecs_hosts)
-    what = overdue(output_there=url is not None, backend=late.backend, on_timeout=on_timeout, ecs=ecs)
+    """Settle a rendition whose deadline has passed; its output is at *url*, if at all. For *loads* see `apply`.
+
+    With ON_TRANSCODE_TIMEOUT=ecs our own server tries it, if there is one, and it is not that one which is late.
+    """
+    settings = changes.settings
+    if url is not None:
+        what = Outcome.SUCCEED
+        succeed(changes, late.key, url, waiters, loads)
+    elif late.backend is not Backend.ECS and settings.on_transcode_timeout == "ecs" and settings.ecs_hosts:
+        what = Outcome.FALL_BACK
+        changes.fell_back_to_ecs.append(late.key)
+    else:
+        what = Outcome.TIME_OUT
+        why = Text("no result of the old transcoding in time")
+        if late.backend:
+            why = Text("no result of the {backend} transcoding in time", backend=late.backend)
+        give_up(changes, late.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
     changes.transcoded.append((str(late.backend), what.name.lower()))
-    match what:
-        case Overdue.SUCCEED:
-            succeed(changes, late.key, url or "", waiters, loads)
-        case Overdue.FALL_BACK:
-            changes.fell_back_to_ecs.append(late.key)
-        case Overdue.TIME_OUT:
-            why = Text("no result of the old transcoding in time")
-            if late.backend:
-                why = Text("no result of the {backend} transcoding in time", backend=late.backend)
-            give_up(changes, late.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
     changes.note(Text("deadline passed: {what}", what=what), stem=late.stem)
     changes.row(late.stem, what)
 
