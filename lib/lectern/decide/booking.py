@@ -135,7 +135,8 @@ class BookingFacts:
             for stream in booking.streams:
                 self.taken.setdefault(stream, []).append(slot)
         if attempt is not None:
-            self.renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
+            its = attempt.attempt, attempt.attempts_today, attempt.attempts_since
+            self.renditions[attempt.record_id, attempt.resolution] = Rendition(RenditionState.TRANSCODING, *its)
 
 
 def plan(
@@ -178,13 +179,14 @@ def contenders(
     now: float,
 ) -> list[Booking]:
     """The bookings that the table does not refuse: the streams of these must be compared with those already taken."""
-    settled = {key for key, row in renditions.items() if row.state in {RenditionState.TIMED_OUT, RenditionState.SUCCESS}}
+    refusing = {RenditionState.TIMED_OUT, RenditionState.SUCCESS}
+    refused = {key for key, row in renditions.items() if row.state in refusing}
     return [
         booking
         for booking in bookings
         if booking.end_time > now
         and booking.class_id not in known
-        and (is_listed(booking) or booking.key not in settled)
+        and (is_listed(booking) or booking.key not in refused)
     ]
 
 

@@ -24,11 +24,6 @@ class Rendition:
     attempts_since: float = 0.0
     backend: Backend | None = None
 
-    @classmethod
-    def of(cls, begun: "Attempt") -> "Rendition":
-        """The rendition while an attempt is under way."""
-        return cls(RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since)
-
 
 @dataclass(frozen=True)
 class Slot:
