@@ -1,7 +1,7 @@
 """What the databases say, as values: effects read them, decisions are made of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lectern.i18n import Text
@@ -126,13 +126,6 @@ class Order:
             revises=revised(booking.class_id),
             institution_id=booking.institution_id,
         )
-
-    def as_booked(self, booking: Booking, url: str | None) -> "Order":
-        """The same class with the times, push URL and recording of *booking*; *url* is where its rendition is."""
-        new = Order.of(booking)
-        taken = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem")
-        booked = self.booked or self.payload
-        return replace(self, **{name: getattr(new, name) for name in taken}, url=url, booked=booked)
 
     @property
     def payloads(self) -> tuple[str, ...]:

@@ -181,8 +181,11 @@ class Changes(Decided[TeacherSettings]):
 
     def revise(self, order: Order, booking: Booking, url: str | None) -> Order:
         """Change a class to what *booking* says, with its recording at *url*; returns the class as it is then."""
+        new, taken = Order.of(booking), ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem")
+        its: dict[str, Any] = {name: getattr(new, name) for name in taken}
+        after = replace(order, **its, url=url, booked=order.booked or order.payload)
         streams = {"stream": booking.stream, "backup_stream": booking.backup_stream}
-        return self._as(order, order.as_booked(booking, url), **streams, updated_at=self.now)
+        return self._as(order, after, **streams, updated_at=self.now)
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
