@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,13 +13,14 @@ from lectern.cli import explain
 from lectern.decide import account as decide
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing, account, gathered, standing, with_status
+from lectern.errors import CODES
 from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus
-from lectern.states import AiringState, BookingState
+from lectern.states import AiringState, Backend, BookingState, RenditionState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Change
-from tests.decide.test_outlook import in_chinese
+from tests.decide.test_outlook import in_chinese, transcoding
 
 NOW = 1_764_010_000.0
 START, END = NOW - 120, NOW + 600
@@ -194,33 +194,54 @@ NAMES = {"recording", "push URL", "streamer", "rendition", "institution", "last 
 """Lines of the header that are names, or a program's own words."""
 
 
+times = st.floats(NOW - 1e6, NOW + 1e6)
+reasons: dict[str, Any] = {
+    "code": st.none() | st.sampled_from(sorted(CODES)) | st.integers(0, 999),
+    "message": st.none() | st.just("the origin says 404"),
+}
+unanswered = {"answered": st.booleans(), "decided_at": st.none() | times, "lost_since": st.none() | times}
+makings = st.builds(
+    transcoding,
+    status=st.sampled_from(RenditionState),
+    backend=st.sampled_from(Backend),
+    attempt=st.integers(1, 9),
+    deadline=st.none() | times,
+    begun_at=st.none() | times,
+)
+
+
 @given(
     st.builds(
         ClassView,
         st.just("c-1"),
-        st.none() | st.sampled_from(BookingState).map(partial(booked, code=318, message="the origin says 404")),
-        st.none(),
-        st.none() | st.sampled_from(AiringState).map(partial(cited, code=318, message="the origin says 404")),
+        st.none() | st.builds(booked, st.sampled_from(BookingState), **reasons, **unanswered),
+        st.none() | makings,
+        st.none() | st.builds(cited, st.sampled_from(AiringState), **reasons, lost=st.booleans()),
         st.just("streamer1"),
         st.sampled_from([None, ON_AIR, REFUSED]),
         st.sampled_from([None, "Redis does not answer", "streamer1 has been silent for 9 s"]),
         st.sampled_from([None, Check(NOW, ""), Check(NOW, "its file is gone")]),
         st.sampled_from(["", "black from 0:08 to 1:00; silent from 4:00 to 5:10; 7 more places"]),
-        st.just((OpenAlarm(321, "streamer1", 3, NOW, "c-1: it is not on air", ("c-1",)),)),
+        st.sampled_from([(), (OpenAlarm(321, "streamer1", 3, NOW, "c-1: it is not on air", ("c-1",)),)]),
     ),
-    st.sampled_from([START - 1000, NOW, END + 1000]),
+    st.sampled_from([START - 1000, START - 500, NOW, END + 1000]),
 )
-def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(found: ClassView, now: float) -> None:
+def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(drawn: ClassView, now: float) -> None:
     """Each of its sentences is one that the catalogue has; it is said once, though two halves of a host know it."""
-    known = account(found, now)
-    assert len({*known.following}) == len(known.following)
-    is_sent = found.sending is ON_AIR and found.unheard is None and now == NOW
-    assert (known.standing is Standing.ON_AIR) <= is_sent
-    if found.booked or found.cited:
-        assert known.header
-        assert known.following
-    assert in_chinese([*known.following, *(text for label, text in known.header if label not in NAMES)])
-    assert "It is on air" not in " ".join(known.following) or known.standing is Standing.ON_AIR
+    at_teacher = [
+        replace(drawn, booked=replace(drawn.booked or booked(), state=one), cited=None) for one in BookingState
+    ]
+    at_streamer = [replace(drawn, cited=replace(drawn.cited or cited(), state=one), booked=None) for one in AiringState]
+    for found in (drawn, *at_teacher, *at_streamer):
+        known = account(found, now)
+        assert len({*known.following}) == len(known.following)
+        is_sent = found.sending is ON_AIR and found.unheard is None and now == NOW
+        assert (known.standing is Standing.ON_AIR) <= is_sent
+        if found.booked or found.cited:
+            assert known.header
+            assert known.following
+        assert in_chinese([*known.following, *(text for label, text in known.header if label not in NAMES)])
+        assert "It is on air" not in " ".join(known.following) or known.standing is Standing.ON_AIR
 
 
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:

@@ -220,21 +220,17 @@ def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -
         assert not found.alarm
 
 
-def test_a_refused_class_begins_no_transcoding_and_takes_no_stream() -> None:
-    ended = booking("c-0", push_url="rtmp://push.example/live/x", start_time=NOW - 900, end_time=NOW - 1)
-    first = booking("c-1", push_url="rtmp://push.example/live/x")
-    second = booking("c-2", push_url="rtmp://push.example/live/x", record_id=7)
-    found = plan([ended, first, second], BookingFacts(), BOTH, NOW)
-    assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused"]
+def test_a_stream_is_taken_by_who_is_accepted_until_its_end_and_only_for_those_is_anything_transcoded() -> None:
+    """So is the stream of its second airing."""
+    url, backup = "rtmp://push.example/live/x", "rtmp://backup.example/live/x"
+    ended = booking("c-0", push_url=url, start_time=NOW - 900, end_time=NOW - 1)
+    first = booking("c-1", push_url=url, push_url_backup=backup)
+    second = booking("c-2", push_url=url, end_time=first.end_time + 600, record_id=7)
+    later = booking("c-3", push_url=url, start_time=first.end_time, end_time=first.end_time + 60)
+    beside = booking("c-4", push_url=backup, record_id=7)
+    found = plan([ended, first, second, later, beside, booking("c-5"), first], BookingFacts(), BOTH, NOW)
+    assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused", "waiting", "refused", "waiting"]
     assert [one.record_id for one in found.attempts] == [6666]
-
-
-def test_a_class_may_begin_when_another_ends_and_may_come_twice() -> None:
-    first = booking("c-1", push_url="rtmp://push.example/live/x")
-    later = booking("c-2", push_url=first.push_url, start_time=first.end_time, end_time=first.end_time + 60)
-    other = booking("c-3", push_url="rtmp://push.example/live/y")
-    found = plan([first, later, other, first], BookingFacts(), BOTH, NOW)
-    assert [one.state for one in found.verdicts] == ["waiting"] * 3
     assert [one.class_id for one in found.again] == ["c-1"]
 
 

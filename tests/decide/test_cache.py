@@ -78,20 +78,22 @@ def test_each_class_gets_one_decision_that_keeps_the_bound_and_what_is_pinned(ca
         assert (one.wanted.stem in held) == (one.admit is not Admit.FULL)
 
 
-def test_what_is_larger_than_the_whole_cache_is_told_so_and_no_time() -> None:
-    """No class need end for it: it never fits."""
-    bound = Bound(10**9, 12)
-    said = no_room("1009", 5 * 10**9, Usage(0, 12), bound, [])
-    assert said == "no room for 1009 (5.0 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)"
-    assert next_place(5 * 10**9, bound, [Needed("1", 10, NOW + 60)]) is None
-    by_disk = no_room("1009", 5 * 10**9, Usage(0, 1), Bound(10**9, 12, by_disk=True), [])
-    assert by_disk.endswith("it is larger than the 1.0 GB that the disk has room for")
-    assert not any("larger" in no_room("1", 9, Usage(9, 1), Bound(9, 2, by_disk=one), []) for one in (False, True))
+GB = 10**9
+NO_ROOM: list[tuple[int, Usage, Bound, int, str]] = [  # its size, what is used, the bound, how many of 1 GB can go
+    (5, Usage(0, 12), Bound(GB, 12), 0, "it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)"),
+    (5, Usage(0, 1), Bound(GB, 12, by_disk=True), 0, "it is larger than the 1.0 GB that the disk has room for"),
+    (9, Usage(9 * GB, 1), Bound(9 * GB, 2), 0, "booked classes need 9.0 GB of 9.0 GB (MAX_VIDEO_SIZE)"),
+    (9, Usage(9 * GB, 1), Bound(9 * GB, 2, True), 0, "booked classes need 9.0 GB of 9.0 GB that the disk has room for"),
+    (95, Usage(12 * GB, 12), Bound(100 * GB, 12), 6, "booked classes need 6.0 GB of 100 GB (MAX_VIDEO_SIZE)"),
+    (1, Usage(12 * GB, 12), Bound(100 * GB, 6), 6, "booked classes need 6 of 6 renditions (MAX_VIDEO_NUM)"),
+]
 
 
-def held(stem: str, size_bytes: int, *ends_min: int) -> list[Needed]:
-    """A rendition that classes need which end so many minutes from now."""
-    return [Needed(stem, size_bytes, NOW + 60 * minutes) for minutes in ends_min]
+def test_a_refusal_says_which_bound_is_exceeded() -> None:
+    for size_gb, usage, bound, idle, why in NO_ROOM:
+        said = no_room("1009", size_gb * GB, usage, bound, [Idle(str(number), GB) for number in range(idle)])
+        assert said.startswith("no room for 1009 (")
+        assert said.endswith(f" GB): {why}")
 
 
 @given(
@@ -112,22 +114,12 @@ def test_at_the_next_place_it_fits_and_never_before(size_bytes: int, bound: Boun
     assert next_place(size_bytes, bound, needed) == (None if fits(0.0) else first)
 
 
-def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_nothing() -> None:
-    bound = Bound(1_000, 1)
+@pytest.mark.parametrize("in_s", [2700, 172_800])
+def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_nothing(in_s: int) -> None:
+    """With its date if that is another day."""
+    bound, free = Bound(1_000, 1), formatting.when(NOW + in_s, NOW)
     decisions = admit([WantedRendition("c-1", "a", 1), WantedRendition("c-2", "b", 1)], {}, Usage(0, 0), bound, [])
-    taken, refused = decide.told_when(decisions, bound, held("a", 1, 45), NOW)
+    taken, refused = decide.told_when(decisions, bound, [Needed("a", 1, NOW + in_s)], NOW)
     assert (taken.why, refused.admit) == ("", Admit.FULL)
-    free = formatting.when(NOW + 45 * 60, NOW)
     assert refused.why.endswith(f"1 of 1 rendition (MAX_VIDEO_NUM); the next place for it is free at {free}")
-
-
-def test_a_place_of_another_day_has_its_date_and_what_could_be_evicted_is_not_needed() -> None:
-    """All places are taken, half of them by renditions that no class needs: it is the size that does not fit."""
-    bound = Bound(1_000, 1)
-    (refused,) = decide.told_when(
-        admit([WantedRendition("c-2", "b", 1)], {}, Usage(1, 1), bound, []), bound, held("a", 1, 2880), NOW
-    )
-    assert refused.why.endswith(f"is free at {formatting.moment(NOW + 2880 * 60)}")
-    idle = [Idle(str(number), 10**9) for number in range(6)]
-    said = no_room("1009", 95 * 10**9, Usage(12 * 10**9, 12), Bound(100 * 10**9, 12), idle)
-    assert said.endswith("booked classes need 6.0 GB of 100 GB (MAX_VIDEO_SIZE)")
+    assert (free == formatting.moment(NOW + in_s)) is (in_s > 86_400)

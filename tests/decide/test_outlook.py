@@ -6,30 +6,16 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lectern.decide.timeline import nearest_deadline, next_of_airing, next_of_booking, next_of_unbooked
+from lectern.decide.timeline import nearest_deadline, next_of_booking, next_of_unbooked
 from lectern.errors import CODES
 from lectern.i18n import translated
-from lectern.model.facts import Airing
 from lectern.model.tables.teacher import RenditionRow
 from lectern.model.views import Booked
-from lectern.states import AiringState, Backend, BookingState, RenditionState, Resolution
+from lectern.states import Backend, BookingState, RenditionState, Resolution
 
 NOW = 1_764_010_000.0
-times = st.floats(NOW - 1e6, NOW + 1e6)
 transcoding = partial(RenditionRow, record_id=6666, resolution=Resolution.P720, status=RenditionState.TRANSCODING)
-makings = st.none() | st.builds(
-    transcoding,
-    status=st.sampled_from(RenditionState),
-    backend=st.sampled_from(Backend),
-    attempt=st.integers(1, 9),
-    deadline=st.none() | times,
-    begun_at=st.none() | times,
-)
-codes = st.none() | st.sampled_from(sorted(CODES)) | st.integers(0, 999)
-texts = st.none() | st.just("ffmpeg said no")
 
 
 def booked(state: BookingState, **fields: object) -> Booked:
@@ -45,33 +31,6 @@ def refused(decided_at: float) -> Booked:
 def in_chinese(texts: Iterable[str]) -> bool:
     """Whether each of *texts* is a sentence that the catalogue has."""
     return all(re.search("[\u4e00-\u9fff]", translated(text, "zh")) for text in texts)
-
-
-@given(st.sampled_from(BookingState), st.tuples(times, times), codes, texts, st.booleans(), st.none() | times, makings)
-def test_every_booking_has_a_sentence(
-    state: BookingState,
-    start_and_end: tuple[float, float],
-    code: int | None,
-    text: str | None,
-    answered: bool,
-    decided_at: float | None,
-    making: RenditionRow | None,
-) -> None:
-    start, end = start_and_end
-    fields = {"code": code, "message": text, "answered": answered, "decided_at": decided_at}
-    said = next_of_booking(booked(state, start_time=start, end_time=end, **fields), making, NOW)
-    assert said
-    assert in_chinese(said)
-
-
-@given(st.sampled_from(AiringState), st.tuples(times, times), codes, texts, st.booleans())
-def test_every_class_of_a_streamer_has_a_sentence(
-    state: AiringState, start_and_end: tuple[float, float], code: int | None, text: str | None, lost: bool
-) -> None:
-    one = Airing("c-1", "6666", state, "", *start_and_end, 6666, None, code, text, lost=lost)
-    said = next_of_airing(one, NOW)
-    assert in_chinese(said)
-    assert said or one.start_time <= NOW < one.end_time  # then its account says whether it is on air
 
 
 MAKING = transcoding(backend=Backend.OSS, attempt=1, deadline=NOW + 90)
