@@ -12,6 +12,7 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.wire.messages import Amend, Report
+from tests.decide.test_revisions import told
 
 NOW, AHEAD_S = 1_764_010_000.0, 7200.0
 ON_AIR = Airing("c-1", "6", AiringState.ON_AIR, "rtmp://push.example/live/c", NOW - 60, NOW + 60, 6, None, placement=3)
@@ -27,8 +28,8 @@ def changes() -> StreamerChanges:
 
 def reports(changes: StreamerChanges) -> list[tuple[str, int, int, int | None]]:
     """What the teacher hears of revisions: which, the code, its placement, and that of its class."""
-    said = [one.message for one in changes.sends if isinstance(one.message, Report)]
-    return [(one.class_id, one.code, one.placement, one.of_placement) for one in said if one.cmd == "amended"]
+    said = [one for one in told(changes, Report) if one.cmd == "amended"]
+    return [(one.class_id, one.code, one.placement, one.of_placement) for one in said]
 
 
 def settled(changes: StreamerChanges) -> list[object]:

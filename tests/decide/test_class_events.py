@@ -14,7 +14,7 @@ from lectern.model.tables.teacher import CancelRow
 from lectern.model.views import ClassEvent, EventView, numbered
 from lectern.states import BookingState
 from lectern.wire.messages import AiringEvent, AiringReport, Cancel, Report
-from lectern.wire.outgoing import CancelResult
+from lectern.wire.outgoing import Alarm, CancelResult
 from lectern.wire.outgoing import ClassEvent as ClassEventMessage
 from tests.decide.test_endings import START
 from tests.decide.test_endings import row as part
@@ -177,29 +177,38 @@ MOVED = {"c-1": [EventView(START + 100, "moved", "c-1", None, "teacher", "from s
 GAPS: dict[str, Any] = {"code": 329, "message": "5 min of 10 min were not sent"}
 PUSH_GAPS: dict[str, Any] = {**GAPS, "events": [{"at": START + 9, "what": "push refused", "detail": "no"}]}
 NOTHING: dict[str, Any] = {"result": "fail", "code": 321, "as_run": None}
-ENDS: dict[str, tuple[dict[str, Any], float, dict[str, list[EventView]], str | None]] = {
-    "whole": ({}, 601, {}, "whole"),
-    "gaps": (GAPS, 601, {}, "with_gaps"),
-    "gaps of a push": (PUSH_GAPS, 601, {}, "with_gaps"),
-    "moved on air": (GAPS, 601, MOVED, None),
-    "not aired": (NOTHING, 601, {}, "not_aired"),
-    "may be retried": (NOTHING, 30, {}, None),
-    "moved, not aired": (NOTHING, 601, MOVED, None),
-    "moved, not prepared": ({**NOTHING, "cmd": "prepared", "code": 410}, 601, {}, "with_gaps"),
-    "in the UI": ({"result": "fail", "code": 411}, 30, {}, "cancelled"),
-    "in the UI, its push goes on": ({**NOTHING, "code": 411}, 30, {}, None),
+NOT_PREPARED: dict[str, Any] = {**NOTHING, "cmd": "prepared", "code": 410}
+IN_THE_UI: dict[str, Any] = {"result": "fail", "code": 411}
+AIRED, WITH_GAPS = BookingState.AIRED, BookingState.AIRED_WITH_GAPS
+BROKEN, CANCELLED = BookingState.BROKEN, BookingState.CANCELLED
+ENDS: dict[str, tuple[dict[str, Any], float, dict[str, list[EventView]], BookingState, int | None, str | None]] = {
+    "whole": ({"message": "aired whole"}, 601, {}, AIRED, None, "whole"),
+    "gaps": (GAPS, 601, {}, WITH_GAPS, 329, "with_gaps"),
+    "gaps of a push": (PUSH_GAPS, 601, {}, WITH_GAPS, 329, "with_gaps"),
+    "moved on air": (GAPS, 601, MOVED, WITH_GAPS, 329, None),
+    "not aired": (NOTHING, 601, {}, BROKEN, 321, "not_aired"),
+    "not aired, without a code": ({**NOTHING, "code": 0}, 601, {}, BROKEN, 321, "not_aired"),
+    "may be retried": (NOTHING, 30, {}, BROKEN, 321, None),
+    "moved, not aired": (NOTHING, 601, MOVED, BROKEN, 321, None),
+    "moved, not prepared": (NOT_PREPARED, 601, {}, BROKEN, 410, "with_gaps"),
+    "in the UI": (IN_THE_UI, 30, {}, CANCELLED, None, "cancelled"),
+    "in the UI, its push goes on": ({**IN_THE_UI, "as_run": None}, 30, {}, CANCELLED, None, None),
 }
+"""What is reported, when, of which class; its state then, the code of its alarm, and the outcome that is told."""
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_the_end_is_told_once_it_is_known(case: str) -> None:
+def test_the_end_of_a_class_is_told_once_it_is_known_with_an_alarm_if_something_is_missing(case: str) -> None:
     """An end that another report may still correct is told by the sweep, if none comes."""
-    fields, at_s, moved, outcome = ENDS[case]
+    fields, at_s, moved, state, code, outcome = ENDS[case]
     changes = changed(READY, at_s)
     said = report(300.0 if fields.get("code") == 329 else 600.0, **fields)
     before = {"c-1": [replace(WHOLE, ends=START + 1)]} if moved or said.cmd == "prepared" else {}
-    decide = reports.ReportFacts(Choice({}, {}), {}, before, moved)
-    reports.take(changes, said, decide)
+    reports.take(changes, said, reports.ReportFacts(Choice({}, {}), {}, before, moved))
+    order = changes.orders["c-1"]
+    assert (order.state, order.code) == (state, code or said.code)
+    assert order.message == said.message or moved
+    assert [(one.code, one.message) for one in told(changes, Alarm)] == [(code, f"c-1: {order.message}")] * bool(code)
     ends = stated(changes)
     assert [one["outcome"] for one in ends] == ([] if outcome is None else [outcome])
     if outcome == "whole":

@@ -14,6 +14,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.wire.messages import Release, Report
 from lectern.wire.parser import MAX_BODY_BYTES
+from tests.decide.test_revisions import told
 
 SETTINGS = StreamerSettings.load(_env_file=None, streamer_name="streamer1")
 START, END = 1_764_010_000.0, 1_764_011_000.0
@@ -108,7 +109,7 @@ def test_a_class_whose_end_has_passed_is_closed_late_by_what_was_promised(case: 
 
 
 def reports(changes: StreamerChanges) -> list[tuple[str, int]]:
-    return [(one.message.cmd, one.message.code) for one in changes.sends if isinstance(one.message, Report)]
+    return [(one.cmd, one.code) for one in told(changes, Report)]
 
 
 AIRED, GIVEN_UP = AiringState.AIRED, {"6666": -1}
@@ -160,8 +161,8 @@ def test_a_release_takes_a_class_off_and_is_reported_when_nothing_more_of_it_is_
     changes, barred = StreamerChanges(SETTINGS, START + at_s), {"c-1": 1}
     after = airing.release(changes, known, Release(class_id="c-1", placement=placement), barred)
     assert (after and after.state, after and after.code) == (state, code)
-    said = [one.message for one in changes.sends if isinstance(one.message, Report)]
-    assert [(one.code, one.placement) for one in said] == [(OFF, known.placement if known else 1)] * is_reported
+    said = [(one.code, one.placement) for one in told(changes, Report)]
+    assert said == [(OFF, known.placement if known else 1)] * is_reported
     assert barred["c-1"] == ((placement or ANY_PLACEMENT) if known is None else 1)
     earlier = {"c-1": 7}
     airing.release(changes, None, Release(class_id="c-1", placement=2), earlier)

@@ -20,6 +20,7 @@ from lectern.wire.outgoing import Alarm, OrderResult
 from lectern.wire.parser import COMMANDS, command_of, parse
 from tests import strategies
 from tests.decide.test_reports import SETTINGS
+from tests.decide.test_revisions import told
 from tests.strategies import BOOKING, NOW
 
 EVERY = tuple(COMMANDS.values())
@@ -132,10 +133,10 @@ def test_another_booking_is_refused_now_and_the_first_one_gets_its_own_answers(s
     other = Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 600})
     booking.decide_orders(changes, [other], [], booking.BookingFacts())
     assert changes.orders == {order.class_id: order}
-    (said,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
+    (said,) = told(changes, OrderResult)
     assert (said.result, said.code) == ("fail", errors.CONFLICT.number)
     assert all(word in said.message for word in ("end_time", "the first booking stands", str(state)))
-    assert [one.message.code for one in changes.sends if isinstance(one.message, Alarm)] == [errors.CONFLICT.number]
+    assert [one.code for one in told(changes, Alarm)] == [errors.CONFLICT.number]
 
 
 def test_a_row_of_the_version_before_is_read_as_it_was_written() -> None:

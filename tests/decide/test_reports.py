@@ -15,6 +15,7 @@ from lectern.wire.messages import Cancel, Release, Report
 from lectern.wire.outgoing import Alarm, CancelResult, OrderResult
 from tests import strategies
 from tests.decide.test_outlook import in_chinese
+from tests.decide.test_revisions import told
 
 SETTINGS = strategies.transcoders()
 URL = "http://origin.example/6666.flv"
@@ -52,7 +53,7 @@ ASKED = replace(READY, state=BookingState.PLACED, promised_at=None)
 
 
 def answers(changes: Changes) -> list[tuple[str, int]]:
-    return [(one.message.result, one.message.code) for one in changes.sends if isinstance(one.message, OrderResult)]
+    return [(one.result, one.code) for one in told(changes, OrderResult)]
 
 
 @pytest.mark.parametrize(("more", "answer"), [({}, ("success", 0)), ({"result": "fail", "code": 318}, ("fail", 318))])
@@ -92,7 +93,7 @@ def test_a_cancel_is_answered_at_once_unless_a_streamer_has_to_confirm_it(case: 
     changes = Changes(SETTINGS, 1_100.0, orders={} if order is None else {"c-1": order})
     for _ in range(2):
         placement.cancel(changes, Cancel(class_id="c-1"), ends, unconfirmed)
-    assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == answered * 2
+    assert [one.code for one in told(changes, CancelResult)] == answered * 2
     assert [one.target for one in changes.sends if isinstance(one.message, Release)] == ["streamer:s1"] * is_released
     assert [one.state for one in changes.orders.values()] == [state] * (state is not None)
     assert [one.code or 0 for one in changes.orders.values()] == [(order and order.code) or 0] * (state is not None)
@@ -102,7 +103,7 @@ def test_a_cancel_that_came_for_days_while_its_streamer_was_away_is_not_answered
     """A platform that asks every few seconds would get tens of thousands at once, and all others behind them."""
     waits = replace(decide.NO_FACTS, unconfirmed={("c-1", "s1"): 50_000})
     changes = taken(CANCELLED, waits, result="fail", code=411, as_run=None)
-    assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == [0] * MAX_DELIVERIES
+    assert [one.code for one in told(changes, CancelResult)] == [0] * MAX_DELIVERIES
 
 
 def test_a_booking_whose_cancel_came_first_is_cancelled_and_one_that_is_known_is_looked_at_again() -> None:
@@ -150,37 +151,17 @@ def test_a_report_that_says_nothing_new_changes_nothing(order: Order, fields: di
 @pytest.mark.parametrize(("message", "said"), [("cached", "prepared"), ("", "prepared"), ("the slate is sent", None)])
 def test_a_booking_is_answered_with_the_sentence_of_its_streamer_if_it_has_one(message: str, said: str | None) -> None:
     changes = taken(replace(ASKED, end_time=1_701), **PREPARED, message=message)
-    (answer,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
+    (answer,) = told(changes, OrderResult)
     assert answer.message == (said or message)
     assert changes.notes[-1].detail == (f"s1: {message}" if message else "s1")
     assert message != "cached" or in_chinese([changes.notes[-1].detail])
 
 
 def alarms(changes: Changes) -> list[tuple[int, str]]:
-    said = [one.message for one in changes.sends]
-    return [(one.code, one.message) for one in said if isinstance(one, Alarm)]
+    return [(one.code, one.message) for one in told(changes, Alarm)]
 
 
 GAPS = "10 min of 20 min were not sent: 19:00:00-19:10:00 the push was refused: no such stream; 1 session"
-
-
-ENDS: dict[str, tuple[dict[str, Any], BookingState, int | None]] = {
-    "whole": ({"message": "aired whole; 1 session; its end has come"}, BookingState.AIRED, None),
-    "gaps": ({"code": 329, "message": f"{GAPS}; its end has come"}, BookingState.AIRED_WITH_GAPS, 329),
-    "nothing": ({"result": "fail", "code": 321, "message": "not aired", "as_run": None}, BookingState.BROKEN, 321),
-    "no code": ({"result": "fail", "message": "no code", "as_run": None}, BookingState.BROKEN, 321),
-    "cancelled": ({"result": "fail", "code": 411, "message": "cancelled in the UI"}, BookingState.CANCELLED, None),
-}
-
-
-@pytest.mark.parametrize("case", ENDS)
-def test_a_class_ends_in_a_state_of_its_own_with_one_alarm_if_something_is_missing(case: str) -> None:
-    fields, state, code = ENDS[case]
-    changes = taken(READY, **fields)
-    order = changes.orders["c-1"]
-    assert (order.state, order.message) == (state, fields["message"])
-    assert order.code == (code or fields.get("code", 0))
-    assert alarms(changes) == ([] if code is None else [(code, f"c-1: {fields['message']}")])
 
 
 LONG = replace(READY, end_time=2_200, streamer="s2", placement=2)

@@ -15,7 +15,7 @@ from lectern.decide.change import IN_FORCE
 from lectern.decide.placement import Choice, cancel, proceed, reassign
 from lectern.decide.transcoding import Waiters
 from lectern.model.facts import Order, Rendition, Slot
-from lectern.model.plan import Changes
+from lectern.model.plan import Changes, Decided
 from lectern.model.tables.teacher import orders
 from lectern.states import BookingState, RenditionState, Resolution
 from lectern.wire.messages import Amend, Cancel, Change, Prepare, Release, Report
@@ -81,7 +81,7 @@ def change(changes: Changes, known: BookingFacts | None = None, **fields: Any) -
     decide_change.decide(changes, Change(class_id="c-1", **fields), known or facts())
 
 
-def told(changes: Changes, kind: type[Any]) -> list[Any]:
+def told(changes: Decided[Any], kind: type[Any]) -> list[Any]:
     return [one.message for one in changes.sends if isinstance(one.message, kind)]
 
 

@@ -13,6 +13,7 @@ from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionStat
 from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Alarm, OrderResult
 from tests import strategies
+from tests.decide.test_revisions import told
 from tests.strategies import booking, result, transcoders
 
 KEY = (6666, Resolution.P720)
@@ -122,13 +123,9 @@ def waiting(changes: Changes) -> Order:
 def done(changes: Changes) -> tuple[str | None, list[tuple[str, int]], list[int]]:
     """What became of the rendition, what was answered to which class, and the alarms."""
     row = changes.rows.get((videos, *KEY))
-    said = [one.message for one in changes.sends]
-    answered = [(one.class_id, one.code) for one in said if isinstance(one, OrderResult)]
-    return (
-        None if row is None or row.after is None else str(row.after["status"]),
-        answered,
-        [one.code for one in said if isinstance(one, Alarm)],
-    )
+    status = None if row is None or row.after is None else str(row.after["status"])
+    answered = [(one.class_id, one.code) for one in told(changes, OrderResult)]
+    return status, answered, [one.code for one in told(changes, Alarm)]
 
 
 UNTYPED = result().model_copy(update={"type": None})
@@ -166,7 +163,7 @@ def test_what_a_result_leads_to_is_done_for_all_who_wait(case: str) -> None:
 def test_who_waits_for_a_result_that_nobody_asked_for_is_named_by_its_list(listed: list[str]) -> None:
     changes = Changes(transcoders(), strategies.NOW)
     decide.apply(changes, (result(), Outcome.ALARM), None, Waiters((), listed), {})
-    (said,) = [one.message for one in changes.sends if isinstance(one.message, Alarm)]
+    (said,) = told(changes, Alarm)
     assert ("LRANGE 6666_720P" in said.message) is bool(listed)
 
 
