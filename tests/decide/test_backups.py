@@ -6,18 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from lectern import errors
-from lectern.decide import booking as bookings
 from lectern.decide import reports
-from lectern.decide.booking import BookingFacts, BookingVerdict
 from lectern.decide.placement import Choice, proceed, reassign, secondary_id
-from lectern.model.facts import Order, Slot
+from lectern.model.facts import Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import cancels
 from lectern.states import BookingState
 from lectern.wire.fields import MAX_NAME
 from lectern.wire.messages import Prepare, Release, Report
 from tests import strategies
-from tests.decide.test_booking import BOTH
 from tests.decide.test_revisions import changes as changes  # noqa: PLC0414 (asked for here, too)
 from tests.decide.test_revisions import told
 
@@ -106,15 +103,3 @@ def test_a_backup_url_is_checked_as_the_push_url_is() -> None:
         strategies.booking("c" * MAX_NAME, push_url_backup=BACKUP_URL)
     with pytest.raises(ValidationError):
         strategies.booking(SECOND)
-
-
-def test_a_backup_stream_that_another_class_has_is_refused() -> None:
-    """And the other way round."""
-    booking = strategies.booking("c-1", push_url_backup=BACKUP_URL)
-    slot = Slot("c-2", booking.start_time + 60, booking.end_time + 60)
-    for stream in booking.streams:
-        made = bookings.plan([booking], BookingFacts(taken={stream: [slot]}), BOTH, strategies.NOW)
-        assert [one.code for one in made if isinstance(one, BookingVerdict)] == [errors.CONFLICT]
-    later = strategies.booking("c-3", push_url=BACKUP_URL)
-    made = bookings.plan([booking, later], BookingFacts(), BOTH, strategies.NOW)
-    assert [one.code for one in made if isinstance(one, BookingVerdict)] == [None, errors.CONFLICT]

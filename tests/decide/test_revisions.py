@@ -352,37 +352,31 @@ def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Cha
     assert (changes.orders["c-1"].url, changes.orders["c-1"].stem) == (url, "7777_720P")
 
 
-def test_a_class_that_waits_for_its_rendition_is_changed_at_once(changes: Changes) -> None:
-    order = changes.book(strategies.booking("c-1"))
-    changes.move(order, BookingState.WAITING)
-    change(changes, **OTHER)
-    after = changes.orders["c-1"]
-    assert (after.state, after.stem, after.url) == (BookingState.PLACED, "7777_720P", OTHER["video_url_list"]["720P"])
-    assert changes.leaves == [("6666_720P", "c-1")]
-    assert answers(changes) == [("c-1", 0)]
-    assert [one.class_id for one in told(changes, Prepare)] == ["c-1"]
+LEFT = [("6666_720P", "c-1")]
+WAITING: dict[str, tuple[dict[str, Any], dict[str, int], BookingState, list[Any], dict[str, list[str]], int]] = {
+    "what it needs is there": (OTHER, {"s1": 0}, BookingState.PLACED, LEFT, {}, 0),
+    "and no streamer is": (OTHER, {}, BookingState.WAITING, [], {}, errors.NO_STREAMER.number),
+    "another end": ({"end_time": strategies.NOW + 9000}, {"s1": 0}, BookingState.WAITING, [], {}, 0),
+    "it waits for another recording": (TO_MAKE, {"s1": 0}, BookingState.WAITING, LEFT, {"7777_720P": ["c-1"]}, 0),
+}
+"""What is changed, the streamers, the state then, the waiting lists that the class leaves and joins, the answer."""
 
 
-@pytest.mark.parametrize("fields", [{"end_time": strategies.NOW + 9000}, TO_MAKE], ids=["its end", "its recording"])
-def test_a_class_that_waits_on_waits_in_another_list_only_for_another_recording(
-    changes: Changes, fields: dict[str, Any]
+@pytest.mark.parametrize("case", WAITING)
+def test_a_class_that_waits_for_its_rendition_is_changed_at_once_or_stays_as_it_was(
+    changes: Changes, case: str
 ) -> None:
-    changes.move(changes.book(strategies.booking("c-1")), BookingState.WAITING)
-    change(changes, facts(renditions={(6666, Resolution.P720): Rendition(RenditionState.TRANSCODING)}), **fields)
-    lists = ([("6666_720P", "c-1")], {"7777_720P": ["c-1"]}) if fields is TO_MAKE else ([], {})
-    assert (changes.leaves, changes.joins) == lists
-    assert (changes.orders["c-1"].state, answers(changes)) == (BookingState.WAITING, [("c-1", 0)])
-
-
-def test_a_class_that_waits_is_not_refused_because_of_a_change_that_no_streamer_can_have(changes: Changes) -> None:
-    """Its recording would be there now, and no streamer is: the change is refused, and the class waits on."""
-    order = changes.book(strategies.booking("c-1"))
-    changes.move(order, BookingState.WAITING)
-    before = changes.orders["c-1"]
-    change(changes, facts(loads={}), **OTHER)
-    assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
-    assert changes.orders["c-1"] == before
-    assert (told(changes, OrderResult), changes.leaves, changes.orders["c-1"].booked) == ([], [], None)
+    """It is not refused because of a change that no streamer can have."""
+    fields, loads, state, left, joined, code = WAITING[case]
+    before = changes.move(changes.book(strategies.booking("c-1")), BookingState.WAITING)
+    renditions = {(6666, Resolution.P720): Rendition(RenditionState.TRANSCODING)}
+    change(changes, facts(renditions=renditions, loads=loads), **fields)
+    after = changes.orders["c-1"]
+    assert (after.state, after == before) == (state, code > 0)
+    assert (changes.leaves, changes.joins, answers(changes)) == (left, joined, [("c-1", code)])
+    assert told(changes, OrderResult) == []
+    placed = [(one.class_id, one.video_url) for one in told(changes, Prepare)]
+    assert placed == [("c-1", OTHER["video_url_list"]["720P"])] * (state is BookingState.PLACED)
 
 
 def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes: Changes) -> None:
