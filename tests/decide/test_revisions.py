@@ -352,6 +352,14 @@ def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Cha
     assert (changes.orders["c-1"].url, changes.orders["c-1"].stem) == (url, "7777_720P")
 
 
+def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(changes: Changes) -> None:
+    ready(changes)
+    for fields in (TO_MAKE, OTHER):
+        change(changes, **fields)
+    in_force(changes, "c-1^2")
+    assert (changes.leaves, answers(changes)) == ([("7777_720P", FIRST)], [("c-1", 0)] * 2)
+
+
 LEFT = [("6666_720P", "c-1")]
 WAITING: dict[str, tuple[dict[str, Any], dict[str, int], BookingState, list[Any], dict[str, list[str]], int]] = {
     "what it needs is there": (OTHER, {"s1": 0}, BookingState.PLACED, LEFT, {}, 0),

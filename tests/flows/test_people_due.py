@@ -105,6 +105,10 @@ async def pass_on(host: Host[Any]) -> None:
         pass
 
 
+def full(*_: object) -> None:
+    raise OperationalError("", {}, Exception("database or disk is full"))
+
+
 def classes(service: Service) -> list[str]:
     return [line.removeprefix("classes: ") for one in service.got for line in one["message"].split("\n")[2:3]]
 

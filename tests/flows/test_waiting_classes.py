@@ -29,12 +29,12 @@ from lectern.model.facts import Attempt
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
-from lectern.wire.messages import Change, Prepare, Report
+from lectern.wire.messages import Change, Prepare
 from tests import strategies
 from tests.answering import serving
 from tests.faults import hosts
 from tests.faults.turns import Quiet
-from tests.rows import begin, came, claimed, comes, commit, news, placed, said, unsent
+from tests.rows import begin, claimed, comes, commit, news, placed, said, unsent
 
 SERVER = "ssh://ecs@one.example:22"
 P240, P720 = Resolution.P240, Resolution.P720
@@ -201,16 +201,6 @@ def test_a_class_whose_download_waits_for_the_night_is_sent_again_seldom_but_oft
     assert told == ["c-2"] * is_due
 
 
-async def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(teacher: TeacherHost) -> None:
-    """The earlier one waited for a rendition that its class does not need any more."""
-    current.set(teacher)
-    is_changed(teacher)
-    its: dict[str, Any] = {"class_id": "c-2^2", "streamer": hosts.ALIVE[0], "placement": 1, "of_placement": 1}
-    (report,) = came(teacher, Report(cmd="amended", result="success", **its))
-    await at_bookings.report.fn(str(report.id))
-    cast("Any", teacher.bus).leave_waiting.assert_awaited_once_with("6666_720P", "c-2^1")
-
-
 async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +281,7 @@ async def test_what_was_decided_is_begun_and_the_waiting_lists_say_so(teacher: T
         plan.begun.append(Attempt(record, size, 1, 1, now, backend, now + 60, "http://origin.example/1.flv"))
     plan.fell_back_to_ecs.append((3, P720))
     plan.joins["1_720P"].append("c-1")
+    plan.leaves.append(("2_720P", "c-2"))
     other.begun += [Attempt(one, P720, 1, 1, now, Backend.OSS, now + 60, "") for one in (4, 5)]
     other.ended += [(6, P720), (7, P720)]
     lists = {(6, P720): ["c-6", "c-7"], (7, P720): list[str]()}
@@ -304,6 +295,7 @@ async def test_what_was_decided_is_begun_and_the_waiting_lists_say_so(teacher: T
     ]
     bus = cast("Any", teacher.bus)
     bus.join_waiting.assert_awaited_once_with({"1_720P": ["c-1"]})
+    bus.leave_waiting.assert_awaited_once_with("2_720P", "c-2")
     bus.drop_waiting.assert_awaited_once_with({"6_720P": 2})
 
 
