@@ -134,7 +134,7 @@ async def _wrongly_told(path: Path, lesson: Lesson) -> object:
     await recordings.encode(recordings.ffmpeg_path(), *argv, to=path)
     found = await samples(path, LESSON_S)
     faults, warning = readiness.dead_air_faults(found), readiness.dead_air_warning(found)
-    at_its_place = any(one.what == what and abs(one.begins_s - at_s) <= 3.0 for one in faults)
+    at_its_place = any(one.startswith(what) and abs(one.args["begins_s"] - at_s) <= 3.0 for one in faults)
     is_right = (at_its_place if faults else warning.startswith(what)) if what else not (faults or warning)
     return None if is_right else (faults, warning)
 

@@ -126,47 +126,29 @@ WITHIN_S = 2 * GAP_S
 NAMED = 5
 """Number of places that a warning names; it only counts the others."""
 
-_PLACES = {
-    "nothing recorded": msgid("nothing recorded from {begins_s:position} to {ends_s:position}"),
-    "black": msgid("black from {begins_s:position} to {ends_s:position}"),
-    "frozen and silent": msgid("frozen and silent from {begins_s:position} to {ends_s:position}"),
-    "silent": msgid("silent from {begins_s:position} to {ends_s:position}"),
-}
 
-
-@dataclass(frozen=True)
-class Fault:
-    """A place in a recording, in seconds from its beginning."""
-
-    what: str
-    begins_s: float
-    ends_s: float
-
-    def text(self) -> str:
-        """The span as people read it: ``black from 10:05 to 10:31``."""
-        return Text(_PLACES[self.what], begins_s=self.begins_s, ends_s=self.ends_s)
-
-
-def dead_air_faults(samples: Samples) -> list[Fault]:
-    """What is wrong with the recording, in time order."""
+def dead_air_faults(samples: Samples) -> list[Text]:
+    """What is wrong with the recording, in time order, as people read it: ``black from 10:05 to 10:31``."""
     black = _long(_black(samples), BLACK_S)
     silent = _silent(samples)
     least_s = FROZEN_S - SLACK_S
     frozen = _long(both(_long(_frozen(samples), least_s), _long(silent, least_s)), least_s)
-    faults = [Fault("nothing recorded", *hole) for hole in samples.holes]
-    faults += [Fault("black", *stretch) for stretch in black]
-    faults += [Fault("frozen and silent", *stretch) for stretch in frozen if not _within(stretch, black)]
-    faults += [
-        Fault("silent", *stretch) for stretch in _long(silent, SILENT_S - SLACK_S) if not _within(stretch, frozen)
-    ]
-    return sorted(faults, key=lambda fault: (fault.begins_s, fault.ends_s))
+    hushed = _long(silent, SILENT_S - SLACK_S)
+    places: dict[str, Sequence[Stretch]] = {
+        msgid("nothing recorded from {begins_s:position} to {ends_s:position}"): samples.holes,
+        msgid("black from {begins_s:position} to {ends_s:position}"): black,
+        msgid("frozen and silent from {begins_s:position} to {ends_s:position}"): _not_within(frozen, black),
+        msgid("silent from {begins_s:position} to {ends_s:position}"): _not_within(hushed, frozen),
+    }
+    faults = sorted((stretch, text) for text, stretches in places.items() for stretch in stretches)
+    return [Text(text, begins_s=begins_s, ends_s=ends_s) for (begins_s, ends_s), text in faults]
 
 
 def dead_air_warning(samples: Samples) -> str:
     """All faults in a sentence, with the loudness if that is wrong; empty if nothing is wrong."""
-    places = dead_air_faults(samples)
-    texts = [fault.text() for fault in places[:NAMED]]
-    texts += [Text("{more:,} more places", more=len(places) - NAMED)] if len(places) > NAMED else []
+    faults = dead_air_faults(samples)
+    texts = faults[:NAMED]
+    texts += [Text("{more:,} more places", more=len(faults) - NAMED)] if len(faults) > NAMED else []
     loudness = samples.loudness
     if loudness is not None and SILENCE < loudness < QUIET:
         texts.append(Text("very quiet ({loudness:.0f} LUFS)", loudness=loudness))
@@ -210,9 +192,13 @@ def _long(stretches: Iterable[Stretch], least_s: float) -> list[Stretch]:
     return [stretch for stretch in stretches if stretch[1] - stretch[0] >= least_s]
 
 
-def _within(stretch: Stretch, others: Iterable[Stretch]) -> bool:
-    """Whether *stretch* lies inside one of *others*, give or take WITHIN_S at its ends."""
-    return any(other[0] - WITHIN_S <= stretch[0] and stretch[1] <= other[1] + WITHIN_S for other in others)
+def _not_within(stretches: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
+    """Those of *stretches* that do not lie inside one of *others*, give or take WITHIN_S at their ends."""
+    return [
+        stretch
+        for stretch in stretches
+        if not any(other[0] - WITHIN_S <= stretch[0] and stretch[1] <= other[1] + WITHIN_S for other in others)
+    ]
 
 
 def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:
