@@ -323,9 +323,6 @@ class Breaker:
 TRIES = 3
 """Number of attempts after which a rendition is given up, whether on several hosts or on one."""
 
-TAKES_S = UNKNOWN_LIMIT_S
-"""Seconds that a job is expected to take at most, as its recording's length is not known before it begins."""
-
 FAILURES = 3
 """Number of failures in a row after which a host is put aside."""
 
@@ -369,7 +366,7 @@ def waits(windows: Windows, start: float, ready_before_s: float, now: float) -> 
 
     If not, it begins at once. *start* is that of its first class, in epoch seconds.
     """
-    return not windows.rate_at(now) and windows.ends(TAKES_S, now, 1.0) <= start - ready_before_s
+    return not windows.rate_at(now) and windows.ends(UNKNOWN_LIMIT_S, now, 1.0) <= start - ready_before_s
 
 
 def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:

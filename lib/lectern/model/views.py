@@ -289,12 +289,10 @@ def _told(one: ClassEvent, event: str, at: float, since: float | None = None) ->
 
 def numbered(heads: Mapping[str, Heads], statements: Iterable[ClassEvent]) -> list[ClassEvent]:
     """The events that *statements* make, with numbers; *heads* has what each class had before."""
-    known: dict[str, dict[str, tuple[int, float]]] = {}
+    known = {class_id: dict(its) for class_id, its in heads.items()}
     found: list[ClassEvent] = []
     for one in statements:
-        its = known.get(one.class_id)
-        if its is None:
-            its = known[one.class_id] = dict(heads.get(one.class_id, {}))
+        its = known.setdefault(one.class_id, {})
         for new in told(its, one):
             seq = 1 + max((number for number, _ in its.values()), default=0)
             its[new.event] = seq, new.at
