@@ -101,17 +101,17 @@ def results(draw: st.DrawFn) -> TranscodingResult:
     )
 
 
-rendition_keys = st.tuples(record_ids, resolutions)
-
-
-def _renditions(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[tuple[int, Resolution], Rendition]]:
-    made = st.builds(Rendition, state=st.sampled_from(RenditionState), **fields)
-    return st.dictionaries(rendition_keys, made, max_size=8)
-
-
-since = st.floats(NOW - 3 * 86_400, NOW)
-renditions = _renditions(attempt=st.integers(0, 9), attempts_today=st.integers(0, 9), attempts_since=since)
-underway = _renditions(attempt=st.integers(0, 3), backend=st.none() | st.sampled_from(Backend))
+renditions = st.dictionaries(
+    st.tuples(record_ids, resolutions),
+    st.builds(
+        Rendition,
+        state=st.sampled_from(RenditionState),
+        attempt=st.integers(0, 9),
+        attempts_today=st.integers(0, 9),
+        attempts_since=st.floats(NOW - 3 * 86_400, NOW),
+    ),
+    max_size=8,
+)
 _SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 
 

@@ -91,14 +91,11 @@ def decided_results(
 ) -> None:
     """Decide what follows from transcoding results; the streamers *alive* can take classes."""
     rows = transcodings.states(connection, {result.key for result in results})
-    settled = transcoding.settle(results, rows, ecs=bool(changes.settings.ecs_hosts))
-    ending = [result.key for result, what in settled if what in transcoding.ENDS]
-    waiters = waiters_of(connection, changes, ending, lists)
-    loads = bookings.loads(connection, alive, changes.now) if ending else {}
-    for result, what in settled:
+    waiters = waiters_of(connection, changes, rows, lists)
+    loads = bookings.loads(connection, alive, changes.now)
+    for result in results:
         waiting = waiters.get(result.key) or Waiters(listed=_readable(result.key, lists))
-        transcoding.apply(changes, (result, what), rows.get(result.key), waiting, loads)
-        if what is transcoding.Outcome.IGNORE:
+        if transcoding.settle(changes, result, rows, waiting, loads) is transcoding.Outcome.IGNORE:
             log.info("%s: a late, doubled or older result changes nothing", result.stem)
 
 

@@ -1,12 +1,10 @@
 """What becomes of a transcoding result, and of a deadline that has passed."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lectern.decide import transcoding as decide
-from lectern.decide.transcoding import Outcome, Waiters, outcome, settle
-from lectern.model.facts import Order, Rendition, RenditionKey
+from lectern.decide.transcoding import Outcome, Waiters, outcome
+from lectern.model.facts import Order, Rendition
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow, videos
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution
@@ -46,7 +44,7 @@ def test_the_table_is_the_documented_one_row_for_row(success: str, type_: Backen
     row = None if state == "none" else Rendition(RenditionState(state), 1, backend=type_)
     given = success, type_, state
     fits = [line for line in WORDS if all(word in {"any", one} for word, one in zip(line, given, strict=False))]
-    what = outcome(result(success=success == "success", type=type_), row)
+    what = outcome(result(success=success == "success", type=type_), row, ecs=True)
     assert what == fits[0][-1]
     assert row is None or what not in AFTER or AFTER[what] in RENDITION_MOVES[row.state], "the move is forbidden"
 
@@ -72,7 +70,7 @@ BESIDE: list[tuple[TranscodingResult, Rendition, Outcome]] = [
 
 
 def test_a_code_another_attempt_or_another_backend_decides_beside_the_table() -> None:
-    assert [(came, row, outcome(came, row)) for came, row, _ in BESIDE] == BESIDE
+    assert [(came, row, outcome(came, row, ecs=True)) for came, row, _ in BESIDE] == BESIDE
 
 
 LATE = Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS)
@@ -88,26 +86,8 @@ BATCHES: dict[str, tuple[list[TranscodingResult], Rendition, bool, list[Outcome]
 
 def test_of_a_batch_each_result_finds_what_the_one_before_has_left() -> None:
     for case, (came, row, ecs, outcomes) in BATCHES.items():
-        assert [what for _, what in settle(came, {KEY: row}, ecs=ecs)] == outcomes, case
-
-
-batches = st.lists(strategies.results(), max_size=12)
-
-
-@given(batches, strategies.underway, st.booleans())
-def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
-    batch: list[TranscodingResult], rows: dict[RenditionKey, Rendition], ecs: bool
-) -> None:
-    now = dict(rows)
-    singly = []
-    for came in batch:
-        ((_, what),) = settle([came], now, ecs=ecs)
-        singly.append((came, what))
-        if came.key in now:  # what the commit of the step leaves in the database
-            row = now[came.key]
-            backend = Backend.ECS if what is Outcome.FALL_BACK else row.backend
-            now[came.key] = Rendition(AFTER.get(what, row.state), row.attempt, backend=backend)
-    assert settle(batch, rows, ecs=ecs) == singly
+        changes, rows = Changes(transcoders(ecs=ecs), strategies.NOW), {KEY: row}
+        assert [decide.settle(changes, one, rows, Waiters(), {}) for one in came] == outcomes, case
 
 
 def test_our_own_attempts_have_their_time_and_make_a_record_together() -> None:
@@ -129,15 +109,16 @@ def done(changes: Changes) -> tuple[str | None, list[tuple[str, int]], list[int]
 
 
 UNTYPED = result().model_copy(update={"type": None})
+OURS_LATE = result(success=False, type=Backend.ECS, code=207)
 SAID = result(success=False, type=Backend.ECS, message="it has no sound")
 APPLIED: dict[str, tuple[TranscodingResult, Outcome, Rendition | None, str | None, list[int], str]] = {
     "made": (UNTYPED, Outcome.SUCCEED, ECS, "success", [211], "ecs"),
     "made late": (result(), Outcome.CORRECT, LATE, "success", [], "oss"),
     "failed": (SAID, Outcome.FAIL, ECS, "failed", [211, 208], "ecs"),
-    "timed out": (OURS_FAILED, Outcome.TIME_OUT, ECS, "timed out", [211, 207], "ecs"),
+    "timed out": (OURS_LATE, Outcome.TIME_OUT, ECS, "timed out", [211, 207], "ecs"),
     "to our own server": (CLOUD_FAILED, Outcome.FALL_BACK, OSS, None, [], "oss"),
     "nobody asked": (UNTYPED, Outcome.ALARM, None, None, [502], "unknown"),
-    "ignored": (result(), Outcome.IGNORE, ECS, None, [], "oss"),
+    "ignored": (result(), Outcome.IGNORE, Rendition(RenditionState.SUCCESS), None, [], "oss"),
 }
 
 
@@ -147,7 +128,7 @@ def test_what_a_result_leads_to_is_done_for_all_who_wait(case: str) -> None:
     came, what, row, status, alarmed, backend = APPLIED[case]
     changes = Changes(transcoders(), strategies.NOW)
     waiters = Waiters([waiting(changes)], ["c-1", "c-8", "c-9", "c-9"], {"c-8"})
-    decide.apply(changes, (came, what), row, waiters, {"s1": 0})
+    assert decide.settle(changes, came, {} if row is None else {KEY: row}, waiters, {"s1": 0}) is what
     refused = [("c-1", code) for code in alarmed if code in {207, 208}]
     orphaned = [("c-9", 211)] * (211 in alarmed)
     assert done(changes) == (status, refused + orphaned, alarmed)
@@ -162,7 +143,7 @@ def test_what_a_result_leads_to_is_done_for_all_who_wait(case: str) -> None:
 @pytest.mark.parametrize("listed", [[], ["c-9"]])
 def test_who_waits_for_a_result_that_nobody_asked_for_is_named_by_its_list(listed: list[str]) -> None:
     changes = Changes(transcoders(), strategies.NOW)
-    decide.apply(changes, (result(), Outcome.ALARM), None, Waiters((), listed), {})
+    decide.settle(changes, result(), {}, Waiters((), listed), {})
     (said,) = told(changes, Alarm)
     assert ("LRANGE 6666_720P" in said.message) is bool(listed)
 

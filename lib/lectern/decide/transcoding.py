@@ -44,8 +44,11 @@ def stale(result: TranscodingResult, row: Rendition) -> bool:
     return given_up and not result.success and row.state is RenditionState.TRANSCODING
 
 
-def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
-    """The last column of the table for *result*; our own attempt that took longer than it may is timed out."""
+def outcome(result: TranscodingResult, row: Rendition | None, *, ecs: bool) -> Outcome:
+    """The last column of the table for *result*; our own attempt that took longer than it may is timed out.
+
+    Without an ECS transcoder there is nothing to fall back to, so a failure of the OSS transcoder is final.
+    """
     if row is None:
         return Outcome.ALARM
     if stale(result, row):
@@ -54,36 +57,13 @@ def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
         case RenditionState.TRANSCODING, True, _:
             return Outcome.SUCCEED
         case RenditionState.TRANSCODING, False, Backend.OSS:
-            return Outcome.FALL_BACK
+            return Outcome.FALL_BACK if ecs else Outcome.FAIL
         case RenditionState.TRANSCODING, False, _:
             return Outcome.TIME_OUT if result.code == errors.TRANSCODE_TIMED_OUT.number else Outcome.FAIL
         case RenditionState.TIMED_OUT, True, _:
             return Outcome.CORRECT
         case _:
             return Outcome.IGNORE
-
-
-Settled = tuple[TranscodingResult, Outcome]
-"""One transcoding result and what it leads to."""
-
-
-def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Rendition], *, ecs: bool) -> list[Settled]:
-    """Decide a batch of results in their order, each with what the results before it have changed.
-
-    Without an ECS transcoder there is nothing to fall back to, so a failure of the OSS transcoder is final.
-    """
-    now: dict[RenditionKey, Rendition] = dict(rows)
-    decided: list[Settled] = []
-    for result in results:
-        key, what = result.key, outcome(result, now.get(result.key))
-        if what is Outcome.FALL_BACK and not ecs:
-            what = Outcome.FAIL
-        decided.append((result, what))
-        if key in now and what is Outcome.FALL_BACK:
-            now[key] = replace(now[key], state=RenditionState.TRANSCODING, backend=Backend.ECS)
-        elif key in now:
-            now[key] = replace(now[key], state=_STATES.get(what, now[key].state))
-    return decided
 
 
 _STATES = {
@@ -115,10 +95,6 @@ def by_record(keys: Iterable[RenditionKey]) -> dict[int, list[Resolution]]:
     return grouped
 
 
-ENDS = frozenset({Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT})
-"""The outcomes that empty the waiting list of a rendition."""
-
-
 @dataclass
 class Waiters:
     """The classes that wait for a rendition."""
@@ -131,9 +107,15 @@ class Waiters:
     """Those of *listed* that are booked here."""
 
 
-def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Waiters, loads: Loads) -> None:
-    """Do what the table says about one result; *loads* are those of the streamers that classes can go to."""
-    result, what = settled
+def settle(
+    changes: Changes, result: TranscodingResult, rows: dict[RenditionKey, Rendition], waiters: Waiters, loads: Loads
+) -> Outcome:
+    """Do what the table says about one result; *rows* are then as the result behind it finds them.
+
+    *loads* are those of the streamers that classes can go to.
+    """
+    row = rows.get(result.key)
+    what = outcome(result, row, ecs=bool(changes.settings.ecs_hosts))
     backend = result.type or (row and row.backend) or "unknown"
     word = "success" if result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
@@ -158,10 +140,14 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
     detail = Text("{backend}: {outcome}. {why}", backend=result.type or "?", outcome=what, why=why)
     changes.note(Text("result: {word}", word=word), stem=result.stem, detail=detail)
     changes.row(result.stem, what, detail=result.message or "")
+    if row is not None:
+        by = Backend.ECS if what is Outcome.FALL_BACK else row.backend
+        rows[result.key] = replace(row, state=_STATES.get(what, row.state), backend=by)
+    return what
 
 
 def expire(changes: Changes, late: RenditionRow, url: str | None, waiters: Waiters, loads: Loads) -> None:
-    """Settle a rendition whose deadline has passed; its output is at *url*, if at all. For *loads* see `apply`.
+    """Settle a rendition whose deadline has passed; its output is at *url*, if at all. For *loads* see `settle`.
 
     With ON_TRANSCODE_TIMEOUT=ecs our own server tries it, if there is one, and it is not that one which is late.
     """
