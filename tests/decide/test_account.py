@@ -15,7 +15,7 @@ from lectern.decide import timeline
 from lectern.decide.account import Account, Standing, account, gathered, standing, with_status
 from lectern.errors import CODES
 from lectern.i18n import Text
-from lectern.model.facts import Airing, AsRun
+from lectern.model.facts import Airing, AsRun, Needed
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 from lectern.wire.fields import BACKUP
@@ -336,3 +336,17 @@ def test_on_one_host_the_rows_of_each_streamer_of_a_class_count() -> None:
     for known in (teacher, replace(teacher, as_run=[*teacher.as_run, replace(own, streamer="streamer2")])):
         sent = decide.what_was_sent(gathered(known, streamer), END + 60)
         assert (sent.missing_s, sent.sessions) == (0, 2)
+
+
+def test_a_rendition_is_pinned_until_the_last_class_that_needs_it_has_ended() -> None:
+    several = [Needed("1", 10, NOW + 3 * 3600), Needed("1", 10, NOW + 60), Needed("2", 5, NOW + 60)]
+    assert decide.cache_ahead(several, NOW)[:4] == [15, 10, 10, 0]
+
+
+@given(st.lists(st.builds(Needed, st.sampled_from("abc"), st.just(7), st.floats(NOW - 9e4, NOW + 9e4))))
+def test_what_classes_need_never_grows_by_itself(needed: list[Needed]) -> None:
+    """And is never more than each rendition once."""
+    found = decide.cache_ahead(needed, NOW)
+    assert found == sorted(found, reverse=True)
+    assert found[0] <= 7 * len({one.stem for one in needed})
+    assert len(found) == decide.HOURS

@@ -1,4 +1,4 @@
-"""Every state of a class has a sentence that says what comes next, or what to type."""
+"""Every state of a class has a sentence that says what comes next; its story has a line for each series of events."""
 
 import re
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-from lectern.decide.timeline import nearest_deadline, next_of_booking, next_of_unbooked
+from lectern.decide.timeline import lines, nearest_deadline, next_of_booking, next_of_unbooked, story
 from lectern.errors import CODES
 from lectern.i18n import translated
 from lectern.model.tables.teacher import RenditionRow
-from lectern.model.views import Booked
+from lectern.model.views import Booked, ClassView, EventView, Gap
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 
 NOW = 1_764_010_000.0
@@ -126,3 +126,42 @@ def test_a_class_that_is_only_in_the_inbox_is_known(
     assert (said in known[0], known[-1].endswith(f"RUNBOOK.md: {heading}")) == (True, True)
     assert in_chinese(known[:1])
     assert not next_of_unbooked(None, malformed=False, now=NOW)
+
+
+def event(at: float, what: str, detail: str = "", class_id: str = "c-1", host: str = "streamer1") -> EventView:
+    return EventView(at, what, class_id, "6666", host, detail)
+
+
+def test_a_series_is_one_line_with_its_number_and_its_last_reason() -> None:
+    told = [event(0, "placed"), *(event(n, "push refused", f"reason {n}") for n in range(1, 27)), event(30, "broken")]
+    _, series, _ = lines(told)
+    assert series.text().startswith("c-1: push refused, 26 times until ")
+    assert series.text().endswith("; the last: reason 26")
+
+
+TOLD = {
+    "two of a kind": ([event(0, "waits"), event(1, "waits")], [1, 1]),
+    "by turns": ([event(n, "on air" if n % 2 else "push broke off") for n in range(2000)], [1000, 1000]),
+    "whatever comes between": ([event(n, what) for n, what in enumerate(("waits", "refused", "waits") * 2)], [1] * 6),
+    "of other classes": ([event(n, "push refused", class_id=f"c-{n}") for n in range(5)], [1] * 5),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_each_event_that_is_of_no_series_has_its_line_in_its_order(case: str) -> None:
+    told, numbers = TOLD[case]
+    found = lines(reversed(told))
+    assert [line.number for line in found] == numbers
+    assert [line.first for line in found] == told[: len(found)]
+
+
+def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behind_a_colon() -> None:
+    told = [event(0, "placed", "on s1"), event(1, "push refused", "no such stream"), event(2, "waits")]
+    said = ["c-1: placed on s1", "c-1: push refused: no such stream", "c-1: waits"]
+    assert [line.text() for line in lines(told)] == said
+
+
+def test_gaps_are_a_line_each_however_many_there_are() -> None:
+    gaps = [Gap(at, at + 5, 5, "the push was refused") for at in range(0, 100, 10)]
+    found = story(ClassView("c-1", events=[event(1, "push refused")]), gaps)
+    assert [line.first.what for line in found].count("not sent") == 10
