@@ -68,7 +68,7 @@ def test_bookings_and_waiting_lists_go_out_and_back_by_what_the_runbook_says(sce
 
     start = time.time() + 30 + 3 * took_s  # behind the rollout: a class that is due while it runs is in its way
     soon, new, waits = (f"{name}-{streamer.tag}" for name in ("soon", "new", "waits"))
-    streamer.book(soon, "record/4940_22/video_4940_22.flv", scene.town.receiver.url(soon), start, start + 20)
+    streamer.keep_class(soon, "record/4940_22/video_4940_22.flv", scene.town.receiver.url(soon), start, start + 20)
     assert len(rolled_out().output.splitlines()) <= MOST_LINES
     both_are_new()
     assert rolled_out().changed == UNCHANGED

@@ -1,13 +1,12 @@
-"""A host to roll out onto: a real supervisord in a temporary folder, an old program at work, a staged release."""
+"""A host of this machine on which the steps of a rollout are typed one by one, with a stand-in for the new program."""
 
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,23 +16,19 @@ import psutil
 
 from lectern.rollout.spec import Spec
 from tests.playbooks.here import program
+from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.host import differences
-from tests.playbooks.hosts.local import states_at, supervisord
+from tests.playbooks.hosts.local import LocalHost
 from tests.playbooks.hosts.old.streamer.code.model import TASK_LIST
-from tests.playbooks.hosts.old_world import OLD
+from tests.playbooks.hosts.places import Role
 from tests.playbooks.hosts.snapshot import entry
 from tests.rollout.steps import Answered, Fields, Step
-from tests.stage import Child, wait_until
-from town.ports import free_port
+from tests.stage import wait_until
 
-HERE = Path(__file__).parent
-ENV = (
-    "# the old program's\nREDIS_URL=redis://:hidden@10.0.0.1/0\nexport MAX_VIDEO_SIZE=10 # G\nUNKNOWN LINE\nLAST='x y'"
-)
+HERE, ROOT = Path(__file__).parent, Path("/")
 DOCUMENTED = {"wget_path": "/usr/bin/wget", "DOWNLOAD_RATE": "1000k", "MAX_VIDEO_NUM": "1000", "MAX_VIDEO_SIZE": "1000"}
-CONFIG = '{\n\t"redis": {"password": "hidden"},\n\t"order_warn_time_out": 3600000\n}\n'
-SUPERVISOR_BIN = Path(sys.executable).parent
-
+QUICK = {"startsecs": "0", "stopwaitsecs": "5", "redirect_stderr": "false"}
+"""Lines of the supervisor files here."""
 
 NOTES = 20
 """Number of lines that a window writes, of a streamer and of a teacher."""
@@ -54,46 +49,28 @@ RolloutJournal.note = note
 """
 
 
-class Host:
-    """One host. Everything is under *folder*, but the socket, whose path must be short."""
+class Host(LocalHost):
+    """The old program with one class that is over, and a staged release."""
 
-    def __init__(self, folder: Path, role: str = "streamer") -> None:
-        self.folder, self.role = folder, role
-        self.short = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
-        self.root, self.code, self.programs = folder / "lectern", folder / "code", folder / "conf.d"
-        for one in (self.root / "releases", self.code / "logs", self.programs):
-            one.mkdir(parents=True)
-        self.health_port, self.old_port, self.diary = free_port(), free_port(), folder / "diary.log"
-        self.database = self.code / ("task_list.db" if role == "streamer" else "teacher.db")
-        self.supervisord: Child | None = None
+    def __init__(self, folder: Path, role: Role = "streamer") -> None:
+        old_redis, no_recording = "redis://:hidden@127.0.0.1:1/0", Path(os.devnull)
+        super().__init__(folder, f"{role}1", role, old_redis, no_recording, dict(os.environ))
+        at = self.places
+        self.role, self.folder, self.root, self.code = role, Path(at.base), Path(at.root), Path(at.code_dir)
+        self.programs, self.database = Path(at.programs_dir), Path(at.database)
+        self.supervisorctl = [*at.supervisorctl]
         self.before: Mapping[str, object] = {}
         self._steps: list[Step] = []
-        self._write_old_program()
-        self.stage_release("2.0.0")
-
-    # -- what is there before -------------------------------------------------------------------------------------
-
-    def _write_old_program(self) -> None:
-        with closing(sqlite3.connect(self.code / "task_list.db")) as connection:
-            connection.execute(TASK_LIST)
+        old_world.lay_out_program(at, ROOT, **QUICK)
+        if role == "streamer":
+            self.write(TASK_LIST)
             row = ("c-1", "http://o/6666.flv", "rtmp://a/b", 1, 2, 2, "Li")
-            connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            connection.commit()
-        (self.code / "idc_client.py").write_text("print('the old program')\n")
-        (self.code / ".env").write_text(ENV)
-        (self.code / ".env").chmod(0o640)
-        (self.code / "config").mkdir()
-        (self.code / "config" / "default.json").write_text(CONFIG)
-        told = {"CLIENT_HOST": "127.0.0.1", "CLIENT_PORT": self.old_port, "DIARY": self.diary, "VIDEO_DIR": self.folder}
-        command = f"{sys.executable} -S -B {OLD}/streamer/code/idc_client_nsp.py"
-        environment = ",".join(f'{name}="{value}"' for name, value in told.items())
-        self.write_program("idc_client", command, environment=environment)
+            self.write("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", *row)
+        self.stage_release("2.0.0")
 
     def write_program(self, name: str, command: str, **options: str) -> None:
         """One of the old supervisor files."""
-        lines = {"directory": str(self.code), "startsecs": "0", "stopwaitsecs": "5", **options}
-        text = f"[program:{name}]\ncommand={command}\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
-        (self.programs / f"{name}.conf").write_text(text)
+        old_world.write_program(self.places, ROOT, name, command, **{**QUICK, **options})
 
     def stage_release(self, version: str) -> None:
         """A complete release whose `lectern` is the stand-in."""
@@ -105,33 +82,29 @@ class Host:
 
     # -- what is wanted -------------------------------------------------------------------------------------------
 
-    @property
-    def supervisorctl(self) -> list[str]:
-        return [str(SUPERVISOR_BIN / "supervisorctl"), "-c", str(self.folder / "supervisord.conf")]
-
     def wanted(self, settings: Mapping[str, str] = {}, /, **other: Any) -> Fields:
         """What the playbook would send, with these *settings* and *other* fields."""
-        name, bind = f"{self.role}1", f"127.0.0.1:{self.health_port}"
+        at, bind = self.places, f"127.0.0.1:{self.places.port}"
         command = f"{sys.executable} -S {self.root}/current/venv/bin/lectern serve {self.role}"
         env = {
-            "streamer": {"STREAMER_NAME": name, "HEALTH_BIND": bind, **DOCUMENTED},
-            "teacher": {"TEACHER_NAME": name, "API_BIND": bind, "TRANSCODE_SIGN_KEY": "made-up secret"},
+            "streamer": {"STREAMER_NAME": at.name, "HEALTH_BIND": bind, **DOCUMENTED},
+            "teacher": {"TEACHER_NAME": at.name, "API_BIND": bind, "TRANSCODE_SIGN_KEY": "made-up secret"},
         }[self.role]
         fields: Fields = {
             "role": self.role,
-            "name": name,
+            "name": at.name,
             "version": "2.0.0",
-            "root": str(self.root),
-            "code_dir": str(self.code),
-            "programs_dir": str(self.programs),
-            "user": "root",
+            "root": str(at.root),
+            "code_dir": str(at.code_dir),
+            "programs_dir": str(at.programs_dir),
+            "user": at.user,
             "supervisorctl": self.supervisorctl,
-            "program": f"lectern-{self.role}",
-            "program_conf": f"[program:lectern-{self.role}]\ncommand={command}\ndirectory={self.code}\nstartsecs=0\n",
-            "old_programs": ["idc_client.conf"],
+            "program": at.program,
+            "program_conf": f"[program:{at.program}]\ncommand={command}\ndirectory={self.code}\nstartsecs=0\n",
+            "old_programs": [at.old_conf.name],
             "env": {**env, **settings},
-            "database": str(self.database),
-            "video_root": str(self.folder / "video") if self.role == "streamer" else None,
+            "database": str(at.database),
+            "video_root": str(at.video_root) if self.role == "streamer" else None,
             "redis_url": "redis://127.0.0.1:1/0",
             "prefect_api_url": "http://127.0.0.1:1/api",
             "health_url": f"http://{bind}/health",
@@ -148,13 +121,19 @@ class Host:
     # -- its life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start supervisord, and wait until the old programs are at work."""
-        self.supervisord = supervisord(self.folder, f"{self.short}/s", os.environ)
-        wait_until(lambda: self.states().get("idc_client") == "RUNNING", description="the old program runs")
-        wait_until(self.acknowledged, description="the old program writes")
+        """Start supervisord alone, and wait until the old program is at work."""
+        self._start_supervisord()
+        self._works()
         self.before = self.tree()
 
-    def stop(self) -> None:
+    def _works(self) -> None:
+        """Wait until the old program answers, and a streamer's goes on writing."""
+        number = len(self.acknowledged())
+        wait_until(lambda: self.answer() == self.places.old_version, description="the old program answers")
+        if self.role == "streamer":
+            wait_until(lambda: len(self.acknowledged()) > number, description="the old program writes")
+
+    def close(self) -> None:
         for step in self._steps:
             step.end()
         if self.supervisord is not None:  # it and its programs are killed: to end takes a second, and is no claim here
@@ -163,16 +142,7 @@ class Host:
             for one in programs:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
-        for file in self.short.iterdir():
-            file.unlink()
-        self.short.rmdir()
-
-    def ctl(self, *words: str) -> str:
-        argv = [*self.supervisorctl, *words]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout
-
-    def states(self) -> Mapping[str, str]:
-        return states_at(f"{self.short}/s")
+        shutil.rmtree(self.short)
 
     def begin(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Step:
         """Begin `lectern rollout STEP`."""
@@ -239,11 +209,12 @@ class Host:
 
     def acknowledged(self) -> list[str]:
         """The classes that the old program was told are kept."""
-        return self.diary.read_text().split("\n")[:-1] if self.diary.exists() else []
+        diary = Path(self.places.diary)
+        return diary.read_text().split("\n")[:-1] if diary.exists() else []
 
-    def lost(self) -> set[str]:
+    def lost(self) -> list[str]:
         """Acknowledged classes that are not in the database."""
-        return {*self.acknowledged()} - classes(self.code / "task_list.db")
+        return sorted({*self.acknowledged()} - classes(self.database)) if self.role == "streamer" else []
 
     def tree(self) -> dict[str, list[object]]:
         """All that a rollout changes but the database: bytes, modes, owners, links."""
@@ -266,11 +237,10 @@ class Host:
         """The host is wholly as when it was started, or *before*, its old program at work, no row lost."""
         assert differences(self.before if before is None else before, self.tree()) == []
         states = self.states()
-        assert states.get("idc_client") == "RUNNING"
-        assert f"lectern-{self.role}" not in states
-        number = len(self.acknowledged())
-        wait_until(lambda: len(self.acknowledged()) > number, description="the old program writes again")
-        assert self.lost() == set()
+        assert states.get(self.places.old_program) == "RUNNING"
+        assert self.places.program not in states
+        self._works()
+        assert self.lost() == []
 
     def runs(self) -> str:
         """The release to which the link leads."""
@@ -279,9 +249,9 @@ class Host:
     def is_new(self) -> None:
         """The host is wholly the new one, and no row is lost."""
         assert self.runs() == "2.0.0"
-        assert self.states() == {f"lectern-{self.role}": "RUNNING"}
-        assert not (self.programs / "idc_client.conf").exists()
-        assert self.lost() == set()
+        assert self.states() == {self.places.program: "RUNNING"}
+        assert not Path(self.places.old_conf).exists()
+        assert self.lost() == []
         self.done("verify")
 
 
@@ -292,11 +262,11 @@ def classes(file: Path) -> set[str]:
 
 
 @contextmanager
-def a_host(folder: Path, role: str = "streamer", *, start: bool = True) -> Iterator[Host]:
+def a_host(folder: Path, role: Role = "streamer", *, start: bool = True) -> Iterator[Host]:
     host = Host(folder, role)
     try:
         if start:
             host.start()
         yield host
     finally:
-        host.stop()
+        host.close()

@@ -31,14 +31,7 @@ from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.spec import Spec
 from lectern.storage import disk
-from tests.rollout.host import Host, a_host, classes
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """Its programs are not started: what is copied here does not change."""
-    with a_host(tmp_path, start=False) as found:
-        yield found
+from tests.rollout.host import Host, classes
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
         (host.code / folder).mkdir()
         with (host.code / folder / "x.pyc").open("wb") as file:
             file.truncate(1 << 40)
-    (host.code / "link").symlink_to("idc_client.py")
+    (host.code / "link").symlink_to("model.py")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(host.short / "s"))
         (host.short / "s").rename(host.code / "socket")
@@ -65,11 +58,11 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
     assert found is not None
     assert found.code is not None
     with tarfile.open(wanted.backup_dir / "code.tar") as tar:
-        names = [".", "./.env", "./config", "./config/default.json", "./fifo", "./idc_client.py", "./link", "./logs"]
-        assert sorted(tar.getnames()) == names
-        content = tar.extractfile("./idc_client.py")
+        code = ["./env_settings.py", "./fifo", "./idc_client_nsp.py", "./link", "./model.py"]
+        assert sorted(tar.getnames()) == [".", "./.env", *code]
+        content = tar.extractfile("./model.py")
         assert content is not None
-        assert content.read() == (host.code / "idc_client.py").read_bytes()
+        assert content.read() == (host.code / "model.py").read_bytes()
     assert found.code.sha256 == sha256(wanted.backup_dir / "code.tar")
     assert (found.rows, found.sha256) == ({"task_list": 1}, sha256(wanted.backup_dir / "task_list.db"))
     for path in (host.code / ".env", host.programs / "idc_client.conf"):

@@ -86,48 +86,46 @@ def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields
     plan, column = " ".join(answer["said"]), "alter table task_list add column institution_id"
     assert all(words in plan for words in ("Stop all", column, "video_list: new table", ".env: changes", "Reload"))
     diff = {Path(one["after_header"]).name: one for one in answer["diff"]}
-    assert diff[".env"]["before"] == "MAX_VIDEO_SIZE=10\n"
+    assert diff[".env"]["before"] == "wget_path=/usr/local/bin/wget\n"
     assert diff[".env"]["after"].splitlines() == [f"{name}={value}" for name, value in DOCUMENTED.items()]
     assert diff["settings.env"]["after"].splitlines() == [
         "STREAMER_NAME=streamer1",
-        f"HEALTH_BIND=127.0.0.1:{host.health_port}",
+        f"HEALTH_BIND=127.0.0.1:{host.places.port}",
         "PREFECT_API_AUTH_STRING=********",
     ]
     assert "hidden" not in json.dumps(answer)
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_no_step_of_check_changes_byte_of_host(tmp_path: Path, mode: str, prefect: str, database: redis.Redis) -> None:
+def test_no_step_of_check_changes_byte_of_host(host: Host, wanted: Fields, mode: str, database: redis.Redis) -> None:
     """Untouched, half done and finished; nobody writes meanwhile, so every file can be compared.
 
     Neither does verify, nor the status.
     """
-    with a_host(tmp_path) as host:
-        wanted = wish(host, database, prefect, record_patterns=[r"/(?P<record_id>\d+)\.flv$"])
-        host.ctl("stop", "all")
-        with closing(sqlite3.connect(host.database)) as connection:
-            connection.execute(f"PRAGMA journal_mode={mode}")
+    host.ctl("stop", "all")
+    with closing(sqlite3.connect(host.database)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
 
-        def look(*steps: str) -> None:
-            keys = sorted(database.keys())
-            before = host.everything()
-            for step in steps:
-                host.done(step, "--check", wanted=wanted)
-                assert host.everything() == before, step
-            assert sorted(database.keys()) == keys
-
-        look("preflight", "backup", "open", "rollback")
-        host.done("backup", wanted=wanted)
-        look("preflight", "backup", "open", "rollback")
-        host.dies("window", "settings_files.SettingsFile.apply", wanted)
-        look("preflight", "backup", "open", "rollback")
-        host.done("window", wanted=wanted)
-        host.ctl("stop", "all")
-        look("preflight", "backup", "open", "rollback")
+    def look(*steps: str) -> None:
+        keys = sorted(database.keys())
         before = host.everything()
-        assert host.step("verify", wanted=wanted).fields["failed"]
-        host.told()
-        assert host.everything() == before
+        for step in steps:
+            host.done(step, "--check", wanted=wanted)
+            assert host.everything() == before, step
+        assert sorted(database.keys()) == keys
+
+    look("preflight", "backup", "open", "rollback")
+    host.done("backup", wanted=wanted)
+    look("preflight", "backup", "open", "rollback")
+    host.dies("window", "settings_files.SettingsFile.apply", wanted)
+    look("preflight", "backup", "open", "rollback")
+    host.done("window", wanted=wanted)
+    host.ctl("stop", "all")
+    look("preflight", "backup", "open", "rollback")
+    before = host.everything()
+    assert host.step("verify", wanted=wanted).fields["failed"]
+    host.told()
+    assert host.everything() == before
 
 
 def assert_each_once(said: list[str], *words: str) -> None:
@@ -143,7 +141,7 @@ def test_all_that_is_missing_is_said_at_once(host: Host, wanted: Fields) -> None
     wanted["env"]["wget_path"] = "/usr/bin/no-wget"
     wanted["prefect_api_url"] = "http://127.0.0.1:1/api"
     wanted["redis_url"] = "redis://:wrong-hidden@127.0.0.1:1/0"
-    wanted["supervisorctl"] = [host.supervisorctl[0], "-s", "unix:///nowhere/s"]
+    wanted["supervisorctl"] = [*host.supervisorctl[:-2], "-s", "unix:///nowhere/s"]
     assert_each_once(
         refused(host, wanted),
         "it was written for another manifest",

@@ -16,7 +16,7 @@ from lectern.rollout.spec import Installed
 from lectern.rollout.steps import TASKS
 from lectern.rollout.window import SOCKET, address
 from tests.playbooks.here import program
-from tests.rollout.host import Host, a_host
+from tests.rollout.host import Host
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
@@ -27,11 +27,10 @@ PATIENT = PATIENCE.format(name="PACE_S", seconds=60)
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path) as found:
-        found.done("backup")
-        yield found
-        wait_until(lambda: not socket_of(found).exists(), description="no holder is left behind")
+def host(host: Host) -> Iterator[Host]:
+    host.done("backup")
+    yield host
+    wait_until(lambda: not socket_of(host).exists(), description="no holder is left behind")
 
 
 def socket_of(host: Host) -> Path:

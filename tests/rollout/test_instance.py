@@ -6,17 +6,16 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from lectern.rollout import verify
-from tests.rollout.host import ENV, Host
+from tests.rollout.host import Host
 from tests.rollout.steps import Fields
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
-DOCUMENTED = "\nwget_path=/usr/bin/wget\nDOWNLOAD_RATE=1000k\nMAX_VIDEO_NUM=1000"
+DOCUMENTED = "\nDOWNLOAD_RATE=1000k\nMAX_VIDEO_NUM=1000\nMAX_VIDEO_SIZE=1000"
 
 
 def rolled_out(host: Host, wanted: Fields) -> Path:
@@ -31,6 +30,7 @@ def test_an_instance_is_written_before_the_stop_and_one_link_leads_to_it(host: H
 
     From one rollout to the next and back the link is all that changes; what neither stands nor is wanted goes then.
     """
+    old = (host.code / ".env").read_text()
     host.done("backup")
     host.dies("window", "supervisord.Supervisord.stop_all")
     assert host.states() == {"idc_client": "RUNNING"}
@@ -38,9 +38,9 @@ def test_an_instance_is_written_before_the_stop_and_one_link_leads_to_it(host: H
     assert {one.name for one in instance.iterdir()} == {"venv", "settings.env", "program.conf"}
     assert not (host.root / "current").exists()
     first = rolled_out(host, host.wanted())
-    assert (host.code / ".env").read_text() == ENV.replace("MAX_VIDEO_SIZE=10", "MAX_VIDEO_SIZE=1000") + DOCUMENTED
+    assert (host.code / ".env").read_text() == old.replace("/usr/local/bin/wget", "/usr/bin/wget") + DOCUMENTED
     before, settings = host.tree(), first / "settings.env"
-    assert settings.read_text() == f"STREAMER_NAME=streamer1\nHEALTH_BIND=127.0.0.1:{host.health_port}\n"
+    assert settings.read_text() == f"STREAMER_NAME=streamer1\nHEALTH_BIND=127.0.0.1:{host.places.port}\n"
     assert [stat.S_IMODE(one.stat().st_mode) for one in (settings, first, first.parent)] == [0o600, 0o755, 0o755]
     second = rolled_out(host, host.wanted({"DRAIN_TIMEOUT_S": "7"}))
     assert (second / "settings.env").read_text() == f"{settings.read_text()}DRAIN_TIMEOUT_S=7\n"
@@ -180,7 +180,7 @@ def busy(host: Host) -> Host:
 
 
 def says(host: Host) -> Fields:
-    found: Fields = httpx.get(host.wanted()["health_url"], trust_env=False, timeout=20).json()["settings"]
+    found: Fields = host.health()["settings"]
     return found
 
 

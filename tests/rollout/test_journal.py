@@ -25,7 +25,7 @@ from lectern.rollout import journal as journal_module
 from lectern.rollout import on_air, preflight, rollback, window
 from lectern.rollout.journal import RolloutJournal, locked
 from lectern.rollout.spec import WANTED, Installed
-from tests.rollout.host import a_host
+from tests.rollout.host import Host
 from tests.stage.forked import PROCESSES
 
 
@@ -174,21 +174,20 @@ def test_a_second_rollout_is_refused_in_words_and_waits_no_longer_than_it_is_tol
         assert stat.S_IMODE((tmp_path / "rollout").stat().st_mode) == 0o700
 
 
-def test_a_preflight_refuses_while_the_window_of_another_operator_is_at_work(tmp_path: Path) -> None:
+def test_a_preflight_refuses_while_the_window_of_another_operator_is_at_work(host: Host) -> None:
     """Else the second one would find no lock, fail, and take back what the first one does."""
-    with a_host(tmp_path, start=False) as host:
-        wanted = host.parsed()
-        assert not [*preflight.other_rollout(wanted)]
-        wanted.rollout_dir.mkdir()
-        with window._listening(wanted):
-            (unbegun,) = preflight.other_rollout(wanted)
-            RolloutJournal.of(wanted).note(wanted.id, "window", "begin")
-            (refusal,) = preflight.other_rollout(wanted)
-        assert "nothing is stopped yet" in unbegun
-        assert f"{wanted.id}: another rollout is at work on this host (process {os.getpid()})" in refusal
-        with socket.socket(socket.AF_UNIX) as killed, window.address(wanted.rollout_dir) as place:
-            killed.bind(place)
-        assert not [*preflight.other_rollout(wanted)]
+    wanted = host.parsed()
+    assert not [*preflight.other_rollout(wanted)]
+    wanted.rollout_dir.mkdir()
+    with window._listening(wanted):
+        (unbegun,) = preflight.other_rollout(wanted)
+        RolloutJournal.of(wanted).note(wanted.id, "window", "begin")
+        (refusal,) = preflight.other_rollout(wanted)
+    assert "nothing is stopped yet" in unbegun
+    assert f"{wanted.id}: another rollout is at work on this host (process {os.getpid()})" in refusal
+    with socket.socket(socket.AF_UNIX) as killed, window.address(wanted.rollout_dir) as place:
+        killed.bind(place)
+    assert not [*preflight.other_rollout(wanted)]
 
 
 @pytest.mark.parametrize("earlier", [(WINDOW, COMMITTED), (WINDOW, BACK, ROLLEDBACK)], ids=["finished", "rolled back"])
@@ -221,39 +220,37 @@ def test_whoever_confirms_by_hand_has_as_long_for_the_first_task_as_for_any_othe
         agent.reply({})
 
 
-def test_who_names_the_release_that_was_taken_back_is_told_of_it_until_another_one_is_begun(tmp_path: Path) -> None:
+def test_who_names_the_release_that_was_taken_back_is_told_of_it_until_another_one_is_begun(host: Host) -> None:
     """Though the release before is at work again."""
-    with a_host(tmp_path, start=False) as host:
-        older, newer, newest = (host.parsed(version=version) for version in ("2.0.0", "2.0.1", "2.0.2"))
-        for one in (older, newer, newest):
-            one.backup_dir.mkdir(parents=True)
-            (one.backup_dir / WANTED).write_text(one.model_dump_json())
-        journal, asked = RolloutJournal.of(older), Installed(role="streamer", root=host.root, version="2.0.1")
-        noted(journal, f"{older.id} window begin", f"{older.id} committed done", f"{newer.id} window begin")
-        journal.note(newer.id, "rolledback", "done", {"backup": newer.id})
-        noted(journal, f"{newest.id} backup done")
-        assert journal_module.looked_at(asked).id == newer.id
-        assert journal_module.looked_at(asked.model_copy(update={"version": ""})).id == older.id
-        noted(journal, f"{newest.id} window begin", f"{newest.id} committed done")
-        with pytest.raises(Misuse, match=r"lectern 2\.0\.2 is at work on this host, and 2\.0\.1 was named"):
-            journal_module.looked_at(asked)
+    older, newer, newest = (host.parsed(version=version) for version in ("2.0.0", "2.0.1", "2.0.2"))
+    for one in (older, newer, newest):
+        one.backup_dir.mkdir(parents=True)
+        (one.backup_dir / WANTED).write_text(one.model_dump_json())
+    journal, asked = RolloutJournal.of(older), Installed(role="streamer", root=host.root, version="2.0.1")
+    noted(journal, f"{older.id} window begin", f"{older.id} committed done", f"{newer.id} window begin")
+    journal.note(newer.id, "rolledback", "done", {"backup": newer.id})
+    noted(journal, f"{newest.id} backup done")
+    assert journal_module.looked_at(asked).id == newer.id
+    assert journal_module.looked_at(asked.model_copy(update={"version": ""})).id == older.id
+    noted(journal, f"{newest.id} window begin", f"{newest.id} committed done")
+    with pytest.raises(Misuse, match=r"lectern 2\.0\.2 is at work on this host, and 2\.0\.1 was named"):
+        journal_module.looked_at(asked)
 
 
 def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both saw the host half done; what only one of them could open, or has finished, is not the other's."""
     monkeypatch.setattr(rollback, "locked", partial(locked, timeout_s=0.3))
-    with a_host(tmp_path, start=False) as host:
-        wanted = host.parsed(half_only=True)
-        with held(wanted.rollout_dir, journal_module.WINDOW) as holder:
-            noted(RolloutJournal.of(wanted), f"{wanted.id} window begin")
-            with pytest.raises(TryAgain, match=rf"another rollout is at work on this host \(process {holder.pid}\)"):
-                rollback.run(wanted)
-            assert holder.is_alive()
-        noted(RolloutJournal.of(wanted), f"{wanted.id} committed done")
-        answer = rollback.run(wanted)
-        assert (answer.changed, answer.more["state"]) == (False, "finished")
+    wanted = host.parsed(half_only=True)
+    with held(wanted.rollout_dir, journal_module.WINDOW) as holder:
+        noted(RolloutJournal.of(wanted), f"{wanted.id} window begin")
+        with pytest.raises(TryAgain, match=rf"another rollout is at work on this host \(process {holder.pid}\)"):
+            rollback.run(wanted)
+        assert holder.is_alive()
+    noted(RolloutJournal.of(wanted), f"{wanted.id} committed done")
+    answer = rollback.run(wanted)
+    assert (answer.changed, answer.more["state"]) == (False, "finished")
 
 
 STRICT: dict[str, dict[str, Any]] = {
@@ -266,12 +263,11 @@ STRICT: dict[str, dict[str, Any]] = {
 }
 
 
-def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(tmp_path: Path) -> None:
-    with a_host(tmp_path, start=False) as host:
-        for words, changed in STRICT.items():
-            with pytest.raises(Misuse, match=words) as raised:
-                host.parsed(**changed)
-            assert "hidden" not in raised.value.message
+def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(host: Host) -> None:
+    for words, changed in STRICT.items():
+        with pytest.raises(Misuse, match=words) as raised:
+            host.parsed(**changed)
+        assert "hidden" not in raised.value.message
 
 
 def test_a_playout_that_is_gone_after_its_upgrade_is_a_sentence(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.effects.redis_servers import redis_server, url_of
-from tests.rollout.host import ENV, Host, classes
+from tests.rollout.host import Host, classes
 from tests.rollout.test_killed import LINES
 from tests.stage import wait_until
 
@@ -122,7 +122,7 @@ def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
 
 
 def test_nothing_is_stopped_if_supervisord_is_silent_or_a_class_is_booked_since(host: Host) -> None:
-    silent = host.wanted(supervisorctl=[host.supervisorctl[0], "-s", "unix:///nowhere/s"])
+    silent = host.wanted(supervisorctl=[*host.supervisorctl[:-2], "-s", "unix:///nowhere/s"])
     for wanted in (silent, host.wanted()):
         host.done("backup", wanted=wanted)
     assert "supervisord does not answer" in host.fails("window", wanted=silent)
@@ -230,9 +230,10 @@ def test_what_was_written_since_the_window_stays(host: Host) -> None:
     The last rollout can be taken back with other values in the inventory, too, and whatever a newer release has added
     to the journal and to the backup.
     """
+    env = host.code / ".env"
+    old = env.read_text()
     host.roll_out()
     host.book("new", 1, 2)
-    env = host.code / ".env"
     env.write_text(env.read_text().replace("MAX_VIDEO_NUM=1000", "MAX_VIDEO_NUM=7") + "\nPERSON=1\n")
     other = host.wanted({"MAX_VIDEO_NUM": "5"}, keep=7)
     answer = host.done("rollback", wanted=other)
@@ -243,9 +244,9 @@ def test_what_was_written_since_the_window_stays(host: Host) -> None:
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "mood": "glad"}))
     answer = host.done("rollback", "--standing", wanted=other)
     assert "new" in classes(host.database)
-    assert host.lost() == set()
+    assert host.lost() == []
     assert any("somebody edited it" in one for one in answer["said"])
-    assert env.read_text() == f"{ENV}\nMAX_VIDEO_NUM=7\nPERSON=1\n"
+    assert env.read_text() == f"{old}\nMAX_VIDEO_NUM=7\nPERSON=1\n"
     assert f"Down for {answer['rollback_downtime_s']} s." in answer["said"]
     host.done("verify")
 
@@ -282,7 +283,7 @@ def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exporte
     host.book("new", 1, 2)
     answer = host.done("rollback", wanted=host.wanted(restore_database=True))
     assert "new" not in classes(host.database)
-    assert host.lost() == set()
+    assert host.lost() == []
     (aside,) = [path for path in (host.root / "rollout" / "backups").iterdir() if ".used-" in path.name]
     since = json.loads((aside / "rows-since.json").read_text())
     assert [row["class_id"] for row in since["task_list"]] == ["new"]

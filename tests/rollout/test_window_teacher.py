@@ -1,17 +1,15 @@
 """The teacher's window: tables, keys, waiting lists and the JSON config, and all of it back."""
 
 import json
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 import redis
 
 from tests.effects.redis_servers import url_of
-from tests.rollout.host import CONFIG, ENV, Host, a_host
+from tests.playbooks.hosts import old_world
+from tests.playbooks.hosts.places import Role
+from tests.rollout.host import Host
 from tests.rollout.steps import Fields
 from tests.rollout.test_adopt_teacher import keys
 from tests.strategies import booking
@@ -22,6 +20,7 @@ RULES = [
     {"old": "waiting:{record_id}:{resolution}", "new": "{record_id}_{resolution}"},
     {"old": "order:{class_id}", "new": "class/{class_id}"},
 ]
+NEW_NAMES = {"rekey": RULES, "order_key": "class/{class_id}"}
 
 
 def booked(class_id: str) -> str:
@@ -42,32 +41,28 @@ def client(server: redis.Redis) -> redis.Redis:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path, "teacher") as found:
-        yield found
+def role() -> Role:
+    return "teacher"
 
 
 @pytest.fixture
 def wanted(host: Host, client: redis.Redis) -> Fields:
-    return host.wanted(redis_url=url_of(client), rekey=RULES, order_key="class/{class_id}")
-
-
-def rows(host: Host, statement: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(host.database)) as connection:
-        return connection.execute(statement).fetchall()
+    return host.wanted(redis_url=url_of(client), **NEW_NAMES)
 
 
 def is_new(host: Host, wanted: Fields, client: redis.Redis) -> None:
     assert host.states() == {"lectern-teacher": "RUNNING"}
     assert {*keys(client)} == {"6666_720P", "class/c-1", "class/c-2", "neighbour"}
     assert client.lrange("6666_720P", 0, -1) == [b"c-1", b"c-2"]
-    assert rows(host, "SELECT class_id, state FROM order_list ORDER BY class_id") == [
-        ("c-1", "waiting"),
-        ("c-2", "waiting"),
-    ]
-    assert rows(host, "SELECT record_id, resolution, status FROM video_list") == [(6666, "720P", "transcoding")]
+    booked = host.rows("SELECT class_id, state FROM order_list ORDER BY class_id")
+    assert booked == [["c-1", "waiting"], ["c-2", "waiting"]]
+    assert host.rows("SELECT record_id, resolution, status FROM video_list") == [[6666, "720P", "transcoding"]]
     config = json.loads((host.code / "config" / "default.json").read_text())
-    assert config == {**json.loads(CONFIG), "order_warn_time_out": 86400000, "transcoding_time_out": 120000}
+    assert config == {
+        **json.loads(old_world.config(host.places)),
+        "order_warn_time_out": 86400000,
+        "transcoding_time_out": 120000,
+    }
     host.done("verify", wanted=wanted)
 
 
@@ -76,7 +71,7 @@ def test_a_teacher_becomes_new_and_then_old_again(host: Host, wanted: Fields, cl
     answer = host.roll_out(wanted)
     assert [one["step"].split()[0] for one in answer["steps"]] == ["1", "1", "2", "3", "4", "4", "5", "6", "6"]
     is_new(host, wanted, client)
-    assert (host.code / ".env").read_text() == ENV, "the note adds nothing to it"
+    assert not (host.code / ".env").exists(), "the note adds nothing to it"
     assert not host.done("window", wanted=wanted)["changed"]
     client.rpush("7777_480P", "c-9")
     host.done("rollback", wanted=wanted)
@@ -157,7 +152,7 @@ def test_a_redis_that_is_lost_in_the_window_keeps_no_old_program_from_running_ag
     away = {**wanted, "redis_url": "redis://127.0.0.1:1/0"}
     host.done("backup", wanted=away)
     assert "Redis does not answer" in host.fails("window", wanted=away)
-    assert host.states() == {"idc_client": "RUNNING"}
+    assert host.states() == {"virtual-teacher": "RUNNING"}
     assert not host.done("rollback", wanted=away)["changed"]
     before, kept = host.tree(), keys(client)
     host.done("backup", wanted=wanted)
@@ -181,12 +176,12 @@ def test_an_upgrade_and_its_way_back_leave_the_keys_and_requests_of_the_release_
     """
     host.roll_out(wanted)
     host.write("UPDATE video_list SET attempt = 1, deadline = NULL, requested_at = NULL")
-    before, asked = keys(client), rows(host, "SELECT * FROM video_list")
+    before, asked = keys(client), host.rows("SELECT * FROM video_list")
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1", "quiet_minutes": 600}
     assert "not yet placed on a streamer" not in host.step("preflight", wanted=newer).msg
     host.roll_out(newer)
-    assert (keys(client), rows(host, "SELECT * FROM video_list")) == (before, asked)
+    assert (keys(client), host.rows("SELECT * FROM video_list")) == (before, asked)
     host.done("rollback", wanted=newer)
     assert keys(client) == before
     is_new(host, wanted, client)

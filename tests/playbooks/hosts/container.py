@@ -3,10 +3,10 @@
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from tests.playbooks.hosts.host import Host
-from tests.playbooks.hosts.places import Places
+from tests.playbooks.hosts.places import Places, Role
 
 SHARE = "/share"
 USER = "deploy"
@@ -48,7 +48,7 @@ class ContainerHost(Host):
     def __init__(
         self,
         container: Container,
-        role: Literal["teacher", "streamer"],
+        role: Role,
         home: str,
         user: str,
         redis_url: str,

@@ -110,7 +110,7 @@ def listed(ground: Ground, host: Host, playbook: Playbook, kinds: Sequence[Kind]
     steps = ("backup", "open") if playbook == "rollout" else ("rollback",)
     ground.reset()
     if playbook == "rollback":
-        host.roll_out()
+        host.repeat_rollout()
     log = f"{host.places.base}/points-{time.monotonic_ns()}"
     host.arm(" ".join(steps), mode="list", log=log)
     played = ground.run(playbook).assert_ok()
@@ -180,7 +180,7 @@ def _begin(ground: Ground, host: Host, case: Case) -> list[str]:
     ground.reset()
     if case.playbook == "rollout":
         return []
-    host.roll_out()
+    host.repeat_rollout()
     return [f"before the rollback: {one}" for one in ground.before[host.places.name].not_new()]
 
 
@@ -191,11 +191,11 @@ def _killed(host: Host, case: Case) -> bool:
     """
     host.arm(case.step, mode="kill", at=str(case.at))
     if case.playbook == "rollback":
-        host.step("rollback", "--standing")
+        host.typed("rollback", "--standing")
     else:
-        host.step("backup")
+        host.typed("backup")
         if case.step == "open":
-            host.step("open")
+            host.typed("open")
             host.speak(TASKS[host.places.role])
     host.settle()
     return host.disarm()

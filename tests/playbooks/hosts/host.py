@@ -74,22 +74,22 @@ class Host(ABC):
         )
 
     def learn(self) -> None:
-        """Remember what the playbook wanted of the host, which stands in its backup, for `roll_out`."""
+        """Remember what the playbook wanted of the host, which stands in its backup, for `repeat_rollout`."""
         self._wanted = self.run(["sh", "-c", f"cat '{self.places.root}'/rollout/backups/*/wanted.json"]).stdout
 
-    def roll_out(self) -> None:
+    def repeat_rollout(self) -> None:
         """Roll out what was wanted before, by the commands that the playbook types: the playbook takes thrice as long.
 
         A streamer is new once it holds its lease, of which its rollback tells the teacher.
         """
         for step in ("backup", "open"):
-            self.step(step, check=True)
+            self.typed(step, check=True)
         self.speak(TASKS[self.places.role])
         if self.places.role == "streamer":
-            self.step("playout", check=True)
+            self.typed("playout", check=True)
             wait_until(lambda: self.health().get("lease"), timeout_s=120, description="it holds its lease")
 
-    def step(self, step: str, *options: str, check: bool = False) -> None:
+    def typed(self, step: str, *options: str, check: bool = False) -> None:
         """Type one command of the rollout, for what was wanted before."""
         assert self._wanted is not None, "no playbook has rolled the host out yet"
         lectern = f"{self.places.root}/releases/{json.loads(self._wanted)['version']}/venv/bin/lectern"
@@ -118,8 +118,6 @@ class Host(ABC):
         own = any(path.startswith(str(one)) for one in (self.places.code_dir, self.places.video_root, self.places.base))
         entry.uid = entry.gid = 0
         entry.uname = entry.gname = self.places.user if own else "root"
-        if path.endswith("/.env"):
-            entry.mode = 0o640
         return entry
 
     # -- what can be seen ------------------------------------------------------------------------------------------
@@ -155,11 +153,11 @@ class Host(ABC):
         """A file's content."""
         return self.run(["cat", str(path)]).stdout
 
-    def write(self, path: object, content: bytes) -> None:
+    def write_file(self, path: object, content: bytes) -> None:
         """Make a file, or replace what is in one; its folder must be there."""
         self.run(["sh", "-c", f"cat > '{path}'"], given=content)
 
-    def book(self, class_id: str, end_of_url: str, push_url: str, start: float, end: float) -> None:
+    def keep_class(self, class_id: str, end_of_url: str, push_url: str, start: float, end: float) -> None:
         """Have the old streamer keep a class, as its teacher does."""
         url = f"http://origin.example/{end_of_url}"
         task = {"cmd": "order", "class_id": class_id, "video_url": url, "push_url": push_url}
@@ -175,9 +173,9 @@ class Host(ABC):
         Where several releases are staged, it is that of *release*.
         """
         folder = self._packages(release)
-        self.write(f"{folder}/lectern_fault.py", (HERE / "step_fault.py").read_bytes())
-        self.write(f"{folder}/lectern_fault.pth", b"import lectern_fault\n")
-        self.write(f"{folder}/lectern_fault.json", json.dumps({"step": step, **orders}).encode())
+        self.write_file(f"{folder}/lectern_fault.py", (HERE / "step_fault.py").read_bytes())
+        self.write_file(f"{folder}/lectern_fault.pth", b"import lectern_fault\n")
+        self.write_file(f"{folder}/lectern_fault.json", json.dumps({"step": step, **orders}).encode())
 
     def disarm(self, *, release: str = "*") -> bool:
         """Take the orders back; whether they had been carried out."""

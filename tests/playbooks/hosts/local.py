@@ -7,17 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import xmlrpc.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 from xml.parsers.expat import ExpatError
+
+import httpx
 
 from lectern.playout.control_socket import asked
 from tests.playbooks.hosts.controller import LEAVING
-from tests.playbooks.hosts.host import HERE, Host
-from tests.playbooks.hosts.places import Places
+from tests.playbooks.hosts.host import HERE, Facts, Host
+from tests.playbooks.hosts.places import Places, Role
 from tests.stage import Child, wait_until
 from town import playout
 from town.ports import free_port
@@ -39,43 +42,14 @@ files={base}/conf.d/*.conf
 """
 
 
-def supervisord(base: Path, at: str, environment: Mapping[str, str]) -> Child:
-    """A supervisord with the programs of ``conf.d`` in *base*; the path of its socket *at* must be short."""
-    conf = base / "supervisord.conf"
-    conf.write_text(_SUPERVISORD.format(base=base, socket=at))
-    argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
-    return Child(argv, environment, base / "supervisord.out")
-
-
-def states_at(path: str) -> dict[str, str]:
-    """The programs of the supervisord at the socket *path* and their states; nothing while it does not answer.
-
-    They are asked for in each wait, and `supervisorctl` takes a quarter of a second.
-    """
-    asked, server = xmlrpc.client.dumps((), "supervisor.getAllProcessInfo"), http.client.HTTPConnection("localhost")
-    with socket.socket(socket.AF_UNIX) as server.sock:
-        server.sock.settimeout(20)
-        try:
-            server.sock.connect(path)
-            server.request("POST", "/RPC2", asked.encode(), {"Content-Type": "text/xml"})
-            with closing(server.getresponse()) as answer:
-                found: Any = xmlrpc.client.loads(answer.read())[0][0]
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
-            return {}
-    return {
-        one["name"] if one["name"] == one["group"] else f"{one['group']}:{one['name']}": one["statename"]
-        for one in found
-    }
-
-
 class LocalHost(Host):
-    """Everything in *folder*, whose path must be short: a unix socket lies in it."""
+    """Everything is in *folder*, but the socket of its supervisord, whose path must be short."""
 
     def __init__(
         self,
         folder: Path,
         name: str,
-        role: Literal["teacher", "streamer"],
+        role: Role,
         redis_url: str,
         recording: Path,
         environment: dict[str, str],
@@ -100,13 +74,26 @@ class LocalHost(Host):
         super().__init__(places, recording)
         self.environment = environment
         Path(places.programs_dir).mkdir(parents=True)
-        self._supervisord = supervisord(Path(base), f"{base}/s.sock", environment)
+        self.short = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
+        self.supervisord: Child | None = None
         self._playout: Child | None = None
-        if role == "streamer":  # provisioned, and no program of supervisord: no stop and no reload reaches it
+
+    def start(self) -> None:
+        """Its supervisord, and a streamer's playout."""
+        self._start_supervisord()
+        if self.places.role == "streamer":  # provisioned, and no program of supervisord: no stop or reload reaches it
             self.playout_dir.mkdir()
             argv = playout.argv(self.playout_dir, self.playout_dir / "playout.sock")
-            self._playout = Child(argv, environment, Path(base / "playout.out"))
-        wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")
+            self._playout = Child(argv, self.environment, Path(self.places.base / "playout.out"))
+        wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"{self.places.name}'s supervisord answers")
+
+    def _start_supervisord(self) -> None:
+        """With the programs of ``conf.d``."""
+        base = Path(self.places.base)
+        conf = base / "supervisord.conf"
+        conf.write_text(_SUPERVISORD.format(base=base, socket=f"{self.short}/s"))
+        argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
+        self.supervisord = Child(argv, self.environment, base / "supervisord.out")
 
     def reset(self) -> None:
         """Also without the link of `air_from_the_release`; that of a provisioned host stays, as its playout does."""
@@ -152,8 +139,30 @@ class LocalHost(Host):
         return found
 
     def states(self) -> dict[str, str]:
-        """As supervisord says by its socket: to ask `supervisorctl` takes a quarter of a second."""
-        return states_at(f"{self.places.base}/s.sock")
+        """As supervisord says by its socket, nothing while it does not: `supervisorctl` takes a quarter of a second."""
+        query, server = xmlrpc.client.dumps((), "supervisor.getAllProcessInfo"), http.client.HTTPConnection("localhost")
+        with socket.socket(socket.AF_UNIX) as server.sock:
+            server.sock.settimeout(20)
+            try:
+                server.sock.connect(f"{self.short}/s")
+                server.request("POST", "/RPC2", query.encode(), {"Content-Type": "text/xml"})
+                with closing(server.getresponse()) as answer:
+                    found: Any = xmlrpc.client.loads(answer.read())[0][0]
+            except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
+                return {}
+        return {
+            one["name"] if one["name"] == one["group"] else f"{one['group']}:{one['name']}": one["statename"]
+            for one in found
+        }
+
+    def health(self) -> Facts:
+        """Asked from here: to start a Python there takes a tenth of a second."""
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.places.port}/health", timeout=20, trust_env=False)
+            found: Facts = answer.json()
+        except (httpx.HTTPError, ValueError):
+            return {}  # nobody answers
+        return found
 
     def script(self, name: str) -> str:
         return str(HERE / name)
@@ -161,7 +170,8 @@ class LocalHost(Host):
     def close(self) -> None:
         """End supervisord, which ends its programs, and clear the folder."""
         self.settle()
-        self._supervisord.end()
-        if self._playout is not None:
-            self._playout.end()
+        for child in (self.supervisord, self._playout):
+            if child is not None:
+                child.end()
         shutil.rmtree(self.places.base)
+        shutil.rmtree(self.short)

@@ -19,19 +19,7 @@ DAY_S = 86400
 CLASS_S = 60
 """Length of a class that the streamer has: its recordings have half a minute, and no alarm is to say they are short."""
 
-_PROGRAM = """\
-; {name}, as the old programs' people wrote it
-[program:{name}]
-command={command}
-directory={folder}
-user={user}
-autostart=true
-autorestart=true
-startsecs=1
-redirect_stderr=true
-stdout_logfile={base}/{name}.log
-"""
-CONFIG = """\
+_CONFIG = """\
 {
    "host": "127.0.0.1",
    "port": %d,
@@ -50,30 +38,55 @@ def lay_out(places: Places, tree: Path, recording: Path, *, tag: str) -> None:
 
     *recording* is a short FLV; *tag* makes the names of classes differ from those of an earlier lay-out.
     """
-    code = _under(tree, places.code_dir)
-    shutil.copytree(OLD / places.role / "code", code, ignore=shutil.ignore_patterns("__pycache__"))
-    _under(tree, places.programs_dir).mkdir(parents=True)
-    base = _under(tree, places.base)
-    base.mkdir(parents=True, exist_ok=True)
+    lay_out_program(places, tree)
+    write_program(places, tree, "watchdog", "sleep 1000000")
+    write_program(places, tree, "cleaner", "sleep 1000001")
     if places.role == "streamer":
-        (code / ".env").write_bytes(dotenv(places))
-        command = f"{places.python} idc_client_nsp.py"
-        _database(code / "task_list.db", tag)
+        _database(_under(tree, places.database), tag)
         videos = _under(tree, places.video_root)
         videos.mkdir(parents=True)
         for name in ("video_4940_22.flv", f"old-{tag}-2.flv", "video_5005_3.flv", "holiday.flv"):
             shutil.copy(recording, videos / name)
+
+
+def lay_out_program(places: Places, tree: Path, **lines: str) -> None:
+    """The old program alone, without its data: its code, its settings, its supervisor file, which has these *lines*."""
+    code, base = _under(tree, places.code_dir), _under(tree, places.base)
+    shutil.copytree(OLD / places.role / "code", code, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (base, _under(tree, places.programs_dir)):
+        folder.mkdir(parents=True, exist_ok=True)
+    command = "idc_client_nsp.py"
+    if places.role == "streamer":
+        (code / ".env").write_bytes(dotenv(places))
+        (code / ".env").chmod(0o640)
     else:
-        (code / "config").mkdir(exist_ok=True)
-        text = CONFIG % (places.port, json.dumps(places.redis_url), OSS_SECRET)
-        (code / "config" / "default.json").write_text(text)
+        (code / "config").mkdir()
+        (code / "config" / "default.json").write_text(config(places))
         shutil.copy(OLD / "teacher" / "node.py", base / "node")
-        command = f"{places.python} {places.base}/node app.js"
-    programs = {places.old_program: command, "watchdog": "sleep 1000000", "cleaner": "sleep 1000001"}
-    for name, line in programs.items():
-        folder = places.code_dir if name == places.old_program else places.base
-        text = _PROGRAM.format(name=name, command=line, folder=folder, user=places.user, base=places.base)
-        _under(tree, places.programs_dir / f"{name}.conf").write_text(text)
+        command = f"{places.base}/node app.js"
+    write_program(places, tree, places.old_program, f"{places.python} -S -B {command}", **lines)
+
+
+def write_program(places: Places, tree: Path, name: str, command: str, **lines: str) -> None:
+    """A supervisor file; *lines* are added, or take the place of its own."""
+    own = {
+        "command": command,
+        "directory": str(places.code_dir if name == places.old_program else places.base),
+        "user": places.user,
+        "autostart": "true",
+        "autorestart": "true",
+        "startsecs": "1",
+        "redirect_stderr": "true",
+        "stdout_logfile": f"{places.base}/{name}.log",
+    }
+    text = "".join(f"{key}={value}\n" for key, value in {**own, **lines}.items())
+    file = _under(tree, places.programs_dir / f"{name}.conf")
+    file.write_text(f"; {name}, as the old programs' people wrote it\n[program:{name}]\n{text}")
+
+
+def config(places: Places) -> str:
+    """The old teacher's JSON config."""
+    return _CONFIG % (places.port, json.dumps(places.redis_url), OSS_SECRET)
 
 
 def dotenv(places: Places) -> bytes:

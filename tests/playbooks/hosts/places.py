@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+Role = Literal["teacher", "streamer"]
 OLD_VERSION = {"streamer": "1.4.2", "teacher": "3.1.0"}
 OLD_PROGRAM = {"streamer": "idc_client", "teacher": "virtual-teacher"}
 
@@ -13,7 +14,7 @@ class Places:
     """One host. Paths are the host's own."""
 
     name: str
-    role: Literal["teacher", "streamer"]
+    role: Role
     user: str
     base: PurePosixPath
     """Holds what belongs to the test and not to the old program: its diary, the stand-in of Node."""

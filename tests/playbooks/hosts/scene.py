@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import redis
 
 from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, variables
 from tests.playbooks.hosts.faults import Ground
 from tests.playbooks.hosts.local import LocalHost
+from tests.playbooks.hosts.places import Role
 from tests.stage import Child, Town, wait_until
 from tests.stage.leases import granting
 from tests.strategies import booking
@@ -42,10 +43,12 @@ class Scene(Ground):
     # -- the hosts ---------------------------------------------------------------------------------------------------
 
     def _host(self, name: str) -> LocalHost:
-        role: Literal["teacher", "streamer"] = "teacher" if name.startswith("teacher") else "streamer"
+        role: Role = "teacher" if name.startswith("teacher") else "streamer"
         recording, wget = self.town.folder / "master.flv", shutil.which("wget", path=programs.path(self.town.programs))
         assert wget is not None
-        return LocalHost(self.folder, name, role, self.redis_url, recording, self.town.environment, wget)
+        host = LocalHost(self.folder, name, role, self.redis_url, recording, self.town.environment, wget)
+        host.start()
+        return host
 
     def inventory(self, **hosts: Mapping[str, Any]) -> dict[str, Any]:
         """The inventory; *hosts* have some variables differently."""
