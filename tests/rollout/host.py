@@ -160,6 +160,15 @@ class Host(LocalHost):
         assert answered.code == code, answered
         return answered.msg
 
+    def refuses(self, step: str, *options: str, wanted: Fields | None = None) -> list[str]:
+        """What a step that only looks finds wrong, in sentences; no secret is in them."""
+        answered = self.step(step, *options, wanted=wanted)
+        assert (answered.code, answered.fields["failed"], answered.fields["changed"]) == (1, True, False), answered
+        said: list[str] = answered.fields["said"]
+        assert all(one in answered.msg for one in said)
+        assert "hidden" not in json.dumps(answered.fields) + answered.errors
+        return said
+
     def killed(self, step: str, number: int, wanted: Fields | None = None) -> None:
         """A step that is killed at the line *number* of its journal."""
         self.fails(step, wanted=wanted, fault=KILL.format(number=number), code=-signal.SIGKILL)

@@ -79,18 +79,9 @@ def new(host: Host) -> Host:
     return host
 
 
-def faults(host: Host) -> list[str]:
-    """What a verify that must fail says."""
-    answered = host.step("verify")
-    assert (answered.code, answered.fields["failed"], answered.fields["changed"]) == (1, True, False)
-    said: list[str] = answered.fields["said"]
-    assert all(one in answered.msg for one in said)
-    return said
-
-
 def test_a_host_without_a_rollout_is_not_as_wanted_and_its_status_a_sentence(host: Host) -> None:
     """It waits for nothing on its standard input, and prints no JSON to people."""
-    assert "was not rolled out on this host" in faults(host)[0]
+    assert "was not rolled out on this host" in host.refuses("verify")[0]
     argv = [sys.executable, "-c", "from lectern.cli import main; main()", "rollout", "status", "--root", str(host.root)]
     done = subprocess.run(argv, stdin=None, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -124,7 +115,7 @@ def test_the_status_tells_what_was_done_and_another_version_or_copy_is_not_as_wa
     (copy,) = (new.root / "rollout" / "backups").glob("*/silent/task_list.db")
     with copy.open("r+b") as file:
         file.write(b"x")
-    assert "it is not what was copied" in faults(new)[0]
+    assert "it is not what was copied" in new.refuses("verify")[0]
 
 
 def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
@@ -138,7 +129,7 @@ def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
     (new.code / ".env").write_text("wget_path=/usr/bin/wget\n")
     new.write("DROP TABLE dir_info")
     new.ctl("stop", "lectern-streamer")
-    said = " ".join(faults(new))
+    said = " ".join(new.refuses("verify"))
     for words in (
         "current: not as wanted",
         "lectern-streamer.conf: not as wanted",
@@ -153,7 +144,7 @@ def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
     new.supervisord.end()
     new.supervisord = None
     wait_until(lambda: not new.states(), description="supervisord is gone")
-    assert "lectern-streamer is unknown" in " ".join(faults(new))
+    assert "lectern-streamer is unknown" in " ".join(new.refuses("verify"))
 
 
 def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(new: Host) -> None:
@@ -161,7 +152,7 @@ def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(ne
     new.done("verify")
     new.ctl("stop", "idc_client")
     (new.programs / "lectern-streamer.conf").write_text("; ours again\n")
-    said = " ".join(faults(new))
+    said = " ".join(new.refuses("verify"))
     assert "idc_client: ran before the window, and is STOPPED now" in said
     assert "not as before the window" in said
 
