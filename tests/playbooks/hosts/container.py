@@ -8,7 +8,6 @@ from typing import Any
 from tests.playbooks.hosts.host import Host
 from tests.playbooks.hosts.places import Places, Role
 
-SHARE = "/share"
 USER = "deploy"
 
 
@@ -76,9 +75,6 @@ class ContainerHost(Host):
         self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
     ) -> "subprocess.CompletedProcess[bytes]":
         return self.container.run(argv, given=given, check=check, timeout_s=timeout_s)
-
-    def script(self, name: str) -> str:
-        return f"{SHARE}/{name}"
 
 
 def reached_by(port: int, key: Path, known_hosts: Path) -> dict[str, Any]:

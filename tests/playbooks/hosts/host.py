@@ -42,9 +42,9 @@ class Host(ABC):
     ) -> "subprocess.CompletedProcess[bytes]":
         """Run a command there, as who may do everything there."""
 
-    @abstractmethod
-    def script(self, name: str) -> str:
-        """Where a script of `hosts/` is on the host."""
+    def printed(self, script: str, *words: str) -> Any:
+        """The JSON that a script prints, which the host's Python reads from its standard input."""
+        return json.loads(self.run([self.places.python, "-", *words], given=script.encode(), timeout_s=120).stdout)
 
     # -- as the old programs left it -------------------------------------------------------------------------------
 
@@ -134,8 +134,7 @@ class Host(ABC):
 
     def health(self) -> Facts:
         """What it says of itself; nothing if nobody answers."""
-        argv = [self.places.python, self.script("health.py"), str(self.places.port)]
-        found: Facts = json.loads(self.run(argv).stdout)
+        found: Facts = self.printed((HERE / "health.py").read_text(), str(self.places.port))
         return found
 
     def answer(self) -> str:
@@ -145,8 +144,7 @@ class Host(ABC):
 
     def rows(self, sql: str) -> list[list[Any]]:
         """Rows of its database."""
-        argv = [self.places.python, "-c", _ROWS, str(self.places.database), sql]
-        found: list[list[Any]] = json.loads(self.run(argv).stdout)
+        found: list[list[Any]] = self.printed(_ROWS, str(self.places.database), sql)
         return found
 
     def read(self, path: object) -> bytes:
@@ -203,9 +201,8 @@ class Host(ABC):
             "databases": [str(at.database)],
             "leave_out": r"/__pycache__$|\.db(-wal|-shm|-journal)?$|/releases/[^/]+/venv/|\.log$|/\.cache$",
         }
-        found = self.run([at.python, self.script("snapshot.py")], given=json.dumps(wanted).encode(), timeout_s=120)
-        facts: Facts = json.loads(found.stdout)
-        return facts
+        found: Facts = self.printed((HERE / "snapshot.py").read_text(), json.dumps(wanted))
+        return found
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:

@@ -19,7 +19,7 @@ import httpx
 
 from lectern.playout.control_socket import asked
 from tests.playbooks.hosts.controller import LEAVING
-from tests.playbooks.hosts.host import HERE, Facts, Host
+from tests.playbooks.hosts.host import Facts, Host
 from tests.playbooks.hosts.places import Places, Role
 from tests.stage import Child, wait_until
 from town import playout
@@ -163,9 +163,6 @@ class LocalHost(Host):
         except (httpx.HTTPError, ValueError):
             return {}  # nobody answers
         return found
-
-    def script(self, name: str) -> str:
-        return str(HERE / name)
 
     def close(self) -> None:
         """End supervisord, which ends its programs, and clear the folder."""

@@ -1,6 +1,6 @@
 """Prints all that is on a host and must not change, as JSON; stdlib only, it runs on the host.
 
-On stdin: ``{"trees": [folders], "databases": [files], "leave_out": regex of paths}``.
+Its argument is ``{"trees": [folders], "databases": [files], "leave_out": regex of paths}``.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ def dumped(path: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    wanted = json.load(sys.stdin)
+    wanted = json.loads(sys.argv[1])
     leave_out = re.compile(wanted["leave_out"])
     found = {str(path): entry(path) for tree in wanted["trees"] for path in walked(Path(tree), leave_out)}
     databases = {path: dumped(path) for path in wanted["databases"]}
