@@ -17,7 +17,6 @@ from ansible.template import Templar, trust_as_template
 
 from lectern.rollout.spec import Spec
 from lectern.rollout.steps import TASKS
-from tests.answering import Answer, serving
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
@@ -163,22 +162,8 @@ def test_a_step_is_never_sent_twice() -> None:
     assert "\nretries = 0\n" in (ROOT / "ansible.cfg").read_text()
 
 
-class Leased(Answer):
-    def answer(self) -> None:
-        self.say(200, {"content-type": "application/json"}, b'{"lease": true}')
-
-
-@pytest.mark.live
-def test_a_streamer_is_asked_for_its_lease_without_the_proxy_of_its_host(tmp_path: Path) -> None:
-    """Its /etc/environment may name one for apt; the streamer would be taken back, as if nobody leased it."""
-    [asks] = [one for one in _yaml(ROLES / "streamer/tasks/steps.yml") if "its lease" in one["name"]]
-    with serving(Leased) as server:
-        given = {"streamer_health_url": server.url, "streamer_lease_timeout_s": 1}
-        done, _ = here.tasks_played(tmp_path, [asks], given, environment={"http_proxy": "http://127.0.0.1:1"})
-    assert done.returncode == 0, done.stdout
-
-
 def test_no_host_is_asked_by_a_proxy() -> None:
+    """A host's /etc/environment may name one for apt; a streamer would be taken back, as if nobody leased it."""
     asks = [(path.name, task["ansible.builtin.uri"]) for path, task in _all_tasks() if "ansible.builtin.uri" in task]
     assert asks
     assert [name for name, ask in asks if ask.get("use_proxy", True)] == []
