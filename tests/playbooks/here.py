@@ -58,6 +58,12 @@ def played_with(
     return played(folder / "play.yml", *inventories, *secrets, *arguments)
 
 
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """What a play that must fail has said, without its line ends."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    return " ".join(done.stdout.split())
+
+
 def written(folder: Path, text: str, hosts: str = "all: {}", /, **given: object) -> Path:
     """Where the files are that such a play has made."""
     done = played_with(folder, text, hosts, **given)
