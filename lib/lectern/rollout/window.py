@@ -69,10 +69,10 @@ class RolloutAgent:
                 self.asking = connection
                 return
             if wish in self.told:
-                _reply(connection, {**self.told[wish], "changed": False})
+                self._send(connection, {**self.told[wish], "changed": False})
             else:
                 message = Text("The next task is {task}, not {wish}.", task=task, wish=wish)
-                _reply(connection, in_language({"failed": True, "msg": message, "said": []}, self.language))
+                self._send(connection, {"failed": True, "msg": message, "said": []})
         if not self.spoken or self.by_hand:
             raise TryAgain(
                 "No word came for {patience_s:g} s before the task {task}.", patience_s=self.patience_s, task=task
@@ -80,14 +80,19 @@ class RolloutAgent:
 
     def tell(self, task: str, answer: StepAnswer) -> None:
         """Send the answer to the client that asked, and keep it for a client that asks later."""
-        self.told[task] = in_language(answer.to_dict(), self.language)
+        self.told[task] = answer.to_dict()
         self.reply(self.told[task])
 
     def reply(self, fields: dict[str, Any]) -> None:
         """Send an answer to the client that waits, if one does."""
         if self.asking is not None:
-            _reply(self.asking, in_language(fields, self.language))
+            self._send(self.asking, fields)
             self.asking = None
+
+    def _send(self, connection: socket.socket, fields: dict[str, Any]) -> None:
+        with suppress(OSError):  # the client has gone: what was done stays done
+            connection.sendall(json.dumps(in_language(fields, self.language)).encode() + b"\n")
+        connection.close()
 
     def _next(self, give_up_at: float) -> tuple[socket.socket, str] | None:
         """The next request, None at *give_up_at*; a client that sends nothing is given up after _READ_S."""
@@ -104,12 +109,6 @@ class RolloutAgent:
             except (OSError, ValueError, KeyError, TypeError):
                 connection.close()
         return None
-
-
-def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
-    with suppress(OSError):  # the client has gone: what was done stays done
-        connection.sendall(json.dumps(fields).encode() + b"\n")
-    connection.close()
 
 
 @dataclass
