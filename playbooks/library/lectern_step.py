@@ -61,25 +61,6 @@ options:
 author: lectern
 """
 
-EXAMPLES = r"""
-- name: Look whether anything is in the way
-  lectern_step:
-    step: preflight
-    lectern: /opt/lectern/releases/2.0.0/venv/bin/lectern
-    wanted: "{{ host_wanted | to_json }}"
-"""
-
-RETURN = r"""
-said:
-  description: What was found and done, in sentences.
-  type: list
-  returned: always
-steps:
-  description: What was done, and its seconds.
-  type: list
-  returned: by the steps of the maintenance window and by rollback
-"""
-
 READERS = ("preflight", "verify", "healthy")
 SILENT = ("stop", "alter", "create", "switch", "rekey", "adopt", "config", "env", "reload", "healthy", "commit")
 """Steps of the maintenance window, which the process does that `open` has left on the host."""
