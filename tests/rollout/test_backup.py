@@ -25,7 +25,7 @@ from lectern.db.engine import open_database
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout import files, release_link, rollback
 from lectern.rollout.backup import host as backup_host
-from lectern.rollout.backup import rows, sqlite
+from lectern.rollout.backup import nightly, rows, sqlite
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
@@ -122,11 +122,15 @@ def test_a_backup_that_fails_leaves_no_half_that_would_take_the_room_of_the_next
 def test_the_room_that_a_killed_backup_has_taken_is_there_for_the_next_one(
     wanted: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else each later one would be refused until a person comes."""
+    """Else each later one would be refused until a person comes, already by the preflight, which changes nothing."""
     half = wanted.backups_dir / "streamer-1.9.0-01234567.part"
     half.mkdir(parents=True)
+    (half / "code.tar").write_bytes(bytes(1 << 20))
+    monkeypatch.setattr(nightly, "SLACK_BYTES", 0)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0 if half.exists() else 1 << 40))
+    backup_host.refuse_small_disk(wanted)
+    assert half.exists()
     assert backup_host.make(wanted).changed
 
 

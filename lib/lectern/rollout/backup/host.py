@@ -190,7 +190,8 @@ def refuse_small_disk(wanted: Spec) -> None:
     """Raise Misuse if the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
     code_bytes = archive_size_bytes(wanted.code_dir, left_out(wanted))
     place = next(path for path in (wanted.rollout_dir, *wanted.rollout_dir.parents) if path.exists())
-    nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes)
+    freed_bytes = nightly.swept_bytes(wanted.backups_dir, wanted.role)  # of the preflight, which may not sweep itself
+    nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes, freed_bytes)
 
 
 def make(wanted: Spec, *, check: bool = False) -> StepAnswer:

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -78,8 +78,21 @@ def make(database: Store, name: str, into: Path, copy_to: str = "") -> NightlyBa
 
 def sweep(into: Path, prefix: str) -> None:
     """Delete what killed backups have left half done; the caller holds the lock, so nobody is writing one."""
-    for half in into.glob(f"{prefix}-*.part"):
+    for half in _halves(into, prefix):
         shutil.rmtree(half)
+
+
+def swept_bytes(into: Path, prefix: str) -> int:
+    """The room that `sweep` would make."""
+    taken = 0
+    for file in (file for half in _halves(into, prefix) for file in half.rglob("*")):
+        with suppress(FileNotFoundError):  # another backup is under way, and ends now
+            taken += file.lstat().st_blocks * 512
+    return taken
+
+
+def _halves(into: Path, prefix: str) -> list[Path]:
+    return [*into.glob(f"{prefix}-*.part")]
 
 
 @contextmanager
@@ -195,10 +208,13 @@ def alone(into: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int = 0) -> None:
-    """Raise Misuse if *place* has no room for the database twice (its copy, its tried restore) and *more_bytes*."""
+def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int = 0, freed_bytes: int = 0) -> None:
+    """Raise Misuse if *place* has no room for the database twice (its copy, its tried restore) and *more_bytes*.
+
+    *freed_bytes* of what is taken now will be free by then.
+    """
     size = database.needs_bytes
-    needed, free = more_bytes + 2 * size + SLACK_BYTES, shutil.disk_usage(place).free
+    needed, free = more_bytes + 2 * size + SLACK_BYTES, shutil.disk_usage(place).free + freed_bytes
     if free < needed:
         megabytes = {"needed": needed, "code": more_bytes, "size": size, "slack": SLACK_BYTES, "free": free}
         raise Misuse(
