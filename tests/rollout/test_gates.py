@@ -125,18 +125,22 @@ def assert_each_once(said: list[str], *words: str) -> None:
     assert {one: sum(one in sentence for sentence in said) for one in words} == dict.fromkeys(words, 1), said
 
 
-def test_all_that_is_missing_is_said_at_once(host: Host, wanted: Fields) -> None:
+def test_all_that_is_missing_or_wrong_is_said_at_once(host: Host, wanted: Fields) -> None:
     """A check needs neither wget nor a staged release."""
-    (host.root / "releases/2.0.0/manifest.json").write_text('{"version": "1.9.9"}')
+    manifest = host.root / "releases/2.0.0/manifest.json"
+    manifest.write_text('{"version": "1.9.9"}')
     (host.programs / "idc_client.conf").unlink()
-    wanted["user"] = "nobody-knows-me"
-    wanted["database"] = str(host.code / "other.db")
-    wanted["env"]["wget_path"] = "/usr/bin/no-wget"
-    wanted["prefect_api_url"] = "http://127.0.0.1:1/api"
-    wanted["redis_url"] = "redis://:wrong-hidden@127.0.0.1:1/0"
-    wanted["supervisorctl"] = [*host.supervisorctl[:-2], "-s", "unix:///nowhere/s"]
+    missing = {
+        **wanted,
+        "user": "nobody-knows-me",
+        "database": str(host.code / "other.db"),
+        "env": {**wanted["env"], "wget_path": "/usr/bin/no-wget"},
+        "prefect_api_url": "http://127.0.0.1:1/api",
+        "redis_url": "redis://:wrong-hidden@127.0.0.1:1/0",
+        "supervisorctl": [*host.supervisorctl[:-2], "-s", "unix:///nowhere/s"],
+    }
     assert_each_once(
-        refused(host, wanted),
+        refused(host, missing),
         "it was written for another manifest",
         "no user nobody-knows-me",
         "the old program's supervisor file is not there",
@@ -146,9 +150,24 @@ def test_all_that_is_missing_is_said_at_once(host: Host, wanted: Fields) -> None
         "Redis does not answer",
         "supervisord does not answer",
     )
-    shutil.rmtree(host.root / "releases" / "2.0.0")
-    assert "not there" in refused(host, wanted)[0]
-    said = " ".join(refused(host, wanted, "--check"))
+    (manifest.parent / ".complete").write_text(sha256(manifest))
+    wanted["redis_url"] = wanted["redis_url"].replace("//:", "//:not-")
+    wanted["env"]["PREFECT_API_AUTH_STRING"] = f"admin:not {PASSWORD}"
+    host.write("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    host.write("INSERT INTO alembic_version VALUES ('streamer_9999')")
+    (host.code / ".env").write_bytes(b"A=\xff\n")
+    assert_each_once(
+        refused(host, wanted),
+        "it is version 1.9.9, and 2.0.0 is wanted",
+        "the old program's supervisor file is not there",
+        "Redis refuses the login",
+        "Prefect refuses the login",
+        "a newer release wrote it (revision streamer_9999",
+        "not UTF-8",
+    )
+    shutil.rmtree(manifest.parent)
+    assert "not there" in refused(host, missing)[0]
+    said = " ".join(refused(host, missing, "--check"))
     assert "release" not in said
     assert "no-wget" not in said
 
@@ -205,27 +224,6 @@ def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted
         assert "the playout does not hold them (its lease has run out" in one
     finally:
         running.end()
-
-
-def test_all_that_is_wrong_is_said_at_once(host: Host, wanted: Fields) -> None:
-    manifest = host.root / "releases/2.0.0/manifest.json"
-    manifest.write_text('{"version": "1.9.9"}')
-    (manifest.parent / ".complete").write_text(sha256(manifest))
-    (host.programs / "idc_client.conf").unlink()
-    wanted["redis_url"] = wanted["redis_url"].replace("//:", "//:not-")
-    wanted["env"]["PREFECT_API_AUTH_STRING"] = f"admin:not {PASSWORD}"
-    host.write("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-    host.write("INSERT INTO alembic_version VALUES ('streamer_9999')")
-    (host.code / ".env").write_bytes(b"A=\xff\n")
-    assert_each_once(
-        refused(host, wanted),
-        "it is version 1.9.9, and 2.0.0 is wanted",
-        "the old program's supervisor file is not there",
-        "Redis refuses the login",
-        "Prefect refuses the login",
-        "a newer release wrote it (revision streamer_9999",
-        "not UTF-8",
-    )
 
 
 def test_a_database_that_lacks_a_class_is_in_the_way(tmp_path: Path, prefect: str, database: redis.Redis) -> None:
