@@ -59,12 +59,6 @@ class Ground:
     def mend(self) -> None:
         """Give the network back that was cut."""
 
-    def pings(self) -> bool:
-        try:
-            return bool(self.redis.ping())
-        except redis.RedisError:
-            return False
-
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
         """Run a playbook for all of them, or as *arguments* say."""
         return self.controller.run(playbook, *arguments, fault=fault)

@@ -62,6 +62,12 @@ class Fleet(Ground):
         for one in self.containers.values():
             one.mend()
 
+    def pings(self) -> bool:
+        try:
+            return bool(self.redis.ping())
+        except redis.RedisError:
+            return False
+
     def meet(self) -> None:
         """Wait until each can be reached, then write down its real host key, read from inside."""
         wait_until(self._greeted, description="every sshd says its SSH- banner")

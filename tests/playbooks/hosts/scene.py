@@ -10,30 +10,26 @@ from typing import Any
 
 import redis
 
+from tests.effects.redis_servers import port_of, redis_server
 from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, variables
 from tests.playbooks.hosts.faults import Ground
 from tests.playbooks.hosts.local import LocalHost
 from tests.playbooks.hosts.places import Role
-from tests.stage import Child, Town, wait_until
+from tests.stage import Town
 from tests.stage.leases import granting
 from tests.strategies import booking
 from town import programs
-from town.ports import HOST, free_port
+from town.ports import HOST
 
 
 class Scene(Ground):
     """Old programs at work, ready to be rolled out onto."""
 
-    def __init__(self, town: Town, folder: Path, release: Path, names: Sequence[str]) -> None:
+    def __init__(self, town: Town, folder: Path, release: Path, names: Sequence[str], port: int) -> None:
         super().__init__()
         self.town, self.folder, self.release = town, folder, release
-        self.port = free_port()
-        self.redis_url = f"redis://:{REDIS_PASSWORD}@{HOST}:{self.port}/0"
+        self.redis_url = f"redis://:{REDIS_PASSWORD}@{HOST}:{port}/0"
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
-        options = {"port": self.port, "bind": HOST, "save": "", "appendonly": "no", "requirepass": REDIS_PASSWORD}
-        argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self._redis = Child([town.programs.redis_server, *argv], town.environment, folder / "redis.log")
-        wait_until(self.pings, description="Redis answers")
         self.hosts: dict[str, LocalHost] = {name: self._host(name) for name in names}
         self.leased = [] if any(name.startswith("teacher") for name in names) else list(names)
         """Streamers that are granted the leases that they ask for, as by the teacher that is rolled out before them."""
@@ -136,7 +132,6 @@ class Scene(Ground):
         for host in self.hosts.values():
             host.close()
         self.redis.close()
-        self._redis.end()
 
 
 SETTINGS = {"BROADCAST_LEAD_S": "3", "SWEEP_INTERVAL_S": "2", "HEARTBEAT_INTERVAL_S": "2", "DRAIN_TIMEOUT_S": "1"}
@@ -150,12 +145,12 @@ def _settings(host: LocalHost) -> dict[str, str]:
 @contextmanager
 def opened(town: Town, release: Path, *names: str) -> Iterator[Scene]:
     """A scene with the hosts *names*; a teacher's name begins with ``teacher``."""
-    folder = Path(tempfile.mkdtemp(prefix="lt-"))
-    scene = Scene(town, folder, release, names)
-    try:
-        # Without a lease, they are not well for long.
-        with granting(scene.redis, scene.leased, key="streamers", stream="streamer:{}"):
-            yield scene
-    finally:
-        scene.close()
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="lt-") as folder, redis_server(Path(folder)) as server:
+        server.config_set("requirepass", REDIS_PASSWORD)
+        scene = Scene(town, Path(folder), release, names, port_of(server))
+        try:
+            # Without a lease, they are not well for long.
+            with granting(scene.redis, scene.leased, key="streamers", stream="streamer:{}"):
+                yield scene
+        finally:
+            scene.close()
