@@ -205,14 +205,15 @@ def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted
     Where the settings have no word about it, it is where it is provisioned.
     """
     assert on_air.socket_of(host.parsed()) == Path("/var/lib/lectern/playout/playout.sock")
-    wanted["env"]["PLAYOUT_DIR"] = "playout"
+    assert on_air.socket_of(host.parsed({"PLAYOUT_DIR": "its"})) == host.code / "its/playout.sock"
+    folder = host.short / "playout"
+    wanted["env"]["PLAYOUT_DIR"] = str(folder)
     host.roll_out(wanted)
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1"}
     (one,) = refused(host, newer)
     assert "no playout answers there" in one
     assert "systemctl start lectern-playout" in one
-    folder = host.code / "playout"
     folder.mkdir()
     running = Child(playout.argv(folder, folder / "playout.sock"), os.environ, tmp_path / "playout.out")
     try:
