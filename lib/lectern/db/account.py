@@ -9,7 +9,7 @@ from typing import TypeVar
 import sqlmodel
 from sqlalchemy import Connection, func, select
 
-from lectern.db import airings, bookings, events, incidents
+from lectern.db import airings, bookings, events, incidents, timetable
 from lectern.db.engine import rows_of
 from lectern.errors import LecternError
 from lectern.model.facts import Airing, Order
@@ -151,22 +151,15 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
 
 def booked(connection: Connection, order: Order) -> Booked:
     """A booking with its times and places, as people may see them."""
-    columns = (orders.c.received_at, orders.c.updated_at, orders.c.answered_at)
-    row = connection.execute(select(*columns).where(orders.c.class_id == order.class_id)).one()
+    (known,) = timetable.classes(connection, orders.c.class_id == order.class_id, 1)
     lost = select(streamers.c.lost_at).where(streamers.c.name == order.streamer)
     payload = fields_of(order.payload)
-    source = order.url or payload.get("video_url")
-    push = payload.get("push_url")
-    known = ("class_id", "state", "stem", "start_time", "end_time", "code", "message", "streamer", "placement")
-    return Booked(
-        **{name: getattr(order, name) for name in known},
-        answered=row.answered_at is not None,
+    source, push = order.url or payload.get("video_url"), payload.get("push_url")
+    return replace(
+        known,
         lost_since=connection.execute(lost).scalar_one_or_none(),
-        institution_id=order.institution_id,
         video_url=redact_url(str(source)) if source else None,
         push_url=redact_url(str(push)) if push else None,
-        received_at=row.received_at,
-        decided_at=row.updated_at,
         by=author_of(order.payload),
     )
 
