@@ -55,8 +55,6 @@ class CacheDifference:
 _NOTED = cache.HERE & (files.c.size_bytes > 0) & files.c.mtime.is_not(None) & files.c.duration_s.is_not(None)
 """Selects renditions that are here, and whose size, mtime and duration are known."""
 
-_AT_ONCE = 5000
-
 
 def doubtful(connection: Connection, entries: Sequence[FoundFile]) -> tuple[list[FoundFile], dict[str, Cached]]:
     """The files and rows that a start must look at closely; all others agree in size and mtime.
@@ -72,11 +70,9 @@ def doubtful(connection: Connection, entries: Sequence[FoundFile]) -> tuple[list
         for file in entries
         if file.kind != "rendition" or noted.pop(file.stem, None) != (file.size_bytes, file.mtime)
     ]
-    stems = sorted({file.stem for file in odd if file.stem is not None} | noted.keys())
+    stems = {file.stem for file in odd if file.stem is not None} | noted.keys()
     rows = {row.stem: row for row in cache.where(connection, not_(_NOTED))}
-    for first in range(0, len(stems), _AT_ONCE):
-        rows |= cache.by_stem(connection, stems[first : first + _AT_ONCE])
-    return odd, rows
+    return odd, rows | cache.by_stem(connection, stems)
 
 
 def differences(entries: Iterable[FoundFile], rows: Mapping[str, Cached]) -> list[CacheDifference]:
