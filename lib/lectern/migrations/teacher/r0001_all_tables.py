@@ -14,34 +14,26 @@ down_revision = None
 TABLE = "video_list"
 ASIDE = "video_list_set_aside"
 REASON = "set_aside_reason"
-RANKED = """
+FLAW = (
+    "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL'"
+    " WHEN typeof(record_id) <> 'integer' AND CAST(CAST(record_id AS INTEGER) AS TEXT) <> record_id"
+    " THEN 'its record_id is no whole number'"
+    " WHEN typeof(resolution) <> 'text' THEN 'its resolution is no text' ELSE '' END"
+)
+# Values for people as bytes, because an old text need not be valid UTF-8.
+RANKED = f"""
 WITH judged AS (
-    SELECT {address} AS address, record_id, resolution, status, {flaw} AS flaw FROM video_list
+    SELECT {{address}} AS address, record_id, resolution, status, {FLAW} AS flaw FROM video_list
 ), ranked AS (
     SELECT judged.*, row_number() OVER (
         PARTITION BY flaw, record_id, resolution
         ORDER BY CASE status WHEN 'success' THEN 0 WHEN 'transcoding' THEN 1 ELSE 2 END, address DESC
     ) AS place FROM judged
 )
-SELECT address, {shown}, CASE flaw WHEN '' THEN 'another row of the rendition is kept' ELSE flaw END
+SELECT address, CAST(record_id AS BLOB), CAST(resolution AS BLOB), CAST(status AS BLOB),
+    CASE flaw WHEN '' THEN 'another row of the rendition is kept' ELSE flaw END
 FROM ranked WHERE flaw <> '' OR place > 1 ORDER BY address
-"""
-
-
-def _dialect(found: Shape) -> tuple[str, str, str, str]:
-    """A row's address, its flaw, a value for people, and the row at an address, in this database's SQL."""
-    if op.get_bind().dialect.name != "sqlite":
-        flaw = "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL' ELSE '' END"
-        return "CAST(ctid AS TEXT)", flaw, "CAST({} AS TEXT)", "ctid = CAST(:address AS tid)"
-    rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in found.columns)
-    flaw = (
-        "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL'"
-        " WHEN typeof(record_id) <> 'integer' AND CAST(CAST(record_id AS INTEGER) AS TEXT) <> record_id"
-        " THEN 'its record_id is no whole number'"
-        " WHEN typeof(resolution) <> 'text' THEN 'its resolution is no text' ELSE '' END"
-    )
-    # As bytes, because an old text need not be valid UTF-8.
-    return rowid, flaw, "CAST({} AS BLOB)", f"{rowid} = :address"
+"""  # noqa: S608 (a constant)
 
 
 def set_aside() -> None:
@@ -52,11 +44,10 @@ def set_aside() -> None:
     """
     found = shape(op.get_bind(), TABLE)
     assert found is not None
-    own_address, flaw, readable, at = _dialect(found)
-    shown = ", ".join(readable.format(name) for name in ("record_id", "resolution", "status"))
-    rows = op.get_bind().execute(text(RANKED.format(address=own_address, flaw=flaw, shown=shown)))
-    for address, record_id, resolution, status, reason in rows.all():
-        _move(found, at, address, reason)
+    rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in found.columns)
+    rows = op.get_bind().execute(text(RANKED.format(address=rowid))).all()
+    for address, record_id, resolution, status, reason in rows:
+        _move(found, f"{rowid} = :address", address, reason)
         say(
             Text(
                 "{table}: row {address} (record_id {record_id}, resolution {resolution}, status {status}) goes to "
@@ -90,9 +81,8 @@ def _prepare(found: Shape) -> None:
         op.get_bind().execute(text(f"CREATE TABLE {ASIDE} AS {like}"))
         say(Text("{table}: new table", table=ASIDE))
         return
-    kind = "" if op.get_bind().dialect.name == "sqlite" else "TEXT"
     for name in there.lacks([*found.columns.values(), REASON]):
-        op.get_bind().execute(text(f"ALTER TABLE {ASIDE} ADD COLUMN {_quoted(name)} {kind}"))
+        op.get_bind().execute(text(f"ALTER TABLE {ASIDE} ADD COLUMN {_quoted(name)}"))
 
 
 def _quoted(name: str) -> str:
@@ -108,9 +98,11 @@ def _text(value: object) -> str:
 
 def upgrade() -> None:
     """Set unusable rows of the old table aside, then create what is missing."""
-    if need("video_list", ("record_id", "resolution", "status")):
+    # The old program's table was in SQLite; one on PostgreSQL is ours, and has had its key from the first.
+    in_sqlite = op.get_bind().dialect.name == "sqlite"
+    if in_sqlite and need("video_list", ("record_id", "resolution", "status")):
         set_aside()
     for table in TeacherTable.metadata.tables.values():
         complete(table)
-    if op.get_bind().dialect.name == "postgresql":  # only there can teachers share the rows
+    if not in_sqlite:  # only there can teachers share the rows
         op.create_index("ix_inbox_list_digest", "inbox_list", ["digest"], if_not_exists=True)
