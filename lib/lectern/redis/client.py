@@ -3,7 +3,7 @@
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Any, TypeGuard
@@ -214,6 +214,13 @@ class Bus:
         seconds, micros = await self._client.time()
         return int(seconds) + int(micros) / 1e6
 
+    async def _together(self, commands: Iterable[Sequence[str | int]], *, raise_on_error: bool = True) -> list[Any]:
+        """The answers to *commands*, which are sent in one round trip."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return await pipe.execute(raise_on_error)
+
     # -- messages ---------------------------------------------------------------------------------------------
 
     def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
@@ -252,27 +259,18 @@ class Bus:
     @asking()
     async def join_waiting(self, joins: Mapping[str, Sequence[str]]) -> None:
         """Append class_ids to the waiting list of each key."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for key, class_ids in joins.items():
-                pipe.rpush(key, *class_ids)
-            await pipe.execute()
+        await self._together(("RPUSH", key, *class_ids) for key, class_ids in joins.items())
 
     @asking()
     async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
         """The class_ids on the waiting list of each key; a key of another type counts as empty."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.lrange(key, 0, -1)
-            found = await pipe.execute(raise_on_error=False)
+        found = await self._together((("LRANGE", key, 0, -1) for key in keys), raise_on_error=False)
         return {key: list(one) if isinstance(one, list) else [] for key, one in zip(keys, found, strict=True)}
 
     @asking()
     async def drop_waiting(self, counts: Mapping[str, int]) -> None:
         """Take the first *counts* entries off each waiting list; an empty list is deleted by Redis."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for key, count in counts.items():
-                pipe.ltrim(key, count, -1)
-            await pipe.execute()
+        await self._together(("LTRIM", key, count, -1) for key, count in counts.items())
 
     @asking()
     async def leave_waiting(self, key: str, class_id: str) -> None:
@@ -310,14 +308,11 @@ class Bus:
     @asking()
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """The shared clock, the last beat of each streamer, and the claims to a lease."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.hgetall(key)
-            pipe.hgetall(f"{key}:claims")
-            (seconds, micros), told, claims = await pipe.execute()
+        asked = ("TIME",), ("HGETALL", key), ("HGETALL", f"{key}:claims")
+        (seconds, micros), told, claims = await self._together(asked)
         said = _readable("heartbeat", told, _is_beat, self._unreadable["beats"])
-        asked = _readable("claim", claims, _is_claim, self._unreadable["claims"])
-        return int(seconds) + int(micros) / 1e6, said, asked
+        claimed = _readable("claim", claims, _is_claim, self._unreadable["claims"])
+        return int(seconds) + int(micros) / 1e6, said, claimed
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
         """The last heartbeats of the streamers heard within *lost_after_s*, except those that are leaving or full."""
@@ -338,10 +333,7 @@ class Bus:
     @asking()
     async def words(self, key: str, lost_after_s: float) -> dict[str, StreamerStatus]:
         """The last status of each streamer, by name; *silent_s* is set if it is older than *lost_after_s*."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.hgetall(f"{key}:words")
-            (seconds, _), bodies = await pipe.execute()
+        (seconds, _), bodies = await self._together([("TIME",), ("HGETALL", f"{key}:words")])
         found: dict[str, StreamerStatus] = {}
         for name, body in sorted(bodies.items()):
             try:
@@ -395,10 +387,7 @@ class Bus:
     @asking()
     async def types(self, keys: Sequence[str]) -> dict[str, str]:
         """The type of each key; ``none`` if the key does not exist."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.type(key)
-            return dict(zip(keys, map(str, await pipe.execute()), strict=True))
+        return dict(zip(keys, map(str, await self._together(("TYPE", key) for key in keys)), strict=True))
 
     async def refuse_cluster(self) -> None:
         """Raise Misuse if the server belongs to a cluster: our scripts need all keys on one server."""
