@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from types import MappingProxyType
 
 from lectern.errors import Misuse
@@ -230,17 +230,16 @@ def check(rules: Sequence[Rule]) -> None:
     if not rules:
         raise Misuse(Text("No rule is given. Write OLD=>NEW, for example 'w:{{record_id}}=>{{record_id}}'."))
     for one, other in combinations(rules, 2):
-        for left in (one.old, one.new):
-            for right in (other.old, other.new):
-                if left.meets(right):
-                    raise Misuse(
-                        "{one} and {other}: a name could fit both {first} and {second}, and be renamed twice. Let "
-                        "them differ in a fixed character, or run them one after the other.",
-                        one=one,
-                        other=other,
-                        first=left.text,
-                        second=right.text,
-                    )
+        for left, right in product((one.old, one.new), (other.old, other.new)):
+            if left.meets(right):
+                raise Misuse(
+                    "{one} and {other}: a name could fit both {first} and {second}, and be renamed twice. Let "
+                    "them differ in a fixed character, or run them one after the other.",
+                    one=one,
+                    other=other,
+                    first=left.text,
+                    second=right.text,
+                )
 
 
 async def type_faults(bus: Bus, settings: Settings) -> list[str]:

@@ -71,11 +71,9 @@ TARGET_S = 0.005  # of a slice, during which Redis serves no other client; none 
 FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
 CLASHES_KEPT = 1000  # number of clashes that are named; all are counted
 
-# A name that fits holds neither tab nor line break, so that one string can bring them all. An old Redis needs to be
-# told that the renames, not the script, go to its replicas, and has no clock for scripts. A key can expire between
-# SCAN and RENAMENX.
+# A name that fits holds neither tab nor line break, so that one string can bring them all. An old Redis has no clock
+# for scripts. A key can expire between SCAN and RENAMENX.
 _SCRIPT = """
-if redis.replicate_commands then redis.replicate_commands() end
 local os, call, match, told = rawget(_G, 'os'), redis.pcall, string.match, ARGV[3] == '1'
 local began = os and os.clock()
 local found = redis.call('SCAN', ARGV[1], 'MATCH', {glob}, 'COUNT', ARGV[2])
