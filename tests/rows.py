@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, Table, insert, select, update
 
 from flows.handling import Decide, DecideAll, change
 from flows.host import Host, StreamerHost, TeacherHost
@@ -25,11 +25,27 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Booking, Message, Prepare
+from tests.strategies import NOW
 
 M = TypeVar("M", bound=Message)
 P = ParamSpec("P")
 T = TypeVar("T")
 _S1 = StreamerSettings.load(_env_file=None, streamer_name="s1")
+
+
+def put(engine: Engine, rows: Mapping[Table, Iterable[Mapping[str, object]]]) -> Engine:
+    """Add *rows* as they are, to each table its own; returns the engine."""
+    with transaction(engine) as connection:
+        for table, its in rows.items():
+            for one in its:
+                connection.execute(insert(table).values(**one))
+    return engine
+
+
+def order(class_id: str, state: str, start_s: float, end_s: float, **more: object) -> dict[str, object]:
+    """The row of a class that came a thousand seconds before NOW; its times are seconds from then."""
+    times = {"start_time": NOW + start_s, "end_time": NOW + end_s, "received_at": NOW - 1000, "updated_at": NOW - 1000}
+    return {"class_id": class_id, "state": state, "payload": "{}", "institution_id": "i-1", **times, **more}
 
 
 def commit(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

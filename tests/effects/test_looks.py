@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, Engine, Table, insert, literal_column, select
+from sqlalchemy import Connection, Engine, Table, literal_column, select
 
 from lectern import formatting
 from lectern.db import account, airings, bookings, cache, events, inbox, leases, outbox, timetable, transcodings
@@ -29,24 +29,10 @@ from lectern.settings import StreamerSettings
 from lectern.states import Backend, BookingState
 from lectern.wire.outgoing import OrderResult, Outgoing, OutgoingKind
 from tests import strategies
-from tests.rows import commit
+from tests.rows import commit, order, put
 from tests.strategies import NOW
 
 Rows = Mapping[Table, Iterable[Mapping[str, object]]]
-
-
-def put(engine: Engine, rows: Rows) -> Engine:
-    with transaction(engine) as connection:
-        for table, its in rows.items():
-            for one in its:
-                connection.execute(insert(table).values(**one))
-    return engine
-
-
-def order(class_id: str, state: str, start_s: float, end_s: float, **more: object) -> dict[str, object]:
-    """A class that came a thousand seconds ago; its times are seconds from now."""
-    times = {"start_time": NOW + start_s, "end_time": NOW + end_s, "received_at": NOW - 1000, "updated_at": NOW - 1000}
-    return {"class_id": class_id, "state": state, "payload": "{}", "institution_id": "i-1", **times, **more}
 
 
 def letter(number: int, command: str, class_id: str, state: str = "new", owner: str | None = None) -> dict[str, object]:

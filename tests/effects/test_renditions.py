@@ -67,7 +67,10 @@ def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) 
 
 
 def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: pytest.LogCaptureFixture) -> None:
-    """A newer release has begun it, or an old program: the sweep would end no other transcoding, nor tell any class."""
+    """A newer release has begun it, or an old program: the sweep would end no other transcoding, nor tell any class.
+
+    Nor is its deadline the next one, for which a sweep would come each second for ever.
+    """
     rows.execute(update(videos).values(owner="dead", lease_until=NOW - 1, deadline=NOW - 1))
     odd = {"status": "transcoding", "attempt": 1, "deadline": NOW - 2, "owner": "dead", "lease_until": NOW - 1}
     rows.execute(insert(videos).values(record_id=1, resolution="1440P", backend="ecs", **odd))
@@ -78,6 +81,7 @@ def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: py
         transcodings.ownerless(rows, NOW, NOW),
     ):
         assert {one.key for one in found} == {(RECORD, P240), (RECORD, P480), (RECORD, P720)}
+    assert transcodings.next_deadline(rows) == NOW - 1
     waits = {"start_time": NOW, "end_time": NOW + 60, "payload": "{}", "received_at": NOW, "updated_at": NOW}
     for size in ("1440P", "720P"):
         known = {"class_id": f"c-{size}", "record_id": 1, "resolution": size, "state": "waiting"}
@@ -86,14 +90,6 @@ def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: py
     assert transcodings.first_starts(rows) == {(1, P720): NOW}
     assert (1, "1440P") not in transcodings.waiting_elsewhere(rows, [], NOW)
     assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text
-
-
-def test_a_deadline_that_no_sweep_can_settle_is_not_the_next_one(rows: Connection) -> None:
-    """A sweep would come each second for ever."""
-    odd = {"status": "transcoding", "attempt": 1, "deadline": NOW - 1}
-    rows.execute(insert(videos).values(record_id=1, resolution="1440P", backend="ecs", **odd))
-    rows.execute(insert(videos).values(record_id=2, resolution="720P", backend="gpu", **odd))
-    assert transcodings.next_deadline(rows) == NOW + 3600
 
 
 def test_a_transcoding_is_late_forsaken_or_waited_for_from_its_second_on(rows: Connection) -> None:

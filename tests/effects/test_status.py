@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,16 +22,12 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Booking
 from tests import laid, rows, strategies
-from tests.rows import commit, look
+from tests.rows import commit, look, order
 from tests.stage.children import LECTERN
+from tests.strategies import NOW
 from tests.typed import SETTINGS, lectern
 
-NOW = 1_764_010_800.0
-
-
-def row(class_id: str, came: float, state: str) -> dict[str, object]:
-    times = {"start_time": NOW, "end_time": NOW + 600, "received_at": came, "updated_at": came}
-    return {"class_id": class_id, "state": state, "payload": '{"push_url": "rtmp://push/secret-stream"}', **times}
+row = partial(order, start_s=0, end_s=600, payload='{"push_url": "rtmp://push/secret-stream"}')
 
 
 def test_an_error_of_the_database_says_nothing_of_what_was_written(teacher_engine: Engine) -> None:
@@ -39,7 +36,7 @@ def test_an_error_of_the_database_says_nothing_of_what_was_written(teacher_engin
         pytest.raises(LecternError, match=r"cannot be written: .*(?i:unique)") as told,
         writing(teacher_engine, "t") as connection,
     ):
-        connection.execute(insert(orders), [row("a", NOW, "ready"), row("a", NOW, "ready")])
+        connection.execute(insert(orders), [row("a", "ready"), row("a", "ready")])
     assert not isinstance(told.value, Misuse)
     assert "order_list" in str(told.value.__cause__)
     assert "secret-stream" not in f"{told.value} {told.value.__cause__}"
@@ -61,7 +58,7 @@ def test_of_a_class_people_read_whether_it_is_answered_and_where_it_goes_without
     teacher_engine: Engine, streamer_engine: Engine
 ) -> None:
     with transaction(teacher_engine) as connection:
-        several = [{**row(one, NOW, "ready"), "answered_at": at} for one, at in (("told", NOW), ("untold", None))]
+        several = [row(one, "ready", answered_at=at) for one, at in (("told", NOW), ("untold", None))]
         connection.execute(insert(orders), several)
         found = [account.at_teacher(connection, "t", one).booked for one in ("told", "untold")]
     assert [one is not None and one.answered for one in found] == [True, False]
@@ -124,7 +121,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
     teacher_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody has written it into the database, or a newer release has."""
-    several = [row("c-1", NOW, "on the moon"), row("c-2", NOW, "placed")]
+    several = [row("c-1", "on the moon"), row("c-2", "placed")]
     commit(teacher_engine, Connection.execute, insert(orders), several)
     span, before = timetable.Span(NOW - 1, NOW + 1000, None), NOW - 50
     with reading(teacher_engine) as connection:
