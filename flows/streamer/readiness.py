@@ -346,7 +346,7 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Stre
         at=now,
         sendings={airing.class_id: Sending(on_air=False) for airing in due} | account.sendings(connection, due),
         checks=account.checks(connection, [airing.class_id for airing in soon]),
-        alarms=[incidents.shortened(alarm, CLASSES) for alarm in alarms[:ALARMS]],
+        alarms=[replace(alarm, classes=alarm.classes[-CLASSES:]) for alarm in alarms[:ALARMS]],
         alarms_number=len(alarms),
         due=len(due),
         used=cache.used(connection, settings.video_root),

@@ -1,6 +1,7 @@
 """What a streamer's rows say of a class in its time, and how its teacher hears of it."""
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
 from flows.streamer.readiness import ahead, word
-from lectern.db import account, airings, bookings, events, incidents, timetable
+from lectern.db import account, airings, bookings, events, timetable
 from lectern.db.engine import reading, transaction
 from lectern.db.timetable import Span
 from lectern.db.writer import write
@@ -88,7 +89,11 @@ def test_of_a_class_of_which_nothing_was_tried_the_last_check_counts(streamer_en
 async def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(
     streamer_engine: Engine, tmp_path: Path, client: redis.Redis, bus: Bus
 ) -> None:
+    """Of an alarm with many classes it has the newest."""
     happens(streamer_engine, "push refused")
+    many = json.dumps([f"c-{number}" for number in range(99)])
+    alarm = {"code": 321, "first_at": NOW, "last_at": NOW, "number": 99, "classes": many}
+    rows.put(streamer_engine, {journal.incidents: [alarm]})
     settings = StreamerSettings.load(streamer_name="streamer1", video_root=tmp_path, max_video_num=12)
     with reading(streamer_engine) as connection:
         own = replace(word(connection, settings, NOW), ahead=ahead(connection, NOW))
@@ -101,13 +106,9 @@ async def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(
     (heard,) = (await bus.words("streamers", 5)).values()  # the others cannot be read
     assert before <= heard.at <= time.time()
     assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
+    assert heard.alarms[0].classes == tuple(f"c-{number}" for number in range(79, 99))
     await asyncio.sleep(2.1)  # it says nothing for longer than the teacher waits
     assert (await bus.words("streamers", 1))["streamer1"].silent_s is not None
-
-
-def test_of_an_alarm_with_many_classes_the_newest_are_told() -> None:
-    many = OpenAlarm(321, "s", 1, NOW, "m", tuple(map(str, range(99))))
-    assert incidents.shortened(many, 20).classes == tuple(map(str, range(79, 99)))
 
 
 # A sentence keeps its id from the decision to the screen: in rows, and in what a streamer reports.

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -252,11 +252,6 @@ def alarms(connection: Connection, journal: MessageTables, host: str) -> list[Op
         OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
         for one in open_now(connection, journal)
     ]
-
-
-def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
-    """*alarm* with at most *number* of its classes, the newest ones."""
-    return replace(alarm, classes=alarm.classes[-number:])
 
 
 def about(connection: Connection, journal: MessageTables, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
