@@ -65,7 +65,7 @@ def _appended(path: Path | None) -> Iterator[Callable[[bytes], None] | None]:
             syncing.result()
 
 
-__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
+__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in"]
 
 TARGET_S = 0.005  # of a slice, during which Redis serves no other client; none should wait for more than 20 ms
 FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
@@ -166,26 +166,18 @@ def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
     return client
 
 
-def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:
-    """About how many keys `renamed` will look at, for a progress bar. Raises as `renamed` does."""
-    with in_words(lambda: "Nothing was changed."):
-        return client.dbsize() * len(rules)
-
-
 def renamed(
     client: redis.Redis,
     rules: Sequence[Rule],
     *,
     dry_run: bool = False,
     journal: Path | None = None,
-    on_slice: Callable[[int], None] | None = None,
 ) -> Renamed:
     """Rename every key of *client*'s database that fits a rule; keys whose new name is taken stay, and are listed.
 
     Safe to repeat: if killed anywhere, the next call goes on. *journal* gets ``old<TAB>new`` of each key after it was
-    renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. *on_slice* gets
-    the approximate number of keys that each slice looked at. The first slice has FIRST_COUNT, the
-    others as many as can be looked at in the time that a slice may take.
+    renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. The first slice
+    has FIRST_COUNT keys, the others as many as can be looked at in the time that a slice may take.
     Raises Misuse, TryAgain and CallAPerson in words.
     """
     check(rules)
@@ -205,15 +197,13 @@ def renamed(
                 )
             )
         for rule in rules:
-            for count in _through(client, rule, note, done):
-                if on_slice is not None:
-                    on_slice(count)
+            _through(client, rule, note, done)
     done.seconds = time.monotonic() - began
     return done
 
 
-def _through(client: redis.Redis, rule: Rule, note: Callable[[bytes], None] | None, done: Renamed) -> Iterator[int]:
-    """Rename the keys of *rule*, slice after slice, and count them in *done*; gives how many each slice looked at."""
+def _through(client: redis.Redis, rule: Rule, note: Callable[[bytes], None] | None, done: Renamed) -> None:
+    """Rename the keys of *rule*, slice after slice, and count them in *done*."""
     script = client.register_script(_script(rule, dry_run=done.dry_run))
     way_s = min(_timed(client.ping)[1] for _ in range(3))
     cursor, count = b"0", FIRST_COUNT
@@ -232,7 +222,6 @@ def _through(client: redis.Redis, rule: Rule, note: Callable[[bytes], None] | No
             done.clashes.append((old, new))
         if fault:
             raise RedisError(fault.decode(errors="replace"))
-        yield count
         if int(cursor) == 0:
             return
         count = next_count(count, took_s)
