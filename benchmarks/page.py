@@ -50,9 +50,8 @@ _VIEW = (
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "rekey": (
-            "The limit renames, and does nothing else. Ours looks at each name, counts, notes clashes and writes a"
-            " journal to disk, without which a rollout could not be taken back. In larger slices it would be quicker,"
-            " and others would wait for Redis for longer than 20 ms."
+            "The limit renames, and does nothing else. Ours looks at each name, counts, and notes clashes. In larger"
+            " slices it would be quicker, and others would wait for Redis for longer than 20 ms."
         ),
         "transcode, two at once": (
             "One job saves a download and a decoding; the two encodings share two cores in any case. With a core more"

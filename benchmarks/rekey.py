@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing import Queue
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,10 +17,10 @@ from tests.effects.redis_servers import redis_server, url_of
 
 WHAT = (
     "waiting lists of the old program are renamed, on a Redis of its own. The limit is the least that renames at all:"
-    " SCAN and RENAMENX in Lua, in slices of 2,000, with no check of the names, no count, no list of clashes and no"
-    " journal; ours writes its journal to disk. The peer is a script as one would write it: SCAN, and pipelines of"
-    " RENAMENX. *Stall* is the longest wait of another program that PINGs all the time, in a run of its own; *CPU* is"
-    " the server's and the client's together, which other work cannot steal"
+    " SCAN and RENAMENX in Lua, in slices of 2,000, with no check of the names, no count and no list of clashes. The"
+    " peer is a script as one would write it: SCAN, and pipelines of RENAMENX. *Stall* is the longest wait of another"
+    " program that PINGs all the time, in a run of its own; *CPU* is the server's and the client's together, which"
+    " other work cannot steal"
 )
 RULE = Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
 FILL = "for i = ARGV[1], ARGV[2] do redis.call('SET', 'waiting:' .. (1000000 + i) .. ':720P', 'c-' .. i) end"
@@ -113,11 +112,10 @@ def cpu_s(process: psutil.Process) -> float:
 
 def measure(stand: Stand) -> Iterator[Figure]:
     """The three ways, in turns, at each size."""
-    folder = stand.folder()
     seconds: list[Figure] = []
-    with redis_server(folder) as client:
+    with redis_server(stand.folder()) as client:
         for keys in (10_000, 100_000) if stand.quick else ROUNDS:
-            found = _measured(stand, client, keys, folder / "journal.tsv")
+            found = _measured(stand, client, keys)
             row, rounds = f"rekey, {keys:,}", 1 if stand.quick else ROUNDS[keys]
             note = f"the best of {rounds}" if rounds > 1 else ""
             seconds.append(_figure(row, "s", found["s"], keys, goal="<= 1.2 of the limit", note=note))
@@ -127,11 +125,11 @@ def measure(stand: Stand) -> Iterator[Figure]:
     yield growth("rekey: growth", seconds)
 
 
-def _measured(stand: Stand, client: redis.Redis, keys: int, journal: Path) -> dict[str, dict[str, float]]:
+def _measured(stand: Stand, client: redis.Redis, keys: int) -> dict[str, dict[str, float]]:
     """Of each way the best times, and the worst stall."""
     ways: dict[str, Callable[[], object]] = {
         "bare": lambda: bare(client),
-        "ours": lambda: renamed(client, [RULE], journal=journal),
+        "ours": lambda: renamed(client, [RULE]),
         "pipelined": lambda: pipelined(client),
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}

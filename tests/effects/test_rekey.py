@@ -1,14 +1,11 @@
 """Keys are renamed by rules that can be taken back, whatever happens meanwhile, also by the command."""
 
-import errno
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import redis
@@ -72,15 +69,14 @@ def test_a_name_that_only_looks_alike_is_left_alone(client: redis.Redis, name: s
 
 
 def test_of_many_taken_names_some_are_told_and_all_are_counted(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dry run says the same before, and writes no journal."""
+    """A dry run says the same before."""
     monkeypatch.setattr(rename, "CLASHES_KEPT", 5)
     taken = {(old.decode(), (new_name(RULE, old) or b"").decode()) for old in sorted(fill(client, 20))[:7]}
     for _, name in taken:
         client.set(name, "somebody else's")
-    planned = renamed(client, [RULE], dry_run=True, journal=tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    planned = renamed(client, [RULE], dry_run=True)
     assert planned.lines()[0].startswith("13 of 20 keys would be renamed")
     done = renamed(client, [RULE])
     for one in (planned, done):
@@ -89,34 +85,8 @@ def test_of_many_taken_names_some_are_told_and_all_are_counted(
     assert (len(done.lines()[1:-1]), done.lines()[-1]) == (5, "... and 2 more clashes")
 
 
-def test_the_journal_names_every_key_and_goes_on_after_a_torn_line(client: redis.Redis, tmp_path: Path) -> None:
-    journal = tmp_path / "keys.tsv"
-    journal.write_bytes(b"waiting:77:240P\t77_2")
-    olds = fill(client, 3000)
-    renamed(client, [RULE], journal=journal)
-    torn, *lines = journal.read_bytes().splitlines()
-    assert torn == b"waiting:77:240P\t77_2"
-    assert sorted(lines) == sorted(old + b"\t" + (new_name(RULE, old) or b"") for old in olds)
-
-
-def test_a_journal_that_cannot_be_opened_or_written_is_told(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before renaming, or while the server goes on: no failure of it is lost, and typed again, all is renamed."""
-    olds = fill(client, 3000)
-    with pytest.raises(Misuse, match=r"no/such/file: the journal cannot be written: No such file"):
-        renamed(client, [RULE], journal=tmp_path / "no/such/file")
-    assert names_of(client) == olds
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
-        with pytest.raises(CallAPerson, match=r"Input/output error.*type the same again"):
-            renamed(client, [RULE], journal=tmp_path / "keys.tsv")
-    renamed(client, [RULE], journal=tmp_path / "keys.tsv")
-    assert not set(olds) & set(names_of(client))
-
-
 KILLED = """
-import os, pathlib, signal, sys
+import os, signal, sys
 import redis
 from lectern.redis import rename
 left = [7]
@@ -127,23 +97,21 @@ def slice_is_done(count, took_s):
     return 100
 rename.next_count = slice_is_done
 with redis.Redis.from_url(sys.argv[1]) as client:
-    rename.renamed(client, [rename.Rule.parse(*sys.argv[3:])], journal=pathlib.Path(sys.argv[2]))
+    rename.renamed(client, [rename.Rule.parse(*sys.argv[2:])])
 """
 
 
-def test_killed_in_the_middle_it_goes_on(client: redis.Redis, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on(client: redis.Redis) -> None:
     """What was renamed stays, the next run does the rest, the one after it nothing; and all can be taken back."""
-    journal = tmp_path / "keys.tsv"
     olds = fill(client, 2000)
     before = everything(client)
-    argv = [sys.executable, "-c", KILLED, url_of(client), str(journal), *WAITING]
+    argv = [sys.executable, "-c", KILLED, url_of(client), *WAITING]
     assert subprocess.run(argv, check=False, timeout=60).returncode == -signal.SIGKILL
     left = names_of(client) & olds
     assert 0 < len(left) < 2000, "the kill was not in the middle"
-    assert renamed(client, [RULE], journal=journal).renamed == len(left)
+    assert renamed(client, [RULE]).renamed == len(left)
     assert everything(client) == {new_name(RULE, name): value for name, value in before.items()}
-    assert renamed(client, [RULE], journal=journal).renamed == 0
-    assert left <= {line.split(b"\t")[0] for line in journal.read_bytes().splitlines()} <= olds
+    assert renamed(client, [RULE]).renamed == 0
     renamed(client, [RULE.inverse])
     assert everything(client) == before
 
@@ -327,7 +295,6 @@ def test_a_cluster_and_a_replica_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_user_who_may_not_is_told_what_is_needed(client: redis.Redis) -> None:
-    """What was renamed before the refusal is in the journal, and counted."""
     fill(client, 3)
     client.acl_setuser(
         "reader", enabled=True, passwords=["+secret"], commands=["+@all", "-renamenx"], keys=["*"], reset=True
@@ -378,10 +345,9 @@ def test_the_command_counts_renames_and_takes_back(client: redis.Redis, tmp_path
     assert (planned.returncode, planned.stderr) == (0, "")
     assert json.loads(planned.stdout)["matched"] == 21
     assert everything(client) == before
-    done = lectern(client, tmp_path, "rules", *extra, "--journal", "keys.tsv")
+    done = lectern(client, tmp_path, "rules", *extra)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("21 keys renamed")
-    assert len((tmp_path / "keys.tsv").read_text().splitlines()) == 21
     assert not olds & names_of(client)
     again = lectern(client, tmp_path, "rules", *extra)
     assert again.stdout.startswith("0 keys renamed")

@@ -143,7 +143,7 @@ book --dry-run @new.json
 book - --wait
 change 6666 --recording @there.json
 backup teacher --into @new --key=@there.json
-rekey @there.json --rule 6666 --journal @new
+rekey @there.json --rule 6666
 rekey --dry-run /there.json --rule=6666
 playout --dir @playout status
 """

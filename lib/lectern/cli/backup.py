@@ -134,7 +134,6 @@ def rekey(
     rule: Annotated[list[str] | None, typer.Option(help="A rule: 'a:{record_id}=>{record_id}'.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, change nothing.")] = False,
     back: Annotated[bool, typer.Option("--back", help="Rename from NEW to OLD.")] = False,
-    journal: Annotated[Path | None, typer.Option(help="Append old and new names to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Rename Redis keys by rules, never over another key; safe to repeat. Clashes are listed: exit code 1.
@@ -144,6 +143,6 @@ def rekey(
     """
     rules = renaming.rules_in([*(read(file).splitlines() if file else []), *(rule or [])], back=back)
     with renaming.opened(Common.load().redis_url.get_secret_value()) as client:
-        found = renaming.renamed(client, rules, dry_run=dry_run, journal=journal)
+        found = renaming.renamed(client, rules, dry_run=dry_run)
     say(as_json, asdict(found), found.lines())
     raise typer.Exit(1 if found.clash_count else 0)

@@ -1,12 +1,9 @@
 """Renames Redis keys by rules: in short slices on the server, never over another key, and safe to repeat."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,53 +14,9 @@ from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.i18n import Text, msgid
+from lectern.i18n import Text
 from lectern.redis import connection
 from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
-
-# The journal of renamed keys: a file of old and new names, written while the server renames.
-FSYNC_EVERY_S = 0.1
-
-
-@contextmanager
-def _appended(path: Path | None) -> Iterator[Callable[[bytes], None] | None]:
-    """What adds lines of names to the journal at *path*, None without one; at the end all of them are on disk.
-
-    Names are synced every 0.1 s, while the server renames the next keys. A crash loses at most the names of two such
-    intervals, or of two syncs if the disk is slow. Raises Misuse, OSError, also that of an earlier sync.
-    """
-    if path is None:
-        yield None
-        return
-    try:
-        file = path.open("a+b")
-    except OSError as error:
-        text = msgid("{path}: the journal cannot be written: {strerror}. Name another file.")
-        raise Misuse(text, path=path, strerror=error.strerror) from error
-    with file, ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 1, 0))
-        if file.read(1) not in {b"", b"\n"}:
-            file.write(b"\n")  # a crash tore the last line
-        synced_at, syncing = time.monotonic(), disk.submit(lambda: None)
-
-        def sync() -> None:
-            nonlocal synced_at, syncing
-            file.flush()
-            syncing.result()
-            syncing, synced_at = disk.submit(os.fsync, file.fileno()), time.monotonic()
-
-        def add(names: bytes) -> None:
-            file.write(names)
-            if time.monotonic() - synced_at > FSYNC_EVERY_S:
-                sync()
-
-        try:
-            yield add
-        finally:
-            sync()
-            syncing.result()
-
 
 __all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in"]
 
@@ -74,10 +27,10 @@ CLASHES_KEPT = 1000  # number of clashes that are named; all are counted
 # A name that fits holds neither tab nor line break, so that one string can bring them all. An old Redis has no clock
 # for scripts. A key can expire between SCAN and RENAMENX.
 _SCRIPT = """
-local os, call, match, told = rawget(_G, 'os'), redis.pcall, string.match, ARGV[3] == '1'
+local os, call, match = rawget(_G, 'os'), redis.pcall, string.match
 local began = os and os.clock()
 local found = redis.call('SCAN', ARGV[1], 'MATCH', {glob}, 'COUNT', ARGV[2])
-local names, n, clashes, c, matched, free, fault = {{}}, 0, {{}}, 0, 0, 0, ''
+local clashes, c, matched, free, fault = {{}}, 0, 0, 0, ''
 for _, old in ipairs(found[2]) do
   local {captures} = match(old, {pattern})
   if {checks} then
@@ -85,7 +38,6 @@ for _, old in ipairs(found[2]) do
     local done = {act}
     if done == {free} then
       matched, free = matched + 1, free + 1
-      if told then names[n + 1], names[n + 2], names[n + 3], names[n + 4], n = old, '\\t', new, '\\n', n + 4 end
     elseif type(done) == 'number' then
       matched = matched + 1
       clashes[c + 1], clashes[c + 2], clashes[c + 3], clashes[c + 4], c = old, '\\t', new, '\\n', c + 4
@@ -96,12 +48,12 @@ for _, old in ipairs(found[2]) do
   end
 end
 local took_us = os and math.floor((os.clock() - began) * 1000000) or -1
-return {{found[1], took_us, matched, free, table.concat(names), table.concat(clashes), fault}}
+return {{found[1], took_us, matched, free, table.concat(clashes), fault}}
 """
 
 
 def _script(rule: Rule, *, dry_run: bool) -> str:
-    """The Lua script of one slice; its arguments are cursor, count, and 1 if it is to return the names."""
+    """The Lua script of one slice; its arguments are cursor and count."""
     variables = {name: f"v{at}" for at, name in enumerate(rule.old.fields, start=1)}
     checks = [KINDS.get(name, NAME).check.format(variable) for name, variable in variables.items()]
     pieces = [variables[part] if at % 2 else _quoted(part) for at, part in enumerate(rule.new.parts) if part or at % 2]
@@ -166,19 +118,11 @@ def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
     return client
 
 
-def renamed(
-    client: redis.Redis,
-    rules: Sequence[Rule],
-    *,
-    dry_run: bool = False,
-    journal: Path | None = None,
-) -> Renamed:
+def renamed(client: redis.Redis, rules: Sequence[Rule], *, dry_run: bool = False) -> Renamed:
     """Rename every key of *client*'s database that fits a rule; keys whose new name is taken stay, and are listed.
 
-    Safe to repeat: if killed anywhere, the next call goes on. *journal* gets ``old<TAB>new`` of each key after it was
-    renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. The first slice
-    has FIRST_COUNT keys, the others as many as can be looked at in the time that a slice may take.
-    Raises Misuse, TryAgain and CallAPerson in words.
+    Safe to repeat: if killed anywhere, the next call goes on. The first slice has FIRST_COUNT keys, the others as many
+    as can be looked at in the time that a slice may take. Raises Misuse, TryAgain and CallAPerson in words.
     """
     check(rules)
     done, began = Renamed(dry_run=dry_run), time.monotonic()
@@ -187,7 +131,7 @@ def renamed(
         far = f"{done.renamed} keys, or a slice more, were renamed so far."
         return "Nothing was changed." if dry_run else f"{far} Mend that, and type the same again: it goes on."
 
-    with in_words(progress), _appended(None if dry_run else journal) as note:
+    with in_words(progress):
         if client.info("cluster").get("cluster_enabled"):
             raise Misuse(
                 Text(
@@ -197,22 +141,20 @@ def renamed(
                 )
             )
         for rule in rules:
-            _through(client, rule, note, done)
+            _through(client, rule, done)
     done.seconds = time.monotonic() - began
     return done
 
 
-def _through(client: redis.Redis, rule: Rule, note: Callable[[bytes], None] | None, done: Renamed) -> None:
+def _through(client: redis.Redis, rule: Rule, done: Renamed) -> None:
     """Rename the keys of *rule*, slice after slice, and count them in *done*."""
     script = client.register_script(_script(rule, dry_run=done.dry_run))
     way_s = min(_timed(client.ping)[1] for _ in range(3))
     cursor, count = b"0", FIRST_COUNT
     while True:
-        found, waited_s = _timed(script, args=[cursor, count, int(note is not None)])
-        cursor, took_us, matched, free, names, clashes, fault = found
+        found, waited_s = _timed(script, args=[cursor, count])
+        cursor, took_us, matched, free, clashes, fault = found
         took_s = took_us / 1e6 if took_us >= 0 else max(waited_s - way_s, 0)
-        if note is not None and names:
-            note(names)
         done.matched, done.slices = done.matched + matched, done.slices + 1
         done.renamed += 0 if done.dry_run else free
         done.longest_slice_s = max(done.longest_slice_s, took_s)
@@ -260,7 +202,7 @@ def in_words(progress: Callable[[], str]) -> Iterator[None]:
     except OSError as error:
         raise CallAPerson(
             "{file}: {strerror}. {progress}",
-            file=error.filename or "the journal",
+            file=error.filename or "a file",
             strerror=error.strerror,
             progress=progress(),
         ) from error

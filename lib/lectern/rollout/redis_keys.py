@@ -51,9 +51,7 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
         return 0, []
     with opened(wanted) as client:
         sentences = [] if dry_run else _noted_earlier(wanted, client)
-        done = redis_rename.renamed(
-            client, rules(wanted), dry_run=dry_run, journal=None if dry_run else wanted.backup_dir / "keys.tsv"
-        )
+        done = redis_rename.renamed(client, rules(wanted), dry_run=dry_run)
     if done.clash_count:
         clashes = _clashes(done.clash_count, done.lines()[1:6])
         raise CallAPerson(
@@ -65,8 +63,7 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
 def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:
     """Note, before the first rename, which keys have new names already; returns a sentence if any has.
 
-    Those keys are not this rollout's, so a rollback leaves them alone. `keys.tsv`, the list of what was renamed, cannot
-    replace this file: a crash can cost its last lines, and it lacks the keys that the new program makes later.
+    Those keys are not this rollout's, so a rollback leaves them alone.
     """
     file = wanted.backup_dir / EARLIER
     if file.exists():
