@@ -199,17 +199,10 @@ def _often(row: Any, stage: Stage) -> Text:  # noqa: ANN401 (of SQLAlchemy)
     n, since = row.number, row.first_at
     match stage:
         case Stage.MORE:
-            return Text.many(
-                "occurred once since {since:clock}", "occurred {n:,} times since {since:clock}", n=n, since=since
-            )
+            return Text("occurred {n:,} times since {since:clock}", n=n, since=since)
         case Stage.ESCALATED:
-            return Text.many(
-                "still going on, occurred once since {since:clock}",
-                "still going on, occurred {n:,} times since {since:clock}",
-                n=n,
-                since=since,
-            )
-        case Stage.RESOLVED:
+            return Text("still going on, occurred {n:,} times since {since:clock}", n=n, since=since)
+        case Stage.RESOLVED:  # only of this kind may there be just one alarm
             return Text.many(
                 "resolved: occurred once, at {since:clock}",
                 "resolved: occurred {n:,} times, since {since:clock}",
