@@ -305,6 +305,17 @@ def test_a_dry_run_prints_each_row_with_what_it_was_and_no_secret() -> None:
     assert lines(StreamerChanges(StreamerSettings.load(_env_file=None, streamer_name="s1"), NOW)) == []
 
 
+def test_of_however_many_classes_a_lost_streamer_has_each_is_looked_for(teacher_engine: Engine) -> None:
+    """A statement takes some ten thousand parameters, and a streamer's classes of the coming weeks may be more."""
+    many = [str(number) for number in range(300_000)]
+    its = {"streamer": "s1", "placement": 1, "moved_at": NOW}
+    put(teacher_engine, {moves: [{"class_id": name, "refused": name == "7", **its} for name in ("7", "8")]})
+    with transaction(teacher_engine) as connection:
+        assert [one for one in leases.refused_by(connection, many).items() if one[1]] == [("7", {"s1"})]
+        assert leases.moved_from(connection, many) == {"8": "s1"}
+        assert events.parts_of(connection, many) == {}
+
+
 def test_if_one_row_is_not_as_it_was_read_none_is_written(teacher_engine: Engine) -> None:
     changes = Changes(strategies.transcoders(), NOW)
     for name in ("now", "soon"):  # the second one is waiting

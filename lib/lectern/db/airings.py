@@ -258,10 +258,10 @@ def needed_at(connection: Connection, stems: Collection[str]) -> dict[str, float
     begins = (
         select(classes.c.video_id, func.min(tasks.c.start_time))
         .select_from(_JOINED)
-        .where(classes.c.video_id.in_(list(stems)), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
+        .where(in_list(classes.c.video_id), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
         .group_by(classes.c.video_id)
     )
-    starts = ((str(stem), epoch(start)) for stem, start in connection.execute(begins))
+    starts = ((str(stem), epoch(start)) for stem, start in connection.execute(begins, bind_list(stems)))
     return {stem: start for stem, start in starts if start is not None}
 
 

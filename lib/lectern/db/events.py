@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlmodel
 from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, or_, select
 
 from lectern import i18n
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
@@ -186,13 +186,11 @@ def keep_parts(
     connection.execute(insert(table), [{**part.row(), **whose} for part in parts])
 
 
-def parts_of(
-    connection: Connection, class_ids: Sequence[str] | Select[Any], table: Table = as_runs
-) -> dict[str, list[AsRun]]:
+def parts_of(connection: Connection, class_ids: Iterable[str], table: Table = as_runs) -> dict[str, list[AsRun]]:
     """What was sent of classes, each in time order; a class of which nothing was sent is left out."""
     by_class: dict[str, list[AsRun]] = {}
     columns = [table.c[name] for name in _PART if name in table.c]  # the last, its streamer, is the teacher's
-    wanted = select(table.c.class_id, *columns).where(table.c.class_id.in_(class_ids))
-    for class_id, *part in connection.execute(wanted.order_by(table.c.begins, table.c.id)):
+    wanted = select(table.c.class_id, *columns).where(in_list(table.c.class_id))
+    for class_id, *part in connection.execute(wanted.order_by(table.c.begins, table.c.id), bind_list(class_ids)):
         by_class.setdefault(class_id, []).append(AsRun(*part))
     return by_class

@@ -7,7 +7,7 @@ import sqlmodel
 from sqlalchemy import Connection, delete, insert, select, text, union, update
 
 from lectern.db import transcodings
-from lectern.db.engine import WRITERS, program_of, put_row, rows_of
+from lectern.db.engine import WRITERS, bind_list, in_list, program_of, put_row, rows_of
 from lectern.db.inbox import unshown
 from lectern.model.tables.streamer import drains, leases
 from lectern.model.tables.teacher import StreamerRow, duties, journal, moves, teachers
@@ -35,17 +35,17 @@ def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:
 def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, set[str]]:
     """The streamers that have refused each of *class_ids*."""
     refused: dict[str, set[str]] = {class_id: set() for class_id in class_ids}
-    wanted = select(moves.c.class_id, moves.c.streamer).where(moves.c.class_id.in_(class_ids), moves.c.refused)
-    for row in connection.execute(wanted):
+    wanted = select(moves.c.class_id, moves.c.streamer).where(in_list(moves.c.class_id), moves.c.refused)
+    for row in connection.execute(wanted, bind_list(class_ids)):
         refused[row.class_id].add(row.streamer)
     return refused
 
 
 def moved_from(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, str]:
     """The streamer from which each of *class_ids* was last moved because it was lost or drained."""
-    left_behind = moves.c.class_id.in_(class_ids) & moves.c.refused.is_(False)
+    left_behind = in_list(moves.c.class_id) & moves.c.refused.is_(False)
     wanted = select(moves.c.class_id, moves.c.streamer).where(left_behind).order_by(moves.c.id)
-    return {row.class_id: row.streamer for row in connection.execute(wanted)}
+    return {row.class_id: row.streamer for row in connection.execute(wanted, bind_list(class_ids))}
 
 
 # -- the streamer's --------------------------------------------------------------------------------------------------
@@ -140,9 +140,7 @@ def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> li
     statement: it waits for the next. Call it in a transaction that does not wait for the writers' lock itself.
     """
     known = {program_of(name): name for name in names}
-    rows = (
-        connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known), "stands_s": stands_s}) if known else ()
-    )
+    rows = connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known), "stands_s": stands_s})
     return [known[str(row.program)] for row in rows if row.ended]
 
 

@@ -260,7 +260,8 @@ def planned(connection: Connection, span: Span) -> Iterator[Booked]:
 
 def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:
     """The parts that were sent of each class of *span*, in time order."""
-    return events.parts_of(connection, select(orders.c.class_id).where(begins_in(span)))
+    its = connection.execute(select(orders.c.class_id).where(begins_in(span))).scalars()
+    return events.parts_of(connection, its)
 
 
 def transcoding_s(connection: Connection, span: Span) -> dict[str, float]:
