@@ -346,7 +346,7 @@ def test_doctor_takes_no_other_answer_for_that_of_prefect_a_process_or_a_redis(t
     assert f"✗ process: {server.url}/health answers something else than JSON of ours" in said
     assert f"✗ redis: {url}: no answer in time" in said
     assert "PLAYOUT does nothing any more" in said
-    assert "INBOX_TRIES is now called INBOX_MAX_ATTEMPTS" in said
+    assert "INBOX_TRIES is now called INBOX_MAX_ATTEMPTS; the old name is still read\n    --> rename it" in said
     with redis_server(teacher) as client:
         url = url_of(client)
         assert f"✓ redis: {url} answers\n" in looked_at(teacher, REDIS_URL=url)

@@ -41,14 +41,19 @@ GONE = {
 """Settings that do nothing any more, and what is instead."""
 
 
-def gone() -> list[str]:
-    """A sentence for each setting of this host that does nothing any more, or has another name now."""
+def gone() -> dict[str, str]:
+    """A sentence for each setting of this host that does nothing any more, or has another name now; and what to do."""
     written = {name.upper() for its in _places().values() for name in its}
     old = {old.upper(): new.upper() for new, old in RENAMED.items()}
-    return [
-        *(f"{name} does nothing any more: {why}" for name, why in GONE.items() if name in written),
-        *(f"{name} is now called {new}; the old name is still read" for name, new in old.items() if name in written),
-    ]
+    where = "in the file, or in the environment"
+    return {
+        **{f"{name} does nothing any more: {GONE[name]}": f"take it out {where}" for name in GONE if name in written},
+        **{
+            f"{name} is now called {new}; the old name is still read": f"rename it {where}"
+            for name, new in old.items()
+            if name in written
+        },
+    }
 
 
 def by_source(settings: Settings) -> dict[str, list[str]]:
@@ -98,8 +103,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", is_well=False, said=said, to_type="cd to the folder of the host's .env, or set them")
     for source, named in sources.items():
         yield Finding("settings", is_well=True, said=f"from {source}: {', '.join(named)}")
-    for said in gone():
-        yield Finding("settings", is_well=False, said=said, to_type="take it out of the file, or of the environment")
+    for said, to_type in gone().items():
+        yield Finding("settings", is_well=False, said=said, to_type=to_type)
 
 
 def of_database(settings: Settings) -> Finding:

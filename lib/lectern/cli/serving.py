@@ -59,7 +59,7 @@ def init(
         return
     made = _deploy(settings)
     faults = _redis_faults(settings)
-    gone = doctor.gone()
+    gone = [*doctor.gone()]
     fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults, "settings": gone}
     say(as_json, fields, [*done, *made, *faults, *gone])
 
