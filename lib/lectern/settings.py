@@ -103,7 +103,7 @@ RENAMED = {
 """The settings whose names changed, and their old names, which are still read."""
 
 
-def _by_new_names(written: Mapping[str, T]) -> dict[str, T]:
+def by_new_names(written: Mapping[str, T]) -> dict[str, T]:
     """What one source has *written*, by its new name, too, if it has only the old one."""
     return {**{new: written[old] for new, old in RENAMED.items() if old in written}, **written}
 
@@ -265,7 +265,7 @@ class Common(BaseSettings):
         several: Sequence[str | Path] = [files] if isinstance(files, str | Path) else files  # the last one wins
         written = [DotEnvSettingsSource(settings_cls, one) for one in reversed(several)]
         for source in (env_settings, *written):
-            source.env_vars = _by_new_names(source.env_vars)
+            source.env_vars = by_new_names(source.env_vars)
         return init_settings, env_settings, *written, OldConfig(settings_cls)
 
     @classmethod
@@ -274,7 +274,7 @@ class Common(BaseSettings):
         files: tuple[str | Path, ...] = (".env",)
         try:
             files = (".env", own_file())
-            found = cls(**{"_env_file": files, **_by_new_names(given)})  # the later one wins
+            found = cls(**{"_env_file": files, **by_new_names(given)})  # the later one wins
         except OSError as error:  # whoever types a command need not be the user of the host's file
             raise Misuse("{path}: cannot be read: {reason}", path=error.filename, reason=error.strerror) from error
         except UnicodeDecodeError as error:

@@ -283,3 +283,12 @@ def test_a_teacher_that_would_not_start_with_its_transcoding_servers_is_refused_
         for wrong in WRONG:
             with pytest.raises(Misuse, match="|".join(wrong.values())):
                 settings_files.as_wanted(host.parsed(ECS | wrong))
+
+
+def test_an_old_name_in_the_programs_own_file_wins_over_the_new_one_beside_it(tmp_path: Path) -> None:
+    """As in the program itself, for which the rollout looks: the later file counts, however it calls the setting."""
+    with a_host(tmp_path, "teacher", start=False) as host:
+        wanted, own = host.parsed(), tmp_path / "own.env"
+        wanted.env_path.write_text(f"{wanted.env_path.read_text()}\nINBOX_MAX_ATTEMPTS=7\n")
+        own.write_text("INBOX_TRIES=9\n")
+        assert settings_files.in_use(wanted, own).inbox_max_attempts == 9

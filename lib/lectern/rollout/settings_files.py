@@ -13,7 +13,7 @@ from lectern.rollout import env_file, files, json_config
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.result import TextDifference, punctuated
 from lectern.rollout.spec import Spec
-from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings, by_new_names
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,9 @@ def as_wanted(wanted: Spec) -> Settings:
 
 def _loaded(wanted: Spec, beside: str, own: Mapping[str, str | None], times: Mapping[str, float]) -> Settings:
     """The settings of the program's *own* file, the text *beside* it, and the *times* of the old JSON config."""
-    both = {**env_file.loaded(beside), **own}
-    given: dict[str, Any] = {name.lower(): value for name, value in both.items() if value is not None}
+    given: dict[str, Any] = {}
+    for file in (env_file.loaded(beside), own):  # the later one wins
+        given |= by_new_names({name.lower(): value for name, value in file.items() if value is not None})
     if "teacher_config" in given:
         given = {**times, **given, "teacher_config": str(wanted.code_dir / given["teacher_config"])}
     return (StreamerSettings if wanted.role == "streamer" else TeacherSettings).load(_env_file=None, **given)
