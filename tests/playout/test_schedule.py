@@ -232,7 +232,7 @@ def test_a_class_far_ahead_is_told_without_pushes_that_were_made(worker: Worker)
     ("rows", "at_s", "sums"),
     [
         ([], 30, (0, 0, 30)),
-        ([("recording", 0, 10), ("recording", 5, 20)], 30, (20, 0, 10)),
+        ([("recording", 5, 20), ("recording", 0, 10), ("recording", 6, 9)], 30, (20, 0, 10)),
         ([("slate", 0, 10), ("recording", 10, 25)], 30, (15, 10, 5)),
         ([("slate", 2, 10)], 90, (0, 8, 52)),
         ([("recording", -1, 70)], 90, (60, 0, 0)),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lectern.playout import demuxer, flv, source
-from lectern.playout.as_run import AsRunRows, covered
+from lectern.playout.as_run import AsRunRows
 from lectern.playout.demuxer import Demuxer, Position, fingerprint, open_at
 from lectern.playout.keyframe_index import HOLE_MS
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
@@ -102,12 +102,11 @@ def first_keyframe(feed: Source, position_ms: float) -> int:
     return first.at_ms
 
 
-def broken(path: Path, number: int) -> Path:
+def broken(number: int) -> bytes:
     """A recording whose keyframe of that *number* cannot be read."""
     data = bytearray(flvs.data(flvs.lesson(20)))
     data[data.index(flvs.key(number, 3000)) - 11] = 99
-    path.write_bytes(data)
-    return path
+    return bytes(data)
 
 
 # A session begins with a keyframe at the clock's position.
@@ -232,32 +231,32 @@ def test_a_recording_may_end_a_second_early(tmp_path: Path, needed_s: float | No
         assert told == ["slate: the recording ends after 5 s, which is too early"] * is_short
 
 
-def test_a_recording_that_is_broken_is_not_tried_again_before_another_one_is_there(tmp_path: Path) -> None:
-    path = broken(tmp_path / "a.flv", 75)
-    with feeding(path) as (feed, told):
-        begin(feed)
-        assert shown(feed, 3100.0)[-1] == (2960, 74)
-        look_until(feed, 3100.0, lambda: feed.lost)
-        assert "is broken: it cannot be read from byte" in told[0]
-        for _ in range(2):
-            looked_again(feed, 3900.0)
-            assert (feed.wants_file, len(told), feed._coming) == (True, 1, None)
-        flvs.write(path, flvs.lesson(30))
-        looked_again(feed, 3900.0)
-        look_until(feed, 5000.0, lambda: feed.lost is None)
-        assert shown(feed, 5000.0) == [(5000, 125)]
-
-
-@pytest.mark.parametrize("content", [b"", b"no FLV" * 100], ids=["it is empty", "it is something else"])
-def test_a_file_that_is_no_recording_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "last", "fault"),
+    [
+        (broken(75), [(2960, 74)], "is broken: it cannot be read from byte"),
+        (b"", [], "cannot be aired: the file is empty"),
+        (b"no FLV" * 100, [], "cannot be aired: the file is no FLV"),
+    ],
+    ids=["broken", "empty", "something else"],
+)
+def test_a_file_that_cannot_be_aired_is_not_tried_again_before_another_one_is_there(
+    tmp_path: Path, content: bytes, last: list[tuple[int, int]], fault: str
+) -> None:
     """Of a file that was just written, a host that lost its power may have the name alone: only another one helps."""
     path = tmp_path / "a.flv"
     path.write_bytes(content)
     with feeding(path) as (feed, told):
         feed.open(0.0)
-        look_until(feed, 0.0, lambda: feed.lost)
-        looked_again(feed, 1000.0)
-        assert (feed.has_media, feed.has_nothing, feed.wants_file, len(told)) == (False, True, True, 1)
+        look_until(feed, 0.0, lambda: feed.has_media or feed.lost)
+        feed.begin(0.0)
+        assert shown(feed, 3100.0)[-1:] == last
+        look_until(feed, 3100.0, lambda: feed.lost)
+        assert told[0].startswith(f"slate: the recording {fault}")
+        for _ in range(2):
+            looked_again(feed, 3900.0)
+            assert (feed.has_media, feed.has_nothing, feed.wants_file, len(told)) == (False, True, True, 1)
+            assert feed._coming is None
         flvs.write(path, flvs.lesson(20))
         looked_again(feed, 3900.0)
         look_until(feed, 5000.0, lambda: feed.lost is None)
@@ -339,20 +338,19 @@ def test_the_slate_begins_over_without_a_gap_where_the_clock_is_and_anew_in_a_ne
         assert first_keyframe(feed, 20_600.0) == 20_500
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_slate_that_cannot_be_sent_is_given_up(tmp_path: Path, is_there: bool) -> None:
-    slate = broken(tmp_path / "slate.flv", 25) if is_there else tmp_path / "no.flv"
+def test_a_slate_that_is_broken_is_given_up_where_it_cannot_be_read_on(tmp_path: Path) -> None:
+    slate = tmp_path / "slate.flv"
+    slate.write_bytes(broken(25))
     with feeding(tmp_path / "missing.flv", slate=slate) as (feed, told):
         feed.open(0.0)
-        if is_there:
-            look_until(feed, 0.0, lambda: feed.has_media)
-            assert shown(feed, 2000.0)[-1] == (960, 24)
+        look_until(feed, 0.0, lambda: feed.has_media)
+        assert shown(feed, 2000.0)[-1] == (960, 24)
         look_until(feed, 2000.0, lambda: feed.lesson.slate is None)
         assert (feed.has_media, feed.has_nothing) == (False, True)
         for _ in range(3):
             look(feed, 2000.0)
         assert len(told) == 2
-        assert told[1].startswith("slate: the slate is ")
+        assert told[1].startswith("slate: the slate is broken")
 
 
 def test_another_recording_takes_over_whatever_is_sent_or_waited_for(tmp_path: Path) -> None:
@@ -467,50 +465,44 @@ def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tm
         assert shown(feed, 9040.0) == [(9000, 225), (9040, 226)], "from the next keyframe on"
 
 
-def test_a_worker_goes_on_with_the_slate_of_the_one_before_and_looks_for_the_recording(tmp_path: Path) -> None:
-    path, slate = tmp_path / "a.flv", flvs.write(tmp_path / "slate.flv", flvs.lesson(4))
-    with feeding(path, slate=slate) as (feed, told):
-        feed.open(0.0)
-        look_until(feed, 5000.0, lambda: feed.has_media)
-        feed.begin(5000.0)
-        assert shown(feed, 5080.0)[-1] == (5080, 2)
-        place, saved = feed.muxer.place(), feed.muxer.save()
-    assert place[:2] == (SLATE, identified(slate))
-    flvs.write(path, flvs.lesson(20))
-    with feeding(path, slate=slate) as (feed, told):
-        feed.resume(Mark(0, 0, *place, 0, 0.0), saved, 5100.0)
-        assert (feed.lost is not None, feed.muxer.source) == (True, SLATE)
-        assert shown(feed, 5120.0) == [(5120, 3)]
-        look_until(feed, 5120.0, lambda: feed.muxer.before_ms == 6000)
-        look_until(feed, 6000.0, lambda: feed.lost is None)
-        assert shown(feed, 6000.0) == [(6000, 150)]
-        assert len(told) == 1
-    with feeding(path) as (feed, _):
-        feed.resume(Mark(0, 0, *place, 0, 0.0), saved, 5100.0)
-        feed.begin(5100.0)
-        look_until(feed, 5100.0, lambda: feed.has_media)
-
-
-@pytest.mark.parametrize(("content", "fault"), [(None, "is missing"), (b"", "cannot be aired: the file is empty")])
-def test_a_worker_that_goes_on_with_the_slate_finds_out_what_is_wrong_with_the_recording(
-    tmp_path: Path, content: bytes | None, fault: str
+@pytest.mark.parametrize(
+    ("content", "says", "then"),
+    [
+        (flvs.data(flvs.lesson(20)), "back: the recording is there; before, it was missing or broken", 150),
+        (None, "slate: the recording is missing", 25),
+        (b"", "slate: the recording cannot be aired: the file is empty", 25),
+    ],
+    ids=["there", "missing", "empty"],
+)
+def test_a_worker_goes_on_with_the_slate_of_the_one_before_and_finds_out_what_became_of_the_recording(
+    tmp_path: Path, content: bytes | None, says: str, then: int
 ) -> None:
     """Else it is not downloaded again: who follows the playout may have begun after the worker before told it."""
     path, slate = tmp_path / "a.flv", flvs.write(tmp_path / "slate.flv", flvs.lesson(4))
-    with feeding(path, slate=slate) as (feed, told):
+    with feeding(path, slate=slate) as (feed, _):
         feed.open(0.0)
         look_until(feed, 5000.0, lambda: feed.has_media)
         feed.begin(5000.0)
         assert shown(feed, 5080.0)[-1] == (5080, 2)
-        place, saved = feed.muxer.place(), feed.muxer.save()
+        mark, saved = Mark(0, 0, *feed.muxer.place(), 0, 0.0), feed.muxer.save()
+    assert (mark.source, mark.file) == (SLATE, identified(slate))
     if content is not None:
         path.write_bytes(content)
     with feeding(path, slate=slate) as (feed, told):
-        feed.resume(Mark(0, 0, *place, 0, 0.0), saved, 5100.0)
-        look_until(feed, 5100.0, lambda: feed.wants_file)
+        feed.resume(mark, saved, 5100.0)
+        assert (feed.lost is not None, feed.muxer.source) == (True, SLATE)
+        look_until(feed, 5100.0, lambda: feed.wants_file or feed.muxer.before_ms == 6000)
         assert shown(feed, 5160.0) == [(5120, 3), (5160, 4)], "the slate goes on meanwhile"
-        looked_again(feed, 5200.0)
-        assert told == [f"slate: the recording {fault}"]
+        look_until(feed, 6000.0, lambda: told)
+        assert shown(feed, 6000.0)[-1] == (6000, then)
+        look(feed, 6000.0, source.RETRY_S)
+        look(feed, 6000.0)
+        assert told == [says]
+    with feeding(path) as (feed, _):  # the class has no slate any more
+        feed.resume(mark, saved, 5100.0)
+        feed.begin(5100.0)
+        look_until(feed, 5100.0, lambda: feed.has_media or feed.wants_file)
+        assert feed.has_media is (then == 150)
 
 
 def test_a_recording_that_turns_out_to_be_missing_where_the_disk_was_slow_is_wanted(tmp_path: Path) -> None:
@@ -542,11 +534,6 @@ def test_what_a_worker_does_not_know_yet_it_passes_on_as_it_was(tmp_path: Path) 
 
 
 # What was sent.
-
-
-def test_what_two_pushes_send_at_once_counts_once() -> None:
-    rows = [(120, 130), (95, 110), (100, 105), (125, 140), (190, 220), (300, 310)]
-    assert covered([{"from": begins, "to": ends} for begins, ends in rows], 100, 200) == 10 + 20 + 10
 
 
 def test_a_push_counts_its_own_sessions_and_begins_a_row_for_each_source() -> None:
