@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from lectern.playout.rtmp import amf0
 from tests.waiting import wait_until
 
 HOST = "127.0.0.1"
-ESTABLISHED = "01"
 
 
 class Arrived(NamedTuple):
@@ -60,12 +58,6 @@ class Session:
 
 def sounds(session: Session) -> list[Arrived]:
     return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
-
-
-def senders(port: int) -> list[str]:
-    """The kernel's lines of connections to a port of loopback that still stand."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [local for _, local, remote, state, *_ in lines if remote.endswith(f":{port:04X}") and state == ESTABLISHED]
 
 
 class Receiver:

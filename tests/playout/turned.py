@@ -5,9 +5,9 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,3 +185,12 @@ class Air:
             flvs.write(self.path, tags)
         self.made.append(Airing(self.clock, self.path, *(urls or [self.receiver.url("c1")]), **how))
         return self.made[-1]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The receiver reads nothing meanwhile, and the clock does not stand until it has."""
+        self.receiver.frozen.set()
+        self.made[-1].is_patient = False
+        yield
+        self.receiver.frozen.clear()
+        self.made[-1].is_patient = True
