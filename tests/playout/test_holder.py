@@ -128,11 +128,12 @@ class Scene:
         self.until(lambda: self.holder.next)
         return self.actors[-1]
 
-    def say_session(self, key: str, journal: int | None) -> socket.socket:
-        """Let the worker tell of a session; the peer of its connection."""
+    def say_session(self, number: int, *, has_journal: bool = True) -> socket.socket:
+        """Let the worker tell of a session of that *number*; the peer of its connection."""
+        key = f"{number}\nc\nurl"
         here, there = socket.socketpair()
-        with here:
-            files = (here.fileno(),) if journal is None else (here.fileno(), journal)
+        with here, Path(os.devnull).open() as journal:
+            files = (here.fileno(), journal.fileno()) if has_journal else (here.fileno(),)
             self.worker.side.say("session", files, key=key)
         self.until(lambda: key in self.holder.sessions)
         there.settimeout(0)
@@ -321,8 +322,7 @@ def test_an_upgrade_that_fails_is_told_to_the_old_worker_which_goes_on(scene: Sc
 
 def test_sessions_are_handed_to_the_next_worker_and_reset_without_a_journal_or_a_lease(scene: Scene) -> None:
     first = scene.on_air()
-    with Path(os.devnull).open() as file:
-        kept, secure, over = (scene.say_session(f"{n}\nc\nurl", None if n == 2 else file.fileno()) for n in (1, 2, 3))
+    kept, secure, over = (scene.say_session(number, has_journal=number != 2) for number in (1, 2, 3))
     first.side.say("over", key="3\nc\nurl")
     first.process.returncode = -signal.SIGKILL
     second = scene.on_air()
@@ -330,7 +330,7 @@ def test_sessions_are_handed_to_the_next_worker_and_reset_without_a_journal_or_a
     assert [is_open(one) for one in (kept, secure, over)] == [True, False, False]
     for ticked_ago_s, is_killed in ((0.4, False), (0.6, True)):
         third = scene.worker
-        peer = scene.say_session("4\nc\nurl", None)
+        peer = scene.say_session(4, has_journal=False)
         scene.holder.shared.tick()
         scene.holder.shared.lease_until = 0.0
         scene.look(ticked_ago_s)
@@ -343,8 +343,7 @@ def test_sessions_are_handed_to_the_next_worker_and_reset_without_a_journal_or_a
 def test_a_session_over_which_two_workers_hung_is_not_handed_to_a_third(scene: Scene) -> None:
     """Whatever its server says or its recording holds: the classes beside it are not cut by it again and again."""
     scene.on_air()
-    with Path(os.devnull).open() as file:
-        odd, good = (scene.say_session(f"{number}\nc\nurl", file.fileno()) for number in (7, 8))
+    odd, good = scene.say_session(7), scene.say_session(8)
     for known in (["7", "8"], ["8"]):
         hangs = scene.worker
         scene.holder.shared.tick()
@@ -410,8 +409,7 @@ def no_file_left() -> Iterator[list[int]]:
 
 def test_where_too_many_files_are_open_only_the_class_whose_session_finds_no_room_gets_a_new_one(scene: Scene) -> None:
     first = scene.on_air()
-    with Path(os.devnull).open() as file:
-        peers = [scene.say_session(f"{number}\nc\nurl", file.fileno()) for number in (1, 2)]
+    peers = [scene.say_session(1), scene.say_session(2)]
     scene.until(lambda: scene.holder.standby)
     second = scene.actors[-1]
     second.side.say("loaded", release="of the test")

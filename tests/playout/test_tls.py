@@ -87,41 +87,36 @@ async def test_a_server_without_tls_is_told_in_words(says: bytes, words: str) ->
     assert found.startswith(words)
 
 
-async def test_an_address_that_this_machine_cannot_reach_hides_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one of IPv6 where there is none: the others are tried, and the reason is that of the first."""
-    odd, listed = 12345, list[int]()
-
-    async def found(host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)) for family in listed]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
-    with socket.create_server((HOST, 0)) as server:
-        where = target(f"rtmp://{HOST}:{server.getsockname()[1]}/live/c1")
-        listed[:] = odd, socket.AF_INET
-        (await net.connect(where, 0, None)).close()
-    listed[:] = socket.AF_INET, odd
-    assert await worker.connect_refusal(where, None) == "Connection refused"
-
-
-async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("family", "bad", "why"),
+    [
+        (12345, HOST, "Address family not supported by protocol"),
+        (socket.AF_INET, "127.0.0.2", "no answer within 0.1 s"),
+    ],
+    ids=["this machine cannot reach it", "it does not answer"],
+)
+async def test_an_address_that_is_no_good_leaves_time_for_the_next_one_and_is_the_reason_if_that_is_none_either(
+    monkeypatch: pytest.MonkeyPatch, family: int, bad: str, why: str
+) -> None:
     """Else a good server counts as one that does not answer, and its classes begin seconds late."""
-    loop, dead = asyncio.get_running_loop(), ("127.0.0.2", 1)
+    loop = asyncio.get_running_loop()
     connect = loop.sock_connect
 
     async def hangs(connection: socket.socket, address: tuple[str, int]) -> None:
-        await (asyncio.Event().wait() if address == dead else connect(connection, address))
+        await (asyncio.Event().wait() if address[0] == bad != HOST else connect(connection, address))
 
     async def found(host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", one) for one in (dead, (host, port))]
+        kind = socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+        return [(family, *kind, (bad, port)), (socket.AF_INET, *kind, (host, port))]
 
     monkeypatch.setattr(loop, "sock_connect", hangs)
     monkeypatch.setattr(loop, "getaddrinfo", found)
-    monkeypatch.setattr(net, "NEXT_S", 0.1, raising=False)
+    monkeypatch.setattr(net, "NEXT_S", 0.1)
     with socket.create_server((HOST, 0)) as server:
         where = target(f"rtmp://{HOST}:{server.getsockname()[1]}/live/c1")
         async with asyncio.timeout(worker.TRY_S - 1):
             (await net.connect(where, 0, None)).close()
-    assert await worker.connect_refusal(where, None) == "no answer within 0.1 s", "the reason is that of the first"
+    assert await worker.connect_refusal(where, None) == why
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
