@@ -327,11 +327,15 @@ def test_a_file_is_on_the_disk_before_its_name_is_and_then_its_folder_if_it_must
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", noted)
-    kernel.replace(path, "text", is_synced=is_synced)
+    kernel.replace(path, b"text", is_synced=is_synced)
     assert [(one.suffix, was_there) for one, was_there in synced] == (
         [(".tmp", False), ("", True)] if is_synced else []
     )
     assert path.read_text() == "text"
+    (tmp_path / "folder/x").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        kernel.replace(tmp_path / "folder", b"text", is_synced=is_synced)
+    assert {one.name for one in tmp_path.iterdir()} == {"a", "folder"}, "no draft is left"
 
 
 def test_a_fault_is_kept_unless_it_is_let_through_or_ends_the_process() -> None:

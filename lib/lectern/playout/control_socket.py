@@ -148,7 +148,7 @@ def write_timetable(path: Path, lines: Sequence[str]) -> str:
     """
     version = version_of(lines)
     head = json.dumps({"version": version, "count": len(lines)})
-    replace(path, "\n".join([head, *lines, ""]), is_synced=True)
+    replace(path, "\n".join([head, *lines, ""]).encode(), is_synced=True)
     for draft in path.parent.glob(f".{path.name}.*.tmp"):  # of processes that were killed
         draft.unlink(missing_ok=True)
     return version

@@ -187,7 +187,7 @@ class StateFile:
             self._wakes.wait()
             self._wakes.clear()
             with Isolated() as isolated:  # the next write is tried, whatever it was
-                replace(self.path, self._text(), is_synced=self._is_synced)
+                replace(self.path, self._text().encode(), is_synced=self._is_synced)
             why = isolated.error.strerror if isinstance(isolated.error, OSError) else None
             said = sentence("{what} cannot be written: {why}", what=self._what, why=why or isolated.fault)
             self._why = said if isolated.error else None
@@ -196,15 +196,18 @@ class StateFile:
                     self._since = math.inf
 
 
-def replace(path: Path, text: str, *, is_synced: bool) -> None:
-    """Replace the file *path* as a whole; *is_synced* returns when it is on the disk. Raises OSError."""
+def replace(path: Path, data: bytes, *, is_synced: bool) -> None:
+    """Replace the file *path* as a whole, or not at all; *is_synced* returns when it is on the disk. Raises OSError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if is_synced:
-            os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if is_synced:
+                os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     if is_synced:
         sync(path.parent)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lectern.playout import flv
+from lectern.playout import flv, kernel
 from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
 from lectern.playout.sentences import sentence
 
@@ -71,11 +71,8 @@ def look(recording: Path) -> Look:
 
     A last tag that is cut off is no fault: live recordings end so. Any other tag that cannot be read is `broken_at`.
     """
-    file = os.open(recording, os.O_RDONLY)
-    try:
-        return _Scan(file).look()
-    finally:
-        os.close(file)
+    with recording.open("rb", buffering=0) as file:
+        return _Scan(file.fileno()).look()
 
 
 def check(seen: Look) -> None:
@@ -95,12 +92,7 @@ def write(seen: Look, to: Path) -> None:
     """Write the index file as a whole or not at all."""
     lines = [_RECORD.pack(_MARK, seen.size_bytes)]
     lines += [_RECORD.pack(record.kind << _TIME_BITS | record.time_ms, record.offset) for record in seen.records]
-    unfinished = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(b"".join(lines))
-        unfinished.replace(to)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    kernel.replace(to, b"".join(lines), is_synced=False)
 
 
 def read(path: Path, size_bytes: int) -> tuple[Record, ...] | None:
