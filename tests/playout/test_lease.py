@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lectern.playout import kernel
-from lectern.playout.kernel import Isolated, StateFile
+from lectern.playout.kernel import Isolated
 from lectern.playout.lease import LINES_AT_ONCE, MAX_CLIENTS, MAX_LINE_BYTES, LeaseSocket, Misuse, listening, locked
 from lectern.playout.supervisor import HeldSession
 from lectern.playout.worker_process import Shared
@@ -171,62 +171,31 @@ def test_who_reads_no_answer_is_cut_off(tmp_path: Path, served: LeaseSocket) -> 
         assert len(served.sockets()) == 1, "only the listener is left"
 
 
-class Disk:
-    """Hangs as long as `go` is not set; `at_work` counts the threads that it holds up."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.at_work = 0
-
-
-@pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    found, replace = Disk(), Path.replace
+def test_a_hanging_disk_holds_up_one_thread_no_renewal_and_has_the_newest_lease_in_the_end(
+    tmp_path: Path, served: LeaseSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that was ended must not be held again after a restart, because an older one was written late."""
+    go, is_asked, replace, others = threading.Event(), threading.Event(), Path.replace, set(threading.enumerate())
 
     def hang(self: Path, target: Any) -> Path:
-        if tmp_path not in self.parents:  # of another thread of the tests
-            return replace(self, target)
-        found.at_work += 1
-        assert found.go.wait(60)
-        found.at_work -= 1
+        if tmp_path in self.parents:  # else of another thread of the tests
+            is_asked.set()
+            assert go.wait(60)
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", hang)
-    monkeypatch.setattr(kernel, "SLOW_S", 0.1)
-    yield found
-    found.go.set()
-
-
-def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the_end(tmp_path: Path, disk: Disk) -> None:
-    """An older text that is written late must not replace it."""
-    texts = ["old", "new"]
-    one = StateFile("it", tmp_path / "it.json", lambda: texts[0], is_synced=False)
-    for _ in texts:
-        one.write()
-        wait_until(lambda: "hangs" in (one.problem or ""), description="it is told that the disk hangs")
-        texts.reverse()
-    texts[:] = ["newest"]
-    wait_until(lambda: disk.at_work, description="the disk is asked")
-    assert disk.at_work == 1
-    disk.go.set()
-    wait_until(lambda: one.is_written, description="all is written")
-    assert (one.path.read_text(), one.problem) == ("newest", None)
-
-
-def test_a_hanging_disk_holds_up_no_renewal_and_has_the_newest_lease_in_the_end(
-    tmp_path: Path, served: LeaseSocket, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lease that was ended must not be held again after a restart, because an older one was written late."""
     monkeypatch.setattr(kernel, "SLOW_S", 0.0)
-    path = tmp_path / "lease.json"
     with connected(tmp_path) as client:
         for until in (5e8, 0.0):
             answer = asked(served, client, json.dumps({"until": until}).encode())
             assert (answer["lease_until"], answer["durable"]) == (until, False)
             assert "hangs" in answer["why"]
-        disk.go.set()
-        wait_until(lambda: path.exists() and json.loads(path.read_text())["until"] == 0.0, description="the newest")
+            assert is_asked.wait(60)
+        assert [one.name for one in set(threading.enumerate()) - others] == ["lease.json"]
+        go.set()
         wait_until(lambda: asked(served, client, b"{}")["durable"], description="it is written")
+    assert served._file.is_written
+    assert json.loads((tmp_path / "lease.json").read_text())["until"] == 0.0
 
 
 def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> None:
@@ -290,19 +259,7 @@ def test_what_was_written_taken_and_read_of_a_connection_is_known(
     assert counted().acknowledged > found.acknowledged
 
 
-def test_a_reset_ends_a_connection_for_all_who_hold_it_and_drops_what_is_not_sent(
-    connection: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, theirs = connection
-    written = filled(ours)
-    with ours.dup():
-        kernel.reset(ours)
-        theirs.settimeout(5)
-        with pytest.raises(ConnectionResetError), theirs.makefile("rb") as lines:
-            lines.read(written)
-
-
-def test_a_session_that_is_let_go_stands_for_others_unless_it_is_reset(
+def test_a_session_that_is_let_go_stands_for_others_and_one_that_is_reset_ends_for_all_and_drops_what_is_not_sent(
     connection: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = connection
@@ -310,9 +267,10 @@ def test_a_session_that_is_let_go_stands_for_others_unless_it_is_reset(
     HeldSession(ours.dup(), None).close()
     ours.send(b"x")
     assert theirs.recv(1) == b"x"
+    written = filled(ours)
     HeldSession(ours.dup(), None).close(is_reset=True)
-    with pytest.raises(ConnectionResetError):
-        theirs.recv(1)
+    with pytest.raises(ConnectionResetError), theirs.makefile("rb") as lines:
+        lines.read(written)
 
 
 @pytest.mark.parametrize("is_synced", [True, False])
