@@ -45,7 +45,7 @@ class Control:
     def tell(self, event: dict[str, Any]) -> None:
         """Send an event to all who asked for events."""
         line = _line(event)
-        for client in list(self._hearing):
+        for client in self._hearing:
             self._write(client, line)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,7 +53,7 @@ class Control:
         try:
             if len(self._clients) <= MAX_CLIENTS:
                 await self._converse(reader, writer)
-        except (OSError, ValueError, asyncio.IncompleteReadError):
+        except (OSError, ValueError):
             pass  # the client has gone, or its line was too long: only its own connection ends
         finally:
             self._hearing.discard(writer)
@@ -103,13 +103,10 @@ class Control:
     def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:
         transport = writer.transport
         if transport.is_closing():
-            self._hearing.discard(writer)  # the client has gone: asyncio warns of each further write
-            return
+            return  # the client has gone: asyncio warns of each further write
         if transport.get_write_buffer_size() > MAX_WAITING_BYTES + self._clients[writer]:
-            self._hearing.discard(writer)
             transport.abort()
-            return
-        with suppress(OSError):
+        else:
             writer.write(line)
 
 
