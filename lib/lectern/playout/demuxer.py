@@ -14,7 +14,6 @@ from lectern.playout import flv, keyframe_index
 from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
 from lectern.playout.sentences import sentence
 
-# Opens an FLV file at the place to begin; runs in a thread, because a disk may hang.
 BLOCK_BYTES = 96 * 1024
 
 Identity = tuple[int, int, int, int]

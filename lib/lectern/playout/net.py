@@ -79,7 +79,7 @@ def send(connection: socket.socket, data: memoryview) -> int:
 def receive(connection: socket.socket, size: int, flags: int = 0) -> bytes | None:
     """The bytes that have arrived, at most *size*; None if there are none yet, empty at the end of the stream."""
     with suppress(*_WANTS):
-        return connection.recv(size, flags) if flags else connection.recv(size)
+        return connection.recv(size, flags)
     return None
 
 

@@ -139,8 +139,7 @@ class ClassPlayer:
         """The status of the class; docs/playout.md names its fields."""
         self.write_down()
         lesson, pushes = self.entry.lesson, list(self._pushes.values())
-        best = min(pushes, key=lambda push: _RANK.index(push.shown_state), default=None)
-        is_sending = best is not None and self.state == "on_air"
+        sending = next((push for push in pushes if push.shown_state == "on_air"), None)
         lost = [push for push in pushes if push.state != "ended" and push.feed.lost is not None]
         return {
             "class_id": self.class_id,
@@ -152,8 +151,8 @@ class ClassPlayer:
             "slate": any(push.feed.lesson.slate is not None for push in lost),
             "lost": bool(lost),
             "wants_file": any(push.feed.wants_file for push in pushes if push.state != "ended"),
-            "position_s": round(best.feed.muxer.last_ms / 1000, 3) if best is not None and is_sending else None,
-            "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
+            "position_s": round(sending.feed.muxer.last_ms / 1000, 3) if sending is not None else None,
+            "behind_s": round(sending.behind_s, 3) if sending is not None else 0.0,
             "first_byte_at": self.entry.first_byte_at,
             "why": self.entry.ended or next((push.why for push in pushes if push.why), None),
             "bytes": sum(push.as_run.bytes for push in pushes),

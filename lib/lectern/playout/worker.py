@@ -26,11 +26,10 @@ from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
 
 
-# Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in.
 async def connect_refusal(
     target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
 ) -> str | None:
-    """Why the server refuses a connection to the application of *target*; None if it accepts."""
+    """Why the server refuses a connection to the application of *target*; None if it accepts. Nothing is published."""
     login = ""
     while True:
         try:

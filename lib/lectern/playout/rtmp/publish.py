@@ -102,8 +102,6 @@ class PublisherProtocol:
         self._parser = Parser()
         self._stream = 0
         self._window = self._taken = self._told = 0
-        if len(self.owed) != 1 + HANDSHAKE_BYTES:
-            raise ValueError(f"a nonce of {len(nonce)} bytes")
 
     @property
     def chunks(self) -> int:
@@ -129,9 +127,7 @@ class PublisherProtocol:
             raise NotRtmp(sentence("the server asks for more answers than it takes"))
 
     def publish(self) -> None:
-        """Ask to publish; raises ValueError unless `READY`."""
-        if self.step is not Step.READY:
-            raise ValueError(f"publish at step {self.step}")
+        """Ask to publish, once `READY`."""
         self.step = Step.PUBLISHING
         self._command("publish", _PUBLISH, None, self._target.stream, "live", stream=self._stream)
 
