@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ from lectern.playout.rtmp import amf0
 from lectern.playout.session import Mark
 from lectern.playout.source import Source
 from tests.playout import flvs
-from tests.playout.turned import AtOnce, Clock, Held
+from tests.playout.turned import AT_ONCE, Clock, Held
 
 CLOCK = Clock()
 
@@ -31,10 +30,9 @@ def turned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def feeding(path: Path, pool: Executor | None = None, **how: Any) -> Iterator[tuple[Source, list[str]]]:
+def feeding(path: Path, pool: Held = AT_ONCE, **how: Any) -> Iterator[tuple[Source, list[str]]]:
     """A feed of the recording at *path*, and what it tells."""
     told: list[str] = []
-    pool = pool or AtOnce()
     feed = Source(flvs.aired_from(path, **how), pool, pool, lambda event, why: told.append(f"{event}: {why}"))
     yield feed, told
     feed.close()

@@ -51,26 +51,19 @@ class Clock:
         self.mono, self.wall = self.mono + seconds, self.wall + seconds
 
 
-class AtOnce(Executor):
-    """What a thread would do is done when it is asked for."""
-
-    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
-        done: Future[Any] = Future()
-        _finish(done, partial(work, *given, **named))
-        return done
-
-
-class Held(AtOnce):
+class Held(Executor):
     """Does at once what it does not hold, and the rest when it is told to go on."""
 
     def __init__(self, holds: Callable[[object], bool] = lambda _: True) -> None:
         self.holds, self.held = holds, list[Callable[[], None]]()
 
     def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
-        if not self.holds(work):
-            return super().submit(work, *given, **named)
         done: Future[Any] = Future()
-        self.held.append(partial(_finish, done, partial(work, *given, **named)))
+        finish = partial(_finish, done, partial(work, *given, **named))
+        if self.holds(work):
+            self.held.append(finish)
+        else:
+            finish()
         return done
 
     def go(self) -> None:
@@ -83,6 +76,9 @@ def _finish(done: "Future[Any]", work: Callable[[], Any]) -> None:
         done.set_result(work())
     except Exception as error:  # noqa: BLE001 (whoever asks for the result gets it)
         done.set_exception(error)
+
+
+AT_ONCE = Held(lambda _: False)
 
 
 class Airing:
@@ -98,7 +94,7 @@ class Airing:
         start = clock.wall + starts_in_s
         self.lesson = ScheduledClass("c1", str(file), urls, start, start + length_s, **more)
         keep, drop = self.sessions.__setitem__, self.sessions.__delitem__
-        self.context = WorkerContext(AtOnce(), AtOnce(), self.events.append, keep, drop, is_held=True)
+        self.context = WorkerContext(AT_ONCE, AT_ONCE, self.events.append, keep, drop, is_held=True)
         self.context.chance = random.Random(7)
         self.player = ClassPlayer(AiredClass(self.lesson), self.context)
 
