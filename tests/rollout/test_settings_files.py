@@ -289,6 +289,6 @@ def test_an_old_name_in_the_programs_own_file_wins_over_the_new_one_beside_it(tm
     """As in the program itself, for which the rollout looks: the later file counts, however it calls the setting."""
     with a_host(tmp_path, "teacher", start=False) as host:
         wanted, own = host.parsed(), tmp_path / "own.env"
-        wanted.env_path.write_text(f"{wanted.env_path.read_text()}\nINBOX_MAX_ATTEMPTS=7\n")
+        wanted.env_path.write_text("TRANSCODE_SIGN_KEY=made-up\nINBOX_MAX_ATTEMPTS=7\n")
         own.write_text("INBOX_TRIES=9\n")
         assert settings_files.in_use(wanted, own).inbox_max_attempts == 9
