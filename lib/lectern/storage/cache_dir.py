@@ -148,7 +148,7 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
         sync(part)
     promised = {**asdict(remote), "url": redact_url(remote.url)}  # this file is as readable as the recordings
     noted = json.dumps({**promised, "boot": boot_id(), "synced_bytes": synced_bytes})
-    replace(_notes(part)[0], noted, is_synced=True)
+    replace(_notes(part)[0], noted.encode(), is_synced=True)
 
 
 def read_origin(part: Path) -> RemoteFile | None:
