@@ -170,12 +170,13 @@ def on_air(connection: Connection) -> int:
 _CITES = (classes.c.state.in_(LIVE_AIRINGS) | classes.c.state.is_(None)) & classes.c.released_at.is_(None)
 
 
+_CITATIONS = select(classes.c.video_id, func.count()).where(_CITES).group_by(classes.c.video_id)
+_CITATIONS_OF = _CITATIONS.where(in_list(classes.c.video_id))
+
+
 def citations(connection: Connection, stems: Iterable[str] | None = None) -> dict[str, int]:
     """Number of live classes that cite each rendition, or each of *stems*: the right value of ``num_cite``."""
-    counted = select(classes.c.video_id, func.count()).where(_CITES).group_by(classes.c.video_id)
-    given: dict[str, str] = {}
-    if stems is not None:
-        counted, given = counted.where(in_list(classes.c.video_id)), bind_list(stems)
+    counted, given = (_CITATIONS, {}) if stems is None else (_CITATIONS_OF, bind_list(stems))
     return {str(stem): int(number) for stem, number in connection.execute(counted, given)}
 
 
@@ -253,15 +254,17 @@ def planned(connection: Connection) -> dict[str, str]:
     return {str(row.run_id): str(row.class_id) for row in connection.execute(wanted)}
 
 
+_NEEDED_AT = (
+    select(classes.c.video_id, func.min(tasks.c.start_time))
+    .select_from(_JOINED)
+    .where(in_list(classes.c.video_id), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
+    .group_by(classes.c.video_id)
+)
+
+
 def needed_at(connection: Connection, stems: Collection[str]) -> dict[str, float]:
     """When the first class begins that waits for each of *stems* (epoch seconds); those that none waits for lack."""
-    begins = (
-        select(classes.c.video_id, func.min(tasks.c.start_time))
-        .select_from(_JOINED)
-        .where(in_list(classes.c.video_id), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
-        .group_by(classes.c.video_id)
-    )
-    starts = ((str(stem), epoch(start)) for stem, start in connection.execute(begins, bind_list(stems)))
+    starts = ((str(stem), epoch(start)) for stem, start in connection.execute(_NEEDED_AT, bind_list(stems)))
     return {stem: start for stem, start in starts if start is not None}
 
 

@@ -30,6 +30,7 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
 
 
 _BY_STEM = select(*_COLUMNS).where(in_list(files.c.id))
+_DOWNLOADING = select(*_COLUMNS).where(files.c.state == FileState.DOWNLOADING)
 _USAGE = select(dirs).where(dirs.c.dir == bindparam("of"))
 _IDLE = (
     select(files.c.id, files.c.size_bytes, _QUEUED.label("queued"))
@@ -95,7 +96,7 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
 
 def downloading(connection: Connection) -> list[Cached]:
     """The downloads that are under way, or should be."""
-    return where(connection, files.c.state == FileState.DOWNLOADING)
+    return [_cached(row) for row in connection.execute(_DOWNLOADING)]
 
 
 def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:

@@ -21,7 +21,7 @@ HOUR_BYTES, WEEK_S = 675_000_000, 7 * 86_400.0
 def downloads(connection: Connection, settings: StreamerSettings) -> dict[str, Download]:
     """The downloads that are under way, or wait, by stem."""
     rows = cache.downloading(connection)
-    starts = airings.needed_at(connection, [row.stem for row in rows])
+    starts = airings.needed_at(connection, [row.stem for row in rows]) if rows else {}
     return {
         row.stem: Download(
             row.stem,
