@@ -17,7 +17,7 @@ from lectern.decide.gaps import NAMES, AsRunReport, ReportLine
 from lectern.page.view import rendered
 from lectern.states import BookingState
 
-TIMES = ("start", "end", "began", "ended")
+TIMES = frozenset({"start", "end", "began", "ended"})
 
 
 class Format(StrEnum):
@@ -55,8 +55,9 @@ def written(found: AsRunReport, form: Format, title: str = "") -> str:
 
 def cells(one: ReportLine) -> list[object]:
     """The cells of a class's row, with its times as people read them."""
-    values = [(name, getattr(one, name)) for name in NAMES]
-    return [formatting.tenths(value) if name in TIMES and value is not None else value for name, value in values]
+    values: tuple[Any, ...] = one
+    named = zip(NAMES, values, strict=False)  # without the last fields, which are not shown
+    return [formatting.tenths(value) if name in TIMES and value is not None else value for name, value in named]
 
 
 def _totals(found: AsRunReport) -> list[tuple[str, dict[str, float | None]]]:

@@ -105,14 +105,14 @@ def sent(
     recording = _joined(parts, "recording", start, end)
     slate = _joined(parts, "slate", start, end)
     missing = _without([(start, end)], recording)
-    shown = both(missing, slate)
+    shown = both(missing, slate) if slate else []
     known = sorted((event for event in reasons if _kind(event) in _WHYS or event.what == "slate"), key=attrgetter("at"))
     told = [event for event in known if event.what == "slate"]
     pieces = [
         (*piece, _SLATE, next((event.detail for event in reversed(told) if event.at <= piece[1]), ""))
         for piece in shown
     ]
-    for piece in _without(missing, shown):
+    for piece in _without(missing, shown) if shown else missing:
         why = (_OVER, "") if is_over and recording and piece[0] >= recording[-1][1] else _why(piece, known)
         pieces.append((*piece, *why))
     return SentAccount(
