@@ -101,26 +101,24 @@ class Webhook:
         return self._host.settings
 
     async def _begin(self, client: httpx.AsyncClient) -> bool:
-        """Begin to post what is due; False if nothing was begun."""
+        """Begin to post what is due; False if nothing is at work."""
         if not await is_ours(self._host, DUTY, LEASE_S):
             self._due.clear()  # another teacher posts them
             return False
-        room = AT_ONCE - len(self._at_work)
+        busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
+        room = AT_ONCE - len(busy)
         if room and not self._due:
             if await self._host.read_tx(outbox.is_gone, self._receiver or ""):
                 self._receiver = None  # it has answered so to another teacher: it is switched off here, too
                 return False
-            busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
             rows = await self._host.read_tx(outbox.webhook_due, time.time(), READ_AT_ONCE + len(busy))
             self._due.extend(message for message in rows if message.key not in busy)
         due = [self._due.popleft() for _ in range(min(room, len(self._due)))]
         for message in due:
             self._at_work[message.key] = asyncio.create_task(self._deliver(client, message))
-        if due or not self._at_work:
-            return bool(due)
-        # Behind one that ends now, the next of its class may be due.
-        await asyncio.wait(self._at_work.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-        return True
+        if not due and self._at_work:
+            await asyncio.wait(self._at_work.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        return bool(due or busy)  # behind one that has ended by now, the next of its class may be due
 
     async def _deliver(self, client: httpx.AsyncClient, message: WebhookDue) -> None:
         try:

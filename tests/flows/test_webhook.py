@@ -35,7 +35,7 @@ from tests.answering import Server
 from tests.faults import hosts
 from tests.hook import SECRET, receiving
 from tests.rows import commit, look, placed, said, unsent
-from tests.waiting import async_wait_until, cancelled
+from tests.waiting import async_wait_until, cancelled, wait_until
 
 
 @pytest.fixture
@@ -98,6 +98,25 @@ async def test_each_message_is_posted_once_signed_and_in_class_order(
         codes = [message["code"] for _, message in receiver.taken if message["class_id"] == class_id]
         assert codes == sorted(codes)
     assert look(teacher.engine, lambda c: c.execute(select(orders.c.answered_at)).scalar_one()) is not None
+
+
+async def test_the_next_of_a_class_is_posted_at_once_though_the_one_before_ended_while_the_rows_were_read(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those rows are of before its end: nothing of them can begin, and nothing is at work any more."""
+    monkeypatch.setattr(webhook, "LOOK_S", 60.0)
+    hook, read = Webhook(teacher), outbox.webhook_due
+
+    def read_late(*given: Any) -> list[WebhookDue]:
+        rows = read(*given)
+        wait_until(lambda: not hook._at_work, description="what is at work has ended")
+        return rows
+
+    monkeypatch.setattr(outbox, "webhook_due", read_late)
+    sent(teacher, "c-1", "c-1", "c-1")
+    task = asyncio.create_task(hook.run())
+    await async_wait_until(lambda: len(receiver.taken) == 3, timeout_s=20.0, description="all are taken")
+    await cancelled(task)
 
 
 async def test_so_many_are_posted_at_once_and_one_that_hangs_holds_up_no_other_class(
