@@ -8,6 +8,7 @@ import hmac
 import itertools
 import time
 from collections import deque
+from dataclasses import replace
 
 import httpx
 from pydantic_core import from_json
@@ -124,6 +125,10 @@ class Webhook:
         try:
             async with failures.isolated(self._host, Text("webhook")):
                 url = self._settings.event_webhook_url or ""
+                body = await self._host.read_tx(outbox.webhook_body, message.id)
+                if body is None:
+                    return
+                message = replace(message, body=body)
                 why = await self._post(client, message, url)
                 await self._noted(message, why, url)
                 self._host.webhook_off |= why == GONE and _digest(url) == self._receiver

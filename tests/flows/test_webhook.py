@@ -149,6 +149,33 @@ async def test_so_many_are_posted_at_once_and_one_that_hangs_holds_up_no_other_c
     assert len(begun) == len(ids), "each once"
 
 
+async def test_an_answer_that_became_a_refusal_while_it_waited_for_its_turn_is_posted_so(
+    teacher: TeacherHost, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away until the class was over: there it is refused, and the platform would have two answers.
+
+    What was given up meanwhile, because the receiver is gone, is not posted.
+    """
+    monkeypatch.setattr(webhook, "AT_ONCE", 1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def answer(_: Any) -> int:
+        begun.set()
+        go_on.wait(60)
+        return 200
+
+    receiver.refuses = answer
+    first, late, left = sent(teacher, "c-1", "c-2", "c-3")
+    async with posting(teacher):
+        await asyncio.to_thread(begun.wait, 60)
+        refusal = outgoing.answer("c-2", 410, "").to_json()
+        commit(teacher.engine, outbox.rewrite, journal, [Unsent(late, "", OutgoingKind.CHANNEL, refusal)])
+        commit(teacher.engine, outbox.note_webhook, left, outbox.Telling.GIVEN_UP)
+        go_on.set()
+        await async_wait_until(lambda: "due" not in states(teacher), description="all are posted")
+    assert [(id_, message["code"]) for id_, message in receiver.taken] == [(f"msg_{first}", 0), (f"msg_{late}", 410)]
+
+
 async def test_what_is_refused_is_posted_again_and_holds_up_its_own(
     teacher: TeacherHost, receiver: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -253,6 +253,12 @@ def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookD
     return [WebhookDue(*row) for row in rows]
 
 
+def webhook_body(connection: Connection, id_: int) -> str | None:
+    """The message as it is by now, for an answer may have become a refusal; None if it is not to be posted any more."""
+    wanted = select(teacher_outbox.c.body).where(teacher_outbox.c.id == id_, _WEBHOOK_DUE)
+    return connection.execute(wanted).scalar_one_or_none()
+
+
 def note_webhook(connection: Connection, id_: int, how: Telling, tries: int = 0, not_before: float = 0) -> None:
     """Note what became of a message that was posted."""
     values = {"webhook": how, "webhook_tries": tries, "webhook_at": not_before}
