@@ -153,6 +153,16 @@ async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
     assert commands(pair.swept(1000)) == ["cancel_result"]
 
 
+async def test_a_cancel_is_told_again_in_its_time_however_many_wait_longer(pair: Pair) -> None:
+    """Those of a streamer that has been lost for hours: a class that was cancelled at another one would be aired."""
+    now = time.time()
+    its = {"streamer": "lost", "cancelled_at": now - 36_000, "told_at": now - 1800, "until": now + 600}
+    some = [{"class_id": f"c-{number}", **its} for number in range(1000)]
+    due = {"class_id": "due", "streamer": STREAMER, "cancelled_at": now - 61, "told_at": now - 61, "until": now + 600}
+    commit(pair.teacher.engine, Connection.execute, insert(cancel_list), [*some, due])
+    assert [one["class_id"] for one in pair.swept(0)] == ["due"]
+
+
 async def test_after_the_end_of_the_class_nobody_is_told_any_more_and_the_cancel_has_failed(pair: Pair) -> None:
     """However often it came. Its end is told a minute later: its streamer may be back by then, and say what it sent."""
     pair.book(start_in_s=60)

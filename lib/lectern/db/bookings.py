@@ -350,9 +350,11 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
 
 
 def cancels_to_resend(connection: Connection, now: float) -> list[CancelRow]:
-    """The cancels that are to be sent to their streamers again now."""
-    which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - TOLD_AGAIN_S)
-    return [cancel for cancel in _read(connection, which) if cancel.told_again_at <= now]
+    """The cancels to be sent to their streamers again: the pause is as long as each has waited, within the bounds."""
+    silent_s = now - cancels.c.told_at
+    is_due = (silent_s >= TOLD_AGAIN_WITHIN_S) | (silent_s >= cancels.c.told_at - cancels.c.cancelled_at)
+    which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (silent_s >= TOLD_AGAIN_S)
+    return _read(connection, which & is_due)
 
 
 def cancels_unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[CancelRow]:

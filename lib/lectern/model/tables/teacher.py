@@ -171,11 +171,6 @@ class CancelRow(TeacherTable, table=True):
     until: float = Field(index=True)  # the row is deleted after it
     deliveries: int = 1  # how many answers it gets
 
-    @property
-    def told_again_at(self) -> float:
-        """When to tell the streamer again if it has not confirmed by then (epoch seconds)."""
-        return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)
-
 
 class TeacherRow(TeacherTable, table=True):
     """One of several teachers that share the database, and its last sign of life."""
