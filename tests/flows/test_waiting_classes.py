@@ -225,6 +225,19 @@ async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
         assert followed.call_count == (not dry_run)
 
 
+async def test_a_change_is_decided_beside_one_whose_class_id_is_a_list(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole batch failed by it, a run said so of each class, and all waited for ever smaller batches."""
+    monkeypatch.setattr(at_bookings, "follow", AsyncMock())
+    current.set(teacher)
+    ends = time.time() + 5000
+    ids = comes(teacher, '{"cmd": "change", "class_id": ["c-1"]}', Change(class_id="c-1", end_time=ends))
+    await at_bookings.change.fn(inbox_ids=ids)
+    assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == ends
+    assert commit(teacher.engine, inbox.waiting, journal) == 0
+
+
 async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(teacher: TeacherHost) -> None:
     """It comes twice a minute for ever."""
     current.set(teacher)

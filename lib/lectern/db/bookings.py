@@ -311,10 +311,11 @@ def changes_before(connection: Connection, asked: Mapping[int, str]) -> set[int]
     wanted = select(inbox.c.id, inbox.c.body).where(
         inbox.c.state == InboxState.NEW, inbox.c.command == "change", inbox.c.id < max(asked, default=0)
     )
-    first: dict[object, int] = {}
+    first: dict[str, int] = {}
     for id_, body in connection.execute(wanted.order_by(inbox.c.id)):
-        if id_ not in asked:
-            first.setdefault(fields_of(body).get("class_id"), id_)
+        named = fields_of(body).get("class_id")  # of an odd message it may be a list
+        if id_ not in asked and isinstance(named, str):
+            first.setdefault(named, id_)
     return {id_ for id_, class_id in asked.items() if first.get(class_id, id_) < id_}
 
 
