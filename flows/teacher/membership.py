@@ -144,8 +144,10 @@ class Membership:
         """Take in what Redis has. While it is away, or takes no writes, no streamer counts as silent."""
         settings, is_deaf = self.host.settings, True
         try:
-            # First of all: who was lost is not back because nobody can hear it, and would not be alarmed again.
-            if any(one.lost_at is not None for one in (await self.host.read_tx(leases.holders)).values()):
+            # First of all: who was lost is not back because nobody can hear it, and would not be alarmed again. And who
+            # is read to have a class has beaten by then: it may be the first beat for hours.
+            holders, having = await self.host.read_tx(lambda c: (leases.holders(c), bookings.having(c, time.time())))
+            if any(one.lost_at is not None for one in holders.values()):
                 self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
             newest = max((float(beat["at"]) for beat in beats.values()), default=-math.inf)
@@ -158,20 +160,21 @@ class Membership:
                 self.host.missing_since.clear()
             if self.host.listens_since == math.inf:
                 self.host.listens_since = time.monotonic()
-            await self._take_in(now, beats, claims)
+            await self._take_in(now, beats, claims, holders, having)
             is_deaf = False
         finally:
             if is_deaf:  # it hears nothing itself: no streamer's silence grows until a look succeeds
                 self.host.listens_since = math.inf
                 self.host.missing_since.clear()
 
-    async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
+    async def _take_in(
+        self, now: float, beats: Said, claims: Said, holders: Mapping[str, StreamerRow], having: Mapping[str, int]
+    ) -> None:
         heard, limit_s = time.monotonic(), self.host.settings.streamer_lost_after_s
         self.host.beats |= beats
         ages_s = {name: self.host.silent_s(name, float(beat["at"]), now) for name, beat in beats.items()}
         for name, beat in beats.items():  # one that goes, or whose disk is full, gets no more classes
             self.host.heard_at[name] = heard - ages_s[name], next((it for it in ("gone", "full") if beat.get(it)), "")
-        holders, having = await self.host.read_tx(lambda c: (leases.holders(c), bookings.having(c, time.time())))
         failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
         left = {name for name, holder in holders.items() if holder.withdrawn_at is not None}  # the old program has it

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ from flows.resident.consumer import Handler
 from flows.streamer import downloads, lease, playout_events
 from flows.streamer import prepare as streamer_prepare
 from flows.teacher import membership
-from lectern.db import airings, cache, inbox, leases
+from lectern.db import airings, bookings, cache, inbox, leases
 from lectern.db.engine import transaction
 from lectern.decide import airing as decide_airing
 from lectern.decide import leases as decide_leases
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import journal
+from lectern.model.tables.teacher import StreamerRow
 from lectern.states import AiringState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
@@ -150,6 +151,11 @@ def test_a_class_that_ended_while_a_sweep_asked_its_playout_stays_as_it_ended(
     assert commit(streamer.engine, airings.by_id, ["c-1"])["c-1"].state is state
 
 
+def known(host: TeacherHost) -> tuple[Mapping[str, StreamerRow], Mapping[str, int]]:
+    """The streamers that were leased, and how many classes each has."""
+    return look(host.engine, leases.holders), look(host.engine, bookings.having, time.time())
+
+
 def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_lost(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,10 +165,10 @@ def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_l
     monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     mine, beats = membership.Membership(teacher), {name: {"at": now + 3600}}  # of before it was set back
     teacher.listens_since = real() - 1000
-    asyncio.run(mine._take_in(now, beats, {}))
+    asyncio.run(mine._take_in(now, beats, {}, *known(teacher)))
     later_s = teacher.settings.streamer_lost_after_s + 1
     monkeypatch.setattr(time, "monotonic", lambda: real() + later_s)
-    asyncio.run(mine._take_in(now + later_s, beats, {}))
+    asyncio.run(mine._take_in(now + later_s, beats, {}, *known(teacher)))
     assert teacher.living_now() == []
     assert look(teacher.engine, leases.holder, name).lost_at is not None
 
@@ -208,7 +214,7 @@ async def test_no_class_is_moved_before_the_lease_ends_that_the_last_beat_has_re
     redis: Any = Redis()
     await thread._beat(redis)
     thread._loop.close()
-    await membership.Membership(teacher)._take_in(time.time(), beats, {})
+    await membership.Membership(teacher)._take_in(time.time(), beats, {}, *known(teacher))
     known_s = look(teacher.engine, leases.holder, name).lease_s
     moved_after_s = decide_leases.lost_after(teacher.settings.streamer_lost_after_s, known_s)
     assert thread._lease.until - boot_now() <= moved_after_s

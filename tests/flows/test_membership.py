@@ -305,6 +305,25 @@ async def test_a_lost_streamer_is_lost_no_second_time_and_not_back_before_it_is_
     assert (world.holder(S1).lost_at, world.is_missing) == (None, False)
 
 
+async def test_one_that_is_given_a_class_at_its_first_beat_for_hours_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was off without a class, which nobody misses. A look at Redis just before has its last beat of before."""
+    world.leased(S1)
+    world.beat(S1, ago_s=3000)
+    heard = world.heard
+
+    async def just_before(key: str) -> tuple[float, Mapping[str, Any], Mapping[str, Any]]:
+        before = await heard(key)
+        world.beats = {S1: {"at": time.time()}}
+        world.placed("c-1")
+        return before
+
+    monkeypatch.setattr(world, "heard", just_before)
+    await world.looks()
+    assert (world.where("c-1").streamer, world.alarms, world.begun) == (S1, [], [])
+
+
 async def test_a_move_that_left_a_class_is_tried_again_after_minutes(world: World) -> None:
     """Its streamer has no session any more; one that never had a lease is lost, too."""
     world.placed("c-1")
