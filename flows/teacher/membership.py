@@ -191,7 +191,7 @@ class Membership:
                 if name in holders:
                     await self._renewed(holders[name], beats.get(name, {}).get(LEASE))
                 if name in having.keys() | lost and name not in going | left:
-                    await self._drain(name, beats.get(name, {}).get(DRAINS))
+                    await self._drain(name, beats.get(name, {}), ages_s.get(name, math.inf))
                     silent_s = self._silent_s(name, ages_s.get(name), heard)
                     is_heard = ages_s.get(name, math.inf) <= limit_s
                     await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
@@ -207,9 +207,13 @@ class Membership:
             await changed(self.host, lambda _, changes: changes.change(streamers, name, {}, after))
             holder.lease_s = lease_s
 
-    async def _drain(self, name: str, by: object) -> None:
-        """Move the later classes of *name* to other streamers, if its heartbeat says *by* whom it is drained."""
-        if not by or not self.drained_at.take(name, DRAIN_AGAIN_S):
+    async def _drain(self, name: str, beat: Mapping[str, Any], age_s: float) -> None:
+        """Move the later classes of *name* to other streamers, if its *beat*, which is *age_s* old, says who drains it.
+
+        One that is cut off from Redis alone hears nothing of it, and goes on by Prefect's word, which shows moves only.
+        """
+        by, is_there = beat.get(DRAINS), age_s <= BEATS * self.host.settings.heartbeat_interval_s
+        if not by or not (is_there or beat.get("gone")) or not self.drained_at.take(name, DRAIN_AGAIN_S):
             return
         alive = [other for other in self.host.living_now() if other != name]
         plan = await changed(self.host, drained(name, alive, by))

@@ -416,6 +416,22 @@ async def test_a_drained_streamer_gives_away_its_later_classes_and_those_that_co
     assert (world.where("soon").streamer, world.publish.await_count) == (S1, 2)
 
 
+@pytest.mark.parametrize(("fields", "ago_s", "is_moved"), [({}, 30, False), ({"gone": True}, 30, True), ({}, 1, True)])
+async def test_of_a_drained_streamer_that_hears_nothing_no_class_is_moved_before_it_is_lost(
+    world: World, fields: dict[str, bool], ago_s: float, *, is_moved: bool
+) -> None:
+    """Cut off from Redis alone, it asks Prefect whether its classes are taken, where only a move is shown.
+
+    It would air them beside the other one. One that was stopped asks nobody, and its lease ends.
+    """
+    world.leased(S1, S2)
+    world.beat(S1, ago_s=ago_s, drains="anna", **fields)
+    world.beat(S2)
+    world.placed("c-1")
+    await world.looks()
+    assert world.where("c-1").streamer == (S2 if is_moved else S1)
+
+
 # -- whose classes move ------------------------------------------------------------------------------------------------
 
 
