@@ -341,9 +341,9 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         why = "was heard of again, or may have been before Redis was emptied or started again"
         return Completed(name=NOT_MOVED, message=f"{streamer} {why}: it keeps its classes")
-    plan = await changed(host, taken(before, alive, force=force))
     if force:  # it is taken out: nobody misses it any more
         await host.bus.part(host.settings.streamers_key, streamer)
+    plan = await changed(host, taken(before, alive, force=force))
     await publish_outbox(host)
     await artifacts.table("move-batch", plan.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(plan.table))

@@ -480,6 +480,16 @@ async def test_a_streamer_that_beats_is_moved_from_by_force_alone_and_is_then_mi
     assert (silent.taken, silent.alarms) == ([S1], []), "a person knows of it"
 
 
+async def test_if_redis_goes_away_while_a_streamer_is_taken_out_nothing_is_moved_as_its_run_says(silent: World) -> None:
+    """The person who began it tries again. That the classes were moved, nobody would have heard."""
+    silent.part.side_effect = TryAgain("Redis: no route to host")
+    with pytest.raises(TryAgain):
+        await moved(silent, force=True)
+    assert silent.where("c-1").streamer == S1
+    silent.part.side_effect = None
+    assert await moved(silent, force=True)
+
+
 async def test_a_cancel_is_answered_once_a_person_says_that_its_streamer_is_off_which_hears_of_it_if_it_comes_back(
     silent: World,
 ) -> None:
