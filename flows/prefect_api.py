@@ -146,8 +146,8 @@ class Runs(Protocol):
     async def cancelled(self, run_ids: Sequence[str]) -> dict[str, str]:
         """Those of *run_ids* that are cancelled, or being so, with the reason."""
 
-    async def announce(self, tag: str) -> None:
-        """Add *tag* to the calling run, so that it is found by it."""
+    async def announce(self, *tags: str) -> None:
+        """Add *tags* to the calling run, so that it is found by them."""
 
 
 class BackgroundRuns:

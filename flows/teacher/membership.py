@@ -331,8 +331,11 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
         return Completed(name=NOT_MOVED, message=shown.message)
     if not await _takers(host, streamer, silent_s, force=force):
         return _stays(streamer)
-    if before.session is not None:
-        await host.runs.announce(lost_tag(streamer, before.session))
+    # After a restore, the database names an earlier session than Redis has, which its streamer asks for.
+    held = await host.bus.lease_of(host.settings.streamers_key, streamer)
+    sessions = [session for session in (before.session, held) if session]
+    if any(not session.startswith("-") for session in sessions):
+        await host.runs.announce(*(lost_tag(streamer, session.removeprefix("-")) for session in sessions))
     if not await _stays_silent(host, streamer, silent_s) and not force:
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     alive = await _takers(host, streamer, silent_s, force=force)

@@ -210,9 +210,11 @@ async def test_a_session_that_has_lost_its_classes_is_never_granted_again(bus: B
     assert await bus.take("streamers", "streamer1", -1)
     assert (await bus.heard("streamers"))[2] == {}, "its claim went with the lease"
     assert await bus.beat("streamers", "streamer1", "first", {}, CLAIM) == "-second"
+    assert await bus.lease_of("streamers", "streamer1") == "-second"
     assert (await bus.heard("streamers"))[2] == {}, "it is not claimed again"
     await bus.grant("streamers", "streamer1", "second")
     assert await bus.beat("streamers", "streamer1", "second", {}, CLAIM) == "-second", "nor granted"
     await bus.beat("streamers", "streamer1", "first", {}, {**CLAIM, "session": "third"})
     await bus.grant("streamers", "streamer1", "third")
     assert isinstance(await bus.beat("streamers", "streamer1", "third", {}, CLAIM), dict)
+    assert [await bus.lease_of("streamers", name) for name in ("streamer1", "streamer2")] == ["third", None]

@@ -40,6 +40,7 @@ class World:
         self.begun: list[str] = []
         self.grant, self.part, self.announce, self.publish = (AsyncMock() for _ in range(4))
         self.take = AsyncMock(return_value=True)  # whether a lease may be taken
+        self.lease_of = AsyncMock(return_value=None)  # the session that has it, as Redis knows
         self.living: dict[str, dict[str, Any]] = {}  # who beats until each look, and what
         self.kept = "1.5"  # since when it has kept its data
         for name in ("time", "monotonic"):
@@ -469,6 +470,14 @@ async def test_the_classes_of_a_silent_streamer_are_moved_once_prefect_shows_it_
     assert (silent.taken, silent.part.await_count) == ([S1] * 2, 0)
 
 
+@pytest.mark.parametrize("held", ["newer", "-newer"])
+async def test_after_a_restore_a_move_is_announced_by_the_session_that_redis_has(silent: World, held: str) -> None:
+    """The database has an earlier one. By that alone a streamer that is cut off from Redis would hear of no move."""
+    silent.lease_of.return_value = held
+    assert await moved(silent)
+    assert silent.announce.await_args_list == [call(lost_tag(S1, "session"), lost_tag(S1, "newer"))]
+
+
 async def test_a_streamer_that_beats_is_moved_from_by_force_alone_and_is_then_missed_no_more(silent: World) -> None:
     """Of others that live, any may have its classes; by itself it would go on beside one that it does not ask."""
     silent.beat(S1, peers=[])
@@ -556,6 +565,7 @@ async def test_what_is_not_leased_any_more_is_moved_without_a_word_in_prefect(si
     commit(silent.host.engine, handling.change, silent.host, membership.taken(silent.holder(S1), [], force=False))
     assert silent.stayed("c-1")
     silent.placed("c-2")
+    silent.lease_of.return_value = "-session"
     assert await moved(silent)
     assert not silent.stayed("c-2")
     assert silent.announce.await_count == 0

@@ -221,11 +221,11 @@ class ResidentRuns:
         """The names of the runs that are at work here, by id."""
         return {id_: active.name for id_, active in self._active.items()}
 
-    async def announce(self, tag: str) -> None:
-        """Add *tag* to the calling run, so that it is found by it; raises TryAgain if Prefect does not take the tag."""
+    async def announce(self, *tags: str) -> None:
+        """Add *tags* to the calling run, so that it is found by them; raises TryAgain if Prefect takes no tag."""
         run = runtime.flow_run
         async with asking(CREATE_S):
-            await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
+            await self.client.update_flow_run(UUID(run.id), tags={*run.tags, *tags})
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""

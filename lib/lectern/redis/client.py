@@ -351,6 +351,12 @@ class Bus:
         await self._client.eval(GRANT, 1, f"{key}:lease", name, session)
 
     @asking()
+    async def lease_of(self, key: str, name: str) -> str | None:
+        """The session that holds the lease of streamer *name*, `-SESSION` if it was taken from that one; or None."""
+        held = await self._client.hget(f"{key}:lease", name)
+        return None if held is None else str(held)
+
+    @asking()
     async def kept_since(self, key: str) -> str:
         """The time since when Redis has lost no heartbeat; another one after it was emptied or started again."""
         return str(await self._client.eval(f"{KEPT} return since", 3, *_keys(key)))
