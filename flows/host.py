@@ -256,7 +256,7 @@ class TeacherHost(Host[TeacherSettings]):
     heard_at: dict[str, tuple[float, str]] = field(default_factory=dict)  # when each was heard, and if "gone" or "full"
     last_beats: dict[str, tuple[float, float]] = field(default_factory=dict)  # the time in each, and when it was new
     missing_since: dict[str, float] = field(default_factory=dict)  # whose heartbeat Redis lacks
-    unheard: dict[tuple[str, str], float] = field(default_factory=dict)  # new leases, since when each is waited for
+    claims_since: dict[tuple[str, str], float] = field(default_factory=dict)  # of a lease, by name and session
     kept_since: str = ""  # since when Redis has lost no heartbeat, as it said last
     membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # when it was asked who is alive, and who was
     listens_since: float = field(default_factory=time.monotonic)  # inf while it hears nothing

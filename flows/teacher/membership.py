@@ -26,7 +26,7 @@ from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import StreamerRow, streamers
+from lectern.model.tables.teacher import TOLD_AGAIN_WITHIN_S, StreamerRow, streamers
 from lectern.redis.client import WITHDRAWN
 from lectern.redis.connection import asking
 from lectern.run_records import summary
@@ -38,7 +38,8 @@ TAKEN_AGAIN_S = 300.0
 """Seconds after which a move is announced again for a lost streamer whose classes no other streamer could take."""
 
 GRANT_AGAIN_S = 10.0
-"""Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
+"""Least seconds after which a claim that is still there is answered again: Redis may have lost the answer. Its streamer
+may also read nothing for days, because its disk is full: the pause is a third of the time for which it has asked."""
 
 LEASE = "lease_s"  # the field of a heartbeat that says for how many seconds it renews the lease
 DRAINS = "drains"  # the field of a heartbeat that says that its streamer is drained, and by whom
@@ -77,7 +78,6 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
         host.membership_cache = now, seen
     # A Redis that was restarted has forgotten the beats; we have not.
     if alive := sorted({*seen, *host.living_now()}):
-        host.unheard.clear()
         return alive
     listened_s = now - host.listens_since
     if listened_s < BEATS * settings.heartbeat_interval_s:
@@ -94,8 +94,7 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
     at = time.time()
     granted = [(row.name, row.session) for row in holders.values() if row.session and row.granted_s_ago(at) < lost_s]
     # One that cannot read its grant is given it again and again: it is not waited for for longer than a lost one.
-    host.unheard = {lease: host.unheard.get(lease, now) for lease in granted}
-    if new := ", ".join(sorted(name for (name, _), since in host.unheard.items() if now - since < lost_s)):
+    if new := ", ".join(sorted(lease[0] for lease in granted if now - host.claims_since.get(lease, now) < lost_s)):
         raise TryAgain("{new} has just been given its lease, and was not heard of yet", new=new)
     return alive
 
@@ -158,6 +157,7 @@ class Membership:
                 self.host.listens_since = math.inf if self.host.kept_since else self.host.listens_since
                 self.host.kept_since = kept_since
                 self.host.missing_since.clear()
+                self.host.claims_since.clear()  # it may have lost the answers, too
             if self.host.listens_since == math.inf:
                 self.host.listens_since = time.monotonic()
             await self._take_in(now, beats, claims, holders, having)
@@ -175,6 +175,8 @@ class Membership:
         ages_s = {name: self.host.silent_s(name, float(beat["at"]), now) for name, beat in beats.items()}
         for name, beat in beats.items():  # one that goes, or whose disk is full, gets no more classes
             self.host.heard_at[name] = heard - ages_s[name], next((it for it in ("gone", "full") if beat.get(it)), "")
+        asked = [(name, str(claim["session"])) for name, claim in claims.items()]
+        self.host.claims_since = {lease: self.host.claims_since.get(lease, heard) for lease in asked}
         failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
         left = {name for name, holder in holders.items() if holder.withdrawn_at is not None}  # the old program has it
@@ -280,6 +282,9 @@ def lost(connection: Connection, changes: Changes, name: str, number: int, other
 
 async def grant(host: TeacherHost, name: str, session: str, lease_s: float) -> None:
     """Give a streamer the lease that it asks for, after telling it all that was taken from it."""
+    asks_s, holder = time.monotonic() - host.claims_since[name, session], await host.read_tx(leases.holder, name)
+    if holder.session == session and holder.granted_s_ago(time.time()) < min(asks_s / 3, TOLD_AGAIN_WITHIN_S):
+        return
     if (await changed(host, granted(name, session, lease_s))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.
         await host.bus.grant(host.settings.streamers_key, name, session)

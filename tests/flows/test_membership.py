@@ -173,6 +173,25 @@ async def test_a_streamer_that_never_takes_its_lease_keeps_bookings_waiting_for_
     assert await membership.alive_streamers(world.host) == []
 
 
+async def test_a_lease_that_is_never_taken_is_granted_ever_more_rarely_until_redis_may_have_lost_it(
+    world: World,
+) -> None:
+    """Each time with all that was taken from its streamer: a full disk there would fill the one here within days."""
+    world.claims = {S1: {"session": "new", "lease_s": 45.0}}
+    numbers = []
+    for looks, after_s in ((7, 10), (60, 60), (23, 3601)):
+        for _ in range(looks):
+            await world.looks(after_s)
+        numbers.append(world.grant.await_count)
+    assert numbers[0] >= 4, "soon at first"
+    assert numbers[1] < 25
+    assert numbers[2] - numbers[1] >= 22, "but once an hour"
+    world.kept = "9.5"
+    for _ in range(2):
+        await world.looks(membership.GRANT_AGAIN_S + 1)
+    assert world.grant.await_count > numbers[2]
+
+
 async def test_redis_is_asked_who_lives_again_after_a_second_and_while_nobody_does(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
