@@ -117,9 +117,13 @@ def drained(connection: Connection, changes: Changes, name: str, alive: Sequence
 def _leaving(
     connection: Connection, changes: Changes, name: str, alive: Sequence[str]
 ) -> tuple[Sequence[Order], Choice]:
-    """The classes of the streamer *name*, and which of those *alive* may have each; second airings are then known."""
+    """The classes of the streamer *name*, and which of those *alive* may have each.
+
+    Their second airings are then known, and the classes of changes.
+    """
     orders = bookings.on(connection, name, changes.now)
-    changes.orders |= bookings.readable_among(connection, [secondary_id(order.class_id) for order in orders])
+    beside = [order.revises or secondary_id(order.class_id) for order in orders]
+    changes.orders |= bookings.readable_among(connection, beside)
     no = leases.refused_by(connection, [order.class_id for order in orders])
     return orders, Choice(bookings.loads(connection, alive, changes.now), no)
 

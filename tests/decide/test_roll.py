@@ -68,6 +68,20 @@ def test_a_change_stays_at_a_drained_streamer_as_long_as_its_class(
     assert [changes.orders[one].streamer for one in (class_id, revision.class_id)] == [where, where]
 
 
+def test_a_change_goes_with_its_class_to_the_same_streamer(changes: Changes) -> None:
+    """Another one may have its recording, or be the best for it; its want of room would refuse the change."""
+    others = ("s2", "s3")
+    best = ranking(changes.orders["later"].stem, others)[0]
+    record = next(number for number in range(1, 99) if ranking(f"{number}_720P", others)[0] != best)
+    start, urls = int(changes.now) + 1800, {"720P": f"http://origin.example/{record}.flv"}
+    asked = strategies.booking("later", record_id=record, video_url_list=urls, start_time=start, end_time=start + 600)
+    revision = changes.book(asked.under(revision_id("later", 1)))
+    proceed(changes, [(revision, URL)], {})
+    going = [changes.orders[one] for one in (revision.class_id, "later")]
+    reassign(changes, going, Choice(dict.fromkeys(others, 0), {}), "s1 is lost", refused=False)
+    assert [changes.orders[one].streamer for one in ("later", revision.class_id)] == [best, best]
+
+
 @pytest.mark.parametrize("others", [{}, {"s2": 0}], ids=["nobody is alive", "the other one has refused it"])
 def test_a_drained_streamer_keeps_what_nobody_else_can_take(changes: Changes, others: dict[str, int]) -> None:
     leases.drain(changes, "s1", list(changes.orders.values()), Choice(others, {"later": {"s2"}, "soon": {"s2"}}))

@@ -228,8 +228,6 @@ def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice, 
     """
     going = [order for order in orders if order.start_time > changes.now + DRAIN_AHEAD_S]
     going = [order for order in going if open_to(changes, order, choice)]
-    staying = {order.class_id for order in orders} - {order.class_id for order in going}
-    going = [order for order in going if order.revises not in staying]  # a class is changed where it is
     why = Text("{name} is drained by {who}", name=name, who=by) if by else Text("{name} is drained", name=name)
     reassign(changes, going, choice, why, refused=False)
 

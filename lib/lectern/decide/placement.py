@@ -280,14 +280,20 @@ def reassign(changes: Changes, orders: Sequence[Order], choice: Choice, why: str
 
     If there is no other, a class goes back to the streamer that it was taken from before. The platform is not told. A
     class that no streamer can take is broken, with an alarm, if the platform was promised it; otherwise it is refused.
-    *refused*: its streamer could not prepare it (False: it is lost or drained).
+    *refused*: its streamer could not prepare it (False: it is lost or drained). A change goes where its class goes.
     """
-    for order in orders:
+    for order in sorted(orders, key=lambda order: order.revises is not None):  # so classes come first
         if changes.orders.get(order.class_id, order).state not in ON_STREAMER:
             continue  # it was the second airing of a class before it, which no streamer could take
         before = order.streamer or ""
-        chosen = chosen_for(order.stem, open_to(changes, order, choice), changes.settings.streamer_load_slack)
-        chosen = chosen or choice.back.get(order.class_id)
+        if order.revises is None:
+            chosen = chosen_for(order.stem, open_to(changes, order, choice), changes.settings.streamer_load_slack)
+            chosen = chosen or choice.back.get(order.class_id)
+        else:
+            its = changes.orders.get(order.revises)
+            chosen = its.streamer if its is not None and its.state in ON_STREAMER else None
+            if chosen == before:
+                continue  # a class is changed where it is
         changes.take(order.class_id, before, order.placement, refused=refused)
         changes.release(before, order.class_id, order.placement)
         changes.announce(order, "interrupted", message=why)  # if it was on air
