@@ -187,6 +187,8 @@ class ClassesApi:
 
         def look(connection: Connection) -> str | None:
             order = db_account.booking(connection, class_id)  # another booking of this class may have come first
+            if order is not None and client.institution_id not in {None, order.institution_id}:
+                raise _no_such(class_id)
             return _first_answer(order, booking) or self._answered(connection, booking, before)
 
         return await self._send(None if before.order else booking, class_id, wait, look)

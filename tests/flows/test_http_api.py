@@ -290,6 +290,23 @@ async def test_a_client_neither_sees_nor_touches_another_ones_class(client: Clie
     assert (early.status_code, early.headers["retry-after"]) == (503, "1"), "nobody knows yet whose it is"
 
 
+async def test_who_loses_a_race_for_a_class_id_hears_nothing_of_the_class_that_won_it(
+    client: Client, teacher: TeacherHost
+) -> None:
+    """Neither its times nor its recording nor its institution, as when it had come a second before."""
+    intake: Any = teacher.intake
+
+    async def after_another(arrived: Sequence[ReceivedMessage]) -> None:
+        teacher.intake = intake
+        await client.put(CLASS, json=fields(institution_id="i-2"))
+        await intake(arrived)
+
+    teacher.intake = after_another
+    own = bearer(token(teacher, "i-1", name="school"))
+    lost = await client.put(CLASS, params={"wait": 5}, headers=own, json=fields())
+    assert (lost.status_code, lost.json()["detail"]) == (404, "c-1: there is no such class")
+
+
 async def test_a_full_inbox_a_database_that_takes_nothing_and_a_teacher_that_ends_are_503(
     client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
