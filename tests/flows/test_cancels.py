@@ -22,6 +22,7 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import cache
 from lectern.decide import placement as cancelling
+from lectern.decide.placement import Choice, reassign
 from lectern.decide.reports import ENDS_AFTER_S
 from lectern.errors import AIRED_WITH_GAPS
 from lectern.model.facts import AsRun
@@ -199,6 +200,24 @@ async def test_what_two_streamers_have_sent_of_a_class_is_one_whole(pair: Pair) 
         ended = Report(cmd="ended", class_id="c-1", result="success", code=AIRED_WITH_GAPS.number, **its)
         take(pair.teacher, [ended.to_json()], (Report,), decide)
     assert commit(pair.teacher.engine, db_bookings.by_id, ["c-1"])["c-1"].state is BookingState.AIRED
+
+
+async def test_the_push_url_of_a_class_that_lost_its_streamer_is_free_once_it_is_cancelled(pair: Pair) -> None:
+    """Until then a person may have a broken class retried, so what is booked in its place is refused: see RUNBOOK."""
+
+    def lost(connection: Connection, changes: Changes) -> None:
+        orders = [*db_bookings.by_id(connection, ["c-1"]).values()]
+        reassign(changes, orders, Choice({}, {}), "it is lost", refused=False)
+
+    def again(class_id: str) -> BookingState:
+        pair.receive(pair.booking(class_id).model_copy(update={"push_url": pair.booking().push_url}))
+        return commit(pair.teacher.engine, db_bookings.by_id, [class_id])[class_id].state
+
+    placed(pair.teacher, pair.booking(), STREAMER, ready=True)
+    commit(pair.teacher.engine, handling.change, pair.teacher, lost)
+    assert again("c-2") is BookingState.REFUSED
+    pair.receive(Cancel(class_id="c-1"))
+    assert again("c-3") is BookingState.PLACED
 
 
 async def test_a_booking_that_comes_after_its_cancel_is_answered_411_and_goes_nowhere(pair: Pair) -> None:
