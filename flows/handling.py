@@ -155,6 +155,7 @@ async def put_off(batch: Batch[M], ids: Collection[int], wait_s: float, why: str
     log.info("%d messages wait for %.0f s: %s", len(ids), wait_s, why)
     if not batch.dry_run:
         await batch.host.write_tx(inbox.put_off, batch.host.journal, sorted(ids), time.time() + wait_s)
+        claimed.set([one for one in claimed.get() if one.id not in ids])  # they have not failed if the others do
     return replace(batch, came=[one for one in batch.came if one.kept.id not in ids])
 
 

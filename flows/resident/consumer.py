@@ -47,15 +47,14 @@ class Handler:
         """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         claimed.set(kept)
-        ids = [message.id for message in kept]
         # What can be neither handled nor put back is retried when its lease ends.
         async with failures.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
             with Caught() as failed:
-                await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow, ids))
+                await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow))
             if failed.error is not None:
                 passes = await self._said(flow, failed.error)
                 shown = None if flow == TAKE_BACK else flow  # releases and leases are no runs
-                await failures.after_failure(self._host, ids, failed.error, passes=passes, flow=shown)
+                await failures.after_failure(self._host, _ids(), failed.error, passes=passes, flow=shown)
 
     async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
         assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
@@ -64,10 +63,10 @@ class Handler:
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
-    async def _handle(self, flow: str, ids: Sequence[int]) -> None:
-        state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(ids))
+    async def _handle(self, flow: str) -> None:
+        state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(_ids()))
         if state is not None and (state.is_failed() or state.is_crashed()):
-            await failures.failed(self._host, ids, flow, state.message or "")
+            await failures.failed(self._host, _ids(), flow, state.message or "")
 
     async def _said(self, flow: str, error: Exception) -> bool:
         """Log that *flow* has failed; returns whether that is because a service is away."""
@@ -88,6 +87,11 @@ class Handler:
             if failed.error is not None and not await self._said("sweep", failed.error):
                 name = f"sweep {self._host.settings.name}"
                 await noted(self._host, UnrecordedWork("sweep", name, began, error=failures.words(failed.error)))
+
+
+def _ids() -> list[int]:
+    """The messages that this task has claimed, without those that its flow has put off."""
+    return [message.id for message in claimed.get()]
 
 
 class Consumer:

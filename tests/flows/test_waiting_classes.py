@@ -16,6 +16,7 @@ from sqlalchemy import Column, Connection, insert, update
 from flows import handling
 from flows.host import TeacherHost, current
 from flows.prefect_api import NewRun
+from flows.resident.consumer import Handler
 from flows.teacher import bookings as at_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
@@ -34,7 +35,7 @@ from tests import strategies
 from tests.answering import serving
 from tests.faults import hosts
 from tests.faults.turns import Quiet
-from tests.rows import begin, claimed, comes, commit, news, placed, said, unsent
+from tests.rows import begin, came, claimed, comes, commit, look, news, placed, said, unsent
 
 SERVER = "ssh://ecs@one.example:22"
 P240, P720 = Resolution.P240, Resolution.P720
@@ -223,6 +224,25 @@ async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
     for dry_run in (True, False):
         await at_bookings.change.fn(inbox_ids=ids, dry_run=dry_run)
         assert followed.call_count == (not dry_run)
+
+
+@pytest.mark.parametrize("crashes", [False, True], ids=["it failed", "all crashed"])
+async def test_a_change_that_waits_has_not_failed_with_one_that_came_beside_it(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, crashes: bool
+) -> None:
+    """Its try was counted, and a run said that it was not handled."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError("odd")
+
+    monkeypatch.setattr(at_bookings, "handled" if crashes else "decided_changes", fails)
+    waits, odd = Change(class_id="c-9", end_time=3e9), Change(class_id="c-1", end_time=3e9)
+    kept = came(teacher, waits, odd)
+    await Handler(teacher, {"change": at_bookings.change}).handle("change", kept)
+    left = look(teacher.engine, inbox.read, journal, [one.id for one in kept])
+    assert [one.tries for one in left] == [0, 1]
+    (shown,) = commit(teacher.engine, inbox.unrecorded, journal, 9)
+    assert [one["class"] for one in json.loads(shown.said or "")] == ["c-1"]
 
 
 async def test_a_change_is_decided_beside_one_whose_class_id_is_a_list(
