@@ -151,7 +151,8 @@ class Webhook:
 
     async def _post(self, client: httpx.AsyncClient, message: WebhookDue, url: str) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
-        headers = signed(_secret(self._settings), f"msg_{message.id}", time.time(), message.body)
+        id_ = f"msg_{message.id}_{message.created_at:.0f}"  # after a restore of the database, its number comes again
+        headers = signed(_secret(self._settings), id_, time.time(), message.body)
 
         async def post(address: str, waits: httpx.Timeout) -> httpx.Response:
             where, names, more = origin.pinned(httpx.URL(url), address)
