@@ -27,6 +27,8 @@ def test_the_feed_is_read_on_from_any_row_and_shows_an_institution_its_own(eithe
 
     assert feed(0, None) == [("c-1", 1), ("c-2", 1), ("c-1", 2), ("c-3", 1)]
     first, second, *_ = look(either_engine, events.feed, 0, None, 2)
+    *_, newest = look(either_engine, events.feed, 0, None, 10)
+    assert (feed(newest.id or 0, None), feed((newest.id or 0) + 1, "i-2")) == ([], [("c-2", 1)]), "that was a restore"
     assert feed(second.id or 0, None, 1) == [("c-1", 2)]
     assert feed(first.id or 0, "i-1") == [("c-1", 2)]
     assert [one.seq for one in look(either_engine, events.after, "c-1", 0, 10)] == [1, 2]

@@ -160,9 +160,11 @@ def after(connection: Connection, class_id: str, seq: int, limit: int) -> Sequen
 def feed(connection: Connection, after_id: int, institution_id: str | None, limit: int) -> Sequence[ClassEventRow]:
     """The first *limit* events after the row *after_id*, of one institution or (None) of all, in their order.
 
-    Who has read up to a row misses nothing: a writer commits its rows before the next one gets ids.
+    Who has read up to a row misses nothing: a writer commits its rows before the next one gets ids. Who has read beyond
+    the newest did so before a restore of the database, whose ids come again: all that is kept comes after that.
     """
-    later = class_events.c.id > after_id
+    newest = connection.execute(select(func.max(class_events.c.id))).scalar() or 0
+    later = class_events.c.id > (after_id if after_id <= newest else 0)
     if institution_id is not None:
         later &= class_events.c.institution_id == institution_id
     return rows_of(connection, sqlmodel.select(ClassEventRow).where(later).order_by(class_events.c.id).limit(limit))
