@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import itertools
@@ -43,29 +42,24 @@ LOOK_S = 1.0
 LEASE_S = 60.0
 DUTY = "webhook"
 GONE = "it answered 410"
-_SECRET = "whsec_"  # noqa: S105 (the prefix of one)
 
 
-def signed(secret: str, id_: str, at: float, body: str) -> dict[str, str]:
-    """The headers of a message; raises Misuse if *secret* is none of Standard Webhooks."""
+def signed(settings: TeacherSettings, id_: str, at: float, body: str) -> dict[str, str]:
+    """The headers of a message; raises Misuse if EVENT_WEBHOOK_SECRET is none of Standard Webhooks."""
+    secret = settings.event_webhook_secret
     try:
-        key = base64.b64decode(secret.removeprefix(_SECRET), validate=True)
-    except binascii.Error as error:
+        key = base64.b64decode((secret.get_secret_value() if secret else "").removeprefix("whsec_"), validate=True)
+    except ValueError as error:  # also of characters that are no ASCII
         raise Misuse(Text("EVENT_WEBHOOK_SECRET: must be whsec_ and base64 after it")) from error
     whole = f"{id_}.{int(at)}.{body}".encode()
     signature = base64.b64encode(hmac.digest(key, whole, hashlib.sha256)).decode()
     return {"webhook-id": id_, "webhook-timestamp": str(int(at)), "webhook-signature": f"v1,{signature}"}
 
 
-def _secret(settings: TeacherSettings) -> str:
-    secret = settings.event_webhook_secret
-    return secret.get_secret_value() if secret is not None else ""
-
-
 def check(settings: TeacherSettings) -> None:
     """Raise Misuse if EVENT_WEBHOOK_URL is set, and its secret cannot be used."""
     if settings.event_webhook_url:
-        signed(_secret(settings), "", 0, "")
+        signed(settings, "", 0, "")
 
 
 class Webhook:
@@ -152,7 +146,7 @@ class Webhook:
     async def _post(self, client: httpx.AsyncClient, message: WebhookDue, url: str) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
         id_ = f"msg_{message.id}_{message.created_at:.0f}"  # after a restore of the database, its number comes again
-        headers = signed(_secret(self._settings), id_, time.time(), message.body)
+        headers = signed(self._settings, id_, time.time(), message.body)
 
         async def post(address: str, waits: httpx.Timeout) -> httpx.Response:
             where, names, more = origin.pinned(httpx.URL(url), address)

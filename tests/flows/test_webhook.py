@@ -335,9 +335,10 @@ def test_only_public_https_and_listed_hosts_are_posted_to(
             webhook._addresses("http://some.example/", "")
 
 
-def test_a_secret_that_is_none_is_misuse_if_there_is_something_to_sign(teacher: TeacherHost) -> None:
+@pytest.mark.parametrize("secret", ["whsec_???", "whsec_clé"])
+def test_a_secret_that_is_none_is_misuse_if_there_is_something_to_sign(teacher: TeacherHost, secret: str) -> None:
     webhook.check(teacher.settings)
-    odd = teacher.settings.model_copy(update={"event_webhook_secret": SecretStr("whsec_???")})
+    odd = teacher.settings.model_copy(update={"event_webhook_secret": SecretStr(secret)})
     with pytest.raises(Misuse, match="whsec_"):
         webhook.check(odd)
     webhook.check(odd.model_copy(update={"event_webhook_url": None}))
