@@ -20,8 +20,9 @@ from lectern.decide import readiness, reports
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
 from lectern.i18n import Text
+from lectern.model.facts import Order
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import journal
+from lectern.model.tables.teacher import CancelRow, journal
 from lectern.states import BookingState
 
 UNREPORTED_S = 60.0  # least seconds until a class is sent again to a streamer that has reported nothing about it
@@ -45,7 +46,7 @@ async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
         log.warning("sweep: deadlines wait: %s", error.message)
         settled = []
     lost = await host.read_tx(transcodings.ownerless, now - GRACE_S, now)
-    plan = await changed(host, overlooked, dry_run=dry_run)
+    plan = await changed(host, overlooked(time.monotonic() - host.listens_since), dry_run=dry_run)
     if not dry_run:
         await transcoding.start_requests(host, [rendition.key for rendition in forgotten])
         await transcoding.start_ecs(host, [rendition.key for rendition in lost])
@@ -59,8 +60,9 @@ async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
     return done, summary, [*asked, *(f"{rendition.stem}: made on ECS" for rendition in lost)]
 
 
-def overlooked(connection: Connection, changes: Changes) -> None:
-    """Handle classes and cancels that have been without news for too long."""
+@decision
+def overlooked(connection: Connection, changes: Changes, heard_s: float) -> None:
+    """Handle classes and cancels that have been without news for too long; streamers have been heard for *heard_s*."""
     now = changes.now
     reports.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
@@ -73,15 +75,21 @@ def overlooked(connection: Connection, changes: Changes) -> None:
         decide.apply_again(changes, unconfirmed)
     cancelling.resend_cancels(changes, bookings.cancels_to_resend(connection, now))
     decide.forsake(changes, bookings.forsaken_revisions(connection, now - UNREPORTED_S))
-    close(connection, changes)
+    close(connection, changes, heard_s)
 
 
-def close(connection: Connection, changes: Changes) -> None:
-    """Close the classes and the cancels of which nothing more is heard."""
-    now = changes.now
+def close(connection: Connection, changes: Changes, heard_s: float) -> None:
+    """Close the classes and the cancels of which nothing more is heard, though streamers have been for *heard_s*.
+
+    What they reported while Redis or this teacher was away is on its way.
+    """
+    now, ends, unconfirmed = changes.now, list[Order](), list[CancelRow]()
     over = bookings.unended(connection, now - GRACE_S)
-    ends = bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
-    unconfirmed = bookings.cancels_without_end(connection, now)
+    if heard_s < reports.UNENDED_S:
+        over = [order for order in over if order.promised_at is None]
+    if heard_s >= reports.ENDS_AFTER_S:
+        ends = bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
+        unconfirmed = bookings.cancels_without_end(connection, now)
     cancelled = [order.class_id for order in unconfirmed]
     changes.orders |= bookings.readable_among(connection, cancelled)
     parts = events.parts_of(connection, [*cancelled, *(row.class_id for row in (*over, *ends))])

@@ -1,5 +1,6 @@
 """What a host does again and again costs the same with months of rows in its tables as with few."""
 
+import math
 import sqlite3
 import time
 from collections import defaultdict
@@ -67,7 +68,8 @@ def swept(connection: Connection, now: float) -> None:
     transcodings.overdue(connection, now)
     transcodings.forgotten_requests(connection, now, now)
     transcodings.ownerless(connection, now, now)
-    maintenance.overlooked(connection, Changes(strategies.transcoders(order_warn_time_out_s=100), now))
+    changes = Changes(strategies.transcoders(order_warn_time_out_s=100), now)
+    maintenance.overlooked(math.inf)(connection, changes)
 
 
 def claim(connection: Connection, host: StreamerHost) -> None:

@@ -365,7 +365,7 @@ class Day:
         self.at(self.teacher, work)
 
     def sweep(self) -> None:
-        self.at(self.teacher, lambda c: handling.change(c, self.teacher, teacher_maintenance.overlooked))
+        self.at(self.teacher, lambda c: handling.change(c, self.teacher, teacher_maintenance.overlooked(math.inf)))
 
     # -- a streamer ----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A cancel holds: it is told until the streamer confirms it, and it may come before its booking."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -175,7 +176,7 @@ async def test_after_the_end_of_the_class_nobody_is_told_any_more_and_the_cancel
     for after_s, number in ((700, 0), (700 + ENDS_AFTER_S + 1, 1)):
         with transaction(pair.teacher.engine) as connection:
             changes = Changes(pair.teacher.settings, time.time() + after_s)
-            maintenance.close(connection, changes)
+            maintenance.close(connection, changes, math.inf)
             write(connection, pair.teacher.journal, changes)
             assert connection.execute(select(cancel_list)).all() == []
             ends = [*events.after(connection, "c-1", 0, 10)]

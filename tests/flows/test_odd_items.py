@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import math
 import time
 import weakref
 from collections.abc import Sequence
@@ -160,7 +161,7 @@ async def test_a_cancelled_class_that_nobody_can_read_stops_no_sweep(teacher: Te
         connection.execute(update(at_teacher.orders).values(updated_at=now - 4000))
         past = update(at_teacher.orders).where(at_teacher.orders.c.class_id == "over")
         connection.execute(past.values(start_time=now - 700, end_time=now - 100))
-        at_maintenance.overlooked(connection, changes)
+        at_maintenance.overlooked(math.inf)(connection, changes)
     assert changes.orders["over"].state is BookingState.REFUSED
     assert changes.rows[at_teacher.cancels, "bad", hosts.ALIVE[0]].after is None
     assert [one.message.revision for one in changes.sends if isinstance(one.message, Amend)] == ["changed^1"]

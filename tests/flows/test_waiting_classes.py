@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from lectern.decide.readiness import LATE_AFTER_S
 from lectern.errors import NOT_READY_FOR_START
 from lectern.model.facts import Attempt
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import journal, orders, videos
+from lectern.model.tables.teacher import cancels, journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.wire.messages import Change, Prepare
 from tests import strategies
@@ -197,9 +198,32 @@ def test_a_class_whose_download_waits_for_the_night_is_sent_again_seldom_but_oft
     its |= {"updated_at": now - silent_s, "received_at": now - silent_s - waited_s}
     commit(teacher.engine, Connection.execute, update(orders).where(orders.c.class_id == "c-2").values(**its))
     changes = Changes(teacher.settings, now)
-    commit(teacher.engine, maintenance.overlooked, changes)
+    commit(teacher.engine, maintenance.overlooked(math.inf), changes)
     told = [one.class_id for one in changes.sends if isinstance(one.message, Prepare)]
     assert told == ["c-2"] * is_due
+
+
+@pytest.mark.parametrize(
+    ("heard_s", "state", "answers"), [(-math.inf, "ready", 0), (59, "ready", 0), (61, "ready", 1), (301, "broken", 1)]
+)
+async def test_nothing_that_ended_while_redis_or_its_teacher_was_away_is_closed_before_reports_can_have_come(
+    teacher: TeacherHost, heard_s: float, state: str, answers: int
+) -> None:
+    """The platform heard of a class that it was not aired, and people that nobody knows; it was aired to its end.
+
+    A cancel that its streamer has confirmed in time is not said to have failed.
+    """
+    for class_id in ("c-2", "c-3"):
+        placed(teacher, hosts.booking(class_id, -9000), hosts.ALIVE[0], ready=True)
+    waits = {"streamer": hosts.ALIVE[0], "cancelled_at": 1.0, "told_at": 1.0, "until": time.time() - 60}
+    commit(teacher.engine, Connection.execute, insert(cancels).values(class_id="c-3", **waits))
+    commit(
+        teacher.engine, Connection.execute, update(orders).where(orders.c.class_id == "c-3").values(state="cancelled")
+    )
+    teacher.listens_since = time.monotonic() - heard_s
+    await maintenance._sweep(teacher, dry_run=False)
+    assert commit(teacher.engine, bookings.by_id, ["c-2"])["c-2"].state == state
+    assert len(said(teacher, "cancel_result")) == answers
 
 
 async def test_a_change_that_waits_for_its_booking_undoes_no_later_one(
