@@ -203,12 +203,26 @@ async def test_what_two_streamers_have_sent_of_a_class_is_one_whole(pair: Pair) 
     assert commit(pair.teacher.engine, db_bookings.by_id, ["c-1"])["c-1"].state is BookingState.AIRED
 
 
+def lost(connection: Connection, changes: Changes) -> None:
+    """The class loses its streamer, and no other can take it."""
+    orders = [*db_bookings.by_id(connection, ["c-1"]).values()]
+    reassign(changes, orders, Choice({}, {}), "it is lost", refused=False)
+
+
+@pytest.mark.parametrize(("start_in_s", "answers"), [(60, [0]), (-60, [])], ids=["it has not begun", "it was on air"])
+async def test_the_cancel_of_a_class_that_lost_its_streamer_before_its_start_is_answered_at_once(
+    pair: Pair, start_in_s: float, answers: list[int]
+) -> None:
+    """It waited for a streamer that has nothing of it until its end, and was answered with 410 then."""
+    placed(pair.teacher, pair.booking(start_in_s=start_in_s), STREAMER, ready=True)
+    commit(pair.teacher.engine, handling.change, pair.teacher, lost)
+    news(pair.teacher)
+    pair.receive(Cancel(class_id="c-1"))
+    assert [one["code"] for one in news(pair.teacher) if one["cmd"] == "cancel_result"] == answers
+
+
 async def test_the_push_url_of_a_class_that_lost_its_streamer_is_free_once_it_is_cancelled(pair: Pair) -> None:
     """Until then a person may have a broken class retried, so what is booked in its place is refused: see RUNBOOK."""
-
-    def lost(connection: Connection, changes: Changes) -> None:
-        orders = [*db_bookings.by_id(connection, ["c-1"]).values()]
-        reassign(changes, orders, Choice({}, {}), "it is lost", refused=False)
 
     def again(class_id: str) -> BookingState:
         pair.receive(pair.booking(class_id).model_copy(update={"push_url": pair.booking().push_url}))

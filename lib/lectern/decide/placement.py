@@ -324,8 +324,10 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
         cancel_second(changes, order)
         return
     code, text = errors.NOT_MOVED, Text("{reason}; no other streamer can take it", reason=why)
-    # What its streamer says from now on, which has to release it, is of an older placement.
-    changes.move(order, BookingState.BROKEN, code.number, why, placement=order.placement + 1)
+    # What its streamer says from now on, which has to release it, is of an older placement; of one that has not begun,
+    # it has nothing to say, and no cancel waits for it.
+    streamer = order.streamer if order.start_time <= changes.now else None
+    changes.move(order, BookingState.BROKEN, code.number, why, placement=order.placement + 1, streamer=streamer)
     changes.alarm(code, labelled(order.class_id, text), order)
     changes.note("broken", order, labelled(code.number, text))
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
