@@ -22,7 +22,7 @@ from lectern.db import bookings, events, leases
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports
 from lectern.decide.placement import Choice, reassign, secondary_id
-from lectern.errors import Caught, TryAgain
+from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
@@ -181,13 +181,13 @@ class Membership:
             self.host.heard_at[name] = heard - ages_s[name], next((it for it in ("gone", "full") if beat.get(it)), "")
         asked = [(name, str(claim["session"])) for name, claim in claims.items()]
         self.host.claims_since = {lease: self.host.claims_since.get(lease, heard) for lease in asked}
-        failed: list[tuple[str, Exception]] = []
         going = {name for name, beat in beats.items() if beat.get(WITHDRAWN)}
         left = {name for name, holder in holders.items() if holder.withdrawn_at is not None}  # the old program has it
         # Missed until it is heard again.
         lost = {name for name, holder in holders.items() if holder.lost_at is not None}
         for name in sorted(claims.keys() | having.keys() | going | lost):
-            with Caught(*failures.PASSING) as caught:
+            whose = Text("the lease of {name}", name=name)
+            async with failures.isolated(self.host, whose, LOOK_S, through=failures.PASSING):
                 if name in going:
                     await changed(self.host, withdrawn(name))
                     await self.host.bus.forget_withdrawn(self.host.settings.streamers_key, name)
@@ -201,10 +201,6 @@ class Membership:
                     silent_s = self._silent_s(name, ages_s.get(name), heard)
                     is_heard = ages_s.get(name, math.inf) <= limit_s
                     await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
-            if caught.error is not None:  # it is this streamer's alone
-                failed.append((name, caught.error))
-        for name, why in failed:
-            await failures.report(self.host, Text("the lease of {name}", name=name), why, LOOK_S)
 
     async def _renewed(self, holder: StreamerRow, lease_s: object) -> None:
         """Note for how long a beat renews the lease of *holder*, if LEASE_S was another one when that was granted."""
