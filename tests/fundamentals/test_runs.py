@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling, Completed, Pending, Running, Scheduled, exception_to_crashed_state
+from prefect.states import Cancelling, Completed, Failed, Pending, Running, Scheduled, exception_to_crashed_state
 from prefect.workers import base
 
 from flows import prefect_api
@@ -169,14 +170,35 @@ async def test_a_run_whose_creation_was_not_heard_of_is_executed(
     assert (taken, "k-1" in mine.created.unheard) == ([server.there[0].id], False)
 
 
-async def test_a_run_that_was_cancelled_because_it_was_outdated_is_created_anew() -> None:
-    """A class that is moved to another time and back would get the run of before, whose cancel would end the class."""
+async def working(mine: ResidentRuns, *its: FlowRun) -> "asyncio.Future[Any]":
+    """Those runs are at work."""
+    executing = [mine.execute(one.model_copy(update={"deployment_id": next(iter(mine.created._flows))})) for one in its]
+    work = asyncio.gather(*executing)
+    await async_wait_until(lambda: len(mine.alive()) == len(its), description="they are at work")
+    return work
+
+
+async def for_ever(*_: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+async def test_a_run_that_was_cancelled_because_it_was_outdated_is_created_anew(
+    monkeypatch: pytest.MonkeyPatch, *, at_work: bool
+) -> None:
+    """A class that is moved to another time and back would get the run of before, whose cancel would end the class.
+
+    Also if the run had begun, and its engine was still asking Prefect.
+    """
     server = Prefect()
     mine = runs(server, "broadcast")
+    monkeypatch.setattr(mine, "_engine", for_ever)
     run = NewRun("broadcast", {}, "broadcast c-1 6666", key="c-1 at 19:00", outdated="begins at another time")
     first = await mine.schedule(run, 1e9)
     assert await mine.schedule(run, 1e9) == first, "it may not have been heard that the run was created"
+    work = await working(mine, *[await server.read_flow_run(UUID(first))] * at_work)
     await mine.cancel(first, "begins at another time")
+    await work
     second = await mine.schedule(run, 1e9)
     assert second != first
     assert await mine.schedule(run, 1e9) == second
@@ -199,6 +221,30 @@ async def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monk
     run = its_run(Pending(), deployment_id=mine.created.deployment("booking"))
     await mine.execute(run)
     assert server.states == {run.id: "Cancelled"}
+
+
+@pytest.mark.parametrize("drains", [False, True])
+async def test_a_run_that_comes_to_its_end_while_it_is_cut_off_is_shown_as_it_ended(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, drains: bool
+) -> None:
+    """It was shown as cancelled, or was to go on, which then hid that it had failed."""
+
+    async def ends(*_: Any) -> State[Any]:
+        with suppress(asyncio.CancelledError):
+            await for_ever()
+        return Failed(message="6666_720P: is not playable")
+
+    server = Prefect()
+    mine, run = runs(server), its_run(Pending())
+    mine.host = teacher
+    monkeypatch.setattr(mine, "_engine", ends)
+    work = await working(mine, run)
+    if drains:
+        await mine.drain(0, 30)
+    else:
+        mine.end(str(run.id), "cancelled in the UI")
+    await work
+    assert server.states == {}, "its engine has said all"
 
 
 def its_run(state: State[Any], age_s: float = 0.0, **more: Any) -> FlowRun:

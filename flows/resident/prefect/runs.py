@@ -44,6 +44,7 @@ ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
 
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
+IN_THE_UI = "cancelled in the UI"
 CUT_OFF = "Execution was cancelled by the runtime environment"  # Prefect's word for a run that we have ended ourselves
 
 
@@ -52,7 +53,13 @@ class _Active:
     task: "asyncio.Task[State[Any] | None]"
     name: str
     only_watches: bool = False
-    verdict: str | None = None  # why we cancel it: "cancelled" or "drained"
+    end: State[Any] | None = None  # what it is to be shown as, because we have cut it off
+
+    def cut_off(self, end: State[Any]) -> None:
+        """End it as *end*, once: a second cancel would cut off what the first one has begun to clear up."""
+        if self.end is None:
+            self.end = end
+            self.task.cancel(end.message)
 
 
 class ResidentRuns:
@@ -77,7 +84,7 @@ class ResidentRuns:
     def was_cancelled(self, run_id: str) -> bool:
         """Whether `end` was called for this run, which is at work here."""
         active = self._active.get(UUID(run_id))
-        return active is not None and active.verdict == "cancelled"
+        return active is not None and active.end is not None and active.end.is_cancelled()
 
     async def start(self, run: NewRun) -> str:
         """Create a run and execute it here, at once; returns its id. Raises TryAgain if Prefect is away."""
@@ -127,12 +134,9 @@ class ResidentRuns:
     def end(self, run_id: str, reason: str) -> bool:
         """Cancel a run that is at work here; False if it is not."""
         active = self._active.get(UUID(run_id))
-        if active is None:
-            return False
-        if active.verdict is None:  # once: a second cancel would cut off what the first one has begun to clear up
-            active.verdict = "cancelled"
-            active.task.cancel(reason)
-        return True
+        if active is not None:
+            active.cut_off(Cancelled(message=reason))
+        return active is not None
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun.
@@ -162,13 +166,13 @@ class ResidentRuns:
             del self._active[run.id]
         ended = active.task.result() if not active.task.cancelled() and active.task.exception() is None else None
         if ended is not None and ended.is_cancelling():  # before the engine began it, which leaves it so
-            active.verdict = active.verdict or "cancelled"
-        if active.verdict is not None:
-            log.info("%s: %s", run.name, active.verdict)
-            again = to_go_on(STOPPED)
-            state = Cancelled(message="cancelled") if active.verdict == "cancelled" else again
-            async with best_effort(f"note that {run.name} is {active.verdict}"):
-                await self.client.set_flow_run_state(run.id, state, force=True)
+            active.end = active.end or Cancelled(message=IN_THE_UI)
+        elif ended is not None:  # by itself, before it could be cut off
+            active.end = None
+        if active.end is not None:
+            log.info("%s: %s: %s", run.name, active.end.name, active.end.message)
+            async with best_effort(f"put {run.name} to {active.end.name}"):
+                await self.client.set_flow_run_state(run.id, active.end, force=True)
             return
         if not active.task.cancelled() and (failed := active.task.exception()) is not None:
             log.error("%s: the engine failed: %r", run.name, failed)
@@ -231,13 +235,13 @@ class ResidentRuns:
         """End the runs that somebody cancels in the UI."""
         while True:
             await asyncio.sleep(WATCH_S)
-            ids = [id_ for id_, active in self._active.items() if active.verdict is None]
+            ids = [id_ for id_, active in self._active.items() if active.end is None]
             if not ids:
                 continue
             async with best_effort("say which runs are cancelled", math.inf):
                 for run in await runs_in_state(self.client, ids, ENDING):
-                    log.info("%s: cancelled in the UI", run.name)
-                    self.end(str(run.id), "cancelled in the UI")
+                    log.info("%s: %s", run.name, IN_THE_UI)
+                    self.end(str(run.id), IN_THE_UI)
 
     def close(self) -> None:
         """Begin no new runs; from now on a cancelled run is to go on later."""
@@ -250,8 +254,7 @@ class ResidentRuns:
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         for active in self._active.values():
-            active.verdict = active.verdict or "drained"
-            active.task.cancel("drained")
+            active.cut_off(to_go_on(STOPPED))
         left = set(self._tasks.values()) | {active.task for active in self._active.values()}
         if left:
             await asyncio.wait(left, timeout=rest_s)
