@@ -25,6 +25,7 @@ from flows.failures import first
 from flows.host import TeacherHost
 from flows.prefect_api import NewRun, asking
 from flows.resident.prefect import deployments, worker
+from flows.resident.prefect import runs as resident_runs
 from flows.resident.prefect.runs import PAGE, ResidentRuns, runs_begun, runs_named
 from flows.resident.prefect.worker import ResidentWorker
 from lectern import __version__, timing
@@ -221,6 +222,44 @@ async def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monk
     run = its_run(Pending(), deployment_id=mine.created.deployment("booking"))
     await mine.execute(run)
     assert server.states == {run.id: "Cancelled"}
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["Prefect answers", "Prefect hangs"])
+async def test_a_cancel_just_before_the_process_ends_is_no_run_to_go_on_with(
+    monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    """Nobody had asked Prefect since: its run was put to *AwaitingRetry*, and the class was aired after the restart.
+
+    A run that was cancelled before that may clear up to its end.
+    """
+    server, go, cleared = Prefect(), asyncio.Event(), list[UUID]()
+
+    async def clears_up(_: str, run: FlowRun) -> None:
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            await go.wait()
+            cleared.append(run.id)
+            raise
+
+    async def ending(*_: Any, **__: Any) -> list[FlowRun]:
+        return await for_ever() if hangs else [late]
+
+    mine, (early, late, other) = runs(server), [its_run(Pending()) for _ in range(3)]
+    monkeypatch.setattr(mine, "_engine", clears_up)
+    monkeypatch.setattr(server, "read_flow_runs", ending)
+    monkeypatch.setattr(resident_runs, "LAST_S", 0.05)
+    work = await working(mine, early, late, other)
+    mine.end(str(early.id), "the class was cancelled")
+    draining = asyncio.create_task(mine.drain(0, 30))
+    await async_wait_until(lambda: all(one.end for one in mine._active.values()), description="all are cut off")
+    assert mine.was_cancelled(str(late.id)) is not hangs
+    go.set()
+    await draining
+    await work
+    assert {*cleared} == {early.id, late.id, other.id}
+    goes_on = "AwaitingRetry"
+    assert server.states == {early.id: "Cancelled", late.id: goes_on if hangs else "Cancelled", other.id: goes_on}
 
 
 @pytest.mark.parametrize("drains", [False, True])

@@ -40,6 +40,7 @@ from lectern.urls import redact
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0  # seconds between two questions to the server whether one of our runs was cancelled
+LAST_S = 1.0  # seconds that the server has to answer that question for the last time, before all runs are cut off
 ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
 
@@ -235,10 +236,11 @@ class ResidentRuns:
         """End the runs that somebody cancels in the UI."""
         while True:
             await asyncio.sleep(WATCH_S)
-            ids = [id_ for id_, active in self._active.items() if active.end is None]
-            if not ids:
-                continue
-            async with best_effort("say which runs are cancelled", math.inf):
+            await self._end_cancelled(math.inf)
+
+    async def _end_cancelled(self, within_s: float) -> None:
+        if ids := [id_ for id_, active in self._active.items() if active.end is None]:
+            async with best_effort("say which runs are cancelled", within_s):
                 for run in await runs_in_state(self.client, ids, ENDING):
                     log.info("%s: %s", run.name, IN_THE_UI)
                     self.end(str(run.id), IN_THE_UI)
@@ -253,6 +255,7 @@ class ResidentRuns:
         tasks = {active.task for active in self._active.values() if not active.only_watches}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
+        await self._end_cancelled(LAST_S)  # else a cancel of the last WATCH_S would be overwritten
         for active in self._active.values():
             active.cut_off(to_go_on(STOPPED))
         left = set(self._tasks.values()) | {active.task for active in self._active.values()}
