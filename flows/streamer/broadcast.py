@@ -117,6 +117,7 @@ class RunScheduler:
         classes = await self._next(now)
         began = time.monotonic()
         for airing in classes:
+            self._host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
             if not await self._made(airing):
                 return None
         if not classes:

@@ -154,6 +154,7 @@ class Readiness:
 
         async def look(airing: Airing) -> list[str]:
             async with gate:
+                self._host.watchdog.note("readiness")  # a push server that does not answer takes REACH_S of each class
                 if airing.state is AiringState.REFUSED:
                     return [Text("it was refused: {why}", why=airing.message)]
                 seen = await self._seen(airing, rows.get(airing.stem), skew_s)

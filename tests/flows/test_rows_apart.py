@@ -204,6 +204,18 @@ async def test_a_refused_class_is_red_with_the_reason_and_a_new_one_is_checked_s
     assert checks._live == {}, "it is over"
 
 
+async def test_classes_of_one_minute_whose_push_server_does_not_answer_make_no_host_stand_still(
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes 5 s, twenty at a time: of 240 of them, /health said after a minute that their checks stand still."""
+    monkeypatch.setattr(readiness, "AT_ONCE", 1)
+    monkeypatch.setattr(streamer.watchdog, "note", (rounds := list[str]()).append)
+    for number in range(3):
+        add(streamer, f"c-{number}")
+    await checks.check(time.time())
+    assert (rounds, alarms(streamer)) == (["readiness"] * 3, {})
+
+
 @pytest.mark.parametrize("field", ["start_time", "push_url"])
 async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
     streamer: StreamerHost, checks: Readiness, field: str
@@ -286,8 +298,10 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
     runs.odd.clear()
     plan._aside.clear()
     streamer.unplanned.set()
+    monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
     assert await plan.step() == 0, "of those that come together, the next is not kept waiting"
     assert sorted(runs.made) == ["good", "odd", "refused"]
+    assert rounds == ["plan"] * 2, "if Prefect takes 4 s for each, twenty of them do not stand still"
 
 
 async def test_runs_are_planned_for_their_time_before_bookings_only_those_of_soon(
