@@ -46,12 +46,15 @@ class Prefect:
         self.begun: list[NewRun] = []
         self.parameters: dict[UUID, Any] = {}
         self.state: Any = None  # of every run
+        self.hangs = False
 
     async def start(self, run: NewRun) -> str:
         self.begun.append(run)
         return str(uuid4())
 
     async def read(self, id_: UUID) -> Any:
+        if self.hangs:
+            await asyncio.Event().wait()
         if id_ not in self.parameters:
             raise ObjectNotFound(LookupError())
         return SimpleNamespace(parameters=self.parameters[id_], state=self.state)
@@ -149,6 +152,17 @@ async def test_who_looks_hears_how_far_the_run_and_its_renditions_are(
         found = (await client.get(f"/transcode/{ID}", params={"sign": sign({"id": ID}, SECRET)})).json()
         assert (found["state"], found["message"]) == (name, message)
         assert [(one["rendition"], one["status"]) for one in found["renditions"]] == [("6666_720P", "transcoding")]
+
+
+async def test_who_looks_while_prefect_hangs_is_answered_soon(
+    client: httpx.AsyncClient, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own client waits for seven minutes: whoever looks again and again would leave bookings over HTTP no place."""
+    monkeypatch.setattr(api, "PREFECT_S", 0.05)
+    prefect.hangs = True
+    asking = client.get(f"/transcode/{ID}", params={"sign": sign({"id": ID}, SECRET)})
+    found = await asyncio.wait_for(asking, 30)
+    assert (found.status_code, found.headers["Retry-After"]) == (503, "10")
 
 
 async def test_a_body_that_does_not_come_is_left(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

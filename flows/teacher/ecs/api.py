@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-import httpx
 from fastapi import FastAPI
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
+from flows.prefect_api import asking
 from flows.teacher.ecs.job import note
 from flows.teacher.http_requests import Refused, admit, fields_of
 from flows.teacher.transcoding import ecs_run, output_gone
@@ -35,6 +35,7 @@ MAX_BODY_BYTES = 4096
 A_SECOND = 10.0
 BURST = 30
 BODY_S = 5.0
+PREFECT_S = 5.0  # seconds that Prefect has to name a run: requests that wait for it would leave bookings no place
 ASKED = "asked for over HTTP"  # in the story of a rendition
 OLD_S = 300.0
 """Seconds for which a request that names its time is accepted, so that nobody can replay a recorded one later."""
@@ -152,7 +153,7 @@ class TranscodeApi:
             return JSONResponse(begun.body, begun.status)
         try:
             run_id = begun.run_id or await ecs_run(self._host, asked.record_id, [asked.video_resolution], begun.attempt)
-        except (TryAgain, httpx.HTTPError) as error:
+        except TryAgain as error:
             noted = Text("{rendition}: noted, its run begins later: {error}", rendition=stem(*key), error=error)
             raise Refused(503, noted, Retry_After="30") from error
         body = {**begun.body, "id": run_id}
@@ -169,15 +170,20 @@ class TranscodeApi:
         if not oss.verify({"id": id}, sign, self._key):
             raise self._stranger(Refused(401, Text("the signature is wrong: sign is the md5 of id=ID&key=SECRET")))
         admit(self._rate)
+        unknown = Refused(404, Text("{id}: no such transcoding", id=id[:60]))
         try:
-            run = await self._read_run(UUID(id))
-        except (ValueError, ObjectNotFound) as error:
-            raise Refused(404, Text("{id}: no such transcoding", id=id[:60])) from error
-        except (httpx.HTTPError, PrefectException) as error:
+            run_id = UUID(id)
+            async with asking(PREFECT_S):
+                run = await self._read_run(run_id)
+        except ValueError as error:
+            raise unknown from error
+        except TryAgain as error:
+            if isinstance(error.__cause__, ObjectNotFound):
+                raise unknown from error
             raise Refused(503, Text("Prefect does not answer; ask again"), Retry_After="10") from error
         keys = _asked_for(run.parameters)
         if not keys:
-            raise Refused(404, Text("{id}: no such transcoding", id=id))
+            raise unknown
         made = [
             {"rendition": row.stem, "status": row.state, "url": row.url, "reason": row.reason}
             for row in await self._host.read_tx(transcodings.among, keys)
