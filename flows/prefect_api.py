@@ -68,7 +68,7 @@ async def connected() -> AsyncIterator[PrefectClient]:
             SyncClientContext.__var__.reset(unused)
 
 
-DIED, STOPPED = "its process died", "its process was stopped"
+OURS = DIED, STOPPED, UNTAKEN = "its process died", "its process was stopped", "Prefect did not take its end"
 """Why a run goes on: the messages of the states that we set, by which they differ from a person's *Retry*."""
 
 
@@ -81,7 +81,7 @@ async def is_retried(run_id: UUID) -> bool:
     """Whether a run has begun for the first time since a person asked for it. Raises TryAgain if Prefect is away."""
     async with asking(), get_client() as client:
         states = sorted(await client.read_flow_run_states(run_id), key=lambda one: one.timestamp)
-    asked = [at for at, one in enumerate(states) if one.is_scheduled() and one.message not in (DIED, STOPPED)]
+    asked = [at for at, one in enumerate(states) if one.is_scheduled() and one.message not in OURS]
     begun = [one for one in states[asked[-1] :] if one.type is StateType.RUNNING] if asked else []
     return len(begun) == 1
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import httpx
@@ -307,6 +308,50 @@ async def test_all_orphans_are_adopted_but_for_what_begins_meanwhile(monkeypatch
     monkeypatch.setattr(worker, "runs_named", late)
     assert await worker.adopt(mine, "pool", "teacher") == 1 + len(others)
     assert server.states == {one.id: "AwaitingRetry" for one in others}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_run_whose_end_prefect_did_not_take_ends_when_prefect_is_back(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, cancelled: bool
+) -> None:
+    """As in an upgrade of its server: it was Silent until the next start of its host, which had been alive.
+
+    Once: what Prefect never takes is not begun again and again.
+    """
+    monkeypatch.setattr(timing, "FIRST_S", 0.01)
+    server, begun, over = Prefect(), asyncio.Event(), asyncio.Event()
+    mine, run = runs(server), its_run(Running())
+    mine.host = teacher
+    known = AsyncMock(return_value={"booking": mine.created.deployment("booking")})
+
+    async def engine(*_: Any) -> None:
+        await over.wait()
+        raise TryAgain("Prefect does not answer")
+
+    async def start(*_: Any, **__: Any) -> None:
+        begun.set()
+        await for_ever()
+
+    monkeypatch.setattr(mine, "_engine", engine)
+    monkeypatch.setattr(ResidentWorker, "start", start)
+    monkeypatch.setattr(deployments, "read", known)
+    serving = asyncio.create_task(worker.serve(teacher, mine))
+    await begun.wait()
+    work = await working(mine, run)
+    with monkeypatch.context() as gone:
+        gone.setattr(server, "set_flow_run_state", AsyncMock(side_effect=httpx.ConnectError("away")))
+        server.there = [run]
+        if cancelled:
+            mine.end(str(run.id), "the class was cancelled")
+        over.set()
+        await work
+    ends = "Cancelled" if cancelled else "AwaitingRetry"
+    await async_wait_until(lambda: server.states == {run.id: ends}, description="it ends")
+    assert "its process died" not in caplog.text
+    await mine.execute(run.model_copy(update={"deployment_id": next(iter(mine.created._flows))}))
+    assert not mine.created.outdated.is_set()
+    serving.cancel()
+    await asyncio.wait([serving])
 
 
 async def test_a_run_that_was_ended_with_its_process_goes_on_and_one_that_crashed_by_itself_does_not() -> None:

@@ -28,7 +28,7 @@ from prefect.states import Cancelled, Failed, Pending, Scheduled, to_state_creat
 from flows import failures
 from flows.handling import noted
 from flows.host import NOT_MOVED, Host, claimed, current, lost_tag, run_name
-from flows.prefect_api import STOPPED, NewRun, asking, best_effort, to_go_on
+from flows.prefect_api import STOPPED, UNTAKEN, NewRun, asking, best_effort, to_go_on
 from flows.resident import routing
 from lectern.db import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
@@ -74,6 +74,7 @@ class ResidentRuns:
         self._by_name = flows
         self._active: dict[UUID, _Active] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self.untaken: dict[UUID, State[Any]] = {}  # the states of runs that were over here, and Prefect did not take
         self._draining = False
         # Runs begin in this context, not in that of the run which started them: they must not become its subflows.
         self._context = copy_context()
@@ -165,19 +166,31 @@ class ResidentRuns:
             await asyncio.wait({active.task})
         finally:
             del self._active[run.id]
-        ended = active.task.result() if not active.task.cancelled() and active.task.exception() is None else None
+        failed = None if active.task.cancelled() else active.task.exception()
+        ended = active.task.result() if not active.task.cancelled() and failed is None else None
         if ended is not None and ended.is_cancelling():  # before the engine began it, which leaves it so
             active.end = active.end or Cancelled(message=IN_THE_UI)
         elif ended is not None:  # by itself, before it could be cut off
             active.end = None
         if active.end is not None:
             log.info("%s: %s: %s", run.name, active.end.name, active.end.message)
-            async with best_effort(f"put {run.name} to {active.end.name}"):
-                await self.client.set_flow_run_state(run.id, active.end, force=True)
+            try:
+                async with asking():
+                    await self.client.set_flow_run_state(run.id, active.end, force=True)
+            except TryAgain:
+                self._untaken(run, active.end)
             return
-        if not active.task.cancelled() and (failed := active.task.exception()) is not None:
+        if failed is not None:
             log.error("%s: the engine failed: %r", run.name, failed)
         await failures.after_run(self.host, run, active.task)
+        if isinstance(failed, TryAgain):  # the flow may have ended all the same: then it has nothing to do
+            self._untaken(run, to_go_on(UNTAKEN))
+
+    def _untaken(self, run: FlowRun, state: State[Any]) -> None:
+        """Put *run* to *state* when Prefect is back, once; else it would be *Silent* until this host is started."""
+        log.warning("%s: Prefect did not take its end, and is told when it is back", run.name)
+        if self.untaken.setdefault(run.id, state) is state:
+            self.created.outdated.set()
 
     async def _engine(self, name: str, run: FlowRun) -> State[Any] | None:
         flow = self._by_name[name]
@@ -285,7 +298,7 @@ class Creation:
     def __init__(self, client: PrefectClient) -> None:
         self.client = client
         self.outdated = asyncio.Event()
-        """Set if Prefect does not know the deployments, whose ids must be read again."""
+        """Set if Prefect does not know the deployments, whose ids must be read again, or how runs ended."""
 
         self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
         """Keys of runs that Prefect may have created, and that no process executes."""

@@ -177,11 +177,11 @@ async def _started(worker: ResidentWorker, host: Host[Any]) -> None:
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute runs whose creation was not confirmed; raises TryAgain if the deployments must be read again."""
+    """Execute runs whose creation was not confirmed; raises TryAgain if all must be read again."""
     while True:
         host.watchdog.beat("runs")
         if await comes(runs.created.outdated, UNHEARD_EVERY_S):
-            raise TryAgain(Text("the deployments were deleted or made again; their ids are read again"))
+            raise TryAgain(Text("the deployments, and the runs that are left, are read again"))
         await take_unheard(runs)
 
 
@@ -199,8 +199,10 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
         orphans = [run for run in orphans if _is_of(run, host)]
     for run in orphans:
         cancelling = run.state is not None and run.state.is_cancelling()
-        state: State[Any] = Cancelled(message=DIED) if cancelling else to_go_on(DIED)
-        log.warning("%s: its process died; it is put to %s", run.name, state.name)
+        untaken = runs.untaken.get(run.id)
+        state: State[Any] = Cancelled(message=DIED) if cancelling else untaken or to_go_on(DIED)
+        if untaken is None:
+            log.warning("%s: its process died; it is put to %s", run.name, state.name)
         try:
             async with asking():
                 await runs.client.set_flow_run_state(run.id, state, force=True)
