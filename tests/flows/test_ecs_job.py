@@ -294,6 +294,25 @@ async def test_a_job_that_is_cut_off_is_given_up_for_a_person_alone(
     assert told(teacher) == ([("failed", CANCELLED.number)] if person else [])
 
 
+async def test_a_cancel_is_told_before_a_slow_host_has_ended_the_job(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes longer than the lease of its run: another one would begin what a person has cancelled."""
+    far.does, far.cancelled = far.for_ever, True
+
+    async def slow(_where: str, _root: str, name: str) -> None:
+        far.left.append(f"{name}: {told(teacher)}")
+
+    monkeypatch.setattr(detached, "leave", slow)
+    its = take(teacher)
+    name = job.remote_job(teacher.settings, its.due).name
+    running = asyncio.create_task(its.run())
+    await asyncio.wait_for(far.there.wait(), 30)
+    await cancelled(running)
+    assert far.left == [f"{name}: {told(teacher)}"]
+    assert told(teacher) == [("failed", CANCELLED.number)], "once"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_a_job_is_noted_when_its_step_is_another_or_its_lease_is_old(
     teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, *, wanted: bool

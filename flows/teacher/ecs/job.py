@@ -151,8 +151,7 @@ class TranscodeJob:
         except NoLongerOurs as why:
             log.info("%s: %s", self.due[0].stem, why)
         except asyncio.CancelledError:
-            if self.host.runs.was_cancelled(self.owner):  # else the process ends, and the next one goes on
-                await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
+            await self._cancelled()
             raise
         while self.left:
             there, settings = self.left.popitem()
@@ -175,6 +174,12 @@ class TranscodeJob:
             if not missed or not self.due:
                 return
             await pause(tries)
+
+    async def _cancelled(self) -> None:
+        """Publish that a person has cancelled its run, once; if the process ends, the next one goes on with it."""
+        if self.due and self.host.runs.was_cancelled(self.owner):
+            await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
+            self.due = []
 
     # -- on a host -------------------------------------------------------------------------------------------------
 
@@ -200,6 +205,7 @@ class TranscodeJob:
             except asyncio.CancelledError:
                 if self._verdict is not None:
                     raise NoLongerOurs(self._verdict) from None
+                await self._cancelled()  # first: its lease may end while a slow host ends what is left of it there
                 raise
             finally:
                 working.cancel()
