@@ -414,14 +414,15 @@ class HostQueue:
         first = job.due[0]
         if first.begun_at is not None and not job.avoid:
             if first.ecs_host in hosts(job.settings) and first.ecs_job is not None:
-                there = first.ecs_host, first.ecs_job
-                job.left[there] = job.settings
+                job.left[first.ecs_host, first.ecs_job] = job.settings
                 if first.ecs_job == remote_job(job.settings, job.due).name:
-                    return BegunJob(*there, first.begun_at)
-                await job.leave(there)
+                    return BegunJob(first.ecs_host, first.ecs_job, first.begun_at)
             # What was begun is another job, as after a change of UPLOAD_URL or when a part of it is made. Its place is
-            # given up, else this one would wait for itself.
+            # given up, else this one would wait for itself; and first, because a slow host may take longer than our
+            # lease to end it: who takes it over then must not begin with that again.
             await job.host.write_tx(transcodings.given_up, job.due, job.owner)
+            for there in list(job.left):
+                await job.leave(there)
         given: asyncio.Future[BegunJob] = asyncio.get_running_loop().create_future()
         self._waiting[job] = given
         self.moved.set()
