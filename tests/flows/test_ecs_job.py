@@ -58,6 +58,7 @@ class Far:
         self.at: list[str] = []  # where jobs were done
         self.left: list[str] = []
         self.pauses: list[int] = []
+        self.clock = self.login_s = 0.0  # monotonic, and how long a login takes
         self.draining = self.cancelled = self.hangs = False
         self.there = asyncio.Event()
 
@@ -70,6 +71,7 @@ class Far:
         if self.lost:
             self.lost -= 1
             raise ssh.Lost("{host}: no route", host=where)
+        self.clock += self.login_s
         if self.hangs and self.at and not self.there.is_set():
             await self.for_ever(JobReport())
         yield str(where)
@@ -180,11 +182,17 @@ WAYS: dict[str, tuple[int, int, int, list[str]]] = {
 """How many logins fail, how often the connection breaks, how many logins fail after that; and where it is made."""
 
 
+@pytest.mark.parametrize("login_s", [0.0, job.LASTING_S + 1])
 @pytest.mark.parametrize("what", WAYS)
 async def test_a_job_is_looked_for_where_it_goes_on_until_its_host_is_given_up(
-    teacher: TeacherHost, far: Far, what: str
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, what: str, login_s: float
 ) -> None:
-    """And nothing of it is left: nobody but this run would look there again soon."""
+    """And nothing of it is left: nobody but this run would look there again soon.
+
+    A host on which a login takes long is given up, too: it was tried for an hour, while another one was free.
+    """
+    monkeypatch.setattr(job, "time", SimpleNamespace(time=time.time, monotonic=lambda: far.clock))
+    far.login_s = login_s
     far.lost, breaks, later, at = WAYS[what]
     far.fails = [ssh.Lost("the connection is lost")] * breaks
 

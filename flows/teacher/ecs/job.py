@@ -41,7 +41,7 @@ RENEW_S = LEASE_S / 4  # seconds between two renewals of a lease: a teacher that
 BEAT_S = 4.0
 CONNECT_S = 15.0
 RECONNECTS = 4  # number of reconnects in a row, with doubling pauses, after which the host is given up
-LASTING_S = 60.0
+LASTING_S = 60.0  # seconds from a login on after which a break of the connection is the first one again
 SLACK_S = 60.0
 """Seconds after its limit after which the sweeper gives up an attempt, if the attempt's own process did not."""
 
@@ -236,10 +236,10 @@ class TranscodeJob:
         """Do the job, also if the connection breaks."""
         lost = 0
         while True:
-            began = time.monotonic()
+            began = math.inf
             try:
                 async with connect(self.settings, there[0]) as connection:
-                    self.left[there] = self.settings
+                    self.left[there], began = self.settings, time.monotonic()
                     outcome = await transcode.transcode(connection, job, self.report)
             except ssh.Lost as error:
                 lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
