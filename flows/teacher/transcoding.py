@@ -418,9 +418,8 @@ async def work_on_ecs(
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
         jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
-    outcomes = await asyncio.gather(
-        *(TranscodeJob(host, together, owner).run() for together in jobs.values()), return_exceptions=True
-    )
+    working = [TranscodeJob(host, together, owner) for together in jobs.values()]
+    outcomes = await asyncio.gather(*(job.run() for job in working), return_exceptions=True)
     for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
         if where in hosts(host.settings):
             await leave(host, host.settings, where, name)
@@ -431,7 +430,9 @@ async def work_on_ecs(
         failures += outcome
     if failures:
         return Failed(message="; ".join(failures))
-    done = [f"made {', '.join(rendition.stem for rendition in due)}"] if due else []
+    made = [rendition.stem for rendition in due if any(rendition.stem in job.made for job in working)]
+    done = [f"made {', '.join(made)}"] if made else []
+    done += [said for job in working for said in job.unmade]
     done += [f"the run {other} makes {'the rest' if due else 'them'}" for other in others]
     return Completed(message="; ".join(done) or "nothing to do: settled already")
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from flows.host import TeacherHost
 from flows.teacher import transcoding
 from flows.teacher.ecs import job
-from flows.teacher.ecs.job import TAKEN, UNWANTED, HostQueue, TranscodeJob
+from flows.teacher.ecs.job import SETTLED, TAKEN, UNWANTED, HostQueue, TranscodeJob
 from lectern.db import bookings, events, transcodings
 from lectern.db.transcodings import BegunJob
 from lectern.decide.transcoding import FAILURES, total_limit_s
@@ -239,17 +239,19 @@ def class_is_cancelled(connection: Connection) -> None:
     connection.execute(update(orders).values(state=BookingState.CANCELLED))
 
 
-ENDED: dict[str, tuple[Callable[[Connection], None], bool]] = {
-    "another run has it": (other_takes, False),
-    "it is settled": (is_settled, True),
-    "no class needs it": (class_is_cancelled, True),
+ENDED: dict[str, tuple[Callable[[Connection], None], bool, str]] = {
+    "another run has it": (other_takes, False, TAKEN),
+    "it is settled": (is_settled, True, SETTLED),
+    "no class needs it": (class_is_cancelled, True, UNWANTED),
 }
-"""What befalls a rendition while it is made, and whether its job is ended there: another run goes on with it."""
+"""What befalls a rendition while it is made, whether its job is ended there (another run goes on with it), and why."""
 
 
 @pytest.mark.parametrize("what", ENDED)
-async def test_a_job_that_is_no_longer_ours_ends_and_tells_nothing(teacher: TeacherHost, far: Far, what: str) -> None:
-    befalls, is_left = ENDED[what]
+async def test_a_job_that_is_no_longer_ours_ends_and_tells_nothing(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    befalls, is_left, why = ENDED[what]
     waits(teacher)
 
     async def work(report: JobReport) -> None:
@@ -258,7 +260,10 @@ async def test_a_job_that_is_no_longer_ours_ends_and_tells_nothing(teacher: Teac
 
     far.does = work
     its = take(teacher)
-    assert await made(its) == []
+    monkeypatch.setattr(transcoding, "TranscodeJob", lambda *_: its)
+    async with asyncio.timeout(30):
+        state = await transcoding.work_on_ecs(teacher, RECORD, [P720], OURS, again=False)
+    assert (state.is_completed(), state.message) == (True, f"6666_720P: {why}"), "it has made nothing"
     assert (len(far.left), its.left, told(teacher)) == (int(is_left), {}, [])
     if befalls is class_is_cancelled:
         now = row(teacher)

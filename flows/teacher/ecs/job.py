@@ -124,6 +124,8 @@ class TranscodeJob:
         self.place: BegunJob | None = None
         # The hosts, and its folders there, where something of it may be; with the settings that name the host.
         self.left: dict[tuple[str, str], TeacherSettings] = {}
+        self.made: set[str] = set()
+        self.unmade: list[str] = []  # what need not be made any more, and why, in words
         self._failures: list[str] = []
         self._published = False
         self._verdict: str | None = None
@@ -149,7 +151,8 @@ class TranscodeJob:
         try:
             await self._climb()
         except NoLongerOurs as why:
-            log.info("%s: %s", self.due[0].stem, why)
+            self.unmade = [f"{rendition.stem}: {why}" for rendition in self.due]
+            log.info("%s", "; ".join(self.unmade))
         except asyncio.CancelledError:
             await self._cancelled()
             raise
@@ -360,6 +363,7 @@ class TranscodeJob:
         details = {
             rendition.stem: labelled(code, error.message) if error else made[rendition.resolution] for rendition in ours
         }
+        self.made.update(() if error else details)
         if self.report.loudness and not error:
             note(connection, self.host, "loudness", dict.fromkeys(details, self.report.loudness), now)
         note(connection, self.host, "ECS transcoding ended", details, now)
