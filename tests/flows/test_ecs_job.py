@@ -53,7 +53,7 @@ class Far:
 
     def __init__(self) -> None:
         self.does: Callable[[JobReport], Awaitable[object]] = AsyncMock()
-        self.fails: list[LecternError] = []  # how the next jobs end
+        self.fails: list[Exception] = []  # how the next jobs end
         self.lost = 0  # number of the next logins that fail
         self.at: list[str] = []  # where jobs were done
         self.left: list[str] = []
@@ -413,6 +413,14 @@ async def test_what_goes_on_at_a_host_that_fails_is_tried_at_another(teacher: Te
     is_begun(teacher, take(teacher), TWO)
     assert await made(take(teacher)) == []
     assert far.at == [TWO, ONE]
+
+
+async def test_a_host_that_says_what_nobody_foresaw_is_left_for_another(teacher: TeacherHost, far: Far) -> None:
+    """Its run failed, and the next one looked for the job there again, until its classes were refused."""
+    far.fails = [ValueError("invalid literal for int() with base 10: ''")]
+    assert await made(take(teacher)) == []
+    assert (far.at, len(far.left), told(teacher)) == ([ONE, TWO], 2, [("sucess", None)])
+    assert look(teacher.engine, transcodings.host_facts, [ONE])[0].failures == 1
 
 
 async def test_a_host_that_is_named_no_more_is_left_in_order_too(teacher: TeacherHost, far: Far) -> None:

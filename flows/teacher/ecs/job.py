@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows import artifacts, failures
 from flows.host import TeacherHost, log
@@ -26,7 +26,16 @@ from lectern.decide.transcoding import total_limit_s
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobOutcome, JobReport, hosts, target
-from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
+from lectern.errors import (
+    CANCELLED,
+    HOST_ASIDE,
+    TRANSCODE_FAILED,
+    CallAPerson,
+    Caught,
+    FallBack,
+    LecternError,
+    Refuse,
+)
 from lectern.i18n import Text, labelled
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
@@ -164,14 +173,16 @@ class TranscodeJob:
     async def _climb(self) -> None:
         self.wanted = await self.host.read_tx(is_wanted, self.due)
         for tries in count(1):
-            self.place = None
+            self.place, missed = None, dict[Resolution, LecternError]()
             try:
-                self.place = await QUEUE.place(self)
-                missed = await self.attempt(self.place)
-            except LecternError as error:
-                missed = {rendition.resolution: error for rendition in self.due}
+                with Caught(NoLongerOurs, DBAPIError) as failed:
+                    self.place = await QUEUE.place(self)
+                    missed |= await self.attempt(self.place)
             finally:
                 QUEUE.moved.set()
+            if (error := failed.error) is not None:  # of whatever kind: another host may do without it
+                its = error if isinstance(error, LecternError) else CallAPerson(failures.words(error))
+                missed = {rendition.resolution: its for rendition in self.due}
             if missed:
                 await self._failed(missed, tries if self.place else decide.TRIES)
             if not missed or not self.due:
