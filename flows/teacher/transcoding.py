@@ -349,10 +349,6 @@ LOOKS = 100
 """Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
 
 
-LateOutput = tuple[RenditionRow, str | None]
-"""A transcoding whose deadline has passed, and the URL of its output if it was found."""
-
-
 def _overdue(connection: Connection, now: float) -> list[RenditionRow]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
     due = transcodings.overdue(connection, now)
@@ -389,9 +385,13 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
 
 @decision
 def expired(
-    connection: Connection, changes: Changes, late: Sequence[LateOutput], alive: Sequence[str], lists: Lists
+    connection: Connection,
+    changes: Changes,
+    late: Sequence[tuple[RenditionRow, str | None]],
+    alive: Sequence[str],
+    lists: Lists,
 ) -> None:
-    """Settle those of *late* that no result has settled, or is about to, since their output was looked for."""
+    """Settle those of *late*, each with the URL of its output if that was found, that no result has settled since."""
     open_ = {row.key for row in _overdue(connection, changes.now)}  # a look may take as long as a result
     waiters = waiters_of(connection, changes, [row.key for row, _ in late if row.key in open_], lists)
     loads = bookings.loads(connection, alive, changes.now)

@@ -85,9 +85,11 @@ class Recorder:
     async def tell(self) -> None:
         """Show all that waits; raises TryAgain if Prefect is away; the next call goes on from there."""
         until = time.monotonic() + PATIENCE_S
+        owner = self._host.settings.name if self._host.settings.shared else None
         while True:
             await self._calm(until)
-            if rows := await self._unshown():
+            self._host.watchdog.note("recorder")
+            if rows := await self._host.read_tx(inbox.unrecorded, self._host.journal, AT_ONCE, owner):
                 for key, handled in (await self._keyed(rows)).items():
                     await self._show(key, handled)
             elif self._details:
@@ -98,11 +100,6 @@ class Recorder:
                     log.error("recorder: the log of %s cannot be shown", record.name, exc_info=failed.error)
             else:
                 return
-
-    async def _unshown(self) -> list[HandledMessage]:
-        self._host.watchdog.note("recorder")
-        owner = self._host.settings.name if self._host.settings.shared else None
-        return await self._host.read_tx(inbox.unrecorded, self._host.journal, AT_ONCE, owner)
 
     async def _calm(self, until: float) -> None:
         """Wait for the end of a storm, at most *until*: what gathers meanwhile costs Prefect fewer requests.

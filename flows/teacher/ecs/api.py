@@ -143,9 +143,12 @@ class TranscodeApi:
 
     async def ask(self, request: Request) -> JSONResponse:
         """202 with the run's id; 200 if the rendition is there; 401, 404, 409, 413, 422, 429, 503 say why not."""
-        asked = self._signed(await self._fields(request))
-        settings = self._host.settings
-        if not settings.ecs_hosts:
+        try:
+            fields = await fields_of(request, MAX_BODY_BYTES, BODY_S)
+        except Refused as no:
+            raise self._stranger(no) from no
+        asked = self._signed(fields)
+        if not self._host.settings.ecs_hosts:
             raise Refused(503, Text("no ECS host is set up here; set ECS_HOSTS on the teacher"))
         key = (asked.record_id, asked.video_resolution)
         begun = await self._host.write_tx(_begin, self._host, key, asked.at, await self._gone(key))
@@ -197,12 +200,6 @@ class TranscodeApi:
         """The answer to a request without our signature; it is not counted against the rate of signed requests."""
         admit(self._strangers)
         return no
-
-    async def _fields(self, request: Request) -> dict[str, Any]:
-        try:
-            return await fields_of(request, MAX_BODY_BYTES, BODY_S)
-        except Refused as no:
-            raise self._stranger(no) from no
 
     def _signed(self, fields: dict[str, Any]) -> TranscodeRequest:
         signature = fields.get("sign")
