@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 from uuid import UUID, uuid4
 
 import httpx
@@ -33,6 +33,7 @@ from lectern import __version__, timing
 from lectern.db import inbox
 from lectern.errors import TryAgain
 from lectern.settings import TeacherSettings
+from tests.rows import said
 from tests.waiting import async_wait_until
 
 
@@ -452,6 +453,38 @@ async def test_prefects_own_worker_that_gives_up_without_its_server_calls_nobody
     assert ("prefect: away" in caplog.text) is is_away
     if not is_away:
         assert isinstance(first(cast("ExceptionGroup[Exception]", serving.exception())), RuntimeError)
+
+
+async def test_prefect_that_is_away_is_an_alarm_although_its_own_worker_goes_on(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It retried for a quarter of an hour, in which nobody was told that no class can be moved."""
+    monkeypatch.setattr(timing, "FIRST_S", 0.01)
+    monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.01)
+    monkeypatch.setattr(worker, "ALARM_AFTER_S", 0.0)
+    begun = asyncio.Event()
+
+    async def start(*_: Any, **__: Any) -> None:
+        begun.set()
+        await for_ever()
+
+    monkeypatch.setattr(ResidentWorker, "start", start)
+    monkeypatch.setattr(deployments, "read", AsyncMock(return_value={"booking": uuid4()}))
+    mine = runs(server := Prefect())
+    serving = asyncio.create_task(worker.serve(teacher, mine))
+    await begun.wait()
+    asked = Mock(wraps=mine.cancelled)
+    monkeypatch.setattr(mine, "cancelled", asked)
+    teacher.prefect_away = True  # as `listen` notes of its health
+    await async_wait_until(lambda: asked.call_count > 1, description="it is asked itself, and answers")
+    assert said(teacher, "alarm") == []
+    begun.clear()
+    with monkeypatch.context() as gone:
+        gone.setattr(server, "read_flow_runs", AsyncMock(side_effect=httpx.ConnectError("away")))
+        await async_wait_until(lambda: said(teacher, "alarm"), description="an alarm is raised")
+    await asyncio.wait_for(begun.wait(), 30)
+    serving.cancel()
+    await asyncio.wait([serving])
 
 
 class Deployed(Prefect):

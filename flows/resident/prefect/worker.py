@@ -105,7 +105,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
 
 
 async def listen(host: Host[Any], client: PrefectClient) -> None:
-    """Note within seconds that Prefect does not answer: its own worker retries for about a minute before it ends."""
+    """Note within seconds that Prefect does not answer: its own worker and client retry for a quarter of an hour."""
     while True:
         await asyncio.sleep(UNHEARD_EVERY_S)
         try:
@@ -121,7 +121,7 @@ async def listen(host: Host[Any], client: PrefectClient) -> None:
 async def serve(host: Host[Any], runs: ResidentRuns) -> None:
     """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing.
 
-    Prefect's worker is begun again and again: it ends by itself after about a minute without its server.
+    Prefect's worker is begun again and again: it is ended when the server does not answer.
     """
     settings: Settings = host.settings
     tries, well_at = 0, time.monotonic()
@@ -177,9 +177,11 @@ async def _started(worker: ResidentWorker, host: Host[Any]) -> None:
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute runs whose creation was not confirmed; raises TryAgain if all must be read again."""
+    """Execute runs whose creation was not confirmed; raises TryAgain if all must be read again, or nobody answers."""
     while True:
         host.watchdog.beat("runs")
+        if host.prefect_away:
+            await runs.cancelled(())  # it may answer more than its own health
         if await comes(runs.created.outdated, UNHEARD_EVERY_S):
             raise TryAgain(Text("the deployments, and the runs that are left, are read again"))
         await take_unheard(runs)
