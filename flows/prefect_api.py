@@ -126,7 +126,7 @@ class Runs(Protocol):
         """Whether a run is being executed here."""
 
     def was_cancelled(self, run_id: str) -> bool:
-        """Whether `end` was called for this run, which is at work here."""
+        """Whether a person has cancelled this run, which is at work here: not we, of a class that was taken away."""
 
     def end(self, run_id: str, reason: str) -> bool:
         """Cancel a run that is at work here; False if it is not."""

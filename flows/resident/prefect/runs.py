@@ -84,9 +84,9 @@ class ResidentRuns:
         return self._draining
 
     def was_cancelled(self, run_id: str) -> bool:
-        """Whether `end` was called for this run, which is at work here."""
+        """Whether a person has cancelled this run, which is at work here: not we, of a class that was taken away."""
         active = self._active.get(UUID(run_id))
-        return active is not None and active.end is not None and active.end.is_cancelled()
+        return active is not None and active.end is not None and active.end.message == IN_THE_UI
 
     async def start(self, run: NewRun) -> str:
         """Create a run and execute it here, at once; returns its id. Raises TryAgain if Prefect is away."""
