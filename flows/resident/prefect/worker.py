@@ -209,13 +209,11 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
             async with asking():
                 await runs.client.set_flow_run_state(run.id, state, force=True)
         except TryAgain as error:
-            match error.__cause__:
-                case httpx.HTTPStatusError(response=answer) if answer.is_client_error:  # it holds up no other run
-                    log.warning("%s: Prefect does not take its new state: %s", run.name, error.__cause__)
-                case ObjectNotFound():  # somebody has deleted it
-                    pass
-                case _:
-                    raise
+            cause = error.__cause__
+            if isinstance(cause, httpx.HTTPStatusError) and cause.response.is_client_error:  # it holds up no other run
+                log.warning("%s: Prefect does not take its new state: %s", run.name, cause)
+            elif not isinstance(cause, ObjectNotFound):  # nobody has deleted it
+                raise
     return len(orphans)
 
 
