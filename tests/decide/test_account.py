@@ -85,7 +85,7 @@ def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:
 
 def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> None:
     deaf = with_status(ClassView("c-1", booked()), None)
-    assert "Redis does not answer: nobody here knows" in told(deaf)
+    assert "Redis cannot be asked: nobody here knows" in told(deaf)
     assert "RUNBOOK.md: redis: no heartbeat" in account(deaf, NOW + 60).following
     own = ClassView("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
     assert standing(with_status(own, None), NOW) is Standing.ON_AIR  # its own rows say it
@@ -219,7 +219,7 @@ makings = st.builds(
         st.none() | st.builds(cited, st.sampled_from(AiringState), **reasons, lost=st.booleans()),
         st.just("streamer1"),
         st.sampled_from([None, ON_AIR, REFUSED]),
-        st.sampled_from([None, "Redis does not answer", "streamer1 has been silent for 9 s"]),
+        st.sampled_from([None, "Redis cannot be asked", "streamer1 has been silent for 9 s"]),
         st.sampled_from([None, Check(NOW, ""), Check(NOW, "its file is gone")]),
         st.sampled_from(["", "black from 0:08 to 1:00; silent from 4:00 to 5:10; 7 more places"]),
         st.sampled_from([(), (OpenAlarm(321, "streamer1", 3, NOW, "c-1: it is not on air", ("c-1",)),)]),

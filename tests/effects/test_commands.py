@@ -276,6 +276,21 @@ def test_a_redis_that_refuses_is_not_said_to_be_away(teacher: Path) -> None:
             assert (done.returncode, said) == (1, [True, True, False]), done.stderr
 
 
+def test_a_redis_that_refuses_the_login_is_not_said_to_be_away(teacher: Path) -> None:
+    """Its password was changed: who has it started again, or looks at the network, looks in the wrong place."""
+    airs = strategies.booking("c-now", start_time=time.time() - 60, end_time=time.time() + 600)
+    with opened(f"sqlite:///{teacher}/teacher.db") as engine:
+        commit(engine, bookings.add, [(airs, BookingState.READY)], 1.0)
+        commit(engine, Connection.execute, update(orders).where(orders.c.class_id == "c-now").values(streamer="s1"))
+    with redis_server(teacher) as client:
+        client.config_set("requirepass", "another")
+        done = lectern(teacher, "status", REDIS_URL=url_of(client))
+    assert done.stderr.startswith("lectern: Redis refuses the login: "), done.stderr
+    assert "REDIS_URL" in done.stderr
+    assert "c-now: Redis cannot be asked: nobody here knows" in done.stdout
+    assert "does not answer" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -97,8 +97,8 @@ def test_without_redis_nobody_is_called_dead() -> None:
     """What cannot be known is not said in red."""
     found = WELL | {"redis": "Redis does not answer: no answer in time"}
     assert status.lines(found)[-2:] == [
-        "redis       does not answer",
-        "streamer    not known, because Redis does not answer",
+        "redis       cannot be asked",
+        "streamer    not known, because Redis cannot be asked",
     ]
     assert status.lines(WELL)[-1] == "streamer    none is alive"
 

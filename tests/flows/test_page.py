@@ -265,7 +265,7 @@ async def test_a_class_has_the_account_that_explain_gives(reader: Client, teache
     cast("Words", teacher.bus).said = None
     page = (await reader.get("/class/c-1")).text
     for words in (
-        "Redis does not answer: nobody here knows whether the class is on air",
+        "Redis cannot be asked: nobody here knows whether the class is on air",
         "<dt>institution</dt><dd>i-1</dd>",
         "rtmp://push.example/…",
         "http://o.example/6666.flv?…",

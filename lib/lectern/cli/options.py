@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from lectern.decide.timeline import heading
 from lectern.errors import REFUSED_BY_REDIS, LecternError, Misuse, TryAgain
@@ -74,6 +74,10 @@ def on_bus(settings: Common, work: Callable[[Bus], Awaitable[T]], within_s: floa
         ) from error
     except TryAgain as error:
         why = plain(error.__cause__ or error)
+        if isinstance(error.__cause__, AuthenticationError):
+            raise LecternError(
+                "Redis refuses the login: {error}. Correct the user and password in REDIS_URL.", error=why.rstrip(".")
+            ) from error.__cause__
         if isinstance(error.__cause__, ResponseError):
             raise LecternError(
                 "Redis answers, and refuses this: {why}. {heading}",

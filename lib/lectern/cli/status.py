@@ -182,8 +182,8 @@ def lines(found: Mapping[str, Any], language: str = ENGLISH) -> list[str]:
 
 def _streamers(to: _Lines, found: Mapping[str, Any]) -> None:
     if found.get("redis") is not None:
-        to.add(msgid("redis"), Text("does not answer"), style="red")
-        to.add(msgid("streamer"), Text("not known, because Redis does not answer"), style="yellow")
+        to.add(msgid("redis"), Text("cannot be asked"), style="red")
+        to.add(msgid("streamer"), Text("not known, because Redis cannot be asked"), style="yellow")
         return
     for name, one in found["streamers"].items():
         to.add("streamer", labelled(name, joined(_of_streamer(to, one))))

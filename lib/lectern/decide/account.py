@@ -20,7 +20,7 @@ from lectern.model.facts import Airing, Needed
 from lectern.model.views import Booked, ClassView, EventView, Gap, OpenAlarm, Sending, StreamerStatus
 from lectern.states import ON_STREAMER, AiringState, BookingState
 
-NO_REDIS = Text("Redis does not answer")
+NO_REDIS = Text("Redis cannot be asked")
 """The reason why no streamer was heard of."""
 
 
@@ -49,7 +49,7 @@ def with_status(
 ) -> ClassView:
     """*view* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
 
-    *statuses* are the last heartbeats by streamer; None if Redis does not answer. *made_at* is when the renditions will
+    *statuses* are the last heartbeats by streamer; None if Redis cannot be asked. *made_at* is when the renditions will
     be made (epoch seconds) that classes wait for, by stem.
     """
     if is_to_be_made(view.booked) and statuses and (at := (made_at or {}).get(view.booked.stem)) is not None:
