@@ -481,7 +481,8 @@ def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(
     """`lectern serve streamer --name s1` is s1, and the host of another name gets no classes; also without a wait."""
     commit(streamer_engine, leases.hold, "old", "e-1", 5.0)
     commit(streamer_engine, leases.hold, "s1", "e-2", 10.0)
-    done = lectern(tmp_path, "drain", "--within", "0", STREAMER_NAME="host")
+    with redis_server(tmp_path) as client:
+        done = lectern(tmp_path, "drain", "--within", "0", STREAMER_NAME="host", REDIS_URL=url_of(client))
     said = f"s1 is drained, and gets no class until you type: {streamer.END}\n"
     assert done.stdout == f"Nothing waits here, and nothing is on air.\n{said}", done.stderr
     assert done.returncode == 0
@@ -519,13 +520,18 @@ def test_a_drain_is_over_when_its_teacher_has_heard_of_it_and_nothing_comes_any_
 def test_a_drain_of_which_no_heartbeat_has_told_is_not_over_when_its_time_is(
     tmp_path: Path, streamer_engine: Engine
 ) -> None:
-    """A script that stops the host by this exit code would take a class with it that is still placed there."""
+    """A script that stops the host by this exit code would take a class with it that is still placed there.
+
+    Also if Redis is away just then: what its teacher has placed here comes when it is back.
+    """
     commit(streamer_engine, leases.hold, "s1", "e-1", 10.0)
     with redis_server(tmp_path) as client:
         for told, code in (({}, 1), ({"full": True}, 0)):
             client.hset("streamers", "s1", json.dumps({"at": time.time(), **told}))
             done = lectern(tmp_path, "drain", "--within", "0", "--json", REDIS_URL=url_of(client))
             assert (done.returncode, json.loads(done.stdout)["empty"]) == (code, code == 0), done.stdout
+    done = lectern(tmp_path, "drain", "--within", "0", "--json")
+    assert (done.returncode, json.loads(done.stdout)["empty"]) == (1, False), done.stdout
 
 
 def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(

@@ -45,7 +45,7 @@ class Left:
     """The other streamers that are alive; None if Redis does not answer."""
 
     is_open: bool = False
-    """Whether it still gets classes, because its last heartbeat does not say that it is drained."""
+    """Whether it may still get classes, because no heartbeat has said that it is drained."""
 
     @property
     def is_empty(self) -> bool:
@@ -140,7 +140,7 @@ def _left(place: readers.Place[StreamerSettings]) -> Left:
     on_air = [one.class_id for one in live if one.start_time <= now]
     waiting = [one.class_id for one in live if one.start_time > now]
     others: list[str] | None = None
-    is_open = False
+    is_open = True  # while Redis is away, no teacher hears of the drain
     with suppress(LecternError):
         alive = on_bus(own, lambda bus: bus.alive(own.streamers_key, own.silent_after_s), readers.LOOK_S)
         others = [name for name in alive if name != own.name]
