@@ -402,9 +402,15 @@ def test_doctor_says_all_it_found_though_there_is_no_database_yet(tmp_path: Path
 )
 @pytest.mark.usefixtures("streamer_engine")
 def test_a_role_whose_settings_are_wrong_is_not_left_out(teacher: Path, wrong: dict[str, str], said: str) -> None:
-    """On a host of both, the other one alone would be looked at, or read anew, and all that was asked for seem done."""
+    """On a host of both, the other one alone would be looked at, or read anew, and all that was asked for seem done.
+
+    Of a class, half would be told as if it were all; and one that only the other role knows would seem unknown.
+    """
     done = lectern(teacher, "doctor", **{"PREFECT_API_URL": "http://127.0.0.1:1/api", **wrong})
     assert (done.returncode, said in done.stdout) == (1, True), done.stdout
+    for class_id in ("c-aired", "c-other"):
+        done = lectern(teacher, "explain", class_id, **wrong)
+        assert said.partition(": ")[2] in done.stdout + done.stderr, done
     if "MAX_ECS_JOBS" in wrong:
         done = lectern(teacher, "reload", HEALTH_BIND="", **wrong)
         assert (done.returncode, "MAX_ECS_JOBS" in done.stderr) == (2, True), done.stderr

@@ -21,7 +21,7 @@ from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
-from lectern.i18n import BESIDE, Text, joined, translated, translator
+from lectern.i18n import BESIDE, Text, joined, msgid, translated, translator
 from lectern.model.views import ClassView, EventView, Sending
 from lectern.playout import control_socket as playout
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -52,15 +52,13 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     """
     now = time.time()
     thing = typed(thing)
-    here = readers.here()
+    here, wrong = readers.here()
     found, trouble = looked_up(here, thing, now)
     known = decide_account.account(found, now)
-    if trouble is not None:
-        known = replace(known, following=(*known.following, trouble))
     if not found.events and not known.header and not known.following:
-        raise Misuse(
-            "{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?", thing=thing
-        )
+        text = msgid("{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
+        raise Misuse(joined((Text(text, thing=thing), *wrong), BESIDE))
+    known = replace(known, following=(*known.following, *filter(None, [trouble]), *wrong))
     fields = decide_account.fields(found, known)
     language = here[0].settings.lectern_lang
     told = lines(thing, known, language)
@@ -134,7 +132,7 @@ def preview(class_id: str, with_key: _WithKey = False, as_json: Json = False) ->
     The ffplay line plays what is pushed, where the live service plays a stream at the URL that takes it. On the
     teacher's host there are also the address of the class on the page and of its picture.
     """
-    here, class_id = readers.here(), typed(class_id)
+    (here, _), class_id = readers.here(), typed(class_id)
     on_air = [one for one in (class_id, f"{class_id}{BACKUP}") if _is_on_air(here, one, must_be=one == class_id)]
     pushed = [url for url in (_push_url(here, one) for one in on_air) if url]
     play = [f"ffplay {shlex.quote(url if with_key else redact_url(url))}" for url in pushed]

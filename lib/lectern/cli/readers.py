@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Engine
 
 from lectern.cli.options import on_bus
-from lectern.db.engine import looking, open_to_look
+from lectern.db.engine import NoDatabase, looking, open_to_look
 from lectern.errors import Misuse
 from lectern.model.views import StreamerStatus
 from lectern.settings import Common, StreamerSettings, TeacherSettings
@@ -45,19 +45,21 @@ def streamer() -> Place[StreamerSettings]:
     return at(StreamerSettings.load())
 
 
-def here() -> list[Place[Any]]:
-    """The roles with a database on this host, the teacher first; raises Misuse if there is none."""
-    found: list[Place[Any]] = []
-    missing: list[str] = []
+def here() -> tuple[list[Place[Any]], list[str]]:
+    """The roles with a database on this host, the teacher first, and what is wrong with the settings of the others.
+
+    Raises Misuse if there is no database.
+    """
+    found, missing = list[Place[Any]](), list[Misuse]()
     looks: Sequence[Callable[[], Place[Any]]] = (teacher, streamer)
     for look in looks:
         try:
             found.append(look())
         except Misuse as error:
-            missing.append(error.message)
+            missing.append(error)
     if not found:
-        raise Misuse("No database is here. {missing}", missing=" ".join(missing))
-    return found
+        raise Misuse("No database is here. {missing}", missing=" ".join(one.message for one in missing))
+    return found, [one.message for one in missing if not isinstance(one, NoDatabase)]
 
 
 def words(settings: Common) -> Mapping[str, StreamerStatus]:
