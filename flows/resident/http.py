@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from flows.host import Host, StreamerHost, TeacherHost, log
@@ -122,7 +122,7 @@ class HealthReport:
             async with asyncio.timeout(LOOK_S):
                 oldest = await host.read_tx(inbox.oldest, host.journal)
         except (DBAPIError, TimeoutError) as error:
-            return [f"database: cannot be read: {error.orig if isinstance(error, DBAPIError) else 'no answer in time'}"]
+            return [_unreadable(error)]
         waits_s = time.time() - oldest if oldest is not None else 0.0
         return [f"inbox: a message waits since {waits_s:.0f} s"] if waits_s > OLD_S else []
 
@@ -140,6 +140,15 @@ class HealthReport:
         elif host.playout.away_s() > AWAY_S and (self._has_aired or not is_new):
             wrong.append(f"playout: is not there, so nothing is aired: {host.playout.why}")
         return wrong
+
+
+def _unreadable(error: Exception) -> str:
+    return f"database: cannot be read: {error.orig if isinstance(error, DBAPIError) else 'no answer in time'}"
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    """The answer to what needs the database, while that cannot be read: Prometheus takes this host for down."""
+    return PlainTextResponse(_unreadable(error), 503)
 
 
 async def exposition(host: Host[Any], _request: Request) -> Response:
@@ -266,6 +275,7 @@ async def served(
         yield
         return
     app = app or Starlette()
+    app.exception_handlers.setdefault(DBAPIError, _refused)
     app.router.routes += [Route("/health", health.answer), Route("/metrics", partial(exposition, host))]
     if reload is not None:
         app.router.routes.append(Route("/reload", reload.answer, methods=["POST"]))

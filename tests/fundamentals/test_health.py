@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from flows.failures import FatalError
@@ -121,6 +122,19 @@ def test_metrics_say_whether_servers_answer_and_how_long_a_streamer_may_push(hos
     assert 'lectern_server_answers{server="prefect"} 0.0' in text
     left_s = re.findall(r"^lectern_lease_left_seconds (\S+)$", text, re.MULTILINE)
     assert [50 < float(one) <= 60 for one in left_s] == [True] * isinstance(host.settings, StreamerSettings)
+
+
+async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_health_check(host: Host[Any]) -> None:
+    """Each scrape would else write a traceback into the log, every few seconds, for as long as the disk is broken."""
+    commit(host.engine, host.journal.inbox.drop)
+    setting = "health_bind" if isinstance(host, StreamerHost) else "api_bind"
+    host.settings = host.settings.model_copy(update={setting: "127.0.0.1:0"})
+    health = http.HealthReport(host.settings)
+    health.begins(host)
+    async with http.served(host, health), httpx.AsyncClient(base_url=f"http://{host.address}") as client:
+        refused, report = await client.get("/metrics"), (await client.get("/health")).json()
+    assert (refused.status_code, [refused.text]) == (503, report["wrong"])
+    assert refused.text.startswith("database: cannot be read: no such table")
 
 
 @asynccontextmanager
