@@ -156,7 +156,7 @@ async def exposition(host: Host[Any], _request: Request) -> Response:
     left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
     text = await host.read_tx(_of_rows, host.settings)
     states: Mapping[str, int] | None = None
-    if isinstance(host, TeacherHost):
+    if isinstance(host, TeacherHost) and not host.redis_away:  # without Redis, nobody knows who is there
         known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
         states = dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
     text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)

@@ -124,7 +124,7 @@ class Page:
         words, settings = await self.heard(), self._host.settings
         day_view = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, settings, begins, page)
         apart: Mapping[str, tuple[Presence, float]] = {}  # streamers that take no classes, why, seconds since heard of
-        if viewer.institution_id is None:
+        if viewer.institution_id is None and words is not None:  # without Redis, nobody knows who is there
             streamers = listed(self._host.beats, time.time(), settings.streamer_lost_after_s)
             apart = {name: presence for name, presence in streamers.items() if presence[0] is not Presence.ALIVE}
         fields = view.fields_of(day_view) | {"rates": self.bit_rates}

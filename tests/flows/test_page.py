@@ -258,6 +258,16 @@ async def test_of_many_the_first_are_listed_and_all_are_counted(reader: Client, 
     assert "<p>另有 1,250 节课</p>" in (await reader.get("/", params={"lang": "zh"})).text
 
 
+@pytest.mark.parametrize(("words", "is_told"), [({}, True), (None, False)], ids=["Redis answers", "it does not"])
+async def test_without_redis_no_streamer_is_called_lost(
+    reader: Client, teacher: TeacherHost, words: dict[str, StreamerStatus] | None, *, is_told: bool
+) -> None:
+    """Their heartbeats grow old with it, whatever they do: after a minute, all of them stood there in red."""
+    teacher.beats["streamer1"] = {"at": time.time() - 3600}
+    cast("Words", teacher.bus).said = words
+    assert ("streamer1: lost" in (await reader.get("/")).text) == is_told
+
+
 async def test_a_class_has_the_account_that_explain_gives(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now - 60))

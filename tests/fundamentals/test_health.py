@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from flows.failures import FatalError
-from flows.host import Host, StreamerHost
+from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import boot_now
 from flows.resident import http
 from lectern import health as healths
@@ -122,6 +122,16 @@ def test_metrics_say_whether_servers_answer_and_how_long_a_streamer_may_push(hos
     assert 'lectern_server_answers{server="prefect"} 0.0' in text
     left_s = re.findall(r"^lectern_lease_left_seconds (\S+)$", text, re.MULTILINE)
     assert [50 < float(one) <= 60 for one in left_s] == [True] * isinstance(host.settings, StreamerSettings)
+
+
+@pytest.mark.parametrize("host", ["teacher"], indirect=True)
+@pytest.mark.parametrize("is_away", [False, True])
+def test_without_redis_metrics_call_no_streamer_lost(host: TeacherHost, *, is_away: bool) -> None:
+    """Their heartbeats grow old with it, whatever they do."""
+    host.beats, host.redis_away = {"streamer1": {"at": time.time() - 3600}}, is_away
+    text = bytes(asyncio.run(http.exposition(host, cast("Any", None))).body).decode()
+    assert ('lectern_streamers{state="lost"} 1.0' in text) != is_away
+    assert ("lectern_streamers{" in text) != is_away
 
 
 async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_health_check(host: Host[Any]) -> None:
