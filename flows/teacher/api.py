@@ -27,8 +27,7 @@ from flows.teacher.ecs.api import ReadRun, TranscodeRequest
 from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, fields_of, json_of, refusals
 from lectern import __version__, errors
 from lectern.db import account as db_account
-from lectern.db import bookings, events, inbox, outbox, timetable, viewers
-from lectern.db import forecast as db_forecast
+from lectern.db import bookings, events, inbox, outbox, timetable, transcodings, viewers
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
 from lectern.decide import forecast
@@ -402,7 +401,7 @@ class ClassesApi:
                 answers.append(_verdict(class_id, "refused", errors.CONFLICT.number, why))
         waits = any(answer["verdict"] == BookingState.WAITING for answer in answers)
         begun = decide_booking.transcodings(decided)
-        return answers, db_forecast.transcoded(connection, settings, now, begun) if waits else {}
+        return answers, transcodings.made_at(connection, settings, now, begun) if waits else {}
 
 
 def _first_answer(order: Order | None, booking: Booking) -> str | None:

@@ -13,7 +13,7 @@ from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from lectern import errors, formatting
-from lectern.db import bookings, events, forecast, transcodings
+from lectern.db import bookings, events, transcodings
 from lectern.decide import change as decide
 from lectern.decide import placement as cancelling
 from lectern.decide import readiness, reports
@@ -130,7 +130,7 @@ def _late(connection: Connection, changes: Changes, due: Sequence[Begins], times
     checked = set(due)
     late = [one for one in bookings.unready(connection, *times) if (one.class_id, one.start_time) in checked]
     waits = any(order.streamer is None for order in late)
-    made_at = forecast.transcoded(connection, changes.settings, changes.now) if waits else {}
+    made_at = transcodings.made_at(connection, changes.settings, changes.now) if waits else {}
     for order in late:
         why = Text("it is not made yet")
         if order.streamer:

@@ -91,6 +91,9 @@ def test_who_looks_into_a_sqlite_file_does_not_wait_for_what_only_others_need(te
     said, loaded = loaded_by(teacher, "report")
     assert "institution" in said
     assert not loaded & {"prefect", "paramiko", "sqlalchemy.dialects.postgresql"}
+    done = ran(teacher, sys.executable, "-c", "import lectern.cli.status, sys; print(*sys.modules)", **os.environ)
+    assert not {*done.stdout.split()} & {"httpx", "lectern.model.tables.streamer", "rich"}
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:

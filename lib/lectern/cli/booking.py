@@ -19,7 +19,7 @@ from lectern import errors
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings
-from lectern.db import forecast as db_forecast
+from lectern.db import transcodings as db_transcodings
 from lectern.db.writer import lines
 from lectern.decide import change as decide
 from lectern.decide import forecast
@@ -163,7 +163,7 @@ def _plan_of_booking(booking: Booking) -> list[str]:
         (decided,) = plan([booking], facts, place.settings, now)
         if booking.class_id in facts.early and booking.class_id not in facts.orders:
             decided = BookingVerdict(booking, BookingState.CANCELLED, code=errors.CANCELLED)
-        made_at = db_forecast.transcoded(connection, place.settings, now, transcodings([decided])).get(booking.stem)
+        made_at = db_transcodings.made_at(connection, place.settings, now, transcodings([decided])).get(booking.stem)
     if isinstance(decided, BookingVerdict) and decided.state is BookingState.PLACED and _alive(place.settings) == []:
         decided = replace(decided, state=BookingState.REFUSED, code=errors.NO_STREAMER)
     said = _in_lines(decided)

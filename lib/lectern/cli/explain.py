@@ -16,7 +16,7 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
 from lectern.db import account as db_account
-from lectern.db import airings, forecast, leases
+from lectern.db import airings, forecast, leases, transcodings
 from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
@@ -86,7 +86,7 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
             else:
                 teacher = db_account.at_teacher(connection, place.settings.name, thing)
                 if decide_account.is_to_be_made(teacher.booked):
-                    made_at = forecast.transcoded(connection, place.settings, now)
+                    made_at = transcodings.made_at(connection, place.settings, now)
     found = decide_account.gathered(teacher, streamer)
     if found.booked is None and found.cited is None:
         return found, None

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from lectern.db import forecast, transcodings
+from lectern.db import transcodings
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
 from lectern.decide.booking import BookingFacts, contenders, is_listed
 from lectern.model.facts import Order, Slot
@@ -138,7 +138,7 @@ def facts(
         changes.orders,
         renditions,
         taken(connection, may_go, now),
-        forecast.least_s(connection, changes.settings) if unlisted else 0.0,
+        transcodings.least_s(connection, changes.settings) if unlisted else 0.0,
         loads(connection, alive, now) if may_go and alive else dict.fromkeys(alive, 0),
         cancelled_before(connection, [booking.class_id for booking in booked], now),
     )

@@ -1,17 +1,15 @@
-"""Reads what a forecast needs: the downloads and transcodings under way, what they may take, and who waits for them."""
+"""Reads what a forecast of a streamer needs: the downloads under way, what they may take, and who waits for them."""
 
 import math
-from collections.abc import Iterable
 
 from sqlalchemy import Connection, func, select
 
-from lectern.db import airings, cache, transcodings
+from lectern.db import airings, cache
 from lectern.decide.bandwidth import Bounds, Download
-from lectern.decide.forecast import MEASURED, Capacity, Transcoders, Transcoding, arrivals, quick_half_s
+from lectern.decide.forecast import Capacity, arrivals
 from lectern.model.facts import Airing
 from lectern.model.tables.streamer import files
-from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.states import Backend
+from lectern.settings import StreamerSettings
 from lectern.storage import cache_dir
 
 HOUR_BYTES, WEEK_S = 675_000_000, 7 * 86_400.0
@@ -63,36 +61,3 @@ def waiting(
         for airing in airings.waiting(connection)
         if airing.stem in ready_at
     }
-
-
-def transcoded(
-    connection: Connection, settings: TeacherSettings, now: float, asked: Iterable[Transcoding] = ()
-) -> dict[str, float]:
-    """When the renditions will be made (epoch seconds) that are under way, and those *asked* for besides, by stem.
-
-    Those of which nobody can say are left out.
-    """
-    rows = transcodings.under_way(connection)
-    starts = transcodings.first_starts(connection) if rows else {}
-    some = [
-        Transcoding(
-            *(row.stem, row.record_id, row.backend, starts.get(row.key, math.inf)),
-            row.begun_at if row.backend is Backend.ECS else row.requested_at,
-        )
-        for row in rows
-    ]
-    some += asked
-    took_s = {backend: transcodings.took_s(connection, backend, MEASURED) for backend in {one.backend for one in some}}
-    places = settings.max_ecs_jobs * sum(bool(host.strip()) for host in settings.ecs_hosts.split(","))
-    return Transcoders(took_s, places, settings.windows, settings.ready_before_s).ends(some, now)
-
-
-def least_s(connection: Connection, settings: TeacherSettings) -> float:
-    """Seconds that a new transcoding will surely take, so that a class which begins sooner is refused; 0: nobody knows.
-
-    It is what the quick half of the last ones took.
-    """
-    if settings.on_late != "refuse":
-        return 0.0
-    backend = Backend.ECS if settings.oss_transcode_url is None else Backend.OSS
-    return quick_half_s(transcodings.took_s(connection, backend, MEASURED)) or 0.0

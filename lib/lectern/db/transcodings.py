@@ -1,6 +1,7 @@
-"""The teacher's renditions: their states, the deadlines of their transcodings, and who requests them from the OSS."""
+"""The teacher's renditions: their states and deadlines, when they will be made, and who requests them from the OSS."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.db.engine import put_row, rows_of
+from lectern.decide.forecast import MEASURED, Transcoders, Transcoding, quick_half_s
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
+from lectern.settings import TeacherSettings
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution, check_move
 
 _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None}
@@ -338,3 +341,36 @@ def first_starts(connection: Connection) -> Mapping[RenditionKey, float]:
         .group_by(orders.c.record_id, orders.c.resolution)
     )
     return {(record, Resolution(name)): float(first) for record, name, first in connection.execute(waiting)}
+
+
+def made_at(
+    connection: Connection, settings: TeacherSettings, now: float, asked: Iterable[Transcoding] = ()
+) -> dict[str, float]:
+    """When the renditions will be made (epoch seconds) that are under way, and those *asked* for besides, by stem.
+
+    Those of which nobody can say are left out.
+    """
+    rows = under_way(connection)
+    starts = first_starts(connection) if rows else {}
+    some = [
+        Transcoding(
+            *(row.stem, row.record_id, row.backend, starts.get(row.key, math.inf)),
+            row.begun_at if row.backend is Backend.ECS else row.requested_at,
+        )
+        for row in rows
+    ]
+    some += asked
+    took = {backend: took_s(connection, backend, MEASURED) for backend in {one.backend for one in some}}
+    places = settings.max_ecs_jobs * sum(bool(host.strip()) for host in settings.ecs_hosts.split(","))
+    return Transcoders(took, places, settings.windows, settings.ready_before_s).ends(some, now)
+
+
+def least_s(connection: Connection, settings: TeacherSettings) -> float:
+    """Seconds that a new transcoding will surely take, so that a class which begins sooner is refused; 0: nobody knows.
+
+    It is what the quick half of the last ones took.
+    """
+    if settings.on_late != "refuse":
+        return 0.0
+    backend = Backend.ECS if settings.oss_transcode_url is None else Backend.OSS
+    return quick_half_s(took_s(connection, backend, MEASURED)) or 0.0

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.db import account as db_account
-from lectern.db import events, forecast, incidents, timetable
+from lectern.db import events, incidents, timetable, transcodings
 from lectern.decide import account as decide_account
 from lectern.decide import timeline
 from lectern.decide.account import MISSED, NEEDED, OVER, Account, Standing, stood
@@ -159,7 +159,7 @@ def of_day(
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution_id
     span, coming = timetable.Span(begins, until, institution), timetable.Span(now, now + SOON_S, institution)
     found = timetable.classes(connection, timetable.begins_in(span), ROWS, page * ROWS)
-    made_at = forecast.transcoded(connection, settings, now)
+    made_at = transcodings.made_at(connection, settings, now)
     due = [
         stood(one, words, now, made_at)
         for one in timetable.due(connection, now)
@@ -274,7 +274,7 @@ def of_class(
     ):
         return None
     now = time.time()
-    made_at = forecast.transcoded(connection, settings, now) if decide_account.is_to_be_made(found.booked) else None
+    made_at = transcodings.made_at(connection, settings, now) if decide_account.is_to_be_made(found.booked) else None
     known = decide_account.with_status(found, words, made_at)
     if viewer.institution_id is not None:  # what is of a rendition, or of an incident, may name classes of others
         events = [one for one in known.events if one.class_id == class_id]
