@@ -2,9 +2,11 @@
 
 import asyncio
 import ipaddress
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -41,7 +43,7 @@ AWAY_S = 3.0  # seconds that the playout may be away: an upgrade takes less
 OLD_S = 120.0
 """Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
 
-LOOK_S = 5.0  # seconds that the database has to answer
+LOOK_S = 5.0  # seconds that the database has to answer, the playout, and the folder of the backups
 FRESH_S = 1.0  # seconds for which the findings of a health check are reused
 
 
@@ -153,8 +155,8 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 async def exposition(host: Host[Any], _request: Request) -> Response:
     """What ``GET /metrics`` says, for Prometheus; the rows are counted again for each request."""
+    text = await host.read_tx(_of_rows, host.settings, await _backup_ages_s(host.settings))
     left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
-    text = await host.read_tx(_of_rows, host.settings)
     states: Mapping[str, int] | None = None
     if isinstance(host, TeacherHost) and not host.redis_away:  # without Redis, nobody knows who is there
         known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
@@ -169,8 +171,20 @@ async def exposition(host: Host[Any], _request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _of_rows(connection: Connection, settings: Settings) -> bytes:
-    ages_s = disk.backup_ages_s(settings.backup_dir, f"{settings.role}-{settings.name}", time.time())
+_BACKUPS = ThreadPoolExecutor(1, thread_name_prefix="backups")
+"""The thread that may hang with their folder, which can lie on another machine: those for transactions must not."""
+
+
+async def _backup_ages_s(settings: Settings) -> Mapping[str, float]:
+    """See `disk.backup_ages_s`; a folder that does not answer is one that cannot be read."""
+    asked = settings.backup_dir, f"{settings.role}-{settings.name}", time.time()
+    with suppress(OSError):  # that of the time that is over is one
+        async with asyncio.timeout(LOOK_S):
+            return await asyncio.get_running_loop().run_in_executor(_BACKUPS, disk.backup_ages_s, *asked)
+    return {"here": math.inf}
+
+
+def _of_rows(connection: Connection, settings: Settings, ages_s: Mapping[str, float]) -> bytes:
     bound = metrics.NO_BOUND
     if isinstance(settings, StreamerSettings):
         bound = Usage(settings.max_bytes, settings.max_video_num)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Misuse
 from lectern.settings import StreamerSettings
+from lectern.storage import disk
 from tests.effects.test_origin import answering
 from tests.faults import hosts
 from tests.rows import commit
@@ -132,6 +134,22 @@ def test_without_redis_metrics_call_no_streamer_lost(host: TeacherHost, *, is_aw
     text = bytes(asyncio.run(http.exposition(host, cast("Any", None))).body).decode()
     assert ('lectern_streamers{state="lost"} 1.0' in text) != is_away
     assert ("lectern_streamers{" in text) != is_away
+
+
+async def test_a_backup_folder_that_hangs_holds_up_neither_metrics_nor_what_is_read_for_a_booking(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on another machine that is away: after four scrapes, no thread for transactions was left."""
+    is_back = threading.Event()
+    monkeypatch.setattr(disk, "backup_ages_s", lambda *_: is_back.wait(60))
+    monkeypatch.setattr(http, "LOOK_S", 0.05)
+    try:
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*(http.exposition(host, cast("Any", None)) for _ in range(5)))
+            assert await host.read_tx(inbox.oldest, host.journal) is None
+    finally:
+        is_back.set()
+    assert {b'lectern_backup_age_seconds{where="here"} +Inf' in bytes(one.body) for one in answers} == {True}
 
 
 async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_health_check(host: Host[Any]) -> None:
