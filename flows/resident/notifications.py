@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,10 @@ SEND_S = 40.0  # seconds that all services together have to take an alarm
 TRIES = 8  # number of times that an alarm is tried, within some minutes; the channel and the log have it in any case
 LEASE_S = 120.0
 """Seconds for which one teacher of several passes alarms on; a try and the pause after it take less than half."""
+
+_SENDERS = ThreadPoolExecutor(4, thread_name_prefix="people")
+"""Threads that send alarms, one for a try and others for tries that take longer: asyncio's own may all hang with the
+disk that the alarm is about."""
 
 FOLLOW_UP_S = 5.0
 PING_S, PING_AGAIN_S = 3.0, 2.0
@@ -99,7 +104,7 @@ class People:
             send = partial(notify.send, urls, title, text, resolved=resolved, only=left, on_taken=took.add)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SEND_S):
-                    await asyncio.to_thread(send)
+                    await asyncio.get_running_loop().run_in_executor(_SENDERS, send)
             self._dead -= took
             left = [name for name in names if name not in took]
             if not left:

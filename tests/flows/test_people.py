@@ -8,7 +8,9 @@ import smtplib
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +162,21 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hang
         hangs = f"json://127.0.0.1:{silent.getsockname()[1]}/hook"
         how = asyncio.run(notifications.People(stand(f"{service.hook} {hangs}"))._pass_on(alarm()))
     assert (how, len(service.got)) == (Telling.GIVEN_UP, 1)
+
+
+async def test_an_alarm_is_sent_while_all_other_threads_hang(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the disk of the recordings: the alarm about that was given up, and nobody was told by ALARM_URLS."""
+    monkeypatch.setattr(notifications, "SEND_S", 10.0)
+    monkeypatch.setattr(notifications, "TRIES", 1)
+    is_back = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(is_back.wait, 60)
+        try:
+            how = await notifications.People(stand(service.hook))._pass_on(alarm())
+        finally:
+            is_back.set()
+    assert (how, len(service.got)) == (Telling.TOLD, 1)
 
 
 def test_a_service_that_is_dead_holds_up_no_later_alarm_for_the_others(
