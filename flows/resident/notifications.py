@@ -1,6 +1,7 @@
 """Alarms: passed on to people directly (ALARM_URLS), followed up, and raised while Redis is away."""
 
 import asyncio
+import itertools
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,8 @@ from lectern.wire.outgoing import Outgoing, OutgoingKind
 log = logging.getLogger("lectern")
 LOOK_S = 1.0
 SEND_S = 40.0  # seconds that all services together have to take an alarm
-TRIES = 8  # number of times that an alarm is tried, within some minutes; the channel and the log have it in any case
+TRIES = 8  # number of times that an alarm is tried at least; the channel and the log have it in any case
+NOBODY_S = 300.0  # seconds for which it is tried while no service takes it: what it is about may be the network
 LEASE_S = 120.0
 """Seconds for which one teacher of several passes alarms on; a try and the pause after it take less than half."""
 
@@ -91,13 +93,14 @@ class People:
         except (ValueError, LookupError, TypeError) as error:  # an odd alarm must hold up no other
             log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
             return Telling.GIVEN_UP
-        urls = settings.alarm_services
-        left = names = [name for name, _ in notify.services(urls)]
-        took = set[str]()
-        for number in range(TRIES):
+        took, left = set[str](), list[str]()
+        until = time.monotonic() + NOBODY_S
+        for number in itertools.count():
             self._host.watchdog.note("people")
             if is_due and not await is_ours(self._host, TELLING, LEASE_S):
                 return None
+            urls = self._host.settings.alarm_services  # which may be corrected meanwhile
+            names = [name for name, _ in notify.services(urls)]
             left = [name for name in names if name not in took]
             if not left:  # the last one took it after its time
                 return Telling.TOLD
@@ -110,6 +113,8 @@ class People:
             if not left:
                 return Telling.TOLD
             log.warning("alarms: %s does not take an alarm, try %d: %s", ", ".join(left), number + 1, title)
+            if number + 1 >= TRIES and (took or time.monotonic() >= until):
+                break
             if took and self._dead.issuperset(left):
                 break  # its minutes of tries would hold up each alarm for those who take them
             await asyncio.sleep(backoff_s(number))

@@ -168,6 +168,7 @@ async def test_an_alarm_is_sent_while_all_other_threads_hang(service: Service, m
     """As with the disk of the recordings: the alarm about that was given up, and nobody was told by ALARM_URLS."""
     monkeypatch.setattr(notifications, "SEND_S", 10.0)
     monkeypatch.setattr(notifications, "TRIES", 1)
+    monkeypatch.setattr(notifications, "NOBODY_S", 0.0)
     is_back = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         asyncio.get_running_loop().set_default_executor(threads)

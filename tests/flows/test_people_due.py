@@ -296,6 +296,7 @@ async def test_an_alarm_that_cannot_be_read_or_no_service_takes_is_given_up_and_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(telling, "backoff_s", lambda _: 0.0)
+    monkeypatch.setattr(telling, "NOBODY_S", 0.0)
     service.answers = [500] * telling.TRIES + [200]
     host = begin()
     put(host, 207, "c-0")
@@ -308,6 +309,22 @@ async def test_an_alarm_that_cannot_be_read_or_no_service_takes_is_given_up_and_
     await pass_on(begin())
     assert (noted(host), classes(service)) == (["given up", "given up", "told"], ["c-2"])
     assert sum("nobody could be told" in one.message for one in caplog.records) == 1
+
+
+async def test_an_alarm_outlasts_a_network_that_is_away_for_a_minute(
+    begin: Callable[..., TeacherHost], service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is reached then, and each try fails at once: all of them were over, and nobody heard that a class was cut.
+
+    A switch that is started again takes longer; what it does to classes is what the alarm is about.
+    """
+    monkeypatch.setattr(telling, "backoff_s", lambda _: 0.0)
+    service.answers = [500] * 3 * telling.TRIES + [200]
+    host = begin()
+    put(host)
+    await publish_outbox(host)
+    await pass_on(host)
+    assert (noted(host), classes(service)) == (["told"], ["c-1"])
 
 
 async def test_people_are_told_once_though_the_database_does_not_take_the_note(
