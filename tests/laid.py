@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from lectern.db import schema
 from lectern.db.engine import open_database
-from lectern.model.tables.shared import Role
+from lectern.states import Role
 
 
 @cache

@@ -20,7 +20,7 @@ from lectern.model.facts import Event, Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.streamer import classes, files
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.states import Backend
+from lectern.states import Backend, Role
 from tests.rows import bare, look, order, put
 from tests.strategies import NOW
 
@@ -35,7 +35,7 @@ def queries() -> list[str]:
     return [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
 
 
-def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]:
+def exported(engine: Engine, role: Role) -> dict[tuple[str, ...], float]:
     """Sample values at NOW by name and label values."""
     text = look(engine, lambda one: metrics.exposition(role, f"{role}1", one, bound=Usage(1000, 7), now=NOW)).decode()
     return {

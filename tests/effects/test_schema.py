@@ -21,12 +21,13 @@ from lectern.db.engine import opened
 from lectern.errors import CallAPerson, ForbiddenMove, LecternError, Misuse, TryAgain
 from lectern.model.tables.streamer import StreamerTable
 from lectern.model.tables.teacher import TeacherTable
+from lectern.states import Role
 from tests.effects import old_databases as old
 from tests.marks import share
 from tests.waiting import wait_until
 
 MODELS = {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}
-ALLOWED: dict[schema.Role, list[list[str]]] = {"teacher": [[]], "streamer": [[], ["dir_info.size", "dir_info.num"]]}
+ALLOWED: dict[Role, list[list[str]]] = {"teacher": [[]], "streamer": [[], ["dir_info.size", "dir_info.num"]]}
 """Columns without a default: those of the old program's documents."""
 
 SHAPE = (
@@ -37,11 +38,11 @@ INDEX_COLUMNS = (
     "SELECT m.tbl_name, group_concat(i.name) FROM sqlite_master AS m, pragma_index_info(m.name) AS i"
     " WHERE m.type = 'index' GROUP BY m.name"
 )
-INDEXES: dict[schema.Role, set[tuple[str, str]]] = {
+INDEXES: dict[Role, set[tuple[str, str]]] = {
     "teacher": set(),
     "streamer": {("video_list", "num_cite,update_time"), ("task_list", "end_time")},
 }
-OLD: dict[schema.Role, Mapping[str, Sequence[str]]] = {"teacher": old.TEACHERS, "streamer": old.STREAMERS}
+OLD: dict[Role, Mapping[str, Sequence[str]]] = {"teacher": old.TEACHERS, "streamer": old.STREAMERS}
 KINDS_OF_OLD = [("teacher", kind, False) for kind in old.TEACHERS]
 KINDS_OF_OLD += [("streamer", kind, wal) for kind in old.STREAMERS for wal in (True, False)]
 OLD_COLUMNS = ("class_id", "video_url", "push_url", "start_time", "end_time", "status")
@@ -71,13 +72,13 @@ AFTER = {
 }
 
 
-def upgraded(path: Path, role: schema.Role = "teacher") -> list[str]:
+def upgraded(path: Path, role: Role = "teacher") -> list[str]:
     with opened(f"sqlite:///{path}") as engine:
         return schema.upgrade(engine, role)
 
 
 @pytest.mark.parametrize("role", MODELS)
-def test_models_and_migrations_agree(tmp_path: Path, role: schema.Role) -> None:
+def test_models_and_migrations_agree(tmp_path: Path, role: Role) -> None:
     path = tmp_path / "rows.db"
     upgraded(path, role)
     made = tmp_path / "made.db"
@@ -90,7 +91,7 @@ def test_models_and_migrations_agree(tmp_path: Path, role: schema.Role) -> None:
 
 
 @pytest.mark.parametrize(("role", "kind", "wal"), KINDS_OF_OLD)
-def test_every_kind_of_old_database_comes_up(tmp_path: Path, role: schema.Role, kind: str, wal: bool) -> None:
+def test_every_kind_of_old_database_comes_up(tmp_path: Path, role: Role, kind: str, wal: bool) -> None:
     """The plan changes no byte and says what the upgrade then does; all old rows stay; a second run does nothing.
 
     After a rollback the old program goes on with it, and lectern's defaults are in its rows: a rendition that was there
@@ -155,7 +156,7 @@ OTHERS = old.STREAMERS["model.py was run"]
 NO_KEY = ("CREATE TABLE event_list (id INTEGER PRIMARY KEY)",)
 NO_PUSH_URL = (KEYLESS.replace(" push_url,", ""),)
 DOUBLED = KEYLESS, "INSERT INTO task_list (class_id) VALUES ('c-1'), (NULL), (NULL), ('c-1')"
-Refused = tuple[schema.Role, schema.Role | None, Sequence[str], type[LecternError], str]
+Refused = tuple[Role, Role | None, Sequence[str], type[LecternError], str]
 REFUSED: list[Refused] = [
     ("teacher", None, OTHERS, Misuse, "video_list: .* no column record_id, resolution, status"),
     ("teacher", "streamer", (), CallAPerson, "is none of the teacher's: it is another role's"),
@@ -168,7 +169,7 @@ REFUSED: list[Refused] = [
 ]
 
 
-def refused(path: Path, role: schema.Role, error: type[LecternError], words: str) -> None:
+def refused(path: Path, role: Role, error: type[LecternError], words: str) -> None:
     """By check, plan and upgrade; nothing behind SQLite's header is changed."""
     raw = path.read_bytes()
     with opened(f"sqlite:///{path}") as engine:
@@ -341,7 +342,7 @@ def test_no_odd_old_database_of_a_streamer_loses_a_value(
 # An upgrade that is killed, disturbed or given a wrong file leaves the database as it was, or done.
 
 
-BROKEN_OFF: dict[str, tuple[schema.Role, tuple[str, ...]]] = {
+BROKEN_OFF: dict[str, tuple[Role, tuple[str, ...]]] = {
     "teacher, odd": ("teacher", tuple(old.TEACHERS["odd"][:5])),
     "teacher, empty": ("teacher", ()),
     "streamer, model.py was run": ("streamer", tuple(old.STREAMERS["model.py was run"])),
@@ -353,7 +354,7 @@ class Struck(BaseException):
     """The end of whoever upgrades."""
 
 
-def struck(path: Path, role: schema.Role, fatal: int = 0) -> int:
+def struck(path: Path, role: Role, fatal: int = 0) -> int:
     """Upgrade, or break off at the statement number *fatal*; returns how many there were."""
     number = 0
 
@@ -388,7 +389,7 @@ def test_broken_off_anywhere_then_run_again_it_is_done(tmp_path: Path, kind: str
 
 @pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
 @pytest.mark.parametrize("role", ["teacher", "streamer"])
-def test_a_writer_at_work_loses_no_row(tmp_path: Path, role: schema.Role, wal: bool) -> None:
+def test_a_writer_at_work_loses_no_row(tmp_path: Path, role: Role, wal: bool) -> None:
     """The old program inserts every 5 ms while the upgrade runs: all of its rows are there."""
     insert = {
         "teacher": "INSERT INTO video_list (record_id, resolution, status) VALUES (?, '720P', '转码中')",

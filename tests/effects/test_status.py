@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, insert
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
 
-from lectern.db import account, bookings, engine, events, schema, timetable
+from lectern.db import account, bookings, engine, events, timetable
 from lectern.db.engine import open_database, reading, transaction, writing
 from lectern.errors import LecternError, Misuse
 from lectern.model.facts import Event
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.states import AiringState, BookingState
+from lectern.states import AiringState, BookingState, Role
 from lectern.wire.messages import Booking
 from tests import laid, rows, strategies
 from tests.rows import commit, look, order
@@ -191,7 +191,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_looking_leaves_the_journal_mode_and_no_other_file(tmp_path: Path, mode: str) -> None:
-    roles: tuple[tuple[schema.Role, str], ...] = (("teacher", "teacher.db"), ("streamer", "task_list.db"))
+    roles: tuple[tuple[Role, str], ...] = (("teacher", "teacher.db"), ("streamer", "task_list.db"))
     for role, name in roles:
         laid.database(role, tmp_path / name)
         with closing(sqlite3.connect(tmp_path / name)) as made:

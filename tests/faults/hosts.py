@@ -13,8 +13,8 @@ from flows.playout_link import ScheduledClass
 from lectern.model.facts import Airing
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.shared import Role
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
+from lectern.states import Role
 from lectern.storage import cache_dir
 from lectern.wire.messages import Booking
 from tests import laid, strategies

@@ -42,7 +42,6 @@ from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage
-from lectern.model.tables.shared import Role
 from lectern.model.tables.streamer import files
 from lectern.model.tables.teacher import StreamerRow, orders
 from lectern.playout import as_run, schedule, timetable
@@ -52,7 +51,7 @@ from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
-from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState
+from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState, Role
 from lectern.storage.origin import RemoteFile
 from lectern.wire.fields import class_of
 from lectern.wire.messages import Amend, Booking, Cancel, Change, Grant, Prepare, Release, Report, TranscodingResult

@@ -15,8 +15,8 @@ import typer
 
 from lectern import __version__
 from lectern.cli.app import COMMANDS, app
-from lectern.db import schema
 from lectern.errors import CODES
+from lectern.states import Role
 from tests import laid
 from tests.playbooks.here import program
 
@@ -91,7 +91,7 @@ def test_readme_and_changelog_speak_of_the_version_that_is_built() -> None:
     assert __version__ == version
 
 
-def rolled_out(folder: Path, role: schema.Role) -> Path:
+def rolled_out(folder: Path, role: Role) -> Path:
     """A host as the rollout leaves it: supervisor's file from the template, and by `current` program and settings."""
     code, root = folder / "the code", folder / "lectern"
     code.mkdir()
@@ -123,7 +123,7 @@ def typed(script: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("role", ["teacher", "streamer"])
-def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: schema.Role) -> None:
+def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: Role) -> None:
     """On a provisioned host its command does, from anywhere, whatever supervisor's file is called."""
     root = rolled_out(tmp_path, role)
     [block] = re.findall(r"```console\n(.*?)```", RUNBOOK.partition("\n## ")[0], flags=re.DOTALL)

@@ -15,11 +15,11 @@ from lectern.errors import LecternError
 from lectern.model.facts import Airing, Order
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
-from lectern.model.tables.shared import MessageTables, Role
+from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.streamer import journal
 from lectern.model.tables.teacher import RenditionRow, orders, streamers, videos
 from lectern.model.views import Booked, Check, ClassView, EventView, Sending
-from lectern.states import AiringState, InboxState
+from lectern.states import AiringState, InboxState, Role
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
 

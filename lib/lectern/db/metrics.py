@@ -16,8 +16,7 @@ from lectern.model.facts import Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.shared import MessageTables
-from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
-from lectern.states import BookingState, FileState, InboxState, RenditionState
+from lectern.states import BookingState, FileState, InboxState, RenditionState, Role
 
 _gauge = GaugeMetricFamily  # of one value, or of none if it is None
 NO_BOUND = Usage(0, 0)

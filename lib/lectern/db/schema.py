@@ -19,9 +19,9 @@ from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_or_
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.migrations.steps import shape
-from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.model.tables.streamer import StreamerTable
 from lectern.model.tables.teacher import TeacherTable
+from lectern.states import Role
 
 _TABLES: Mapping[Role, MetaData] = MappingProxyType(
     {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}

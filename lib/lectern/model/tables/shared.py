@@ -28,7 +28,6 @@ from sqlmodel import Field, SQLModel
 
 from lectern import i18n
 from lectern.states import InboxState
-from lectern.states import Role as Role  # noqa: PLC0414 (asked for here, too)
 
 AnyTable = Table
 """A table, for decisions, which know nothing of SQLAlchemy."""
