@@ -143,7 +143,9 @@ exported: dict[str, str] = {}
 class Common(BaseSettings):
     """Settings that both roles need."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
+    )
     role: ClassVar[Role]
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # what `load` was given, for `reread`
 

@@ -41,7 +41,7 @@ TAKE_BACK = "take back"
 class Message(BaseModel):
     """A frozen message; what it does not know, it keeps and passes on."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)  # a command reads few of them, or none
     comes_by: ClassVar[str] = ""
     """The setting that names the channel or stream on which it arrives; empty for what lectern sends."""
 
