@@ -33,7 +33,7 @@ from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
 from lectern.i18n import Text
-from lectern.model.facts import Cached, Needed, RemoteFile, Usage
+from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.rendition_ids import HeldStem
 from lectern.states import AiringState, FileState
@@ -47,6 +47,7 @@ ProbeResult = RemoteFile | LecternError
 PROBES, PROBES_AT_HOST = 128, 16
 """Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
 
+NOTHING_COMES = Usage(0, 0), Bound(0, 0), list[Idle]()  # the room of the cache for classes that need none
 URLS = 3  # number of URLs of one recording that are tried, the youngest first: each booking brings a newly signed one
 PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
@@ -209,15 +210,9 @@ def admit(
         predicted = decide_forecast.forecast(asks, list(under_way.values()), capacity, changes.now)
         decide_cache.refuse_late(changes, by_id, asks, predicted)
         wanted = [rendition for rendition in wanted if rendition.class_id not in predicted.too_late]
-    usage = cache.used(connection, changes.settings.video_root)
-    bound = _bound(connection, changes, usage)
     coming = [rendition for rendition in wanted if rendition.stem not in here]
-    idle = cache.idle(
-        connection,
-        but=here & {rendition.stem for rendition in wanted},
-        size_bytes=sum(rendition.size_bytes for rendition in coming) + max(0, usage.size_bytes - bound.max_bytes),
-        num=len(coming) + max(0, usage.num - bound.max_num),
-    )
+    pinned = here & {rendition.stem for rendition in wanted}
+    usage, bound, idle = _room(connection, changes, pinned, coming) if coming else NOTHING_COMES
     admissions = decide_cache.admit(wanted, states, usage, bound, idle)
     if any(admission.admit is Admit.FULL for admission in admissions):
         sizes = {stem: row.size_bytes for stem, row in rows.items()} | {
@@ -232,6 +227,27 @@ def admit(
     # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
     if changes.reserved:
         changes.cited.update(airings.citations(connection, changes.reserved))
+
+
+def _room(
+    connection: Connection, changes: StreamerChanges, pinned: Collection[str], coming: Sequence[WantedRendition]
+) -> tuple[Usage, Bound, list[Idle]]:
+    """What the cache has, what it may have, and what can be evicted for *coming*; the renditions *pinned* stay.
+
+    On the disk it may have what it has, and what is free and not reserved.
+    """
+    settings = changes.settings
+    usage = cache.used(connection, settings.video_root)
+    promised = sum(
+        row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(settings.video_root, row.stem))
+        for row in cache.downloading(connection)
+    )
+    room_bytes = max(0, usage.size_bytes + disk.free_bytes(settings.video_root) - promised)
+    by_disk = room_bytes < settings.max_bytes
+    bound = Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
+    size_bytes = sum(rendition.size_bytes for rendition in coming) + max(0, usage.size_bytes - bound.max_bytes)
+    num = len(coming) + max(0, usage.num - bound.max_num)
+    return usage, bound, cache.idle(connection, but=pinned, size_bytes=size_bytes, num=num)
 
 
 def _coming(
@@ -254,29 +270,15 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
 
     Raises Refuse with 316 if the download does not fit.
     """
-    usage = cache.used(connection, changes.settings.video_root)
+    wanted = WantedRendition("", before.stem, size_bytes)
+    usage, bound, idle = _room(connection, changes, [before.stem], [wanted])
     others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)
-    bound = _bound(connection, changes, usage)
-    over_bytes = max(0, others.size_bytes + size_bytes - bound.max_bytes)
-    idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
-    (found,) = decide_cache.admit([WantedRendition("", before.stem, size_bytes)], {}, others, bound, idle)
+    (found,) = decide_cache.admit([wanted], {}, others, bound, idle)
     if found.admit is Admit.FULL:
         needed = [need for need in airings.needed(connection, changes.now) if need.stem != before.stem]
         raise Refuse(decide_cache.told_when([found], bound, needed, changes.now)[0].why, DISK_FULL)
     changes.evict(found.evictions)
     changes.resize(before, size_bytes)
-
-
-def _bound(connection: Connection, changes: StreamerChanges, usage: Usage) -> Bound:
-    """What the cache may have in all: on the disk it may take what it has, and what is free and not reserved."""
-    settings = changes.settings
-    promised = sum(
-        row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(settings.video_root, row.stem))
-        for row in cache.downloading(connection)
-    )
-    room_bytes = max(0, usage.size_bytes + disk.free_bytes(settings.video_root) - promised)
-    by_disk = room_bytes < settings.max_bytes
-    return Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
 
 
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
