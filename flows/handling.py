@@ -21,7 +21,6 @@ from flows.outbox_publisher import publish_outbox
 from lectern import metrics
 from lectern.db import bookings, events, inbox
 from lectern.db.writer import lines, write
-from lectern.decide.forecast import slowness
 from lectern.errors import Caught, Malformed, TryAgain
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
@@ -77,7 +76,7 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
     if isinstance(host, TeacherHost) and isinstance(changes, Changes):
         changes.drained = host.drained()
     elif isinstance(host, StreamerHost) and isinstance(changes, StreamerChanges):
-        changes.slow = slowness(host.checks)
+        changes.checks = host.checks
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)

@@ -206,7 +206,8 @@ def admit(
     if any(states.get(rendition.stem) is not FileState.READY for rendition in wanted):
         under_way = forecast.downloads(connection, changes.settings)
         asks = decide_cache.asks(changes, by_id, wanted, origins, under_way)
-        capacity = forecast.capacity(connection, changes.settings, changes.now, changes.slow)
+        slow = decide_forecast.slowness(changes.checks)
+        capacity = forecast.capacity(connection, changes.settings, changes.now, slow)
         predicted = decide_forecast.forecast(asks, list(under_way.values()), capacity, changes.now)
         decide_cache.refuse_late(changes, by_id, asks, predicted)
         wanted = [rendition for rendition in wanted if rendition.class_id not in predicted.too_late]

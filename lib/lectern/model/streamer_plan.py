@@ -36,7 +36,7 @@ class StreamerChanges(Decided[StreamerSettings]):
     cited: Counter[str] = field(default_factory=Counter)  # citations that renditions gain, or lose
     sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # parts that were sent of a class
     session: str | None = None  # of the lease that is held from now on
-    slow: float = 1.0  # how many times as long as expected the checks of its downloads have taken
+    checks: Sequence[tuple[float, int]] = ()  # the last ones of downloads on its host: seconds, and bytes
     # done after the commit
     admitted: list[tuple[Prepare, AiringState]] = field(default_factory=list)  # classes that are new or have come back
     moved: list[Airing] = field(default_factory=list)  # classes that come to another state, as they are then
