@@ -23,7 +23,6 @@ REVISION = "^"
 COUNT_BOUND = 2**31
 """Placements, attempts and codes are below it: every database can keep them."""
 
-_RESOLUTIONS = tuple(Resolution)
 _AS_WRITTEN = frozenset(map(str, Resolution))
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
@@ -77,22 +76,6 @@ def read_resolution(value: object) -> object:
         return value
     text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
-
-
-def by_resolution(listed: Mapping[str, str | None]) -> dict[Resolution, str]:
-    """The checked URL of each resolution that we know; other keys, and keys without a URL, are ignored.
-
-    Raises ValueError that names the resolution and says what is wrong.
-    """
-    known = {read_resolution(key): where for key, where in listed.items() if where}
-    found: dict[Resolution, str] = {}
-    for size in _RESOLUTIONS:
-        if where := known.get(size):
-            try:
-                found[size] = urls.http(where).text
-            except ValueError as error:
-                raise ValueError(Text("video_url_list.{resolution} {error}", resolution=size, error=error)) from None
-    return found
 
 
 def needs_record(record_id: int | None, resolution: Resolution | None) -> None:

@@ -28,11 +28,13 @@ from lectern.wire.fields import (
     RtmpUrlOrNone,
     UrlList,
     WireResolution,
-    by_resolution,
     is_count,
     needs_record,
+    read_resolution,
     unchecked,
 )
+
+_RESOLUTIONS = tuple(Resolution)
 
 TAKE_BACK = "take back"
 """Stands for a flow: a streamer handles releases and grants at once, without a flow, whichever server is down."""
@@ -100,8 +102,20 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
 
     @cached_property
     def urls(self) -> Mapping[Resolution, str]:
-        """The recording's URL of each resolution that we know; other keys of the list are ignored."""
-        return by_resolution(self.video_url_list)
+        """The checked URL of each resolution that we know; other keys, and keys without a URL, are ignored.
+
+        Raises ValueError that names the resolution and says what is wrong.
+        """
+        known = {read_resolution(key): where for key, where in self.video_url_list.items() if where}
+        found: dict[Resolution, str] = {}
+        for size in _RESOLUTIONS:
+            if where := known.get(size):
+                try:
+                    found[size] = urls.http(where).text
+                except ValueError as error:
+                    text = Text("video_url_list.{resolution} {error}", resolution=size, error=error)
+                    raise ValueError(text) from None
+        return found
 
     @cached_property
     def payload(self) -> str:
