@@ -116,15 +116,11 @@ _SENT = select(teacher_journal.outbox.c.class_id, teacher_journal.outbox.c.body)
 
 def number(connection: Connection, changes: Changes) -> None:
     """Make events of the statements of *changes*, each with its number; what says nothing new goes."""
-    statements = [statement for statement in changes.class_events if not statement.seq]
-    if not statements:
-        return
     heads: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
-    ids = bind_list({statement.class_id for statement in statements})
+    ids = bind_list({statement.class_id for statement in changes.class_events})
     for class_id, event, seq, at in connection.execute(_HEADS, ids):
         heads[class_id][event] = seq, at
-    changes.class_events = [statement for statement in changes.class_events if statement.seq]
-    changes.class_events += numbered(heads, statements)
+    changes.class_events = numbered(heads, changes.class_events)
 
 
 _TOLD_COLUMNS = ("class_id", "institution_id", "seq", "at", "event", "body")

@@ -95,8 +95,9 @@ def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes
         events.keep_parts(connection, class_id, parts, streamer)
     for story in changes.stories:
         events.keep_of(connection, journal, story)
-    events.number(connection, changes)
-    events.put(connection, journal, changes)
+    if changes.class_events:
+        events.number(connection, changes)
+        events.put(connection, journal, changes)
 
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:
