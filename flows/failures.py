@@ -24,7 +24,6 @@ from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
-from lectern.settings import TeacherSettings
 from lectern.storage import disk
 from lectern.timing import backoff_s
 from lectern.wire import outgoing
@@ -268,7 +267,7 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
     left = inbox.read(connection, host.journal, ids)
     for one in left:
         if len(ids) == 1 and one.tries + 1 >= host.settings.inbox_max_attempts:
-            _give_up(connection, host, one, now)
+            _give_up(connection, host, one)
             given_up = True
         else:
             pause_s = BACKOFF_S[min(one.tries, len(BACKOFF_S) - 1)]
@@ -289,15 +288,13 @@ def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage],
     inbox.keep_work(connection, host.journal, work, now, host.settings.name if host.settings.shared else None)
 
 
-def _give_up(connection: Connection, host: Host[Any], one: InboxMessage, now: float) -> None:
+def _give_up(connection: Connection, host: Host[Any], one: InboxMessage) -> None:
     """Give up a message: write a dead letter, an alarm, an event for ``lectern explain``, and a due answer."""
     class_id = label_of(one.body).class_id
     why = Text("not handled in {tries} runs; see their logs", tries=one.tries + 1)
     log.error("inbox %d: %s", one.id, why)
     said = Text("inbox {number}: {why}", number=one.id, why=why)
-    changes: Changes | StreamerChanges = StreamerChanges(host.settings, now)
-    if isinstance(host.settings, TeacherSettings):
-        changes = Changes(host.settings, now)
+    changes = host.changes()
     changes.dead.append((one.id, why))
     changes.sends.append(outgoing.dead_letter(host.settings.dead_letter_stream, one.command, one.body, why))
     if class_id is not None:

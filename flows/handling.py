@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -71,12 +71,7 @@ async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) 
 
 def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write as `changed` does, in the transaction of *connection*."""
-    now, made = time.time(), StreamerChanges if isinstance(host, StreamerHost) else Changes
-    changes = cast("C", made(host.settings, now))
-    if isinstance(host, TeacherHost) and isinstance(changes, Changes):
-        changes.drained = host.drained()
-    elif isinstance(host, StreamerHost) and isinstance(changes, StreamerChanges):
-        changes.checks = host.checks
+    changes: C = host.changes()
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)

@@ -27,6 +27,8 @@ from lectern.decide.bandwidth import Shares
 from lectern.decide.forecast import MEASURED
 from lectern.errors import Caught, ErrorCode
 from lectern.model.facts import InboxMessage
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
 from lectern.model.views import Network
 from lectern.redis.client import Bus
@@ -243,6 +245,10 @@ class Host(Generic[S]):
 
         return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, go)
 
+    def changes(self) -> Any:  # noqa: ANN401 (of its role)
+        """A plan in which nothing is decided yet, of now."""
+        raise NotImplementedError
+
     def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:
         """An alarm of this host, for the outbox."""
         alarm = outgoing.alarm(code, said, now, self.settings.name, **about)
@@ -276,9 +282,11 @@ class TeacherHost(Host[TeacherSettings]):
         since = time.monotonic() - min(self.settings.streamer_lost_after_s, within_s)
         return sorted(name for name, (at, away) in self.heard_at.items() if at >= since and not away)
 
-    def drained(self) -> list[str]:
-        """The names of the streamers that are there and drained, as this teacher heard them."""
-        return sorted(name for name, beat in self.beats.items() if beat.get("drains") and not beat.get("gone"))
+    def changes(self) -> Changes:
+        """A plan of now, which knows the streamers that are there and drained, as this teacher heard them."""
+        beats = [*self.beats.items()]  # at once: this is a thread, and the loop may hear a new streamer meanwhile
+        drained = sorted(name for name, beat in beats if beat.get("drains") and not beat.get("gone"))
+        return Changes(self.settings, time.time(), drained=drained)
 
 
 @dataclass
@@ -302,6 +310,10 @@ class StreamerHost(Host[StreamerSettings]):
     network: Network = field(default_factory=Network)
     ready_by: Mapping[str, float] = field(default_factory=dict)  # when each recording that a class waits for is there
     checks: "deque[tuple[float, int]]" = field(default_factory=partial(deque, maxlen=MEASURED))  # seconds and bytes
+
+    def changes(self) -> StreamerChanges:
+        """A plan of now, which knows how long the last checks of downloads took."""
+        return StreamerChanges(self.settings, time.time(), checks=tuple(self.checks))
 
 
 SWEEPING = "sweep"

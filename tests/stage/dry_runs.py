@@ -69,7 +69,8 @@ class Alone:
     def agree(self, key: str, flow: Callable[..., Coroutine[Any, Any, State[None]]]) -> tuple[list[str], list[str]]:
         """What a dry run shows, which writes nothing, and what the run after it writes."""
         now, before = time.time(), self.rows()
-        self.monkeypatch.setattr(handling, "time", SimpleNamespace(time=lambda: now))
+        clock = SimpleNamespace(time=lambda: now, monotonic=time.monotonic)
+        self.monkeypatch.setattr(at_host, "time", clock)
         assert self.run(lambda: flow(dry_run=True)).startswith("dry run: ")
         assert self.rows() == before
         assert not self.written
