@@ -86,18 +86,14 @@ def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]
 
 
 async def as_probed(
-    host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
+    host: StreamerHost, deliveries: Sequence[Asked]
 ) -> AsyncGenerator[tuple[list[Asked], dict[str, ProbeResult]], None]:
-    """The classes in batches, as soon as the size of their recordings is known; first those whose rendition is *here*.
+    """The classes in batches, as soon as the size of their recordings is known, with what their origins said.
 
     So an origin that takes its time holds up no class of another one.
     """
-    looks = _looks(host, deliveries, here)
+    looks = left = probes(host, deliveries)
     try:
-        first = [it for it in deliveries if not isinstance(it.message, Prepare) or it.message.stem not in looks]
-        if first:
-            yield first, {}
-        left = dict(looks)
         while left:
             await asyncio.wait(left.values(), timeout=PORTION_S)
             looked = {stem: task.result() for stem, task in left.items() if task.done()}
@@ -107,14 +103,6 @@ async def as_probed(
     finally:
         for task in looks.values():
             task.cancel()
-
-
-async def probe_origins(
-    host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
-) -> dict[str, ProbeResult]:
-    """Ask the origins how large each recording is that must be downloaded; each answer has the URL that was asked."""
-    looks = _looks(host, deliveries, here)
-    return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
 
 
 async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
@@ -136,17 +124,14 @@ async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
             raise refusal from None
 
 
-def _looks(
-    host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
-) -> dict[str, asyncio.Task[ProbeResult]]:
+def probes(host: StreamerHost, deliveries: Sequence[Asked]) -> dict[str, asyncio.Task[ProbeResult]]:
     """Send one HEAD request per rendition; a failure is returned as its error, and the others go on.
 
     If classes name the rendition by several URLs, the next one is tried after a failure: a bad URL is its own class's.
     """
     named: defaultdict[str, list[str]] = defaultdict(list)
     for message in prepares(deliveries):
-        if message.stem not in here:
-            named[message.stem].insert(0, message.video_url)
+        named[message.stem].insert(0, message.video_url)
     allowed = Allowlist.listed(host.settings.allowed_origins)
     gate = asyncio.Semaphore(PROBES)
     gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PROBES_AT_HOST))
@@ -293,30 +278,45 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
         why = "their classes were moved, and may still be aired where they were"
         batch = await put_off(batch, moved, wait_s, why)
     result = BatchResult[Asked, StreamerChanges]()
-    async with aclosing(as_probed(host, *await host.read_tx(with_stems, batch.came))) as batches:
-        async for deliveries, looked in batches:
-            portion = await _take(host, deliveries, looked, dry_run=dry_run)
-            result.done += portion.done
-            result.failed += portion.failed
+    unlooked = await _take(host, batch.came, {}, result, dry_run=dry_run)
+    while unlooked:
+        async with aclosing(as_probed(host, unlooked)) as portions:
+            unlooked = []
+            async for deliveries, looked in portions:
+                unlooked += await _take(host, deliveries, looked, result, dry_run=dry_run)
     return await ended("prepare", batch, result, "What became of each class")
 
 
 async def _take(
-    host: StreamerHost, deliveries: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
-) -> BatchResult[Asked, StreamerChanges]:
+    host: StreamerHost,
+    deliveries: Sequence[Asked],
+    looked: Mapping[str, ProbeResult],
+    result: BatchResult[Asked, StreamerChanges],
+    *,
+    dry_run: bool,
+) -> list[Asked]:
+    """Decide the classes whose recordings are here, or were *looked* at, and add them to *result*.
+
+    Returns the others, also those whose recording was given another name since it was looked at.
+    """
     barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
-        # What was cached a moment ago may have been evicted by another run.
         deliveries, here = await host.read_tx(with_stems, deliveries)
-        looked = looked | await probe_origins(host, deliveries, here | looked.keys())
-        result = await handled(host, deliveries, partial(decided_classes, looked, barred), dry_run=dry_run)
+        known, mine, unlooked = here | looked.keys(), list[Asked](), list[Asked]()
+        for it in deliveries:
+            (unlooked if isinstance(it.message, Prepare) and it.message.stem not in known else mine).append(it)
+        if not mine:
+            return unlooked
+        portion = await handled(host, mine, partial(decided_classes, looked, barred), dry_run=dry_run)
+        result.done += portion.done
+        result.failed += portion.failed
         if dry_run:
-            return result
-        await remove_files(host, [gone.stem for changes in result.done for gone in changes.evicted])
+            return unlooked
+        await remove_files(host, [gone.stem for changes in portion.done for gone in changes.evicted])
     await publish_outbox(host)
-    for changes in result.done:
+    for changes in portion.done:
         follow(host, changes)
-    return result
+    return unlooked
 
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:

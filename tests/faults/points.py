@@ -129,7 +129,7 @@ STEPS: Mapping[str, str] = {
     "a beat is sent": "lectern.redis.client:Bus.beat",
     "what a beat says is read": "flows.streamer.lease:_facts",
     "classes are taken back": "lectern.decide.airing:release",
-    "an origin is looked at": "flows.streamer.prepare:probe_origins",
+    "an origin is looked at": "flows.streamer.prepare:probes",
     "a recording is downloaded": "lectern.storage.origin:download",
 }
 """What is done again and again, and the function that does it: ``module:function`` or ``module:Class.method``."""

@@ -109,6 +109,46 @@ def test_a_class_that_was_moved_waits_while_it_may_still_be_aired_where_it_was(
     assert rows.look(dry_run.host.engine, inbox.waits, dry_run.host.journal, "prepare")
 
 
+def test_a_class_whose_recording_is_here_waits_for_no_origin(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Origins are asked for the other recordings alone, and hold up nobody else who needs the cache."""
+    asked: list[tuple[str, set[str], bool]] = []
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        decided = rows.look(dry_run.host.engine, airings.by_id, ["c-1", "c-2"])
+        asked.append((url, set(decided), dry_run.host.cache_lock.locked()))
+        return RemoteFile(url, 2000, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    monkeypatch.setattr(preparing, "publish_outbox", rows.unsent)
+    other = wanted("c-2", 2)
+    ids = rows.comes(dry_run.host, other, wanted("c-1", 1))
+    dry_run.run(lambda: prepare.fn(ids))
+    assert asked == [(other.video_url, {"c-1"}, False)]
+    assert [rows.state_of(dry_run.host, one) for one in ("c-1", "c-2")] == ["ready", "waiting"]
+
+
+def test_a_recording_whose_name_another_one_took_while_its_origin_was_asked_gets_another_name(
+    dry_run: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are called after the file of their URLs."""
+    mine, theirs = "http://a.example/lesson.flv", "http://b.example/lesson.flv"
+    asked: list[str] = []
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        asked.append(url)
+        if len(asked) == 1:
+            root = dry_run.host.settings.video_root
+            rows.commit(dry_run.host.engine, rows.reserve, root, "lesson", 1000, theirs, time.time())
+        return RemoteFile(url, 2000, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    monkeypatch.setattr(preparing, "publish_outbox", rows.unsent)
+    ids = rows.comes(dry_run.host, rows.prepare("c-1", 1, time.time() + 3600, record_id=None, video_url=mine))
+    dry_run.run(lambda: prepare.fn(ids))
+    assert asked == [mine, mine], "the first answer was for a name that it has not"
+    assert rows.look(dry_run.host.engine, airings.by_id, ["c-1"])["c-1"].stem not in {"lesson", "1"}
+
+
 def test_of_a_sweep(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that are past their end are closed, evicted files removed."""
     monkeypatch.setattr("flows.streamer.maintenance.UNKNOWN_S", 0.0)

@@ -205,9 +205,9 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
 
     monkeypatch.setattr(origin, "look", look)
     came = [Delivery(InboxMessage(number, "prepare", "", 0), one) for number, one in enumerate(new)]
-    looked = await prepare.probe_origins(streamer, came, set())
+    (looked,) = [looked async for _, looked in prepare.as_probed(streamer, came)]
     streamer.settings = streamer.settings.model_copy(update={"download_windows": "10:00-11:00"})
-    assert await prepare.probe_origins(streamer, came, set()) == looked
+    assert [again async for _, again in prepare.as_probed(streamer, came)] == [looked]
     with transaction(streamer.engine) as connection:
         changes = handling.change(connection, streamer, partial(prepare.admit, new=new, looked=looked))
         assert changes.reserved == ["2"]
