@@ -126,7 +126,8 @@ async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists = Map
         for backend, outcome in plan.transcoded:
             metrics.TRANSCODES.labels(backend, outcome).inc()
     await publish_outbox(host)
-    await drop_lists(host, [key for plan in plans for key in plan.ended], lists)
+    if lists:
+        await drop_lists(host, [key for plan in plans for key in plan.ended], lists)
     try:
         for plan in plans:
             if plan.joins:
@@ -135,10 +136,11 @@ async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists = Map
                 await host.bus.leave_waiting(waiting_key, class_id)
     except TryAgain as error:
         log.warning("redis: the waiting lists are behind the database: %s", error)
-    begun = [(attempt.backend, (attempt.record_id, attempt.resolution)) for plan in plans for attempt in plan.begun]
-    await start_requests(host, [key for backend, key in begun if backend is Backend.OSS])
-    fell_back = [key for plan in plans for key in plan.fell_back_to_ecs]
-    await start_ecs(host, [*fell_back, *(key for backend, key in begun if backend is Backend.ECS)])
+    begun = [(Backend.ECS, key) for plan in plans for key in plan.fell_back_to_ecs]
+    begun += [(attempt.backend, (attempt.record_id, attempt.resolution)) for plan in plans for attempt in plan.begun]
+    if begun:
+        await start_requests(host, [key for backend, key in begun if backend is Backend.OSS])
+        await start_ecs(host, [key for backend, key in begun if backend is Backend.ECS])
 
 
 async def old_waiters(host: TeacherHost, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
