@@ -90,18 +90,23 @@ class BatchResult(Generic[I, T]):
 
 
 async def apart(
-    items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[T]], name: Callable[[I], str] = "inbox {}".format
-) -> BatchResult[I, T]:
-    """Do *work* for all *items* in one transaction; if it fails, halve them until the items at fault stand alone.
+    host: Host[Any],
+    items: Sequence[I],
+    decide: Callable[[Sequence[I]], Decide[C]],
+    name: Callable[[I], str],
+    *,
+    dry_run: bool = False,
+) -> BatchResult[I, C]:
+    """Decide all *items* in one transaction, see `changed`; if it fails, halve them until those at fault stand alone.
 
     Raises OperationalError or TryAgain if the database or Redis is away.
     """
-    found: BatchResult[I, T] = BatchResult()
+    found: BatchResult[I, C] = BatchResult()
     waiting = deque([list(items)])
     while waiting:
         some = waiting.popleft()
         with Caught(OperationalError, TryAgain) as failed:
-            found.done.append(await work(some))
+            found.done.append(await changed(host, decide(some), dry_run=dry_run))
         if failed.error is not None and len(some) > 1 and len(found.failed) < BOUND:
             middle = len(some) // 2
             waiting.extendleft([some[middle:], some[:middle]])
@@ -187,11 +192,8 @@ async def handled(
     host: Host[Any], some: Sequence[Delivery[M]], decide: DecideAll[C, M], *, dry_run: bool = False
 ) -> BatchResult[Delivery[M], C]:
     """Decide the messages together; those that cannot be handled are isolated, see `apart`."""
-    return await apart(
-        some,
-        lambda part: changed(host, partial(of_messages, host, part, decide), dry_run=dry_run),
-        "inbox {0.kept.id}".format,
-    )
+    name = "inbox {0.kept.id}".format
+    return await apart(host, some, lambda part: partial(of_messages, host, part, decide), name, dry_run=dry_run)
 
 
 def of_messages(

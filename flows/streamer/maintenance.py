@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -13,7 +12,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.failures import isolated
-from flows.handling import Decide, Swept, apart, changed, sweep_flow
+from flows.handling import Decide, Swept, apart, changed, decision, sweep_flow
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.streamer import downloads, playout_events
 from flows.streamer.prepare import follow, remove_files
@@ -209,7 +208,8 @@ async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str
 async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[dict[str, object]]:
     """Download all missing files again, reserved in one transaction: a new disk lacks them all."""
 
-    def decide(rows: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
+    @decision
+    def lost(connection: Connection, changes: StreamerChanges, rows: Sequence[Cached]) -> None:
         for row in rows:
             why = Text("it is not on the disk")
             if row.site not in {None, str(cache_dir.rendition_path(host.settings.video_root, row.stem))}:  # former root
@@ -218,7 +218,7 @@ async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[di
 
     if not missing:
         return []
-    result = await apart(missing, lambda rows: changed(host, partial(decide, rows)), lambda row: row.stem)
+    result = await apart(host, missing, lost, lambda row: row.stem)
     table: list[dict[str, object]] = []
     for changes in result.done:
         follow(host, changes)

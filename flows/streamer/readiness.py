@@ -182,7 +182,7 @@ class Readiness:
     async def _alarm(self, red: Sequence[_Red]) -> None:
         """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
-            await apart(red, lambda alarms: changed(self._host, _alarmed(alarms)), itemgetter(0))
+            await apart(self._host, red, _alarmed, itemgetter(0))
             await publish_outbox(self._host)
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:

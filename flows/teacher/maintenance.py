@@ -116,7 +116,7 @@ async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now:
     unready = {(order.class_id, order.start_time): order.start_time for order in orders}
     due = readiness.checks_due(unready, now, done)
     if due:
-        await apart(list(due), lambda batch: changed(host, _late(batch, times)), lambda begins: begins[0])
+        await apart(host, list(due), lambda batch: _late(batch, times), lambda begins: begins[0])
         await publish_outbox(host)
     done = {key: at for key, at in done.items() if key in unready} | due
     if done:

@@ -376,9 +376,7 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     late = list(zip(due, await asyncio.gather(*map(output, due)), strict=True))
     lists = await old_waiters(host, {row.key for row in due})
     result = await apart(
-        late,
-        lambda batch: changed(host, expired(batch, alive, lists), dry_run=dry_run),
-        lambda rendition: str(rendition[0].key),
+        host, late, lambda batch: expired(batch, alive, lists), lambda its: str(its[0].key), dry_run=dry_run
     )
     if not dry_run:
         await follow(host, result.done, lists)

@@ -100,12 +100,13 @@ async def test_nobody_is_called_for_a_class_that_is_ready_or_cancelled_while_its
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, state: BookingState
 ) -> None:
     """In a storm that takes seconds; nor does the platform hear last that it is not ready."""
+    changed = handling.changed
 
-    async def in_turn(host: TeacherHost, decide: handling.Decide[Changes]) -> Changes:
+    async def in_turn(host: TeacherHost, decide: handling.Decide[Changes], *, dry_run: bool) -> Changes:
         commit(host.engine, Connection.execute, update(orders).values(state=state))
-        return await handling.changed(host, decide)
+        return await changed(host, decide, dry_run=dry_run)
 
-    monkeypatch.setattr(maintenance, "changed", in_turn)
+    monkeypatch.setattr(handling, "changed", in_turn)
     assert len(await maintenance.check_of_teacher(teacher, {}, time.time())) == 1
     assert said(teacher) == []
 
