@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import Connection, update
@@ -22,7 +23,7 @@ from lectern.errors import DOWNLOAD_FAILED, ForbiddenMove, Refuse, TryAgain
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import StreamerTable, files
 from lectern.states import AiringState, FileState
-from lectern.storage import origin
+from lectern.storage import disk, origin
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
 from tests import laid, rows
@@ -125,6 +126,18 @@ def test_a_class_whose_recording_is_here_waits_for_no_origin(dry_run: Alone, mon
     dry_run.run(lambda: prepare.fn(ids))
     assert asked == [(other.video_url, {"c-1"}, False)]
     assert [rows.state_of(dry_run.host, one) for one in ("c-1", "c-2")] == ["ready", "waiting"]
+
+
+def test_a_class_whose_recording_is_here_needs_no_room_of_the_disk(
+    dry_run: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not say how much is free holds up only those for which something is to be downloaded."""
+    monkeypatch.setattr(disk, "free_bytes", Mock(side_effect=OSError("planted")))
+    monkeypatch.setattr(preparing, "publish_outbox", rows.unsent)
+    ids = rows.comes(dry_run.host, wanted("c-1", 1), wanted("c-2", 2))
+    dry_run.run(lambda: prepare.fn(ids))
+    assert set(rows.look(dry_run.host.engine, airings.by_id, ["c-1", "c-2"])) == {"c-1"}
+    assert rows.look(dry_run.host.engine, inbox.waits, dry_run.host.journal, "prepare")
 
 
 def test_a_recording_whose_name_another_one_took_while_its_origin_was_asked_gets_another_name(
