@@ -9,7 +9,6 @@ from lectern.rendition_ids import stem
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
 from lectern.wire.fields import revised
 from lectern.wire.messages import Booking
-from lectern.wire.parser import Body
 
 RenditionKey = tuple[int, Resolution]
 
@@ -144,12 +143,8 @@ class InboxMessage:
 
     id: int
     command: str
-    body: str
+    body: str  # a `Body`, which is read already, if it has just come
     tries: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.body, Body):
-            object.__setattr__(self, "body", Body(self.body))
 
 
 @dataclass(frozen=True)
