@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -167,8 +168,8 @@ def _late(order: Order) -> str:
 
 def _ready(changes: Changes, order: Order, report: Report) -> Order:
     changes.row(order.class_id, "ready", where=report.streamer)
-    what, promised_at = "prepared anew", order.promised_at
-    said = report.reason if " " in report.reason else Text("prepared")  # a sentence, if its recording comes later
+    what, promised_at, reason = "prepared anew", order.promised_at, report.reason
+    said = reason if " " in reason else PREPARED  # a sentence, if its recording comes later
     if promised_at is None and order.end_time <= changes.now:
         changes.answer(order, errors.ENDED.number, _late(order), order.deliveries)
         what, promised_at = "answered with 410", changes.now
@@ -177,8 +178,8 @@ def _ready(changes: Changes, order: Order, report: Report) -> Order:
         what, promised_at = "answered with success", changes.now
     if what != "answered with 410":
         changes.announce(order, "accepted", message=said)
-    changes.note(what, order, _by(report.streamer, report.reason))
-    return changes.move(order, BookingState.READY, 0, report.reason, promised_at=promised_at)
+    changes.note(what, order, _by(report.streamer, reason))
+    return changes.move(order, BookingState.READY, 0, reason, promised_at=promised_at)
 
 
 def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> None:
@@ -205,7 +206,13 @@ def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> N
 def _by(streamer: str, reason: str) -> str:
     if not reason:
         return streamer
-    return labelled(streamer, reason if " " in reason else Text(reason))
+    return labelled(streamer, reason) if " " in reason else _word(streamer, reason)
+
+
+@lru_cache(maxsize=256)
+def _word(streamer: str, word: str) -> Text:
+    """What a streamer says in a word, such as *cached*: one for all classes of a storm."""
+    return labelled(streamer, Text(word))
 
 
 def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:
@@ -216,6 +223,7 @@ def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:
 
 
 CONFIRMED = (0, Text("cancelled"))
+PREPARED = Text("prepared")
 
 
 def close_cancel(
