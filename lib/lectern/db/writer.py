@@ -10,10 +10,11 @@ from lectern.db import cache, events, inbox, leases, outbox, transcodings
 from lectern.db.engine import delete_many, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.i18n import Text, msgid, to_json
-from lectern.model.plan import Changes, Decided, Increment, RowChange
+from lectern.model.plan import NEW, Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.streamer import as_runs
+from lectern.model.tables.teacher import orders
 from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.wire.outgoing import Alarm
@@ -23,10 +24,10 @@ def write(
     connection: Connection, journal: MessageTables, changes: Decided[TeacherSettings] | Decided[StreamerSettings]
 ) -> None:
     """Write *changes*, all rows of a kind together."""
-    if isinstance(changes, StreamerChanges) and changes.reserved:
+    if isinstance(changes, Changes):
+        insert_many(connection, orders, NEW, changes.new())
+    elif isinstance(changes, StreamerChanges) and changes.reserved:
         cache.make_sums(connection, changes.settings.video_root)
-    for table, names, rows in changes.new():
-        insert_many(connection, table, names, rows)
     _rows(connection, changes.written())
     now = changes.now
     outbox.put(connection, journal, changes.sends, now)
@@ -102,11 +103,8 @@ def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:
     """What a dry run prints, a line for each thing that *changes* would write; the text of a message may be secret."""
-    new = [
-        RowChange(table, {}, None, dict(zip(names, row, strict=True)))
-        for table, names, rows in changes.new()
-        for row in rows
-    ]
+    booked = changes.new() if isinstance(changes, Changes) else ()
+    new = [RowChange(orders, {}, None, dict(zip(NEW, row, strict=True))) for row in booked]
     found = [_in_a_line(change) for change in (*new, *changes.written())]
     if isinstance(changes, Changes):
         found += [f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events]

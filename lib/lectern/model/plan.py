@@ -60,10 +60,6 @@ def _later(known: object, value: object) -> object:
     return Increment(known + value) if isinstance(known, Increment) else max(0, known + value)
 
 
-New = tuple[AnyTable, tuple[str, ...], Sequence[tuple[object, ...]]]
-"""New rows of a table, each with its values in the order of the columns' names."""
-
-
 @dataclass
 class Decided(Generic[S]):
     """What a flow has decided; nothing of it happens before it is committed."""
@@ -92,12 +88,8 @@ class Decided(Generic[S]):
         known = self.rows.get(id_)
         self.rows[id_] = made if known is None else known.then(made)
 
-    def new(self) -> list[New]:
-        """The rows of bookings that are new: in a storm, thousands."""
-        return []
-
     def written(self) -> list[RowChange]:
-        """All rows that are changed; see `new` for those that are new."""
+        """All rows that are changed; new bookings are apart."""
         return list(self.rows.values())
 
     def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:
@@ -253,10 +245,9 @@ class Changes(Decided[TeacherSettings]):
 
     # -- the rows ------------------------------------------------------------------------------------------------------
 
-    def new(self) -> list[New]:
-        """The rows of new bookings."""
-        its = [new_row(booking, self.orders[class_id], self.now) for class_id, booking in self.booked.items()]
-        return [(orders, NEW, its)]
+    def new(self) -> list[tuple[object, ...]]:
+        """The rows of new bookings, with the values of `NEW`: in a storm, thousands."""
+        return [new_row(booking, self.orders[class_id], self.now) for class_id, booking in self.booked.items()]
 
     def note_of(self, class_id: str, **after: object) -> None:
         """Change columns of a class that no decision reads."""
