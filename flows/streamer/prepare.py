@@ -198,7 +198,7 @@ def admit(
         wanted = [rendition for rendition in wanted if rendition.class_id not in predicted.too_late]
     coming = [rendition for rendition in wanted if rendition.stem not in here]
     pinned = here & {rendition.stem for rendition in wanted}
-    usage, bound, idle = _room(connection, changes, pinned, coming) if coming else NOTHING_COMES
+    usage, bound, idle = _room(connection, changes, under_way, pinned, coming) if coming else NOTHING_COMES
     admissions = decide_cache.admit(wanted, states, usage, bound, idle)
     if any(admission.admit is Admit.FULL for admission in admissions):
         sizes = {stem: row.size_bytes for stem, row in rows.items()} | {
@@ -216,7 +216,11 @@ def admit(
 
 
 def _room(
-    connection: Connection, changes: StreamerChanges, pinned: Collection[str], coming: Sequence[WantedRendition]
+    connection: Connection,
+    changes: StreamerChanges,
+    under_way: Mapping[str, Download],
+    pinned: Collection[str],
+    coming: Sequence[WantedRendition],
 ) -> tuple[Usage, Bound, list[Idle]]:
     """What the cache has, what it may have, and what can be evicted for *coming*; the renditions *pinned* stay.
 
@@ -224,10 +228,7 @@ def _room(
     """
     settings = changes.settings
     usage = cache.used(connection, settings.video_root)
-    promised = sum(
-        row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(settings.video_root, row.stem))
-        for row in cache.downloading(connection)
-    )
+    promised = sum(one.size_bytes - one.came_bytes for one in under_way.values())
     room_bytes = max(0, usage.size_bytes + disk.free_bytes(settings.video_root) - promised)
     by_disk = room_bytes < settings.max_bytes
     bound = Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
@@ -257,7 +258,8 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
     Raises Refuse with 316 if the download does not fit.
     """
     wanted = WantedRendition("", before.stem, size_bytes)
-    usage, bound, idle = _room(connection, changes, [before.stem], [wanted])
+    under_way = forecast.downloads(connection, changes.settings)
+    usage, bound, idle = _room(connection, changes, under_way, [before.stem], [wanted])
     others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)
     (found,) = decide_cache.admit([wanted], {}, others, bound, idle)
     if found.admit is Admit.FULL:
