@@ -28,11 +28,11 @@ export UV_PYTHON_DOWNLOADS := never
 # The machine decides whom it trusts, also where a company's proxy stands in between.
 export UV_SYSTEM_CERTS := 1
 
-# Without a home, caches and dotfiles stay inside the project.
-ifeq ($(strip $(HOME)),)
+# Without a home that can be written, caches and dotfiles stay inside the project.
+ifeq ($(shell [ -w "$${HOME:-}" ] && echo yes),)
 export HOME := $(CURDIR)/.uv/home
-export UV_CACHE_DIR := $(CURDIR)/.uv/cache
-export PIP_CACHE_DIR := $(CURDIR)/.uv/cache-pip
+export UV_CACHE_DIR ?= $(CURDIR)/.uv/cache
+export PIP_CACHE_DIR ?= $(CURDIR)/.uv/cache-pip
 endif
 
 # A variable that was typed; the environment's are another program's.

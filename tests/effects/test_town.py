@@ -26,6 +26,7 @@ from town.waits import GaveUp, Sight, Waits
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SECONDS = 4  # of the recording that all effects share
+PROJECT = Path(doubles.__file__).parents[1]
 
 
 @pytest.fixture
@@ -155,3 +156,13 @@ def test_a_redis_of_the_system_that_is_too_old_is_not_taken(
     own.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert (programs.redis_server() == str(own)) is is_taken
+
+
+def test_make_keeps_its_caches_in_the_project_if_the_home_takes_no_files(tmp_path: Path) -> None:
+    """As a service's user has it, or a container: uv cannot make its cache there."""
+    for home, is_own in ((tmp_path, False), (tmp_path / "none", True)):
+        shown = "shown:; @echo $(HOME) $(UV_CACHE_DIR)"
+        kept = {name: value for name, value in os.environ.items() if name != "UV_CACHE_DIR"}
+        argv = ["make", "--no-print-directory", "-C", str(PROJECT), f"--eval={shown}", "shown"]
+        found = subprocess.run(argv, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=True).stdout
+        assert (".uv/home" in found, ".uv/cache" in found) == (is_own, is_own), found
