@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -48,7 +47,7 @@ def main() -> int:
     given = parser.parse_args()
     status = 130
     try:
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
             status = asyncio.run(_demo(given.root.resolve(), given.report, stands_s(keep=given.keep)))
     except* (GaveUp, LecternError, OSError) as group:
         status = 1
@@ -190,10 +189,8 @@ Open the page: {page_url}"""
 
 
 async def _keep(day: Day, for_s: float) -> None:
-    stop = asyncio.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    stack = day.stack
+    stop, stack = asyncio.Event(), day.stack
+    stack.on_signals(stop.set)
     viewer = json.loads(await stack.lectern("viewer", "add", "demo", "--json"))
     environment = {**stack.environment, "LECTERN_EXAMPLE": json.dumps(day.example())}
     text = next_steps(stack.ui_url, viewer["url"], stack.root, environment, for_s)

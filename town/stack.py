@@ -1,19 +1,21 @@
 """All that a class platform has, on this machine's loopback: started in order, ended by process id."""
 
 import asyncio
+import os
 import secrets
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import redis.asyncio as redis
 
+from lectern.subprocesses import shielded
 from town import playout, ports, programs, settings
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
@@ -33,16 +35,20 @@ class Child:
     process: asyncio.subprocess.Process
     log: Path
 
-    async def end(self, sign: signal.Signals = signal.SIGTERM) -> None:
-        """End it by its id; what does not listen is killed."""
+    async def end(self) -> None:
+        """End it by its id; what does not listen is killed, and so is what it leaves behind."""
         if self.process.returncode is not None:
             return
-        self.process.send_signal(sign)
-        try:
+        self.process.terminate()
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.process.wait(), GRACE_S)
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
+        self.kill()
+        await self.process.wait()
+
+    def kill(self) -> None:
+        """Kill it, and the processes of its group, by the id of that."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -85,6 +91,17 @@ class Stack:
             )
         self.children[name] = Child(name, process, log)
         return self.children[name]
+
+    def on_signals(self, act: Callable[[], object]) -> None:
+        """Have Ctrl-C, SIGTERM, and the end of the terminal *act*."""
+        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(sign, act)
+
+    def kill_all(self) -> None:
+        """Kill what has not ended yet."""
+        for child in self.children.values():
+            if child.process.returncode is None:
+                child.kill()
 
     async def start_receiver(self) -> None:
         """The RTMP receiver is a process of its own, so that it can be killed in the middle of a class."""
@@ -169,12 +186,18 @@ async def running(
         ui = f"http://{ports.HOST}:{prefect_port}"
         running = Stack(root, found, environment["REDIS_URL"], ui, origin, oss, ports.free_port(), environment, waits)
         stack.callback(shutil.rmtree, running.playout_socket.parent, ignore_errors=True)
-        stack.push_async_callback(_end_all, running.children)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(meanwhile(running, say))
-            group.create_task(_start(running, redis_port, prefect_port, say))
-        yield running
-        say("ending everything")
+        stack.push_async_callback(lambda: shielded(_end_all(running.children)))
+        task = asyncio.current_task()
+        assert task is not None
+        running.on_signals(task.cancel)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(meanwhile(running, say))
+                group.create_task(_start(running, redis_port, prefect_port, say))
+            yield running
+        finally:
+            running.on_signals(running.kill_all)
+            say("ending everything")
 
 
 def _clear(root: Path) -> None:

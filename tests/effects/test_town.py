@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,9 @@ import av
 import pytest
 
 from lectern.storage import origin as storage_origin
-from tests.waiting import async_wait_until
-from town import doubles, programs, recordings, waits
+from tests.effects.conftest import STUBBORN, ended
+from tests.waiting import async_wait_until, wait_until
+from town import doubles, programs, recordings, stack, waits
 from town.__main__ import stands_s
 from town.faults import Fault
 from town.origin import Origin
@@ -166,3 +168,52 @@ def test_make_keeps_its_caches_in_the_project_if_the_home_takes_no_files(tmp_pat
         argv = ["make", "--no-print-directory", "-C", str(PROJECT), f"--eval={shown}", "shown"]
         found = subprocess.run(argv, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=True).stdout
         assert (".uv/home" in found, ".uv/cache" in found) == (is_own, is_own), found
+
+
+async def test_what_a_program_of_the_demo_leaves_behind_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "GRACE_S", 0.2)
+    with (log := tmp_path / "log").open("wb") as sink:
+        process = await asyncio.create_subprocess_exec("sh", "-c", STUBBORN, stdout=sink, start_new_session=True)
+    await async_wait_until(log.read_bytes, description="it runs")
+    await stack.Child("stubborn", process, log).end()
+    assert ended(map(int, log.read_text().split()))
+
+
+STARTED = """
+import asyncio, sys
+from town import __main__ as demo, stack
+
+async def start(running, *_):
+    await running.spawn("stubborn", "sh", "-c", program)
+    await asyncio.sleep(600)
+
+async def nothing(*_):
+    pass
+
+program = sys.argv.pop()
+stack._start, demo.record = start, nothing
+sys.exit(demo.main())
+"""
+"""A demo that has one program, which ends by no signal."""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_by_a_signal_leaves_nothing_running(tmp_path: Path, sign: signal.Signals) -> None:
+    """Ctrl-C, a CI, or a terminal that is closed; who says it twice does not want to wait."""
+    log, told = tmp_path / "demo/logs/stubborn.log", tmp_path / "told"
+    words = ("--root", str(tmp_path / "demo"), "--report", str(tmp_path / "report.json"), STUBBORN)
+    with told.open("wb") as sink:
+        demo = subprocess.Popen([sys.executable, "-c", STARTED, *words], stdout=sink, stderr=sink)
+    try:
+        wait_until(lambda: log.exists() and log.read_bytes(), description="its program runs")
+        demo.send_signal(sign)
+        wait_until(lambda: b"ending everything" in told.read_bytes(), description="it ends")
+        demo.send_signal(sign)
+        assert demo.wait(60) == 130
+    finally:
+        demo.kill()
+        demo.wait()
+    assert ended(map(int, log.read_text().split()))
+    assert b"Traceback" not in told.read_bytes()
