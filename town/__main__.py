@@ -52,7 +52,9 @@ def main() -> int:
     except* (GaveUp, LecternError, OSError) as group:
         status = 1
         for why in _sentences(group):
-            print(f"The demo cannot go on: {why}\nThe logs are in {given.root}/logs.", file=sys.stderr)
+            print(f"The demo cannot go on: {why}", file=sys.stderr)
+        if (logs := given.root / "logs").exists():
+            print(f"The logs are in {logs}.", file=sys.stderr)
     return status
 
 
@@ -68,6 +70,8 @@ def _sentences(error: BaseException) -> Iterator[str]:
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from _sentences(one)
+    elif isinstance(error, OSError) and error.strerror:
+        yield f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         yield str(error) or type(error).__name__
 

@@ -1,14 +1,15 @@
 """All that a class platform has, on this machine's loopback: started in order, ended by process id."""
 
 import asyncio
+import fcntl
 import os
 import secrets
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,11 +173,11 @@ async def running(
     root: Path, say: Say, waits: Waits, meanwhile: Callable[["Stack", Say], Coroutine[object, object, None]]
 ) -> AsyncIterator[Stack]:
     """Start everything below *root*, in order, and do *meanwhile* beside it; end it all, in the other order."""
-    _clear(root)
-    found = programs.gather(root / "bin")
-    redis_port, prefect_port, key = ports.free_port(), ports.free_port(), secrets.token_hex(16)
-    environment = settings.environment(root, found) | settings.of_servers(redis_port, prefect_port)
     async with AsyncExitStack() as stack:
+        stack.enter_context(_claimed(root))
+        found = programs.gather(root / "bin")
+        redis_port, prefect_port, key = ports.free_port(), ports.free_port(), secrets.token_hex(16)
+        environment = settings.environment(root, found) | settings.of_servers(redis_port, prefect_port)
         origin = await stack.enter_async_context(Origin(root / "origin", put_prefixes=("1",)))
         oss = await stack.enter_async_context(
             OssTranscoder(root / "origin", origin.url, environment["REDIS_URL"], key, ffmpeg=found.ffmpeg)
@@ -200,14 +201,24 @@ async def running(
             say("ending everything")
 
 
-def _clear(root: Path) -> None:
-    """Make *root* anew; a folder that no demo made is not touched."""
+@contextmanager
+def _claimed(root: Path) -> Iterator[None]:
+    """Make *root* anew, for this demo alone; a folder that no demo made is not touched."""
     mark = root / ".made-by-the-demo"
     if root.exists() and any(root.iterdir()) and not mark.exists():
         raise FileExistsError(f"{root} is not empty, and no demo made it. Name another folder with --root.")
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    mark.touch()
+    root.mkdir(parents=True, exist_ok=True)
+    with mark.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(f"another demo runs in {root}. End it first, with Ctrl-C in its terminal.") from error
+        for one in list(root.iterdir()):
+            if one.is_dir() and not one.is_symlink():
+                shutil.rmtree(one)
+            elif one != mark:
+                one.unlink()
+        yield
 
 
 async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> None:

@@ -24,6 +24,7 @@ from town.faults import Fault
 from town.origin import Origin
 from town.ports import HOST, free_port
 from town.rtmp import RtmpReceiver
+from town.stack import _claimed
 from town.waits import GaveUp, Sight, Waits
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -217,3 +218,20 @@ def test_a_demo_that_is_ended_by_a_signal_leaves_nothing_running(tmp_path: Path,
         demo.wait()
     assert ended(map(int, log.read_text().split()))
     assert b"Traceback" not in told.read_bytes()
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second one would delete the databases of the first one, which goes on with none."""
+    root, own = tmp_path / "demo", tmp_path / "own"
+    with _claimed(root):
+        (root / "teacher.db").touch()
+        with pytest.raises(FileExistsError, match="another demo runs in"), _claimed(root):
+            pass
+        assert (root / "teacher.db").exists()
+    with _claimed(root):
+        assert [one.name for one in root.iterdir()] == [".made-by-the-demo"]
+    own.mkdir()
+    (own / "kept").touch()
+    with pytest.raises(FileExistsError, match="no demo made it"), _claimed(own):
+        pass
+    assert (own / "kept").exists()
