@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -23,7 +23,7 @@ from town.day import Day, play, record
 from town.platform import Platform
 from town.stack import running
 from town.table import Row, report
-from town.waits import TELL_EVERY_S, GaveUp, Waits
+from town.waits import TELL_EVERY_S, GaveUp, Load, Waits
 
 WIDE = 132
 """Width of the table in columns if the output is no terminal."""
@@ -45,14 +45,16 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path(".demo"), help="where everything is kept; made anew")
     parser.add_argument("--report", type=Path, default=Path("demo-report.json"))
     given = parser.parse_args()
-    status = 130
+    status, waits = 130, Waits()
     try:
         with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-            status = asyncio.run(_demo(given.root.resolve(), given.report, stands_s(keep=given.keep)))
+            status = asyncio.run(_demo(given.root.resolve(), given.report, stands_s(keep=given.keep), waits))
     except* (GaveUp, LecternError, OSError) as group:
         status = 1
         for why in _sentences(group):
             print(f"The demo cannot go on: {why}", file=sys.stderr)
+        if group.subgroup(GaveUp) and (load := waits.load_since(0.0)).is_too_high:
+            print(f"The machine may be too busy for it: {load}.", file=sys.stderr)
         if (logs := given.root / "logs").exists():
             print(f"The logs are in {logs}.", file=sys.stderr)
     return status
@@ -76,14 +78,15 @@ def _sentences(error: BaseException) -> Iterator[str]:
         yield str(error) or type(error).__name__
 
 
-async def _demo(root: Path, target: Path, for_s: float) -> int:
+async def _demo(root: Path, target: Path, for_s: float, waits: Waits) -> int:
     began = time.monotonic()
 
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:5.1f} s[/dim]  {what}")
 
-    waits, rows = Waits(), list[Row]()
+    rows: list[Row] = []
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(asyncio.create_task(waits.watch()).cancel)
         telling = await stack.enter_async_context(contextlib.AsyncExitStack())
         await telling.enter_async_context(_telling(waits, rows))
         town = await stack.enter_async_context(running(root, say, waits, meanwhile=record))
@@ -98,6 +101,8 @@ async def _demo(root: Path, target: Path, for_s: float) -> int:
         report(rows, target)
         good = sum(row.ok is True for row in rows)
         say(f"{good} of {len(rows)} rows are as they must be; {target} has them all")
+        if loads := [row.load for row in rows if row.load is not None]:
+            say(blame(loads))
         if for_s:
             await _keep(day, for_s)
         else:
@@ -110,7 +115,8 @@ async def _telling(waits: Waits, rows: list[Row]) -> AsyncIterator[None]:
     """Show the rows and what is waited for: in place on a terminal, otherwise line by line, with the table at last."""
 
     def shown() -> Group:
-        return Group(*([_table(rows)] if rows else []), *(f"[dim]{escape(line)}[/dim]" for line in waits.lines()))
+        table, bad = [_table(rows)] if rows else [], [_line(row) for row in rows if row.ok is False]
+        return Group(*table, *bad, *(f"[dim]{escape(line)}[/dim]" for line in waits.lines()))
 
     if console.is_terminal:
         with Live(get_renderable=shown, console=console, refresh_per_second=4):
@@ -141,8 +147,25 @@ def _tell_rows(rows: list[Row], told: set[int]) -> None:
     for index, row in enumerate(rows):
         if row.ok is not None and index not in told:
             told.add(index)
-            said = f"{'ok ' if row.ok else 'BAD'} {row.class_id}: {row.result} {row.code or ''} {row.why}"
-            console.print(escape(said))
+            console.print(_line(row))
+
+
+def _line(row: Row) -> str:
+    """What is to be said of a row that was judged; of one that is not good, also how busy the machine was."""
+    mark = "[green]ok[/green] " if row.ok else "[red]BAD[/red]"
+    why = row.why if row.load is None else f"{row.why}; {row.load}"
+    return f"{mark} " + escape(f"{row.class_id}: {row.result} {row.code or ''} {why}")
+
+
+def blame(loads: Sequence[Load]) -> str:
+    """Whether the machine may be to blame for rows that are not good, by its *loads* while each was played."""
+    if not (busy := sum(load.is_too_high for load in loads)):
+        return "this machine was not too busy: look for the fault in the demo's logs"
+    number = "all others" if busy == len(loads) else f"{busy} of the {len(loads)} others"
+    return (
+        f"this machine was too busy while {number} were played: that, and not lectern, may be why they failed. "
+        "End what else runs on it, and type the same again"
+    )
 
 
 def _table(rows: list[Row]) -> Table:
@@ -153,11 +176,9 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("received", "late"):
         table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("", overflow="fold")
+    table.add_column("", no_wrap=True)
     for row in rows:
-        mark = (
-            "[dim]…[/dim]" if row.ok is None else "[green]ok[/green]" if row.ok else f"[red]BAD[/red] {escape(row.why)}"
-        )
+        mark = "[dim]…[/dim]" if row.ok is None else "[green]ok[/green]" if row.ok else "[red]BAD[/red]"
         table.add_row(
             row.class_id,
             f"{row.path}: [bold]{row.expected}[/bold]",

@@ -17,7 +17,7 @@ from town.reported import Reported
 from town.settings import CACHE_NUM
 from town.stack import Stack
 from town.table import LESSON_S, SLACK_S, Row
-from town.waits import GaveUp
+from town.waits import STILL_S, GaveUp
 
 NEVER_S = 100_000.0
 DOWN_S = 2.5
@@ -50,10 +50,10 @@ class Day(Outlived, Reported):
         booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
         made = json.loads(await self.stack.lectern("client", "add", "platform", "--json"))
         headers = {"Authorization": f"Bearer {made['token']}"}
-        async with httpx.AsyncClient(base_url=made["url"], headers=headers, timeout=60, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=made["url"], headers=headers, timeout=STILL_S, trust_env=False) as client:
             answer = await client.put(f"/v1/classes/{row.class_id}", params={"wait": 50}, json=booking)
         if not answer.is_success:
-            self.judge(row, None, f"answered {answer.status_code} over HTTP", result=answer.text)
+            self.judge(row, None, f"answered {answer.status_code} over HTTP: {answer.text}")
             return
         await self.aired(row, booking)
 
@@ -68,10 +68,13 @@ class Day(Outlived, Reported):
         await self.book(self.booking(late.class_id, 1003, "480P"))
         await self.refused(late, 501, alarm=True)
         await asyncio.gather(*(self.aired(row, one) for row, one in zip(rows, booked, strict=True)))
-        posts = [one for one in self.stack.oss.posts if one.record_id == 1003]
-        if len(posts) != 1:
-            for row in rows:
-                self.judge(row, None, f"{len(posts)} POSTs, not one", result=row.result)
+        for row in rows:
+            self._posted_once(row, 1003)
+
+    def _posted_once(self, row: Row, record: int) -> None:
+        number = sum(one.record_id == record for one in self.stack.oss.posts)
+        if row.ok and number != 1:
+            self.settle(row, f"{number} POSTs, not one")
 
     async def fallback(self) -> None:
         """The OSS fails, our own server succeeds."""
@@ -99,9 +102,10 @@ class Day(Outlived, Reported):
         first = self.row("c-silent", "OSS is silent", "refused 207, alarm", "1006_480P")
         await self.book(self.booking(first.class_id, 1006, "480P", lead_s=90))
         await self.refused(first, 207, alarm=True)
-        again = self.row("c-silent-2", "the next booking of it", "refused 207 at once", "1006_480P")
+        again = self.row("c-silent-2", "the next booking of it", "refused 207 at once, no second POST", "1006_480P")
         await self.book(self.booking(again.class_id, 1006, "480P"))
-        await self.refused(again, 207, 10)
+        await self.refused(again, 207)
+        self._posted_once(again, 1006)
 
     async def twice(self) -> None:
         """The same booking comes twice."""
@@ -124,8 +128,7 @@ class Day(Outlived, Reported):
         for message in ({"cmd": "order", "class_id": row.class_id, "record_id": "six"}, nonsense, booking):
             await self.platform.publish("order", message)
         await self.refused(row, 400)
-        dead.why = await self.comes(lambda: self._buried(nonsense), "the dead letter", row.class_id)
-        dead.ok = not dead.why
+        self.settle(dead, await self.comes(lambda: self._buried(nonsense), "the dead letter", row.class_id))
         dead.result = "dead letter" if dead.ok else "lost"
         await self.aired(behind, booking)
 
@@ -137,13 +140,16 @@ class Day(Outlived, Reported):
         row = self.row("c-cancelled", "cancelled before its time", "not aired, released", "1002_480P")
         booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
         await self.book(booking)
-        answer = await self.answer(row.class_id)
+        answer, fault = await self.answer(row.class_id)
         await self.platform.publish("cancel", {"cmd": "cancel", "class_id": row.class_id})
         await asyncio.sleep(max(0.0, booking["start_time"] + 4 - time.time()))
-        pushed = self.platform.received(row.class_id)
-        story = json.loads(await self.stack.lectern("explain", row.class_id, "--json"))
-        released = any(one["what"] == "released" for one in story["events"])
-        fault = "was pushed" if pushed else "" if released else "its citation was not released"
+        fault = fault or ("was pushed" if self.platform.received(row.class_id) else "")
+
+        async def is_released() -> bool:
+            story = json.loads(await self.stack.lectern("explain", row.class_id, "--json"))
+            return any(one["what"] == "released" for one in story["events"])
+
+        fault = fault or await self.comes(is_released, "the release of its citation", row.class_id)
         self.judge(row, answer, fault, result="cancelled")
 
     async def receiver_killed(self) -> None:
@@ -153,10 +159,13 @@ class Day(Outlived, Reported):
         await self.book(booking)
         await asyncio.sleep(max(0.0, booking["start_time"] + 7 - time.time()))
         await self.stack.kill_receiver()
+        killed = time.monotonic()
         await asyncio.sleep(DOWN_S)
         await self.stack.start_receiver()
+        down_s = time.monotonic() - killed
         await self.aired(row, booking, pushes=2)
         if not row.ok:
+            row.why += f"; the receiver took {down_s - DOWN_S:.1f} s to start again"
             return
         second = self.platform.received(row.class_id)[1]
         source = self.stack.root / "origin" / "1007" / "1007.flv"
@@ -167,7 +176,7 @@ class Day(Outlived, Reported):
             if where is not None and abs(where - clock) <= SLACK_S + 0.5
             else f"resumed at {where}, not {clock:.1f} s"
         )
-        row.ok, row.why = not fault, fault or f"resumed at {where:.1f} s, the clock said {clock:.1f} s"
+        self.settle(row, fault, f"resumed at {where or 0.0:.1f} s, the clock said {clock:.1f} s")
 
     # -- the bounded cache, when everything else is over -----------------------------------------------------------
 
@@ -183,7 +192,7 @@ class Day(Outlived, Reported):
         await self.aired(row, booking)
         now = {one["stem"] for one in await self._cached()}
         if row.ok and (oldest in now or len(now) != CACHE_NUM):
-            row.ok, row.why = False, f"{oldest} is still there, or more went: {sorted(now)}"
+            self.settle(row, f"{oldest} is still there, or more went: {sorted(now)}")
         await self._unpinned(row)
         await asyncio.gather(*(self._pin(1100 + n) for n in range(pins, CACHE_NUM)))
         full = self.row("c-full", "cache full of pinned ones", "refused 316, alarm", "1009")
@@ -191,7 +200,7 @@ class Day(Outlived, Reported):
         await self.book(self.booking(full.class_id, 1009, lead_s=60))
         await self.refused(full, 316, alarm=True)
         if full.ok and [one["stem"] for one in await self._cached()] != [one["stem"] for one in before]:
-            full.ok, full.why = False, "something was evicted in vain"
+            self.settle(full, "something was evicted in vain")
 
     async def _unpinned(self, row: Row) -> None:
         """The class that was aired has given its citation back."""
@@ -199,8 +208,8 @@ class Day(Outlived, Reported):
         async def is_free() -> bool:
             return all(one["num_cite"] == 0 for one in await self._cached() if one["stem"] == row.rendition)
 
-        if row.ok and (why := await self.comes(is_free, f"the release of {row.class_id}", row.class_id)):
-            row.ok, row.why = False, why
+        if row.ok:
+            self.settle(row, await self.comes(is_free, f"the release of {row.class_id}", row.class_id))
 
     async def _cached(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(await self.stack.lectern("cache", "ls", "--json"))
@@ -210,9 +219,9 @@ class Day(Outlived, Reported):
         """Book a class of tomorrow: it stays on the timetable, its rendition stays pinned."""
         class_id = f"c-tomorrow-{record}"
         await self.book(self.booking(class_id, record, lead_s=NEVER_S))
-        answer = await self.answer(class_id)
+        answer, fault = await self.answer(class_id)
         if answer is None or answer["code"]:
-            raise RuntimeError(f"{class_id} could not be booked: {answer}")
+            raise RuntimeError(f"{class_id} could not be booked: {fault or answer}")
 
     # -- what somebody finds who keeps the demo --------------------------------------------------------------------
 
@@ -286,6 +295,9 @@ async def play(day: Day) -> None:
             group.create_task(_walked(day, path))
     for path in (day.receiver_killed, day.full_cache, day.reported, day.events_told):
         await _walked(day, path)
+    for row in day.rows:
+        if row.ok is None:
+            day.settle(row, "not played to its end: the demo's own error has a row")
 
 
 async def _walked(day: Day, path: Callable[[], Coroutine[object, object, None]]) -> None:
@@ -294,4 +306,6 @@ async def _walked(day: Day, path: Callable[[], Coroutine[object, object, None]])
         await path()
     except (OSError, RuntimeError, ValueError, LookupError, GaveUp) as error:
         why = str(error) or type(error).__name__
-        day.rows.append(Row("-", f"{path.__name__} of the demo itself", "no error", result="error", ok=False, why=why))
+        row = day.row("-", f"{path.__name__} of the demo itself", "no error", "")
+        row.result = "error"
+        day.settle(row, why)

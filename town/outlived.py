@@ -50,11 +50,11 @@ class Outlived(Table):
         row = self.row("c-slate", "the recording is missing for a while", "slate, then back, alarm 326", "1010")
         booking = self.booking(row.class_id, 1010, lead_s=20, length_s=SLATE_LENGTH_S)
         await self.book(booking)
-        await self.answer(row.class_id, booking["start_time"])
+        await self.answer(row.class_id)
         # The playout opens the file 2 s before the class: the first answer comes when the class is on air.
         late = Fault("1010/*", status=404, delay_s=3.5, times=1)
         faults = [self.stack.origin.faults.add(one) for one in (late, Fault("1010/*", status=404))]
-        (self.stack.root / "video" / "1010" / "1010.flv").unlink()
+        (self.stack.root / "video" / "1010" / "1010.flv").unlink(missing_ok=True)
         await _at(booking, SLATE_S)
         self.stack.origin.faults.clear(*faults)
         await self.aired(row, booking)
@@ -63,15 +63,18 @@ class Outlived(Table):
         source = self.stack.root / "origin" / "1010" / "1010.flv"
         if row.ok:
             slate_s = await asyncio.to_thread(foreign_s, source, self.platform.file(taken[0]))
-            row.why = "no picture of the recording was received" if slate_s is None else f"{slate_s:.1f} s of slate"
-            row.ok = slate_s is not None and slate_s >= SLATE_S - SLACK_S
-        if row.ok and not self.alarmed(326):
-            row.ok, row.why = False, "no alarm 326 came"
+            why, fault = f"{slate_s or 0.0:.1f} s of slate", ""
+            if slate_s is None:
+                fault = "no picture of the recording was received"
+            elif slate_s < SLATE_S - SLACK_S:
+                fault = f"only {why}, not {SLATE_S - SLACK_S:g} s"
+            self.settle(row, fault or await self.comes(lambda: self.alarmed(326), "alarm 326", row.class_id), why)
 
     def _without_gap(self, row: Row) -> None:
         gap_s = max((one.largest_gap_s for one in self.platform.received(row.class_id)), default=0.0)
         if row.ok:
-            row.ok, row.why = gap_s < GAP_S, f"the longest gap was {gap_s:.2f} s"
+            why = f"the longest gap was {gap_s:.2f} s"
+            self.settle(row, "" if gap_s < GAP_S else f"{why}, which is more than {GAP_S} s", why)
 
 
 async def _at(booking: dict[str, Any], seconds: float) -> None:

@@ -42,7 +42,8 @@ class Reported(Table):
                 fault = f"its events are numbered {[one['seq'] for one in said]}"
             if not fault and outcome == "cancelled" and self.platform.cancels[class_id]["result"] != "success":
                 fault = "its cancel was not answered with success"
-            row.result, row.ok, row.why = f"{len(said)} events, {outcome}", not fault, fault
+            row.result = f"{len(said)} events, {outcome}"
+            self.settle(row, fault)
 
     async def reported(self) -> None:
         """The sums of the report are the receiver's."""
@@ -56,12 +57,13 @@ class Reported(Table):
             faults[:] = await self._differences(taken)
             return not faults
 
-        await self.comes(is_same, "the report over this day", row.class_id, time.time() + LATEST_S)
+        latest = time.time() + LATEST_S
+        fault = await self.comes(is_same, "the report over this day", row.class_id, latest)
         row.result, row.received_s = "told", round(sum(taken.values()), 1)
-        row.ok, row.why = bool(taken) and not faults, "; ".join(faults) or ("" if taken else "nothing was aired")
+        self.settle(row, "; ".join([fault, *faults]) if fault else "" if taken else "nothing was aired")
 
     async def _differences(self, taken: dict[str, float]) -> list[str]:
-        began, now = (time.strftime("%Y-%m-%d", time.localtime(at)) for at in (time.time() - 600, time.time()))
+        began, now = (time.strftime("%Y-%m-%d", time.localtime(at)) for at in (self.rows[0].began_at, time.time()))
         told = json.loads(await self.stack.lectern("report", "--from", began, "--to", now, "--format", "json"))
         sent = {one["class_id"]: one["sent_s"] + one["slate_s"] for one in told["classes"]}
         found = []

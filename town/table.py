@@ -12,7 +12,12 @@ from typing import Any
 
 from town.platform import Platform, seconds
 from town.stack import Stack
-from town.waits import GaveUp, Sight, size
+from town.waits import GaveUp, Load, Sight, size
+
+DATABASES = {"teacher": "teacher.db", "streamer1": "task_list.db"}
+"""The database of each host, below the demo's root."""
+
+NOTHING = "no host has noted anything of it"
 
 LESSON_S = 12
 SLACK_S = 2.0
@@ -35,6 +40,8 @@ class Row:
     late_s: float | None = None
     ok: bool | None = None
     why: str = ""
+    began_at: float = field(default_factory=time.time)
+    load: Load | None = None  # of the machine since then, if it is not good
 
 
 @dataclass
@@ -86,40 +93,43 @@ class Table:
     ) -> str:
         """Wait for *condition* of a class until *latest* (epoch seconds), or while it gets on; says why it failed."""
         try:
-            came = await self.stack.waits.until(condition, what, lambda: self._seen(class_id), latest=latest)
+            await self.stack.waits.until(condition, what, lambda: self._seen(class_id), latest=latest)
         except GaveUp as error:
             return str(error)
-        return "" if came else f"{what} did not come in time"
+        return ""
 
-    async def answer(self, class_id: str, latest: float | None = None) -> dict[str, Any] | None:
-        """The first answer to a booking; None if it does not come."""
+    async def answer(self, class_id: str) -> tuple[dict[str, Any] | None, str]:
+        """The first answer to a booking; None if it does not come, and what was waited for."""
         answers = self.platform.answers
-        await self.comes(lambda: bool(answers[class_id]), f"the answer to {class_id}", class_id, latest)
-        return answers[class_id][0] if answers[class_id] else None
+        fault = await self.comes(lambda: bool(answers[class_id]), f"the answer to {class_id}", class_id)
+        return (answers[class_id][0] if answers[class_id] else None), fault
 
     def _seen(self, class_id: str) -> Sight:
-        """How a class gets on: what both databases know of it, and the files that are made for any class."""
-        newest = [_newest(self.stack.root / name, class_id) for name in ("teacher.db", "task_list.db")]
+        """How a class gets on: what both hosts have noted of it, and the files that are made for any class."""
+        newest = [_newest(self.stack.root / name, host, class_id) for host, name in DATABASES.items()]
         made = size(*(self.stack.root / name for name in ("video", "ecs", "origin", "received")))
         return Sight((newest, made), max(newest)[1])
 
     async def aired(self, row: Row, booking: dict[str, Any], *, pushes: int = 1) -> None:
         """The class was answered with success, and received from its second to its end."""
-        answer = await self.answer(row.class_id, booking["end_time"])
+        answer, fault = await self.answer(row.class_id)
+        after_s = answer["received_at"] - booking["start_time"] if answer is not None else 0.0
+        answered = f"; its answer came {after_s:.1f} s after its start" if after_s > 0 else ""
         if answer is None or answer["result"] != "success":
-            self.judge(row, answer, "it was not answered with success")
+            why = f"was not answered with success: {answer['message']}{answered}" if answer is not None else fault
+            self.judge(row, answer, why)
             return
         row.code, row.result = answer["code"], "ready"
         length = booking["end_time"] - booking["start_time"]
         await asyncio.sleep(max(0.0, booking["end_time"] + 1.0 - time.time()))
-        await self.comes(lambda: self._over(row.class_id), f"the end of {row.class_id}", row.class_id)
+        fault = await self.comes(lambda: self._over(row.class_id), f"the end of {row.class_id}", row.class_id)
         taken = self.platform.received(row.class_id)
         row.received_s = seconds(taken)
         if not taken or taken[0].first_media_at is None:
-            self.judge(row, answer, "nothing was received")
+            self.judge(row, answer, f"nothing was received{answered}")
             return
         row.late_s = round(taken[0].first_media_at - booking["start_time"], 2)
-        faults = []
+        faults = [fault] if fault else []
         if len(taken) != pushes:
             faults.append(f"{len(taken)} pushes, not {pushes}")
         if any(one.concurrent for one in taken):
@@ -127,17 +137,17 @@ class Table:
         if row.received_s < length - SLACK_S - (4 if pushes > 1 else 0):
             faults.append(f"only {row.received_s} of {length} s were received")
         if row.late_s > ON_TIME_S or row.late_s < -0.1:
-            faults.append(f"began {row.late_s} s after its second")
+            faults.append(f"began {row.late_s} s after its second{answered}")
         self.judge(row, answer, "; ".join(faults), result="aired")
 
     def _over(self, class_id: str) -> bool:
         return all(one.ended_at is not None for one in self.platform.received(class_id))
 
-    async def refused(self, row: Row, code: int, within_s: float | None = None, *, alarm: bool = False) -> None:
-        """The class was refused with *code*, within *within_s* if it is named; and an alarm came, if one should."""
-        answer = await self.answer(row.class_id, None if within_s is None else time.time() + within_s)
-        fault = "" if answer and answer["code"] == code else f"was not refused with {code}"
-        fault += f" within {within_s:g} s" if fault and within_s is not None else ""
+    async def refused(self, row: Row, code: int, *, alarm: bool = False) -> None:
+        """The class was refused with *code*; and an alarm came, if one should."""
+        answer, fault = await self.answer(row.class_id)
+        if answer and answer["code"] != code:
+            fault = f"was not refused with {code}: {answer['message']}"
         if alarm and not fault:
             fault = await self.comes(lambda: self.alarmed(code), f"alarm {code}", row.class_id)
         if not fault and self.platform.received(row.class_id):
@@ -152,8 +162,14 @@ class Table:
         """Close a row."""
         row.result = result or ("no answer" if answer is None else "refused" if answer["code"] else "ready")
         row.code = answer["code"] if answer else None
-        row.ok = not fault
-        row.why = fault
+        self.settle(row, fault)
+
+    def settle(self, row: Row, fault: str, good: str = "") -> None:
+        """Note that a row is *good*, which is worth saying of it, or its *fault*, and how busy the machine was."""
+        said = self._seen(row.class_id).said
+        is_new = fault and said != NOTHING and said not in fault
+        row.ok, row.why = not fault, f"{fault}. Last said: {said}" if is_new else fault or good
+        row.load = self.stack.waits.load_since(row.began_at) if fault else None
 
 
 def report(rows: Sequence[Row], target: Path) -> None:
@@ -161,12 +177,12 @@ def report(rows: Sequence[Row], target: Path) -> None:
     target.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
-def _newest(database: Path, class_id: str) -> tuple[float, str]:
-    """When and what the newest event of a class in *database* was; 0 if there is none, or no database yet."""
+def _newest(database: Path, host: str, class_id: str) -> tuple[float, str]:
+    """When and what the newest event of a class in the *database* of *host* was; 0 if there is none, or none yet."""
     sql = "SELECT at, what, detail FROM event_list WHERE class_id = ? ORDER BY id DESC LIMIT 1"
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)) as connection:
             found = connection.execute(sql, (class_id,)).fetchone()
     except sqlite3.Error:
         found = None
-    return (found[0], f"{found[1]} {found[2]}".strip()) if found else (0.0, "")
+    return (found[0], f"{host}: {found[1]} {found[2]}".strip()) if found else (0.0, NOTHING)

@@ -8,24 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import pytest
 
 from lectern.storage import origin as storage_origin
 from tests.effects.conftest import STUBBORN, ended
-from tests.waiting import async_wait_until, wait_until
+from tests.waiting import async_wait_until, cancelled, wait_until
 from town import doubles, programs, recordings, stack, waits
-from town.__main__ import stands_s
+from town.__main__ import _line, blame, stands_s
+from town.day import Day
 from town.faults import Fault
 from town.origin import Origin
 from town.ports import HOST, free_port
 from town.rtmp import RtmpReceiver
 from town.stack import _claimed
-from town.waits import GaveUp, Sight, Waits
+from town.waits import BUSY_LATE_S, GaveUp, Load, Sight, Waits
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SECONDS = 4  # of the recording that all effects share
@@ -133,7 +137,9 @@ async def test_the_demo_waits_while_something_moves_and_gives_up_in_words(monkey
     monkeypatch.setattr(waits, "_LOOK_S", 0.0)
     moving, came = count(), asyncio.Event()
     asyncio.get_running_loop().call_later(1.0, came.set)
-    assert await Waits(still_s=0.3).until(came.is_set, "a class", lambda: Sight(next(moving)))
+    await Waits(still_s=0.3).until(came.is_set, "a class", lambda: Sight(next(moving)))
+    with pytest.raises(GaveUp, match=r"waited 0 s for the report: it did not come in time\. Last said: last words"):
+        await Waits().until(lambda: False, "the report", lambda: Sight(1, "last words"), latest=time.time() - 1)
     with pytest.raises(GaveUp, match=r"the lease.*nothing moved for 0\.2 s.*last words"):
         await Waits(still_s=0.2).until(lambda: False, "the lease", lambda: Sight(1, "last words"))
     with pytest.raises(GaveUp, match="the teacher: its process has ended"):
@@ -235,3 +241,39 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="no demo made it"), _claimed(own):
         pass
     assert (own / "kept").exists()
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    """A day of the demo whose hosts are silent."""
+    its = {"root": tmp_path, "waits": Waits(still_s=0.2), "rtmp_port": 1}
+    origin = SimpleNamespace(recording=lambda *_: {})
+    platform = SimpleNamespace(answers=defaultdict(list), received=lambda _: [])
+    return Day(cast("Any", SimpleNamespace(**its, origin=origin)), cast("Any", platform))
+
+
+async def test_a_row_of_the_demo_says_what_it_waited_for_and_how_busy_the_machine_was(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newcomer cannot tell whether lectern is at fault, or a machine on which nothing comes in time."""
+    for load, said in ((99.0 * (os.cpu_count() or 1), "all others"), (0.0, "was not too busy")):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        row = day.row("c-1", "the OSS is silent", "refused 207", "")
+        await day.refused(row, 207)
+        assert (row.ok, row.result, row.load) == (False, "no answer", Load(load, 0.0))
+        assert "for the answer to c-1: nothing moved" in row.why
+        assert row.why.endswith("Last said: no host has noted anything of it")
+        assert said in blame([Load(load, 0.0)])
+        assert f"up to {load:.0f} on" in _line(row)
+
+
+async def test_a_timer_tells_how_late_a_machine_lets_the_demo_be() -> None:
+    busy = Waits()
+    watching = asyncio.create_task(busy.watch())
+    await async_wait_until(lambda: busy._loads, description="it rings")
+    began_at = time.time()
+    time.sleep(2 * BUSY_LATE_S)  # noqa: ASYNC251 (the machine lets nothing of this process go on)
+    await async_wait_until(lambda: busy._loads[-1][0] > began_at, description="it rings again")
+    await cancelled(watching)
+    assert busy.load_since(began_at).late_s >= BUSY_LATE_S
+    assert busy.load_since(began_at).is_too_high
