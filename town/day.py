@@ -47,8 +47,8 @@ class Day(Outlived, Reported):
     async def over_http(self) -> None:
         """The booking comes over HTTP, and waits there for its answer."""
         row = self.row("c-http", "booking by HTTP", "aired", "1002_480P")
-        booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
         made = json.loads(await self.stack.lectern("client", "add", "platform", "--json"))
+        booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
         headers = {"Authorization": f"Bearer {made['token']}"}
         async with httpx.AsyncClient(base_url=made["url"], headers=headers, timeout=STILL_S, trust_env=False) as client:
             answer = await client.put(f"/v1/classes/{row.class_id}", params={"wait": 50}, json=booking)
@@ -160,12 +160,11 @@ class Day(Outlived, Reported):
         await asyncio.sleep(max(0.0, booking["start_time"] + 7 - time.time()))
         await self.stack.kill_receiver()
         killed = time.monotonic()
-        await asyncio.sleep(DOWN_S)
-        await self.stack.start_receiver()
+        await self.stack.start_receiver(DOWN_S)
         down_s = time.monotonic() - killed
         await self.aired(row, booking, pushes=2)
         if not row.ok:
-            row.why += f"; the receiver took {down_s - DOWN_S:.1f} s to start again"
+            row.why += f"; the receiver was away for {down_s:.1f} s, not {DOWN_S} s"
             return
         second = self.platform.received(row.class_id)[1]
         source = self.stack.root / "origin" / "1007" / "1007.flv"
@@ -229,11 +228,7 @@ class Day(Outlived, Reported):
         """Leave a long class on air, and room for more: the classes that filled the cache are cancelled."""
         for class_id in [one for one in self.platform.answers if one.startswith("c-tomorrow-")]:
             await self.platform.publish("cancel", {"cmd": "cancel", "class_id": class_id})
-        source = self.stack.root / "origin" / "1007" / "1007.flv"
-        looped = ("-stream_loop", "-1", "-i", str(source), "-c", "copy", "-t", str(STAYS_S))
-        await recordings.encode(
-            self.stack.programs.ffmpeg, *looped, to=self.stack.root / "origin" / "1200" / "1200.flv"
-        )
+        await self.looped(1200, STAYS_S)
         booking = self.booking("c-now", 1200, lead_s=25, length_s=STAYS_S)
         await self.book(booking)
         await self.comes(lambda: bool(self.platform.received("c-now")), "c-now on air", "c-now", booking["end_time"])

@@ -15,8 +15,8 @@ GAP_S = 0.6
 """The longest pause that a viewer may see, on a machine that starts a resident process beside it."""
 
 LENGTH_S = 18
-SLATE_S, SLATE_LENGTH_S = 6, 24
-"""Seconds of its class in which the origin lacks the recording; seconds of the class."""
+GONE_S, SLATE_S, SLATE_LENGTH_S = 8, 6, 24
+"""Seconds before its class at which the recording is lost; until when the origin lacks it; seconds of the class."""
 
 
 class Outlived(Table):
@@ -48,9 +48,13 @@ class Outlived(Table):
     async def slate(self) -> None:
         """The recording is lost before its class, and its origin has it again only some seconds into it."""
         row = self.row("c-slate", "the recording is missing for a while", "slate, then back, alarm 326", "1010")
-        booking = self.booking(row.class_id, 1010, lead_s=20, length_s=SLATE_LENGTH_S)
+        length_s = SLATE_LENGTH_S * self.stack.slowness
+        if self.stack.slowness > 1.0:
+            await self.looped(1010, length_s + 2)  # it comes back as late as a download takes
+        booking = self.booking(row.class_id, 1010, lead_s=20, length_s=length_s)
         await self.book(booking)
         await self.answer(row.class_id)
+        await _at(booking, -GONE_S)  # later than any check that would take the class from its streamer
         # The playout opens the file 2 s before the class: the first answer comes when the class is on air.
         late = Fault("1010/*", status=404, delay_s=3.5, times=1)
         faults = [self.stack.origin.faults.add(one) for one in (late, Fault("1010/*", status=404))]

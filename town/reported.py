@@ -57,7 +57,7 @@ class Reported(Table):
             faults[:] = await self._differences(taken)
             return not faults
 
-        latest = time.time() + LATEST_S
+        latest = time.time() + LATEST_S * self.stack.slowness
         fault = await self.comes(is_same, "the report over this day", row.class_id, latest)
         row.result, row.received_s = "told", round(sum(taken.values()), 1)
         self.settle(row, "; ".join([fault, *faults]) if fault else "" if taken else "nothing was aired")

@@ -244,7 +244,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m town.rtmp", description=main.__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the folder of the recordings")
     parser.add_argument("--port", type=int, help="a port of 127.0.0.1 (a free one by default)")
+    parser.add_argument("--at", type=float, default=0.0, help="listen then (epoch seconds)")
     arguments = parser.parse_args()
+    time.sleep(max(0.0, arguments.at - time.time()))
     RtmpReceiver(arguments.root, arguments.port).run()
 
 

@@ -72,7 +72,6 @@ def of_hosts(
     socket = Path(tempfile.mkdtemp(prefix="lectern-demo-")) / "playout.sock"  # a socket's path has to be short
     return {
         **of_any_host(root, found, oss, ssh, key),
-        "TRANSCODING_TIME_OUT_S": "20",
         "UPLOAD_URL": origin.url,
         "PUBLIC_URL": origin.url,
         "STREAMER_NAME": "streamer1",
@@ -83,10 +82,14 @@ def of_hosts(
         "DOWNLOAD_RATE": "20m",
         "MAX_VIDEO_NUM": str(CACHE_NUM),
         "MAX_VIDEO_SIZE": "2",
-        "BROADCAST_LEAD_S": "12",
         "SWEEP_INTERVAL_S": "5",
-        "STREAMER_LOST_AFTER_S": "30",
         "DRAIN_TIMEOUT_S": "5",
         "API_BIND": f"{ports.HOST}:{ports.free_port()}",
         "HEALTH_BIND": f"{ports.HOST}:{ports.free_port()}",
     }
+
+
+def of_pace(slowness: float) -> dict[str, str]:
+    """The settings by which the demo's hosts wait for programs, on a machine that runs them so many times as slowly."""
+    waits_s = {"TRANSCODING_TIME_OUT_S": 20, "BROADCAST_LEAD_S": 12, "LEASE_S": 45, "STREAMER_LOST_AFTER_S": 30}
+    return {name: f"{seconds * slowness:g}" for name, seconds in waits_s.items()}

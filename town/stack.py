@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from town.sshd import SshServer
 from town.waits import GaveUp, Sight, Waits, size
 
 GRACE_S = 25.0
+INIT_S, SLOWEST = 12.0, 10.0
+"""Seconds that ``lectern init`` takes while nothing else runs; how many times as slow the demo lets a machine be."""
+
 Say = Callable[[str], None]
 
 
@@ -75,6 +79,8 @@ class Stack:
     environment: dict[str, str]
     waits: Waits
     children: dict[str, Child] = field(default_factory=dict)
+    slowness: float = 1.0
+    """How many times as long as on a machine that has nothing else to do its programs take."""
 
     async def spawn(self, name: str, *argv: str, **extra: str) -> Child:
         """Start a process in a group of its own, its log in ``logs/NAME.log``."""
@@ -104,9 +110,10 @@ class Stack:
             if child.process.returncode is None:
                 child.kill()
 
-    async def start_receiver(self) -> None:
+    async def start_receiver(self, after_s: float = 0.0) -> None:
         """The RTMP receiver is a process of its own, so that it can be killed in the middle of a class."""
-        argv = (sys.executable, "-m", "town.rtmp", "--root", str(self.root / "received"))
+        at = str(time.time() + after_s)
+        argv = (sys.executable, "-m", "town.rtmp", "--root", str(self.root / "received"), "--at", at)
         receiver = await self.spawn("receiver", *argv, "--port", str(self.rtmp_port))
         await self.waits.until(lambda: _listens(self.rtmp_port), "the RTMP receiver", receiver.sight)
 
@@ -244,7 +251,13 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
     async with httpx.AsyncClient(timeout=5) as client:
         await stack.waits.until(lambda: _answers(client, health), "the Prefect server", lambda: prefect.sight(database))
     say("lectern init, for the teacher and the streamer")
+    began = time.monotonic()
     await asyncio.gather(stack.lectern("init", "teacher"), stack.lectern("init", "streamer"))
+    took_s = time.monotonic() - began
+    stack.slowness = min(max(1.0, took_s / INIT_S), SLOWEST)
+    stack.environment |= settings.of_pace(stack.slowness)
+    if stack.slowness > 1.0:
+        say(f"that took {took_s:.0f} s, not {INIT_S:g}: this machine is slow or busy, so all classes begin later")
     say("lectern playout, then lectern serve, the teacher and the streamer")
     await stack.start_playout()
     await _said(stack, await stack.serve("teacher"), "started!", "the teacher")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from town import recordings
 from town.platform import Platform, seconds
 from town.stack import Stack
 from town.waits import GaveUp, Load, Sight, size
@@ -64,8 +65,11 @@ class Table:
         length_s: float = LESSON_S,
         listed: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """A booking of a class that starts in *lead_s*; without *resolution* of the old kind, without a record."""
-        start = time.time() + lead_s
+        """A booking of a class that starts in *lead_s*, or as much later as this machine is slower.
+
+        Without *resolution* it is of the old kind, without a record.
+        """
+        start = time.time() + lead_s * self.stack.slowness
         return {
             "cmd": "order",
             "class_id": class_id,
@@ -75,6 +79,12 @@ class Table:
             "push_url": f"rtmp://127.0.0.1:{self.stack.rtmp_port}/live/{class_id}",
             **self.stack.origin.recording(record, resolution, listed),
         }
+
+    async def looped(self, record: int, seconds: float) -> None:
+        """Make the recording *record* of another one, which begins again and again."""
+        origin = self.stack.root / "origin"
+        looped = ("-stream_loop", "-1", "-i", str(origin / "1007" / "1007.flv"), "-c", "copy", "-t", str(seconds))
+        await recordings.encode(self.stack.programs.ffmpeg, *looped, to=origin / str(record) / f"{record}.flv")
 
     def row(self, class_id: str, path: str, expected: str, rendition: str) -> Row:
         """Begin a row."""

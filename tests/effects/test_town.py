@@ -21,7 +21,7 @@ import pytest
 from lectern.storage import origin as storage_origin
 from tests.effects.conftest import STUBBORN, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
-from town import doubles, programs, recordings, stack, waits
+from town import doubles, programs, recordings, settings, stack, waits
 from town.__main__ import _line, blame, stands_s
 from town.day import Day
 from town.faults import Fault
@@ -29,6 +29,7 @@ from town.origin import Origin
 from town.ports import HOST, free_port
 from town.rtmp import RtmpReceiver
 from town.stack import _claimed
+from town.table import LESSON_S
 from town.waits import BUSY_LATE_S, GaveUp, Load, Sight, Waits
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -245,8 +246,8 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def day(tmp_path: Path) -> Day:
-    """A day of the demo whose hosts are silent."""
-    its = {"root": tmp_path, "waits": Waits(still_s=0.2), "rtmp_port": 1}
+    """A day of the demo whose hosts are silent, on a machine that is three times as slow as another."""
+    its = {"root": tmp_path, "waits": Waits(still_s=0.2), "slowness": 3.0, "rtmp_port": 1}
     origin = SimpleNamespace(recording=lambda *_: {})
     platform = SimpleNamespace(answers=defaultdict(list), received=lambda _: [])
     return Day(cast("Any", SimpleNamespace(**its, origin=origin)), cast("Any", platform))
@@ -277,3 +278,11 @@ async def test_a_timer_tells_how_late_a_machine_lets_the_demo_be() -> None:
     await cancelled(watching)
     assert busy.load_since(began_at).late_s >= BUSY_LATE_S
     assert busy.load_since(began_at).is_too_high
+
+
+async def test_the_classes_of_a_slow_machine_begin_later_and_its_hosts_wait_longer(day: Day) -> None:
+    """What the demo's transcoder cannot make in time would be missing at the start of its class."""
+    before, booking = time.time(), day.booking("c-1", 1001, lead_s=20)
+    assert 60 <= booking["start_time"] - before < 80
+    assert booking["end_time"] - booking["start_time"] == LESSON_S, "and last as long"
+    assert settings.of_pace(3.0)["TRANSCODING_TIME_OUT_S"] == "60"
