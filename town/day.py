@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from lectern.errors import Caught
 from town import recordings
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
@@ -17,7 +18,7 @@ from town.reported import Reported
 from town.settings import CACHE_NUM
 from town.stack import Stack
 from town.table import LESSON_S, SLACK_S, Row
-from town.waits import STILL_S, GaveUp
+from town.waits import STILL_S
 
 NEVER_S = 100_000.0
 DOWN_S = 2.5
@@ -297,10 +298,9 @@ async def play(day: Day) -> None:
 
 async def _walked(day: Day, path: Callable[[], Coroutine[object, object, None]]) -> None:
     """Walk one path; an error in it is a row of its own, and harms no other path."""
-    try:
+    with Caught() as failed:
         await path()
-    except (OSError, RuntimeError, ValueError, LookupError, GaveUp) as error:
-        why = str(error) or type(error).__name__
+    if failed.error is not None:
         row = day.row("-", f"{path.__name__} of the demo itself", "no error", "")
         row.result = "error"
-        day.settle(row, why)
+        day.settle(row, f"{type(failed.error).__name__}: {failed.error}")

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import av
+import httpx
 import pytest
 
 from lectern.storage import origin as storage_origin
@@ -23,7 +24,7 @@ from tests.effects.conftest import STUBBORN, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
 from town import doubles, programs, recordings, settings, stack, waits
 from town.__main__ import _line, blame, stands_s
-from town.day import Day
+from town.day import Day, _walked
 from town.faults import Fault
 from town.origin import Origin
 from town.ports import HOST, free_port
@@ -286,3 +287,14 @@ async def test_the_classes_of_a_slow_machine_begin_later_and_its_hosts_wait_long
     assert 60 <= booking["start_time"] - before < 80
     assert booking["end_time"] - booking["start_time"] == LESSON_S, "and last as long"
     assert settings.of_pace(3.0)["TRANSCODING_TIME_OUT_S"] == "60"
+
+
+async def test_an_error_in_a_path_of_the_demo_is_a_row_and_ends_no_other_path(day: Day) -> None:
+    """Whatever it is: on a busy machine an HTTP request that took too long was the end of the demo."""
+
+    async def path() -> None:
+        raise httpx.ReadTimeout("it took too long")
+
+    await _walked(day, path)
+    (row,) = day.rows
+    assert (row.ok, row.result, row.why) == (False, "error", "ReadTimeout: it took too long")
