@@ -13,7 +13,7 @@ from lectern.model.plan import Changes
 from lectern.model.tables.teacher import CancelRow
 from lectern.model.views import ClassEvent, EventView, numbered
 from lectern.states import BookingState
-from lectern.wire.messages import AiringEvent, AiringReport, Cancel, Report
+from lectern.wire.messages import AiringEvent, AiringReport, Cancel, Release, Report
 from lectern.wire.outgoing import Alarm, CancelResult
 from lectern.wire.outgoing import ClassEvent as ClassEventMessage
 from tests.decide.test_endings import START
@@ -150,15 +150,26 @@ def stated(changes: Changes) -> list[dict[str, Any]]:
     return [json.loads(one.body) for one in changes.class_events]
 
 
-@pytest.mark.parametrize(("streamer", "placement", "heard"), [("s1", 2, ["on_air"]), ("s1", 1, []), ("s2", 2, [])])
-def test_only_streamer_that_has_class_says_how_it_is_aired(streamer: str, placement: int, heard: list[str]) -> None:
-    """What one says that has lost it comes too late: its part was closed when the class was moved."""
+@pytest.mark.parametrize(
+    ("streamer", "placement", "heard", "released"),
+    [("s1", 2, ["on_air"], []), ("s1", 1, [], [("s1", 1)]), ("s0", 1, [], [("s0", 1)]), ("s2", 2, [], [])],
+)
+def test_only_streamer_that_has_class_says_how_it_is_aired_and_one_that_had_it_is_told_again_to_release_it(
+    streamer: str, placement: int, heard: list[str], released: list[tuple[str, int]]
+) -> None:
+    """What one says that has lost it comes too late: its part was closed when the class was moved.
+
+    A Redis that was started again, or a copy that took over, may have lost the release: both would air the class. What
+    is of no older placement is left alone: a teacher whose database was put back does not know of the last moves.
+    """
     changes, said = changed(READY), {"class_id": "c-1", "event": "on_air", "at": START}
     reports.aired(changes, AiringReport.model_validate({**said, "streamer": streamer, "placement": placement}))
     assert [one["event"] for one in stated(changes)] == heard
+    again = [(f"streamer:{name}", Release(class_id="c-1", placement=number).to_json()) for name, number in released]
+    assert [(one.target, one.message.to_json()) for one in changes.sends] == again
     over = changed(replace(READY, state=BookingState.AIRED))
     reports.aired(over, AiringReport.model_validate({**said, "streamer": "s1", "placement": 2}))
-    assert stated(over) == []
+    assert (stated(over), over.sends) == ([], [])
 
 
 def test_a_class_that_leaves_its_lost_streamer_is_interrupted_then_moved() -> None:

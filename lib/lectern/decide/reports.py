@@ -340,6 +340,8 @@ def aired(changes: Changes, report: AiringReport) -> None:
     order = changes.orders.get(report.class_id)
     if order is None or order.state not in ENDING or not _is_from(order, report):
         changes.row(report.class_id, f"{report.event} of a class that is not there", where=report.streamer)
+        if order is not None and report.placement < order.placement:  # Redis may have lost the release
+            changes.release(report.streamer, order.class_id, report.placement)
         return
     why = i18n.of_wire(vars(report))
     changes.announce(order, report.event, message=why, since=report.since, at=report.at)
