@@ -177,6 +177,22 @@ def test_what_is_no_message_is_refused_in_a_sentence(body: bytes, said: str) -> 
     assert (message[: len(said)], len(message) < 200) == (said, True)
 
 
+def test_a_booking_that_could_not_be_told_to_its_streamer_is_refused_at_once() -> None:
+    """What the streamer cannot read, nobody prepares: it was answered when its class was over, and not aired.
+
+    What is kept may be longer than what came, because numbers are written out.
+    """
+    short = json.dumps(BOOKING).removesuffix("}")
+    for more in (json.dumps("x" * 63_000), f"[{','.join(['1e15'] * 9_000)}]"):
+        body = f'{short}, "more": {more}}}'.encode()
+        assert len(body) < MAX_BODY_BYTES
+        error = malformed(body)
+        assert (error.class_id, error.message) == ("c-1001", "the message is longer than 61440 bytes")
+    url = f"http://origin.example/{'y' * 1_900}.flv"
+    told = prepare(booking(more="x" * 60_000).payload, url, 2**31 - 1).to_json()
+    assert parse(told, (Prepare,)).video_url == url
+
+
 @pytest.mark.parametrize("cmd", [{}, {"cmd": None}, {"cmd": "oder"}])
 def test_a_message_without_its_cmd_is_told_all_its_other_faults_too(cmd: dict[str, Any]) -> None:
     """One correction is enough; the channel says what was meant."""

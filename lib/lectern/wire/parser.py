@@ -13,10 +13,13 @@ from lectern.i18n import Text, joined, labelled, msgid
 from lectern.states import Backend
 from lectern.wire import messages
 from lectern.wire.fields import PLATFORM, is_name
-from lectern.wire.messages import Message
+from lectern.wire.messages import Booking, Message
 
 MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
+
+BESIDE_BYTES = 4 * 1024
+"""How much shorter a booking must be, as it is kept: its streamer is told it with the URL of its rendition."""
 
 COMMANDS: Mapping[str, type[Message]] = MappingProxyType(
     {
@@ -111,9 +114,13 @@ def parse(body: str | bytes, expected: tuple[type[M], ...], meant: str = "") -> 
     if (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields):
         raise Malformed(Text("a text of the message holds a NUL character"), _class_id(fields))
     try:
-        return kind.model_validate(fields)
+        message = kind.model_validate(fields)
     except ValidationError as error:
         raise Malformed(in_words(error), _class_id(fields)) from error
+    if isinstance(message, Booking) and len(message.payload) > (most := MAX_BODY_BYTES - BESIDE_BYTES):
+        why = Text("the message is longer than {max_body_bytes} bytes", max_body_bytes=most)
+        raise Malformed(why, message.class_id)
+    return message
 
 
 def _faults(fields: Mapping[str, Any], expected: tuple[type[M], ...], meant: str) -> list[str]:
