@@ -248,7 +248,7 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
     redis_server, database = stack.children["redis"], stack.root / "prefect"
     await stack.waits.until(lambda: _redis_answers(stack.redis_url), "Redis", redis_server.sight)
     health = f"{stack.ui_url}/api/health"
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with _client() as client:
         await stack.waits.until(lambda: _answers(client, health), "the Prefect server", lambda: prefect.sight(database))
     say("lectern init, for the teacher and the streamer")
     began = time.monotonic()
@@ -278,6 +278,11 @@ async def _redis_answers(url: str) -> bool:
         return False
     finally:
         await client.aclose()
+
+
+def _client() -> httpx.AsyncClient:
+    """A client of servers on this machine, which no proxy reaches that the environment may name."""
+    return httpx.AsyncClient(timeout=5, trust_env=False)
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:
