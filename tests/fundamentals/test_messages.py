@@ -160,7 +160,8 @@ def test_an_ill_typed_field_is_malformed_and_named_but_its_value_is_not(field: s
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        *((one, "the message is not JSON: ") for one in (b"", b"{", b"\xff\xfe", b"[" * 5_000)),
+        (b"", "the message is empty"),
+        *((one, "the message is not JSON: ") for one in (b"{", b"\xff\xfe", b"[" * 5_000)),
         (b'{"cmd": "cancel", "class_id": NaN}', "the message is not JSON: "),
         (b'{"cmd": "cancel", "class_id": "c", "x": "\\ud800"}', "the message is not JSON: "),
         (b"[]", "the message is a JSON list, not an object"),

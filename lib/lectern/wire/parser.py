@@ -99,6 +99,8 @@ def parse(body: str | bytes, expected: tuple[type[M], ...], meant: str = "") -> 
     """
     if len(body) > MAX_BODY_BYTES:
         raise Malformed(Text("the message is longer than {max_body_bytes} bytes", max_body_bytes=MAX_BODY_BYTES))
+    if not body:
+        raise Malformed(Text("the message is empty"))
     try:
         fields = read(body)
     except ValueError as error:
