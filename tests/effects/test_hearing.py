@@ -308,6 +308,24 @@ async def test_what_a_dead_consumer_read_is_taken_over_and_it_is_forgotten_if_no
     assert sorted(one["name"] for one in consumers) == [b"b", b"c"]
 
 
+async def test_of_what_a_dead_consumer_read_somebody_hears_although_it_was_trimmed_meanwhile(
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asked for is lost: it becomes a dead letter, as on a host that reads it anew after its own death."""
+    monkeypatch.setattr(streams, "LOOK_FOR_LEFT_S", 0.0)
+    dead, living = (bus.streams(["order"], name, shared=True) for name in ("a", "b"))
+    for one in (dead, living):
+        assert await one.next(count=9, block_ms=10) == []
+    client.xadd("order", {"body": "one"})
+    assert await dead.next(count=9, block_ms=100) != []
+    client.xtrim("order", maxlen=0, approximate=False)
+    monkeypatch.setattr(streams, "LEFT_S", 0.0)
+    (lost,) = await living.next(count=9, block_ms=100)
+    assert lost.body == ""
+    await living.acknowledge([lost])
+    assert await living.next(count=9, block_ms=10) == []
+
+
 async def test_what_all_groups_acknowledged_is_trimmed(
     client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ class Streams:
             found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
             check_cancelled()
             entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
+            entries.extend(StreamEntry(name, str(id_), "") for ids in found[2:] for id_ in ids)  # trimmed meanwhile
         if entries:
             log.warning("redis: %d entries that another teacher left are taken over", len(entries))
         return entries
