@@ -29,6 +29,8 @@ from town.ports import free_port
 pytestmark = pytest.mark.live
 
 PASSWORD = "hidden:word with spaces"
+STOPPED = 4
+"""The line of a window's journal before which everything is stopped, and nothing is changed yet."""
 
 
 class Login(Answer):
@@ -197,6 +199,26 @@ def test_a_class_on_air_or_due_soon_is_in_the_way(host: Host, wanted: Fields) ->
     host.dies("window", "release_link.apply", wanted)
     host.write("UPDATE class_list SET state = 'ready'")
     assert host.done("preflight", wanted=wanted)["state"] == "half", "the host is silent: nothing may keep it so"
+
+
+def test_what_runs_again_under_a_half_done_rollout_is_stopped_under_no_class_on_air(host: Host, wanted: Fields) -> None:
+    """The host has restarted, or a person has started it: neither the rollout goes on, nor does it go back."""
+    host.done("backup", wanted=wanted)
+    host.killed("window", STOPPED, wanted)
+    host.ctl("start", "all")
+    wait_until(lambda: host.states() == {"idc_client": "RUNNING"}, description="the old program is at work again")
+    host.book("on-air", time.time() - 600, time.time() + 600)
+    pid = host.pid("idc_client")
+    (one,) = refused(host, wanted)
+    assert "class 'on-air'" in one
+    for step in ("window", "rollback"):
+        said = host.fails(step, wanted=wanted)
+        assert "class 'on-air'" in said
+        assert "Nothing was stopped" in said
+    assert host.pid("idc_client") == pid
+    host.write("DELETE FROM task_list WHERE class_id = 'on-air'")
+    host.done("window", wanted=wanted)
+    assert host.runs() == "2.0.0"
 
 
 def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted: Fields, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
     answer = StepAnswer(more={"state": state, "id": wanted.id})
     work = steps.checked(wanted)
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
-    skipped |= {classes} if work.is_reload else set()  # nothing is stopped
+    skipped |= set() if work.stops else {classes}
     faults = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     if _GATES[state] is _BEFORE and work.is_first:
         faults += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
@@ -293,6 +293,6 @@ _BEFORE: tuple[Gate[Spec], ...] = (*_ALWAYS, host.refuse_small_disk, database_sc
 _GATES: dict[State, tuple[Gate[Spec], ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,
-    "half": _ALWAYS,  # the window goes on: nothing may keep the stopped programs down
+    "half": (*_ALWAYS, classes),  # the window goes on: no class keeps programs down that are stopped already
     "finished": (),
 }

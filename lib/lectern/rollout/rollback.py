@@ -131,7 +131,9 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
                 return StepAnswer(changed=True, said=[Text(pattern, id=wanted.id)], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
-        if journal.state(wanted.id) == "finished" and not _runs_on(wanted, journal):
+        is_finished, work = journal.state(wanted.id) == "finished", steps.StepWork(wanted, journal)
+        stops = not _runs_on(wanted, journal) if is_finished else work.stops
+        if stops:
             refuse_harm(wanted, journal)
         if check:
             answer.changed = True
@@ -152,12 +154,11 @@ def _runs_on(wanted: Spec, journal: RolloutJournal) -> bool:
 def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
     """Raise, before a stop, if what is behind cannot start or be restored, or a class on air would be cut."""
     copied = host.silent(wanted)
-    if copied is None:
-        return  # the rollback itself reports that it is missing
-    if wanted.restore_database:
-        host.unchanged_copy(wanted, copied)
-    if journal.behind(wanted.id) is not None:
-        _refuse_unready(wanted, copied.before)
+    if copied is not None:  # else the rollback itself reports that it is missing
+        if wanted.restore_database:
+            host.unchanged_copy(wanted, copied)
+        if journal.behind(wanted.id) is not None:
+            _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
     if sentences:
         raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))

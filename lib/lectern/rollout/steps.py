@@ -77,6 +77,18 @@ class StepWork:
         return all(change.cost is not Cost.RESTART for change in changes) and is_answered(self.wanted)
 
     @property
+    def stops(self) -> bool:
+        """Whether the window would stop programs that are at work: not if it has done so, or changes settings only.
+
+        What a window that is half done has stopped may run again, started by a restart of the host or by a person.
+        After the switch that is another program, and after a reload this rollout itself has started it.
+        """
+        if self.is_reload or self.journal.state(self.wanted.id) != "half":
+            return not self.is_reload
+        is_beyond = any(note.step in {"switch", "reload"} for note in self.journal.round(self.wanted.id))
+        return not is_beyond and bool(supervisord.ran(self.supervisor.states_or_none() or {}))
+
+    @property
     def steps(self) -> "list[RolloutStep]":
         """The steps of this rollout, in their order."""
         return [step for step in ORDER[self.wanted.role] if not self.is_reload or step.name in RELOADING]

@@ -138,13 +138,12 @@ class Window:
 
     def begin(self) -> None:
         """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
-        wanted, journal = self.work.wanted, self.work.journal
+        wanted, journal, is_reload = self.work.wanted, self.work.journal, self.work.is_reload
+        # Preflight has checked this, but some time ago.
+        if self.work.stops and (sentences := on_air.refusals(wanted, time.time())):
+            raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))
         if journal.state(wanted.id) == "half":
             return
-        is_reload = self.work.is_reload
-        # Preflight has checked this, but some time ago.
-        if not is_reload and (sentences := on_air.refusals(wanted, time.time())):
-            raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))
         before: dict[str, object] = {"digest": wanted.digest, "states": dict(self.work.supervisor.states())}
         before |= {"reload": True} if is_reload else {}
         journal.note(wanted.id, "window", "begin", before)
