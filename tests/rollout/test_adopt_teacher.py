@@ -53,13 +53,16 @@ def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = ""
 
 
 def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
+    names = OldKeyNames.parse(WAITING_KEY, order_key)
+    waiters = teacher.waiters(client, names)
     with transaction(engine) as connection:
-        return OldLists(connection, client, OldKeyNames.parse(WAITING_KEY, order_key), now).adopt("teacher1", 120)
+        return OldLists(connection, client, names, waiters, now).adopt("teacher1", 120)
 
 
 def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> TeacherAdoption:
+    names = OldKeyNames.parse(waiting_key, ORDER_KEY)
     with engine.connect() as connection:
-        return OldLists(connection, client, OldKeyNames.parse(waiting_key, ORDER_KEY), NOW).planned()
+        return OldLists(connection, client, names, teacher.waiters(client, names), NOW).planned()
 
 
 def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:

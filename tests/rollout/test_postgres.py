@@ -4,14 +4,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import URL, make_url, text
 
+from lectern.db import schema
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout import preflight
-from lectern.rollout.backup import host, nightly, quoted, rows, store, tables
+from lectern.rollout import preflight, redis_keys, takeover
+from lectern.rollout.backup import host, nightly, opened, quoted, rows, store, tables
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.files import sha256
 from tests.effects.redis_servers import url_of
@@ -189,6 +191,33 @@ def test_a_teacher_on_postgresql_goes_there_and_back(address: URL, client: redis
     copied = host.read(aside)
     assert copied is not None
     assert not copied.file, "there was nothing in it before the first rollout"
+
+
+def test_no_transaction_stands_still_while_redis_is_looked_through(
+    address: URL, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends one after ten seconds, which many keys take, and the teacher could never be rolled out.
+
+    Until then no other teacher could write.
+    """
+    url = address.render_as_string(hide_password=False)
+    with a_host(tmp_path, "teacher", start=False) as teacher:
+        wanted = teacher.parsed({"TEACHER_DATABASE_URL": url}, redis_url=url_of(client))
+    with opened(url) as engine:
+        schema.upgrade(engine, "teacher")
+    states: list[set[str]] = []
+    real = redis_keys.slices_of
+
+    def slices_of(*given: Any) -> Any:
+        others = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with PostgresServer(address).connected() as connection:
+            states.append(set(connection.execute(text(others)).scalars()))
+        return real(*given)
+
+    monkeypatch.setattr(redis_keys, "slices_of", slices_of)
+    assert takeover.planned(wanted) == ([], [])
+    assert takeover.adopt(wanted) == []
+    assert [one & {"idle in transaction"} for one in states] == [set(), set()]
 
 
 def test_a_database_on_another_port_is_another_one(address: URL, client: redis.Redis, teacher: Host) -> None:

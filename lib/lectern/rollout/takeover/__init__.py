@@ -19,8 +19,10 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
         names = OldKeyNames.parse(
             teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
         )
-        with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
-            return OldLists(connection, client, names, time.time()).planned().said, []
+        with redis_keys.opened(wanted) as client:
+            waiters = teacher.waiters(client, names)
+            with store.of(wanted).reading() as connection:
+                return OldLists(connection, client, names, waiters, time.time()).planned().said, []
     with store.of(wanted).reading() as connection:
         plan = streamer.planned(connection, _sources(wanted), time.time())
     return punctuated(plan.said), punctuated(plan.refusals)
@@ -32,11 +34,13 @@ def adopt(wanted: Spec) -> list[str]:
         if wanted.role == "streamer":
             return punctuated(streamer.adopt(engine, _sources(wanted), wanted.name, time.time()))
         names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
-        with redis_keys.opened(wanted) as client, transaction(engine) as connection:
-            # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
-            config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
-            time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
-            return OldLists(connection, client, names, time.time()).adopt(wanted.name, time_out_s)
+        # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
+        config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
+        time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
+        with redis_keys.opened(wanted) as client:
+            waiters = teacher.waiters(client, names)
+            with transaction(engine) as connection:
+                return OldLists(connection, client, names, waiters, time.time()).adopt(wanted.name, time_out_s)
 
 
 def undo(wanted: Spec) -> list[str]:

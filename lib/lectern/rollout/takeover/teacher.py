@@ -74,8 +74,17 @@ class Waiter:
         return stem(*self.key)
 
 
+def waiters(client: redis.Redis, names: OldKeyNames) -> list[Waiter]:
+    """The classes on all waiting lists, in the order of each list; a wrong list gives one without a name.
+
+    To be read before a transaction is begun: a large Redis takes longer to look through than a session of PostgreSQL
+    may stand still in one, and no other teacher writes meanwhile. Raises TryAgain and CallAPerson if Redis fails.
+    """
+    with in_words(lambda: Text("Nothing was adopted.")):
+        return [*_waiters(client, names)]
+
+
 def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
-    """The classes on all waiting lists, in the order of each list; a wrong list gives one without a name."""
     for keys in redis_keys.slices_of(client, names.waiting, SLICE):
         with client.pipeline(transaction=False) as pipe:
             for name, _ in keys:
@@ -237,7 +246,7 @@ def before(key: str, rules: Sequence[Rule]) -> str:
 
 @dataclass(frozen=True)
 class OldLists:
-    """The waiting lists that the old program has left in Redis, at *now* (epoch seconds), and our database.
+    """The *waiters* that the old program has left in Redis, at *now* (epoch seconds), and our database.
 
     Its methods raise TryAgain and CallAPerson if Redis fails.
     """
@@ -245,6 +254,7 @@ class OldLists:
     connection: Connection
     client: redis.Redis
     names: OldKeyNames
+    waiters: Sequence[Waiter]
     now: float
 
     def planned(self) -> TeacherAdoption:
@@ -302,8 +312,8 @@ class OldLists:
 
     def _sorted(self, adoption: TeacherAdoption) -> Iterator[_Cases]:
         """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
-        waiters = _waiters(self.client, self.names)
-        while slice_ := list(dict.fromkeys(islice(waiters, SLICE))):
+        left = iter(self.waiters)
+        while slice_ := list(dict.fromkeys(islice(left, SLICE))):
             ids, cases = [waiter.class_id for waiter in slice_], _Cases()
             known = bookings.by_id(self.connection, ids) if self._has_tables else {}
             adoption.named += [
