@@ -244,6 +244,7 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
         manifest = {"name": "streamer-s", "made_at": number, "copied_at": copied_at}
         backup(folder, f"s-{number}", manifest)
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
+    assert disk.backup_ages_s(folder, "streamer-s", 16) == {"here": 4, "away": 9}, "the clock was set back"
     (folder / "streamer-s-30" / "manifest.json").write_text("{")
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
 

@@ -82,7 +82,7 @@ def backup_ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
     """Seconds since the newest backup of *name* was made ("here"), and since one was copied off the host ("away").
 
     Infinite if there is none, or the folder cannot be read; empty if this host makes no backups, and without "away" if
-    no copy of them is wanted.
+    no copy of them is wanted. A time that lies ahead was noted before the clock was set back: so far off it is.
     """
     if not folder.exists():
         return {}
@@ -90,8 +90,8 @@ def backup_ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
         told = list(backups(folder, name).values())
     except OSError:
         return {"here": math.inf}
-    ages = {"here": min((now - _seconds(one, "made_at") for one in told), default=math.inf)}
-    away = [now - _seconds(one, "copied_at") for one in told if one.get("copied_at")]
+    ages = {"here": min((abs(now - _seconds(one, "made_at")) for one in told), default=math.inf)}
+    away = [abs(now - _seconds(one, "copied_at")) for one in told if one.get("copied_at")]
     is_wanted = bool(away) or any(one.get("copy_to") for one in told)
     return ages | ({"away": min(away, default=math.inf)} if is_wanted else {})
 
