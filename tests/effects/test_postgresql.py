@@ -100,6 +100,34 @@ def test_a_migration_of_a_large_table_has_no_bound(postgres_url: str, monkeypatc
         assert schema.upgrade(engine, "teacher") == []
 
 
+def behind(url: str) -> None:
+    """The database lacks what a newer release has added."""
+    with psycopg.connect(url) as owner:
+        owner.execute("ALTER TABLE order_list DROP COLUMN booked")
+        owner.execute("DROP INDEX ix_order_list_revises")
+        owner.execute("DELETE FROM alembic_version")
+
+
+def test_a_plan_waits_for_nobody_at_work_and_a_migration_not_for_ever(
+    postgres_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for a table keeps all others waiting behind it: else for as long as a nightly backup reads."""
+    behind(postgres_url)
+    monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "200ms")
+    with (
+        opened(f"{postgres_url}?options=-c%20statement_timeout%3D5000") as newer,
+        psycopg.connect(postgres_url) as other,
+    ):
+        other.execute("UPDATE order_list SET url = NULL")
+        planned = schema.plan(newer, "teacher")
+        assert planned == ["order_list: new column booked", "order_list: new index ix_order_list_revises on revises"]
+        with pytest.raises(TryAgain, match="lock timeout"):
+            schema.upgrade(newer, "teacher")
+        other.rollback()
+        assert schema.upgrade(newer, "teacher") == planned
+    schema.check(engine, "teacher")
+
+
 @pytest.mark.parametrize(
     "class_id", [f"{'c' * MAX_NAME}^9", f"{'c' * (MAX_NAME - len(BACKUP))}{BACKUP}^1"], ids=["class", "second airing"]
 )
@@ -129,15 +157,26 @@ def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(postgre
     engine.dispose()
 
 
-def test_who_may_make_no_tables_is_not_told_of_a_file(postgres_url: str) -> None:
+def test_who_may_make_or_change_no_tables_is_not_told_of_a_file(postgres_url: str) -> None:
+    """And hears of it from the plan, before anything is stopped."""
     with psycopg.connect(postgres_url) as owner:
         owner.execute("DROP ROLE IF EXISTS guest")
         owner.execute("CREATE ROLE guest LOGIN")
         owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     url = make_url(postgres_url).set(username="guest")
-    with opened(str(url)) as engine, pytest.raises(Misuse, match="permission denied") as caught:
+    with opened(str(url)) as guest, opened(postgres_url) as engine:
+        with pytest.raises(Misuse, match="permission denied") as caught:
+            schema.upgrade(guest, "teacher")
+        assert "file" not in caught.value.message
         schema.upgrade(engine, "teacher")
-    assert "file" not in caught.value.message
+        behind(postgres_url)
+        with psycopg.connect(postgres_url) as owner:
+            owner.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
+        for attempt in (schema.plan, schema.upgrade):
+            with pytest.raises(Misuse, match="must be owner"):
+                attempt(guest, "teacher")
+    with psycopg.connect(postgres_url) as owner:
+        owner.execute("DROP OWNED BY guest")
     assert f"ALTER DATABASE {url.database} OWNER TO guest" in caught.value.message
 
 

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from lectern import migrations
@@ -30,8 +30,11 @@ _REVISIONS = Path(migrations.__file__).parent
 _NOT_THEIRS = "42501"
 """The SQLSTATE of PostgreSQL for a user that lacks a right."""
 
-_LATE = "57014"
-"""The SQLSTATE of PostgreSQL for a statement that waited too long, in all likelihood for another writer."""
+_LATE = {"57014", "55P03"}
+"""The SQLSTATEs of PostgreSQL for a statement that waited too long, in all likelihood for another writer."""
+
+_LOCK_TIMEOUT = "60s"
+"""How long a migration on PostgreSQL waits for whoever works in a table: all others wait behind it."""
 
 MARK = "oldest_reader"
 """A table with one row, for a migration that does not only add: the revision that a program must know at least."""
@@ -51,6 +54,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
         close_to_others(engine)
         with transaction(engine) as connection:
             if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
                 connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes minutes
             return _migrate(connection, role)
 
@@ -59,7 +63,7 @@ def plan(engine: Engine, role: Role) -> list[str]:
     """The sentences that `upgrade` would return; changes nothing, and raises what `upgrade` raises."""
     with in_words(engine):
         _refuse_damage(engine)
-        with _rehearsal(engine) as connection:
+        with _rehearsal(engine, role) as connection:
             return _migrate(connection, role)
 
 
@@ -187,11 +191,19 @@ def _refuse_damage(engine: Engine) -> None:
 
 
 @contextmanager
-def _rehearsal(engine: Engine) -> Iterator[Connection]:
-    """A connection for trying changes: to a private copy of a SQLite file; on a server, all is rolled back."""
+def _rehearsal(engine: Engine, role: Role) -> Iterator[Connection]:
+    """A connection for trying changes: to a private copy of a SQLite file; else all is rolled back.
+
+    On a server it has empty tables of its own in front of the others: a change locks a table until it is rolled back,
+    and the teachers at work would wait for that. A comment waits for none of them, and only an owner may make one.
+    """
     file = file_of(engine)
     if file is None:
         with engine.connect() as connection, connection.begin() as attempt:
+            if connection.dialect.name == "postgresql" and _is_behind(connection, role, _script(role)):
+                for table in filter(inspect(connection).has_table, _TABLES[role].tables):
+                    connection.exec_driver_sql(f"COMMENT ON TABLE {table} IS NULL")
+                    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {table} (LIKE {table} INCLUDING ALL)")
             yield connection
             attempt.rollback()
         return
@@ -234,7 +246,7 @@ def _translated(engine: Engine, cause: object) -> LecternError:
             database=quoted(engine.url.database or "lectern"),
             user=quoted(engine.url.username or "lectern"),
         )
-    if state == _LATE:
+    if state in _LATE:
         return TryAgain("others write to it ({cause}). Nothing was changed. Run this again.", cause=words)
     if "locked" in words or "busy" in words:
         return TryAgain(
