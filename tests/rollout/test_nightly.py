@@ -1,6 +1,7 @@
 """`lectern backup`: proved copies while the program writes, pruned, copied off the host, their age told."""
 
 import asyncio
+import errno
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from lectern.cli.app import app
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout.backup import nightly, opened
+from lectern.rollout.backup import nightly, opened, store
 from lectern.rollout.files import sha256
 from lectern.storage import disk
 from tests.stage.town import Background
@@ -213,6 +214,26 @@ def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(
     misuse("streamer", "--restore", str(folder))
     (Path(path) / "task_list.db").write_bytes(b"x")
     assert isinstance(typed("streamer", "--restore", path).exception, CallAPerson)
+
+
+def test_a_restore_for_which_the_disk_has_no_room_changes_nothing_and_takes_no_room(
+    live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it left would keep the program, once it is started again, from taking any booking."""
+    made = told("streamer")
+
+    def there() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in live.parent.iterdir() if path.is_file()}
+
+    def full(_: Path, to: Path) -> None:
+        to.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = there()
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        nightly.restore(store.at(f"sqlite:///{live}"), "streamer-streamer1", Path(str(made["folder"])))
+    assert there() == before
 
 
 def test_a_backup_of_one_kind_of_database_takes_the_place_of_none_of_the_other(live: Path, folder: Path) -> None:

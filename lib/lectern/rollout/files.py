@@ -5,6 +5,8 @@ import json
 import os
 import pwd
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +59,27 @@ def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
     The file's time becomes now, so that a program that compares times sees the change.
     """
     as_before = Owner.of(path) if owner is None else owner
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with replaced(path) as part, part.open("wb") as file:
         file.write(data)
         _give(file.fileno(), as_before)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A new file beside *path*, for this user only, which takes its place at the end; nothing is left if that fails.
+
+    On a full disk, half a file would take the room of the programs, and of the next try.
+    """
+    part = path.with_name(f".{path.name}.part")
+    make_private(part)
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

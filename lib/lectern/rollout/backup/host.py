@@ -358,9 +358,8 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
 
 def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
     """Write each row below its table, as it comes; returns how many there are."""
-    part, number = target.with_name(f".{target.name}.part"), 0
-    files.make_private(part)
-    with part.open("w", encoding="utf-8") as file:
+    number = 0
+    with files.replaced(target) as part, part.open("w", encoding="utf-8") as file:
         file.write("{")
         for at, (table, changed) in enumerate(groupby(since, lambda pair: pair[0])):
             file.write(f"{',' if at else ''}\n {json.dumps(table, ensure_ascii=False)}: [")
@@ -369,7 +368,6 @@ def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
                 number += 1
             file.write("\n ]")
         file.write("\n}\n")
-    files.sync(part)
-    part.replace(target)
-    files.sync(target.parent)
+        file.flush()
+        files.sync(part)
     return number

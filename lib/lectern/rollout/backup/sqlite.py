@@ -174,15 +174,12 @@ def _put(copied: Path, file: Path, owner: files.Owner) -> None:
 
     The files beside the old database are removed first: SQLite would apply them to the new one.
     """
-    part = file.with_name(f".{file.name}.part")
-    files.make_private(part)
-    shutil.copyfile(copied, part)
-    files.give(part, owner)
-    files.sync(part)
-    for side in SIDES:
-        files.remove(file.with_name(file.name + side))
-    part.replace(file)
-    files.sync(file.parent)
+    with files.replaced(file) as part:
+        shutil.copyfile(copied, part)
+        files.give(part, owner)
+        files.sync(part)
+        for side in SIDES:
+            files.remove(file.with_name(file.name + side))
 
 
 def _new(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
