@@ -175,12 +175,12 @@ def test_a_user_who_was_let_into_half_of_a_folder_is_let_into_the_rest_by_the_ne
 # -- the Prefect server ------------------------------------------------------------------------------------------------
 
 
-def provisioned(folder: Path) -> tuple[int, set[str]]:
-    """What becomes of a server that serves out of the wanted release, in a run that writes new settings."""
+def provisioned(folder: Path, version: str = "2.0.0") -> tuple[int, set[str]]:
+    """What becomes of a server whose link leads to the wanted release, in a run that writes new settings."""
     [server] = [one for one in here.tasks("prefect_server", folder) if "block" in one]
     server["block"] = [found for one in server["block"] if (found := _stub(folder, one)) is not None]
     del server["rescue"]
-    into = f"{folder}/opt/releases/2.0.0"
+    into = f"{folder}/opt/releases/{version}"
     given = {
         "provision_root": f"{folder}/opt",
         "provision_prefect_apart": True,
@@ -206,7 +206,9 @@ def _stub(folder: Path, task: dict[str, Any]) -> dict[str, Any] | None:
 
 def test_what_a_failed_run_left_undone_is_done_by_the_next_one_and_once(tmp_path: Path) -> None:
     """As while PostgreSQL is away: a server that went on with its old settings would keep the balancer's port."""
-    (tmp_path / "opt").mkdir()
+    for version in ("2.0.0", "2.1.0"):
+        (tmp_path / "opt/releases" / version).mkdir(parents=True)
+        (tmp_path / "opt/releases" / version / "manifest.json").write_text(version)
     (tmp_path / "opt/prefect").symlink_to("releases/2.0.0")
     (tmp_path / "prefect.env").write_text("old")
     (tmp_path / "no-database").touch()
@@ -214,6 +216,11 @@ def test_what_a_failed_run_left_undone_is_done_by_the_next_one_and_once(tmp_path
     (tmp_path / "no-database").unlink()
     assert provisioned(tmp_path) == (0, {"did-migrate", "did-restart"})
     assert provisioned(tmp_path) == (0, set())
+    # A run that is killed here leaves the server of the older release at work, and nothing to switch.
+    (tmp_path / "opt/prefect").unlink()
+    (tmp_path / "opt/prefect").symlink_to("releases/2.1.0")
+    assert provisioned(tmp_path, "2.1.0") == (0, {"did-migrate", "did-restart"})
+    assert provisioned(tmp_path, "2.1.0") == (0, set())
 
 
 PLACES = ("backups/prefect-1/manifest.json", "releases/2.0.0/venv/bin/prefect")
