@@ -1,5 +1,6 @@
 """The window and its way back: wholly new, or wholly as before."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from lectern.playout.control_socket import asked
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, classes
 from tests.rollout.test_killed import LINES
-from tests.stage import wait_until
+from tests.stage import Child, wait_until
+from town import playout
 
 pytestmark = pytest.mark.live
 
@@ -331,6 +334,23 @@ def test_teacher_leaves_streamer_its_classes_and_it_airs_none_that_is_another_s(
     assert "moved" not in classes(host.database)
     assert any("No teacher has read yet" in one for one in answer["said"])
     assert any("1 class taken out of task_list" in one for one in answer["said"])
+
+
+def test_the_old_program_airs_alone_after_a_rollback(host: Host, tmp_path: Path) -> None:
+    """The playout is not stopped, and would push the same classes until its lease is over: with LEASE_S=0, for ever."""
+    folder = host.short / "playout"
+    folder.mkdir()
+    at, wanted = folder / "playout.sock", host.wanted({"PLAYOUT_DIR": str(folder)})
+    running = Child(playout.argv(folder, at), os.environ, tmp_path / "playout.out")
+    try:
+        wait_until(at.exists, description="the playout is there")
+        host.roll_out(wanted)
+        asyncio.run(asked(folder / "lease.sock", "lease", until=1e9))
+        assert playout.status(at)["lease_until"] == 1e9
+        host.done("rollback", wanted=wanted)
+        assert playout.status(at)["lease_until"] == 0
+    finally:
+        running.end()
 
 
 def test_an_older_copy_never_takes_the_place_of_a_database_that_the_window_did_not_touch(host: Host) -> None:

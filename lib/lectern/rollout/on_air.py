@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,10 +124,18 @@ UPGRADE_S = 60.0
 
 def socket_of(wanted: Spec) -> Path:
     """The path of the playout's socket, from the wanted settings; relative paths begin in the code folder."""
-    settings = {name.lower(): value for name, value in wanted.env.items()}
-    folder = settings.get("playout_dir", StreamerSettings.model_fields["playout_dir"].default)
-    path = settings.get("playout_socket") or f"{folder}/playout.sock"
-    return wanted.code_dir / path
+    return wanted.code_dir / (_of_playout(wanted, "socket") or f"{_of_playout(wanted, 'dir')}/playout.sock")
+
+
+def _of_playout(wanted: Spec, what: str) -> str:
+    settings, name = {name.lower(): value for name, value in wanted.env.items()}, f"playout_{what}"
+    return str(settings.get(name, StreamerSettings.model_fields[name].default or ""))
+
+
+def end_lease(wanted: Spec) -> None:
+    """Let the playout air nothing any more: it would go on until its lease is over, beside the old program."""
+    with suppress(PlayoutUnreachable):  # then it airs nothing
+        asyncio.run(asked(wanted.code_dir / _of_playout(wanted, "dir") / "lease.sock", "lease", until=0))
 
 
 def _held(wanted: Spec) -> HeldClasses:

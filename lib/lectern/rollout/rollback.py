@@ -36,8 +36,10 @@ def withdraw(wanted: Spec) -> list[str]:
     """Tell the teacher, and delete from ``task_list`` what the old program must not air; returns sentences.
 
     Done before the old program starts: otherwise the teacher would miss the streamer after a minute and move its
-    classes, and both streamers would push them. Raises LecternError if Redis or the database fails.
+    classes, and both streamers would push them. So would the playout, as long as its lease lasts. Raises LecternError
+    if Redis or the database fails.
     """
+    on_air.end_lease(wanted)
     sentences = _close(wanted)
     if (names := _leased_as(wanted)) is not None:
         message = Text(
