@@ -228,9 +228,10 @@ class PlayoutSync:
 
     async def _followed(self, client: Client) -> None:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
-        ours = {asyncio.create_task(work) for work in (self._events(client), self._keep_looking_around())}
+        ours = {asyncio.create_task(self._keep_looking_around())}
         try:
             await self._bring_up_to_date()
+            ours.add(asyncio.create_task(self._events(client)))  # not before: a status would undo what is newer than it
             done, _ = await asyncio.wait(ours, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()

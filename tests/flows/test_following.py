@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import AsyncMock, Mock
@@ -262,6 +263,21 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
         await handing._bring_up_to_date()
     its = select(journal.events.c.class_id, journal.events.c.detail).where(journal.events.c.what == "playout away")
     assert rows.look(streamer.engine, Connection.execute, its).all() == [("c-1", "it was killed")]
+
+
+async def test_what_a_class_reports_counts_more_than_its_status_which_is_older(
+    streamer: StreamerHost, statuses: list[dict[str, Any]]
+) -> None:
+    """Its recording is there again just when a process connects: it does not count as missing to the class's end."""
+    status = {"class_id": "c-1", "state": "on_air", "start": START, "as_run": [], "why": "the recording is missing"}
+    statuses.append(status | {"lost": True, "slate": True})
+    handing = PlayoutSync(streamer)
+    with pytest.raises(TryAgain):
+        await handing._followed(cast("Client", Told(events=[back()])))
+    streamer.ongoing.clear()
+    handing._following.still()
+    assert ["its slate is sent" in one for one in alarms(streamer)] == [True], "it was missing"
+    assert errors.NO_RECORDING.number not in patience(streamer).goes_on
 
 
 async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired(
@@ -570,11 +586,19 @@ async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_down
 class Told:
     """A playout that answers as it is told to."""
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
-        self._answers = iter(answers)
+    def __init__(self, *answers: dict[str, Any], events: Sequence[dict[str, Any]] = ()) -> None:
+        self._answers, self._events = iter(answers), events
 
     async def ask(self, _: str, **__: Any) -> dict[str, Any]:
         return next(self._answers)
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Those that it reports before its end."""
+        for event in self._events:
+            yield event
+
+    async def close(self) -> None:
+        pass
 
 
 async def test_playout_that_would_forget_class_is_said_once_until_it_writes_again(
