@@ -161,13 +161,13 @@ class PlayoutEvents:
                 await complete(self._host, class_id, status)
                 self._classes.pop(class_id, None)  # its trouble is over, too
                 return
-            if state == "on_air":
-                self._classes[class_id].off_since = None  # an earlier break may have ended unheard
-                await changed(self._host, _on_air(class_id))
             if status.get("lost", status["slate"]):  # an older playout says `slate` of both
                 await self._without_recording(class_id, status, has_slate=status["slate"])
             else:
                 self._found_again(class_id)
+            if state == "on_air":  # last, because each look makes up for it
+                self._classes[class_id].off_since = None  # an earlier break may have ended unheard
+                await changed(self._host, _on_air(class_id))
 
     async def was_away(self, class_id: str, at: float) -> None:
         """Note that the playout was not there from *at* (epoch seconds) on: another one airs the class now."""

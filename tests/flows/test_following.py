@@ -554,10 +554,14 @@ async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
     assert asked[1:] == [("6666", "it is missing again", True), ("6666", "it is missing once more", True)]
 
 
+@pytest.mark.parametrize("is_event", [True, False], ids=["event", "status"])
 async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_downloaded_again_and_alarmed_when_it_does(
-    streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch, is_event: bool
 ) -> None:
-    """Its playout says it only once, and once that it goes on: the slate would be sent to the end of the class."""
+    """Its playout says it only once, and once that it goes on: the slate would be sent to the end of the class.
+
+    A process that begins has only the status of the class.
+    """
     full = OperationalError("DELETE FROM video_list", {}, Exception("database or disk is full"))
     asked = Mock(side_effect=[full, full, True])
 
@@ -568,7 +572,8 @@ async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_down
     monkeypatch.setattr(playout_events, "backoff_s", lambda _: 0.0, raising=False)
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
-        await following.take(slate(wants_file=True))
+        lost = slate(wants_file=True)
+        await (following.take(lost) if is_event else following.catch_up(lost | {"state": "on_air"}))
         await following.look_around(START + 60)
     await fetched(following)
     assert asked.call_count == 3
