@@ -71,6 +71,7 @@ async def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(air: Ai
 
 
 async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(air: Air) -> None:
+    """And lacks nothing by what is told of it at its end, also if its worker dies meanwhile."""
     airing = air(starts_in_s=-5)
     await airing.turn(1)
     airing.clock.wall -= 3600
@@ -78,6 +79,11 @@ async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_star
     await airing.turn(2)
     session = air.receiver.session("c1", has=sounds)
     wait_until(lambda: flvs.number(sounds(session)[-1].body) * 40 > 7900, description="the sound of its eighth second")
+    (row,) = airing.status()["as_run"]
+    assert row["to"] - row["from"] == pytest.approx(3, abs=0.1)
+    airing.hand_over()
+    (row,) = airing.status()["as_run"]
+    assert row["to"] - row["from"] == pytest.approx(3, abs=0.1)
 
 
 async def test_a_server_that_says_start_and_closes_is_not_stormed(air: Air) -> None:

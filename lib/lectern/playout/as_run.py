@@ -59,9 +59,9 @@ class AsRunRows:
             self._last = last = {**row, "sent_s": 0.0, "open": True}
             self._rows.append(last)
             self._offset = offset - row["bytes"]
-        last["to"] = row["to"]
         last["bytes"] = offset - self._offset
         last["sent_s"] = round(max(0.0, last_s - last["position_s"]), 3)
+        last["to"] = max(row["to"], last["from"] + last["sent_s"])  # the wall clock may have been set back meanwhile
         return is_new
 
     def save(self) -> dict[str, Any]:
@@ -82,8 +82,9 @@ class AsRunRows:
         self.sessions, self._media_at, self.first_byte_at = saved["session"], saved["media_at"], saved["first_byte_at"]
         self._last, self._offset = saved["row"], saved["row_offset"]
         if (last := self._last) is not None and last["open"] and last["source"] == source:
-            last["to"], last["bytes"] = max(at, last["to"]), offset - self._offset
+            last["bytes"] = offset - self._offset
             last["sent_s"] = round(max(last["sent_s"], last_s - last["position_s"]), 3)
+            last["to"] = max(at, last["to"], last["from"] + last["sent_s"])
 
     def go_on(self) -> None:
         """Put the resumed row in the place of what was written down of it earlier."""

@@ -237,14 +237,19 @@ class Schedule:
     def begin(
         self, difference: TimetableDifference, entries: dict[str, AiredClass], on_air: Collection[str], now: Now
     ) -> None:
-        """Take over at once the classes of *entries*, and those *on_air*; all others are for `take_over`."""
+        """Take over at once the classes of *entries*, and those *on_air*; all others are for `take_over`.
+
+        They have begun, though the wall clock may have been set to before their start since.
+        """
+        begun_by = max([now.wall + SOON_S, *(aired.lesson.start for aired in entries.values())])
         for line in difference.new:
             wanted = _read(line)
             if isinstance(wanted, ScheduledClass):
-                if wanted.start > now.wall + SOON_S:
+                if wanted.start > begun_by:
                     break
                 if wanted.class_id in entries or wanted.class_id in on_air:
                     self._take(line, wanted, entries.get(wanted.class_id))
+                    self.active[wanted.class_id] = self.airings[wanted.class_id]
 
     def ended(self, entry: AiredClass) -> None:
         """Take in a class that was over before this worker began."""
