@@ -198,7 +198,7 @@ class PlayoutSupervisor:
         if new.loaded is not None and not new.is_over:
             self.next = None
             if self.worker is not None:
-                self._good, self._good_at = self.worker.program, time.monotonic()
+                self._good, self._good_at, self._deaths = self.worker.program, time.monotonic(), []
                 self.worker.kill()
                 self._take(self.worker)
                 self.worker.pipe.close()
