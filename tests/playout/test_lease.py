@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -196,6 +197,21 @@ def test_a_hanging_disk_holds_up_one_thread_no_renewal_and_has_the_newest_lease_
         wait_until(lambda: asked(served, client, b"{}")["durable"], description="it is written")
     assert served._file.is_written
     assert json.loads((tmp_path / "lease.json").read_text())["until"] == 0.0
+
+
+def test_a_lease_is_taken_though_no_thread_is_left_to_write_it_down(
+    tmp_path: Path, served: LeaseSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error would end the supervisor, and all classes. A later lease is written down."""
+    with connected(tmp_path) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+            answer = asked(served, client, b'{"until": 7}')
+        assert (answer["lease_until"], answer["durable"], served._file.is_written) == (7, False, True)
+        assert answer["why"] == "the lease cannot be written: can't start new thread"
+        assert asked(served, client, b'{"until": 8}')["lease_until"] == 8
+        wait_until(lambda: asked(served, client, b"{}")["durable"], description="it is written")
+    assert json.loads((tmp_path / "lease.json").read_text())["until"] == 8
 
 
 def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> None:

@@ -164,8 +164,13 @@ class StateFile:
             self._since = min(self._since, time.monotonic())
             self._wakes.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_newest, name=self.path.name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write_newest, name=self.path.name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no process is left: the next write tries again
+                self._since, self._why = math.inf, self._cannot(error)
+            else:
+                self._thread = thread
 
     @property
     def is_written(self) -> bool:
@@ -179,6 +184,9 @@ class StateFile:
             return f"{self._what} is not written yet: the disk is slow, or hangs"
         return self._why
 
+    def _cannot(self, why: object) -> str:
+        return sentence("{what} cannot be written: {why}", what=self._what, why=why)
+
     def _write_newest(self) -> None:
         for draft in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of processes that were killed
             with suppress(OSError):
@@ -189,8 +197,7 @@ class StateFile:
             with Isolated() as isolated:  # the next write is tried, whatever it was
                 replace(self.path, self._text().encode(), is_synced=self._is_synced)
             why = isolated.error.strerror if isinstance(isolated.error, OSError) else None
-            said = sentence("{what} cannot be written: {why}", what=self._what, why=why or isolated.fault)
-            self._why = said if isolated.error else None
+            self._why = self._cannot(why or isolated.fault) if isolated.error else None
             with self._lock:
                 if not self._wakes.is_set():
                     self._since = math.inf
