@@ -431,6 +431,28 @@ def test_where_too_many_files_are_open_only_the_class_whose_session_finds_no_roo
     assert [is_open(peer) for peer in peers] == [False, True]
 
 
+def test_a_client_for_whom_no_file_is_left_is_served_later_and_does_not_keep_the_supervisor_busy(scene: Scene) -> None:
+    """Which would otherwise take a processor from the classes on air until a file is closed."""
+    lease = scene.holder.lease
+
+    def is_woken() -> bool:
+        waits = select.poll()
+        for connection in lease.sockets():
+            waits.register(connection, select.POLLIN)
+        return bool(waits.poll(0))
+
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(scene.holder.folder / "lease.sock"))
+        client.sendall(b'{"until": 1e9}\n')
+        assert is_woken()
+        with no_file_left():
+            lease.serve()
+        assert not is_woken()
+        for _ in range(2):
+            lease.serve()
+        assert json.loads(client.recv(4096))["lease_until"] == 1e9
+
+
 def test_a_message_whose_files_find_no_room_is_left_out_and_next_one_heard(capfd: pytest.CaptureFixture[str]) -> None:
     """The kernel drops what would be above the limit of open files."""
     ours, theirs = socket.socketpair()

@@ -81,15 +81,22 @@ class LeaseSocket:
                 shared.lease_until = float(lease["until"])
         self._listener = listening(self._path, "--dir")
         self._clients: dict[socket.socket, bytes] = {}  # the beginning of a request, by its client
+        self._can_accept = True
 
     def sockets(self) -> list[socket.socket]:
-        """What the loop waits for."""
-        return [self._listener, *self._clients]
+        """What the loop waits for; it would not wait at all for a client that cannot be accepted."""
+        return [self._listener, *self._clients] if self._can_accept else [*self._clients]
 
     def serve(self) -> None:
         """Answer what has come, without waiting for anybody."""
-        with suppress(OSError):  # nobody else has connected, or no descriptor is free
+        self._can_accept = True
+        try:
             client, _ = self._listener.accept()
+        except BlockingIOError:
+            pass  # nobody else has connected
+        except OSError:
+            self._can_accept = False  # no descriptor is free; the next look tries again
+        else:
             client.setblocking(False)  # noqa: FBT003 (it has no name)
             if len(self._clients) >= MAX_CLIENTS:
                 oldest = next(iter(self._clients))  # whoever needs the lease connects again
@@ -102,7 +109,7 @@ class LeaseSocket:
 
     def close(self) -> None:
         """End all connections."""
-        for connection in self.sockets():
+        for connection in (self._listener, *self._clients):
             connection.close()
         self._path.unlink(missing_ok=True)
 
