@@ -187,19 +187,17 @@ class PlayoutSync:
     async def run(self) -> None:
         """Connect, follow, and connect again when the worker has ended, until cancelled."""
         making = asyncio.create_task(self._make_slate())
-        tries = 0
+        playout, tries = self._host.playout, 0
         try:
             while True:  # not left to `Supervisor`: a worker that was restarted is there after a fraction of its pauses
                 self._host.watchdog.beat("playout")
                 try:
-                    client = await self._host.playout.connect(self._host.settings.playout_socket_path)
-                    tries = 0
-                    await self._followed(client)
+                    await self._followed(await playout.connect(self._host.settings.playout_socket_path))
                 except TryAgain as error:
-                    self._host.playout.is_away(error.message)
+                    tries = 0 if playout.why is None else tries + 1  # one that only took the connection was not there
+                    playout.is_away(error.message)
                 await self._say_away()
                 await asyncio.sleep(backoff_s(tries, _FIRST_S, _MOST_S))
-                tries += 1
         finally:
             making.cancel()
             await asyncio.gather(making, return_exceptions=True)  # what it has started ends before this process

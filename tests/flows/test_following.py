@@ -265,6 +265,32 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
     assert rows.look(streamer.engine, Connection.execute, its).all() == [("c-1", "it was killed")]
 
 
+async def test_a_playout_that_cannot_be_followed_is_tried_after_ever_longer_pauses_until_it_can(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an older release takes each connection: it would be asked 20 times a second until its upgrade."""
+    pauses, answers = list[int](), streamer.playout.ask
+
+    async def of_old(do: str, **fields: Any) -> dict[str, Any]:
+        return await answers(do, **fields) | {"protocol": PROTOCOL - 1}
+
+    def paused(tries: int, *_: object) -> float:
+        pauses.append(tries)
+        if len(pauses) == 3:
+            monkeypatch.setattr(streamer.playout, "ask", answers)
+        if len(pauses) == 6:
+            raise InterruptedError
+        return 0.0
+
+    monkeypatch.setattr(playout_sync, "backoff_s", paused)
+    monkeypatch.setattr(streamer.playout, "ask", of_old)
+    monkeypatch.setattr(streamer.playout, "connect", AsyncMock(return_value=Told()))
+    monkeypatch.setattr(ffmpeg, "make_slate", AsyncMock())
+    with pytest.raises(InterruptedError):
+        await PlayoutSync(streamer).run()
+    assert pauses == [1, 2, 3, 0, 0, 0]
+
+
 async def test_what_a_class_reports_counts_more_than_its_status_which_is_older(
     streamer: StreamerHost, statuses: list[dict[str, Any]]
 ) -> None:
