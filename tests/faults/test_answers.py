@@ -160,7 +160,7 @@ class Playout:
         worker.pipe = SimpleNamespace(flush=int)  # type: ignore[assignment]
         worker.terms = SimpleNamespace(holder=1)  # type: ignore[assignment]
         worker.upgrading, worker.taken_over, worker._taking = None, None, None
-        worker.since, worker.lateness = time.time(), {}
+        worker.since, worker.release, worker.lateness = time.time(), "of the test", {}
         for _ in worker._begin(set()):
             pass
         self.worker, self.is_deaf = worker, False

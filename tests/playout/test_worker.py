@@ -572,6 +572,9 @@ def test_a_release_is_named_by_the_package_beside_the_playout(tmp_path: Path, mo
     assert worker.release_name() == "development"
     (tmp_path / "lectern-2.7.0.dist-info").mkdir()
     assert worker.release_name() == "2.7.0"
+    with Inside(tmp_path / "p") as playout:
+        (tmp_path / "lectern-2.7.0.dist-info").rename(tmp_path / "lectern-2.8.0.dist-info")
+        assert playout.hello()["release"] == "2.7.0", "another one is installed, and this worker goes on"
 
 
 # `lectern playout`, as a person types it, and its metrics.

@@ -106,7 +106,7 @@ class Worker:
         )
         self.schedule = Schedule(self.context)
         self.aired = AiredFile(terms.folder / AIRED, self.schedule)
-        self.since = time.time()
+        self.since, self.release = time.time(), release_name()
         self.lateness: dict[int, float] = {}
         self.taken_over: dict[str, Any] | None = None
         self.upgrading: asyncio.Future[str] | None = None
@@ -117,7 +117,7 @@ class Worker:
         """Report "loaded", wait until the supervisor says "go", then tick until the supervisor ends."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.context.other_pool)
-        self.pipe.say("loaded", release=release_name(), journal=session.VERSION, pid=os.getpid())
+        self.pipe.say("loaded", release=self.release, journal=session.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
         next(rest)
@@ -257,7 +257,7 @@ class Worker:
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         return {
-            "release": release_name(),
+            "release": self.release,
             "protocol": PROTOCOL,
             "journal": session.VERSION,
             "pid": os.getpid(),
