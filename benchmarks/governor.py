@@ -19,14 +19,14 @@ from typing import Any, cast
 
 from benchmarks import on_air, recording
 from benchmarks.figures import Figure
-from benchmarks.receiver import LARGEST_MESSAGE, Publisher, Receiver, answer
+from benchmarks.receiver import Publisher, Receiver, answer
 from benchmarks.stand import Stand
 from flows.host import StreamerHost
 from flows.streamer import bandwidth
 from lectern.decide.bandwidth import PUSHES
 from lectern.media import integrity
 from lectern.model.facts import RemoteFile
-from lectern.playout.rtmp import NotRtmp, chunks
+from lectern.playout.rtmp import NotRtmp
 from lectern.states import AiringState
 from lectern.storage import cache_dir
 from tests import laid, rows
@@ -267,7 +267,6 @@ class _Sent:
 
 
 def _line(path: str, pipe: Connection) -> None:
-    chunks.MAX_MESSAGE_BYTES = LARGEST_MESSAGE
     publishers: list[Publisher] = []
     bucket, file = _Bucket(), os.open(path, os.O_RDONLY)
     with selectors.DefaultSelector() as selector, _listen() as rtmp, _listen() as http:

@@ -89,7 +89,7 @@ class Publisher:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection, self.session = connection, Session()
-        self._parser, self._shaken, self._hello = chunks.Parser(), 0, b""
+        self._parser, self._shaken, self._hello = chunks.Parser(LARGEST_MESSAGE), 0, b""
         self._received = self._acknowledged = 0
 
     def take(self, data: bytes, at: float) -> None:
@@ -136,7 +136,6 @@ class Publisher:
 
 
 def _serve(pipe: Connection) -> None:
-    chunks.MAX_MESSAGE_BYTES = LARGEST_MESSAGE  # the parser is made for a server's answers
     publishers: list[Publisher] = []
     with selectors.DefaultSelector() as selector, socket.create_server((HOST, 0), backlog=1024) as listener:
         pipe.send(listener.getsockname()[1])

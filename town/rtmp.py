@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import dataclasses
 import hashlib
 import secrets
 import struct
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from lectern.playout.rtmp import NotRtmp, amf0
+from lectern.playout.rtmp import NotRtmp, amf0, chunks
 from town.ports import HOST, Loopback
 from town.recordings import MEDIA_TAGS, Journal, Publish, Take, read_publishes
 
@@ -20,7 +19,7 @@ SILENCE_S = 60.0
 
 _WINDOW_BYTES = 2_500_000
 _CHUNK_BYTES = 65_536  # ffmpeg takes over the receiver's chunk size for what it sends
-_SET_CHUNK, _ACK, _CONTROL, _WINDOW, _BANDWIDTH, _COMMAND = 1, 3, 4, 5, 6, 20
+_MOST_BYTES = 1 << 24
 
 
 class RtmpReceiver(Loopback):
@@ -105,110 +104,64 @@ class RtmpReceiver(Loopback):
             await asyncio.sleep(_STATE_EVERY_S)
 
 
-@dataclasses.dataclass
-class _ChunkStream:
-    timestamp_ms: int = 0
-    delta_ms: int = 0
-    length: int = 0
-    kind: int = 0
-    stream: int = 0
-    extended: bool = False
-    payload: bytearray = dataclasses.field(default_factory=bytearray)
-
-
 class _Client:
-    """One client: chunks in, messages out of them, commands answered, media recorded."""
+    """One client: its commands answered, its media recorded."""
 
     def __init__(self, receiver: RtmpReceiver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._receiver, self._reader, self._writer = receiver, reader, writer
-        self._chunk_streams: dict[int, _ChunkStream] = {}
+        self._parser = chunks.Parser(_MOST_BYTES)
         self._takes: dict[int, Take] = {}
         self._app = ""
         self._last_stream = 0
-        self._chunk_bytes = 128  # what the protocol starts with
         self._received = self._acknowledged = 0
 
     async def serve(self) -> None:
         """Serve until the client has gone or misbehaves."""
         async with asyncio.timeout(SILENCE_S):
-            version, hello = await self._read(1), await self._read(1536)
+            version, hello = await self._reader.readexactly(1), await self._reader.readexactly(1536)
             if version != b"\x03":
                 raise NotRtmp
             # Eight zeros stand for time and version: they tell the client that the handshake is the simple one.
             self._writer.write(version + bytes(8) + secrets.token_bytes(1528) + hello)
-            await self._read(1536)
+            await self._reader.readexactly(1536)
         while True:
             async with asyncio.timeout(SILENCE_S):
-                await self._step()
+                data = await self._reader.read(_CHUNK_BYTES)
+            if not data:
+                return
+            for message in self._parser.feed(data):
+                try:
+                    await self._handle(message)
+                except (struct.error, LookupError, ValueError) as error:
+                    raise NotRtmp from error
+            self._received += len(data)
+            if self._received - self._acknowledged >= _WINDOW_BYTES:
+                self._acknowledged = self._received
+                self._send(chunks.ACKNOWLEDGED, struct.pack(">I", self._received & 0xFFFFFFFF))
 
     def end_all(self) -> None:
         """Close the recordings that the client left open."""
         while self._takes:
             self._receiver.end(self._takes.popitem()[1])
 
-    async def _read(self, size: int) -> bytes:
-        data = await self._reader.readexactly(size)
-        self._received += size
-        if self._received - self._acknowledged >= _WINDOW_BYTES:
-            self._acknowledged = self._received
-            self._send(_ACK, struct.pack(">I", self._received & 0xFFFFFFFF))
-        return data
-
-    async def _step(self) -> None:
-        """Take one chunk; handle the message that it completes, if it does."""
-        first = (await self._read(1))[0]
-        form, number = first >> 6, first & 0x3F
-        if number < 2:
-            number = 64 + int.from_bytes(await self._read(number + 1), "little")
-        chunks = self._chunk_streams.setdefault(number, _ChunkStream())
-        await self._read_header(form, chunks)
-        chunks.payload += await self._read(min(self._chunk_bytes, chunks.length - len(chunks.payload)))
-        if len(chunks.payload) == chunks.length:
-            payload, chunks.payload = bytes(chunks.payload), bytearray()
-            try:
-                await self._handle(chunks, payload)
-            except (struct.error, LookupError, ValueError) as error:
-                raise NotRtmp from error
-
-    async def _read_header(self, form: int, chunks: _ChunkStream) -> None:
-        """A chunk's header: *form* 0 to 2 begin a message, 3 goes on with one or begins one like the last."""
-        field_ms = chunks.delta_ms
-        if form < 3:
-            chunks.payload.clear()
-            head = await self._read((11, 7, 3)[form])
-            field_ms = int.from_bytes(head[:3], "big")
-            chunks.extended = field_ms == 0xFFFFFF
-            if form < 2:
-                chunks.length, chunks.kind = int.from_bytes(head[3:6], "big"), head[6]
-            if form == 0:
-                chunks.stream = int.from_bytes(head[7:], "little")
-                chunks.timestamp_ms = 0
-        if chunks.extended:
-            field_ms = int.from_bytes(await self._read(4), "big")
-        if not chunks.payload:
-            chunks.delta_ms = field_ms
-            chunks.timestamp_ms = chunks.timestamp_ms + field_ms & 0xFFFFFFFF
-
-    async def _handle(self, chunks: _ChunkStream, payload: bytes) -> None:
-        kind = chunks.kind
-        if kind in MEDIA_TAGS and chunks.stream in self._takes:
-            self._takes[chunks.stream].write(kind, chunks.timestamp_ms, payload)
-        elif kind == _COMMAND:
-            name, transaction, *rest = amf0.decode(payload)
-            self._command(str(name), transaction, rest, chunks.stream)
+    async def _handle(self, message: chunks.ChunkMessage) -> None:
+        kind, body = message.kind, message.body
+        if kind in MEDIA_TAGS and message.stream in self._takes:
+            self._takes[message.stream].write(kind, message.timestamp, body)
+        elif kind == chunks.COMMAND:
+            name, transaction, *rest = amf0.decode(body)
+            self._command(str(name), transaction, rest, message.stream)
             await self._writer.drain()
-        elif kind == _SET_CHUNK:
-            self._chunk_bytes = max(1, struct.unpack(">I", payload)[0] & 0x7FFFFFFF)
-        elif kind == _CONTROL and payload[:2] == b"\x00\x06":  # ping
-            self._send(_CONTROL, b"\x00\x07" + payload[2:])
+        elif kind == chunks.CONTROL and body[:2] == b"\x00\x06":  # ping
+            self._send(chunks.CONTROL, b"\x00\x07" + body[2:])
 
     def _command(self, name: str, transaction: amf0.Value, rest: list[amf0.Value], stream: int) -> None:
         if name == "connect":
             about = rest[0]
             self._app = str(about.get("app", "")) if isinstance(about, dict) else ""
-            self._send(_WINDOW, struct.pack(">I", _WINDOW_BYTES))
-            self._send(_BANDWIDTH, struct.pack(">IB", _WINDOW_BYTES, 2))
-            self._send(_SET_CHUNK, struct.pack(">I", _CHUNK_BYTES))
+            self._send(chunks.WINDOW, struct.pack(">I", _WINDOW_BYTES))
+            self._send(chunks.BANDWIDTH, struct.pack(">IB", _WINDOW_BYTES, 2))
+            self._send(chunks.SET_CHUNK, struct.pack(">I", _CHUNK_BYTES))
             self._reply("_result", transaction, {"capabilities": 31}, _status("NetConnection.Connect.Success"))
         elif name == "createStream":
             self._last_stream += 1
@@ -228,11 +181,10 @@ class _Client:
             self._receiver.end(take)
 
     def _reply(self, *values: amf0.Value, stream: int = 0) -> None:
-        self._send(_COMMAND, amf0.encode(*values), stream)
+        self._send(chunks.COMMAND, amf0.encode(*values), stream)
 
-    def _send(self, kind: int, payload: bytes, stream: int = 0) -> None:
-        head = struct.pack(">B3x3sB", 3, len(payload).to_bytes(3, "big"), kind) + struct.pack("<I", stream)
-        self._writer.write(head + payload)
+    def _send(self, kind: int, body: bytes, stream: int = 0) -> None:
+        self._writer.write(chunks.compose(kind, 0, stream, body, chunk_stream=3, chunk_bytes=_CHUNK_BYTES))
 
 
 def _status(code: str) -> dict[str, amf0.Value]:

@@ -84,12 +84,12 @@ class _Head(NamedTuple):
 
 
 class Parser:
-    """Takes a server's bytes in any portions; gives its messages."""
+    """Takes a peer's bytes in any portions; gives its messages, of *most_bytes* at most, as those of a server are."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.count = 0
         """Number of chunks that were taken: parsing costs as much for an empty chunk as for a large one."""
-        self._chunk_bytes = 128
+        self._most_bytes, self._chunk_bytes = most_bytes, 128
         self._rest = b""
         self._streams: dict[int, _Chunks] = {}
 
@@ -132,9 +132,9 @@ class Parser:
             return at, None
         known = self._streams.get(head.number, _Chunks())
         size = int.from_bytes(head.fields[3:6], "big") if head.form < 2 else known.size
-        if size > MAX_MESSAGE_BYTES:
-            reason = sentence("a message of {size} bytes, which is more than {most}", size=size, most=MAX_MESSAGE_BYTES)
-            raise NotRtmp(reason)
+        most = self._most_bytes
+        if size > most:
+            raise NotRtmp(sentence("a message of {size} bytes, which is more than {most}", size=size, most=most))
         end = head.end + min(self._chunk_bytes, size - (len(known.body) if head.form == 3 else 0))
         if len(self._rest) < end:
             return at, None
@@ -142,12 +142,8 @@ class Parser:
         is_first = not known.body
         known.body += self._rest[head.end : end]
         if len(known.body) < known.size:
-            if is_first and sum(chunks.size for chunks in self._streams.values() if chunks.body) > MAX_MESSAGE_BYTES:
-                raise NotRtmp(
-                    sentence(
-                        "messages of more than {most} bytes that are begun, and do not end", most=MAX_MESSAGE_BYTES
-                    )
-                )
+            if is_first and sum(chunks.size for chunks in self._streams.values() if chunks.body) > most:
+                raise NotRtmp(sentence("messages of more than {most} bytes that are begun, and do not end", most=most))
             return end, None
         body, known.body = bytes(known.body), bytearray()
         return end, ChunkMessage(known.kind, known.timestamp, known.stream, body)
@@ -195,7 +191,7 @@ class Parser:
                 raise NotRtmp(
                     sentence("chunks of {size} bytes, which is less than {least}", size=size, least=MIN_CHUNK_BYTES)
                 )
-            self._chunk_bytes = min(size, MAX_MESSAGE_BYTES)
+            self._chunk_bytes = min(size, self._most_bytes)
         elif message.kind == ABORT and number in self._streams:
             self._streams[number].body.clear()
 
