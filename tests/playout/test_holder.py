@@ -199,15 +199,18 @@ def test_the_supervisor_sleeps_until_somebody_speaks_or_the_lease_is_over_and_en
 
     class Poll:
         def __init__(self) -> None:
-            self.files: set[int] = set()
+            self.files: dict[int, int] = {}
 
-        def register(self, connection: socket.socket, _: int) -> None:
-            self.files.add(connection.fileno())
+        def register(self, connection: socket.socket, events: int) -> None:
+            self.files[connection.fileno()] = events
 
         def poll(self, wait_ms: float) -> None:
             waits.append(wait_ms)
-            heard = [scene.holder.lease.sockets()[0], worker.pipe.connection, scene.actors[-1].pipe.connection]
-            assert self.files == {one.fileno() for one in heard}
+            heard = [scene.holder.lease.sockets()[0], scene.actors[-1].pipe.connection, worker.pipe.connection]
+            events = [select.POLLIN, select.POLLIN, select.POLLIN | (select.POLLOUT if len(waits) > 1 else 0)]
+            assert self.files == dict(zip([one.fileno() for one in heard], events, strict=True))
+            while not worker.pipe.waits:  # as with the sessions of very many classes, which it reads one by one
+                worker.pipe.say("session", key="k" * 1000)
             if leases:
                 scene.holder.shared.lease_until = kernel.boot_now() + leases.pop(0)
             else:

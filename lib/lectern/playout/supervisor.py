@@ -83,11 +83,12 @@ class PlayoutSupervisor:
         try:
             while not self._over:
                 self.look()
-                ours = [child.pipe.connection for child in (self.worker, self.standby, self.next) if child is not None]
                 left = self.shared.lease_until - kernel.boot_now()
                 ready = select.poll()  # not select.select, which takes no descriptor above 1,023
-                for connection in (*ours, *self.lease.sockets()):
+                for connection in self.lease.sockets():
                     ready.register(connection, select.POLLIN)
+                for child in self._children:
+                    ready.register(child.pipe.connection, select.POLLIN | select.POLLOUT * child.pipe.waits)
                 ready.poll((min(LOOK_S, left) if left > 0 else LOOK_S) * 1000)
         finally:
             self.close()
@@ -95,9 +96,8 @@ class PlayoutSupervisor:
     def look(self) -> None:
         """Check everything once: the lease, the worker, the next worker, the standby."""
         self.lease.serve()
-        for child in (self.worker, self.standby, self.next):
-            if child is not None:
-                self._take(child)
+        for child in self._children:
+            self._take(child)
         if not self.shared.held():
             self._fence()
         now = time.monotonic()
@@ -113,21 +113,23 @@ class PlayoutSupervisor:
                 self.worker.on_air_at = now  # this process was stopped, and perhaps the worker, too
         self._look_at_next()
         self._look_at_standby(now)
-        for child in (self.worker, self.standby, self.next):
-            if child is not None:
-                child.pipe.flush()
+        for child in self._children:
+            child.pipe.flush()
 
     def close(self) -> None:
         """End the workers, then all connections."""
-        for child in (self.worker, self.standby, self.next):
-            if child is not None:
-                child.close()
+        for child in self._children:
+            child.close()
         for held in self.sessions.values():
             held.close()
         self.lease.close()
         self.listener.close()
         self.address.unlink(missing_ok=True)
         say("ended")
+
+    @property
+    def _children(self) -> list[Child]:
+        return [child for child in (self.worker, self.standby, self.next) if child is not None]
 
     def _take(self, worker: Child) -> None:
         for message, files in worker.hear():

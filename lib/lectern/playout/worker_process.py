@@ -49,6 +49,11 @@ class Pipe:
         self._out.append((line, copies))
         self.flush()
 
+    @property
+    def waits(self) -> bool:
+        """Whether something waits until the other side has read what came before."""
+        return bool(self._out)
+
     def flush(self) -> None:
         """Send what waits, as far as that is possible without blocking; `hear` tells whether the other side lives."""
         while self._out:
