@@ -55,8 +55,8 @@ class StillServer:
 
     async def _made(self, class_id: str) -> bytes:
         """The keyframe at the clock's position, or the slate's picture while the slate is on air."""
-        answer = await self._host.playout.ask("status", active=True)
-        sent = next((one for one in answer["classes"] if one["class_id"] == class_id), None)
+        answer = await self._host.playout.ask("status", active=True, class_id=class_id)
+        sent = next(iter(answer["classes"]), None)
         lesson = self._host.playout.confirmed.get(class_id)
         if sent is None or lesson is None or sent["state"] != "on_air":
             raise TryAgain(Text("not on air"))
