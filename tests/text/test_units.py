@@ -35,6 +35,14 @@ def test_the_playout_and_the_prefect_server_have_the_settings_of_a_busy_day() ->
     assert set(line.findall(example)) == set(line.findall(template)) != set()
 
 
+def test_a_playout_is_started_again_however_often_it_has_ended() -> None:
+    """It is after 100 ms, and systemd would give it up for ever after five starts in 10 s: no class would be aired."""
+    for path in (UNITS / "lectern-playout.service", TEMPLATES / "lectern-playout.service.j2"):
+        unit, _, service = path.read_text().partition("[Service]")
+        assert "\nStartLimitIntervalSec=0\n" in unit
+        assert "\nRestart=always\n" in service
+
+
 def test_each_program_that_a_unit_starts_is_there() -> None:
     """In the project's folder, whose place is /opt/lectern."""
     texts = [one.read_text() for one in UNITS.iterdir()]
