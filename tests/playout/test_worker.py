@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -533,6 +534,33 @@ def test_a_class_has_its_slate_and_is_taken_off_the_air_though_all_threads_wait_
             assert playout.told("ended", "c1")[0]["why"] == CANCELLED
         finally:
             writer = os.open(hangs, os.O_RDWR)  # the disk answers
+    os.close(writer)
+
+
+def test_a_class_is_aired_though_no_thread_can_be_started_for_its_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where very many classes begin in one second. It waits for a thread that there is, here the only one."""
+    start, refused = threading.Thread.start, list[str]()
+
+    def no_more(thread: threading.Thread) -> None:
+        if thread.name.startswith("recording") and thread.name != "recording_0":
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    hangs = tmp_path / "hangs"
+    os.mkfifo(hangs)
+    with loopback(tmp_path, playout=Inside) as (playout, receiver, path):
+        try:
+            playout.air("c1", hangs, receiver.url("c1"), starts_in_s=0.2)
+            wait_until(lambda: playout.status("c1")["state"] != "waiting", description="the thread is taken")
+            playout.air("c2", path, receiver.url("c2"), starts_in_s=0.2)
+            wait_until(lambda: refused, description="another one is wanted")
+        finally:
+            writer = os.open(hangs, os.O_RDWR)  # the disk answers
+        receiver.session("c2")
     os.close(writer)
 
 

@@ -74,6 +74,21 @@ THREADS = 256
 """Number of files that a hanging disk may hold up at once; a thread is made when it is needed."""
 
 
+class _Threads(ThreadPoolExecutor):
+    """Has one thread from its start on, and goes on with those that it has if no more can be started."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(THREADS, name)
+        self.submit(int)
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:  # no process or memory is left just now; what was asked for waits in the queue
+            if not self._threads:
+                raise
+
+
 @dataclass(frozen=True)
 class Terms:
     """What the supervisor gives to a worker when it starts it: the folder, and process and descriptor numbers."""
@@ -96,8 +111,8 @@ class Worker:
         self.path = terms.folder / timetable.NAME
         self._control = Control(socket.socket(fileno=terms.listener), self.does)
         self.context = WorkerContext(
-            pool=ThreadPoolExecutor(THREADS, "recording"),
-            other_pool=ThreadPoolExecutor(THREADS, "other"),
+            pool=_Threads("recording"),
+            other_pool=_Threads("other"),
             tell=self._control.tell,
             keep=self._keep,
             drop=lambda key: self.pipe.say("over", key=key),
