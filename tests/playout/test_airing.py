@@ -217,6 +217,8 @@ async def test_without_a_lease_nothing_is_sent_until_it_is_held(air: Air) -> Non
     await airing.turn(1)
     assert (airing.player.state, len(airing.told("fenced")), len(air.receiver.sessions)) == ("no_lease", 1, 1)
     airing.context.is_held = True
+    await airing.seen(lambda: True)
+    assert airing.player.state == "trying", "it is no lease that it lacks if no server takes it now"
     await airing.until(lambda: len(airing.told("on_air")) == 2)
     assert airing.told("broke_off") == []
 

@@ -146,6 +146,7 @@ class ClassPublisher:
         if not self._context.is_held:
             self._fence(now)
             return None
+        self.state = "trying" if self.state == "no_lease" else self.state
         if not self._opened:
             self._opened = True
             self.feed.open(position_ms)
