@@ -50,10 +50,11 @@ class Supervisor:
         while True:
             began = time.monotonic()
             steady = asyncio.get_running_loop().call_later(STEADY_S, self._host.watchdog.works, name)
-            pause_s = backoff_s(0)
+            pause_s, failed = backoff_s(0), Caught(FatalError)
             try:
-                with Caught(FatalError) as failed:
+                with failed:
                     return await work()
+                await asyncio.sleep(0)  # a cancel that a library has left behind comes here, and cuts off no report
             except FatalError as error:
                 self.why = self.why or error
                 self.must_end.set()
@@ -64,7 +65,7 @@ class Supervisor:
                 task = asyncio.current_task()
                 while task is not None and task.cancelling():  # a library's leftover cancel
                     task.uncancel()
-                log.error("%s: was cancelled by nobody; it begins again", name)
+                log.error("%s: was cancelled by nobody; it begins again", name, exc_info=failed.error)
             else:
                 now = time.monotonic()
                 tries = 0 if now - began > STEADY_S else tries + 1

@@ -68,14 +68,18 @@ def test_a_work_that_fails_or_is_cancelled_by_nobody_begins_again_and_others_go_
         begun.append("good")
         await forever()
 
-    async def cancelled() -> None:
-        begun.append("cancelled")
-        if begun.count("cancelled") == 1:
+    async def cancelled(name: str, error: Exception | None = None) -> None:
+        begun.append(name)
+        if begun.count(name) == 1:
             cast("asyncio.Task[Any]", asyncio.current_task()).cancel()
+            if error is not None:
+                raise error
         await forever()
 
-    works: dict[str, Service] = {"bad": bad, "good": good, "cancelled": cancelled}
-    play(host, works, lambda: begun.count("bad") > 4, lambda: begun.count("cancelled") == 2)
+    works: dict[str, Service] = {"bad": bad, "good": good, "cancelled": partial(cancelled, "cancelled")}
+    works["both"] = partial(cancelled, "both", error)
+    twice = (lambda: begun.count("cancelled") == 2, lambda: begun.count("both") == 2)
+    play(host, works, lambda: begun.count("bad") > 4, *twice)
     assert begun.count("good") == 1
     (alarm,) = said(host, "alarm")
     assert alarm["code"] == 507
