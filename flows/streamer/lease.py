@@ -175,8 +175,15 @@ class HeartbeatThread:
         Not left to `Supervisor`, which belongs to the resident's loop, and pauses for longer than a lease can wait.
         """
         while True:
-            with Caught() as failed:
-                await loop()
+            failed = Caught()
+            try:
+                with failed:
+                    await loop()
+                await asyncio.sleep(0)  # a cancel that a library has left behind comes here
+            except asyncio.CancelledError:
+                if self._stops.is_set():
+                    raise
+                log.error("lease: was cancelled by nobody; it begins again")
             if failed.error is not None and (self._saying is None or self._saying.done()):
                 reporting = failures.report(self._host, Text("lease"), failed.error, AGAIN_S)
                 self._saying = asyncio.run_coroutine_threadsafe(reporting, self._resident)

@@ -197,6 +197,28 @@ async def test_a_host_whose_loop_says_nothing_new_for_long_gets_no_new_class(
     assert called == [thread._wakes]
 
 
+async def test_a_loop_of_the_thread_that_is_cancelled_by_nobody_begins_again(
+    thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some libraries leave a cancel behind: without its heartbeats the streamer would lose all classes."""
+    monkeypatch.setattr(lease, "AGAIN_S", 0.0)
+    monkeypatch.setattr(failures, "report", reported := AsyncMock())
+    begun = list[bool]()
+
+    async def loop() -> None:
+        begun.append(True)
+        if len(begun) < 3:
+            cast("asyncio.Task[Any]", asyncio.current_task()).cancel()
+        if len(begun) == 2:
+            raise KeyError("odd")
+        await asyncio.sleep(60)
+
+    keeping = asyncio.create_task(thread._again(loop))
+    await async_wait_until(lambda: len(begun) == 3 and reported.called, description="it begins again")
+    thread._stops.set()
+    await cancelled(keeping)
+
+
 async def test_each_answer_of_redis_is_said_once_and_doubt_asks_the_witnesses(
     streamer: StreamerHost, thread: HeartbeatThread, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -325,6 +347,7 @@ async def test_an_unexpected_error_of_the_thread_is_reported_while_its_work_goes
     assert [str(one) for one in reported] == ["4"]
     may_end.set()
     await async_wait_until(lambda: len(reported) > 2, description="the next ones are reported")
+    thread._stops.set()
     await cancelled(working)
 
 
