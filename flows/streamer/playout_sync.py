@@ -330,10 +330,11 @@ class PlayoutSync:
     async def _write(self, path: Path, version: str, lines: Sequence[str]) -> None:
         """Write the timetable, unless it lies there; raises OSError, also if the disk hangs."""
         while self._version != version:
+            left_s = 0.0  # one that was begun in an earlier step has had its time
             if self._writing is None:
-                loop = asyncio.get_running_loop()
+                loop, left_s = asyncio.get_running_loop(), WRITE_S
                 self._writing = loop.run_in_executor(_FILE, write_timetable, path, lines)
-            done, _ = await asyncio.wait({self._writing}, timeout=WRITE_S)
+            done, _ = await asyncio.wait({self._writing}, timeout=left_s)
             if not done:
                 raise TimeoutError(f"{path}: the disk is slow, or hangs")
             writing, self._writing = self._writing, None

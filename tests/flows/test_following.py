@@ -1,8 +1,10 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
+import asyncio
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ from lectern.decide.airing import NO_ANSWER_S, NOT_ON_AIR_S
 from lectern.errors import TryAgain
 from lectern.media import ffmpeg
 from lectern.model.tables.streamer import classes, journal, tasks
-from lectern.playout.control_socket import PROTOCOL, Client
+from lectern.playout.control_socket import PROTOCOL, Client, write_timetable
 from tests import rows
 
 START = 0.0
@@ -336,6 +338,34 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=START + 5000))
     await handing.step()
     assert [one["class_id"] for one in rows.said(streamer, "alarm")].count("c-1") == 1
+
+
+async def test_a_disk_that_hangs_on_the_timetable_holds_up_one_step_and_not_each(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would be confirmed in time: no lease that is granted would be held, and no change answered."""
+    monkeypatch.setattr(failures, "publish_outbox", rows.unsent)
+    monkeypatch.setattr(playout_sync, "WRITE_S", 0.1)
+    go = threading.Event()
+
+    def hangs(path: Path, lines: Sequence[str]) -> str:
+        assert path.parent != timetable.parent or go.wait(60)
+        return write_timetable(path, lines)
+
+    monkeypatch.setattr(playout_sync, "write_timetable", hangs)
+    handing = PlayoutSync(streamer)
+    await handing._bring_up_to_date()
+    monkeypatch.setattr(playout_sync, "WRITE_S", 60.0)
+    rows.commit(streamer.engine, rows.bare, "c-2", START + 200)
+    async with asyncio.timeout(30):
+        await handing.step()
+    assert list(streamer.playout.confirmed) == ["c-1", "c-2"]
+    assert not timetable.exists()
+    assert handing._writing is not None
+    go.set()
+    await handing._writing
+    await handing.step()
+    assert len(timetable.read_text().splitlines()) == 3
 
 
 async def test_classes_are_handed_over_beside_an_odd_one(
