@@ -243,10 +243,13 @@ class PlayoutEvents:
                     self._classes[class_id].stated[statement.event in decide.OF_SOURCE] = statement
                 await publish_outbox(self._host)
 
-    async def not_known(self, class_id: str, why: str) -> None:
-        """Note that the playout does not air a class, and why."""
+    async def not_known(self, class_id: str, why: str) -> bool:
+        """Note that the playout does not air a class, and why; False if the database did not take that."""
+        is_noted = False
         async with self._alone(class_id):
             await self._alarm(class_id, errors.AIRING_BROKEN, why)
+            is_noted = True
+        return is_noted  # noqa: RET504 (an error that is kept leaves it as it was)
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all classes but *class_ids*."""

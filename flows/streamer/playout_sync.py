@@ -363,17 +363,21 @@ class PlayoutSync:
 
     async def _tell(self, wanted: DesiredTimetable, refused: Mapping[str, str]) -> None:
         """Alarm the classes that the playout refuses, each once, and those that have begun without it."""
-        for class_id, why in refused.items():
-            if self._said.get(class_id) != why:
-                log.error("%s: the playout does not take it: %s", class_id, why)
-                await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
-        self._said = dict(refused)
+        self._said = {
+            class_id: why
+            for class_id, why in refused.items()
+            if self._said.get(class_id) == why or await self._say_refused(class_id, why)
+        }
         begun_before = time.time() - LATE_S
         for class_id, lesson in wanted.lessons.items():
             if lesson["start"] > begun_before:
                 break
             if class_id not in refused and self._host.playout.confirmed.get(class_id) != lesson:
                 await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
+
+    async def _say_refused(self, class_id: str, why: str) -> bool:
+        log.error("%s: the playout does not take it: %s", class_id, why)
+        return await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
 
     # -- it is not there -----------------------------------------------------------------------------------------------
 

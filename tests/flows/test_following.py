@@ -368,6 +368,29 @@ async def test_a_disk_that_hangs_on_the_timetable_holds_up_one_step_and_not_each
     assert len(timetable.read_text().splitlines()) == 3
 
 
+@pytest.mark.usefixtures("statuses")
+async def test_what_the_playout_does_not_take_is_alarmed_once_when_the_database_takes_that(
+    streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full at that second: the class would not be aired, and nobody would hear of it before its start."""
+    rows.commit(streamer.engine, rows.bare, "odd", START + 200)
+    ask, handing = streamer.playout.ask, PlayoutSync(streamer)
+    full = OperationalError("INSERT INTO outbox", {}, Exception("database or disk is full"))
+
+    async def asked(do: str, **fields: Any) -> dict[str, Any]:
+        return await ask(do, **fields) | {"refused": {"odd": "its URL is odd"}}
+
+    monkeypatch.setattr(streamer.playout, "ask", asked)
+    handing._path = timetable
+    with monkeypatch.context() as patch:
+        patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
+        await handing.step()
+    assert alarms(streamer) == []
+    for _ in range(2):
+        await handing.step()
+    assert alarms(streamer) == ["odd: the playout does not take it: its URL is odd"]
+
+
 async def test_classes_are_handed_over_beside_an_odd_one(
     streamer: StreamerHost, statuses: list[dict[str, Any]], timetable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
