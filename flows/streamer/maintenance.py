@@ -155,7 +155,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
         case CacheDifference(Odd.ARRIVED, Cached() as row) if row.stem in host.in_progress:
             return "nothing: its download is about to note it"
         case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
-            return await _take(host, row, path)
+            return await _take(host, row.stem, path)
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
             return await _replace(host, row, path, f"it has {difference.why}")
         case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
@@ -185,8 +185,11 @@ async def _read(host: StreamerHost, before: Cached, path: Path) -> str:
     return "nothing: it was evicted, or replaced"
 
 
-async def _take(host: StreamerHost, row: Cached, path: Path) -> str:
+async def _take(host: StreamerHost, stem: str, path: Path) -> str:
     """Take a file whose process died between putting it in its place and noting that; delete it if it is not whole."""
+    row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING:  # while the differences before it were mended
+        return "nothing: its download has noted it"
     part = cache_dir.part_path(host.settings.video_root, row.stem)
     remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
     try:

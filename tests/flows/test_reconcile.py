@@ -177,6 +177,25 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     assert (there, aside(streamer)) == ([True, False, False, True], [])
 
 
+async def test_a_download_that_is_noted_while_another_difference_is_mended_stays(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person reconciles: by the row that was read before, a plain FLV that was made of it is of another size."""
+    site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
+    (streamer.settings.video_root / "0.txt").touch()
+    probed, plain = await probe.probe(site), cache_dir.quarantine
+
+    def quarantine_of(root: Path, path: Path) -> Path:
+        noted = downloads.arrived("1", RemoteFile("http://origin.example/1.flv", None, None, None), probed)
+        commit(streamer.engine, handling.change, streamer, noted)
+        return plain(root, path)
+
+    monkeypatch.setattr(cache_dir, "quarantine", quarantine_of)
+    await maintenance.reconciled(streamer)
+    assert (site.exists(), aside(streamer), row(streamer).state) == (True, ["0.txt"], FileState.READY)
+    assert await maintenance.reconciled(streamer) == []
+
+
 async def test_a_download_that_is_noted_twice_is_counted_once(streamer: StreamerHost, master: bytes) -> None:
     """It came while the start of the streamer took what the process before had left in its place."""
     site = put(streamer, "1", master, FileState.DOWNLOADING)
