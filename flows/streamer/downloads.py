@@ -230,7 +230,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             raise
         if plain != part:  # from here on its size and its sum are not the origin's
             probed, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
-            if probed.size_bytes > row.size_bytes:
+            if probed.size_bytes != row.size_bytes:  # by its row it is known for whole if this process dies now
                 await _resize(host, row, probed.size_bytes)
         bar.set(100)
     await asyncio.to_thread(_finish, part, plain, final, look)

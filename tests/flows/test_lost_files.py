@@ -19,7 +19,7 @@ from flows import handling
 from flows.handling import Delivery, changed
 from flows.host import StreamerHost, current
 from flows.streamer import downloads as streamer_downloads
-from flows.streamer import lease, prepare
+from flows.streamer import lease, maintenance, prepare
 from lectern.db import account as db_account
 from lectern.db import airings, cache, metrics
 from lectern.db.engine import reading, transaction
@@ -346,6 +346,25 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     current.set(streamer)
     await streamer_downloads.download.fn("1")
     assert (fetched.await_count, state(streamer)) == (1, "ready")
+
+
+async def test_what_was_made_plain_flv_is_not_downloaded_again_if_its_process_dies_before_it_is_noted(
+    streamer: StreamerHost, tmp_path: Path
+) -> None:
+    """It is whole, though smaller than what came: its class may begin before it came again."""
+    file = make_recording(tmp_path / "1.mp4", seconds=3, container="mp4")
+    with file.open("ab") as more:  # a box of an MP4 file that holds nothing
+        more.write((300_008).to_bytes(4) + b"free" + bytes(300_000))
+    with origin_of(streamer, file) as url:
+        with transaction(streamer.engine) as connection:
+            connection.execute(tasks.update().values(video_url=url))
+            connection.execute(update(files).values(size_bytes=file.stat().st_size, url=url))
+        lost(streamer)
+        await streamer_downloads._fetch(streamer, "1")
+    size_bytes = cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
+    await maintenance.reconciled(streamer)
+    assert (state(streamer), row(streamer).size_bytes) == ("ready", size_bytes)
+    assert size_bytes < file.stat().st_size
 
 
 @pytest.mark.parametrize("noted_bytes", [1, 5_000_000], ids=["smaller", "larger"])

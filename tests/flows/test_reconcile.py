@@ -159,8 +159,7 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
 async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: StreamerHost, master: bytes) -> None:
     """Its process died between the rename and the commit: no second download, its class is ready.
 
-    A person can reconcile at any time: one that is about to be noted is left to its run. If it was made plain FLV, it
-    is smaller than its row says until then.
+    A person can reconcile at any time: one that is about to be noted is left to its run.
     """
     put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
     put(streamer, "2", master[: len(master) // 2], FileState.DOWNLOADING, size_bytes=len(master))
