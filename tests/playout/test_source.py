@@ -343,12 +343,28 @@ def test_a_slate_that_is_broken_is_given_up_where_it_cannot_be_read_on(tmp_path:
         feed.open(0.0)
         look_until(feed, 0.0, lambda: feed.has_media)
         assert shown(feed, 2000.0)[-1] == (960, 24)
-        look_until(feed, 2000.0, lambda: feed.lesson.slate is None)
+        look_until(feed, 2000.0, lambda: feed.slate is None)
         assert (feed.has_media, feed.has_nothing) == (False, True)
         for _ in range(3):
             look(feed, 2000.0)
         assert len(told) == 2
         assert told[1].startswith("slate: the slate is broken")
+
+
+def test_a_slate_that_could_not_be_read_is_sent_once_it_can_be(tmp_path: Path) -> None:
+    """It is just being replaced, or its disk had one fault: else nothing is sent to the end of the class."""
+    slate = tmp_path / "slate.flv"
+    with feeding(tmp_path / "missing.flv", slate=slate) as (feed, told):
+        feed.open(0.0)
+        look_until(feed, 0.0, lambda: feed.slate is None)
+        for _ in range(2):
+            look(feed, 2000.0, source.SLATE_RETRY_S)
+            assert (feed.has_media, feed.has_nothing, len(told)) == (False, True, 2)
+        flvs.write(slate, flvs.lesson(2))
+        look(feed, 7000.0, source.SLATE_RETRY_S)
+        look_until(feed, 7000.0, lambda: feed.has_media)
+        assert (feed.muxer.source, feed.has_nothing, feed.slate) == (SLATE, False, str(slate))
+        assert told[1:] == ["slate: the slate is missing", "slate: the recording is missing"]
 
 
 def test_another_recording_takes_over_whatever_is_sent_or_waited_for(tmp_path: Path) -> None:

@@ -385,7 +385,7 @@ class ClassPublisher:
         now = Now.read()
         if event == "slate":
             self.why = why
-            self.say("slate", now, why=why, slate=self.feed.lesson.slate, wants_file=self.feed.wants_file)
+            self.say("slate", now, why=why, slate=self.feed.slate, wants_file=self.feed.wants_file)
         else:
             self.say("back", now, why=why, position_s=round(self.position_ms(now) / 1000, 3))
         if self._session is not None:

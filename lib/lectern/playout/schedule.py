@@ -148,7 +148,7 @@ class ClassPlayer:
             "end": lesson.end,
             "file": lesson.file,
             "push_urls_hash": version_of(lesson.push_urls),
-            "slate": any(push.feed.lesson.slate is not None for push in lost),
+            "slate": any(push.feed.slate is not None for push in lost),
             "lost": bool(lost),
             "wants_file": any(push.feed.wants_file for push in pushes if push.state != "ended"),
             "position_s": round(sending.feed.muxer.last_ms / 1000, 3) if sending is not None else None,

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from lectern.playout.timetable import ScheduledClass
 
 FROM_THE_START_MS = 1000
 """Milliseconds of delay below which a class begins at its beginning: a seek would skip to the next keyframe."""
-RETRY_S = 1.0
-"""Seconds between two looks for a recording that is missing or at fault."""
+RETRY_S, SLATE_RETRY_S = 1.0, 5.0
+"""Seconds between two looks for a recording that is missing or at fault, and for a slate that could not be read."""
 BEHIND_MS = 4000
 """Milliseconds of delay above which media are skipped, to go on at the clock's position.
 
@@ -30,7 +29,7 @@ TOO_SHORT_MS = 1000
 UNKNOWN = sentence("was missing or broken")
 """What is wrong with a recording in place of which the worker before sent the slate, until this one has looked."""
 FINAL = ("is broken", "ends after", "cannot be aired")
-"""The beginnings of those faults of a recording that stay until another file replaces it."""
+"""The beginnings of those faults of a recording, or a slate, that stay until another file replaces it."""
 _SOON_MS = 200
 _DEFAULT_BYTES = 128 * 1024
 
@@ -50,9 +49,10 @@ class Source:
         self._coming: Demuxer | None = None
         self._back = False
         self._slate: Demuxer | None = None
+        self._slate_fault: str | None = None
         self._hole_ms = 0
         self._bad: Identity | None = None
-        self._retry_at = self._come_at = 0.0
+        self._retry_at = self._come_at = self._slate_at = 0.0
 
     @property
     def has_media(self) -> bool:
@@ -60,12 +60,17 @@ class Source:
         return self.muxer.demuxer is not None and self.muxer.demuxer.ready()
 
     @property
+    def slate(self) -> str | None:
+        """The path of the slate; None if there is none, or if it could not be read when it was tried last."""
+        return self.lesson.slate if self._slate_fault is None else None
+
+    @property
     def has_nothing(self) -> bool:
         """Whether there is nothing to send until a disk answers, or the recording is there: no slate can be sent."""
         if self.lost is None:
             return False
-        slate = self.muxer.demuxer or self._slate
-        return self.lesson.slate is None if slate is None else slate.stalled(time.monotonic())
+        slate = self.muxer.demuxer or (self._slate if self._slate_fault is None else None)
+        return self.slate is None if slate is None else slate.stalled(time.monotonic())
 
     @property
     def wants_file(self) -> bool:
@@ -139,7 +144,7 @@ class Source:
                 self._lose(now, sentence("has a hole of {hole_s:.0f} s", hole_s=hole_ms / 1000))
         self._look_at_coming(now, position_ms)
         if self.lost is not None:
-            self._look_at_slate(position_ms)
+            self._look_at_slate(now, position_ms)
             if self._coming is None and now >= self._retry_at:
                 self._retry_at = now + RETRY_S
                 self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
@@ -161,6 +166,7 @@ class Source:
     def replace(self, lesson: ScheduledClass, position_ms: float) -> None:
         """Take over the changed class; another recording is sent from the clock's position on."""
         before, self.lesson = self.lesson, lesson
+        self._forgive_slate()
         if lesson.file != before.file:
             self._bad, self.over, self._hole_ms = None, False, 0
             is_sent = self.muxer.demuxer is not None and self.muxer.source == RECORDING
@@ -230,29 +236,38 @@ class Source:
             if self.lost in (None, UNKNOWN) or (fault == MISSING and not self.wants_file):
                 self._lose(now, fault)
 
-    def _look_at_slate(self, position_ms: float) -> None:
+    def _look_at_slate(self, now: float, position_ms: float) -> None:
         muxer, demuxer = self.muxer, self.muxer.demuxer
         if muxer.source == SLATE and demuxer is not None:
             if demuxer.peek() is None and demuxer.ended:
                 muxer.shift_ms = max(muxer.shift_ms + demuxer.last_ms + 1, int(position_ms))
                 demuxer.rewind()
             elif demuxer.fault:
-                self._give_up_slate(demuxer.fault)
+                self._lose_slate(now, demuxer.fault)
         elif self._slate is not None:
             if self._slate.ready():
                 slate, self._slate = self._slate, None
                 muxer.put(slate, SLATE, shift_ms=max(int(position_ms), muxer.last_ms))
                 muxer.announce(position_ms)
+                if self._slate_fault is not None:  # who heard that nothing is sent hears what is
+                    self._forgive_slate()
+                    self._tell("slate", sentence("the recording {fault}", fault=self.lost))
             elif self._slate.fault:
-                self._give_up_slate(self._slate.fault)
-        elif self.lesson.slate is not None and demuxer is None:
+                self._lose_slate(now, self._slate.fault)
+        elif self.lesson.slate is not None and demuxer is None and now >= self._slate_at:
             self._slate = Demuxer(Path(self.lesson.slate), self._slate_pool, Position())
 
-    def _give_up_slate(self, fault: str) -> None:
-        self.lesson = replace(self.lesson, slate=None)  # before it is told that nothing is sent now
-        self._tell("slate", sentence("the slate {fault}", fault=fault))
+    def _lose_slate(self, now: float, fault: str) -> None:
+        """Send nothing because of *fault*, until the slate can be read; one that is broken is not tried again."""
+        before, self._slate_fault = self._slate_fault, fault  # before it is told that nothing is sent now
+        self._slate_at = math.inf if fault.startswith(FINAL) else now + SLATE_RETRY_S
+        if fault != before:
+            self._tell("slate", sentence("the slate {fault}", fault=fault))
         self.muxer.drop()
         self._drop_slate()
+
+    def _forgive_slate(self) -> None:
+        self._slate_fault, self._slate_at = None, 0.0
 
     def _lose(self, now: float, fault: str) -> None:
         """Stop sending the recording because of *fault*; the slate, if the class has one, takes over."""
@@ -265,6 +280,7 @@ class Source:
 
     def _send_recording(self, demuxer: Demuxer, position_ms: float) -> None:
         self._drop_slate()
+        self._forgive_slate()
         muxer, here = self.muxer, int(position_ms)
         muxer.put(demuxer, RECORDING)
         muxer.before_ms = math.inf
