@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, ErrorCode, LecternError, Misuse, Refuse, TryAgain
-from lectern.storage import origin
+from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
 from tests.effects.conftest import Origin
 from tests.effects.test_origin import NO_ANSWERS, answering
@@ -54,6 +55,25 @@ async def test_a_file_arrives_whole_at_its_rate_and_is_not_fetched_again(origin:
     assert any(0 < size_bytes < len(BODY) for size_bytes in seen)
     await fetch(f"{origin.url}/a.flv", part)
     assert part.read_bytes() == BODY
+
+
+async def test_a_disk_that_hangs_during_a_download_does_not_hold_up_its_process(
+    origin: Origin, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing would be answered, and a class that is cancelled would be aired, until the disk goes on."""
+    loop, is_asked, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hangs(_: Path) -> int:
+        if part.exists():
+            loop.call_soon_threadsafe(is_asked.set)
+            assert go_on.wait(20), "nobody else got on meanwhile"
+        return 0
+
+    monkeypatch.setattr(cache_dir, "size_bytes", hangs)
+    work = asyncio.create_task(fetch(f"{origin.url}/a.flv", part, rate="300k"))
+    await is_asked.wait()
+    go_on.set()
+    await work
 
 
 async def test_a_cut_connection_keeps_what_has_come_and_the_next_try_goes_on_there(origin: Origin, part: Path) -> None:

@@ -347,12 +347,12 @@ async def download(
     The file never grows over its limit. Raises TryAgain (network, busy server, timeout; the part is kept), Refuse (not
     there, too large, disk full), CallAPerson, Misuse.
     """
-    part.parent.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(part.parent.mkdir, parents=True, exist_ok=True)
     url, limit_bytes = remote.url, limits.size_bytes
     options, line = wget_input(url, remote.address)
     text = msgid("{url}: is larger than the {limit_bytes} bytes that were reserved for it")
     too_large = Refuse(text, errors.DOWNLOAD_FAILED, url=redact_url(url), limit_bytes=limit_bytes)
-    if cache_dir.size_bytes(part) > limit_bytes:
+    if await asyncio.to_thread(cache_dir.size_bytes, part) > limit_bytes:
         raise too_large
 
     watch = asyncio.ensure_future(_watch(part, on_progress))
@@ -373,7 +373,7 @@ async def download(
     if finished.returncode == -signal.SIGXFSZ:
         raise too_large
     judge_wget(finished, url)
-    on_progress(cache_dir.size_bytes(part))
+    on_progress(await asyncio.to_thread(cache_dir.size_bytes, part))
 
 
 def judge_wget(finished: subprocesses.Finished, url: str) -> None:
@@ -397,4 +397,4 @@ def judge_wget(finished: subprocesses.Finished, url: str) -> None:
 async def _watch(part: Path, on_progress: Callable[[int], None]) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
-        on_progress(cache_dir.size_bytes(part))
+        on_progress(await asyncio.to_thread(cache_dir.size_bytes, part))  # the disk may hang
