@@ -1,6 +1,8 @@
 """One odd class on a streamer is that class's trouble: the others are checked, planned, and taken off the timetable."""
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +32,7 @@ from lectern.db.engine import reading, transaction
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.gaps import LOST_S
 from lectern.errors import TryAgain
+from lectern.media import integrity
 from lectern.model.facts import Cached, Event, Usage
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState, FileState
@@ -233,16 +236,31 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
     assert alarms(streamer)["c-1"].count("its file is gone") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("open", "Too many open files"), ("stat", "is the disk busy?")], ids=["ours", "the disk hangs"]
+)
 async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_again(
-    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    """All recordings of the next hour would be put aside at once, because this process has too many open files."""
+    """All recordings of the next hour would be put aside at once, because this process has too many open files.
+
+    For a disk that hangs no check waits for ever: nobody would hear of it, nor of the classes that are checked later.
+    """
     add(streamer, "good")
+    go_on, stat = threading.Event(), Path.stat
+
+    def hangs(path: Path, **how: Any) -> os.stat_result:
+        assert path.suffix != ".flv" or go_on.wait(20)
+        return stat(path, **how)
+
+    if name == "stat":
+        monkeypatch.setattr(integrity, "SEEN_S", 0.2, raising=False)
     with monkeypatch.context() as full:
-        full.setattr(Path, "open", too_many_open)
+        full.setattr(Path, name, {"open": too_many_open, "stat": hangs}[name])
         await checks.check(time.time())
+        go_on.set()
     assert "its file cannot be read" in alarms(streamer)["good"]
-    assert "Too many open files" in alarms(streamer)["good"]
+    assert said in alarms(streamer)["good"]
     assert cache_dir.rendition_path(streamer.settings.video_root, "1").exists()
     assert states(streamer) == {"good": "ready"}
 

@@ -95,6 +95,9 @@ async def _remux(path: Path, to: Path, why: str) -> None:
 SHORT_S = 2.0
 """Seconds by which a recording may end earlier than when it was downloaded, and still counts as whole."""
 
+SEEN_S = 180.0
+"""Seconds that the disk has for a look at a file: one that hangs must not keep the other checks, or their alarms."""
+
 _TAGS = 16
 
 
@@ -119,15 +122,19 @@ async def trouble(path: Path, row: Cached) -> str | None:
 async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
     """The size of *path*, and what is cheap to find of why it is not the file of *row*; None and None if it has gone.
 
-    Raises TryAgain if that cannot be said just now.
+    Raises TryAgain if that cannot be said just now, or in SEEN_S.
     """
     try:
-        size = (await asyncio.to_thread(path.stat)).st_size
+        async with asyncio.timeout(SEEN_S):
+            size = (await asyncio.to_thread(path.stat)).st_size
+            if size != row.size_bytes:
+                return size, None
+            return size, await end_trouble(path, row) or await middle_trouble(path)
     except FileNotFoundError:
         return None, None
-    if size != row.size_bytes:
-        return size, None
-    return size, await end_trouble(path, row) or await middle_trouble(path)
+    except TimeoutError as error:
+        text = msgid("{path}: not probed within {timeout_s:g} s; is the disk busy?")
+        raise TryAgain(text, path=path, timeout_s=SEEN_S) from error
 
 
 async def end_trouble(path: Path, row: Cached) -> str | None:
