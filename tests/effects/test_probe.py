@@ -264,5 +264,6 @@ async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
     await ffmpeg.make_slate(path)
     assert path.stat().st_mtime_ns == made
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(LecternError, match="the slate cannot be made"):
-        await ffmpeg.make_slate(tmp_path / "nowhere" / "slate.flv")
+    for folder in (tmp_path / "nowhere", path):  # nobody can look into the second, as if it were another user's
+        with pytest.raises(LecternError, match="the slate cannot be made"):
+            await ffmpeg.make_slate(folder / "slate.flv")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from lectern.errors import Misuse, TryAgain
 from lectern.i18n import Text
 from lectern.playout import flv, keyframe_index
 from lectern.states import Resolution
+from lectern.storage import cache_dir
 
 FORMATS = "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg"
 """The formats of a recording: a playlist that is called .flv would read other files."""
@@ -161,14 +163,14 @@ MAKE_S = 60.0
 
 async def make_slate(path: Path) -> None:
     """Make a slate at *path*, a calm picture without a sound, if nothing is there; raises LecternError."""
-    if path.exists() and path.stat().st_size:  # a power cut leaves empty what was not on the disk yet
-        return
     unfinished = path.with_name(f".{path.name}.new")
-    argv = [executable(), "-hide_banner", "-nostdin", "-y"]
-    argv += ["-f", "lavfi", "-i", f"color=c=0x1b2a3a:s=640x360:r=25:d={SLATE_S}"]
-    argv += ["-f", "lavfi", "-i", "anullsrc=channel_layout=stereo:sample_rate=44100", "-t", str(SLATE_S)]
-    argv += [*_VIDEO, "-g", "25", "-acodec", "aac"]
     try:
+        if cache_dir.size_bytes(path):  # a power cut leaves empty what was not on the disk yet
+            return
+        argv = [executable(), "-hide_banner", "-nostdin", "-y"]
+        argv += ["-f", "lavfi", "-i", f"color=c=0x1b2a3a:s=640x360:r=25:d={SLATE_S}"]
+        argv += ["-f", "lavfi", "-i", "anullsrc=channel_layout=stereo:sample_rate=44100", "-t", str(SLATE_S)]
+        argv += [*_VIDEO, "-g", "25", "-acodec", "aac"]
         finished = await subprocesses.run([*argv, "-f", "flv", f"file:{unfinished}"], timeout_s=MAKE_S)
         if finished.returncode != 0:
             raise TryAgain("{path}: the slate cannot be made: {why}", path=path, why=finished.last_words)
@@ -176,7 +178,8 @@ async def make_slate(path: Path) -> None:
     except OSError as error:
         raise TryAgain("{path}: the slate cannot be made: {why}", path=path, why=error.strerror or error) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or the disk lets nobody look
+            unfinished.unlink()
 
 
 WIDTH = 320
