@@ -323,17 +323,17 @@ async def _take(
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
-    if not stems:
-        return
-    paths = {stem: cache_dir.rendition_path(host.settings.video_root, stem) for stem in stems}
-    await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, paths))
+    if stems:
+        await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
 
 
-def _unlinked(paths: Mapping[str, Path]) -> list[str]:
+def _unlinked(root: Path, stems: Collection[str]) -> list[str]:
     done = []
-    for stem, path in paths.items():
+    for stem in stems:
         try:
-            cache_dir.remove(path)
+            if (part := cache_dir.part_path(root, stem)).exists():  # of a download that a process before this one began
+                cache_dir.remove(part)
+            cache_dir.remove(cache_dir.rendition_path(root, stem))
         except OSError as error:
             log.error("%s: its file cannot be deleted, it is tried again: %s", stem, error)
         else:

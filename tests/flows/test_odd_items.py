@@ -28,7 +28,7 @@ from flows.teacher import membership, transcoding
 from lectern.db import bookings, cache, events
 from lectern.db.engine import transaction
 from lectern.errors import Malformed
-from lectern.model.facts import Event, InboxMessage
+from lectern.model.facts import Event, InboxMessage, RemoteFile
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, journal, tasks
@@ -75,6 +75,15 @@ async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_de
     await prepare.remove_files(streamer, ["1", "2"])
     assert not gone.exists()
     assert list(look(streamer.engine, Connection.execute, select(files.c.id)).scalars()) == ["1"]
+
+
+async def test_a_download_that_gives_its_room_to_another_leaves_nothing_of_it(streamer: StreamerHost) -> None:
+    """Its process was stopped, so it counts as not begun: the disk would be fuller than anybody says."""
+    part = cache_dir.part_path(streamer.settings.video_root, "1")
+    cache_dir.write_origin(part, RemoteFile("http://origin.example/1.flv", 9, None, None))
+    part.write_bytes(b"x")
+    await prepare.remove_files(streamer, ["1"])
+    assert not part.parent.exists()
 
 
 async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
