@@ -305,10 +305,8 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
             cache_dir.remove(part)
     try:
         integrity.write_index(look, final)
-    except Refuse:  # its classes are refused, so nobody would count the file
-        with suppress(OSError):
-            cache_dir.remove(final)
-        raise
+    except (Refuse, OSError) as error:  # it can be aired without one, and gets one as soon as there is room
+        log.error("%s: its index is not written down, it is made again: %s", final.stem, error)
 
 
 @decision

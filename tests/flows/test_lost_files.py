@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import DEFAULT, AsyncMock
+from unittest.mock import DEFAULT, AsyncMock, Mock
 
 import pytest
 from sqlalchemy import Connection, update
@@ -19,7 +19,7 @@ from flows import handling
 from flows.handling import Delivery, changed
 from flows.host import StreamerHost, current
 from flows.streamer import downloads as streamer_downloads
-from flows.streamer import lease, maintenance, prepare
+from flows.streamer import lease, maintenance, prepare, recording_checks
 from lectern.db import account as db_account
 from lectern.db import airings, cache, metrics
 from lectern.db.engine import reading, transaction
@@ -30,7 +30,7 @@ from lectern.media.probe import Probe
 from lectern.model.facts import Cached, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
-from lectern.playout.keyframe_index import Look
+from lectern.playout import keyframe_index
 from lectern.settings import GIBIBYTE
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, origin
@@ -39,6 +39,7 @@ from lectern.wire.messages import Release
 from tests import flv, rows
 from tests.answering import Answer, serving
 from tests.effects.conftest import make_recording
+from tests.playout import flvs
 
 
 @pytest.fixture
@@ -310,21 +311,25 @@ async def test_a_download_is_synced_whenever_so_much_came_and_never_twice_at_a_t
     assert caplog.text.count("could not be synced") == 1
 
 
-async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [Refuse("No space left on device", DISK_FULL), OSError("odd")], ids=["full", "odd"])
+async def test_a_recording_that_came_is_aired_without_its_index_until_that_can_be_written(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Its index cannot be written, or the plain FLV that was made of it did not fit: it must not make it fuller."""
+    """All that its class needs is there, and its class may begin before it came again, or on another streamer."""
+    final = cache_dir.rendition_path(streamer.settings.video_root, "1")
+    part = flvs.write(cache_dir.part_path(streamer.settings.video_root, "1"), flvs.lesson(20))
+    look = keyframe_index.look(part)
+    with monkeypatch.context() as full:
+        full.setattr(integrity, "write_index", Mock(side_effect=error))
+        streamer_downloads._finish(part, part, final, look)
+    assert (final.exists(), integrity.has_index(final)) == (True, False)
+    await recording_checks.make_indexes(streamer, {})
+    assert integrity.has_index(final)
 
-    def full(*_: object) -> None:
-        raise Refuse("No space left on device", DISK_FULL)
 
-    monkeypatch.setattr(integrity, "write_index", full)
-    final = cache_dir.rendition_path(streamer.settings.video_root, "2")
+async def test_a_download_that_is_given_up_leaves_no_part_of_it(streamer: StreamerHost) -> None:
+    """The plain FLV that was made of it did not fit: it must not make the disk fuller."""
     part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
-    with pytest.raises(Refuse):
-        streamer_downloads._finish(part, part, final, Look(part.stat().st_size, 20_000, None, ()))
-    assert not final.parent.exists()
-    flv.write(part, 20)
     flv.write(part.with_name(f"{part.name}.remuxed"), 20)
     await streamer_downloads.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
     assert not part.parent.exists()
