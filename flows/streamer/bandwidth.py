@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
 
 from flows.host import StreamerHost, log
 from lectern import metrics, subprocesses
@@ -13,6 +16,7 @@ from lectern.db import airings, forecast
 from lectern.decide import bandwidth as decide
 from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
 from lectern.errors import DOWNLOAD_FAILED, Refuse, TryAgain
+from lectern.i18n import msgid
 from lectern.model.facts import Needed
 from lectern.model.views import Network
 from lectern.storage import cache_dir, origin
@@ -26,8 +30,23 @@ LOOK_S, FIRST_S = 0.5, 0.05  # seconds between two looks of a download at its ra
 ASK_S = 2.0
 LOOKED_S = 60.0  # seconds for which a look at the origin counts: a signed URL may expire while its download waits
 
-_looking = ThreadPoolExecutor(1, thread_name_prefix="downloads")
-"""A thread of its own: a look at part files on a disk that hangs is not to hold up the readers of the database."""
+P = ParamSpec("P")
+T = TypeVar("T")
+ANSWERS_S = 20.0  # seconds that the disk has for a look at what came of downloads, or at its room
+_looking = ThreadPoolExecutor(4, thread_name_prefix="downloads")
+"""Threads of their own: a look at a disk that hangs is not to hold up those who read and write the database."""
+
+
+async def looked(
+    host: StreamerHost, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """As `host.read_tx`, for *work* that also looks at the disk; raises TryAgain if that does not answer in time."""
+    try:
+        async with asyncio.timeout(ANSWERS_S):
+            return await host.read_tx_in(_looking, work, *args, **kwargs)
+    except TimeoutError as error:
+        text = msgid("{path}: not probed within {timeout_s:g} s; is the disk busy?")
+        raise TryAgain(text, path=host.settings.video_root, timeout_s=ANSWERS_S) from error
 
 
 class Governor:
@@ -99,7 +118,7 @@ class Governor:
 
 async def under_way(host: StreamerHost) -> list[Download]:
     """The downloads that are begun, or to be begun."""
-    coming = await host.read_tx_in(_looking, forecast.downloads, host.settings)
+    coming = await looked(host, forecast.downloads, host.settings)
     return [replace(one, begun=one.stem in host.in_progress) for one in coming.values()]
 
 

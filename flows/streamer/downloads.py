@@ -251,6 +251,7 @@ async def _noted(host: StreamerHost, stem: str, remote: RemoteFile, probed: Prob
 async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
     """Make room for a download, or its plain FLV file, of *size_bytes*; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
+        await prepare.disk_answers(host)
         changes = await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
         # Before the download goes on, which may need their room.
         await prepare.remove_files(host, [gone.stem for gone in changes.evicted])

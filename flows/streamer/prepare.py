@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from flows.handling import BatchResult, Delivery, ended, handled, put_off, read
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
+from flows.streamer import bandwidth
 from lectern import urls
 from lectern.allowlist import PUBLIC, Address, Allowlist
 from lectern.db import airings, cache, forecast
@@ -309,6 +310,8 @@ async def _take(
             (unlooked if isinstance(it.message, Prepare) and it.message.stem not in known else mine).append(it)
         if not mine:
             return unlooked
+        if any(message.stem in looked or message.stem in host.in_progress for message in prepares(mine)):
+            await disk_answers(host)
         portion = await handled(host, mine, partial(decided_classes, looked, barred), dry_run=dry_run)
         result.done += portion.done
         result.failed += portion.failed
@@ -319,6 +322,12 @@ async def _take(
     for changes in portion.done:
         follow(host, changes)
     return unlooked
+
+
+async def disk_answers(host: StreamerHost) -> None:
+    """Raise TryAgain if the disk hangs: a transaction that then looks for room would keep all others waiting."""
+    with suppress(OSError):  # that it answers with an error is said to those who need room
+        await bandwidth.looked(host, lambda _: disk.free_bytes(host.settings.video_root))
 
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:

@@ -17,7 +17,7 @@ from flows.failures import isolated
 from flows.handling import apart, changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
-from flows.streamer import downloads, prepare, recording_checks
+from flows.streamer import bandwidth, downloads, prepare, recording_checks
 from lectern import errors, formatting, health, metrics, urls
 from lectern.db import account, airings, cache, forecast, incidents
 from lectern.decide import account as decide_account
@@ -76,7 +76,8 @@ class Readiness:
         while True:
             self._host.watchdog.beat("readiness")
             now = time.time()
-            await self.foresee(now)
+            async with isolated(self._host, Text("readiness"), through=()):  # what can be checked is checked
+                await self.foresee(now)
             await self.check(now)
             async with isolated(self._host, Text("dead air"), through=()):
                 await recording_checks.warn(self._host)
@@ -117,7 +118,7 @@ class Readiness:
     async def foresee(self, now: float) -> None:
         """Forecast when recordings will be there; tell, once, of each class that begins before its own."""
         host = self._host
-        waiting = await host.read_tx(forecast.waiting, host.settings, now, slowness(host.checks))
+        waiting = await bandwidth.looked(host, forecast.waiting, host.settings, now, slowness(host.checks))
         host.ready_by = {class_id: at for class_id, (_, at) in islice(waiting.items(), MOST_AHEAD)}
         left_s = [airing.start_time - at for airing, at in waiting.values() if airing.start_time > now]
         metrics.FORECAST.set(min(left_s, default=math.nan))
@@ -306,7 +307,10 @@ async def say(host: StreamerHost) -> None:
         settings = host.settings
         if time.monotonic() >= due:
             coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
-            now_s = await host.read_tx(forecast.booked_now_s, settings, time.time(), slowness(host.checks))
+            with suppress(TryAgain):  # the disk hangs, and the rest is said
+                now_s = await bandwidth.looked(
+                    host, forecast.booked_now_s, settings, time.time(), slowness(host.checks)
+                )
         own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
         own = replace(own, booked_now_s=now_s)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air, ready_by=host.ready_by)

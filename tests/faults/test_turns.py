@@ -7,29 +7,36 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import Connection, select, text
 
 from flows import artifacts
+from flows.handling import BatchResult, Delivery
 from flows.host import StreamerHost, TeacherHost
 from flows.resident import maintenance as resident_maintenance
+from flows.streamer import bandwidth, prepare
+from flows.streamer.readiness import Readiness
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance as teacher_maintenance
 from flows.teacher import transcoding
-from lectern.db import bookings, inbox, transcodings
+from lectern.db import bookings, cache, inbox, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.db.inbox import ReceivedMessage
-from lectern.model.facts import Attempt
+from lectern.errors import TryAgain
+from lectern.model.facts import Attempt, InboxMessage, RemoteFile
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, Resolution
+from lectern.storage import cache_dir, disk
 from lectern.wire.messages import Message
 from lectern.wire.parser import command_of
 from tests import strategies
 from tests.faults import hosts
 from tests.faults.points import AT_START, STEPS, STREAMER, TEACHER, TEACHERS, owner_of
 from tests.faults.turns import Stepped, run, stepped
-from tests.rows import begin, commit, unsent
+from tests.rows import begin, commit, reserve, unsent
+from tests.rows import prepare as prepared
 
 Flow = Callable[[Any], Coroutine[Any, Any, object]]
 Prepare = Callable[[Connection], Flow]
@@ -188,6 +195,37 @@ async def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Stre
     finally:
         goes_on.set()
         await asyncio.gather(*hanging)
+
+
+@pytest.mark.parametrize("what", ["prepare", "a forecast"])
+async def test_a_disk_that_hangs_keeps_no_transaction_waiting(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Else a class that is cancelled while a network disk is away would be aired, for nothing could be written."""
+    goes_on = threading.Event()
+
+    def hangs(_: Path) -> int:
+        return int(goes_on.wait(20))
+
+    for module, name in ((disk, "free_bytes"), (cache_dir, "size_bytes")):
+        monkeypatch.setattr(module, name, hangs)
+    monkeypatch.setattr(bandwidth, "ANSWERS_S", 0.1, raising=False)
+    monkeypatch.setattr(prepare, "forbidden_pushes", AsyncMock(return_value={}))
+    one, root = prepared("c-1", 1, hosts.now() + 3600), streamer.settings.video_root
+    commit(streamer.engine, cache.make_sums, root)
+    commit(streamer.engine, reserve, root, "2", 10, one.video_url, hosts.now())
+    came, looked = Delivery(InboxMessage(1, "prepare", "", 0), one), {"1": RemoteFile(one.video_url, 10, None, None)}
+    works: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+        "prepare": partial(prepare._take, streamer, [came], cast("Any", looked), BatchResult(), dry_run=False),
+        "a forecast": partial(Readiness(streamer, cast("Any", None)).foresee, hosts.now()),
+    }
+    try:
+        with pytest.raises(TryAgain, match="is the disk busy"):
+            await works[what]()
+        async with asyncio.timeout(10):
+            assert [await streamer.read_tx(counted), await streamer.write_tx(counted)] == [0, 0]
+    finally:
+        goes_on.set()
 
 
 def test_what_is_named_is_there() -> None:

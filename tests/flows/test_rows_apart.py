@@ -236,6 +236,19 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
     assert alarms(streamer)["c-1"].count("its file is gone") == 1
 
 
+async def test_classes_are_checked_although_nobody_can_say_when_their_recordings_will_be_there(
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk on which the parts of downloads lie hangs, or something nobody foresaw happens."""
+    add(streamer, "gone")
+    cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
+    monkeypatch.setattr(checks, "foresee", AsyncMock(side_effect=TryAgain("is the disk busy?")))
+    monkeypatch.setattr(checks, "_show", AsyncMock(side_effect=InterruptedError))
+    with pytest.raises(InterruptedError):
+        await checks.run()
+    assert "its file is gone" in alarms(streamer)["gone"]
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("open", "Too many open files"), ("stat", "is the disk busy?")], ids=["ours", "the disk hangs"]
 )
