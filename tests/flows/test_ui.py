@@ -37,7 +37,7 @@ def test_a_booking_that_the_database_refuses_holds_up_none_that_came_with_it(sta
 
 def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     """Its push ends within seconds, its citation is taken back, and no other push begins."""
-    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=6, length_s=60)
+    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=15, length_s=60)
     class_id = stage.book(booking)
     stage.on_air(class_id)
     (run,) = wait_until(
