@@ -55,7 +55,8 @@ async def test_what_a_person_types_to_reach_it_has_its_place_and_no_password(url
 
 async def test_a_server_of_a_cluster_is_refused_in_words_and_one_by_itself_is_not(tmp_path: Path, bus: Bus) -> None:
     await bus.refuse_cluster()
-    with redis_server(tmp_path, "--cluster-enabled", "yes") as client:
+    between = str(free_port())  # else its own port and 10,000, which may be another's
+    with redis_server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", between) as client:
         async with opened(url_of(client)) as of_cluster:
             with pytest.raises(Misuse, match="one server, or the sentinels"):
                 await of_cluster.refuse_cluster()
