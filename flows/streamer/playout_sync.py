@@ -131,11 +131,6 @@ def lesson(facts: Facts, host: StreamerHost) -> ScheduledClass:
     return fields
 
 
-def live(connection: Connection) -> set[str]:
-    """The classes that are to be aired here, or may be again, including those whose rows cannot be read."""
-    return {airing.class_id for airing in airings.live(connection)} | airings.unreadable(connection).keys()
-
-
 def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[str]:
     """The classes of the statuses *ended* that were released, and of which nobody here has written down what was sent.
 
@@ -257,7 +252,7 @@ class PlayoutSync:
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
         await self.step()
         status = await playout.ask("status")
-        ours = await host.read_tx(live)
+        ours = await host.read_tx(airings.live_ids)
         self._following.only(ours)
         ours |= await host.read_tx(_unheard, [one for one in status["classes"] if one["state"] == "ended"])
         for class_ in status["classes"]:

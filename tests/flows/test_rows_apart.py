@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 from prefect import runtime
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts, failures, prefect_api
@@ -122,6 +122,23 @@ def spoil(host: StreamerHost, class_id: str) -> None:
     """Give a class times that nobody can read."""
     odd = f"UPDATE task_list SET start_time = 'soon' WHERE class_id = '{class_id}'"
     rows.commit(host.engine, Connection.exec_driver_sql, odd)
+
+
+TIMES = ("soon", "", None, "1e3000", -5, 0, 4e9, 9e999, b"x", "2026-12-01 20:00", " 1.8e9 ", 1_800_000_000)
+
+
+@pytest.mark.parametrize("which", ["start_time", "end_time"])
+@pytest.mark.parametrize("at", TIMES, ids=map(repr, TIMES))
+def test_a_class_is_unreadable_exactly_if_its_row_cannot_be_read(
+    streamer: StreamerHost, which: str, at: object
+) -> None:
+    """Whatever stands there: the database looks for odd times itself, so that the table can be long."""
+    rows.commit(streamer.engine, rows.bare, class_id="old", start=time.time() + 60, end_time=time.time() + 600)
+    value = {"at": at}
+    rows.commit(streamer.engine, lambda known: known.execute(text(f"UPDATE task_list SET {which} = :at"), value))
+    unreadable = rows.look(streamer.engine, airings.unreadable)
+    assert unreadable.keys() == (set() if airings.epoch(at) else {"old"})
+    assert rows.look(streamer.engine, airings.live_ids) == {"old"}, "the playout goes on with it"
 
 
 @pytest.fixture

@@ -94,10 +94,18 @@ def readable(rows: Iterable[Any]) -> list[Airing]:
     return airings
 
 
+def _is_odd(time: ColumnElement[Any]) -> ColumnElement[bool]:
+    return ~(func.typeof(time).in_(["real", "integer"]) & (time > 0) & (time < BEYOND))
+
+
+_ODD = selected().where(classes.c.state.in_(LIVE_AIRINGS), _is_odd(tasks.c.start_time) | _is_odd(tasks.c.end_time))
+"""The few rows among which are those that cannot be read; it is asked every few seconds, while the table is long."""
+
+
 def unreadable(connection: Connection) -> dict[str, str]:
     """The classes that are not over and whose rows cannot be read, each with the reason and what to do."""
     reasons: dict[str, str] = {}
-    for row in connection.execute(selected().where(classes.c.state.in_(LIVE_AIRINGS))):
+    for row in connection.execute(_ODD):
         try:
             _airing(row)
         except CallAPerson as error:
@@ -134,6 +142,11 @@ def live(connection: Connection, begins_before: float = math.inf) -> list[Airing
     if begins_before < math.inf:
         such &= (tasks.c.start_time < begins_before) | (func.typeof(tasks.c.start_time) == "text")
     return [airing for airing in where(connection, such) if airing.start_time < begins_before]
+
+
+def live_ids(connection: Connection) -> set[str]:
+    """The classes that are to be aired here, or may be again, including those whose rows cannot be read."""
+    return set(connection.execute(select(classes.c.class_id).select_from(_JOINED).where(LIVE)).scalars())
 
 
 def waiting(connection: Connection) -> list[Airing]:
