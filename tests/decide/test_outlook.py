@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from lectern.decide.account import Standing, state_sentence
 from lectern.decide.timeline import lines, nearest_deadline, next_of_booking, next_of_unbooked, story
 from lectern.errors import CODES
 from lectern.i18n import translated
@@ -81,6 +82,9 @@ def test_a_class_that_begins_soon_and_is_not_ready_is_in_danger_and_says_what_to
     for state in (BookingState.WAITING, BookingState.PLACED):
         said = " ".join(next_of_booking(booked(state, start_time=NOW + 300), None, NOW))
         assert "begins in 5 min" in said
+        assert "begins in 5 min" in state_sentence(
+            ClassView("c-1", booked(state, start_time=NOW + 300)), Standing.COMING, NOW
+        )
         assert "lectern cancel c-1" in said
         assert "In danger" not in " ".join(next_of_booking(booked(state), None, NOW))
 
@@ -141,6 +145,7 @@ def test_a_series_is_one_line_with_its_number_and_its_last_reason() -> None:
 
 TOLD = {
     "two of a kind": ([event(0, "waits"), event(1, "waits")], [1, 1]),
+    "three of a kind": ([event(0, "waits"), event(1, "waits"), event(2, "waits")], [3]),
     "by turns": ([event(n, "on air" if n % 2 else "push broke off") for n in range(2000)], [1000, 1000]),
     "whatever comes between": ([event(n, what) for n, what in enumerate(("waits", "refused", "waits") * 2)], [1] * 6),
     "of other classes": ([event(n, "push refused", class_id=f"c-{n}") for n in range(5)], [1] * 5),

@@ -14,6 +14,7 @@ from lectern.decide.booking import BookingFacts
 from lectern.decide.change import IN_FORCE
 from lectern.decide.placement import Choice, cancel, proceed, reassign
 from lectern.decide.transcoding import Waiters
+from lectern.i18n import translated
 from lectern.model.facts import Order, Rendition, Slot
 from lectern.model.plan import Changes, Decided
 from lectern.model.tables.teacher import orders
@@ -105,6 +106,7 @@ def test_a_change_is_in_force_once_its_streamer_confirms_it(changes: Changes, fi
     change(changes, **fields)
     (asked,) = told(changes, Prepare)
     assert (asked.class_id, changes.orders[FIRST].streamer) == (FIRST, before.streamer)
+    assert changes.table[-1]["where"] == before.streamer
     assert changes.orders["c-1"] == before
     assert answers(changes) == []
     prepared(changes, FIRST)
@@ -348,8 +350,24 @@ def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Cha
     loads = {"s1": 0, "s2": 0, "s3": 0}
     transcoding.succeed(changes, (7777, Resolution.P720), url, Waiters([changes.orders[FIRST]]), loads)
     assert (changes.orders[FIRST].streamer, changes.orders[FIRST].url) == (before.streamer, url)
+    assert changes.table[-1]["where"] == before.streamer
     in_force(changes, FIRST)
     assert (changes.orders["c-1"].url, changes.orders["c-1"].stem) == (url, "7777_720P")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_rendition_for_a_class_that_is_over_meanwhile_is_sent_to_nobody(changes: Changes, is_there: bool) -> None:
+    """Its change is refused, and the story of the class says in every language why."""
+    before = ready(changes)
+    change(changes, **TO_MAKE)
+    if is_there:
+        changes.move(before, BookingState.AIRED)
+    else:
+        del changes.orders["c-1"]
+    revision = changes.orders[FIRST]
+    transcoding.succeed(changes, (7777, Resolution.P720), "http://o.example/7777.flv", Waiters([revision]), {"s1": 0})
+    assert (told(changes, Prepare), answers(changes)) == ([], [("c-1", errors.ENDED.number)])
+    assert ("已下课" if is_there else "没人") in translated(changes.notes[-1].detail, "zh")
 
 
 def test_a_change_that_holds_takes_the_one_before_it_off_its_waiting_list(changes: Changes) -> None:

@@ -269,7 +269,9 @@ def follow(changes: Changes, revision: Order, url: str) -> None:
     """Send a revision to the streamer of its class; refuse the change if no streamer has the class any more."""
     order = changes.orders.get(revision.revises or "")
     if order is None or order.state not in ON_STREAMER:
-        changes.refuse(revision, errors.ENDED, f"the class is {order.state if order else 'not there'}")
+        its = {"class_id": revision.revises}
+        is_over = order and Text("{class_id}: the class is {state}", **its, state=order.state)
+        changes.refuse(revision, errors.ENDED, is_over or Text("{class_id}: nobody has booked it here", **its))
         return
     changes.place(revision, order.streamer or "", url)
     changes.row(revision.class_id, "proceed", where=order.streamer or "", detail=revision.stem)
