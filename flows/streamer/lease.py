@@ -441,9 +441,9 @@ async def take_back(host: StreamerHost, messages: Sequence[InboxMessage]) -> lis
     if stops:
         log.info("released: %s", ", ".join(airing.class_id for airing in stops))
     is_off_air = await end_pushes(host, stops) if stops or grants else True
-    if grants and (not is_off_air or await host.read_tx(inbox.waits, host.journal, "release")):
+    if grants and (not is_off_air or await host.read_tx(inbox.waits, "release")):
         ids = [delivery.kept.id for delivery in grants]
-        await host.write_tx(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
+        await host.write_tx(inbox.put_off, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
         held = await handled(host, grants, partial(hold_granted, host.fencing_token))
         result.failed += held.failed

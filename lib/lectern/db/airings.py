@@ -16,7 +16,7 @@ from lectern.errors import CallAPerson
 from lectern.i18n import Text, joined
 from lectern.model.facts import SHORT_S, SHORT_SHARE, Airing, Cached, Needed
 from lectern.model.tables.shared import sentence
-from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.wire.fields import REVISION
 
@@ -329,7 +329,7 @@ def untold_faults(connection: Connection, now: float) -> list[tuple[Airing, str]
     """
     faulty = [fault for fault in _faulty(connection) if fault[0].end_time > now and fault[0].state in _NOT_OVER]
     warnings = [(airing, _said(places if airing.start_time > now else "", short)) for airing, places, short in faulty]
-    by_class = events.named(connection, journal, FAULTS_TOLD, [airing.class_id for airing, _ in warnings])
+    by_class = events.named(connection, FAULTS_TOLD, [airing.class_id for airing, _ in warnings])
     alarmed = {(event.class_id, event.stem, event.detail) for story in by_class.values() for event in story}
     return [(airing, why) for airing, why in warnings if why and (airing.class_id, airing.stem, why) not in alarmed]
 

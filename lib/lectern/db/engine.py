@@ -398,10 +398,11 @@ def bind_list(values: Iterable[object], name: str = "among") -> dict[str, str]:
 def insert_many(
     connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]
 ) -> None:
-    """Insert *rows*, each with its values in the order of *names*; every other column gets its default."""
+    """Insert *rows*, each with its values in the order of *names*; every other column gets the database's default."""
     if rows:
-        text, defaults = _made(table, names, _MARKS[connection.dialect.paramstyle])
-        connection.exec_driver_sql(text, [row + defaults for row in rows])
+        marks = ", ".join([_MARKS[connection.dialect.paramstyle]] * len(names))
+        text = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 (our own columns)
+        connection.exec_driver_sql(text, list(rows))
 
 
 def put_row(connection: Connection, table: Table, key: Mapping[str, object], **values: object) -> None:
@@ -454,13 +455,3 @@ def _changed(table: Table, which: tuple[tuple[str, ...], tuple[str, ...]], names
 
 def _sum(name: str, mark: str) -> str:
     return f"{name} = {'MAX' if mark == '?' else 'GREATEST'}(0, COALESCE({name}, 0) + {mark})"
-
-
-@cache
-def _made(table: Table, names: tuple[str, ...], mark: str) -> tuple[str, tuple[object, ...]]:
-    """The statement, and the values of the columns with a default that are not among *names*."""
-    defaults = {column.name: column.default for column in table.c if column.name not in names}
-    others = {name: default.arg for name, default in defaults.items() if default is not None}  # type: ignore[attr-defined]  # a scalar
-    columns = [*names, *others]
-    text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608 (our own columns)
-    return text, tuple(others.values())
