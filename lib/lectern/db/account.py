@@ -6,7 +6,6 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TypeVar
 
-import sqlmodel
 from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, bookings, events, incidents, timetable
@@ -159,7 +158,7 @@ def booked(connection: Connection, order: Order) -> Booked:
 def making(connection: Connection, order: Order) -> RenditionRow | None:
     """The rendition that a booking names; None if it has no row."""
     mine = (videos.c.record_id == order.record_id) & (videos.c.resolution == order.resolution)
-    return next(iter(rows_of(connection, sqlmodel.select(RenditionRow).where(mine))), None)
+    return next(iter(rows_of(connection, select(RenditionRow).where(mine))), None)
 
 
 def kept_since(connection: Connection, class_id: str) -> float | None:

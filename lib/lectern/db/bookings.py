@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-import sqlmodel
 from pydantic_core import from_json, to_json
 from sqlalchemy import (
     ColumnElement,
@@ -364,7 +363,7 @@ def cancels_unconfirmed_by(connection: Connection, streamer: str, now: float) ->
 
 
 def _read(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[CancelRow]:
-    return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(most))
+    return rows_of(connection, select(CancelRow).where(which).order_by(cancels.c.told_at).limit(most))
 
 
 def cancels_without_end(connection: Connection, now: float) -> list[CancelRow]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     ExceptionContext,
     Integer,
     NullPool,
+    Select,
     Table,
     bindparam,
     create_engine,
@@ -32,10 +33,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Session
-from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text, msgid
@@ -256,10 +256,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def rows_of(connection: Connection, wanted: SelectOfScalar[T]) -> list[T]:
+def rows_of(connection: Connection, wanted: Select[T]) -> list[T]:
     """The rows that *wanted* selects, as values: nothing that is set in one of them is written to the database."""
     with Session(connection) as session:
-        return list(session.exec(wanted))
+        return list(session.scalars(wanted))
 
 
 # Opens a database for a command: to read makes and changes no file; errors are in words, also for what is missing.

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 
-import sqlmodel
 from pydantic_core import from_json
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, or_, select
 
@@ -138,7 +137,7 @@ def ends(connection: Connection, class_ids: Iterable[str], answers: str) -> dict
 def after(connection: Connection, class_id: str, seq: int, limit: int) -> Sequence[ClassEventRow]:
     """The first *limit* events of a class after its event *seq*, in their order."""
     later = (class_events.c.class_id == class_id) & (class_events.c.seq > seq)
-    return rows_of(connection, sqlmodel.select(ClassEventRow).where(later).order_by(class_events.c.seq).limit(limit))
+    return rows_of(connection, select(ClassEventRow).where(later).order_by(class_events.c.seq).limit(limit))
 
 
 def feed(connection: Connection, after_id: int, institution_id: str | None, limit: int) -> Sequence[ClassEventRow]:
@@ -151,7 +150,7 @@ def feed(connection: Connection, after_id: int, institution_id: str | None, limi
     later = class_events.c.id > (after_id if after_id <= newest else 0)
     if institution_id is not None:
         later &= class_events.c.institution_id == institution_id
-    return rows_of(connection, sqlmodel.select(ClassEventRow).where(later).order_by(class_events.c.id).limit(limit))
+    return rows_of(connection, select(ClassEventRow).where(later).order_by(class_events.c.id).limit(limit))
 
 
 _PART = tuple(field.name for field in fields(AsRun))

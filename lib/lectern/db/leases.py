@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import sqlmodel
 from sqlalchemy import Connection, delete, insert, select, text, union, update
 
 from lectern.db import transcodings
@@ -19,7 +18,7 @@ from lectern.states import InboxState
 
 def holders(connection: Connection) -> dict[str, StreamerRow]:
     """All streamers that ever held a lease, by name."""
-    return {row.name: row for row in rows_of(connection, sqlmodel.select(StreamerRow))}
+    return {row.name: row for row in rows_of(connection, select(StreamerRow))}
 
 
 def holder(connection: Connection, name: str) -> StreamerRow:

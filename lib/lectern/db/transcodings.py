@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import sqlmodel
 from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -72,7 +71,7 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], now: float) -> N
 
 def among(connection: Connection, keys: Iterable[RenditionKey]) -> list[RenditionRow]:
     """The rows of those of *keys* that have one."""
-    return rows_of(connection, sqlmodel.select(RenditionRow).where(renditions_among(keys)))
+    return rows_of(connection, select(RenditionRow).where(renditions_among(keys)))
 
 
 def took_s(connection: Connection, backend: Backend | None, most: int) -> list[float]:
@@ -155,7 +154,7 @@ def where(connection: Connection, which: ColumnElement[bool], most: int | None =
 
     A row whose resolution or backend is unknown, an old program's or a newer release's, is logged, and hides no other.
     """
-    rows = rows_of(connection, sqlmodel.select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
+    rows = rows_of(connection, select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
     for row in rows:
         if row.unknown:
             log.error("%s: its transcoding cannot be read, and is passed over: %s", row.stem, row.unknown)
