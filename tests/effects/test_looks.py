@@ -217,8 +217,8 @@ def test_what_no_run_shows_its_teacher_shows_or_its_heir(teacher_engine: Engine)
         (asked,) = inbox.unrecorded(connection, 9, "b")
         assert (asked.id, asked.run_key, asked.command) == (3, "key", "work")
         inbox.recorded(connection, [asked.id], NOW)
-        inbox.done(connection, [2], inbox.Handling(NOW, {2: "[]"}, is_shown=True))
-        inbox.done(connection, [1], inbox.Handling(NOW))
+        inbox.done(connection, [2], NOW, {2: "[]"}, is_shown=True)
+        inbox.done(connection, [1], NOW, {})
         found = [inbox.work_of(one) for one in inbox.unrecorded(connection, 9)]
         assert [one and one.name for one in found] == [None, "download", "sweep"]
 

@@ -110,7 +110,7 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
     assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
     decided(teacher, teacher_bookings.decided_bookings, order)
-    commit(teacher.engine, inbox.done, ids[:1], inbox.Handling(time.time()))
+    commit(teacher.engine, inbox.done, ids[:1], time.time(), {})
     await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:2]))
     assert left(teacher, ids) == []
     assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == end

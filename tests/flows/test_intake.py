@@ -62,7 +62,7 @@ class Slow:
         self.batches.append(ids := [one.id for one in kept])
         self.began.append(self.host.watchdog._at[f"inbox, {flow}"])
         await self.go.wait()
-        await self.host.write_tx(inbox.done, ids, inbox.Handling(1.0))
+        await self.host.write_tx(inbox.done, ids, 1.0, {})
 
     async def has(self, number: int) -> None:
         """Wait until this many batches have come."""

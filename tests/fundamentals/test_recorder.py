@@ -76,7 +76,7 @@ class Desk:
             def write(connection: Connection) -> None:
                 now, noted = time.time(), [Event("placed", one, detail="on streamer1") for one in names]
                 events.note(connection, "teacher", noted, now)
-                inbox.done(connection, ids, inbox.Handling(now, said))
+                inbox.done(connection, ids, now, said)
 
             await self.host.write_tx(write)
             return Completed(message="all done")

@@ -80,7 +80,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
             if guilty in {one.id for one in portion}:
                 ended(host, portion, Failed(message="boo", data=RecursionError()))
                 continue
-            rows.commit(host.engine, inbox.done, [one.id for one in portion], inbox.Handling(LATER))
+            rows.commit(host.engine, inbox.done, [one.id for one in portion], LATER, {})
             handled |= {one.id for one in portion}
     assert handled == set(range(1, number + 1)) - {guilty}
     assert runs <= 30

@@ -5,7 +5,6 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Float, Integer, bindparam, func, or_, select, update
@@ -43,14 +42,6 @@ class ReceivedMessage:
     entry: str = ""
     at: float | None = None
     since: float | None = None
-
-
-class Handling(NamedTuple):
-    """When messages were handled, what was said of each (lines of a table, as JSON), whether their run shows it."""
-
-    at: float
-    said: Mapping[int, str] = MappingProxyType({})
-    is_shown: bool = False
 
 
 class HandledMessage(NamedTuple):
@@ -194,17 +185,17 @@ def give_keys(connection: Connection, keys: Mapping[str, Sequence[int]]) -> None
         _mark(connection, ids, run_key=key)
 
 
-def done(connection: Connection, ids: Iterable[int], handling: Handling) -> None:
-    """Mark the messages as handled."""
+def done(
+    connection: Connection, ids: Iterable[int], now: float, said: Mapping[int, str], *, is_shown: bool = False
+) -> None:
+    """Mark the messages as handled; what was *said* of each are lines of a table, as JSON, which its run may show."""
     names = ("state", "handled_at", "said", "recorded_at")
-    at, lines, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
-    rows = [(InboxState.DONE, at, lines.get(id_), recorded_at, id_) for id_ in ids]
+    rows = [(InboxState.DONE, now, said.get(id_), now if is_shown else None, id_) for id_ in ids]
     update_many(connection, inbox, (("id",), ()), names, rows)
 
 
-def dead(connection: Connection, id_: int, error: str, handling: Handling) -> None:
-    """Mark the message as a dead letter, which can never be handled; *error* says why."""
-    done(connection, [id_], handling)
+def dead(connection: Connection, id_: int, error: str) -> None:
+    """Mark the handled message as a dead letter, which could never be handled; *error* says why."""
     _mark(connection, [id_], state=InboxState.DEAD, error=error)
 
 

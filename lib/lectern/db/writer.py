@@ -35,10 +35,10 @@ def write(connection: Connection, changes: Decided[TeacherSettings] | Decided[St
         if changes.session is not None:
             leases.hold(connection, changes.settings.name, changes.session, now)
     events.note(connection, changes.settings.name, changes.notes, now)
-    handling = inbox.Handling(now, changes.said, changes.shown)
-    inbox.done(connection, changes.done, handling)
+    ids = [*changes.done, *(id_ for id_, _ in changes.dead)]
+    inbox.done(connection, ids, now, changes.said, is_shown=changes.shown)
     for id_, error in changes.dead:
-        inbox.dead(connection, id_, error, handling)
+        inbox.dead(connection, id_, error)
 
 
 def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
