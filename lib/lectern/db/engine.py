@@ -7,7 +7,6 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any, Literal, TypeVar
@@ -427,7 +426,9 @@ def update_many(
     if not rows:
         return 0
     mark = _MARKS[connection.dialect.paramstyle]
-    return connection.exec_driver_sql(_changed(table, which, names, mark), list(rows)).rowcount
+    values = ", ".join(f"{name} = {mark}" if name[0] != "+" else _sum(name[1:], mark) for name in names)
+    text = f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
+    return connection.exec_driver_sql(text, list(rows)).rowcount
 
 
 def delete_many(
@@ -445,12 +446,6 @@ def _those(which: tuple[tuple[str, ...], tuple[str, ...]], mark: str) -> str:
     key, others = which
     same = "IS" if mark == "?" else "IS NOT DISTINCT FROM"
     return " AND ".join([*(f"{name} = {mark}" for name in key), *(f"{name} {same} {mark}" for name in others)])
-
-
-@cache
-def _changed(table: Table, which: tuple[tuple[str, ...], tuple[str, ...]], names: tuple[str, ...], mark: str) -> str:
-    values = ", ".join(f"{name} = {mark}" if name[0] != "+" else _sum(name[1:], mark) for name in names)
-    return f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
 
 
 def _sum(name: str, mark: str) -> str:
