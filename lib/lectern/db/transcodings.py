@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.db.engine import put_row, rows_of
-from lectern.decide.forecast import MEASURED, Transcoders, Transcoding, quick_half_s
+from lectern.decide.forecast import MEASURED, Transcoding, quick_half_s, transcoded_at
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
@@ -360,8 +360,7 @@ def made_at(
     ]
     some += asked
     took = {backend: took_s(connection, backend, MEASURED) for backend in {one.backend for one in some}}
-    places = settings.max_ecs_jobs * sum(bool(host.strip()) for host in settings.ecs_hosts.split(","))
-    return Transcoders(took, places, settings.windows, settings.ready_before_s).ends(some, now)
+    return transcoded_at(some, took, settings, now)
 
 
 def least_s(connection: Connection, settings: TeacherSettings) -> float:
