@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, func, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.db.engine import put_row, rows_of
@@ -34,15 +34,12 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
     there = states(connection, [(attempt.record_id, attempt.resolution) for attempt in attempts])
     names = ("backend", "attempt", "attempts_today", "attempts_since", "deadline", "source_url")
     for attempt in attempts:
-        key = attempt.record_id, attempt.resolution
         anew = {**_NOT_BEGUN, "status": RenditionState.TRANSCODING, "updated_at": now}
         anew |= dict.fromkeys(("requested_at", "url", "reason"))
         values = {**anew, **{name: getattr(attempt, name) for name in names}}
-        if (before := there.get(key)) is not None:
+        if (before := there.get((attempt.record_id, attempt.resolution))) is not None:
             check_move(RENDITION_MOVES, attempt.stem, before.state, RenditionState.TRANSCODING)
-            _set(connection, renditions_among([key]), **values)
-        else:
-            connection.execute(insert(videos).values(record_id=key[0], resolution=key[1], **values))
+        put_row(connection, videos, {"record_id": attempt.record_id, "resolution": attempt.resolution}, **values)
 
 
 def drop(connection: Connection, key: RenditionKey, why: str, now: float) -> None:
