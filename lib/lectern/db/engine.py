@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import (
     URL,
-    BindParameter,
     ColumnElement,
     Connection,
     Engine,
@@ -384,9 +383,8 @@ def _on_postgresql(element: _Values, compiler: SQLCompiler, **options: Any) -> s
 
 def in_list(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool]:
     """Whether *column* is one of the list that the parameter *name* holds, as `bind_list` makes it."""
-    parameter: BindParameter[str] = bindparam(name)
     values = _Numbers if isinstance(column.type, Integer) else _Values
-    return column.bool_op("IN")(values(parameter))
+    return column.bool_op("IN")(values(bindparam(name)))
 
 
 def bind_list(values: Iterable[object], name: str = "among") -> dict[str, str]:
