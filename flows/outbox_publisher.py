@@ -234,7 +234,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     rest = {one.message.id: one.rest for one in done.refused}
     ids = [one.id for one in reached if one.id not in rest]
     outbox.sent(connection, [*ids, *batch.folded], now)
-    told = [one for one in reached if not one.is_told and rest.get(one.id) is not one.todo]
+    told = [one for one in reached if not one.is_told and rest.get(one.id) != one.todo]
     if done.refused:
         _refused(connection, host, done.refused, now)
     _for_webhook(connection, host, reached)

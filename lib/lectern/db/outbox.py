@@ -1,7 +1,7 @@
 """The rows of messages to be sent, each committed first and retried until it is sent; alarms for people, too."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -37,22 +37,22 @@ class Unsent:
 
     id: int
     target: str
-    kind: OutgoingKind
+    kind: str  # an OutgoingKind
     body: str
-    rest: Rest | None = None
+    rest: str | None = None  # a Rest
     tries: int = 0
     class_id: str | None = None
     created_at: float = 0.0
 
     @property
-    def todo(self) -> Rest:
+    def todo(self) -> str:
         """What is to be done with the message now."""
-        return self.rest or (Rest.BOTH if self.kind is OutgoingKind.CHANNEL else Rest.ADD)
+        return self.rest or (Rest.BOTH if self.kind == OutgoingKind.CHANNEL else Rest.ADD)
 
     @property
     def is_told(self) -> bool:
         """Whether a part of it was sent before, so that somebody may have received it."""
-        return self.rest is not None and self.rest is not Rest.BOTH and self.kind is OutgoingKind.CHANNEL
+        return self.rest not in (None, Rest.BOTH) and self.kind == OutgoingKind.CHANNEL
 
 
 class Refusal(NamedTuple):
@@ -81,12 +81,7 @@ def unsent(connection: Connection, *, limit: int, now: float, such: ColumnElemen
     With *such*, only messages that fulfil this condition.
     """
     wanted = _UNSENT if such is None else _UNSENT.where(such)
-    return [
-        Unsent(id_, target, OutgoingKind(kind), body, Rest(rest) if rest else None, tries, class_id, created_at)
-        for id_, target, kind, body, rest, tries, class_id, created_at in connection.execute(
-            wanted, {"now": now, "most": limit}
-        ).all()
-    ]
+    return [Unsent(*row) for row in connection.execute(wanted, {"now": now, "most": limit}).all()]
 
 
 def last_id(connection: Connection) -> int:
@@ -132,7 +127,7 @@ _IS_EARLY = (outbox.c.not_before > _NOW) & (outbox.c.not_before <= _NOW + FAR_S)
 _IS_STREAM = outbox.c.kind == OutgoingKind.STREAM
 _HELD_UP = select(outbox.c.target).where(outbox.c.sent_at.is_(None), _IS_EARLY, _IS_STREAM)
 _UNSENT = (
-    select(*(outbox.c[name] for name in ("id", "target", "kind", "body", "rest", "tries", "class_id", "created_at")))
+    select(*(outbox.c[field.name] for field in fields(Unsent)))
     .where(outbox.c.sent_at.is_(None), ~_IS_EARLY, ~_IS_STREAM | outbox.c.target.not_in(_HELD_UP))
     .order_by(outbox.c.id)
     .limit(bindparam("most", type_=Integer))
