@@ -61,15 +61,11 @@ def of_process(
 
 
 class _Read(list[Metric], Collector):
-    """Metrics that were read a moment ago."""
-
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
         return self
 
 
 def _gauges(name: str, what: str, label: str, values: Mapping[Any, float]) -> Metric:
-    """A metric with its values by *label*."""
     metric = GaugeMetricFamily(name, what, labels=(label,))
     for of, value in values.items():
         metric.add_metric([str(of)], value)

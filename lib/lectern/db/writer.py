@@ -77,7 +77,6 @@ def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
 
 
 def _names(after: Mapping[str, object]) -> tuple[str, ...]:
-    """The columns of *after* as `update_many` takes them."""
     if Increment not in map(type, after.values()):
         return tuple(after)
     return tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
