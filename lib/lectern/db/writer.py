@@ -10,26 +10,25 @@ from lectern.db import cache, events, inbox, leases, outbox, transcodings
 from lectern.db.engine import delete_many, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.i18n import Text, msgid, to_json
-from lectern.model.plan import NEW, Changes, Decided, Increment, RowChange
+from lectern.model.plan import NEW, Changes, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.teacher import orders
 from lectern.rendition_ids import stem
-from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.wire.outgoing import Alarm
 
 
-def write(connection: Connection, changes: Decided[TeacherSettings] | Decided[StreamerSettings]) -> None:
+def write(connection: Connection, changes: Changes | StreamerChanges) -> None:
     """Write *changes*, all rows of a kind together."""
     if isinstance(changes, Changes):
         insert_many(connection, orders, NEW, changes.new())
-    elif isinstance(changes, StreamerChanges) and changes.reserved:
+    elif changes.reserved:
         cache.make_sums(connection, changes.settings.video_root)
     _rows(connection, changes.written())
     now = changes.now
     outbox.put(connection, changes.sends, now)
     if isinstance(changes, Changes):
         _of_teacher(connection, changes)
-    elif isinstance(changes, StreamerChanges):
+    else:
         for class_id, parts in changes.sent:
             events.keep_parts(connection, class_id, parts)
         if changes.session is not None:
