@@ -286,3 +286,9 @@ def test_a_text_that_the_database_cannot_hold_has_a_sign_for_it_and_may_be_long(
     commit(engine, events.note, "t" * 300, [Event(what, "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
     (found,) = look(engine, Connection.execute, select(journal.events.c.what, journal.events.c.detail)).all()
     assert tuple(found) == (what, "ffmpeg said \u2400 and ?")
+
+
+def test_no_class_has_an_id_that_the_database_cannot_hold(engine: Engine) -> None:
+    """Whoever asks for ``/v1/classes/%00`` is told just that, not that the database is away."""
+    commit(engine, bookings.add, [(strategies.booking(), BookingState.WAITING)], NOW)
+    assert look(engine, bookings.by_id, ["c\0", "\\u0000"]) == {}
