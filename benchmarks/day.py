@@ -21,7 +21,7 @@ from flows.resident.page import COOKIE, Page
 from flows.streamer.stills import StillServer
 from lectern.db import leases, viewers
 from lectern.db.engine import reading, transaction
-from lectern.model.tables.teacher import journal, orders
+from lectern.model.tables.teacher import orders
 from lectern.model.views import Sending, StreamerStatus
 from lectern.page.strip import MOST_BLOCKS, MOST_ROWS
 from lectern.page.view import DAY_S, begin_of_day
@@ -92,7 +92,7 @@ def _took(
         words = fill(connection, now)
         tokens = [viewers.make(connection, f"viewer-{one}", None, now) for one in range(ASKS)]
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    host = TeacherHost(settings, engine, journal, cast("Any", Said(words)), cast("Any", None))
+    host = TeacherHost(settings, engine, cast("Any", Said(words)), cast("Any", None))
     with served(Starlette(routes=Page(host).routes())) as url:
         answers = [_asked(url, token) for token in tokens]
     with reading(engine) as connection:

@@ -99,7 +99,7 @@ async def raised(
     with Caught() as failed:
         async with asyncio.timeout(ALARM_S):
             now = time.time()
-            await host.write_tx(outbox.put, host.journal, [host.alarm(code, said, now)], now)
+            await host.write_tx(outbox.put, [host.alarm(code, said, now)], now)
             host.alarmed_at.passes(what)
             await pass_on(host)
     if failed.error is not None:
@@ -200,13 +200,13 @@ async def after_failure(
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
     for failures in range(RELEASE_ATTEMPTS):
         try:
-            await host.write_tx(_put_off, host, ids, time.time() + pause_s)
+            await host.write_tx(_put_off, ids, time.time() + pause_s)
         except OperationalError as away:
             log.info("inbox: %d messages are put back when the database is there again: %r", len(ids), away.orig)
             await asyncio.sleep(backoff_s(failures))
         else:
             return
-    await host.write_tx(_put_off, host, ids, time.time() + pause_s)
+    await host.write_tx(_put_off, ids, time.time() + pause_s)
 
 
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
@@ -241,14 +241,14 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
     if error.connection_invalidated or any(one in str(error.orig).lower() for one in PASSES):
         return True
     try:
-        await host.write_tx(inbox.answers, host.journal)
+        await host.write_tx(inbox.answers)
     except DBAPIError:
         return True
     return False
 
 
-def _put_off(connection: Connection, host: Host[Any], ids: Sequence[int], until: float) -> None:
-    inbox.put_off(connection, host.journal, inbox.unhandled(connection, host.journal, ids), until)
+def _put_off(connection: Connection, ids: Sequence[int], until: float) -> None:
+    inbox.put_off(connection, inbox.unhandled(connection, ids), until)
 
 
 async def failed(host: Host[Any], ids: Sequence[int], flow: str | None = None, why: str = "") -> None:
@@ -264,14 +264,14 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
     """Whether a message was given up: only one that was alone in its run is."""
     now = time.time()
     given_up = False
-    left = inbox.read(connection, host.journal, ids)
+    left = inbox.read(connection, ids)
     for one in left:
         if len(ids) == 1 and one.tries + 1 >= host.settings.inbox_max_attempts:
             _give_up(connection, host, one)
             given_up = True
         else:
             pause_s = BACKOFF_S[min(one.tries, len(BACKOFF_S) - 1)]
-            inbox.failed(connection, host.journal, [one.id], now + pause_s)
+            inbox.failed(connection, [one.id], now + pause_s)
     if flow is not None and not given_up:
         for first in range(0, len(left), CLASSES):
             _show(connection, host, left[first : first + CLASSES], flow, why)
@@ -285,7 +285,7 @@ def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage],
     classes = [label.class_id or f"inbox {one.id}" for label, one in zip(labels, some, strict=True)]
     said = json.dumps([{"class": class_id, "decision": FAILED, "detail": why} for class_id in classes])
     work = UnrecordedWork(flow, name, now, "", {"inbox_ids": ids}, tags_of(labels), why, said)
-    inbox.keep_work(connection, host.journal, work, now, host.settings.name if host.settings.shared else None)
+    inbox.keep_work(connection, work, now, host.settings.name if host.settings.shared else None)
 
 
 def _give_up(connection: Connection, host: Host[Any], one: InboxMessage) -> None:
@@ -303,7 +303,7 @@ def _give_up(connection: Connection, host: Host[Any], one: InboxMessage) -> None
     else:
         changes.raise_alarm(errors.DEAD_LETTER, said)
     changes.note("given up", detail=labelled(one.command, why), class_id=class_id)
-    write(connection, host.journal, changes)
+    write(connection, changes)
 
 
 def _answer(

@@ -74,7 +74,7 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
     changes: C = host.changes()
     decide(connection, changes)
     if not dry_run:
-        write(connection, host.journal, changes)
+        write(connection, changes)
     elif isinstance(changes, Changes):
         events.number(connection, changes)
     return changes
@@ -143,7 +143,7 @@ async def read(host: Host[Any], inbox_ids: str, kinds: tuple[type[M], ...], *, d
     """
     ids, kept = inbox.parse_id_ranges(inbox_ids), claimed.get()
     if [one.id for one in kept] != ids:
-        kept = await host.read_tx(inbox.read, host.journal, ids)
+        kept = await host.read_tx(inbox.read, ids)
     return Batch(host, [came(one, kinds) for one in kept], len(ids), dry_run)
 
 
@@ -153,7 +153,7 @@ async def put_off(batch: Batch[M], ids: Collection[int], wait_s: float, why: str
         return batch
     log.info("%d messages wait for %.0f s: %s", len(ids), wait_s, why)
     if not batch.dry_run:
-        await batch.host.write_tx(inbox.put_off, batch.host.journal, sorted(ids), time.time() + wait_s)
+        await batch.host.write_tx(inbox.put_off, sorted(ids), time.time() + wait_s)
         claimed.set([one for one in claimed.get() if one.id not in ids])  # they have not failed if the others do
     return replace(batch, came=[one for one in batch.came if one.kept.id not in ids])
 
@@ -193,14 +193,12 @@ async def handled(
 ) -> BatchResult[Delivery[M], C]:
     """Decide the messages together; those that cannot be handled are isolated, see `apart`."""
     name = "inbox {0.kept.id}".format
-    return await apart(host, some, lambda part: partial(of_messages, host, part, decide), name, dry_run=dry_run)
+    return await apart(host, some, lambda part: partial(of_messages, part, decide), name, dry_run=dry_run)
 
 
-def of_messages(
-    host: Host[Any], some: Sequence[Delivery[M]], decide: DecideAll[C, M], connection: Connection, changes: C
-) -> None:
+def of_messages(some: Sequence[Delivery[M]], decide: DecideAll[C, M], connection: Connection, changes: C) -> None:
     """Let *decide* handle those messages that are not handled yet; ``changes.orders`` has their classes."""
-    new = inbox.unhandled(connection, host.journal, [one.kept.id for one in some])
+    new = inbox.unhandled(connection, [one.kept.id for one in some])
     mine = [one for one in some if one.kept.id in new]
     good: list[M] = []
     malformed: list[tuple[InboxMessage, Malformed]] = []
@@ -276,7 +274,7 @@ async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_
 async def noted(host: Host[Any], work: UnrecordedWork) -> None:
     """Keep *work* that was done without a run, for the recorder."""
     owner = host.settings.name if host.settings.shared else None
-    await host.write_tx(inbox.keep_work, host.journal, work, time.time(), owner)
+    await host.write_tx(inbox.keep_work, work, time.time(), owner)
 
 
 async def printed(key: str, some: Sequence[Changes | StreamerChanges], *more: str) -> State[None]:

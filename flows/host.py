@@ -29,7 +29,6 @@ from lectern.errors import Caught, ErrorCode
 from lectern.model.facts import InboxMessage
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.shared import MessageTables
 from lectern.model.views import Network
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import check_cancelled
@@ -182,7 +181,6 @@ class Host(Generic[S]):
 
     settings: S
     engine: Engine
-    journal: MessageTables
     bus: Bus
     runs: Runs
     in_progress: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on

@@ -122,17 +122,17 @@ def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> No
     _told(connection, host, alarms, (), time.time())
     _for_webhook(connection, host, left)
     if host.settings.shared:
-        outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
+        outbox.unclaim(connection, host.settings.name, [one.id for one in left])
 
 
 def _without_redis(host: Host[Any]) -> list[ColumnElement[bool]]:
     """Conditions for what needs no Redis and is not passed on yet: alarms for people; answers for the webhook."""
-    rows, settings = host.journal.outbox, host.settings
+    rows, settings = outbox.outbox, host.settings
     some = [(rows.c.target == settings.alarm_channel) & rows.c.people.is_(None)]
     if isinstance(host, TeacherHost) and host.settings.event_webhook_url and not host.webhook_off:
         some.append(rows.c.target.in_(host.settings.webhook_channels) & rows.c.webhook.is_(None))
     if settings.shared:  # what another teacher sends now is its own
-        some = [such & outbox.free(host.journal, settings.name, time.time()) for such in some]
+        some = [such & outbox.free(settings.name, time.time()) for such in some]
     return some
 
 
@@ -141,7 +141,7 @@ def _for_webhook(connection: Connection, host: Host[Any], some: Sequence[Unsent]
     if isinstance(host, TeacherHost) and host.settings.event_webhook_url and not host.webhook_off:
         channels = host.settings.webhook_channels
         told = [one.id for one in some if one.target in channels]
-        outbox.note_due(connection, host.journal, "webhook", told)
+        outbox.note_due(connection, "webhook", told)
 
 
 def _told(
@@ -150,8 +150,8 @@ def _told(
     """Note which incidents that began with one of *alarms* are known: the channel was *told*, or people are, now."""
     known = alarms if host.settings.alarm_services else _alarms(host, told)
     if host.settings.alarm_services:  # also what Redis refused: people need it all the more
-        outbox.note_due(connection, host.journal, "people", [one.id for one in alarms])
-    incidents.told(connection, host.journal, [one.id for one in known], now)
+        outbox.note_due(connection, "people", [one.id for one in alarms])
+    incidents.told(connection, [one.id for one in known], now)
 
 
 def _log(body: str) -> None:
@@ -172,7 +172,7 @@ async def _next(host: Host[Any]) -> "_Batch":
     if not host.settings.shared:
         sent = host.acks.ids()
         limit, now = SEND_BATCH + len(sent), time.time()
-        found = await host.read_tx(outbox.unsent, host.journal, limit=limit, now=now)
+        found = await host.read_tx(outbox.unsent, limit=limit, now=now)
         found = [one for one in found if one.id not in sent][:SEND_BATCH]
         if not _alarms(host, found) and not _waited(host, found, now):
             return _Batch(found, found)
@@ -192,12 +192,12 @@ def _unsent(connection: Connection, host: Host[Any], such: ColumnElement[bool] |
     until = math.inf
     if host.settings.shared and such is None:
         until = time.monotonic() + outbox.SENDING_S / 2
-        found = outbox.claim(connection, host.journal, host.settings.name, limit=SEND_BATCH, now=now)
+        found = outbox.claim(connection, host.settings.name, limit=SEND_BATCH, now=now)
     else:
-        found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now, such=such)
+        found = outbox.unsent(connection, limit=SEND_BATCH, now=now, such=such)
     sent = host.acks.ids()
     found = _in_time(connection, host, [one for one in found if one.id not in sent], now)
-    folded = incidents.fold(connection, host.journal, _alarms(host, found), patience(host), now)
+    folded = incidents.fold(connection, _alarms(host, found), patience(host), now)
     return _Batch(found, [one for one in found if one.id not in folded], folded, until)
 
 
@@ -221,10 +221,10 @@ def _in_time(connection: Connection, host: Host[Any], found: Sequence[Unsent], n
         for one in waited
         if one.class_id in over
     }
-    outbox.rewrite(connection, host.journal, list(late.values()))
+    outbox.rewrite(connection, list(late.values()))
     bookings.promised_late(connection, over, now)
     noted = [Event("answered with 410", class_id, detail=why) for class_id in sorted(over)]
-    events.note(connection, host.journal, host.settings.name, noted, now)
+    events.note(connection, host.settings.name, noted, now)
     return [late.get(one.id, one) for one in found]
 
 
@@ -233,8 +233,8 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     reached = batch.sending[: done.number]
     rest = {one.message.id: one.rest for one in done.refused}
     ids = [one.id for one in reached if one.id not in rest]
-    outbox.sent(connection, host.journal, [*ids, *batch.folded], now)
-    told = [one for one in reached if not one.is_told and rest.get(one.id) is not one.todo]
+    outbox.sent(connection, [*ids, *batch.folded], now)
+    told = [one for one in reached if not one.is_told and rest.get(one.id) != one.todo]
     if done.refused:
         _refused(connection, host, done.refused, now)
     _for_webhook(connection, host, reached)
@@ -255,7 +255,7 @@ def note_heard(connection: Connection, class_ids: Sequence[str], now: float) -> 
 
 def _refused(connection: Connection, host: Host[Any], refused: Sequence[Refusal], now: float) -> None:
     """Try each message that Redis refused again by itself, and raise an alarm for its target while it is refused."""
-    outbox.refused(connection, host.journal, refused, now)
+    outbox.refused(connection, refused, now)
     targets = {one.message.target: one.why for one in refused}
     for target, why in targets.items():
         number = sum(one.message.target == target for one in refused)
@@ -271,7 +271,7 @@ def alarm_refusal(connection: Connection, host: Host[Any], said: str, target: st
     """
     now = time.time()
     if host.alarmed_at.due(f"refused {target}", host.settings.alarm_quiet_s / 2):
-        outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, said, now)], now)
+        outbox.put(connection, [host.alarm(errors.REFUSED_BY_REDIS, said, now)], now)
 
 
 def refusal_alarmed(host: Host[Any], target: str) -> None:

@@ -62,17 +62,17 @@ def look(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P
 
 def said(host: Host[Any], *commands: str) -> list[dict[str, Any]]:
     """All messages that *host* has put into its outbox, in their order; only those of *commands*, if some are named."""
-    its = host.journal.outbox.c
+    its = journal.outbox.c
     bodies = look(host.engine, lambda connection: connection.execute(select(its.body).order_by(its.id)).scalars().all())
     return [one for one in map(json.loads, bodies) if not commands or one["cmd"] in commands]
 
 
 def news(host: Host[Any]) -> list[dict[str, Any]]:
     """What *host* has put into its outbox since this was asked last, without the events of classes."""
-    its = host.journal.outbox.c
+    its = journal.outbox.c
     with transaction(host.engine) as connection:
         bodies = connection.execute(select(its.body).where(its.sent_at.is_(None)).order_by(its.id)).scalars().all()
-        connection.execute(update(host.journal.outbox).values(sent_at=1.0))
+        connection.execute(update(journal.outbox).values(sent_at=1.0))
     return [one for one in map(json.loads, bodies) if one["cmd"] != "class_event"]
 
 
@@ -116,19 +116,19 @@ def placed(host: TeacherHost, booking: Booking, streamer: str, url: str = "", *,
     if ready:
         changes.move(changes.orders[booking.class_id], BookingState.READY, promised_at=changes.now)
     changes.sends.clear()
-    commit(host.engine, write, host.journal, changes)
+    commit(host.engine, write, changes)
 
 
 def claimed(host: Host[Any], *commands: str, now: float | None = None) -> list[InboxMessage]:
     """What of *commands* lies in the inbox, and is due."""
     now = time.time() if now is None else now
-    return commit(host.engine, inbox.claim, host.journal, commands, limit=10, lease_s=60, now=now)
+    return commit(host.engine, inbox.claim, commands, limit=10, lease_s=60, now=now)
 
 
 def came(host: Host[Any], *messages: Message) -> list[InboxMessage]:
     """*messages* come into the inbox, and are claimed."""
     arrived = [ReceivedMessage("test", json.loads(body)["cmd"], body) for body in map(Message.to_json, messages)]
-    commit(host.engine, inbox.keep, host.journal, arrived, time.time())
+    commit(host.engine, inbox.keep, arrived, time.time())
     return claimed(host, *{one.command for one in arrived})
 
 
@@ -136,7 +136,7 @@ def comes(host: Host[Any], *messages: Message | str) -> str:
     """*messages* come into the inbox; returns their ids."""
     bodies = [one if isinstance(one, str) else one.to_json() for one in messages]
     arrived = [ReceivedMessage("test", json.loads(body).get("cmd", "order"), body) for body in bodies]
-    kept = commit(host.engine, inbox.keep_claimed, host.journal, arrived, time.time(), 0.0)
+    kept = commit(host.engine, inbox.keep_claimed, arrived, time.time(), 0.0)
     return inbox.format_id_ranges([one.id for one in kept])
 
 
@@ -180,14 +180,14 @@ def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url:
     """A download that was asked for."""
     changes = StreamerChanges(_S1.model_copy(update={"video_root": root}), now)
     changes.reserve(stem, size_bytes, url, None)
-    write(connection, journal, changes)
+    write(connection, changes)
 
 
 def cite(connection: Connection, stem: str, number: int, now: float) -> None:
     """Citations that a rendition gained, or lost."""
     changes = StreamerChanges(_S1, now)
     changes.cited[stem] += number
-    write(connection, journal, changes)
+    write(connection, changes)
 
 
 def did(

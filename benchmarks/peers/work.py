@@ -83,7 +83,7 @@ def _written(connection: Connection, changes: Changes) -> list[Message]:
     """Write all but the outbox; returns what would be in it."""
     said = [one.message for one in changes.sends]
     changes.sends.clear()
-    write(connection, teacher_tables.journal, changes)
+    write(connection, changes)
     return said
 
 
@@ -96,7 +96,7 @@ def prepare(body: str) -> str:
         changes = StreamerChanges(OF_STREAMER, now)
         changes.admit(wanted, AiringState.READY)
         changes.note("prepare: cached already", wanted)
-        write(connection, streamer_tables.journal, changes)
+        write(connection, changes)
     said = Report(cmd="prepared", class_id=wanted.class_id, streamer=STREAMER, result="success", message="cached")
     return said.to_json()
 

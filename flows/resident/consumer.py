@@ -180,10 +180,10 @@ class Consumer:
             await host.write_tx(inbox.keep_paired, arrived, settings.name, now, name)
         elif any(flow in self._left or len(self._claimed[flow]) >= QUEUE_BOUND for flow in flows):
             self._left |= flows  # they have to wait: later all messages are claimed together, in their order
-            await host.write_tx(inbox.keep, host.journal, arrived, now)
+            await host.write_tx(inbox.keep, arrived, now)
             self._left |= flows
         else:
-            for message in await host.write_tx(inbox.keep_claimed, host.journal, arrived, now, settings.inbox_lease_s):
+            for message in await host.write_tx(inbox.keep_claimed, arrived, now, settings.inbox_lease_s):
                 self._claimed[self._groups[message.command]].append(message)
         for flow in flows:
             self._woken[flow].set()
@@ -194,7 +194,7 @@ class Consumer:
         settings = self._host.settings
         streams = self._host.bus.streams([*self._commands], settings.name, shared=settings.shared)
         # An entry that is read but not committed reaches no other consumer, so see first that the database answers.
-        await self._host.write_tx(inbox.answers, self._host.journal)
+        await self._host.write_tx(inbox.answers)
         while True:
             self._host.watchdog.beat("streams")
             entries = await streams.next(count=self._host.settings.batch_max, block_ms=BLOCK_MS)
@@ -249,7 +249,6 @@ class Consumer:
             return []  # without Redis no answer could be sent; another teacher may reach it
         claimed = await self._host.write_tx(
             inbox.claim,
-            self._host.journal,
             [command for command, group in self._groups.items() if group == flow],
             limit=settings.batch_max,
             lease_s=settings.inbox_lease_s,

@@ -122,7 +122,7 @@ class HealthReport:
     async def _old(host: Host[Any]) -> list[str]:
         try:
             async with asyncio.timeout(LOOK_S):
-                oldest = await host.read_tx(inbox.oldest, host.journal)
+                oldest = await host.read_tx(inbox.oldest)
         except (DBAPIError, TimeoutError) as error:
             return [_unreadable(error)]
         waits_s = time.time() - oldest if oldest is not None else 0.0

@@ -77,12 +77,12 @@ class People:
                 self._unnoted[id_] = how
         if not self._unnoted:
             return False
-        await host.write_tx(outbox.note_people, host.journal, dict(self._unnoted))
+        await host.write_tx(outbox.note_people, dict(self._unnoted))
         self._unnoted.clear()
         return True
 
     async def _due(self) -> list[tuple[int, str]]:
-        due = await self._host.read_tx(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
+        due = await self._host.read_tx(outbox.people_due, 1 + len(self._unnoted))
         return [row for row in due if row[0] not in self._unnoted][:1]
 
     async def _pass_on(self, alarm: str, *, is_due: bool = False) -> Telling | None:
@@ -163,7 +163,7 @@ def _follow_up(connection: Connection, host: Host[Any], *, is_new: bool) -> int:
     now, policy = time.time(), patience(host)
     if is_new and not policy.shared:  # nobody has looked yet whether what the process before saw goes on
         policy = replace(policy, goes_on=CODES)
-    due = incidents.follow_up(connection, host.journal, host.settings.name, policy, now)
+    due = incidents.follow_up(connection, host.settings.name, policy, now)
     alarms = [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, alarm) for alarm in due]
-    outbox.put(connection, host.journal, alarms, now)
+    outbox.put(connection, alarms, now)
     return len(due)

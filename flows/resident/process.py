@@ -41,8 +41,6 @@ from lectern.db.engine import close_to_others, open_database
 from lectern.ecs.transcode import check_ecs
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.model.tables import streamer as streamer_tables
-from lectern.model.tables import teacher as teacher_tables
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
@@ -160,9 +158,9 @@ class Resident:
             runs = ResidentRuns(client, deployments.of(self.settings))
             host: TeacherHost | StreamerHost
             if isinstance(self.settings, TeacherSettings):
-                host = TeacherHost(self.settings, engine, teacher_tables.journal, bus, runs)
+                host = TeacherHost(self.settings, engine, bus, runs)
             else:
-                host = StreamerHost(self.settings, engine, streamer_tables.journal, bus, runs)
+                host = StreamerHost(self.settings, engine, bus, runs)
             runs.host = self.host = host
             if self.settings.shared:
                 runs.created.tags = (host_tag(self.settings.name),)
@@ -172,7 +170,7 @@ class Resident:
             try:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
-                waiting = await host.write_tx(inbox.free_all, host.journal, owner)
+                waiting = await host.write_tx(inbox.free_all, owner)
                 app: Starlette | None = None
                 if isinstance(host, TeacherHost):
                     await host.write_tx(transcodings.free_requests, self.settings.name)

@@ -18,7 +18,7 @@ from lectern.db import airings, inbox
 from lectern.decide import change as decide
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import classes, journal
+from lectern.model.tables.streamer import classes
 from lectern.timing import comes
 from lectern.wire.fields import called
 from lectern.wire.messages import Amend
@@ -44,7 +44,7 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
 def early_amends(connection: Connection, came: Sequence[Delivery[Amend]]) -> list[int]:
     """The messages that overtook the Prepare of their class, which may wait for its origin, as it is placed now."""
     asked = {delivery.kept.id: delivery.message for delivery in came if isinstance(delivery.message, Amend)}
-    coming = inbox.coming(connection, journal, "prepare", {message.class_id for message in asked.values()})
+    coming = inbox.coming(connection, "prepare", {message.class_id for message in asked.values()})
     known = airings.where(connection, classes.c.class_id.in_(coming))
     here = {airing.class_id: airing.placement for airing in known}
     return [id_ for id_, it in asked.items() if it.class_id in coming and here.get(it.class_id, 0) < it.placement]

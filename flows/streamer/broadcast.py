@@ -133,7 +133,7 @@ class RunScheduler:
             if at_once := [airing for airing in classes if airing.start_time < soon]:
                 return at_once
             self._looked_at = time.monotonic()
-        if await host.read_tx(inbox.waits, host.journal, "prepare"):
+        if await host.read_tx(inbox.waits, "prepare"):
             return []
         if not self._later:
             self._later = await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)

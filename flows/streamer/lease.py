@@ -31,7 +31,7 @@ from lectern import health
 from lectern.db import airings, cache, inbox, leases
 from lectern.decide import airing as decide
 from lectern.decide import leases as decide_leases
-from lectern.decide.leases import Answer, PartitionVerdict, Peers, PrefectAnswer
+from lectern.decide.leases import Answer, Peers, PrefectAnswer
 from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Airing, InboxMessage
@@ -288,13 +288,13 @@ class HeartbeatThread:
         asked_at = boot_now()
         if asked_at >= self._lease.until:
             return
-        verdict = await self._witnesses.verdict(is_taken, self._facts.session, self._host.fencing_token)
-        self._set(self._lease.witnessed(asked_at, boot_now(), goes_on=verdict.goes_on))
-        if verdict.why != self._why and self._doubt.is_set():
-            self._why = verdict.why
+        goes_on, why = await self._witnesses.verdict(is_taken, self._facts.session, self._host.fencing_token)
+        self._set(self._lease.witnessed(asked_at, boot_now(), goes_on=goes_on))
+        if why != self._why and self._doubt.is_set():
+            self._why = why
             ends = f"they end in {max(self._lease.until - boot_now(), 0.0):.0f} s"
-            outcome = "the classes go on" if verdict.goes_on else ends
-            log.warning("lease: no heartbeat is confirmed: %s; %s", verdict.why, outcome)
+            outcome = "the classes go on" if goes_on else ends
+            log.warning("lease: no heartbeat is confirmed: %s; %s", why, outcome)
 
     # -- the playout's supervisor --------------------------------------------------------------------------------------
 
@@ -375,7 +375,7 @@ class QuorumCheck:
             return
         self._known, self._say = known, names
 
-    async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> PartitionVerdict:
+    async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> tuple[bool, str]:
         """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
         policy = self._host.settings.partition_policy
         word, others = await asyncio.gather(self._prefect(is_taken, session, claim), self._peers(policy))
@@ -441,9 +441,9 @@ async def take_back(host: StreamerHost, messages: Sequence[InboxMessage]) -> lis
     if stops:
         log.info("released: %s", ", ".join(airing.class_id for airing in stops))
     is_off_air = await end_pushes(host, stops) if stops or grants else True
-    if grants and (not is_off_air or await host.read_tx(inbox.waits, host.journal, "release")):
+    if grants and (not is_off_air or await host.read_tx(inbox.waits, "release")):
         ids = [delivery.kept.id for delivery in grants]
-        await host.write_tx(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
+        await host.write_tx(inbox.put_off, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
         held = await handled(host, grants, partial(hold_granted, host.fencing_token))
         result.failed += held.failed

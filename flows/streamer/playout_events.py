@@ -175,7 +175,7 @@ class PlayoutEvents:
         name = self._host.settings.name
         async with self._alone(class_id):
             event = EventView(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
-            await self._host.write_tx(events.keep_of, self._host.journal, [event])
+            await self._host.write_tx(events.keep_of, [event])
 
     async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
         """Raise the alarms that are due although no event comes: a server may simply not answer.

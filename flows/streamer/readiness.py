@@ -32,7 +32,6 @@ from lectern.i18n import Text, joined, msgid
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Usage
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import journal
 from lectern.model.views import Sending, StreamerStatus
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
@@ -346,7 +345,7 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Stre
     """The status of this streamer at *now* (epoch seconds)."""
     soon = airings.live(connection, now + SOON_S)
     due = [airing for airing in soon if airing.start_time <= now < airing.end_time]
-    alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda alarm: -alarm.last_at)
+    alarms = sorted(incidents.alarms(connection, settings.name), key=lambda alarm: -alarm.last_at)
     return StreamerStatus(
         at=now,
         sendings={airing.class_id: Sending(on_air=False) for airing in due} | account.sendings(connection, due),

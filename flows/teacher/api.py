@@ -220,13 +220,13 @@ class ClassesApi:
         own = client.institution_id
         if own is None or (before.order.institution_id == own if before.order else not booked):
             return before
-        if before.order is None and await self._host.read_tx(db_account.kept_since, "teacher", class_id) is not None:
+        if before.order is None and await self._host.read_tx(db_account.kept_since, class_id) is not None:
             raise Refused(503, Text("its booking is not handled yet"), class_id=class_id, Retry_After="1")
         raise _no_such(class_id)
 
     def _read(self, connection: Connection, class_id: str) -> _Before:
-        order, journal = db_account.booking(connection, class_id), self._host.journal
-        return _Before(order, inbox.waiting(connection, journal), outbox.last_id(connection, journal))
+        order = db_account.booking(connection, class_id)
+        return _Before(order, inbox.waiting(connection), outbox.last_id(connection))
 
     async def _send(
         self, message: Message | None, class_id: str, wait_s: float, look: Callable[[Connection], str | None]
@@ -275,7 +275,7 @@ class ClassesApi:
     def _answered(self, connection: Connection, message: Booking | Change | Cancel, before: _Before) -> str | None:
         """The first answer to such a message about the class that was committed after the request came."""
         channel = getattr(self._host.settings, f"{message.cmd}_result_channel")
-        return outbox.answer_since(connection, self._host.journal, channel, message.class_id, before.sent)
+        return outbox.answer_since(connection, channel, message.class_id, before.sent)
 
     # -- what is looked at ---------------------------------------------------------------------------------------------
 

@@ -25,8 +25,6 @@ from lectern.decide import reports as decide_reports
 from lectern.decide.placement import Choice, secondary_id
 from lectern.errors import Misuse, Refuse
 from lectern.model.plan import Changes
-from lectern.model.tables import teacher as teacher_tables
-from lectern.model.tables.teacher import journal
 from lectern.wire.messages import AiringReport, Booking, Cancel, Change, Report
 from lectern.wire.parser import in_words
 
@@ -102,8 +100,8 @@ def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> l
     behind = bookings.changes_before(connection, asked)
     booked = bookings.booked_among(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
-    coming = inbox.coming(connection, journal, "order", set(unknown.values()))
-    young = inbox.young(connection, journal, list(unknown), time.time(), BOOKING_S)
+    coming = inbox.coming(connection, "order", set(unknown.values()))
+    young = inbox.young(connection, list(unknown), time.time(), BOOKING_S)
     early = {id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young}
     return [id_ for id_ in asked if id_ in early or id_ in behind]
 
@@ -174,7 +172,7 @@ def decided_reports(
         choice = Choice(loads, no, back)
         over = [report.class_id for report in reports if (report.cmd, report.result) != ("prepared", "success")]
         parts = events.parts_of(connection, over)
-        moved = events.named(connection, teacher_tables.journal, "moved", over)
+        moved = events.named(connection, "moved", over)
         facts = decide_reports.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
     for message in messages:
         if isinstance(message, Report):

@@ -22,7 +22,7 @@ from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import CancelRow, journal
+from lectern.model.tables.teacher import CancelRow
 from lectern.states import BookingState
 
 UNREPORTED_S = 60.0  # least seconds until a class is sent again to a streamer that has reported nothing about it
@@ -66,7 +66,7 @@ def overlooked(connection: Connection, changes: Changes, heard_s: float) -> None
     now = changes.now
     reports.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
-    noted = events.named(connection, journal, reports.TOLD_AGAIN, [order.class_id for order in silent])
+    noted = events.named(connection, reports.TOLD_AGAIN, [order.class_id for order in silent])
     reports.resend_ends(changes, [order for order in silent if order.state is BookingState.PLACED], noted)
     if unconfirmed := [order for order in silent if order.state is BookingState.READY]:
         revised_ids = [order.revises for order in unconfirmed if order.revises is not None]

@@ -26,7 +26,7 @@ from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import TOLD_AGAIN_WITHIN_S, StreamerRow, streamers
+from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.redis.client import WITHDRAWN
 from lectern.redis.connection import asking
 from lectern.run_records import summary
@@ -283,7 +283,7 @@ def lost(connection: Connection, changes: Changes, name: str, number: int, other
 async def grant(host: TeacherHost, name: str, session: str, lease_s: float) -> None:
     """Give a streamer the lease that it asks for, after telling it all that was taken from it."""
     asks_s, holder = time.monotonic() - host.claims_since[name, session], await host.read_tx(leases.holder, name)
-    if holder.session == session and holder.granted_s_ago(time.time()) < min(asks_s / 3, TOLD_AGAIN_WITHIN_S):
+    if holder.session == session and holder.granted_s_ago(time.time()) < min(asks_s / 3, bookings.TOLD_AGAIN_WITHIN_S):
         return
     if (await changed(host, granted(name, session, lease_s))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.

@@ -35,7 +35,7 @@ from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import RenditionKey
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import RenditionRow, journal
+from lectern.model.tables.teacher import RenditionRow
 from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
@@ -256,7 +256,7 @@ async def _said_if_refused(host: TeacherHost) -> AsyncIterator[None]:
 async def remember(host: TeacherHost) -> None:
     """Take over from the process before that the OSS refuses this teacher, which goes on until it takes a request."""
     code = errors.OSS_REFUSES.number
-    if await host.read_tx(incidents.open_of, host.journal, code) is not None:
+    if await host.read_tx(incidents.open_of, code) is not None:
         host.ongoing[code] = math.inf
 
 
@@ -354,7 +354,7 @@ LOOKS = 100
 def _overdue(connection: Connection, now: float) -> list[RenditionRow]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
     due = transcodings.overdue(connection, now)
-    unread = bool(due) and inbox.waits(connection, journal, "transcoding")
+    unread = bool(due) and inbox.waits(connection, "transcoding")
     return [row for row in due if not unread or (row.deadline or now) < now - RESULTS_FIRST_S]
 
 

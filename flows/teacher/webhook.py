@@ -185,7 +185,7 @@ class Webhook:
             sentence = Text(
                 "the webhook {url} answered 410 Gone: it is switched off until its URL is another", url=where
             )
-            outbox.put(connection, host.journal, [host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
+            outbox.put(connection, [host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
         elif now - message.created_at < GIVEN_UP_S:
             until = now + min(2.0 ** min(message.tries, 20), MOST_S)
             outbox.note_webhook(connection, message.id, Telling.DUE, message.tries + 1, until)
@@ -195,7 +195,7 @@ class Webhook:
             sentence = Text(
                 "the webhook {url} has not taken message {id} for a day: {why}", url=where, id=message.id, why=why
             )
-            outbox.put(connection, host.journal, [letter, host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
+            outbox.put(connection, [letter, host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
 
 
 def _digest(url: str | None) -> str:

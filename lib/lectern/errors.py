@@ -128,9 +128,6 @@ WEBHOOK_REFUSES = ErrorCode(509, CRITICAL,
     Text("the webhook does not take messages"), Text("Repair the receiver; read what it lacks over HTTP."))
 # fmt: on
 
-OK = 0
-"""The code of an answer with result *success*."""
-
 CODES: dict[int, ErrorCode] = {one.number: one for one in list(globals().values()) if isinstance(one, ErrorCode)}
 """All of them, by their numbers."""
 

@@ -187,7 +187,6 @@ class RunRecord:
     ended: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Gather what the entries have."""
         times = [one.row.handled_at for one in self.entries]
         self.labels = [one.label for one in self.entries]
         self.lines = [line for one in self.entries for line in one.lines]

@@ -61,7 +61,6 @@ class Change:
     cost: Cost
 
     def __str__(self) -> str:
-        """What changes, and from when on it counts."""
         when = Text("needs a restart") if self.cost is Cost.RESTART else self.cost
         return Text(
             "{name} {before} -> {after}: {when}", name=self.name, before=self.before, after=self.after, when=when

@@ -14,20 +14,18 @@ Role = Literal["teacher", "streamer"]
 class Resolution(StrEnum):
     """A wanted picture size, smallest first; bookings of the old kind name none (``video_resolution`` on the wire)."""
 
-    box: tuple[int, int]
-    """Width and height in pixels that its picture is fitted into."""
+    P240 = "240P"
+    P480 = "480P"
+    P720 = "720P"
+    P1080 = "1080P"
 
-    def __new__(cls, name: str, width: int = 0, height: int = 0) -> "Resolution":
-        """A member is written as its name on the wire and its box."""
-        made = str.__new__(cls, name)
-        made._value_ = name
-        made.box = width, height
-        return made
+    @property
+    def box(self) -> tuple[int, int]:
+        """Width and height in pixels that its picture is fitted into."""
+        return _BOXES[self]
 
-    P240 = "240P", 320, 240
-    P480 = "480P", 640, 480
-    P720 = "720P", 1280, 720
-    P1080 = "1080P", 1920, 1080
+
+_BOXES = {"240P": (320, 240), "480P": (640, 480), "720P": (1280, 720), "1080P": (1920, 1080)}
 
 
 class RenditionState(StrEnum):

@@ -15,7 +15,6 @@ from flows.host import TeacherHost
 from flows.resident.page import Page as Served
 from lectern.db import events, viewers
 from lectern.model.facts import AsRun, Usage
-from lectern.model.tables.teacher import journal
 from lectern.model.views import EventView, Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.settings import TeacherSettings
 from tests import laid
@@ -70,7 +69,7 @@ def fill(screen: Screen, now: float) -> None:
             commit(screen.host.engine, events.keep_parts, class_id, cut if has_gaps else [whole], name)
             if has_gaps:
                 refused = EventView(start + 1201, "push refused", class_id, "6666_720P", name, "no such stream")
-                commit(screen.host.engine, events.keep_of, journal, [refused])
+                commit(screen.host.engine, events.keep_of, [refused])
         elif start <= now:
             screen.book(class_id, "ready", start, streamer=name)
             gaps = (Gap(start + 100, start + 300, 200, "the push broke off"),) if at % 2 else ()
@@ -100,7 +99,7 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     engine = laid.opened("teacher", tmp_path_factory.mktemp("screen") / "teacher.db")
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", site_name="Live school")
     now, port = time.time(), free_port()
-    host = TeacherHost(settings, engine, journal, cast("Any", Words()), cast("Any", None))
+    host = TeacherHost(settings, engine, cast("Any", Words()), cast("Any", None))
     made = Screen(host, Http(Starlette(routes=Served(host).routes()), port))
     fill(made, now)
     made.background.run(made.server.start())

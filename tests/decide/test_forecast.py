@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from lectern.decide import forecast as decide
 from lectern.decide.bandwidth import PUSHES, Bounds, Download
-from lectern.decide.forecast import NEVER, SAFE, SURE, Ask, Capacity, Transcoders, Transcoding, arrivals, forecast
+from lectern.decide.forecast import NEVER, SAFE, SURE, Ask, Capacity, Transcoding, arrivals, forecast, transcoded_at
 from lectern.model.facts import Needed
 from lectern.model.views import StreamerStatus
 from lectern.states import Backend
 from lectern.windows import ALWAYS, Windows
-from tests.strategies import booking
+from tests.strategies import booking, transcoders
 
 NOW = 1_764_010_800.0
 MB = 1_000_000
@@ -152,7 +152,8 @@ def test_a_rendition_that_comes_after_the_start_is_said_to_be_late_and_one_that_
 TOOK_S = [100.0, 20.0, 10.0, 30.0, 40.0, 60.0, 50.0, 70.0, 90.0, 80.0]
 """Seconds that the last transcodings took: nine of ten took at most 90."""
 
-TRANSCODERS = Transcoders({Backend.OSS: TOOK_S, Backend.ECS: TOOK_S}, places=2)
+TOOK: dict[Backend | None, list[float]] = {Backend.OSS: TOOK_S, Backend.ECS: TOOK_S}
+TWO_PLACES = transcoders(max_ecs_jobs=2)
 
 
 def made(record_id: int, backend: Backend | None, in_s: float = 9000, begun_s_ago: float | None = None) -> Transcoding:
@@ -179,23 +180,23 @@ ENDS: dict[str, tuple[list[Transcoding], dict[str, float]]] = {
 
 def test_a_transcoding_ends_as_most_of_the_last_ones_did() -> None:
     """Our own servers take records by the starts of their classes."""
-    found = {case: TRANSCODERS.ends(some, NOW) for case, (some, _) in ENDS.items()}
+    found = {case: transcoded_at(some, TOOK, TWO_PLACES, NOW) for case, (some, _) in ENDS.items()}
     assert found == {case: {stem: NOW + in_s for stem, in_s in its.items()} for case, (_, its) in ENDS.items()}
 
 
 def test_little_is_forecast_from_few_transcodings() -> None:
-    few = Transcoders({Backend.OSS: TOOK_S[:4], Backend.ECS: TOOK_S})
-    assert few.ends([made(1, Backend.OSS), ours(2)], NOW) == {}
+    few: dict[Backend | None, list[float]] = {Backend.OSS: TOOK_S[:4], Backend.ECS: TOOK_S}
+    assert transcoded_at([made(1, Backend.OSS), ours(2)], few, transcoders(ecs=False), NOW) == {}
     assert [decide.quick_half_s(TOOK_S[:number]) for number in (10, 5, 4)] == [50, 30, None]
 
 
 def test_what_waits_for_a_window_of_our_own_servers_is_made_in_it() -> None:
     """What would be too late then is made at once, and so is what the OSS makes."""
-    nightly = replace(TRANSCODERS, windows=NIGHT.windows, ready_before_s=600)
+    nightly = transcoders(max_ecs_jobs=2, transcode_windows="20:00-24:00", timezone="UTC", ready_before_s=600)
     soon, later, oss = ours(1, 7200), ours(2, 9 * 3600), made(3, Backend.OSS, 9 * 3600)
-    assert nightly.ends([soon, later, oss], NOW) == {"r1": NOW + 90, "r2": OPENS + 90, "r3": NOW + 90}
-    endless = replace(nightly, took_s={Backend.ECS: [1e6] * 5})
-    assert endless.ends([later], NOW) == {}, "in no window"
+    found = transcoded_at([soon, later, oss], TOOK, nightly, NOW)
+    assert found == {"r1": NOW + 90, "r2": OPENS + 90, "r3": NOW + 90}
+    assert transcoded_at([later], {Backend.ECS: [1e6] * 5}, nightly, NOW) == {}, "in no window"
 
 
 sizes = st.floats(0.1, 5000)

@@ -98,8 +98,8 @@ GOES_ON = {
 def test_each_case_is_decided() -> None:
     """Classes go on if nobody takes them, if nobody could, and if the operator says so; else they stop."""
     found = {case: leases.partition_verdict(*case) for case in itertools.product(POLICIES, PrefectAnswer, Peers)}
-    assert {case for case, verdict in found.items() if verdict.goes_on} == GOES_ON
-    assert all(verdict.why for verdict in found.values())
+    assert {case for case, (goes_on, _) in found.items() if goes_on} == GOES_ON
+    assert all(why for _, why in found.values())
 
 
 def test_who_hears_or_might_hear_outweighs_who_does_not() -> None:
@@ -290,8 +290,8 @@ class World:
         peers = Peers.HEARS if self.redis else Peers.BLIND
         if peers is Peers.BLIND:
             self.blind_at = self.now
-        found = leases.partition_verdict("ask peers", word, peers)
-        self.coming.append(Sent(self.now + self.late_s, self.now, None, found.goes_on))
+        goes_on, _ = leases.partition_verdict("ask peers", word, peers)
+        self.coming.append(Sent(self.now + self.late_s, self.now, None, goes_on))
 
     def _hear(self) -> None:
         for sent in [one for one in self.coming if one.at <= self.now]:

@@ -43,7 +43,7 @@ def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engin
         changes = Changes(strategies.transcoders(), NOW)
         for one in statements:
             changes.announce(order, one)
-        commit(either_engine, write, journal, changes)
+        commit(either_engine, write, changes)
     found = look(either_engine, events.after, "c-1", 0, 10)
     assert [(one.seq, one.event) for one in found] == [(1, "accepted"), (2, "on_air"), (3, "interrupted"), (4, "ended")]
     assert {one.institution_id for one in found} == {"i-1"}
@@ -55,5 +55,5 @@ def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engin
 def test_a_cancel_that_comes_again_before_the_end_is_told_gets_the_answer_of_the_first(either_engine: Engine) -> None:
     changes = Changes(strategies.transcoders(), NOW)
     changes.answer_cancel("c-1", 0, "cancelled", 12.5)
-    commit(either_engine, write, journal, changes)
+    commit(either_engine, write, changes)
     assert look(either_engine, events.ends, ["c-1", "c-2"], "cancel_result") == {"c-1": (0, "cancelled", 12.5)}

@@ -30,7 +30,7 @@ from lectern.db.incidents import AlertPolicy
 from lectern.decide.booking import BookingFacts, plan
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
-from lectern.model.tables.teacher import cancels, journal, orders
+from lectern.model.tables.teacher import cancels, orders
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.wire import outgoing
@@ -440,9 +440,9 @@ def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> 
         assert "no request was taken yet" in looked_at(teacher, OSS_TRANSCODE_URL=url)
         said = outgoing.alarm(OSS_REFUSES, "6666_720P: OSS transcoding: answered 401", 1.0, "teacher")
         with opened(f"sqlite:///{teacher}/teacher.db") as engine, transaction(engine) as connection:
-            outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, said)], 1.0)
-            unsent = outbox.unsent(connection, journal, limit=9, now=2.0)
-            incidents.fold(connection, journal, unsent, AlertPolicy(60, 60, 60), 1.0)
+            outbox.put(connection, [Outgoing("alarm", OutgoingKind.CHANNEL, said)], 1.0)
+            unsent = outbox.unsent(connection, limit=9, now=2.0)
+            incidents.fold(connection, unsent, AlertPolicy(60, 60, 60), 1.0)
         refused = f"✗ OSS transcoder: {url} answers, and refused the last request: 6666_720P: "
         assert refused in looked_at(teacher, OSS_TRANSCODE_URL=url)
     away = f"✗ OSS transcoder: {url} cannot be reached: nobody answers there"

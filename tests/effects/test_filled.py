@@ -26,7 +26,6 @@ from lectern.db.retention import RowsBefore
 from lectern.db.timetable import Span, begins_in, classes, due, next_class, outcomes, status_of_teacher, waiting
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.teacher import journal
 from lectern.storage.origin import RemoteFile
 from tests import laid, rows, strategies
 
@@ -91,10 +90,10 @@ TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
     "what a sweep finds": swept,
     "the next deadline": lambda connection, _: transcodings.next_deadline(connection),
     "the loads": bookings.having,
-    "what is to be sent": lambda connection, now: outbox.claim(connection, journal, "t", limit=100, now=now),
+    "what is to be sent": lambda connection, now: outbox.claim(connection, "t", limit=100, now=now),
     "what is forgotten": forgotten,
-    "what no run shows": lambda connection, _: inbox.unrecorded(connection, journal, 10),
-    "what people are to hear": lambda connection, _: outbox.people_due(connection, journal, 1),
+    "what no run shows": lambda connection, _: inbox.unrecorded(connection, 10),
+    "what people are to hear": lambda connection, _: outbox.people_due(connection, 1),
     "the next class": next_class,
     "a day's classes": lambda connection, now: classes(connection, begins_in(day(now)), 200),
     "what became of them": lambda connection, now: outcomes(connection, day(now)),

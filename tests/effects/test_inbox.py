@@ -11,7 +11,6 @@ from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.db.outbox import Refusal, Rest
 from lectern.errors import Misuse
-from lectern.model.tables.teacher import journal
 from lectern.wire import outgoing
 from tests.rows import commit
 
@@ -48,13 +47,13 @@ def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(teacher: T
         return [ReceivedMessage("channel:order", "order", body) for body in bodies]
 
     with transaction(teacher.engine) as connection:
-        inbox.keep(connection, journal, arrived("a", "b"), NOW)
-        found = inbox.keep_claimed(connection, journal, arrived("c", "d"), NOW, 60)
-        assert inbox.keep_claimed(connection, journal, [], NOW, 60) == []
-        inbox.keep(connection, journal, arrived("e"), NOW)
+        inbox.keep(connection, arrived("a", "b"), NOW)
+        found = inbox.keep_claimed(connection, arrived("c", "d"), NOW, 60)
+        assert inbox.keep_claimed(connection, [], NOW, 60) == []
+        inbox.keep(connection, arrived("e"), NOW)
         assert [(one.id, one.body, one.tries) for one in found] == [(3, "c", 0), (4, "d", 0)]
-        assert inbox.read(connection, journal, [3, 4]) == found
-        due = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW)
+        assert inbox.read(connection, [3, 4]) == found
+        due = inbox.claim(connection, ["order"], limit=9, lease_s=60, now=NOW)
         assert [(one.id, one.body) for one in due] == [(1, "a"), (2, "b"), (5, "e")]
 
 
@@ -62,11 +61,11 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(ei
     """It was put off for seconds by the clock of before: a host may begin with a wrong one."""
     late = 10 * DAY_S
     with transaction(either_engine) as connection:
-        inbox.keep(connection, journal, [ReceivedMessage("test", "order", "{}")], late)
-        inbox.put_off(connection, journal, [1], late + 5)
+        inbox.keep(connection, [ReceivedMessage("test", "order", "{}")], late)
+        inbox.put_off(connection, [1], late + 5)
 
     def claimed(now: float) -> list[int]:
-        return [one.id for one in commit(either_engine, inbox.claim, journal, ["order"], limit=9, lease_s=60, now=now)]
+        return [one.id for one in commit(either_engine, inbox.claim, ["order"], limit=9, lease_s=60, now=now)]
 
     assert claimed(late + 4) == []
     assert claimed(late + 5 - 60 - inbox.FAR_S) == [], "by so much the clocks of teachers may differ"
@@ -76,7 +75,7 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(ei
 
 
 def unsent(engine: Engine, now: float) -> list[int]:
-    return [one.id for one in commit(engine, outbox.unsent, journal, limit=9, now=now)]
+    return [one.id for one in commit(engine, outbox.unsent, limit=9, now=now)]
 
 
 def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either_engine: Engine) -> None:
@@ -84,9 +83,9 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either
     late = 10 * DAY_S
     letters = [outgoing.dead_letter("dead_letter", "order", body, "odd") for body in ("1", "2")]
     with transaction(either_engine) as connection:
-        outbox.put(connection, journal, letters, late)
-        first, _ = outbox.unsent(connection, journal, limit=9, now=late)
-        outbox.refused(connection, journal, [Refusal(first, Rest.ADD, "no")], late)
+        outbox.put(connection, letters, late)
+        first, _ = outbox.unsent(connection, limit=9, now=late)
+        outbox.refused(connection, [Refusal(first, Rest.ADD, "no")], late)
     assert unsent(either_engine, late) == []
     assert unsent(either_engine, late - DAY_S) == [1, 2]
 
@@ -96,12 +95,12 @@ def test_each_refusal_doubles_the_pause_up_to_a_minute(either_engine: Engine, re
     """And what waits behind it in its stream waits as long; a message of another stream does not."""
     letters = [outgoing.dead_letter(stream, "order", "odd", "odd") for stream in ("mine", "mine", "other")]
     with transaction(either_engine) as connection:
-        outbox.put(connection, journal, letters, NOW)
+        outbox.put(connection, letters, NOW)
         later = NOW
         for number in range(refusals):
             later = NOW + 100.0 * number
-            first = outbox.unsent(connection, journal, limit=9, now=later)[0]
+            first = outbox.unsent(connection, limit=9, now=later)[0]
             assert (first.id, first.tries) == (1, number)
-            outbox.refused(connection, journal, [Refusal(first, Rest.ADD, "no")], later)
+            outbox.refused(connection, [Refusal(first, Rest.ADD, "no")], later)
     assert unsent(either_engine, later + pause_s - 0.1) == [3]
     assert unsent(either_engine, later + pause_s) == [1, 2, 3]

@@ -14,7 +14,6 @@ from lectern.db.engine import transaction
 from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Refusal, Rest
 from lectern.errors import CONFLICT, DISK_FULL, NO_RECORDING, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
-from lectern.model.tables.teacher import journal
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.rows import commit
@@ -36,19 +35,19 @@ class Desk:
         names = [class_id or f"c-{next(self._numbers)}" for _ in range(number)]
         made = [outgoing.alarm(code, f"{one}: {code.meaning}!", now, "teacher", class_id=one) for one in names]
         alarms = [Outgoing("alarm", OutgoingKind.CHANNEL, one) for one in made]
-        commit(self.engine, outbox.put, journal, alarms, now)
+        commit(self.engine, outbox.put, alarms, now)
         return names[-1]
 
     def sent(self, now: float, *, reached: bool = True) -> list[Alarm]:
         """Send what is unsent as the host does; returns what was published. Not *reached*: Redis is away."""
         with transaction(self.engine) as connection:
-            unsent = outbox.unsent(connection, journal, limit=1000, now=now)
-            folded = incidents.fold(connection, journal, unsent, self.patience, now)
+            unsent = outbox.unsent(connection, limit=1000, now=now)
+            folded = incidents.fold(connection, unsent, self.patience, now)
         if not reached:
             return []
         with transaction(self.engine) as connection:
-            outbox.sent(connection, journal, [one.id for one in unsent], now)
-            incidents.told(connection, journal, [one.id for one in unsent if one.id not in folded], now)
+            outbox.sent(connection, [one.id for one in unsent], now)
+            incidents.told(connection, [one.id for one in unsent if one.id not in folded], now)
         return [Alarm.model_validate_json(one.body) for one in unsent if one.id not in folded]
 
     def told(self, code: ErrorCode, now: float, number: int = 1, class_id: str | None = None) -> list[int]:
@@ -61,7 +60,7 @@ class Desk:
         return [(one.stage, one.count) for one in self.followed_up(now)]  # type: ignore[attr-defined]  # of an incident
 
     def followed_up(self, now: float) -> list[Alarm]:
-        found = commit(self.engine, incidents.follow_up, journal, "teacher", self.patience, now)
+        found = commit(self.engine, incidents.follow_up, "teacher", self.patience, now)
         assert all(one.message and one.runbook for one in found)
         return found
 
@@ -93,7 +92,7 @@ def test_a_class_without_its_recording_is_one_incident_before_its_start_and_afte
     """324, then 326. It lasts as long as either is seen."""
     assert desk.told(NOT_READY_FOR_START, 1000, class_id="late") == [324]
     assert desk.told(NO_RECORDING, 1030, class_id="late") == []
-    (found,) = commit(desk.engine, incidents.open_now, journal)
+    (found,) = commit(desk.engine, incidents.open_now)
     assert (found["code"], found["count"], found["classes"]) == (326, 2, ["late"])
     desk.patience = replace(PATIENCE, goes_on={326})
     assert desk.follow_up(9000) == [("escalated", 2)]
@@ -128,13 +127,13 @@ def test_an_incident_that_only_people_have_heard_of_is_not_called_over(desk: Des
     desk.cry(DISK_FULL, 1000)
     desk.sent(1000, reached=False)
     with transaction(desk.engine) as connection:
-        (first,) = outbox.unsent(connection, journal, limit=9, now=1000)
-        incidents.told(connection, journal, [first.id], 1000)
+        (first,) = outbox.unsent(connection, limit=9, now=1000)
+        incidents.told(connection, [first.id], 1000)
         for rest, over in ((None, 0), (Rest.BOTH, 0), (Rest.ADD, 1)):
             if rest is not None:
-                outbox.refused(connection, journal, [Refusal(first, rest, "no")], 1000)
-            assert len(incidents.follow_up(connection, journal, "t", PATIENCE, 1300)) == over
-        assert incidents.open_of(connection, journal, FULL) is None
+                outbox.refused(connection, [Refusal(first, rest, "no")], 1000)
+            assert len(incidents.follow_up(connection, "t", PATIENCE, 1300)) == over
+        assert incidents.open_of(connection, FULL) is None
 
 
 @pytest.mark.parametrize(
@@ -206,10 +205,10 @@ def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
 def test_an_incident_names_all_its_classes_and_shows_its_newest_message(desk: Desk) -> None:
     for _ in range(2):
         desk.told(DISK_FULL, 1000, 80)
-    (one,) = commit(desk.engine, incidents.open_now, journal)
+    (one,) = commit(desk.engine, incidents.open_now)
     assert (one["count"], one["classes"]) == (160, [f"c-{number}" for number in range(1, 161)])
     assert one["message"].startswith("c-160:")
-    assert [len(commit(desk.engine, incidents.about, journal, "t", name)) for name in ("c-7", "c-999")] == [1, 0]
+    assert [len(commit(desk.engine, incidents.about, "t", name)) for name in ("c-7", "c-999")] == [1, 0]
 
 
 def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +219,7 @@ def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypat
         desk.cry(NOT_READY_FOR_START, now, 2)
         for alarm in (*desk.sent(now), *desk.followed_up(now)):
             told |= {alarm.class_id or "", *re.findall(r"c-\d+", alarm.message)} - {""}
-    (one,) = commit(desk.engine, incidents.open_now, journal)
+    (one,) = commit(desk.engine, incidents.open_now)
     assert (one["count"], one["classes"]) == (40, [f"c-{number}" for number in range(36, 41)])
     assert told == {f"c-{number}" for number in range(1, 41)}
 

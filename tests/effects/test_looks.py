@@ -22,7 +22,6 @@ from lectern.errors import DISK_FULL, ForbiddenMove
 from lectern.model.facts import Airing, Event, Idle, UnrecordedWork
 from lectern.model.plan import Changes, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables import streamer
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import cancels, class_events, journal, moves, orders, streamers, videos
 from lectern.settings import StreamerSettings
@@ -106,7 +105,7 @@ def pusher(connection: Connection, of: str | None) -> list[object]:
 
 
 def unshown(connection: Connection, *its: Any) -> list[int]:
-    return [one.id for one in inbox.unrecorded(connection, journal, *its)]
+    return [one.id for one in inbox.unrecorded(connection, *its)]
 
 
 def told(connection: Connection, class_id: str) -> list[object]:
@@ -142,7 +141,7 @@ FOUND: list[tuple[Callable[..., Any], dict[tuple[object, ...], object]]] = [
     (bookings.cancels_unconfirmed_by, {("s1", NOW): ["unconfirmed"], ("s1", NOW + 600): []}),
     (bookings.cancels_without_end, {(NOW + 599,): [], (NOW + 600,): ["unconfirmed"]}),
     (remembered, {(NOW + 59,): ["early", "unconfirmed"], (NOW + 60,): ["unconfirmed"], (NOW + 600,): ["unconfirmed"]}),
-    (lambda c, ids: inbox.coming(c, journal, "order", ids), {(("c-1", "c-2"),): ["c-1"]}),
+    (lambda c, ids: inbox.coming(c, "order", ids), {(("c-1", "c-2"),): ["c-1"]}),
     (lambda c: bookings.changes_before(c, {4: "c-1", 7: "c-2", 8: "c-3"}), {(): {4, 7}}),
     (bookings.oldest_waiting, {(): ("soon", NOW - 1000)}),
     (bookings.answered, {(EVERYBODY[3:5], NOW): [1000.0]}),
@@ -165,15 +164,15 @@ FOUND: list[tuple[Callable[..., Any], dict[tuple[object, ...], object]]] = [
     (timetable.transcoding_s, {(NEXT,): {"i-1": 90.0}, (Span(NOW - 1, NOW, None),): {}}),
     (transcodings.took_s, {(Backend.OSS, 9): [90.0], (Backend.ECS, 9): []}),
     (told, {("now",): [NOW - 9, "http://o/1?…", None], ("soon",): [None, None, "409_720P"]}),
-    (account.kept_since, {("teacher", "c-1"): NOW - 8, ("teacher", "c-4"): None}),
+    (account.kept_since, {("c-1",): NOW - 8, ("c-4",): None}),
     (lambda c: account.at_teacher(c, "t", "odd").is_malformed, {(): True}),
-    (lambda c: set(events.named(c, journal, "malformed", ["odd", "now"])), {(): {"odd"}}),
+    (lambda c: set(events.named(c, "malformed", ["odd", "now"])), {(): {"odd"}}),
     (bookings.counts, {(NOW + 85_400,): COUNTED | LATELY, (NOW + 85_401,): COUNTED}),
-    (inbox.young, {(journal, (1, 2, 3), NOW - 7, 1): {1, 2}}),
-    (inbox.of_commands, {(journal, (1, 2, 3), ("order",)): [1, 2]}),
-    (inbox.waits, {(journal, "change"): True, (journal, "sweep"): False}),
-    (inbox.oldest, {(journal,): NOW - 8}),
-    (inbox.unsettled, {(journal,): (9, 9, 7)}),
+    (inbox.young, {((1, 2, 3), NOW - 7, 1): {1, 2}}),
+    (inbox.of_commands, {((1, 2, 3), ("order",)): [1, 2]}),
+    (inbox.waits, {("change",): True, ("sweep",): False}),
+    (inbox.oldest, {(): NOW - 8}),
+    (inbox.unsettled, {(): (9, 9, 7)}),
     (unshown, {(9,): [2, 9], (9, "t1"): [2], (1,): [2]}),
 ]
 
@@ -208,27 +207,27 @@ def test_how_things_stand_with_a_teacher_is_told_in_seconds(teacher_engine: Engi
 def test_what_no_run_shows_its_teacher_shows_or_its_heir(teacher_engine: Engine) -> None:
     """First what Prefect was asked for; also work without a run. The heir of a dead one asks for the same runs."""
     with transaction(teacher_engine) as connection:
-        inbox.keep(connection, journal, [ReceivedMessage("test", "order", "{}")], NOW)
+        inbox.keep(connection, [ReceivedMessage("test", "order", "{}")], NOW)
         for flow, owner in (("sweep", "a"), ("download", "a"), ("download", "b"), ("sweep", "b")):
-            inbox.keep_work(connection, journal, UnrecordedWork(flow, flow, NOW - 5), NOW, owner)
+            inbox.keep_work(connection, UnrecordedWork(flow, flow, NOW - 5), NOW, owner)
         assert unshown(connection, 9, "a") == [2, 3]
-        inbox.give_keys(connection, journal, {"key": [3]})
+        inbox.give_keys(connection, {"key": [3]})
         assert unshown(connection, 9, "a") == [3]
         leases.free_claims(connection, "a", "b")
-        (asked,) = inbox.unrecorded(connection, journal, 9, "b")
+        (asked,) = inbox.unrecorded(connection, 9, "b")
         assert (asked.id, asked.run_key, asked.command) == (3, "key", "work")
-        inbox.recorded(connection, journal, [asked.id], NOW)
-        inbox.done(connection, journal, [2], inbox.Handling(NOW, {2: "[]"}, is_shown=True))
-        inbox.done(connection, journal, [1], inbox.Handling(NOW))
-        found = [inbox.work_of(one) for one in inbox.unrecorded(connection, journal, 9)]
+        inbox.recorded(connection, [asked.id], NOW)
+        inbox.done(connection, [2], NOW, {2: "[]"}, is_shown=True)
+        inbox.done(connection, [1], NOW, {})
+        found = [inbox.work_of(one) for one in inbox.unrecorded(connection, 9)]
         assert [one and one.name for one in found] == [None, "download", "sweep"]
 
 
 def test_what_failed_is_tried_again_in_its_time_and_counted(teacher_engine: Engine) -> None:
     with transaction(teacher_engine) as connection:
-        inbox.keep(connection, journal, [ReceivedMessage("test", "order", "{}")], NOW)
-        inbox.failed(connection, journal, [1], NOW + 5)
-        claim = partial(inbox.claim, connection, journal, ["order"], limit=9, lease_s=60)
+        inbox.keep(connection, [ReceivedMessage("test", "order", "{}")], NOW)
+        inbox.failed(connection, [1], NOW + 5)
+        claim = partial(inbox.claim, connection, ["order"], limit=9, lease_s=60)
         assert (claim(now=NOW + 4), [one.tries for one in claim(now=NOW + 5)]) == ([], [1])
 
 
@@ -237,8 +236,8 @@ def test_at_its_start_a_teacher_frees_what_it_had_or_nobody_has(
     teacher_engine: Engine, owner: str | None, freed: list[int]
 ) -> None:
     with transaction(put(teacher_engine, TEACHERS)) as connection:
-        assert inbox.free_all(connection, journal, owner) == 7
-        found = inbox.claim(connection, journal, ["order", "change"], limit=9, lease_s=60, now=NOW)
+        assert inbox.free_all(connection, owner) == 7
+        found = inbox.claim(connection, ["order", "change"], limit=9, lease_s=60, now=NOW)
         assert [one.id for one in found] == freed
 
 
@@ -259,10 +258,10 @@ def test_of_each_class_the_oldest_message_is_posted_until_its_receiver_is_gone(t
         def due(now: float = NOW) -> list[str]:
             return [one.body for one in outbox.webhook_due(connection, now, 9)]
 
-        outbox.note_due(connection, journal, "webhook", [1, 2, 3])
+        outbox.note_due(connection, "webhook", [1, 2, 3])
         assert due() == ["a", "c"]
         outbox.note_webhook(connection, 1, Telling.TOLD)
-        outbox.note_due(connection, journal, "webhook", [1])
+        outbox.note_due(connection, "webhook", [1])
         outbox.note_webhook(connection, 2, Telling.DUE, 1, NOW + 5)
         assert (due(), due(NOW + 5)) == (["c"], ["b", "c"])
         assert not outbox.webhook_is_gone(connection, "r")
@@ -273,11 +272,11 @@ def test_of_each_class_the_oldest_message_is_posted_until_its_receiver_is_gone(t
         assert marked == [Telling.TOLD, Telling.GIVEN_UP, Telling.GONE]
         found = [outbox.webhook_is_gone(connection, one) for one in ("r", "another", "r")]
         assert found == [True, False, False], "what another one had answered is forgotten"
-        outbox.note_due(connection, journal, "people", [3])
-        assert outbox.people_due(connection, journal, 9) == [(3, "c")]
+        outbox.note_due(connection, "people", [3])
+        assert outbox.people_due(connection, 9) == [(3, "c")]
         asked = [("answers", "c-1", 0), ("answers", "c-1", 1), ("answers", "c-1", 2), ("alarms", "c-1", 0)]
-        assert [outbox.answer_since(connection, journal, *one) for one in asked] == ["a", "b", None, None]
-        assert outbox.last_id(connection, journal) == 3
+        assert [outbox.answer_since(connection, *one) for one in asked] == ["a", "b", None, None]
+        assert outbox.last_id(connection) == 3
 
 
 def test_a_dry_run_prints_each_row_with_what_it_was_and_no_secret() -> None:
@@ -322,7 +321,7 @@ def test_if_one_row_is_not_as_it_was_read_none_is_written(teacher_engine: Engine
         changes.rows[name] = RowChange(orders, {"class_id": name}, {"state": "placed"}, {"state": "ready"})
     engine = put(teacher_engine, TEACHERS)
     with pytest.raises(ForbiddenMove, match=r"^1 of 2 rows of order_list"):
-        commit(engine, write, journal, changes)
+        commit(engine, write, changes)
     assert commit(engine, bookings.by_id, ["now"])["now"].state is BookingState.PLACED
 
 
@@ -446,7 +445,7 @@ def test_a_streamers_look_finds_whom_it_is_for(
     for one in STREAMERS:
         put(streamer_engine, one)
     happened = [Event(account.ON_AIR, "begun"), Event(airings.FAULTS_TOLD, "dark", "1", "another")]
-    commit(streamer_engine, events.note, streamer.journal, "s1", happened, NOW)
+    commit(streamer_engine, events.note, "s1", happened, NOW)
     its = commit(streamer_engine, look)
     assert (its if its == found else names(its)) == found
 

@@ -17,7 +17,6 @@ from lectern import metrics as lectern_metrics
 from lectern.db import events, metrics
 from lectern.db.engine import transaction
 from lectern.model.facts import Event, Usage
-from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.streamer import classes, files
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, Role
@@ -95,7 +94,7 @@ def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer_engine: En
         for class_id, start, state in (*states, ("over", -9, "aired"), ("just over", -600, "ready")):
             bare(connection, class_id, NOW + start, state)
         for class_id, what in (("on", "on air"), ("cut", "on air"), ("cut", "push broke off")):
-            events.note(connection, at_streamer.journal, "streamer1", [Event(what, class_id)], NOW)
+            events.note(connection, "streamer1", [Event(what, class_id)], NOW)
         # An old program wrote this one.
         connection.execute(insert(classes).values(class_id="old", video_id="1", state="ready"))
         times = ("2030-01-01 00:00:00", "2030-01-01 01:00:00")

@@ -23,11 +23,11 @@ SWEEPING, PRUNING = "sweep", "prune"
 
 def answers(engine: Engine, *class_ids: str, target: str = "order_result") -> None:
     made = [OrderResult(class_id=one, result="success", code=0, message="") for one in class_ids]
-    commit(engine, outbox.put, journal, [Outgoing(target, OutgoingKind.CHANNEL, one) for one in made], NOW)
+    commit(engine, outbox.put, [Outgoing(target, OutgoingKind.CHANNEL, one) for one in made], NOW)
 
 
 def claimed(engine: Engine, me: str, now: float = NOW) -> list[int]:
-    return [one.id for one in commit(engine, outbox.claim, journal, me, limit=100, now=now)]
+    return [one.id for one in commit(engine, outbox.claim, me, limit=100, now=now)]
 
 
 def test_what_one_sends_no_other_sends_nor_what_is_behind_it_until_its_time_is_over(either_engine: Engine) -> None:
@@ -40,11 +40,11 @@ def test_what_one_sends_no_other_sends_nor_what_is_behind_it_until_its_time_is_o
     answers(either_engine, "c-3")
     answers(either_engine, "c-4", target="alarm")
     assert claimed(either_engine, "b") == [4]
-    commit(either_engine, outbox.sent, journal, [1, 2, 4], NOW)
+    commit(either_engine, outbox.sent, [1, 2, 4], NOW)
     assert claimed(either_engine, "b") == [3]
-    commit(either_engine, outbox.unclaim, journal, "a", [3])
+    commit(either_engine, outbox.unclaim, "a", [3])
     assert claimed(either_engine, "c") == [], "it is b's, which sends it just now"
-    commit(either_engine, outbox.unclaim, journal, "b", [3])
+    commit(either_engine, outbox.unclaim, "b", [3])
     assert claimed(either_engine, "a") == [3]
     assert claimed(either_engine, "c", NOW + outbox.SENDING_S - 1) == []
     assert claimed(either_engine, "c", NOW + outbox.SENDING_S) == [3]
@@ -54,14 +54,14 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
     answers(either_engine, "c-1")
     claimed(either_engine, "a")
     with transaction(either_engine) as connection:
-        inbox.keep(connection, journal, [ReceivedMessage("stream:order", "order", "{}") for _ in range(3)], NOW)
+        inbox.keep(connection, [ReceivedMessage("stream:order", "order", "{}") for _ in range(3)], NOW)
         for me, limit in (("a", 1), ("b", 1)):
-            inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
+            inbox.claim(connection, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
         assert leases.take_duty(connection, SWEEPING, "a", 60, NOW)
         assert leases.claiming_teachers(connection) == {"a", "b"}
         assert leases.free_claims(connection, "a", "b") == 2
         assert leases.claiming_teachers(connection) == {"b"}
-        free = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
+        free = inbox.claim(connection, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
         assert [one.id for one in free] == [1, 3]
         assert leases.take_duty(connection, SWEEPING, "b", 60, NOW)
     assert claimed(either_engine, "b") == [1]

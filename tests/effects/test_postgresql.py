@@ -138,12 +138,12 @@ def test_the_longest_class_of_the_largest_record_can_be_changed(engine: Engine, 
     told = Outgoing("streamer1", OutgoingKind.STREAM, Release.model_construct(class_id=class_id), class_id)
     with transaction(engine) as connection:
         bookings.add(connection, [(booking, BookingState.PLACED)], NOW)
-        outbox.put(connection, journal, [told], NOW)
-        events.note(connection, journal, "teacher", [Event("placed", class_id)], NOW)
+        outbox.put(connection, [told], NOW)
+        events.note(connection, "teacher", [Event("placed", class_id)], NOW)
         changes = Changes(strategies.transcoders(), NOW)
         changes.await_cancel(class_id, "streamer1", NOW + 60)
         changes.take(class_id, "streamer1", 1, refused=False)
-        write(connection, journal, changes)
+        write(connection, changes)
         events.keep_parts(connection, class_id, parts, "streamer1")
     assert look(engine, bookings.by_id, [class_id])[class_id].state is BookingState.PLACED
     assert look(engine, Connection.execute, select(orders.c.record_id)).scalar_one() == LARGEST
@@ -153,7 +153,7 @@ def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(postgre
     engine = open_to_look(postgres_url, "teacher")
     said = "(?s)no teacher's database of this release .*lectern init"
     with pytest.raises(Misuse, match=said), looking(engine, "teacher") as connection:
-        inbox.waiting(connection, journal)
+        inbox.waiting(connection)
     engine.dispose()
 
 
@@ -250,7 +250,7 @@ def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(postgres_url: 
 
 def _write(url: str) -> None:
     other = open_database(url)
-    commit(other, inbox.keep, journal, [ReceivedMessage("stream:order", "order", "written meanwhile")], NOW)
+    commit(other, inbox.keep, [ReceivedMessage("stream:order", "order", "written meanwhile")], NOW)
     other.dispose()
 
 
@@ -273,16 +273,22 @@ def test_a_reader_waits_for_no_writer_and_sees_one_state(postgres_url: str, engi
     with psycopg.connect(postgres_url) as writer:
         writer.execute("SELECT pg_advisory_xact_lock(7365)")
         with reading(engine) as connection:
-            before = inbox.waiting(connection, journal)
+            before = inbox.waiting(connection)
             writer.execute("INSERT INTO inbox_list (source, body, received_at) VALUES ('stream:order', '{}', 1)")
             writer.commit()
-            assert inbox.waiting(connection, journal) == before == 0
-    assert look(engine, inbox.waiting, journal) == 1
+            assert inbox.waiting(connection) == before == 0
+    assert look(engine, inbox.waiting) == 1
 
 
 def test_a_text_that_the_database_cannot_hold_has_a_sign_for_it_and_may_be_long(engine: Engine) -> None:
     """A note must not fail for a NUL byte that a program printed. SQLite looks at no length, so none is kept to."""
     what = "deadline passed: " + "long " * 30
-    commit(engine, events.note, journal, "t" * 300, [Event(what, "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
+    commit(engine, events.note, "t" * 300, [Event(what, "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
     (found,) = look(engine, Connection.execute, select(journal.events.c.what, journal.events.c.detail)).all()
     assert tuple(found) == (what, "ffmpeg said \u2400 and ?")
+
+
+def test_no_class_has_an_id_that_the_database_cannot_hold(engine: Engine) -> None:
+    """Whoever asks for ``/v1/classes/%00`` is told just that, not that the database is away."""
+    commit(engine, bookings.add, [(strategies.booking(), BookingState.WAITING)], NOW)
+    assert look(engine, bookings.by_id, ["c\0", "\\u0000"]) == {}

@@ -22,7 +22,7 @@ from lectern.decide.gaps import NAMES, line
 from lectern.errors import Misuse
 from lectern.model.facts import AsRun, Event, Order
 from lectern.model.tables.streamer import as_runs
-from lectern.model.tables.teacher import journal, videos
+from lectern.model.tables.teacher import videos
 from lectern.model.views import Booked, EventView
 from lectern.states import BookingState
 from tests import rows, strategies
@@ -165,7 +165,7 @@ def test_a_second_report_of_the_same_changes_nothing(teacher_engine: Engine, str
     assert [(one.streamer, one.begins - START) for one in found["c-1"]] == [("s1", 0), ("s1", 31), ("s2", 40)]
     assert line(PLANNED, found["c-1"]).sessions == 3
     assert found.keys() == {"c-1"}
-    commit(streamer_engine, events.keep_parts, "c-1", PARTS, table=as_runs)
+    commit(streamer_engine, events.keep_parts, "c-1", PARTS)
     assert look(streamer_engine, events.parts_of, ["c-1"], as_runs) == {"c-1": PARTS}
 
 
@@ -175,12 +175,12 @@ def test_a_second_report_of_a_class_doubles_no_event_and_takes_none_of_others(te
         EventView(1_010.0, "push refused", "c-1", "6666", "s1", "rtmp://push.example/live/secret: no"),
     ]
     with transaction(teacher_engine) as connection:
-        events.note(connection, journal, "teacher", [Event("on air", "c-1", "6666", "here")], 1_005.0)
-        events.note(connection, journal, "s1", [Event("downloaded", "c-1", "6666", "1 MB")], 1_005.0)
+        events.note(connection, "teacher", [Event("on air", "c-1", "6666", "here")], 1_005.0)
+        events.note(connection, "s1", [Event("downloaded", "c-1", "6666", "1 MB")], 1_005.0)
         for _ in range(2):
-            events.keep_of(connection, journal, story)
-        events.keep_of(connection, journal, [replace(story[0], host="s2")])
-    found = look(teacher_engine, events.of_thing, journal, class_id="c-1", stems=())
+            events.keep_of(connection, story)
+        events.keep_of(connection, [replace(story[0], host="s2")])
+    found = look(teacher_engine, events.of_thing, class_id="c-1", stems=())
     told = sorted(f"{one.host} {one.what}" for one in found)
     assert told == ["s1 downloaded", "s1 on air", "s1 push refused", "s2 on air", "teacher on air"]
     assert not [one for one in found if "secret" in one.detail]

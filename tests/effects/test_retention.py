@@ -159,7 +159,7 @@ def test_ids_that_were_given_are_not_given_again(either_engine: Engine) -> None:
     add(either_engine, journal.inbox, *(message(f"{n}", "done", WEEK_AGO - 1) for n in range(5)))
     forget(either_engine, retention.of_teacher(BEFORE))
     add(either_engine, journal.inbox, message("new", "new", NOW))
-    assert look(either_engine, inbox.unhandled, journal, range(1, 6)) == set(), "a Retry of a run of then handles it"
+    assert look(either_engine, inbox.unhandled, range(1, 6)) == set(), "a Retry of a run of then handles it"
     add(either_engine, journal.outbox, sent("new", None))
     assert left(either_engine, journal.outbox, "id")[-1] == 6
     add(either_engine, class_events, told("d", 1, NOW))
@@ -183,5 +183,5 @@ def test_the_numbers_of_a_broken_class_go_on_until_its_end(either_engine: Engine
     forget(either_engine, retention.of_teacher(BEFORE))
     changes = Changes(hosts.teacher(either_engine).settings, NOW)
     changes.announce(look(either_engine, bookings.by_id, ["c"])["c"], "ended")
-    commit(either_engine, write, journal, changes)
+    commit(either_engine, write, changes)
     assert [one.seq for one in changes.class_events] == [2]

@@ -22,7 +22,6 @@ from lectern.i18n import Text, translated
 from lectern.model.facts import Event
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables import streamer, teacher
 from lectern.model.tables.streamer import journal
 from lectern.model.views import Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
 from lectern.redis.client import Bus
@@ -48,7 +47,7 @@ def happens(engine: Engine, *whats: str) -> Sending:
     with transaction(engine) as connection:
         for number, what in enumerate(whats):
             at = NOW - 50 + number
-            events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", f"because {number}")], at)
+            events.note(connection, "streamer1", [Event(what, "c-1", "1", f"because {number}")], at)
         (due,) = airings.live(connection)
         return account.sendings(connection, [due])["c-1"]
 
@@ -71,7 +70,7 @@ def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, mon
         (quiet,) = airings.live(connection)
         for number in range(100):
             what = ("push broke off", "on air")[number % 2]
-            events.note(connection, journal, "streamer1", [Event(what, "c-2", "2", "cut")], NOW + number)
+            events.note(connection, "streamer1", [Event(what, "c-2", "2", "cut")], NOW + number)
         found = account.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
     assert found["c-1"] == Sending(on_air=True, since=NOW - 49)
     assert (found["c-2"].on_air, found["c-2"].since) == (True, NOW + 79), "by the newest of its events"
@@ -82,7 +81,7 @@ def test_of_a_class_of_which_nothing_was_tried_the_last_check_counts(streamer_en
         assert account.sendings(connection, airings.live(connection)) == {}
     with transaction(streamer_engine) as connection:
         for what, why in ((account.NOT_READY, "its file is gone"), (account.CHECKED, "")):
-            events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", why)], NOW)
+            events.note(connection, "streamer1", [Event(what, "c-1", "1", why)], NOW)
             assert account.checks(connection, ["c-1"])["c-1"].reds == why
 
 
@@ -122,10 +121,10 @@ BOOKING = strategies.booking("c-1", start_time=NOW, end_time=NOW + 600)
 def test_an_event_is_read_with_its_id_and_without_its_secrets(teacher_engine: Engine) -> None:
     secret = Text("{url} does not answer", url="rtmp://h/a/secret")
     for detail in (WHY, secret, "words of a program"):
-        commit(teacher_engine, events.note, teacher.journal, "t", [Event("moved", "c-1", detail=detail)], NOW)
+        commit(teacher_engine, events.note, "t", [Event("moved", "c-1", detail=detail)], NOW)
     told = EventView(NOW + 1, "on air", "c-1", None, "s1", WHY)
-    commit(teacher_engine, events.keep_of, teacher.journal, [told])
-    found = look(teacher_engine, events.of_thing, teacher.journal, class_id="c-1", stems=())
+    commit(teacher_engine, events.keep_of, [told])
+    found = look(teacher_engine, events.of_thing, class_id="c-1", stems=())
     assert [type(one.detail) for one in found] == [Text, Text, str, Text]
     assert found[1].detail == "rtmp://h/… does not answer"
     assert [translated(one.detail, "zh") for one in found[::3]] == ["s1 失联", "s1 失联"]
@@ -134,14 +133,14 @@ def test_an_event_is_read_with_its_id_and_without_its_secrets(teacher_engine: En
 def test_a_booking_is_read_with_the_id_of_its_reason_until_it_has_another(teacher_engine: Engine) -> None:
     first = Changes(SETTINGS, NOW)
     first.move(first.book(BOOKING), BookingState.WAITING, 0, WHY)
-    commit(teacher_engine, write, teacher.journal, first)
+    commit(teacher_engine, write, first)
     (one,) = look(teacher_engine, timetable.classes, timetable.begins_in(Span(NOW - 1, NOW + 1, None)), 9)
     assert translated(one.message or "", "zh") == "s1 失联"
     for state, message, kind in ((BookingState.PLACED, "words of a program", str), (BookingState.READY, WHY, Text)):
         later = Changes(SETTINGS, NOW)
         later.learn(look(teacher_engine, bookings.by_id, ["c-1"]))
         later.move(later.orders["c-1"], state, 0, message)
-        commit(teacher_engine, write, teacher.journal, later)
+        commit(teacher_engine, write, later)
         assert type(look(teacher_engine, bookings.by_id, ["c-1"])["c-1"].message) is kind
 
 
@@ -151,7 +150,7 @@ def test_a_streamer_keeps_and_reports_the_id_of_a_reason(streamer_engine: Engine
     changes.report(
         "ended", prepare("c-1", 6, NOW), ENDED, WHY, events=[EventView(NOW, "slate", "c-1", None, "s1", WHY)]
     )
-    commit(streamer_engine, write, streamer.journal, changes)
+    commit(streamer_engine, write, changes)
     one = look(streamer_engine, airings.by_id, ["c-1"])["c-1"]
     assert one.state is AiringState.REFUSED
     assert translated(one.message or "", "zh") == "s1 失联"

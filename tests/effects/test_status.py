@@ -18,7 +18,7 @@ from lectern.db import account, bookings, engine, events, timetable
 from lectern.db.engine import open_database, reading, transaction, writing
 from lectern.errors import LecternError, Misuse
 from lectern.model.facts import Event
-from lectern.model.tables.teacher import journal, orders, videos
+from lectern.model.tables.teacher import orders, videos
 from lectern.states import AiringState, BookingState, Role
 from lectern.wire.messages import Booking
 from tests import laid, rows, strategies
@@ -103,7 +103,7 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(teache
     """And so has a recording that no record names."""
     with transaction(teacher_engine) as connection:
         for number, stem in enumerate(("6666", "6666_720P", "66660", "lesson-7", "lesson-7_2"), 1):
-            events.note(connection, journal, "teacher", [Event("waits", f"c-{number}", stem)], NOW)
+            events.note(connection, "teacher", [Event("waits", f"c-{number}", stem)], NOW)
     with reading(teacher_engine) as connection:
 
         def told(thing: str) -> list[str | None]:

@@ -17,7 +17,6 @@ from lectern.db.engine import transaction
 from lectern.db.writer import write
 from lectern.errors import FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import journal
 from lectern.states import FileState
 from lectern.storage import cache_dir, oss
 from lectern.storage import origin as origins
@@ -289,6 +288,6 @@ def test_what_becomes_of_a_rendition_in_one_run_is_written_as_one_change(
     changes.reserve("1", 20, "http://origin.example/1.flv", None)
     for stem, number in (("1", 2), ("1", -1), ("2", -1)):
         changes.cited[stem] += number
-    write(cited, journal, changes)
+    write(cited, changes)
     (left,) = cache.by_stem(cited, ["1", "2"]).values()
     assert (left.stem, left.num_cite, left.size_bytes, left.state) == ("1", 1, 20, FileState.DOWNLOADING)

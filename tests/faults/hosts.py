@@ -11,8 +11,6 @@ from sqlalchemy import Engine, event
 from flows.host import StreamerHost, TeacherHost
 from flows.playout_link import ScheduledClass
 from lectern.model.facts import Airing
-from lectern.model.tables import streamer as at_streamer
-from lectern.model.tables import teacher as at_teacher
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
 from lectern.states import Role
 from lectern.storage import cache_dir
@@ -44,7 +42,7 @@ def teacher(engine: Engine) -> TeacherHost:
         public_url="http://oss.example/up",
         max_attempts_a_day=1000,
     )
-    return TeacherHost(settings, engine, at_teacher.journal, NOBODY, NOBODY)
+    return TeacherHost(settings, engine, NOBODY, NOBODY)
 
 
 def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]) -> StreamerHost:
@@ -55,7 +53,7 @@ def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: 
         max_video_size=(max_bytes + 0.5) / GIBIBYTE,
         max_video_num=max_num,
     )
-    return StreamerHost(settings, engine, at_streamer.journal, NOBODY, NOBODY)
+    return StreamerHost(settings, engine, NOBODY, NOBODY)
 
 
 def booking(class_id: str = "c-1", in_s: float = 3600.0, **fields: Any) -> Booking:

@@ -42,7 +42,7 @@ from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage
-from lectern.model.tables.streamer import files
+from lectern.model.tables.streamer import files, journal
 from lectern.model.tables.teacher import StreamerRow, orders
 from lectern.playout import as_run, schedule, timetable
 from lectern.playout.as_run import AiredClass, AsRunRows
@@ -281,7 +281,7 @@ class Day:
 
     def at(self, host: Host[Any], work: Callable[[Connection], object]) -> None:
         """A transaction of *host*; what it says in it is passed on."""
-        outbox, name = host.journal.outbox, host.settings.name
+        outbox, name = journal.outbox, host.settings.name
         with transaction(host.engine) as connection:
             work(connection)
             new = select(outbox).where(outbox.c.id > self._read.get(name, 0)).order_by(outbox.c.id)
@@ -316,14 +316,14 @@ class Day:
     @staticmethod
     def _kept(connection: Connection, host: Host[Any], bodies: Sequence[str]) -> list[InboxMessage]:
         arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
-        return inbox.keep_claimed(connection, host.journal, arrived, hosts.now(), 60) if arrived else []
+        return inbox.keep_claimed(connection, arrived, hosts.now(), 60) if arrived else []
 
     def _decides(self, host: Host[Any], bodies: Sequence[str], kinds: tuple[Any, ...], go: Any) -> None:
         """Decide messages to *host* in one transaction, by *go*."""
 
         def work(connection: Connection) -> None:
             came = [handling.came(one, kinds) for one in self._kept(connection, host, bodies)]
-            handling.change(connection, host, partial(handling.of_messages, host, came, go))
+            handling.change(connection, host, partial(handling.of_messages, came, go))
 
         self.at(host, work)
 
@@ -382,7 +382,7 @@ class Day:
         came, _ = prepare.with_stems(connection, came)
         looked = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in prepare.prepares(came)}
         go = partial(prepare.decided_classes, looked, {})
-        handling.change(connection, host, partial(handling.of_messages, host, came, go))
+        handling.change(connection, host, partial(handling.of_messages, came, go))
 
     def downloads(self, name: str) -> None:
         """Its downloads end, a few of them badly."""

@@ -21,7 +21,6 @@ from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
 from lectern.decide import leases as decide_leases
 from lectern.model.plan import Changes
-from lectern.model.tables.streamer import journal
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Grant, Release, Report
 from tests import rows
@@ -70,7 +69,7 @@ def test_a_lease_that_was_not_asked_for_is_not_held(streamer: StreamerHost, stra
     with reading(streamer.engine) as connection:
         assert leases.session(connection, streamer.settings.name) == "asked"
         assert leases.session(connection, hosts.ALIVE[1]) is None
-        assert inbox.waiting(connection, journal) == 0
+        assert inbox.waiting(connection) == 0
 
 
 def test_a_streamer_lost_again_is_announced_at_once(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +100,7 @@ def test_a_class_of_tomorrow_stays_with_its_lost_streamer_and_one_of_soon_is_bro
         rows.placed(teacher, hosts.booking(class_id, in_s), name, ready=True)
         changes.take(class_id, other, 0, refused=True)
     with transaction(teacher.engine) as connection:
-        write(connection, teacher.journal, changes)
+        write(connection, changes)
         rows.granted(connection, name, "session", 12.0, hosts.now())
         before = leases.holder(connection, name)
         handling.change(connection, teacher, membership.taken(before, [other], force=False))
@@ -178,7 +177,7 @@ def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placemen
         for class_id, streamer, placement in (("c-1", name, 1), ("c-1", name, 3), ("c-1", other, 2), ("c-2", name, 7)):
             changes = Changes(teacher.settings, 1000.0)
             changes.take(class_id, streamer, placement, refused=False)
-            write(connection, teacher.journal, changes)
+            write(connection, changes)
         assert leases.taken_from(connection, name) == [("c-1", 3), ("c-2", 7)]
         assert leases.taken_from(connection, other) == [("c-1", 2)]
         assert leases.moved_from(connection, ["c-1"]) == {"c-1": other}

@@ -78,7 +78,7 @@ def test_a_second_airing_is_changed_back_behind_the_change_that_only_its_streame
         came = rows.came(teacher, Report(cmd=cmd, result="fail" if code else "success", **its))
         taken = [handling.came(one, (Report,)) for one in came]
         go = partial(teacher_bookings.decided_reports, hosts.ALIVE)
-        commit(teacher.engine, handling.change, teacher, partial(handling.of_messages, teacher, taken, go))
+        commit(teacher.engine, handling.change, teacher, partial(handling.of_messages, taken, go))
 
     for class_id in ("c-1", "c-1~backup", "c-1~backup^1"):
         reports("prepared", class_id)
@@ -110,14 +110,14 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
     assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
     decided(teacher, teacher_bookings.decided_bookings, order)
-    commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
+    commit(teacher.engine, inbox.done, ids[:1], time.time(), {})
     await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:2]))
     assert left(teacher, ids) == []
     assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == end
 
 
 def left(host: TeacherHost, ids: list[int]) -> list[int]:
-    return sorted(commit(host.engine, inbox.unhandled, host.journal, ids))
+    return sorted(commit(host.engine, inbox.unhandled, ids))
 
 
 def test_a_backup_stream_is_taken_while_its_class_or_change_waits(teacher: TeacherHost) -> None:

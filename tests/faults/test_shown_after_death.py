@@ -40,7 +40,7 @@ class Life:
         self.left, self.has_died, self.sent, self.prefect = ends_at, False, sent, prefect
         plain, its = hosts.teacher(engine), cast("Any", Quiet())
         its.send = self._send
-        self.host = _Host(plain.settings, engine, journal, its, its)
+        self.host = _Host(plain.settings, engine, its, its)
         self.host.moment, self.host.membership_cache = self.moment, (float("inf"), (hosts.ALIVE[0],))
         self.runs = ResidentRuns(cast("Any", self), {})
         self.runs.created.know(DEPLOYMENTS)
@@ -66,7 +66,7 @@ class Life:
 
     async def go(self) -> None:
         """Handle what waits, send what is said of it, and show it."""
-        commit(self.host.engine, inbox.free_all, journal)
+        commit(self.host.engine, inbox.free_all)
         handler = Handler(self.host, {"booking": bookings.booking, "report": bookings.report})
         for flow, commands in COMMANDS.items():
             if kept := rows.claimed(self.host, *commands):

@@ -105,7 +105,7 @@ def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost, monke
             asyncio.run(lease.take_back(streamer, portion))
         ended = time.time()
         with transaction(streamer.engine) as connection:
-            assert inbox.waits(connection, journal, "release")
+            assert inbox.waits(connection, "release")
             assert leases.session(connection, streamer.settings.name) is None
             its = journal.inbox.c.command == "grant"
             due_at = connection.execute(select(journal.inbox.c.not_before).where(its)).scalar_one()

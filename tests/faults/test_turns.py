@@ -78,7 +78,7 @@ def handles(flow: Any, make: Callable[[], Message]) -> Prepare:
     def prepare(connection: Connection) -> Flow:
         body = make().to_json()
         arrived = [ReceivedMessage("test", command_of(body), body)]
-        (one,) = inbox.keep_claimed(connection, journal, arrived, hosts.now(), 60)
+        (one,) = inbox.keep_claimed(connection, arrived, hosts.now(), 60)
         return lambda _: flow.fn(str(one.id))
 
     return prepare

@@ -64,7 +64,7 @@ class Stepped(TeacherHost):
 
 def stepped(engine: Engine) -> Stepped:
     plain, quiet = hosts.teacher(engine), cast("Any", Quiet())
-    return Stepped(plain.settings, engine, plain.journal, quiet, quiet)
+    return Stepped(plain.settings, engine, quiet, quiet)
 
 
 async def run(host: TeacherHost, flow: Callable[[Any], Coroutine[Any, Any, object]]) -> None:

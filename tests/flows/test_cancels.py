@@ -84,7 +84,7 @@ class Pair:
         with transaction(self.teacher.engine) as connection:
             changes = Changes(self.teacher.settings, now)
             cancelling.resend_cancels(changes, db_bookings.cancels_to_resend(connection, now))
-            write(connection, self.teacher.journal, changes)
+            write(connection, changes)
         return news(self.teacher)
 
 
@@ -100,9 +100,9 @@ def take(host: Host[Any], bodies: Sequence[str], kinds: tuple[type[Message], ...
     """What comes to *host* in one batch is decided, and written."""
     arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
     with transaction(host.engine) as connection:
-        kept = inbox.keep_claimed(connection, host.journal, arrived, time.time(), 60)
+        kept = inbox.keep_claimed(connection, arrived, time.time(), 60)
         came = [handling.came(one, kinds) for one in kept]
-        handling.change(connection, host, partial(handling.of_messages, host, came, decide))
+        handling.change(connection, host, partial(handling.of_messages, came, decide))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_after_the_end_of_the_class_nobody_is_told_any_more_and_the_cancel
         with transaction(pair.teacher.engine) as connection:
             changes = Changes(pair.teacher.settings, time.time() + after_s)
             maintenance.close(connection, changes, math.inf)
-            write(connection, pair.teacher.journal, changes)
+            write(connection, changes)
             assert connection.execute(select(cancel_list)).all() == []
             ends = [*events.after(connection, "c-1", 0, 10)]
         assert len(ends) == number

@@ -82,7 +82,7 @@ def test_of_prepares(dry_run: Alone) -> None:
     bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}', barred.to_json(), wanted("c-5", 4).to_json()]
     with transaction(dry_run.host.engine) as connection:
         came = [ReceivedMessage("test", "prepare", one) for one in bodies]
-        inbox.keep(connection, dry_run.host.journal, came, time.time())
+        inbox.keep(connection, came, time.time())
     said, written = dry_run.agree("prepare", lambda **options: prepare.fn("1-8", **options))
     assert set(written) <= set(said)
     assert says(said, "class_list c-5: new … state: refused … the next place for it is free at ")
@@ -107,7 +107,7 @@ def test_a_class_that_was_moved_waits_while_it_may_still_be_aired_where_it_was(
     assert dry_run.rows() == before
     dry_run.run(lambda: prepare.fn(ids))
     assert set(rows.look(dry_run.host.engine, airings.by_id, ["new", "moved"])) == {"new"}
-    assert rows.look(dry_run.host.engine, inbox.waits, dry_run.host.journal, "prepare")
+    assert rows.look(dry_run.host.engine, inbox.waits, "prepare")
 
 
 def test_a_class_whose_recording_is_here_waits_for_no_origin(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_class_whose_recording_is_here_needs_no_room_of_the_disk(
     ids = rows.comes(dry_run.host, wanted("c-1", 1), wanted("c-2", 2))
     dry_run.run(lambda: prepare.fn(ids))
     assert set(rows.look(dry_run.host.engine, airings.by_id, ["c-1", "c-2"])) == {"c-1"}
-    assert rows.look(dry_run.host.engine, inbox.waits, dry_run.host.journal, "prepare")
+    assert rows.look(dry_run.host.engine, inbox.waits, "prepare")
 
 
 def test_a_recording_whose_name_another_one_took_while_its_origin_was_asked_gets_another_name(

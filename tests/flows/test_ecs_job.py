@@ -463,7 +463,7 @@ async def test_a_run_makes_what_no_other_makes_and_says_what_became_of_it(teache
     assert len(far.at) == 2
     assert await run(Resolution.P480) == (True, "the run their run makes them")
     await transcoding.work_on_ecs(teacher, RECORD, [Resolution.P480], OURS, again=True)
-    *_, noted = look(teacher.engine, events.of_thing, journal, class_id="", stems=["6666_480P"])
+    *_, noted = look(teacher.engine, events.of_thing, class_id="", stems=["6666_480P"])
     assert (noted.what, noted.detail) == ("retried", "by Prefect")
     assert await run(P240) == (True, "nothing to do: settled already")
     far.lost = 1000

@@ -80,7 +80,7 @@ def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHos
     monkeypatch.setitem(globals(), "START", time.time() + 3600)
 
     async def intake(arrived: Sequence[ReceivedMessage]) -> None:
-        await handle(teacher, await teacher.write_tx(inbox.keep_claimed, journal, arrived, time.time(), 60.0))
+        await handle(teacher, await teacher.write_tx(inbox.keep_claimed, arrived, time.time(), 60.0))
 
     teacher.intake = intake
     return teacher
@@ -181,7 +181,7 @@ async def test_a_booking_that_is_given_up_is_answered_though_it_has_no_row(
     async def gives_up(_: object) -> None:
         answer = outgoing.answer("c-1", 400, "it could not be handled")
         sending = Outgoing(teacher.settings.order_result_channel, OutgoingKind.CHANNEL, answer, "c-1")
-        await teacher.write_tx(outbox.put, journal, [sending], time.time())
+        await teacher.write_tx(outbox.put, [sending], time.time())
 
     teacher.intake = gives_up
     assert (await client.put(CLASS, params={"wait": 5}, json=fields())).json()["code"] == 400
@@ -285,7 +285,7 @@ async def test_a_client_neither_sees_nor_touches_another_ones_class(client: Clie
         listed = (await client.get(f"/v1/classes{query}", headers=headers)).json()["classes"]
         assert [(one["class_id"], one["institution"]) for one in listed] == [("c-3", "i-1")]
     arrived = [ReceivedMessage("http", "order", json.dumps(its | {"cmd": "order", "class_id": "c-4"}))]
-    commit(teacher.engine, inbox.keep, journal, arrived, time.time())
+    commit(teacher.engine, inbox.keep, arrived, time.time())
     early = await client.delete("/v1/classes/c-4", headers=own)
     assert (early.status_code, early.headers["retry-after"]) == (503, "1"), "nobody knows yet whose it is"
 

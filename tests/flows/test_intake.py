@@ -62,7 +62,7 @@ class Slow:
         self.batches.append(ids := [one.id for one in kept])
         self.began.append(self.host.watchdog._at[f"inbox, {flow}"])
         await self.go.wait()
-        await self.host.write_tx(inbox.done, self.host.journal, ids, inbox.Handling(1.0))
+        await self.host.write_tx(inbox.done, ids, 1.0, {})
 
     async def has(self, number: int) -> None:
         """Wait until this many batches have come."""
@@ -103,9 +103,9 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
 
 async def test_a_loop_that_hands_over_one_batch_after_the_other_does_not_stand_still(teacher: TeacherHost) -> None:
     """Thousands of messages that failed on their own take minutes, one by one, in which health is well."""
-    rows.commit(teacher.engine, inbox.keep, journal, orders("c-1", "c-2", "c-3"), 1.0)
+    rows.commit(teacher.engine, inbox.keep, orders("c-1", "c-2", "c-3"), 1.0)
     for _ in failures.BATCH_SIZE_BY_FAILURES:
-        rows.commit(teacher.engine, inbox.failed, journal, [1, 2, 3], 0.0)
+        rows.commit(teacher.engine, inbox.failed, [1, 2, 3], 0.0)
     slow = Slow(teacher)
     slow.go.set()
     work = asyncio.create_task(Consumer(teacher, cast("Any", slow))._dispatch("booking"))

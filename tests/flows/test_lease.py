@@ -23,7 +23,7 @@ from flows.streamer.lease import HeartbeatThread, LeaseFacts, QuorumCheck, renew
 from lectern import health
 from lectern.db import leases
 from lectern.decide import leases as decide
-from lectern.decide.leases import WITNESS_S, Answer, Lease, PartitionVerdict, Peers, PrefectAnswer
+from lectern.decide.leases import WITNESS_S, Answer, Lease, Peers, PrefectAnswer
 from lectern.errors import TryAgain
 from lectern.playout.control_socket import Client, PlayoutUnreachable
 from lectern.playout.lease import LeaseSocket
@@ -256,7 +256,7 @@ async def test_the_witnesses_lengthen_a_lease_that_is_not_over_and_are_quoted_on
     thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What they say once Redis has answered is not said."""
-    said = [PartitionVerdict(why != "a", why) for why in "aabc"]
+    said = [(why != "a", why) for why in "aabc"]
     monkeypatch.setattr(thread._witnesses, "verdict", AsyncMock(side_effect=said))
     for left_s, in_doubt, then_s, lines in (
         (0, True, 0, 0),
@@ -408,4 +408,4 @@ async def test_classes_are_taken_if_they_are_under_either_session(
         ({}, "push", Peers.SILENT),
     ):
         assert await QuorumCheck(streamer, known, AsyncMock())._peers(policy) is peers
-    assert not (await QuorumCheck(streamer, None, AsyncMock()).verdict(hang, "s0", "claim")).goes_on
+    assert not (await QuorumCheck(streamer, None, AsyncMock()).verdict(hang, "s0", "claim"))[0]

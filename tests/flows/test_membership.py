@@ -101,7 +101,7 @@ class World:
         return look(self.host.engine, bookings.by_id, [class_id])[class_id]
 
     def stayed(self, class_id: str) -> bool:
-        return bool(look(self.host.engine, events.named, self.host.journal, "stays", [class_id]))
+        return bool(look(self.host.engine, events.named, "stays", [class_id]))
 
     async def looks(self, after_s: float = 0.0) -> None:
         """The teacher looks again, when so much time has passed."""

@@ -31,7 +31,7 @@ from lectern.errors import Malformed
 from lectern.model.facts import Event, InboxMessage, RemoteFile
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import StreamerRow
 from lectern.model.views import Sending
 from lectern.states import BookingState, FileState, Resolution
@@ -231,7 +231,7 @@ async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
     """Its rows may say *on air*, as a playout of before has told. Of what it knows, they say why it was not sent."""
     now = time.time()
     refused = [Event("push refused", "c-2", "6666", "denied")]
-    commit(streamer.engine, events.note, journal, "streamer1", refused, now - 90)
+    commit(streamer.engine, events.note, "streamer1", refused, now - 90)
 
     async def ask(_do: str, **_: object) -> dict[str, Any]:
         status = {"state": "on_air", "start": now - 100, "end": now + 100, "as_run": []}

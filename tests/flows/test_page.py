@@ -28,7 +28,7 @@ from lectern.decide.forecast import NEVER
 from lectern.errors import CODES
 from lectern.i18n import Text
 from lectern.model.facts import AsRun, Event, Usage
-from lectern.model.tables.teacher import journal, orders, streamers, videos
+from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.model.views import Check, EventView, Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.page import strip, view
 from lectern.redis.client import Bus
@@ -69,7 +69,7 @@ def order(class_id: str, state: str, start: float, **more: object) -> dict[str, 
 @pytest.fixture
 def teacher(teacher_engine: Engine) -> TeacherHost:
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    return TeacherHost(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
+    return TeacherHost(settings, teacher_engine, cast("Bus", Words()), cast("Any", None))
 
 
 def at(served: Page) -> Client:
@@ -271,7 +271,7 @@ async def test_without_redis_no_streamer_is_called_lost(
 async def test_a_class_has_the_account_that_explain_gives(reader: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now - 60))
-    commit(teacher.engine, events.note, journal, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
+    commit(teacher.engine, events.note, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
     cast("Words", teacher.bus).said = None
     page = (await reader.get("/class/c-1")).text
     for words in (
@@ -298,7 +298,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
     book(teacher, order("c-1", "aired with gaps", start, code=329, message=why))
     refused = EventView(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
     commit(teacher.engine, events.keep_parts, "c-1", parts, "streamer1")
-    commit(teacher.engine, events.keep_of, journal, [refused])
+    commit(teacher.engine, events.keep_of, [refused])
     yesterday = {"day": time.strftime("%Y-%m-%d", time.localtime(start))}
     day, page = (await reader.get("/", params=yesterday)).text, (await reader.get("/class/c-1")).text
     for shown in (day, page):
@@ -313,7 +313,7 @@ async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_a
     reader: Client, teacher: TeacherHost
 ) -> None:
     noted = Event("malformed", "c-odd", None, "start_time: no number")
-    commit(teacher.engine, events.note, journal, "teacher", [noted], NOON)
+    commit(teacher.engine, events.note, "teacher", [noted], NOON)
     page = (await reader.get("/class/c-odd")).text
     assert "c-odd: malformed: start_time: no number" in page
     assert 'It is not booked: <a href="/runbook#400">400: malformed booking</a>' in page

@@ -27,7 +27,6 @@ from flows.resident.prefect import recorder
 from lectern import formatting, notify
 from lectern.db.outbox import Telling
 from lectern.errors import Misuse, TryAgain
-from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
 from tests.answering import Answer, serving
 from tests.typed import lectern
@@ -201,7 +200,7 @@ def test_a_service_that_is_dead_holds_up_no_later_alarm_for_the_others(
 def stand(urls: str) -> Host[Any]:
     """A host without a database: it passes on what is in memory."""
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", alarm_urls=urls)
-    return TeacherHost(settings, cast("Any", None), journal, cast("Any", None), cast("Any", None))
+    return TeacherHost(settings, cast("Any", None), cast("Any", None), cast("Any", None))
 
 
 async def test_a_service_that_is_named_meanwhile_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[...,
 
 def put(host: Host[Any], code: int = 208, class_id: str = "c-1") -> None:
     made = Alarm(code=code, message=f"{class_id}: no", at=time.time(), runbook="r", host="h", class_id=class_id)
-    commit(host.engine, outbox.put, host.journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
+    commit(host.engine, outbox.put, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
 
 
 def noted(host: Host[Any]) -> list[str | None]:
@@ -155,8 +155,8 @@ def follow_up(host: Host[Any], later_s: float) -> list[str]:
     """Follow up the incidents as the host does; returns the stages of that of the classes."""
     now = time.time() + later_s
     with transaction(host.engine) as connection:
-        due = incidents.follow_up(connection, journal, host.settings.name, patience(host), now)
-        outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, one) for one in due], now)
+        due = incidents.follow_up(connection, host.settings.name, patience(host), now)
+        outbox.put(connection, [Outgoing("alarm", OutgoingKind.CHANNEL, one) for one in due], now)
     return [str(one.stage) for one in due if one.code == 208]  # type: ignore[attr-defined]  # of an incident
 
 
@@ -195,7 +195,7 @@ async def test_people_hear_of_an_alarm_behind_all_that_waits_for_redis(
     cast("Any", host.bus).is_up = False
     said = outgoing.answer("c-0", 0, "")
     answers = [Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, "c-0")] * 4
-    commit(host.engine, outbox.put, journal, answers, time.time())
+    commit(host.engine, outbox.put, answers, time.time())
     put(host)
     assert not await publish_outbox(host)
     put(host, 318, "c-3")
@@ -215,10 +215,10 @@ async def test_a_process_that_has_just_begun_calls_no_trouble_over(
     host = begin()
     watching = asyncio.create_task(telling.watch(host))
     await asyncio.sleep(0.3)
-    assert look(host.engine, incidents.open_now, journal)
+    assert look(host.engine, incidents.open_now)
     monkeypatch.setattr(telling, "SEEN_S", 0.0)
     gone = "the minute in which all is looked at is over"
-    await async_wait_until(lambda: not look(host.engine, incidents.open_now, journal), description=gone)
+    await async_wait_until(lambda: not look(host.engine, incidents.open_now), description=gone)
     await cancelled(watching)
 
 

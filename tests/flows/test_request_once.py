@@ -25,7 +25,7 @@ from lectern.db.engine import transaction
 from lectern.decide.transcoding import FIRST_PAUSE_S, THRESHOLD, Breaker
 from lectern.errors import OSS_REFUSES, FallBack, TryAgain
 from lectern.model.facts import RenditionKey
-from lectern.model.tables.teacher import journal, videos
+from lectern.model.tables.teacher import videos
 from lectern.states import Backend, Resolution
 from tests.answering import Answer, serving
 from tests.faults.turns import Quiet
@@ -239,7 +239,7 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
         with suppress(FallBack):
             await transcoding._post(teacher, (record, P720), 1, "mine")
         with transaction(teacher.engine) as connection:
-            told = [one for one in incidents.open_now(connection, journal) if one["code"] == OSS_REFUSES.number]
+            told = [one for one in incidents.open_now(connection) if one["code"] == OSS_REFUSES.number]
         return told, OSS_REFUSES.number in patience(teacher).goes_on
 
     (first,), goes_on = await asked(1)

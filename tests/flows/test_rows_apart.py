@@ -701,7 +701,7 @@ def test_the_faults_of_each_recording_of_a_class_are_told_once_when_here_and_whe
             connection.execute(update(files).values(id=stem, dead_air=dead_air, duration_s=has_s))
             found = [(one.class_id, one.stem, why) for one, why in airings.untold_faults(connection, now)]
             assert found == [("class-1", stem, told)][: bool(told)]
-            events.note(connection, journal, "streamer1", [Event(airings.FAULTS_TOLD, *one) for one in found], now)
+            events.note(connection, "streamer1", [Event(airings.FAULTS_TOLD, *one) for one in found], now)
             assert not told or [why for _, why in airings.faulty(connection)] == [told]
 
 
@@ -799,7 +799,7 @@ async def test_the_word_of_a_streamer_tells_what_is_due_and_reads_the_day_once_a
     for name, starts_in_s in (("due", -5), ("soon", 3000), ("later", 4000)):
         add(streamer, name, starts_in_s=starts_in_s)
         checked = [Event(account.CHECKED, name, "1", "")]
-        rows.commit(streamer.engine, events.note, journal, "streamer1", checked, time.time())
+        rows.commit(streamer.engine, events.note, "streamer1", checked, time.time())
     monkeypatch.setattr(readiness, "ahead", ahead)
     streamer.settings = streamer.settings.model_copy(update={"heartbeat_interval_s": 0.01})
     say, saying = cast("Any", streamer.bus).say, asyncio.create_task(readiness.say(streamer))

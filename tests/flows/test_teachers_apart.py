@@ -23,7 +23,6 @@ from flows.teacher import maintenance as teacher_maintenance
 from lectern.db import inbox, leases, outbox
 from lectern.db.engine import open_database
 from lectern.db.inbox import ReceivedMessage
-from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind
@@ -70,13 +69,13 @@ def peers_of(host: TeacherHost, sweep: Callable[[], Awaitable[bool]] = swept) ->
 async def claimed(host: TeacherHost, owner: str) -> int:
     """How many messages *owner* gets."""
     now = time.time()
-    return len(await host.write_tx(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
+    return len(await host.write_tx(inbox.claim, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
 
 
 async def test_who_notes_nothing_in_four_rounds_is_dead_and_its_messages_are_free(teacher: TeacherHost) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
-    await teacher.write_tx(inbox.keep, journal, [ReceivedMessage("stream:order", "order", "{}")], 1.0)
+    await teacher.write_tx(inbox.keep, [ReceivedMessage("stream:order", "order", "{}")], 1.0)
     assert await claimed(teacher, "b") == 1
     for at in (1.0, 2.0):
         await teacher.write_tx(leases.note_teacher, "b", at)
@@ -97,7 +96,7 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
     monkeypatch.setattr(looking, "LOOK_S", 0.1)
     with psycopg.connect(postgres_url) as still:
         still.execute("SELECT pg_advisory_xact_lock(7365)")
-        waiting = [asyncio.create_task(teacher.write_tx(inbox.answers, journal)) for _ in range(20)]
+        waiting = [asyncio.create_task(teacher.write_tx(inbox.answers)) for _ in range(20)]
         ours = peers_of(teacher)
         running = asyncio.create_task(ours._note())
 
@@ -123,7 +122,7 @@ async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_
         still.execute("SELECT pg_advisory_xact_lock(7365)")
         with psycopg.connect(postgres_url) as other:
             other.execute("INSERT INTO teacher_list (name, seen_at) VALUES ('b', 1.0)")
-        waiting = asyncio.create_task(teacher.write_tx(inbox.answers, journal))
+        waiting = asyncio.create_task(teacher.write_tx(inbox.answers))
         for _ in range(looking.SILENT):
             await asyncio.to_thread(ours._go_round)
         assert not waiting.done()
@@ -248,7 +247,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
     await async_wait_until(lambda: bool(intake._batch), description="the message has come")
     await intake._keep()
-    assert await teacher.read_tx(inbox.waiting, journal) == 1
+    assert await teacher.read_tx(inbox.waiting) == 1
     await cancelled(listening)
 
 
@@ -260,7 +259,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
     monkeypatch.setattr(outbox, "SENDING_S", 0.4)
     server.flushall()
-    await teacher.write_tx(outbox.put, journal, [SAID], time.time())
+    await teacher.write_tx(outbox.put, [SAID], time.time())
     goes_on = getattr(teacher.bus, where)
     stood: list[int] = []
 
@@ -268,9 +267,9 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
         if not stood:
             await asyncio.sleep(0.5)
             assert await teacher.write_tx(leases.free_claims, "a", "b") == 1
-            (one,) = await teacher.write_tx(outbox.claim, journal, "b", limit=9, now=time.time())
+            (one,) = await teacher.write_tx(outbox.claim, "b", limit=9, now=time.time())
             server.xadd("order_result", {"body": one.body})
-            await teacher.write_tx(outbox.sent, journal, [one.id], time.time())
+            await teacher.write_tx(outbox.sent, [one.id], time.time())
             stood.append(one.id)
         return await goes_on(*given)
 

@@ -81,7 +81,7 @@ def release(class_id: str, streamer: str = "streamer1") -> Outgoing:
 
 
 def put(teacher: TeacherHost, *messages: Outgoing) -> None:
-    commit(teacher.engine, outbox.put, journal, messages, time.time())
+    commit(teacher.engine, outbox.put, messages, time.time())
 
 
 def unsent(connection: Connection) -> list[int]:
@@ -117,7 +117,7 @@ async def test_no_success_that_waited_for_redis_leaves_after_the_end_of_its_clas
         row = {"class_id": "c-1", "state": "ready", "payload": "{}", "promised_at": now - 30, "updated_at": now}
         row["answered_at"] = heard_ago_s and now - heard_ago_s
         connection.execute(insert(orders).values(row | times))
-        outbox.put(connection, journal, [answer("c-1")], now - 30)
+        outbox.put(connection, [answer("c-1")], now - 30)
     bus, teacher.bus = teacher.bus, Away()  # type: ignore[assignment]
     assert not await publish_outbox(teacher)
     teacher.bus = bus
@@ -249,5 +249,5 @@ async def test_a_teacher_that_redis_does_not_answer_gives_back_what_another_may_
     assert not await publish_outbox(teacher)
     teacher.bus = bus
     assert teacher.redis_away
-    claimed = commit(teacher.engine, outbox.claim, journal, "b", limit=9, now=time.time())
+    claimed = commit(teacher.engine, outbox.claim, "b", limit=9, now=time.time())
     assert [one.class_id for one in claimed] == ["c-1"]

@@ -135,7 +135,7 @@ def is_changed(host: TeacherHost) -> None:
         changes.move(changes.orders[id_], BookingState.READY)
     changes.move(changes.book(booked.under("c-2^1")), BookingState.WAITING)
     changes.sends.clear()
-    commit(host.engine, write, journal, changes)
+    commit(host.engine, write, changes)
 
 
 GRACE_S = 60.0  # as if a sweep left what is new for so long: a busy machine is slow
@@ -264,9 +264,9 @@ async def test_a_change_that_waits_has_not_failed_with_one_that_came_beside_it(
     waits, odd = Change(class_id="c-9", end_time=3e9), Change(class_id="c-1", end_time=3e9)
     kept = came(teacher, waits, odd)
     await Handler(teacher, {"change": at_bookings.change}).handle("change", kept)
-    left = look(teacher.engine, inbox.read, journal, [one.id for one in kept])
+    left = look(teacher.engine, inbox.read, [one.id for one in kept])
     assert [one.tries for one in left] == [0, 1]
-    (shown,) = commit(teacher.engine, inbox.unrecorded, journal, 9)
+    (shown,) = commit(teacher.engine, inbox.unrecorded, 9)
     assert [one["class"] for one in json.loads(shown.said or "")] == ["c-1"]
 
 
@@ -280,19 +280,19 @@ async def test_a_change_is_decided_beside_one_whose_class_id_is_a_list(
     ids = comes(teacher, '{"cmd": "change", "class_id": ["c-1"]}', Change(class_id="c-1", end_time=ends))
     await at_bookings.change.fn(inbox_ids=ids)
     assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == ends
-    assert commit(teacher.engine, inbox.waiting, journal) == 0
+    assert commit(teacher.engine, inbox.waiting) == 0
 
 
 async def test_a_sweep_is_shown_only_if_it_has_found_something_to_do(teacher: TeacherHost) -> None:
     """It comes twice a minute for ever."""
     current.set(teacher)
     await maintenance.sweep_teacher.fn()
-    assert commit(teacher.engine, inbox.unrecorded, journal, 9) == []
+    assert commit(teacher.engine, inbox.unrecorded, 9) == []
     over = update(orders).values(start_time=time.time() - 660, end_time=time.time() - 60)
     commit(teacher.engine, Connection.execute, over)
     await maintenance.sweep_teacher.fn()
     await maintenance.sweep_teacher.fn()
-    (shown,) = commit(teacher.engine, inbox.unrecorded, journal, 9)
+    (shown,) = commit(teacher.engine, inbox.unrecorded, 9)
     assert (shown.command, json.loads(shown.said or "")[0]["class"]) == ("sweep", "c-1")
 
 

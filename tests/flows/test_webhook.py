@@ -60,7 +60,7 @@ def sent(host: TeacherHost, *class_ids: str, at: float | None = None) -> list[in
     for number, class_id in enumerate(class_ids):
         answer = outgoing.answer(class_id, number, "")
         one = Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, answer, class_id)
-        commit(host.engine, outbox.put, journal, [one], now)
+        commit(host.engine, outbox.put, [one], now)
     rows = look(host.engine, lambda c: c.execute(select(journal.outbox)).all())
     some = [Unsent(row.id, row.target, OutgoingKind.CHANNEL, row.body) for row in rows]
     commit(host.engine, _for_webhook, host, some)
@@ -174,7 +174,7 @@ async def test_an_answer_that_became_a_refusal_while_it_waited_for_its_turn_is_p
     async with posting(teacher):
         await asyncio.to_thread(begun.wait, 60)
         refusal = outgoing.answer("c-2", 410, "").to_json()
-        commit(teacher.engine, outbox.rewrite, journal, [Unsent(late, "", OutgoingKind.CHANNEL, refusal)])
+        commit(teacher.engine, outbox.rewrite, [Unsent(late, "", OutgoingKind.CHANNEL, refusal)])
         commit(teacher.engine, outbox.note_webhook, left, outbox.Telling.GIVEN_UP)
         go_on.set()
         await async_wait_until(lambda: "due" not in states(teacher), description="all are posted")
@@ -244,7 +244,7 @@ async def test_what_lies_behind_much_that_waits_for_redis_is_due_in_time(
     broke = Sent(broke=OSError("no route to host"))
     teacher.bus = cast("Any", SimpleNamespace(send=AsyncMock(return_value=broke)))
     some = [Outgoing(teacher.settings.order_result_channel, OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, ""))] * 5
-    commit(teacher.engine, outbox.put, journal, some, time.time())
+    commit(teacher.engine, outbox.put, some, time.time())
     due = []
     for _ in range(2):
         assert not await outbox_publisher.publish_outbox(teacher)
@@ -268,10 +268,10 @@ async def test_gone_switches_the_webhook_off_with_an_alarm_until_it_has_another_
     assert states(teacher)[:2] in (["gone", "given up"], ["given up", "gone"])
     assert [one["code"] for one in said(teacher, "alarm")] == [509]
     raised = commit(teacher.engine, outbox_publisher._unsent, teacher).messages
-    commit(teacher.engine, incidents.told, journal, [one.id for one in raised], now := time.time())
-    commit(teacher.engine, outbox.sent, journal, [one.id for one in raised], now)
+    commit(teacher.engine, incidents.told, [one.id for one in raised], now := time.time())
+    commit(teacher.engine, outbox.sent, [one.id for one in raised], now)
     later = now + teacher.settings.alarm_quiet_s + 60
-    assert commit(teacher.engine, incidents.follow_up, journal, "t", outbox_publisher.patience(teacher), later) == []
+    assert commit(teacher.engine, incidents.follow_up, "t", outbox_publisher.patience(teacher), later) == []
     assert sent(teacher, "c-3")
     assert states(teacher)[-1] is None
     receiver.refuses, its = lambda _: 200, teacher.settings

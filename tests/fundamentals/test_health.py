@@ -23,6 +23,7 @@ from lectern import health as healths
 from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Misuse
+from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 from lectern.storage import disk
 from tests.effects.test_origin import answering
@@ -85,7 +86,7 @@ def test_a_loop_that_stands_still_for_a_minute_or_only_fails_makes_its_host_not_
 def test_a_message_that_waits_too_long_makes_its_host_not_ready(host: Host[Any], health: http.HealthReport) -> None:
     """A deaf process with a heartbeat and a lock looked well for ever."""
     for age_s, status in ((60, 200), (600, 503)):
-        commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", "{}")], hosts.now() - age_s)
+        commit(host.engine, inbox.keep, [ReceivedMessage("test", "order", "{}")], hosts.now() - age_s)
         assert said(health)[0] == status
 
 
@@ -146,7 +147,7 @@ async def test_a_backup_folder_that_hangs_holds_up_neither_metrics_nor_what_is_r
     try:
         async with asyncio.timeout(10):
             answers = await asyncio.gather(*(http.exposition(host, cast("Any", None)) for _ in range(5)))
-            assert await host.read_tx(inbox.oldest, host.journal) is None
+            assert await host.read_tx(inbox.oldest) is None
     finally:
         is_back.set()
     assert {b'lectern_backup_age_seconds{where="here"} +Inf' in bytes(one.body) for one in answers} == {True}
@@ -154,7 +155,7 @@ async def test_a_backup_folder_that_hangs_holds_up_neither_metrics_nor_what_is_r
 
 async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_health_check(host: Host[Any]) -> None:
     """Each scrape would else write a traceback into the log, every few seconds, for as long as the disk is broken."""
-    commit(host.engine, host.journal.inbox.drop)
+    commit(host.engine, journal.inbox.drop)
     setting = "health_bind" if isinstance(host, StreamerHost) else "api_bind"
     host.settings = host.settings.model_copy(update={setting: "127.0.0.1:0"})
     health = http.HealthReport(host.settings)

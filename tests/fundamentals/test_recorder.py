@@ -66,7 +66,7 @@ class Desk:
         @flow(name="booking")
         async def booking(inbox_ids: str = "") -> State[None]:
             ids = inbox.parse_id_ranges(inbox_ids)
-            kept = await self.host.read_tx(inbox.read, self.host.journal, ids)
+            kept = await self.host.read_tx(inbox.read, ids)
             if isinstance(self.error, State):
                 return self.error
             self.fail()
@@ -75,8 +75,8 @@ class Desk:
 
             def write(connection: Connection) -> None:
                 now, noted = time.time(), [Event("placed", one, detail="on streamer1") for one in names]
-                events.note(connection, self.host.journal, "teacher", noted, now)
-                inbox.done(connection, self.host.journal, ids, inbox.Handling(now, said))
+                events.note(connection, "teacher", noted, now)
+                inbox.done(connection, ids, now, said)
 
             await self.host.write_tx(write)
             return Completed(message="all done")
@@ -111,8 +111,8 @@ class Desk:
         """The messages come, and are claimed."""
         host, now = self.host, time.time()
         bodies = [json.dumps({"cmd": "order", "class_id": one, "record_id": 7}) for one in class_ids]
-        commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", one) for one in bodies], now)
-        return commit(host.engine, inbox.claim, host.journal, ["order"], limit=5000, lease_s=60, now=now)
+        commit(host.engine, inbox.keep, [ReceivedMessage("test", "order", one) for one in bodies], now)
+        return commit(host.engine, inbox.claim, ["order"], limit=5000, lease_s=60, now=now)
 
     async def handle(self, *class_ids: str) -> None:
         await asyncio.create_task(self.handler.handle("booking", self.book(*class_ids)))
@@ -120,8 +120,7 @@ class Desk:
     def unrecorded(self) -> int:
         """How many handled messages no run shows."""
         with reading(self.host.engine) as connection:
-            inbox_, which = self.host.journal.inbox, inbox.unshown(self.host.journal)
-            return connection.execute(select(func.count()).select_from(inbox_).where(which)).scalar_one()
+            return connection.execute(select(func.count()).where(inbox.UNSHOWN)).scalar_one()
 
 
 @pytest.fixture
@@ -215,7 +214,7 @@ async def test_a_message_that_is_given_up_is_one_failed_run_more(desk: Desk, how
     tries_ = desk.host.settings.inbox_max_attempts
     for _ in range(tries_):
         await asyncio.create_task(desk.handler.handle("booking", kept))
-    assert look(desk.host.engine, inbox.read, desk.host.journal, [1]) == []
+    assert look(desk.host.engine, inbox.read, [1]) == []
     await desk.recorder.tell()
     assert [one["state"]["type"] for one in desk.prefect.runs.values()] == ["FAILED"] * tries_
     assert desk.prefect.ids() == [1] * tries_
@@ -242,8 +241,8 @@ async def test_a_class_that_a_sweep_refuses_is_found_and_a_sweep_that_fails_is_s
     for error in (None, TryAgain("Redis is away"), RuntimeError("boo")):
         desk.error = error
         await asyncio.create_task(desk.handler.sweep())
-    assert commit(desk.host.engine, inbox.claim, desk.host.journal, ["sweep"], limit=9, lease_s=1, now=1e10) == []
-    assert [look(desk.host.engine, one, desk.host.journal) for one in (inbox.waiting, inbox.oldest)] == [0, None]
+    assert commit(desk.host.engine, inbox.claim, ["sweep"], limit=9, lease_s=1, now=1e10) == []
+    assert [look(desk.host.engine, one) for one in (inbox.waiting, inbox.oldest)] == [0, None]
     await desk.recorder.tell()
     found = {one["state"]["name"]: one for one in desk.prefect.runs.values()}
     assert (set(found), len(desk.prefect.runs)) == ({"Refused", "Completed", "Failed"}, 3)
@@ -348,7 +347,7 @@ async def test_what_a_killed_process_did_not_show_is_shown_once(desk: Desk, *, a
     await desk.handle(*(f"c-{number}" for number in range(100)))
     if asked:
         await desk.recorder.tell()
-        all_rows = desk.host.journal.inbox.update().values(recorded_at=None)
+        all_rows = inbox.inbox.update().values(recorded_at=None)
         commit(desk.host.engine, Connection.execute, all_rows)
     desk.restart()
     await asyncio.create_task(desk.handler.handle("booking", [early]))
@@ -415,7 +414,7 @@ async def test_what_was_handled_meanwhile_is_shown_before_the_logs_of_what_is_sh
 async def test_a_retry_acts_only_on_messages_of_its_own_flow(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """After a restore the ids of an old report's run are bookings: they are left alone."""
     desk.book("c-1", "c-2")
-    commit(desk.host.engine, inbox.keep, desk.host.journal, [ReceivedMessage("test", "prepared", "{}")], time.time())
+    commit(desk.host.engine, inbox.keep, [ReceivedMessage("test", "prepared", "{}")], time.time())
     assert await desk.runs._own("report", {"inbox_ids": "1-3,99"}) == {"inbox_ids": "3"}
     assert await desk.runs._own("booking", {"inbox_ids": "1-3"}) == {"inbox_ids": "1-2"}
     assert "3 of its 4 messages are not its own, or gone" in caplog.text
@@ -427,10 +426,10 @@ async def test_a_run_that_somebody_began_shows_its_messages_itself(desk: Desk, m
     cancel = json.dumps({"cmd": "cancel", "class_id": "c-1"})
     with transaction(desk.host.engine) as connection:
         arrived = [ReceivedMessage("test", "cancel", body) for body in (cancel, "{}")]
-        inbox.keep(connection, desk.host.journal, arrived, time.time())
-        came = [handling.came(one, (Cancel,)) for one in inbox.read(connection, desk.host.journal, [1, 2])]
+        inbox.keep(connection, arrived, time.time())
+        came = [handling.came(one, (Cancel,)) for one in inbox.read(connection, [1, 2])]
     await handling.handled(desk.host, came, lambda *_: None)
-    assert look(desk.host.engine, inbox.waiting, desk.host.journal) == 0
+    assert look(desk.host.engine, inbox.waiting) == 0
     assert desk.unrecorded() == 0
 
 

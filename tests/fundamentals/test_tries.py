@@ -17,7 +17,7 @@ from flows.host import Host
 from lectern.db import inbox
 from lectern.db.engine import reading, transaction
 from lectern.model.facts import InboxMessage
-from lectern.model.tables.teacher import orders
+from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.wire.messages import Message, Prepare
 from tests import rows, strategies
@@ -35,7 +35,7 @@ def host(host: Host[Any]) -> Host[Any]:
 
 def claim(host: Host[Any]) -> list[InboxMessage]:
     commands = ["order", "prepare", "cancel"]
-    return rows.commit(host.engine, inbox.claim, host.journal, commands, limit=5000, lease_s=60, now=LATER)
+    return rows.commit(host.engine, inbox.claim, commands, limit=5000, lease_s=60, now=LATER)
 
 
 def ended(host: Host[Any], some: list[InboxMessage], how: Any, **also: object) -> None:
@@ -80,7 +80,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
             if guilty in {one.id for one in portion}:
                 ended(host, portion, Failed(message="boo", data=RecursionError()))
                 continue
-            rows.commit(host.engine, inbox.done, host.journal, [one.id for one in portion], inbox.Handling(LATER))
+            rows.commit(host.engine, inbox.done, [one.id for one in portion], LATER, {})
             handled |= {one.id for one in portion}
     assert handled == set(range(1, number + 1)) - {guilty}
     assert runs <= 30
@@ -90,7 +90,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
     assert [(one["code"], one["class_id"]) for one in alarms] == [(506, f"c-{guilty - 1}")]
     assert [one["cmd"] for one in rows.said(host)].count("dead_letter") == 1
     with reading(host.engine) as connection:
-        noted = connection.execute(select(host.journal.events.c.what, host.journal.events.c.class_id)).all()
+        noted = connection.execute(select(journal.events.c.what, journal.events.c.class_id)).all()
     assert [tuple(one) for one in noted] == [("given up", f"c-{guilty - 1}")]
 
 
@@ -133,7 +133,7 @@ def test_a_try_is_counted_only_where_the_handler_failed(host: Host[Any], how: ob
         (kept,) = claim(host)
         if how is not None:
             ended(host, [kept], how)
-        rows.commit(host.engine, inbox.free_all, host.journal)
+        rows.commit(host.engine, inbox.free_all)
     assert [one.tries for one in claim(host)] == [0]
     assert rows.said(host) == []
 
@@ -145,7 +145,7 @@ def test_a_dry_run_that_fails_neither_counts_a_try_nor_puts_its_messages_back(ho
     ended(host, kept, how, dry_run=True)
     assert claim(host) == [], "they are still claimed"
     with reading(host.engine) as connection:
-        assert [one.tries for one in inbox.read(connection, host.journal, [1])] == [0]
+        assert [one.tries for one in inbox.read(connection, [1])] == [0]
 
 
 def test_messages_go_back_as_soon_as_the_database_is_there(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_an_alarm_is_neither_resolved_nor_raised_again_while_its_trouble_lasts(h
     later = time.time() + quiet_s + 1
     for away, told in ((True, []), (False, ["resolved"])):
         host.prefect_away = away
-        found = commit(host.engine, incidents.follow_up, host.journal, "teacher", patience(host), later)
+        found = commit(host.engine, incidents.follow_up, "teacher", patience(host), later)
         assert [one.stage for one in found] == told  # type: ignore[attr-defined]  # of an incident
     before = len(said(host, "alarm"))
     for number in (0, 1):

@@ -12,7 +12,6 @@ from lectern.db import airings, cache, events
 from lectern.db.engine import opened
 from lectern.errors import CallAPerson, Misuse
 from lectern.i18n import translated
-from lectern.model.tables.streamer import journal
 from lectern.playout.keyframe_index import path_of
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.takeover import streamer
@@ -54,7 +53,7 @@ def test_old_classes_and_recordings_become_rows_of_this_program(host: OldStreame
         (missing,) = cache.downloading(connection)
         waiting = airings.citing(connection, "5", {AiringState.WAITING})
         idle = cache.idle(connection, but=(), size_bytes=10**9, num=9)
-        (event,) = events.of_thing(connection, journal, class_id="c-2", stems=[])
+        (event,) = events.of_thing(connection, class_id="c-2", stems=[])
     found = coming["c-1"]
     assert (found.state, found.record_id, found.run_id) == (AiringState.READY, 6666, None)
     assert (found.start_time, found.end_time) == (NOW + 7200, NOW + 10_000)

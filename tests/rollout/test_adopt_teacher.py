@@ -12,7 +12,7 @@ from lectern.db import bookings, events, inbox, schema, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.model.facts import Attempt, Order
-from lectern.model.tables.teacher import RenditionRow, journal
+from lectern.model.tables.teacher import RenditionRow
 from lectern.redis.rename import Rule, opened
 from lectern.rollout.takeover import teacher
 from lectern.rollout.takeover.teacher import ADOPTED, OldKeyNames, OldLists, TeacherAdoption
@@ -85,7 +85,7 @@ def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
 
 def messages(engine: Engine) -> list[str]:
     """The class_ids of the bookings in the inbox."""
-    kept = commit(engine, inbox.claim, journal, ["order"], limit=500, lease_s=0, now=NOW + 1)
+    kept = commit(engine, inbox.claim, ["order"], limit=500, lease_s=0, now=NOW + 1)
     return [parse(one.body, (Booking,)).class_id for one in kept if one.command == "order"]
 
 
@@ -98,7 +98,7 @@ def test_a_class_waits_on_as_if_it_had_just_been_booked(client: redis.Redis, eng
     left_by_the_old_program(client, one)
     assert adopt(engine, client) == ["1 class of the old waiting lists waits on here."]
     with transaction(engine) as connection:
-        (noted,) = events.of_thing(connection, journal, class_id="c-1", stems=[])
+        (noted,) = events.of_thing(connection, class_id="c-1", stems=[])
         assert transcodings.forgotten_requests(connection, NOW + 1000, NOW + 1000) == []
         assert transcodings.overdue(connection, NOW + 119) == []
         (due,) = transcodings.overdue(connection, NOW + 120)
@@ -281,7 +281,7 @@ def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engi
         assert messages(engine) == ["c-1"]
     with transaction(engine) as connection:
         assert transcodings.states(connection, [(6666, P720)]) == before
-        assert [one.what for one in events.of_thing(connection, journal, class_id="c-1", stems=[])] == [ADOPTED]
+        assert [one.what for one in events.of_thing(connection, class_id="c-1", stems=[])] == [ADOPTED]
     client.rpush("6666_720P", "orphan")
     (told,) = adopt(engine, client)
     why = f"but the rendition is {state}, and no result will come. Answer the platform, then: "

@@ -42,8 +42,8 @@ class Alone:
         async def table(key: str, rows: list[dict[str, Any]], _: str) -> None:
             self.shown[key] = [str(row.get("would be written", "")) for row in rows]
 
-        def noted(connection: Any, journal: Any, changes: Any) -> None:
-            write(connection, journal, changes)
+        def noted(connection: Any, changes: Any) -> None:
+            write(connection, changes)
             self.written += lines(changes)
 
         monkeypatch.setattr(artifacts, "table", table)

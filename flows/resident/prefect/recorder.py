@@ -89,7 +89,7 @@ class Recorder:
         while True:
             await self._calm(until)
             self._host.watchdog.note("recorder")
-            if rows := await self._host.read_tx(inbox.unrecorded, self._host.journal, AT_ONCE, owner):
+            if rows := await self._host.read_tx(inbox.unrecorded, AT_ONCE, owner):
                 for key, handled in (await self._keyed(rows)).items():
                     await self._show(key, handled)
             elif self._details:
@@ -107,7 +107,7 @@ class Recorder:
         Its messages are handled about as quickly as they come, so it is not known by how many of them wait.
         """
         while time.monotonic() < until:
-            number, *progress = await self._host.read_tx(inbox.unsettled, self._host.journal)
+            number, *progress = await self._host.read_tx(inbox.unsettled)
             if number < STORM or progress == self._progress:
                 return
             self._progress = progress
@@ -127,7 +127,7 @@ class Recorder:
             rows_by_key.setdefault(key, []).append(row)
         new = {key: [row.id for row in rows_by_key[key]] for key in keys.values()}
         if new:
-            await self._host.write_tx(inbox.give_keys, self._host.journal, new)
+            await self._host.write_tx(inbox.give_keys, new)
         return rows_by_key
 
     def _flow(self, row: HandledMessage) -> str:
@@ -155,7 +155,7 @@ class Recorder:
                 tags = [*record.tags, *self._runs.created.tags, self._host.settings.queue]  # they replace the first
                 path = f"/flow_runs/{record.run_id}"
                 await self._ask(path, {"tags": tags}, f"a tag of {record.name}", method="PATCH", may_wait=True)
-        await self._host.write_tx(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
+        await self._host.write_tx(inbox.recorded, [row.id for row in rows], time.time())
         self._details.extend(record for record in records if record.run_id is not None)
 
     async def _create(self, records: Sequence[RunRecord]) -> None:
@@ -187,7 +187,7 @@ class Recorder:
             log.error("%s: its run cannot be shown: %s", records[0].name, why)
 
     async def _detail(self, record: RunRecord) -> None:
-        past = await self._host.read_tx(events.between, self._host.journal, record.classes, record.began, record.ended)
+        past = await self._host.read_tx(events.between, record.classes, record.began, record.ended)
         if lines := record.log(past):
             await self._ask("/logs/", lines, f"the log of {record.name}")
         if record.lines:

@@ -217,7 +217,7 @@ class ResidentRuns:
             return parameters
         asked = inbox.parse_id_ranges(text)
         mine = [command for command, flow in routing.of(self.host.settings).items() if flow == name]
-        own = await self.host.read_tx(inbox.of_commands, self.host.journal, asked, mine)
+        own = await self.host.read_tx(inbox.of_commands, asked, mine)
         if len(own) < len(asked):
             log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(own), len(asked))
         return {**parameters, "inbox_ids": inbox.format_id_ranges(own)}

@@ -370,7 +370,7 @@ class TranscodeJob:
                 message=error.message if error else None,
             )
             sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
-            outbox.put(connection, self.host.journal, [sending], now)
+            outbox.put(connection, [sending], now)
         details = {
             rendition.stem: labelled(code, error.message) if error else made[rendition.resolution] for rendition in ours
         }
@@ -385,7 +385,7 @@ class TranscodeJob:
 def note(connection: Connection, host: TeacherHost, what: str, details: Mapping[str, str], now: float) -> None:
     """Note in the story of each rendition, by its stem, that *what* happened, with its details."""
     noted = [Event(what, stem=stem, detail=detail) for stem, detail in details.items()]
-    events.note(connection, host.journal, host.settings.name, noted, now)
+    events.note(connection, host.settings.name, noted, now)
 
 
 def is_wanted(connection: Connection, due: Due) -> bool:
@@ -411,7 +411,7 @@ def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterabl
             for_s=for_s,
             why=message,
         )
-        outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, sentence, now)], now)
+        outbox.put(connection, [host.alarm(HOST_ASIDE, sentence, now)], now)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from lectern.db import airings, cache, incidents, schema, transcodings
 from lectern.db.engine import NoDatabase, open_database
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, translator
-from lectern.model.tables import teacher
 from lectern.playout import control_socket as playout
 from lectern.playout.sentences import cleaned
 from lectern.redis import connection
@@ -200,7 +199,7 @@ def of_oss(settings: TeacherSettings) -> Iterator[Finding]:
     refused = None
     with suppress(LecternError), readers.at(settings).looking() as connection:  # the database's finding says so
         at = transcodings.last_request_taken(connection)
-        refused = incidents.open_of(connection, teacher.journal, OSS_REFUSES.number)
+        refused = incidents.open_of(connection, OSS_REFUSES.number)
         said += "; no request was taken yet" if at is None else f"; it took the last request at {formatting.moment(at)}"
     if refused is None:
         yield Finding(what, is_well=True, said=said)

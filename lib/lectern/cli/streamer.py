@@ -16,7 +16,6 @@ from lectern.db.engine import open_database, opened, writing
 from lectern.errors import LecternError
 from lectern.i18n import Text
 from lectern.model.facts import Event
-from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 from lectern.storage import cache_dir
 
@@ -116,7 +115,7 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
     with opened(settings.database_url) as engine, writing(engine, settings.role) as connection:
         leases.drain(connection, settings.name, since, me())
         done = Event(Text("drain ends") if since is None else Text("drained"), detail=Text("by {who}", who=me()))
-        events.note(connection, journal, settings.name, [done], time.time())
+        events.note(connection, settings.name, [done], time.time())
 
 
 def _waited(place: readers.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:

@@ -6,20 +6,16 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TypeVar
 
-import sqlmodel
 from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, bookings, events, incidents, timetable
 from lectern.db.engine import rows_of
 from lectern.errors import LecternError
 from lectern.model.facts import Airing, Order
-from lectern.model.tables import streamer as streamer_tables
-from lectern.model.tables import teacher as teacher_tables
-from lectern.model.tables.shared import MessageTables
-from lectern.model.tables.streamer import journal
-from lectern.model.tables.teacher import RenditionRow, orders, streamers, videos
+from lectern.model.tables.streamer import as_runs
+from lectern.model.tables.teacher import RenditionRow, journal, orders, streamers, videos
 from lectern.model.views import Booked, Check, ClassView, EventView, Sending
-from lectern.states import AiringState, InboxState, Role
+from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
 
@@ -69,28 +65,23 @@ def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Che
 
 
 def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[EventView]:
-    table = journal.events
+    table = events.table
     if not class_ids:
         return []
     mine = table.c.class_id.in_(class_ids) & table.c.what.in_(whats)
     place = func.row_number().over(partition_by=table.c.class_id, order_by=table.c.id.desc())
     its = select(table.c.id, place.label("place")).where(mine).subquery()
     newest = its.c.place <= max(_MOST // len(class_ids), _MOST_OF_ONE)
-    wanted = select(*events.columns(journal)).join(its, its.c.id == table.c.id).where(newest)
+    wanted = select(*events.COLUMNS).join(its, its.c.id == table.c.id).where(newest)
     return [EventView(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
 
 
-def journal_of(role: Role) -> MessageTables:
-    """The tables of messages, events and incidents of a role."""
-    return teacher_tables.journal if role == "teacher" else streamer_tables.journal
-
-
-def _story(connection: Connection, tables: MessageTables, thing: str, class_: Order | Airing | None) -> list[EventView]:
+def _story(connection: Connection, thing: str, class_: Order | Airing | None) -> list[EventView]:
     """The events of a class and its rendition, or of a record's renditions, in time order."""
     stems = [] if class_ is None else [class_.stem]
-    story = events.of_thing(connection, tables, thing, stems)
+    story = events.of_thing(connection, thing, stems)
     if class_ is None:
-        story += events.of_record(connection, tables, thing)
+        story += events.of_record(connection, thing)
     return sorted(story, key=attrgetter("at"))
 
 
@@ -116,12 +107,12 @@ def _known(
 def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
     """A class as its teacher, *host*, knows it. Raises LecternError if its row cannot be read."""
     order = booking(connection, class_id)
-    story = _story(connection, teacher_tables.journal, class_id, order)
+    story = _story(connection, class_id, order)
     if order is None:
-        since = kept_since(connection, "teacher", class_id)
+        since = kept_since(connection, class_id)
         is_malformed = any(event.what == "malformed" for event in story)
         return ClassView(class_id, kept_since=since, is_malformed=is_malformed, events=story)
-    alarms = incidents.about(connection, teacher_tables.journal, host, class_id)
+    alarms = incidents.about(connection, host, class_id)
     parts = events.parts_of(connection, [class_id]).get(class_id, ())
     return ClassView(
         class_id, booked(connection, order), making(connection, order), alarms=alarms, as_run=parts, events=story
@@ -131,10 +122,10 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> ClassView:
     """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
     airing = _known(airings.by_id, connection, class_id)
-    story = _story(connection, journal, class_id, airing)
+    story = _story(connection, class_id, airing)
     if airing is None:
-        return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=story)
-    alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
+        return ClassView(class_id, kept_since=kept_since(connection, class_id), events=story)
+    alarms = incidents.about(connection, host, class_id)
     video_url = redact_url(airing.video_url) if airing.video_url else None
     return ClassView(
         class_id,
@@ -144,7 +135,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         check=checks(connection, [class_id]).get(class_id),
         dead_air=airings.recording_warning(connection, airing),
         alarms=alarms,
-        as_run=events.parts_of(connection, [class_id], streamer_tables.as_runs).get(class_id, ()),
+        as_run=events.parts_of(connection, [class_id], as_runs).get(class_id, ()),
         events=story,
     )
 
@@ -167,12 +158,12 @@ def booked(connection: Connection, order: Order) -> Booked:
 def making(connection: Connection, order: Order) -> RenditionRow | None:
     """The rendition that a booking names; None if it has no row."""
     mine = (videos.c.record_id == order.record_id) & (videos.c.resolution == order.resolution)
-    return next(iter(rows_of(connection, sqlmodel.select(RenditionRow).where(mine))), None)
+    return next(iter(rows_of(connection, select(RenditionRow).where(mine))), None)
 
 
-def kept_since(connection: Connection, role: Role, class_id: str) -> float | None:
+def kept_since(connection: Connection, class_id: str) -> float | None:
     """Since when (epoch seconds) a message about a class has waited in the inbox; None if none waits."""
-    table = journal_of(role).inbox
-    named = table.c.body.contains(json.dumps(class_id), autoescape=True)
-    oldest = select(table.c.received_at).where(table.c.state == InboxState.NEW, named).order_by(table.c.id).limit(1)
+    inbox = journal.inbox
+    named = inbox.c.body.contains(json.dumps(class_id), autoescape=True)
+    oldest = select(inbox.c.received_at).where(inbox.c.state == InboxState.NEW, named).order_by(inbox.c.id).limit(1)
     return connection.execute(oldest).scalar_one_or_none()

@@ -14,14 +14,17 @@ from lectern.db.cache import HERE
 from lectern.db.engine import bind_list, in_list
 from lectern.errors import CallAPerson
 from lectern.i18n import Text, joined
-from lectern.model.facts import SHORT_S, SHORT_SHARE, Airing, Cached, Needed
+from lectern.model.facts import Airing, Cached, Needed
 from lectern.model.tables.shared import sentence
-from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.wire.fields import REVISION
 
 BEYOND = 4e9
 """Epoch seconds that no message may reach (the year 2096)."""
+
+SHORT_S, SHORT_SHARE = 60.0, 0.05
+"""Seconds, or share of its class, by which a recording may be shorter than its class without a warning."""
 
 
 def epoch(value: object) -> float | None:
@@ -342,7 +345,7 @@ def untold_faults(connection: Connection, now: float) -> list[tuple[Airing, str]
     """
     faulty = [fault for fault in _faulty(connection) if fault[0].end_time > now and fault[0].state in _NOT_OVER]
     warnings = [(airing, _said(places if airing.start_time > now else "", short)) for airing, places, short in faulty]
-    by_class = events.named(connection, journal, FAULTS_TOLD, [airing.class_id for airing, _ in warnings])
+    by_class = events.named(connection, FAULTS_TOLD, [airing.class_id for airing, _ in warnings])
     alarmed = {(event.class_id, event.stem, event.detail) for story in by_class.values() for event in story}
     return [(airing, why) for airing, why in warnings if why and (airing.class_id, airing.stem, why) not in alarmed]
 
@@ -367,8 +370,10 @@ def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airi
 
 
 def _short(airing: Airing, duration_s: float | None) -> str:
-    lacks_s = airing.lacks_s(duration_s)
-    return Text("it ends {lacks_s:length} before its class", lacks_s=lacks_s) if lacks_s else ""
+    length_s = airing.end_time - airing.start_time
+    lacks_s = 0.0 if duration_s is None else length_s - duration_s
+    is_short = lacks_s > max(SHORT_S, SHORT_SHARE * length_s)
+    return Text("it ends {lacks_s:length} before its class", lacks_s=lacks_s) if is_short else ""
 
 
 def _said(places: str | None, short: str) -> str:

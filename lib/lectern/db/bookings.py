@@ -6,20 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-import sqlmodel
 from pydantic_core import from_json, to_json
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Float,
-    Integer,
-    bindparam,
-    delete,
-    func,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Integer, bindparam, delete, func, literal_column, select, update
 
 from lectern.db import transcodings
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
@@ -27,16 +15,7 @@ from lectern.decide.booking import BookingFacts, contenders, is_listed
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, Changes, new_row
 from lectern.model.tables.shared import sentence
-from lectern.model.tables.teacher import (
-    IS_CLASS,
-    TOLD_AGAIN_S,
-    TOLD_AGAIN_WITHIN_S,
-    CancelRow,
-    cancels,
-    class_events,
-    journal,
-    orders,
-)
+from lectern.model.tables.teacher import IS_CLASS, CancelRow, cancels, class_events, journal, orders
 from lectern.states import BOOKING_OVER, IN_HAND, ON_STREAMER, OPEN, BookingState, InboxState, Resolution
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
@@ -47,12 +26,16 @@ T = TypeVar("T")
 COUNTED_S = 86_400.0
 """Seconds after its arrival for which a booking that is over is still counted."""
 
+TOLD_AGAIN_S = 60.0
+TOLD_AGAIN_WITHIN_S = 3600.0
+"""Least and most seconds until a cancel is sent again; in between, the pause is as long as it has waited so far."""
+
 NEAR_SHARE = 0.1
 """Greatest part of the time until its start after which a class is sent again to a streamer that reports nothing."""
 
 _FIELDS = tuple(field.name for field in fields(Order))
 _COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _FIELDS)
-_LIVE = orders.c.end_time > bindparam("now", type_=Float())
+_LIVE = orders.c.end_time > bindparam("now")
 _BY_ID = select(*_COLUMNS).where(in_list(orders.c.class_id))
 _TAKEN = [
     select(stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
@@ -60,8 +43,7 @@ _TAKEN = [
     )
     for stream in (orders.c.stream, orders.c.backup_stream)
 ]
-_HAD = select(orders.c.streamer, func.count()).where(orders.c.state.in_(ON_STREAMER), _LIVE)
-_HAVING = _HAD.group_by(orders.c.streamer)
+_HAD = select(orders.c.streamer, func.count()).where(orders.c.state.in_(ON_STREAMER), _LIVE).group_by(orders.c.streamer)
 _WAITING = (
     select(*_COLUMNS)
     .where(
@@ -73,8 +55,8 @@ _WAITING = (
 )
 _FIRST = in_list(orders.c.class_id) & orders.c.answered_at.is_(None)
 _UNANSWERED = select(orders.c.received_at).where(_FIRST)
-_ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type_=Float()))
-_PROMISED = update(orders).where(_FIRST).values(promised_at=bindparam("at", type_=Float()))
+_ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at"))
+_PROMISED = update(orders).where(_FIRST).values(promised_at=bindparam("at"))
 
 
 def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
@@ -152,7 +134,7 @@ def waiting_for(connection: Connection, record_id: int, resolution: Resolution) 
 
 def having(connection: Connection, now: float) -> dict[str, int]:
     """Number of open classes by streamer; streamers without one are left out."""
-    return {str(name): int(number) for name, number in connection.execute(_HAVING, {"now": now})}
+    return {str(name): int(number) for name, number in connection.execute(_HAD, {"now": now})}
 
 
 def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
@@ -364,7 +346,7 @@ def cancels_unconfirmed_by(connection: Connection, streamer: str, now: float) ->
 
 
 def _read(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[CancelRow]:
-    return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(most))
+    return rows_of(connection, select(CancelRow).where(which).order_by(cancels.c.told_at).limit(most))
 
 
 def cancels_without_end(connection: Connection, now: float) -> list[CancelRow]:

@@ -18,7 +18,7 @@ from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.streamer import files, journal
+from lectern.model.tables.streamer import files
 from lectern.settings import StreamerSettings
 from lectern.states import FileState
 from lectern.storage import cache_dir
@@ -150,7 +150,7 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
             )
         changes = StreamerChanges(settings, time.time())
         changes.evict([Idle(stem, row.size_bytes)])
-        write(connection, journal, changes)
+        write(connection, changes)
     path = cache_dir.rendition_path(settings.video_root, stem)
     try:
         cache_dir.remove(path)

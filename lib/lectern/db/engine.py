@@ -7,20 +7,19 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import (
     URL,
-    BindParameter,
     ColumnElement,
     Connection,
     Engine,
     ExceptionContext,
     Integer,
     NullPool,
+    Select,
     Table,
     bindparam,
     create_engine,
@@ -32,10 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Session
-from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text, msgid
@@ -256,10 +254,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def rows_of(connection: Connection, wanted: SelectOfScalar[T]) -> list[T]:
+def rows_of(connection: Connection, wanted: Select[T]) -> list[T]:
     """The rows that *wanted* selects, as values: nothing that is set in one of them is written to the database."""
     with Session(connection) as session:
-        return list(session.exec(wanted))
+        return list(session.scalars(wanted))
 
 
 # Opens a database for a command: to read makes and changes no file; errors are in words, also for what is missing.
@@ -385,23 +383,23 @@ def _on_postgresql(element: _Values, compiler: SQLCompiler, **options: Any) -> s
 
 def in_list(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool]:
     """Whether *column* is one of the list that the parameter *name* holds, as `bind_list` makes it."""
-    parameter: BindParameter[str] = bindparam(name)
     values = _Numbers if isinstance(column.type, Integer) else _Values
-    return column.bool_op("IN")(values(parameter))
+    return column.bool_op("IN")(values(bindparam(name)))
 
 
 def bind_list(values: Iterable[object], name: str = "among") -> dict[str, str]:
-    """Numbers or texts, as the parameter *name* of a statement with `in_list`."""
-    return {name: json.dumps(list(values))}
+    """Numbers or texts, as the parameter *name* of a statement with `in_list`; NUL as `_spare_odd_texts` keeps it."""
+    return {name: json.dumps(list(values)).replace("\\u0000", "\\u2400")}
 
 
 def insert_many(
     connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]
 ) -> None:
-    """Insert *rows*, each with its values in the order of *names*; every other column gets its default."""
+    """Insert *rows*, each with its values in the order of *names*; every other column gets the database's default."""
     if rows:
-        text, defaults = _made(table, names, _MARKS[connection.dialect.paramstyle])
-        connection.exec_driver_sql(text, [row + defaults for row in rows])
+        marks = ", ".join([_MARKS[connection.dialect.paramstyle]] * len(names))
+        text = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 (our own columns)
+        connection.exec_driver_sql(text, list(rows))
 
 
 def put_row(connection: Connection, table: Table, key: Mapping[str, object], **values: object) -> None:
@@ -426,7 +424,9 @@ def update_many(
     if not rows:
         return 0
     mark = _MARKS[connection.dialect.paramstyle]
-    return connection.exec_driver_sql(_changed(table, which, names, mark), list(rows)).rowcount
+    values = ", ".join(f"{name} = {mark}" if name[0] != "+" else _sum(name[1:], mark) for name in names)
+    text = f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
+    return connection.exec_driver_sql(text, list(rows)).rowcount
 
 
 def delete_many(
@@ -446,21 +446,5 @@ def _those(which: tuple[tuple[str, ...], tuple[str, ...]], mark: str) -> str:
     return " AND ".join([*(f"{name} = {mark}" for name in key), *(f"{name} {same} {mark}" for name in others)])
 
 
-@cache
-def _changed(table: Table, which: tuple[tuple[str, ...], tuple[str, ...]], names: tuple[str, ...], mark: str) -> str:
-    values = ", ".join(f"{name} = {mark}" if name[0] != "+" else _sum(name[1:], mark) for name in names)
-    return f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
-
-
 def _sum(name: str, mark: str) -> str:
     return f"{name} = {'MAX' if mark == '?' else 'GREATEST'}(0, COALESCE({name}, 0) + {mark})"
-
-
-@cache
-def _made(table: Table, names: tuple[str, ...], mark: str) -> tuple[str, tuple[object, ...]]:
-    """The statement, and the values of the columns with a default that are not among *names*."""
-    defaults = {column.name: column.default for column in table.c if column.name not in names}
-    others = {name: default.arg for name, default in defaults.items() if default is not None}  # type: ignore[attr-defined]  # a scalar
-    columns = [*names, *others]
-    text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608 (our own columns)
-    return text, tuple(others.values())

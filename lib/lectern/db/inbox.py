@@ -5,16 +5,13 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Float, Integer, bindparam, func, or_, select, update
 
 from lectern.db.engine import bind_list, in_list, insert_many, update_many
 from lectern.errors import Misuse
 from lectern.model.facts import InboxMessage, UnrecordedWork
-from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal
 from lectern.states import InboxState
 from lectern.wire.parser import fields_of
@@ -27,6 +24,7 @@ By less than this the clocks of teachers differ."""
 WORKS = frozenset({"work", "sweep"})
 """The commands of rows that are no messages, but work that a host has done without a run."""
 
+inbox = journal.inbox
 _COLUMNS = ("source", "command", "body", "received_at", "state", "not_before")
 
 
@@ -44,14 +42,6 @@ class ReceivedMessage:
     entry: str = ""
     at: float | None = None
     since: float | None = None
-
-
-class Handling(NamedTuple):
-    """When messages were handled, what was said of each (lines of a table, as JSON), whether their run shows it."""
-
-    at: float
-    said: Mapping[int, str] = MappingProxyType({})
-    is_shown: bool = False
 
 
 class HandledMessage(NamedTuple):
@@ -91,20 +81,19 @@ def parse_id_ranges(text: str) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def keep(connection: Connection, journal: MessageTables, arrived: Sequence[ReceivedMessage], now: float) -> None:
+def keep(connection: Connection, arrived: Sequence[ReceivedMessage], now: float) -> None:
     """Add the messages; after the commit they are ours to answer."""
-    insert_many(connection, journal.inbox, _COLUMNS, [_row(message, now, 0.0) for message in arrived])
+    insert_many(connection, inbox, _COLUMNS, [_row(message, now, 0.0) for message in arrived])
 
 
 def keep_claimed(
-    connection: Connection, journal: MessageTables, arrived: Sequence[ReceivedMessage], now: float, lease_s: float
+    connection: Connection, arrived: Sequence[ReceivedMessage], now: float, lease_s: float
 ) -> list[InboxMessage]:
     """Add the messages as `claim` would leave them; returns them, in their order.
 
     They get the ids that SQLite would give them, so that it need not be asked for each: its transaction is the only
     writer. Not for a database that several hosts write.
     """
-    inbox = journal.inbox
     last = connection.execute(select(func.max(inbox.c.id))).scalar() or 0
     ids = range(last + 1, last + 1 + len(arrived))
     rows = [(id_, *_row(message, now, now + lease_s)) for id_, message in zip(ids, arrived, strict=True)]
@@ -117,14 +106,7 @@ def _row(message: ReceivedMessage, now: float, not_before: float) -> tuple[objec
 
 
 def claim(
-    connection: Connection,
-    journal: MessageTables,
-    commands: Sequence[str],
-    *,
-    limit: int,
-    lease_s: float,
-    now: float,
-    owner: str | None = None,
+    connection: Connection, commands: Sequence[str], *, limit: int, lease_s: float, now: float, owner: str | None = None
 ) -> list[InboxMessage]:
     """Lease, for *lease_s*, the oldest messages of *commands* that nobody works on; afterwards others may claim them.
 
@@ -132,73 +114,57 @@ def claim(
     Give *owner* if several teachers share the inbox.
     """
     given = {"now": now, "far": now + lease_s + FAR_S, **bind_list(commands, "commands"), "most": limit}
-    messages = [InboxMessage(*row) for row in connection.execute(_due(journal), given).all()]
+    messages = [InboxMessage(*row) for row in connection.execute(_DUE, given).all()]
     if messages:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
-        _mark(connection, journal, [message.id for message in messages], **values)
+        _mark(connection, [message.id for message in messages], **values)
     return messages
 
 
-@cache
-def _due(journal: MessageTables) -> Select[Any]:
-    inbox = journal.inbox
-    waits = (inbox.c.not_before > bindparam("now", type_=Float)) & (inbox.c.not_before <= bindparam("far", type_=Float))
-    is_due = (inbox.c.state == InboxState.NEW) & ~waits
-    return (
-        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(is_due, in_list(inbox.c.command, "commands"))
-        .order_by(inbox.c.id)
-        .limit(bindparam("most", type_=Integer))
-    )
+_NEW = (
+    select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+    .where(inbox.c.state == InboxState.NEW)
+    .order_by(inbox.c.id)
+)
+_IS_EARLY = (inbox.c.not_before > bindparam("now", type_=Float)) & (inbox.c.not_before <= bindparam("far", type_=Float))
+_DUE = _NEW.where(~_IS_EARLY, in_list(inbox.c.command, "commands")).limit(bindparam("most", type_=Integer))
+_NEW_AMONG = _NEW.where(in_list(inbox.c.id))
 
 
-@cache
-def _new_among(journal: MessageTables) -> Select[Any]:
-    inbox = journal.inbox
-    columns = (inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-    return select(*columns).where(in_list(inbox.c.id), inbox.c.state == InboxState.NEW).order_by(inbox.c.id)
-
-
-def read(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> list[InboxMessage]:
+def read(connection: Connection, ids: Sequence[int]) -> list[InboxMessage]:
     """The messages among *ids* that are not handled yet, in their order of arrival."""
-    return [InboxMessage(*row) for row in connection.execute(_new_among(journal), bind_list(ids)).all()]
+    return [InboxMessage(*row) for row in connection.execute(_NEW_AMONG, bind_list(ids)).all()]
 
 
-def unhandled(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> set[int]:
+def unhandled(connection: Connection, ids: Sequence[int]) -> set[int]:
     """The ids among *ids* of messages that are not handled yet."""
-    wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
+    wanted = _NEW_AMONG.with_only_columns(inbox.c.id)
     return {int(id_) for id_ in connection.execute(wanted, bind_list(ids)).scalars()}
 
 
-def young(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float, within_s: float) -> set[int]:
+def young(connection: Connection, ids: Sequence[int], now: float, within_s: float) -> set[int]:
     """The ids among *ids* of messages that came in the last *within_s* seconds before *now*."""
-    inbox = journal.inbox
     wanted = select(inbox.c.id).where(in_list(inbox.c.id), inbox.c.received_at.between(now - within_s, now))
     return {int(id_) for id_ in connection.execute(wanted, bind_list(ids)).scalars()}
 
 
-def of_commands(
-    connection: Connection, journal: MessageTables, ids: Sequence[int], commands: Iterable[str]
-) -> list[int]:
+def of_commands(connection: Connection, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
     """The ids among *ids* of messages with one of *commands*, in order."""
-    inbox = journal.inbox
     wanted = select(inbox.c.id).where(in_list(inbox.c.id), in_list(inbox.c.command, "commands")).order_by(inbox.c.id)
     return list(connection.execute(wanted, {**bind_list(ids), **bind_list(commands, "commands")}).scalars())
 
 
-def recorded(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
+def recorded(connection: Connection, ids: Sequence[int], now: float) -> None:
     """Note that a run shows these messages."""
-    _mark(connection, journal, ids, recorded_at=now)
+    _mark(connection, ids, recorded_at=now)
 
 
-def unrecorded(
-    connection: Connection, journal: MessageTables, limit: int, owner: str | None = None
-) -> list[HandledMessage]:
+def unrecorded(connection: Connection, limit: int, owner: str | None = None) -> list[HandledMessage]:
     """The handled messages that no run shows: those that Prefect was asked to show, else the oldest *limit* of all.
 
     If several share the inbox, only those of *owner*: the others may be about to show theirs.
     """
-    inbox, which = journal.inbox, unshown(journal)
+    which = UNSHOWN
     if owner is not None:
         which &= inbox.c.owner == owner
     handled_at = func.coalesce(inbox.c.handled_at, inbox.c.received_at)  # an earlier release does not note it
@@ -209,40 +175,39 @@ def unrecorded(
     return [HandledMessage(*row) for row in rows]
 
 
-def unshown(journal: MessageTables) -> ColumnElement[bool]:
-    """Selects the handled messages that no run shows; the index ix_inbox_list_unshown has them."""
-    return journal.inbox.c.recorded_at.is_(None) & (journal.inbox.c.state != InboxState.NEW)
+UNSHOWN = inbox.c.recorded_at.is_(None) & (inbox.c.state != InboxState.NEW)
+"""Selects the handled messages that no run shows; the index ix_inbox_list_unshown has them."""
 
 
-def give_keys(connection: Connection, journal: MessageTables, keys: Mapping[str, Sequence[int]]) -> None:
+def give_keys(connection: Connection, keys: Mapping[str, Sequence[int]]) -> None:
     """Write into the messages the key of the runs that are to show them, before Prefect is asked for these runs."""
     for key, ids in keys.items():
-        _mark(connection, journal, ids, run_key=key)
+        _mark(connection, ids, run_key=key)
 
 
-def done(connection: Connection, journal: MessageTables, ids: Iterable[int], handling: Handling) -> None:
-    """Mark the messages as handled."""
-    names = ("state", "handled_at", "said", "recorded_at")
-    at, lines, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
-    rows = [(InboxState.DONE, at, lines.get(id_), recorded_at, id_) for id_ in ids]
-    update_many(connection, journal.inbox, (("id",), ()), names, rows)
-
-
-def dead(connection: Connection, journal: MessageTables, id_: int, error: str, handling: Handling) -> None:
-    """Mark the message as a dead letter, which can never be handled; *error* says why."""
-    done(connection, journal, [id_], handling)
-    _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
-
-
-def keep_work(
-    connection: Connection, journal: MessageTables, work: UnrecordedWork, now: float, owner: str | None = None
+def done(
+    connection: Connection, ids: Iterable[int], now: float, said: Mapping[int, str], *, is_shown: bool = False
 ) -> None:
+    """Mark the messages as handled; what was *said* of each are lines of a table, as JSON, which its run may show."""
+    names = ("state", "handled_at", "said", "recorded_at")
+    rows = [(InboxState.DONE, now, said.get(id_), now if is_shown else None, id_) for id_ in ids]
+    update_many(connection, inbox, (("id",), ()), names, rows)
+
+
+def dead(connection: Connection, id_: int, error: str) -> None:
+    """Mark the handled message as a dead letter, which could never be handled; *error* says why."""
+    _mark(connection, [id_], state=InboxState.DEAD, error=error)
+
+
+def keep_work(connection: Connection, work: UnrecordedWork, now: float, owner: str | None = None) -> None:
     """Add *work* that was done without a run, for a run that shows it. Give *owner* if several share the inbox."""
     body = asdict(work)
     values = {name: body.pop(name) for name in ("error", "said")} | {"run_key": body.pop("key")}
     values |= {"source": "host", "command": "sweep" if work.flow == "sweep" else "work", "body": json.dumps(body)}
-    values |= {"state": InboxState.DONE, "received_at": work.began, "handled_at": now}
-    connection.execute(insert(journal.inbox).values(**values, **({"owner": owner} if owner else {})))
+    values |= {"state": InboxState.DONE, "received_at": work.began, "handled_at": now} | (
+        {"owner": owner} if owner else {}
+    )
+    insert_many(connection, inbox, tuple(values), [tuple(values.values())])
 
 
 def work_of(row: HandledMessage) -> UnrecordedWork | None:
@@ -250,74 +215,68 @@ def work_of(row: HandledMessage) -> UnrecordedWork | None:
     return UnrecordedWork(**json.loads(row.body)) if row.command in WORKS else None
 
 
-def failed(connection: Connection, journal: MessageTables, ids: Iterable[int], not_before: float) -> None:
+def failed(connection: Connection, ids: Iterable[int], not_before: float) -> None:
     """Count a try of the messages, and give them back until *not_before* (epoch seconds)."""
-    _mark(connection, journal, list(ids), not_before=not_before, tries=journal.inbox.c.tries + 1)
+    _mark(connection, list(ids), not_before=not_before, tries=inbox.c.tries + 1)
 
 
-def put_off(connection: Connection, journal: MessageTables, ids: Iterable[int], not_before: float) -> None:
+def put_off(connection: Connection, ids: Iterable[int], not_before: float) -> None:
     """Give the messages back until *not_before* (epoch seconds), as if they had not been claimed."""
-    _mark(connection, journal, list(ids), not_before=not_before)
+    _mark(connection, list(ids), not_before=not_before)
 
 
-def free_all(connection: Connection, journal: MessageTables, owner: str | None = None) -> int:
+def free_all(connection: Connection, owner: str | None = None) -> int:
     """Free what an earlier process of this host had claimed; call it at the start. Returns how many messages wait.
 
     If several teachers share the inbox, only what *owner* had claimed, or what names no owner, is freed.
     """
-    inbox = journal.inbox
     mine = inbox.c.state == InboxState.NEW
     if owner is not None:
         mine &= or_(inbox.c.owner == owner, inbox.c.owner.is_(None))
     connection.execute(update(inbox).where(mine).values(not_before=0))
-    return waiting(connection, journal)
+    return waiting(connection)
 
 
-def waiting(connection: Connection, journal: MessageTables) -> int:
+def waiting(connection: Connection) -> int:
     """Number of messages that are not handled."""
-    inbox = journal.inbox
     return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
 
 
-def unsettled(connection: Connection, journal: MessageTables) -> tuple[int, int, int]:
+def unsettled(connection: Connection) -> tuple[int, int, int]:
     """Number of messages that no run shows, handled or not; the id of the last of them; number of those not handled."""
-    inbox = journal.inbox
     wanted = select(func.count(), func.coalesce(func.max(inbox.c.id), 0)).where(inbox.c.recorded_at.is_(None))
     number, last = connection.execute(wanted).one()
-    return int(number), int(last), waiting(connection, journal)
+    return int(number), int(last), waiting(connection)
 
 
-def oldest(connection: Connection, journal: MessageTables) -> float | None:
+def oldest(connection: Connection) -> float | None:
     """When the oldest unhandled message came (epoch seconds); None if there is none."""
-    inbox = journal.inbox
     return connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
 
 
-def waits(connection: Connection, journal: MessageTables, command: str) -> bool:
+def waits(connection: Connection, command: str) -> bool:
     """Whether a message of *command* is not handled."""
-    inbox = journal.inbox
     wanted = select(inbox.c.id).where(inbox.c.state == InboxState.NEW, inbox.c.command == command).limit(1)
     return connection.execute(wanted).first() is not None
 
 
-def coming(connection: Connection, journal: MessageTables, command: str, class_ids: Collection[str]) -> set[str]:
+def coming(connection: Connection, command: str, class_ids: Collection[str]) -> set[str]:
     """The classes among *class_ids* of which a message of *command* is not handled yet."""
-    inbox = journal.inbox
     wanted = select(inbox.c.body).where(inbox.c.state == InboxState.NEW, inbox.c.command == command)
     bodies = connection.execute(wanted.execution_options(yield_per=500)).scalars() if class_ids else ()
     named = (fields_of(body).get("class_id") for body in bodies)
     return {class_id for class_id in named if isinstance(class_id, str) and class_id in class_ids}
 
 
-def answers(connection: Connection, journal: MessageTables) -> None:
+def answers(connection: Connection) -> None:
     """Check that the database answers, by a read in a transaction that may write; raises the driver's error."""
-    connection.execute(select(journal.inbox.c.id).limit(1)).first()
+    connection.execute(select(inbox.c.id).limit(1)).first()
 
 
-def _mark(connection: Connection, journal: MessageTables, ids: Sequence[int], **values: object) -> None:
+def _mark(connection: Connection, ids: Sequence[int], **values: object) -> None:
     if ids:
-        among = in_list(journal.inbox.c.id)
-        connection.execute(update(journal.inbox).where(among).values(**values), bind_list(ids))
+        among = in_list(inbox.c.id)
+        connection.execute(update(inbox).where(among).values(**values), bind_list(ids))
 
 
 SAME_S = 30.0
@@ -337,7 +296,6 @@ def keep_paired(
     The messages of the *batch* of this name are added once, even if this is retried because its commit was not
     confirmed.
     """
-    inbox = journal.inbox
     texts = ["\0".join((message.source, message.entry, message.body)) for message in arrived]
     digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     there = _rows(
@@ -369,7 +327,6 @@ def keep_paired(
 
 def _rows(connection: Connection, digests: set[str], since: float) -> list[tuple[int, str, str]]:
     """Id, digest and receivers of recent rows with one of *digests*, oldest first."""
-    inbox = journal.inbox
     again = (inbox.c.heard_by == "") & (inbox.c.received_at > since - AGAIN_S)
     wanted = select(inbox.c.id, inbox.c.digest, inbox.c.heard_by).where(
         inbox.c.digest.in_(digests), (inbox.c.received_at > since - SAME_S) | again

@@ -10,12 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from lectern import i18n
-from lectern.db.outbox import Rest, Unsent
+from lectern.db.outbox import Rest, Unsent, outbox
 from lectern.errors import CODES, NO_RECORDING, NOT_READY_FOR_START, Severity
 from lectern.i18n import Text
-from lectern.model.tables.shared import MessageTables
+from lectern.model.tables.teacher import journal
 from lectern.model.views import OpenAlarm
 from lectern.wire.outgoing import Alarm
+
+table = journal.incidents
 
 NAMES_SAID = 20
 """Number of classes that the text of an alarm names; its field *classes* has all that are kept."""
@@ -54,9 +56,7 @@ class AlertPolicy:
     shared: bool = False
 
 
-def fold(
-    connection: Connection, journal: MessageTables, unsent: Sequence[Unsent], patience: AlertPolicy, now: float
-) -> set[int]:
+def fold(connection: Connection, unsent: Sequence[Unsent], patience: AlertPolicy, now: float) -> set[int]:
     """Count each of the alarms *unsent* into its incident; returns the ids of those that are not to be sent themselves.
 
     The first alarm of an incident is sent as it is, until that has succeeded; with *group_s* 0 each alarm is.
@@ -69,16 +69,14 @@ def fold(
                 alarms[fields["code"]].append((row.id, fields))
     folded: set[int] = set()
     for code, of_code in alarms.items():
-        first_id = _count(connection, journal, code, of_code, now)
+        first_id = _count(connection, code, of_code, now)
         folded |= {id_ for id_, _ in of_code if id_ != first_id and patience.group_s}
     return folded
 
 
-def _count(
-    connection: Connection, journal: MessageTables, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
-) -> int:
+def _count(connection: Connection, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float) -> int:
     """Count alarms of *code* into the open incident, or a new one; returns the id of the incident's first alarm."""
-    table, row = journal.incidents, _open(connection, journal, code, alarms)
+    row = _open(connection, code, alarms)
     known = row.last_id if row is not None else 0
     new = [alarm for alarm in alarms if alarm[0] > known]  # the others were counted before a crash
     named = json.loads(row.classes) if row is not None else []
@@ -100,11 +98,8 @@ def _count(
     return int(row.first_id)
 
 
-def _open(
-    connection: Connection, journal: MessageTables, code: int, alarms: Sequence[tuple[int, dict[str, Any]]]
-) -> Any | None:  # noqa: ANN401 (a row of SQLAlchemy)
+def _open(connection: Connection, code: int, alarms: Sequence[tuple[int, dict[str, Any]]]) -> Any | None:  # noqa: ANN401 (a row of SQLAlchemy)
     """The open incident that alarms of *code* belong to: one of another code if it has all their classes."""
-    table = journal.incidents
     incidents = {row.code: row for row in connection.execute(select(table).where(table.c.resolved_at.is_(None)))}
     other = incidents.get(GOES_ON_AS.get(code, code))
     classes = {class_id for _, fields in alarms for class_id in _classes(fields)}
@@ -117,28 +112,23 @@ def _classes(fields: Mapping[str, Any]) -> list[str]:
     return [fields["class_id"]] if fields.get("class_id") else list(fields.get("classes") or ())
 
 
-def told(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
+def told(connection: Connection, ids: Sequence[int], now: float) -> None:
     """Note that the outbox rows *ids* were sent: people know the incidents that began with one of them."""
     if ids:
-        table = journal.incidents
         first = table.c.first_id.in_(ids) & table.c.told_at.is_(None)
         connection.execute(update(table).where(first).values(told_at=now, told_number=1))
 
 
-def follow_up(
-    connection: Connection, journal: MessageTables, host: str, patience: AlertPolicy, now: float
-) -> list[Alarm]:
+def follow_up(connection: Connection, host: str, patience: AlertPolicy, now: float) -> list[Alarm]:
     """The alarms that are due now for open incidents: they grew, last for too long, or are resolved.
 
     Trouble that this host sees going on is noted if *shared*, because other hosts may not see it and would resolve it.
     """
-    table = journal.incidents
     due: list[Alarm] = []
     for row in connection.execute(select(table).where(table.c.resolved_at.is_(None), table.c.told_at.is_not(None))):
         if patience.shared and row.code in patience.goes_on and _s(now, row.last_at) >= patience.quiet_s / 2:
             connection.execute(update(table).where(table.c.id == row.id).values(last_at=now))
         stage = _stage(row, patience, now)
-        outbox = journal.outbox
         first = select(outbox.c.rest).where(outbox.c.id == row.first_id, outbox.c.sent_at.is_(None))
         rests = connection.execute(first).scalars().all() if stage is Stage.RESOLVED else []
         if stage is None or None in rests or Rest.BOTH in rests:  # only people know of it yet
@@ -148,7 +138,7 @@ def follow_up(
         if stage is not Stage.MORE:
             changed[f"{stage}_at"] = now
         connection.execute(update(table).where(table.c.id == row.id).values(**changed))
-        due.append(_alarm(row, stage, _newest(connection, journal, row), host, now))
+        due.append(_alarm(row, stage, _newest(connection, row), host, now))
     return due
 
 
@@ -211,20 +201,19 @@ def _often(row: Any, stage: Stage) -> Text:  # noqa: ANN401 (of SQLAlchemy)
             )
 
 
-def _newest(connection: Connection, journal: MessageTables, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
+def _newest(connection: Connection, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
     """The message of the last alarm that was counted; empty if that alarm was deleted."""
-    body = connection.execute(select(journal.outbox.c.body).where(journal.outbox.c.id == row.last_id)).scalar()
+    body = connection.execute(select(outbox.c.body).where(outbox.c.id == row.last_id)).scalar()
     return "" if body is None else i18n.of_wire(json.loads(body))
 
 
-def open_of(connection: Connection, journal: MessageTables, code: int) -> str | None:
+def open_of(connection: Connection, code: int) -> str | None:
     """The newest message of the open incident of *code*; None if there is none."""
-    return next((incident["message"] for incident in open_now(connection, journal) if incident["code"] == code), None)
+    return next((incident["message"] for incident in open_now(connection) if incident["code"] == code), None)
 
 
-def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, Any]]:
+def open_now(connection: Connection) -> list[dict[str, Any]]:
     """The incidents that are not resolved, oldest first, each with its newest message."""
-    table = journal.incidents
     wanted = select(table).where(table.c.resolved_at.is_(None)).order_by(table.c.first_at)
     return [
         {
@@ -232,21 +221,21 @@ def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, A
             "count": row.number,
             "first_at": row.first_at,
             "last_at": row.last_at,
-            "message": _newest(connection, journal, row) or i18n.from_json(row.message, row.sentence),
+            "message": _newest(connection, row) or i18n.from_json(row.message, row.sentence),
             "classes": json.loads(row.classes),
         }
         for row in connection.execute(wanted)
     ]
 
 
-def alarms(connection: Connection, journal: MessageTables, host: str) -> list[OpenAlarm]:
+def alarms(connection: Connection, host: str) -> list[OpenAlarm]:
     """The incidents that are not resolved, as the accounts of classes need them."""
     return [
         OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
-        for one in open_now(connection, journal)
+        for one in open_now(connection)
     ]
 
 
-def about(connection: Connection, journal: MessageTables, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
+def about(connection: Connection, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
     """The unresolved incidents that name a class."""
-    return tuple(alarm for alarm in alarms(connection, journal, host) if class_id in alarm.classes)
+    return tuple(alarm for alarm in alarms(connection, host) if class_id in alarm.classes)

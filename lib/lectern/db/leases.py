@@ -3,14 +3,14 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import sqlmodel
 from sqlalchemy import Connection, delete, insert, select, text, union, update
 
 from lectern.db import transcodings
 from lectern.db.engine import WRITERS, bind_list, in_list, program_of, put_row, rows_of
-from lectern.db.inbox import unshown
+from lectern.db.inbox import UNSHOWN, inbox
+from lectern.db.outbox import outbox
 from lectern.model.tables.streamer import drains, leases
-from lectern.model.tables.teacher import StreamerRow, duties, journal, moves, teachers
+from lectern.model.tables.teacher import StreamerRow, duties, moves, teachers
 from lectern.states import InboxState
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
@@ -18,7 +18,7 @@ from lectern.states import InboxState
 
 def holders(connection: Connection) -> dict[str, StreamerRow]:
     """All streamers that ever held a lease, by name."""
-    return {row.name: row for row in rows_of(connection, sqlmodel.select(StreamerRow))}
+    return {row.name: row for row in rows_of(connection, select(StreamerRow))}
 
 
 def holder(connection: Connection, name: str) -> StreamerRow:
@@ -122,10 +122,9 @@ def free_claims(connection: Connection, name: str, heir: str, keeps: Collection[
 
     The teacher *heir* is to show the handled messages that no run shows yet. A living teacher *keeps* these duties.
     """
-    inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
     freed = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
-    connection.execute(update(inbox).where(unshown(journal), inbox.c.owner == name).values(owner=heir))
+    connection.execute(update(inbox).where(UNSHOWN, inbox.c.owner == name).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     freed += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name, duties.c.name.not_in(keeps)))
@@ -160,9 +159,8 @@ def forget_teachers(connection: Connection, before: float) -> None:
 
 def claiming_teachers(connection: Connection) -> set[str]:
     """The teachers that have claimed unhandled, unshown or unsent messages, have requests to make, or have a duty."""
-    inbox, outbox = journal.inbox, journal.outbox
     handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
-    showing = select(inbox.c.owner).where(unshown(journal), inbox.c.owner.is_not(None))
+    showing = select(inbox.c.owner).where(UNSHOWN, inbox.c.owner.is_not(None))
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
     names = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
     return {str(name) for name in names} | transcodings.request_owners(connection)

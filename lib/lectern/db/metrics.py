@@ -15,7 +15,6 @@ from lectern.metrics import SEEN
 from lectern.model.facts import Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.shared import MessageTables
 from lectern.states import BookingState, FileState, InboxState, RenditionState, Role
 
 _gauge = GaugeMetricFamily  # of one value, or of none if it is None
@@ -42,7 +41,7 @@ def exposition(
     info.add_metric([], {"version": __version__, "role": role, "name": name})
     rows = [*_bookings(connection, at), *_renditions(connection, at)] if role == "teacher" else []
     rows += [*_cache(connection, bound), *_airings(connection, at)] if role == "streamer" else []
-    rows += _messages(connection, account.journal_of(role), at)
+    rows += _messages(connection, at)
     return generate_latest(_Read([info, *rows, backups])) + generate_latest(SEEN)
 
 
@@ -62,15 +61,11 @@ def of_process(
 
 
 class _Read(list[Metric], Collector):
-    """Metrics that were read a moment ago."""
-
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
         return self
 
 
 def _gauges(name: str, what: str, label: str, values: Mapping[Any, float]) -> Metric:
-    """A metric with its values by *label*."""
     metric = GaugeMetricFamily(name, what, labels=(label,))
     for of, value in values.items():
         metric.add_metric([str(of)], value)
@@ -132,8 +127,8 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     yield _gauge("lectern_next_class_seconds", "Until the next class begins.", next_s)
 
 
-def _messages(connection: Connection, journal: MessageTables, now: float) -> Iterator[Metric]:
-    inbox, table = journal.inbox, journal.incidents
+def _messages(connection: Connection, now: float) -> Iterator[Metric]:
+    inbox, table = at_teacher.journal.inbox, at_teacher.journal.incidents
     counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
     incidents = {str(code): number for code, number in connection.execute(counted)}
     yield _gauges("lectern_incidents", "Alarms that are not over, by code.", "code", incidents)
@@ -143,7 +138,7 @@ def _messages(connection: Connection, journal: MessageTables, now: float) -> Ite
     yield _gauge("lectern_inbox_lag_seconds", "How long the oldest of them lies here.", _age(since, now))
     dead = connection.execute(select(func.count()).where(inbox.c.state == InboxState.DEAD)).scalar_one()
     yield _gauge("lectern_dead_letters", "Messages of the last week that could not be read.", dead)
-    lag_s = _age(outbox.oldest_unsent(connection, journal), now)
+    lag_s = _age(outbox.oldest_unsent(connection), now)
     yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag_s)
 
 

@@ -1,28 +1,17 @@
 """The rows of messages to be sent, each committed first and retried until it is sent; alarms for people, too."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Float,
-    Integer,
-    Select,
-    bindparam,
-    func,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.db.engine import bind_list, in_list, insert_many, update_many
-from lectern.model.tables.shared import MessageTables
-from lectern.model.tables.teacher import journal as teacher_journal
+from lectern.model.tables.teacher import journal
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
+
+outbox = journal.outbox
 
 SENDING_S = 20.0
 """Seconds for which a claimed message belongs to its teacher; after them, another may send it if it is still unsent."""
@@ -48,22 +37,22 @@ class Unsent:
 
     id: int
     target: str
-    kind: OutgoingKind
+    kind: str  # an OutgoingKind
     body: str
-    rest: Rest | None = None
+    rest: str | None = None  # a Rest
     tries: int = 0
     class_id: str | None = None
     created_at: float = 0.0
 
     @property
-    def todo(self) -> Rest:
+    def todo(self) -> str:
         """What is to be done with the message now."""
-        return self.rest or (Rest.BOTH if self.kind is OutgoingKind.CHANNEL else Rest.ADD)
+        return self.rest or (Rest.BOTH if self.kind == OutgoingKind.CHANNEL else Rest.ADD)
 
     @property
     def is_told(self) -> bool:
         """Whether a part of it was sent before, so that somebody may have received it."""
-        return self.rest is not None and self.rest is not Rest.BOTH and self.kind is OutgoingKind.CHANNEL
+        return self.rest not in (None, Rest.BOTH) and self.kind == OutgoingKind.CHANNEL
 
 
 class Refusal(NamedTuple):
@@ -74,7 +63,7 @@ class Refusal(NamedTuple):
     why: str
 
 
-def put(connection: Connection, journal: MessageTables, outgoing: Iterable[Outgoing], now: float) -> None:
+def put(connection: Connection, outgoing: Iterable[Outgoing], now: float) -> None:
     """Add the messages to the transaction."""
     rows: list[tuple[object, ...]] = []
     for queued in outgoing:
@@ -83,107 +72,86 @@ def put(connection: Connection, journal: MessageTables, outgoing: Iterable[Outgo
             from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
 
             metrics.ALARMS.labels(str(queued.message.code)).inc()
-    insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
+    insert_many(connection, outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
-def unsent(
-    connection: Connection, journal: MessageTables, *, limit: int, now: float, such: ColumnElement[bool] | None = None
-) -> list[Unsent]:
+def unsent(connection: Connection, *, limit: int, now: float, such: ColumnElement[bool] | None = None) -> list[Unsent]:
     """The oldest messages that are to be sent now; a stream that refused a message gets none before that one.
 
     With *such*, only messages that fulfil this condition.
     """
-    wanted = _unsent(journal) if such is None else _unsent(journal).where(such)
-    return [
-        Unsent(id_, target, OutgoingKind(kind), body, Rest(rest) if rest else None, tries, class_id, created_at)
-        for id_, target, kind, body, rest, tries, class_id, created_at in connection.execute(
-            wanted, {"now": now, "most": limit}
-        ).all()
-    ]
+    wanted = _UNSENT if such is None else _UNSENT.where(such)
+    return [Unsent(*row) for row in connection.execute(wanted, {"now": now, "most": limit}).all()]
 
 
-def last_id(connection: Connection, journal: MessageTables) -> int:
+def last_id(connection: Connection) -> int:
     """The id of the newest message; 0 if there is none."""
-    return connection.execute(select(func.max(journal.outbox.c.id))).scalar_one() or 0
+    return connection.execute(select(func.max(outbox.c.id))).scalar_one() or 0
 
 
-def answer_since(connection: Connection, journal: MessageTables, target: str, class_id: str, after: int) -> str | None:
+def answer_since(connection: Connection, target: str, class_id: str, after: int) -> str | None:
     """The body of the first message for *target* about a class that is newer than the message *after*."""
-    outbox = journal.outbox
     mine = (outbox.c.class_id == class_id) & (outbox.c.target == target) & (outbox.c.id > after)
     return connection.execute(select(outbox.c.body).where(mine).order_by(outbox.c.id).limit(1)).scalar_one_or_none()
 
 
-def rewrite(connection: Connection, journal: MessageTables, messages: Sequence[Unsent]) -> None:
+def rewrite(connection: Connection, messages: Sequence[Unsent]) -> None:
     """Write the bodies of messages of which nothing was sent yet."""
     rows = [(message.body, message.id) for message in messages]
-    update_many(connection, journal.outbox, (("id",), ()), ("body",), rows)
+    update_many(connection, outbox, (("id",), ()), ("body",), rows)
 
 
-def free(journal: MessageTables, me: str, now: float) -> ColumnElement[bool]:
+def free(me: str, now: float) -> ColumnElement[bool]:
     """Selects all messages except those for a target to which another teacher than *me* sends now."""
-    outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     return outbox.c.target.not_in(select(outbox.c.target).where(others))
 
 
-def claim(connection: Connection, journal: MessageTables, me: str, *, limit: int, now: float) -> list[Unsent]:
+def claim(connection: Connection, me: str, *, limit: int, now: float) -> list[Unsent]:
     """Claim what `unsent` returns for teacher *me*, except messages for a target to which another teacher sends now."""
-    outbox = journal.outbox
-    messages = unsent(connection, journal, limit=limit, now=now, such=free(journal, me, now))
+    messages = unsent(connection, limit=limit, now=now, such=free(me, now))
     if messages:
         mine = update(outbox).where(in_list(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
         connection.execute(mine, bind_list(message.id for message in messages))
     return messages
 
 
-def unclaim(connection: Connection, journal: MessageTables, me: str, ids: Sequence[int]) -> None:
+def unclaim(connection: Connection, me: str, ids: Sequence[int]) -> None:
     """Give back the messages that teacher *me* could not send and still owns: any teacher may send them."""
-    outbox = journal.outbox
     theirs = update(outbox).where(in_list(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
     connection.execute(theirs, bind_list(ids))
 
 
-@cache
-def _unsent(journal: MessageTables) -> Select[Any]:
-    outbox = journal.outbox
-    names = ("id", "target", "kind", "body", "rest", "tries", "class_id", "created_at")
-    return (
-        select(*(outbox.c[name] for name in names))
-        .where(_due(journal))
-        .order_by(outbox.c.id)
-        .limit(bindparam("most", type_=Integer))
-    )
+_NOW = bindparam("now", type_=Float)
+_IS_EARLY = (outbox.c.not_before > _NOW) & (outbox.c.not_before <= _NOW + FAR_S)
+_IS_STREAM = outbox.c.kind == OutgoingKind.STREAM
+_HELD_UP = select(outbox.c.target).where(outbox.c.sent_at.is_(None), _IS_EARLY, _IS_STREAM)
+_UNSENT = (
+    select(*(outbox.c[field.name] for field in fields(Unsent)))
+    .where(outbox.c.sent_at.is_(None), ~_IS_EARLY, ~_IS_STREAM | outbox.c.target.not_in(_HELD_UP))
+    .order_by(outbox.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
 
 
-@cache
-def _due(journal: MessageTables) -> ColumnElement[bool]:
-    outbox, now = journal.outbox, bindparam("now", type_=Float)
-    is_early = (outbox.c.not_before > now) & (outbox.c.not_before <= now + FAR_S)
-    waits = outbox.c.sent_at.is_(None) & is_early & (outbox.c.kind == OutgoingKind.STREAM)
-    is_free = (outbox.c.kind != OutgoingKind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
-    return outbox.c.sent_at.is_(None) & ~is_early & is_free
-
-
-def sent(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
+def sent(connection: Connection, ids: Sequence[int], now: float) -> None:
     """Note that the messages were sent."""
     if ids:
-        wanted = update(journal.outbox).where(in_list(journal.outbox.c.id))
+        wanted = update(outbox).where(in_list(outbox.c.id))
         connection.execute(wanted.values(sent_at=now), bind_list(ids))
 
 
-def refused(connection: Connection, journal: MessageTables, refusals: Sequence[Refusal], now: float) -> None:
+def refused(connection: Connection, refusals: Sequence[Refusal], now: float) -> None:
     """Note what Redis refused of each message, and why; the pause before the next try doubles up to a minute."""
     rows = [
         (message.tries + 1, now + min(2.0 ** min(message.tries, 10), AGAIN_WITHIN_S), rest, why, message.id)
         for message, rest, why in refusals
     ]
-    update_many(connection, journal.outbox, (("id",), ()), ("tries", "not_before", "rest", "error"), rows)
+    update_many(connection, outbox, (("id",), ()), ("tries", "not_before", "rest", "error"), rows)
 
 
-def oldest_unsent(connection: Connection, journal: MessageTables) -> float | None:
+def oldest_unsent(connection: Connection) -> float | None:
     """When the oldest unsent message was committed (epoch seconds)."""
-    outbox = journal.outbox
     wanted = select(outbox.c.created_at).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(1)
     return connection.execute(wanted).scalar_one_or_none()
 
@@ -201,31 +169,26 @@ class Telling(StrEnum):
 _DUE: ColumnElement[str] = literal_column(f"'{Telling.DUE}'")
 
 
-def note_due(connection: Connection, journal: MessageTables, column: str, ids: Sequence[int]) -> None:
+def note_due(connection: Connection, column: str, ids: Sequence[int]) -> None:
     """Mark these messages to be passed on, to *people* or the *webhook*, unless they were marked before."""
-    outbox = journal.outbox
     if ids:
         new = in_list(outbox.c.id) & outbox.c[column].is_(None)
         connection.execute(update(outbox).where(new).values({column: Telling.DUE}), bind_list(ids))
 
 
-def people_due(connection: Connection, journal: MessageTables, limit: int) -> list[tuple[int, str]]:
+def people_due(connection: Connection, limit: int) -> list[tuple[int, str]]:
     """The ids and bodies of the oldest *limit* alarms that are to be passed on to people."""
-    outbox = journal.outbox
     wanted = select(outbox.c.id, outbox.c.body).where(outbox.c.people == _DUE).order_by(outbox.c.id).limit(limit)
     return [(int(row.id), str(row.body)) for row in connection.execute(wanted)]
 
 
-def note_people(connection: Connection, journal: MessageTables, outcomes: Mapping[int, Telling]) -> None:
+def note_people(connection: Connection, outcomes: Mapping[int, Telling]) -> None:
     """Note for each alarm whether it was passed on to people, or given up."""
     rows = [(telling, id_) for id_, telling in outcomes.items()]
-    update_many(connection, journal.outbox, (("id",), ()), ("people",), rows)
+    update_many(connection, outbox, (("id",), ()), ("people",), rows)
 
 
 # Answers and events for EVENT_WEBHOOK_URL: due when they are sent, and posted in the order of each class.
-
-
-teacher_outbox = teacher_journal.outbox
 
 
 @dataclass(frozen=True)
@@ -239,14 +202,14 @@ class WebhookDue:
     created_at: float
 
 
-_WEBHOOK_DUE: ColumnElement[bool] = teacher_outbox.c.webhook == literal_column(f"'{Telling.DUE}'")
-_OF_CLASS = func.coalesce(teacher_outbox.c.class_id, teacher_outbox.c.body)
+_WEBHOOK_DUE = outbox.c.webhook == _DUE
+_OF_CLASS = func.coalesce(outbox.c.class_id, outbox.c.body)
 
 
 def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookDue]:
     """The oldest message of each class that may be posted now, at most *limit*."""
-    first = select(func.min(teacher_outbox.c.id)).where(_WEBHOOK_DUE).group_by(_OF_CLASS)
-    its = teacher_outbox.c
+    first = select(func.min(outbox.c.id)).where(_WEBHOOK_DUE).group_by(_OF_CLASS)
+    its = outbox.c
     due = select(its.id, _OF_CLASS, its.body, its.webhook_tries, its.created_at).where(its.id.in_(first))
     is_early = (its.webhook_at > now) & (its.webhook_at <= now + FAR_S)
     rows = connection.execute(due.where(~is_early).order_by(its.id).limit(limit))
@@ -255,39 +218,39 @@ def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookD
 
 def webhook_body(connection: Connection, id_: int) -> str | None:
     """The message as it is by now, for an answer may have become a refusal; None if it is not to be posted any more."""
-    wanted = select(teacher_outbox.c.body).where(teacher_outbox.c.id == id_, _WEBHOOK_DUE)
+    wanted = select(outbox.c.body).where(outbox.c.id == id_, _WEBHOOK_DUE)
     return connection.execute(wanted).scalar_one_or_none()
 
 
 def note_webhook(connection: Connection, id_: int, how: Telling, tries: int = 0, not_before: float = 0) -> None:
     """Note what became of a message that was posted."""
     values = {"webhook": how, "webhook_tries": tries, "webhook_at": not_before}
-    connection.execute(update(teacher_outbox).where(teacher_outbox.c.id == id_).values(**values))
+    connection.execute(update(outbox).where(outbox.c.id == id_).values(**values))
 
 
-_GONE: ColumnElement[bool] = teacher_outbox.c.webhook == literal_column(f"'{Telling.GONE}'")
+_GONE: ColumnElement[bool] = outbox.c.webhook == literal_column(f"'{Telling.GONE}'")
 
 
 def give_webhook_up(connection: Connection, id_: int, receiver: str) -> bool:
     """Post nothing more to *receiver*, which has answered 410 to a message; False if that is known already."""
-    if not connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP)).rowcount:
+    if not connection.execute(update(outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP)).rowcount:
         return False
     gone = {"webhook": Telling.GONE, "error": receiver}
-    connection.execute(update(teacher_outbox).where(teacher_outbox.c.id == id_).values(**gone))
+    connection.execute(update(outbox).where(outbox.c.id == id_).values(**gone))
     return True
 
 
 def is_gone(connection: Connection, receiver: str) -> bool:
     """Whether *receiver* has answered 410, to whichever teacher."""
-    gone = select(teacher_outbox.c.id).where(_GONE, teacher_outbox.c.error == receiver)
+    gone = select(outbox.c.id).where(_GONE, outbox.c.error == receiver)
     return connection.execute(gone.limit(1)).first() is not None
 
 
 def webhook_is_gone(connection: Connection, receiver: str) -> bool:
     """Whether *receiver* has answered 410: then nothing is due; what others have answered is forgotten."""
-    others = update(teacher_outbox).where(_GONE, teacher_outbox.c.error != receiver)
+    others = update(outbox).where(_GONE, outbox.c.error != receiver)
     connection.execute(others.values(webhook=Telling.GIVEN_UP))
     if not is_gone(connection, receiver):
         return False
-    connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP))
+    connection.execute(update(outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP))
     return True

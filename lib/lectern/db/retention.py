@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, s
 from lectern.db.outbox import Telling
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.shared import MessageTables
 from lectern.states import BOOKING_OVER, BookingState, FileState, InboxState
 
 OVER = (*BOOKING_OVER, BookingState.BROKEN)
@@ -63,8 +62,10 @@ def of_teacher(before: RowsBefore) -> list[RetentionRule]:
     is_closed, is_kept = closed(class_events, before.events), closed(moves, before.messages)
     # Young rows count as examined, too: without them, each look would go through all that are kept.
     is_young, is_recent = class_events.c.at >= before.events, moves.c.moved_at >= before.messages
+    # By this row a restart knows that the webhook is switched off.
+    is_off = func.coalesce(at_teacher.journal.outbox.c.webhook, "") == Telling.GONE
     return [
-        *_of_journal(at_teacher.journal, before),
+        *_of_journal(before, may_go=~is_off),
         RetentionRule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
         RetentionRule(moves, "id", is_kept & ~is_recent, done=is_kept | is_recent),
         RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
@@ -81,19 +82,18 @@ def of_streamer(before: RowsBefore) -> list[RetentionRule]:
     is_over = classes.c.released_at < before.classes
     is_bad = (files.c.state == FileState.BAD) & (func.coalesce(files.c.update_time, 0) < before.classes)
     return [
-        *_of_journal(at_streamer.journal, before),
+        *_of_journal(before, may_go=true()),
         RetentionRule(classes, "class_id", is_over, (at_streamer.tasks,), by=""),
         RetentionRule(files, "id", is_bad, by=""),
         RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
 
 
-def _of_journal(journal: MessageTables, before: RowsBefore) -> list[RetentionRule]:
+def _of_journal(before: RowsBefore, may_go: ColumnElement[bool]) -> list[RetentionRule]:
+    journal = at_teacher.journal
     inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
     is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
-    is_told = outbox.c.sent_at < before.messages
-    if "webhook" in outbox.c:  # by this row a restart knows that the webhook is switched off
-        is_told &= func.coalesce(outbox.c.webhook, "") != Telling.GONE
+    is_told = (outbox.c.sent_at < before.messages) & may_go
     return [
         RetentionRule(
             inbox, "id", is_handled & (inbox.c.received_at < before.messages) & _has_newer(inbox), done=is_handled

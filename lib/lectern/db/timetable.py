@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import readable
 from lectern.model.facts import AsRun
-from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, RenditionRow, orders, streamers, videos
 from lectern.model.views import Booked
@@ -216,8 +215,7 @@ _STATES = frozenset(map(str, BookingState))
 
 def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
-    journal = teacher_tables.journal
-    oldest = outbox.oldest_unsent(connection, journal)
+    oldest = outbox.oldest_unsent(connection)
     waiting = bookings.oldest_waiting(connection)
     under_way = sorted(transcodings.under_way(connection), key=lambda row: row.deadline or float("inf"))
     following = next_class(connection, now)
@@ -227,7 +225,7 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     return {
         "bookings": dict(by_state),
         "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
-        "incidents": incidents.open_now(connection, journal),
+        "incidents": incidents.open_now(connection),
         "renditions": dict(transcodings.counts(connection)),
         "under_way_number": len(under_way),
         "under_way": [
@@ -246,7 +244,7 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
             "in_s": following.start_time - now,
         },
         "booked": bookings.having(connection, now),
-        "inbox": inbox.waiting(connection, journal),
+        "inbox": inbox.waiting(connection),
         "oldest_unsent_s": None if oldest is None else round(now - oldest, 1),
     }
 

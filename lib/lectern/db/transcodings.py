@@ -5,12 +5,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import sqlmodel
-from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, func, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.db.engine import put_row, rows_of
-from lectern.decide.forecast import MEASURED, Transcoders, Transcoding, quick_half_s
+from lectern.decide.forecast import MEASURED, Transcoding, quick_half_s, transcoded_at
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
@@ -35,15 +34,12 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
     there = states(connection, [(attempt.record_id, attempt.resolution) for attempt in attempts])
     names = ("backend", "attempt", "attempts_today", "attempts_since", "deadline", "source_url")
     for attempt in attempts:
-        key = attempt.record_id, attempt.resolution
         anew = {**_NOT_BEGUN, "status": RenditionState.TRANSCODING, "updated_at": now}
         anew |= dict.fromkeys(("requested_at", "url", "reason"))
         values = {**anew, **{name: getattr(attempt, name) for name in names}}
-        if (before := there.get(key)) is not None:
+        if (before := there.get((attempt.record_id, attempt.resolution))) is not None:
             check_move(RENDITION_MOVES, attempt.stem, before.state, RenditionState.TRANSCODING)
-            _set(connection, renditions_among([key]), **values)
-        else:
-            connection.execute(insert(videos).values(record_id=key[0], resolution=key[1], **values))
+        put_row(connection, videos, {"record_id": attempt.record_id, "resolution": attempt.resolution}, **values)
 
 
 def drop(connection: Connection, key: RenditionKey, why: str, now: float) -> None:
@@ -72,7 +68,7 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], now: float) -> N
 
 def among(connection: Connection, keys: Iterable[RenditionKey]) -> list[RenditionRow]:
     """The rows of those of *keys* that have one."""
-    return rows_of(connection, sqlmodel.select(RenditionRow).where(renditions_among(keys)))
+    return rows_of(connection, select(RenditionRow).where(renditions_among(keys)))
 
 
 def took_s(connection: Connection, backend: Backend | None, most: int) -> list[float]:
@@ -155,7 +151,7 @@ def where(connection: Connection, which: ColumnElement[bool], most: int | None =
 
     A row whose resolution or backend is unknown, an old program's or a newer release's, is logged, and hides no other.
     """
-    rows = rows_of(connection, sqlmodel.select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
+    rows = rows_of(connection, select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
     for row in rows:
         if row.unknown:
             log.error("%s: its transcoding cannot be read, and is passed over: %s", row.stem, row.unknown)
@@ -361,8 +357,7 @@ def made_at(
     ]
     some += asked
     took = {backend: took_s(connection, backend, MEASURED) for backend in {one.backend for one in some}}
-    places = settings.max_ecs_jobs * sum(bool(host.strip()) for host in settings.ecs_hosts.split(","))
-    return Transcoders(took, places, settings.windows, settings.ready_before_s).ends(some, now)
+    return transcoded_at(some, took, settings, now)
 
 
 def least_s(connection: Connection, settings: TeacherSettings) -> float:

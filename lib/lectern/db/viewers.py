@@ -4,7 +4,6 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 
-import sqlmodel
 from sqlalchemy import Connection, delete, insert, select
 
 from lectern.db.engine import rows_of
@@ -38,13 +37,13 @@ def revoke(connection: Connection, name: str, *, looks: bool = True) -> None:
 
 def everybody(connection: Connection, *, looks: bool = True) -> Sequence[ViewerRow]:
     """All viewers of the page, by name, or all clients."""
-    wanted = sqlmodel.select(ViewerRow).where((viewers.c.may == Right.LOOK) == looks)
+    wanted = select(ViewerRow).where((viewers.c.may == Right.LOOK) == looks)
     return rows_of(connection, wanted.order_by(viewers.c.name))
 
 
 def of_token(connection: Connection, token: str) -> ViewerRow | None:
     """The viewer or client with this token, found by its digest: the time it takes reveals nothing of a token."""
-    return next(iter(rows_of(connection, sqlmodel.select(ViewerRow).where(viewers.c.digest == _digest(token)))), None)
+    return next(iter(rows_of(connection, select(ViewerRow).where(viewers.c.digest == _digest(token)))), None)
 
 
 def _command(may: str) -> str:

@@ -10,39 +10,34 @@ from lectern.db import cache, events, inbox, leases, outbox, transcodings
 from lectern.db.engine import delete_many, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.i18n import Text, msgid, to_json
-from lectern.model.plan import NEW, Changes, Decided, Increment, RowChange
+from lectern.model.plan import NEW, Changes, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.shared import MessageTables
-from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import orders
 from lectern.rendition_ids import stem
-from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.wire.outgoing import Alarm
 
 
-def write(
-    connection: Connection, journal: MessageTables, changes: Decided[TeacherSettings] | Decided[StreamerSettings]
-) -> None:
+def write(connection: Connection, changes: Changes | StreamerChanges) -> None:
     """Write *changes*, all rows of a kind together."""
     if isinstance(changes, Changes):
         insert_many(connection, orders, NEW, changes.new())
-    elif isinstance(changes, StreamerChanges) and changes.reserved:
+    elif changes.reserved:
         cache.make_sums(connection, changes.settings.video_root)
     _rows(connection, changes.written())
     now = changes.now
-    outbox.put(connection, journal, changes.sends, now)
+    outbox.put(connection, changes.sends, now)
     if isinstance(changes, Changes):
-        _of_teacher(connection, journal, changes)
-    elif isinstance(changes, StreamerChanges):
+        _of_teacher(connection, changes)
+    else:
         for class_id, parts in changes.sent:
-            events.keep_parts(connection, class_id, parts, table=as_runs)
+            events.keep_parts(connection, class_id, parts)
         if changes.session is not None:
             leases.hold(connection, changes.settings.name, changes.session, now)
-    events.note(connection, journal, changes.settings.name, changes.notes, now)
-    handling = inbox.Handling(now, changes.said, changes.shown)
-    inbox.done(connection, journal, changes.done, handling)
+    events.note(connection, changes.settings.name, changes.notes, now)
+    ids = [*changes.done, *(id_ for id_, _ in changes.dead)]
+    inbox.done(connection, ids, now, changes.said, is_shown=changes.shown)
     for id_, error in changes.dead:
-        inbox.dead(connection, journal, id_, error, handling)
+        inbox.dead(connection, id_, error)
 
 
 def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
@@ -81,13 +76,12 @@ def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
 
 
 def _names(after: Mapping[str, object]) -> tuple[str, ...]:
-    """The columns of *after* as `update_many` takes them."""
     if Increment not in map(type, after.values()):
         return tuple(after)
     return tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
 
 
-def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes) -> None:
+def _of_teacher(connection: Connection, changes: Changes) -> None:
     if changes.begun:
         transcodings.begin(connection, changes.begun, changes.now)
     for key in changes.fell_back_to_ecs:
@@ -95,10 +89,10 @@ def _of_teacher(connection: Connection, journal: MessageTables, changes: Changes
     for streamer, class_id, parts in changes.sent:
         events.keep_parts(connection, class_id, parts, streamer)
     for story in changes.stories:
-        events.keep_of(connection, journal, story)
+        events.keep_of(connection, story)
     if changes.class_events:
         events.number(connection, changes)
-        events.put(connection, journal, changes)
+        events.put(connection, changes)
 
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:

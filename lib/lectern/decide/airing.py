@@ -35,8 +35,6 @@ STORY = frozenset(
 )
 """The events of a class on its streamer that it reports to its teacher at the end."""
 
-Event = Mapping[str, Any]
-
 
 def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
     """The as-run parts of a class, from *rows* of the playout."""
@@ -103,7 +101,7 @@ def is_news(statement: Statement, before: Statement | None) -> bool:
     )
 
 
-def event_text(event: Event) -> tuple[str, str] | None:
+def event_text(event: Mapping[str, Any]) -> tuple[str, str] | None:
     """The name and the details of an event, for the log; None for an event that another line reports."""
     match event["event"]:
         case "connected":

@@ -319,7 +319,6 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
 
 
 def _announce(changes: Changes, order: Order, after: Order, booking: Booking) -> None:
-    """State that a class is changed, and in what."""
     names = changed_fields(_plain(order), booking)
     changes.announce(after, "changed", message="; ".join(names), differs=[text.split(" ")[0] for text in names])
 

@@ -12,8 +12,9 @@ from lectern.decide.transcoding import waits
 from lectern.i18n import Text
 from lectern.model.facts import Needed
 from lectern.model.views import StreamerStatus
+from lectern.settings import TeacherSettings
 from lectern.states import Backend
-from lectern.windows import ALWAYS, Windows
+from lectern.windows import ALWAYS
 from lectern.wire.messages import Booking
 
 SURE, SAFE = 1.1, 1.3
@@ -197,34 +198,30 @@ class Transcoding:
     begun: float | None = None
 
 
-@dataclass(frozen=True)
-class Transcoders:
-    """The seconds that the last transcodings took, by backend; and how many records our own servers take, and when."""
+def transcoded_at(
+    some: Iterable[Transcoding], took_s: Mapping[Backend | None, Sequence[float]], settings: TeacherSettings, now: float
+) -> dict[str, float]:
+    """When each rendition will be made (epoch seconds); those of which nobody can say are left out.
 
-    took_s: Mapping[Backend | None, Sequence[float]]
-    places: int = 0
-    windows: Windows = ALWAYS
-    ready_before_s: float = 0.0
-
-    def ends(self, some: Iterable[Transcoding], now: float) -> dict[str, float]:
-        """When each rendition will be made (epoch seconds); those of which nobody can say are left out.
-
-        Our own servers make the renditions of a record together; what waits is taken by the start of its class.
-        """
-        found: dict[str, float] = {}
-        records: dict[int, int] = {}  # each in its place in the queue
-        for one in sorted(some, key=lambda one: (one.begun is None, one.start)):
-            is_ours = one.backend is Backend.ECS
-            before = records.setdefault(one.record_id, len(records)) if is_ours else 0
-            left_s = _left_s(self.took_s.get(one.backend, ()), 0.0 if one.begun is None else now - one.begun)
-            if left_s is None:
-                continue
-            if one.begun is not None or not is_ours:
-                found[one.stem] = now + left_s
-            elif self.places:
-                windows = self.windows if waits(self.windows, one.start, self.ready_before_s, now) else ALWAYS
-                found[one.stem] = windows.ends(left_s * (before // self.places + 1), now, 1.0)
-        return {stem: at for stem, at in found.items() if math.isfinite(at)}
+    *took_s* are the seconds that the last transcodings by each backend took. Our own servers make the renditions of a
+    record together; what waits is taken by the start of its class.
+    """
+    places = settings.max_ecs_jobs * sum(bool(host.strip()) for host in settings.ecs_hosts.split(","))
+    found: dict[str, float] = {}
+    records: dict[int, int] = {}  # each in its place in the queue
+    for one in sorted(some, key=lambda one: (one.begun is None, one.start)):
+        is_ours = one.backend is Backend.ECS
+        before = records.setdefault(one.record_id, len(records)) if is_ours else 0
+        left_s = _left_s(took_s.get(one.backend, ()), 0.0 if one.begun is None else now - one.begun)
+        if left_s is None:
+            continue
+        if one.begun is not None or not is_ours:
+            found[one.stem] = now + left_s
+        elif places:
+            is_put_off = waits(settings.windows, one.start, settings.ready_before_s, now)
+            windows = settings.windows if is_put_off else ALWAYS
+            found[one.stem] = windows.ends(left_s * (before // places + 1), now, 1.0)
+    return {stem: at for stem, at in found.items() if math.isfinite(at)}
 
 
 def _left_s(took_s: Sequence[float], gone_s: float) -> float | None:

@@ -266,25 +266,17 @@ class Peers(StrEnum):
     SILENT = "another streamer does not answer, and may hear the control host"
 
 
-@dataclass(frozen=True)
-class PartitionVerdict:
-    """Whether the classes stay on air, and why."""
-
-    goes_on: bool
-    why: str
-
-
-def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> PartitionVerdict:
-    """Whether the classes go on: as Prefect says; while it is away, as PARTITION_POLICY says.
+def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> tuple[bool, str]:
+    """Whether the classes go on, and why: as Prefect says; while it is away, as PARTITION_POLICY says.
 
     With `ask peers` they do unless another streamer hears the control host, or may hear it. If they do not go on, the
     lease is not lengthened, and they end with it.
     """
     if word is not PrefectAnswer.AWAY:
-        return PartitionVerdict(word is PrefectAnswer.FREE, f"Prefect says that {word}")
+        return word is PrefectAnswer.FREE, f"Prefect says that {word}"
     if policy == "ask peers":
-        return PartitionVerdict(peers in {Peers.NONE, Peers.BLIND}, str(peers))
-    return PartitionVerdict(policy == "push", f"PARTITION_POLICY is {policy}")
+        return peers in {Peers.NONE, Peers.BLIND}, str(peers)
+    return policy == "push", f"PARTITION_POLICY is {policy}"
 
 
 def together(looks: Collection[Peers]) -> Peers:

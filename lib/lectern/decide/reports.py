@@ -216,7 +216,6 @@ def _word(streamer: str, word: str) -> Text:
 
 
 def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:
-    """Tell the platform how a class ended."""
     message = order.message or ""
     why = CONFIRMED if order.state is BookingState.CANCELLED and not message else (order.code or 0, message)
     end(changes, order, why, sent.account(order, message), [*sent.before, *sent.parts])

@@ -200,10 +200,6 @@ class AsRun:
         return {name: value for name, value in vars(self).items() if name != "streamer"}
 
 
-SHORT_S, SHORT_SHARE = 60.0, 0.05
-"""Seconds, or share of its class, by which a recording may be shorter than its class without a warning."""
-
-
 @dataclass(frozen=True)
 class Airing:
     """A class on this streamer; times are epoch seconds."""
@@ -223,12 +219,6 @@ class Airing:
     cites: bool = True  # its rendition, which is not evicted until then
     video_url: str | None = None
     institution_id: str | None = None
-
-    def lacks_s(self, duration_s: float | None) -> float:
-        """Seconds that a recording of *duration_s* is too short for the class; 0 if so few that nobody is warned."""
-        length_s = self.end_time - self.start_time
-        missing_s = 0.0 if duration_s is None else length_s - duration_s
-        return missing_s if missing_s > max(SHORT_S, SHORT_SHARE * length_s) else 0.0
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,6 @@ class StreamerChanges(Decided[StreamerSettings]):
         self._add(reserved_bytes=-before.size_bytes, reserved_num=-1)
 
     def _add(self, **sums: int) -> None:
-        """Add to the sums of the cache."""
         more = {name: Increment(number) for name, number in sums.items()}
         self.change(dirs, {"dir": str(self.settings.video_root)}, {}, more)
 

@@ -24,7 +24,7 @@ from lectern.decide.account import MISSED, NEEDED, OVER, Account, Standing, stoo
 from lectern.decide.forecast import NEVER, will_be_there
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
-from lectern.model.tables.teacher import RenditionRow, ViewerRow, journal
+from lectern.model.tables.teacher import RenditionRow, ViewerRow
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import strip as strips
 from lectern.page.strip import Strip
@@ -204,7 +204,7 @@ def _strip(
 def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus] | None, host: str) -> Day:
     """The day with what only a viewer of all institutions sees besides the classes."""
     theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
-    alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
+    alarms = sorted([*incidents.alarms(connection, host), *theirs], key=lambda one: -one.last_at)
     number = len(alarms)
     return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=words or {}, is_deaf=words is None)
 

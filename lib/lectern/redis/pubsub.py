@@ -98,8 +98,8 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
     shut: dict[str, str] = {}  # streams that have refused a message, and why
     for first in range(0, len(messages), SEND_AT_ONCE):
         together = messages[first : first + SEND_AT_ONCE]
-        held = [one for one in together if one.kind is OutgoingKind.STREAM and one.target in shut]
-        some = [one for one in together if one.kind is not OutgoingKind.STREAM or one.target not in shut]
+        held = [one for one in together if one.kind == OutgoingKind.STREAM and one.target in shut]
+        some = [one for one in together if one.kind != OutgoingKind.STREAM or one.target not in shut]
         runs = [(*run, len(list(its))) for run, its in groupby(some, key=lambda one: (one.target, one.todo))]
         said = [str(one) for _, todo, number in runs for one in (todo, number)]
         keys = [target for target, _, _ in runs]
@@ -113,7 +113,7 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
         refused = [Refusal(some[int(index)], Rest(rest), str(why)) for index, rest, why in triples]
         sent.refused += [*refused, *(Refusal(one, Rest.ADD, shut[one.target]) for one in held)]
-        shut |= {one.message.target: one.why for one in refused if one.message.kind is OutgoingKind.STREAM}
+        shut |= {one.message.target: one.why for one in refused if one.message.kind == OutgoingKind.STREAM}
         sent.number += len(together)
     return sent
 

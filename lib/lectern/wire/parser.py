@@ -139,7 +139,6 @@ def _faults(fields: Mapping[str, Any], expected: tuple[type[M], ...], meant: str
 
 
 def _class_id(fields: Mapping[str, Any]) -> str | None:
-    """The class_id of a malformed message; None if it cannot be read."""
     found = fields.get("class_id")
     return found if isinstance(found, str) and is_name(found) else None
 

@@ -162,7 +162,10 @@ class AsRunColumns(SQLModel):
 
 @dataclass(frozen=True)
 class MessageTables:
-    """The tables of messages, events and incidents of one role."""
+    """The tables of messages, events and incidents of one role.
+
+    Statements are made of the teacher's: they serve a streamer's, too, which only lack some of their columns.
+    """
 
     inbox: Table
     outbox: Table

@@ -16,10 +16,6 @@ from lectern.model.tables.shared import (
 from lectern.rendition_ids import stem
 from lectern.states import Backend, BookingState, RenditionState, Resolution, Right
 
-TOLD_AGAIN_S = 60.0
-TOLD_AGAIN_WITHIN_S = 3600.0
-"""Least and most seconds until a cancel is sent again; in between, the pause is as long as it has waited so far."""
-
 
 class TeacherTable(SQLModel):
     """Keeps the teacher's tables apart from the streamer's, two of which have the same name."""

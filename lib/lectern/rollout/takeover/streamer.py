@@ -139,7 +139,7 @@ def write_rows(connection: Connection, video_root: Path, changes: AdoptedChanges
         for class_id, values in changes.classes.items()
         if "state" in values
     ]
-    events.note(connection, tables.journal, host, noted, now)
+    events.note(connection, host, noted, now)
 
 
 MOST_REFUSALS = 20

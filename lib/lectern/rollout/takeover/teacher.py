@@ -18,7 +18,7 @@ from lectern.decide.transcoding import source
 from lectern.errors import Malformed, Misuse
 from lectern.i18n import Text, msgid
 from lectern.model.facts import Attempt, Event, Rendition, RenditionKey
-from lectern.model.tables.teacher import journal, orders
+from lectern.model.tables.teacher import orders
 from lectern.redis.key_patterns import Pattern
 from lectern.redis.rename import Rule, in_words
 from lectern.rendition_ids import stem
@@ -284,7 +284,7 @@ class OldLists:
                 # They wait like those that the booking flow lets wait.
                 bookings.add(self.connection, [(it, BookingState.WAITING) for it in cases.waits], self.now)
                 arrived = [ReceivedMessage("rollout", booking.cmd, booking.to_json()) for booking in cases.decided]
-                inbox.keep(self.connection, journal, arrived, self.now)
+                inbox.keep(self.connection, arrived, self.now)
                 noted += [Event(ADOPTED, it.class_id, it.stem, Text("waits")) for it in cases.waits]
                 why = Text("the booking flow decides it")
                 noted += [Event(ADOPTED, it.class_id, it.stem, why) for it in cases.decided]
@@ -293,7 +293,7 @@ class OldLists:
         others = {row.key: row.source_url or "" for row in endless if row.key not in sources}
         adoption.bounded = len(others)
         noted += self._begin(sources | others, self.now + transcoding_time_out_s)
-        events.note(self.connection, journal, host, noted, self.now)
+        events.note(self.connection, host, noted, self.now)
         return adoption.said
 
     def _begin(self, sources: Mapping[RenditionKey, str], deadline: float) -> list[Event]:
@@ -348,7 +348,7 @@ class OldLists:
             adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
     def _is_handed_over(self, booking: Booking) -> bool:
-        return self._has_tables and bool(events.named(self.connection, journal, ADOPTED, [booking.class_id]))
+        return self._has_tables and bool(events.named(self.connection, ADOPTED, [booking.class_id]))
 
 
 def _why_left(waiter: Waiter, why: str, state: RenditionState | None) -> str:
