@@ -144,7 +144,6 @@ def test_any_fields_are_a_class_or_a_bad_request(fields: dict[str, Any]) -> None
 
 def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
     path = tmp_path / as_run.AIRED
-    assert as_run.read_aired(path) == ({}, [])
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
     on_air, over = (
@@ -160,8 +159,8 @@ def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: 
     url = f"rtmp://h:{'9' * 5000}/live/x"
     for fields in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
         assert as_run.entry(json.dumps({"lesson": fields, "as_run": [], "ended": None}).encode()) is None
-    for text in ("{", "{}", "[]", "", "[" * 100_000):
-        path.write_text(text)
+    for text in (None, "{", "{}", "[]", "", "[" * 100_000):
+        path.unlink() if text is None else path.write_text(text)
         with pytest.raises(BadRequest, match="cannot be read"):
             as_run.read_aired(path)
 
@@ -194,6 +193,19 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(
     with Inside(folder) as playout:
         assert playout.ask("status")["classes"] == []
     assert (folder / name if is_in_the_way else aside).read_text() == "{"
+
+
+def test_a_timetable_at_which_the_disk_lets_nobody_look_keeps_no_worker_from_its_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each would die of it at once; so the resident hands over one that lies elsewhere. Of none yet nothing is said."""
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / timetable.NAME).symlink_to("x" * 300)  # as at a fault of the disk, all that asks for it is an error
+    with Inside(folder) as playout:
+        assert (playout.hello()["timetable"]["version"], playout.ask("status")["classes"]) == (None, [])
+    said = capfd.readouterr().err
+    assert (f"{timetable.NAME}: it cannot be read" in said, as_run.AIRED in said) == (True, False)
 
 
 def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> None:
