@@ -193,6 +193,19 @@ def test_what_is_late_is_skipped_to_where_the_clock_is(tmp_path: Path) -> None:
         assert told == []
 
 
+def test_what_is_late_is_not_read_anew_from_a_keyframe_that_was_passed_before(tmp_path: Path) -> None:
+    """To get on from there may take longer than 4 s, and it would be skipped again until the class is over."""
+    with feeding(flvs.write(tmp_path / "a.flv", flvs.lesson(60, keyframe_ms=45_000))) as (feed, _):
+        begin(feed)
+        assert shown(feed, 0.0) == [(0, 0)]
+        reading = feed.muxer.demuxer
+        for position_ms, is_read_on in ((5000.0, True), (50_000.0, False)):
+            feed.skip(position_ms)
+            look_until(feed, position_ms, lambda: feed._coming is None)
+            assert (feed.muxer.demuxer is reading) is is_read_on
+            assert {one.at_ms for one in sent(feed, position_ms)} == {int(position_ms)}
+
+
 # A recording that is missing, broken, too short, with a hole, or late.
 
 

@@ -224,11 +224,15 @@ class Source:
             if self._back and not was_open and now - self._come_at > STALL_S:
                 self._drop_coming()  # the keyframe to begin at has passed meanwhile
                 self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
-            elif not self._back or position_ms >= coming.begins_ms:
-                self._coming = None
-                self._send_recording(coming, position_ms)
-            else:
+            elif self._back and position_ms < coming.begins_ms:
                 self.muxer.before_ms = coming.begins_ms
+            else:
+                self._coming, sent = None, self.muxer.demuxer
+                if sent is not None and not self._back and coming.begins_ms <= sent.last_ms:
+                    coming.close()  # to read on is faster: the keyframe before the position may be far before it
+                    self.muxer.skip_to(int(position_ms))
+                else:
+                    self._send_recording(coming, position_ms)
         elif coming.fault or coming.stalled(now):
             fault = coming.fault or STALLED
             if coming.fault:
