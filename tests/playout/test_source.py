@@ -349,6 +349,20 @@ def test_the_slate_begins_over_without_a_gap_where_the_clock_is_and_anew_in_a_ne
         assert first_keyframe(feed, 20_600.0) == 20_500
 
 
+def test_a_slate_of_a_single_picture_is_sent_twice_a_second(tmp_path: Path) -> None:
+    """Sent again whenever it ends, it would take the network from the classes that have their recordings."""
+    slate = flvs.write(tmp_path / "slate.flv", [(9, 0, flvs.AVC_HEADER), (9, 0, flvs.key(7))])
+    with feeding(tmp_path / "missing.flv", slate=slate) as (feed, _):
+        feed.open(0.0)
+        look_until(feed, 0.0, lambda: feed.has_media)
+        feed.begin(0.0)
+        found = list[int]()
+        for position_ms in range(0, 5000, 40):
+            look(feed, position_ms)
+            found += [one.at_ms for one in pictures(due(feed, position_ms))]
+        assert found == list(range(0, 5000, 500))
+
+
 def test_a_slate_that_is_broken_is_given_up_where_it_cannot_be_read_on(tmp_path: Path) -> None:
     slate = tmp_path / "slate.flv"
     slate.write_bytes(broken(25))

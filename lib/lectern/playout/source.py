@@ -23,6 +23,8 @@ BEHIND_MS = 4000
 
 A worker that hangs is killed after 2 s, and the next one may take as long to start: it sends what it finds undone.
 """
+LOOP_MS = 500
+"""Milliseconds that a slate lasts at least: one that is made of a single picture would be sent at each tick."""
 NEAR_MS = 2000
 """Milliseconds that a demuxer may be away from where a session begins; further, a seek is faster than reading on."""
 TOO_SHORT_MS = 1000
@@ -244,7 +246,7 @@ class Source:
         muxer, demuxer = self.muxer, self.muxer.demuxer
         if muxer.source == SLATE and demuxer is not None:
             if demuxer.peek() is None and demuxer.ended:
-                muxer.shift_ms = max(muxer.shift_ms + demuxer.last_ms + 1, int(position_ms))
+                muxer.shift_ms = max(muxer.shift_ms + max(demuxer.last_ms + 1, LOOP_MS), int(position_ms))
                 demuxer.rewind()
             elif demuxer.fault:
                 self._lose_slate(now, demuxer.fault)
