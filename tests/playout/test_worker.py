@@ -20,8 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from lectern import metrics
+from lectern.cli.playout import app
 from lectern.playout import as_run, control_socket, kernel, net, timetable, worker
 from lectern.playout.as_run import AiredClass
 from lectern.playout.kernel import Now
@@ -641,6 +643,22 @@ def test_status_and_upgrade_speak_to_people_and_to_programs(tmp_path: Path) -> N
         assert found["worker"]["taken_over"]["why"] == "upgrade"
         assert found["classes"][0]["class_id"] == "c1"
         assert len(receiver.sessions) == 1
+
+
+def test_an_upgrade_at_which_the_playout_is_started_again_says_that_no_session_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever typed it must hear that classes on air were cut; the new worker took nothing over."""
+    status: dict[str, Any] = {"pid": 8, "release": "2.1.0", "worker": {"taken_over": None}}
+
+    async def asked(_: Path, do: str, **_more: float) -> dict[str, Any]:
+        if do == "upgrade":
+            raise control_socket.PlayoutUnreachable("it ended")
+        return status | ({"pid": 7} if do == "hello" else {})
+
+    monkeypatch.setattr(control_socket, "asked", asked)
+    done = CliRunner().invoke(app, ["--dir", str(tmp_path), "upgrade"])
+    assert (done.exit_code, "2.1.0 is on air: the playout was started again" in done.output) == (0, True), done
 
 
 @pytest.mark.live
