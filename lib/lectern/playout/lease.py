@@ -25,12 +25,9 @@ def locked(path: Path) -> int:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misuse(f"{path.parent}: cannot be made: {error.strerror}. Name another folder with --dir") from error
-    try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise Misuse(f"{path}: cannot be written: {error.strerror}. Name another folder with --dir") from error
+        raise Misuse(f"{error.filename}: cannot be used: {error.strerror}. Name another folder with --dir") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -157,20 +157,16 @@ class ClassPlayer:
             "why": self.entry.ended or next((push.why for push in pushes if push.why), None),
             "bytes": sum(push.as_run.bytes for push in pushes),
             **self.sums(now),
-            "pushes": [
-                {
-                    "url": target(push.url).shown,
-                    "state": push.shown_state,
-                    "why": push.why,
-                    "failures": push.backoff.failures,
-                }
-                for push in pushes
-            ]
-            or [
-                {"url": target(url).shown, "state": self.state, "why": None, "failures": 0} for url in lesson.push_urls
-            ],
+            "pushes": [self._push_status(url) for url in lesson.push_urls],
             "as_run": self.entry.as_run,
         }
+
+    def _push_status(self, url: str) -> dict[str, Any]:
+        push = self._pushes.get(url)
+        if push is None:  # it is not made yet
+            state = "waiting" if self.entry.ended is None else "ended"
+            return {"url": target(url).shown, "state": state, "why": None, "failures": 0}
+        return {"url": target(url).shown, "state": push.shown_state, "why": push.why, "failures": push.backoff.failures}
 
     def _make(self) -> None:
         lesson = self.entry.lesson
@@ -187,7 +183,6 @@ SOON_S = 5.0
 """Seconds ahead of which a worker that goes on air needs the classes at once, to go on with their sessions."""
 FORGET_S = 24 * 3600.0
 """Seconds after the end of a class until its status is forgotten."""
-MAX_WHY = 300
 SAVE_EVERY_S = 2.0
 """Seconds after which the rows of a class on air are written again."""
 _CHECK_S, _LOOK_S = 1.0, 0.001
@@ -294,7 +289,7 @@ class Schedule:
             self._take(line, wanted, None)
         else:
             self._lines[line], self._line_of[class_id] = class_id, line
-            self.refused[class_id] = wanted[1][:MAX_WHY]
+            self.refused[class_id] = wanted[1]
             if class_id not in self.active:  # what is on air goes on, and its next line may be good
                 self._drop(class_id)
 
