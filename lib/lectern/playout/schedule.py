@@ -90,10 +90,9 @@ class ClassPlayer:
         self._rests_until, self._is_made = 0.0, False
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
-        for url in [
-            known_url for known_url, push in self._pushes.items() if known_url not in keep or push.state == "ended"
-        ]:
-            self._pushes.pop(url).end()
+        for url, push in list(self._pushes.items()):
+            if url not in keep or push.state == "ended":
+                self._pushes.pop(url).end()
         for push in self._pushes.values():
             push.change(now)
 
@@ -354,10 +353,8 @@ def _read(line: bytes) -> ScheduledClass | tuple[str, str]:
     fields: Any = None
     try:
         fields = json.loads(line)
-        if not isinstance(fields, dict):
-            raise BadRequest("a class is a JSON object")
         return timetable.lesson(fields)
-    except (BadRequest, ValueError, TypeError, RecursionError) as error:
+    except (BadRequest, AttributeError, ValueError, TypeError, RecursionError) as error:
         why = str(error) if isinstance(error, BadRequest) else "a class is a JSON object"
         try:
             return timetable.class_id_of(fields), why
