@@ -192,6 +192,5 @@ class Playout:
 
     def over(self, class_id: str) -> None:
         """Note that the class is over, so that the run that watches it can end."""
-        watch = self.watches.get(class_id)
-        if watch is not None:
+        if (watch := self.watches.get(class_id)) is not None:
             watch.news.set()

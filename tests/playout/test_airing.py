@@ -86,6 +86,15 @@ async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_star
     assert row["to"] - row["from"] == pytest.approx(3, abs=0.1)
 
 
+async def test_a_class_waits_in_its_connection_for_its_start_though_the_clock_is_set_back(air: Air) -> None:
+    """Else its server is blamed that it does not answer, when nobody has asked it anything."""
+    airing = air(starts_in_s=3)
+    await airing.until(lambda: airing.told("connected"))
+    airing.clock.wall -= 12
+    await airing.until(lambda: airing.told("on_air"))
+    assert (airing.told("broke_off"), len(air.receiver.sessions)) == ([], 1)
+
+
 async def test_a_server_that_says_start_and_closes_is_not_stormed(air: Air) -> None:
     air.receiver.close_after_start = True
     airing = air()

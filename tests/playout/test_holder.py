@@ -284,6 +284,20 @@ def test_three_deaths_in_a_minute_lead_back_to_the_release_before_until_an_hour_
     assert (scene.worker.program == old.program) is is_old
 
 
+def test_a_release_that_deaths_put_on_air_is_left_for_the_one_before_as_one_after_an_upgrade_is(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Its link was led to it, and no upgrade asked for: else its workers die until somebody comes."""
+    old = scene.on_air().program
+    scene.holder._program = tmp_path / "new"
+    for death in range(supervisor.DEATHS + 1):
+        assert scene.worker.program == (tmp_path / "new" if death else old)
+        scene.holder.shared.tick()
+        scene.worker.process.returncode = 1
+        scene.on_air()
+    assert scene.worker.program == old
+
+
 def test_workers_that_cannot_be_loaded_are_started_after_pauses_that_double_to_five_seconds(scene: Scene) -> None:
     scene.look()
     pauses = []

@@ -193,6 +193,19 @@ def test_what_is_late_is_skipped_to_where_the_clock_is(tmp_path: Path) -> None:
         assert told == []
 
 
+def test_what_is_late_is_not_read_anew_from_a_keyframe_that_was_passed_before(tmp_path: Path) -> None:
+    """To get on from there may take longer than 4 s, and it would be skipped again until the class is over."""
+    with feeding(flvs.write(tmp_path / "a.flv", flvs.lesson(60, keyframe_ms=45_000))) as (feed, _):
+        begin(feed)
+        assert shown(feed, 0.0) == [(0, 0)]
+        reading = feed.muxer.demuxer
+        for position_ms, is_read_on in ((5000.0, True), (50_000.0, False)):
+            feed.skip(position_ms)
+            look_until(feed, position_ms, lambda: feed._coming is None)
+            assert (feed.muxer.demuxer is reading) is is_read_on
+            assert {one.at_ms for one in sent(feed, position_ms)} == {int(position_ms)}
+
+
 # A recording that is missing, broken, too short, with a hole, or late.
 
 
@@ -334,6 +347,20 @@ def test_the_slate_begins_over_without_a_gap_where_the_clock_is_and_anew_in_a_ne
         assert (feed.muxer.source, len(told)) == (SLATE, 1)
         feed.begin(20_500.0)
         assert first_keyframe(feed, 20_600.0) == 20_500
+
+
+def test_a_slate_of_a_single_picture_is_sent_twice_a_second(tmp_path: Path) -> None:
+    """Sent again whenever it ends, it would take the network from the classes that have their recordings."""
+    slate = flvs.write(tmp_path / "slate.flv", [(9, 0, flvs.AVC_HEADER), (9, 0, flvs.key(7))])
+    with feeding(tmp_path / "missing.flv", slate=slate) as (feed, _):
+        feed.open(0.0)
+        look_until(feed, 0.0, lambda: feed.has_media)
+        feed.begin(0.0)
+        found = list[int]()
+        for position_ms in range(0, 5000, 40):
+            look(feed, position_ms)
+            found += [one.at_ms for one in pictures(due(feed, position_ms))]
+        assert found == list(range(0, 5000, 500))
 
 
 def test_a_slate_that_is_broken_is_given_up_where_it_cannot_be_read_on(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from lectern import metrics
+from lectern.cli.playout import app
 from lectern.playout import as_run, control_socket, kernel, net, timetable, worker
 from lectern.playout.as_run import AiredClass
 from lectern.playout.kernel import Now
@@ -144,7 +146,6 @@ def test_any_fields_are_a_class_or_a_bad_request(fields: dict[str, Any]) -> None
 
 def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
     path = tmp_path / as_run.AIRED
-    assert as_run.read_aired(path) == ({}, [])
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
     on_air, over = (
@@ -160,8 +161,8 @@ def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: 
     url = f"rtmp://h:{'9' * 5000}/live/x"
     for fields in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
         assert as_run.entry(json.dumps({"lesson": fields, "as_run": [], "ended": None}).encode()) is None
-    for text in ("{", "{}", "[]", "", "[" * 100_000):
-        path.write_text(text)
+    for text in (None, "{", "{}", "[]", "", "[" * 100_000):
+        path.unlink() if text is None else path.write_text(text)
         with pytest.raises(BadRequest, match="cannot be read"):
             as_run.read_aired(path)
 
@@ -194,6 +195,19 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(
     with Inside(folder) as playout:
         assert playout.ask("status")["classes"] == []
     assert (folder / name if is_in_the_way else aside).read_text() == "{"
+
+
+def test_a_timetable_at_which_the_disk_lets_nobody_look_keeps_no_worker_from_its_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each would die of it at once; so the resident hands over one that lies elsewhere. Of none yet nothing is said."""
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / timetable.NAME).symlink_to("x" * 300)  # as at a fault of the disk, all that asks for it is an error
+    with Inside(folder) as playout:
+        assert (playout.hello()["timetable"]["version"], playout.ask("status")["classes"]) == (None, [])
+    said = capfd.readouterr().err
+    assert (f"{timetable.NAME}: it cannot be read" in said, as_run.AIRED in said) == (True, False)
 
 
 def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> None:
@@ -629,6 +643,22 @@ def test_status_and_upgrade_speak_to_people_and_to_programs(tmp_path: Path) -> N
         assert found["worker"]["taken_over"]["why"] == "upgrade"
         assert found["classes"][0]["class_id"] == "c1"
         assert len(receiver.sessions) == 1
+
+
+def test_an_upgrade_at_which_the_playout_is_started_again_says_that_no_session_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever typed it must hear that classes on air were cut; the new worker took nothing over."""
+    status: dict[str, Any] = {"pid": 8, "release": "2.1.0", "worker": {"taken_over": None}}
+
+    async def asked(_: Path, do: str, **_more: float) -> dict[str, Any]:
+        if do == "upgrade":
+            raise control_socket.PlayoutUnreachable("it ended")
+        return status | ({"pid": 7} if do == "hello" else {})
+
+    monkeypatch.setattr(control_socket, "asked", asked)
+    done = CliRunner().invoke(app, ["--dir", str(tmp_path), "upgrade"])
+    assert (done.exit_code, "2.1.0 is on air: the playout was started again" in done.output) == (0, True), done
 
 
 @pytest.mark.live

@@ -270,17 +270,21 @@ def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(host: Host) -> No
         assert "hidden" not in raised.value.message
 
 
-def test_a_playout_that_is_gone_after_its_upgrade_is_a_sentence(
+def test_a_playout_that_is_gone_after_its_upgrade_or_was_started_again_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a rollback, in which the playout goes back last, would end before its own end."""
+    """Else a rollback, in which the playout goes back last, would end before its own end. No session went on then."""
+    answers: dict[str, dict[str, Any]] = {"hello": {"release": "2.0.1"}}
 
-    def asked(_: Path, do: str) -> dict[str, str]:
-        if do == "hello":
-            return {"release": "2.0.1"}
-        raise PlayoutUnreachable("no playout answers there")
+    def asked(_: Path, do: str) -> dict[str, Any]:
+        if do not in answers:
+            raise PlayoutUnreachable("no playout answers there")
+        return answers[do]
 
     monkeypatch.setattr(on_air, "_asked", asked)
     wanted: Any = SimpleNamespace(version="2.0.0", env={}, code_dir=tmp_path, root=tmp_path)
     with pytest.raises(CallAPerson, match="no playout answers there"):
         on_air.upgrade_playout(wanted)
+    answers["status"] = {"release": "2.0.0", "worker": {"taken_over": None}}
+    (said,) = on_air.upgrade_playout(wanted).said
+    assert said.endswith("started again meanwhile, and all its sessions are new.")

@@ -43,6 +43,12 @@ def test_a_playout_is_started_again_however_often_it_has_ended() -> None:
         assert "\nRestart=always\n" in service
 
 
+def test_a_worker_that_is_killed_for_its_memory_takes_no_session_along() -> None:
+    """Its supervisor hands them on; systemd's default is to stop a unit of which one process is killed so."""
+    for path in (UNITS / "lectern-playout.service", TEMPLATES / "lectern-playout.service.j2"):
+        assert "\nOOMPolicy=continue\n" in path.read_text().partition("[Service]")[2]
+
+
 def test_each_program_that_a_unit_starts_is_there() -> None:
     """In the project's folder, whose place is /opt/lectern."""
     texts = [one.read_text() for one in UNITS.iterdir()]

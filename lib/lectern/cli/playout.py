@@ -14,9 +14,6 @@ from lectern.errors import LecternError
 from lectern.i18n import Text
 from lectern.playout import control_socket, worker_process
 
-UPGRADE_S = 60.0
-"""Seconds to wait for an upgrade: a new worker has half a minute to load."""
-
 Folder = Annotated[
     Path, typer.Option("--dir", envvar="PLAYOUT_DIR", help="Where the timetable, the lock and the socket are.")
 ]
@@ -60,7 +57,7 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions."""
     before = _asked(context.obj, "hello")
     try:
-        asyncio.run(control_socket.asked(context.obj, "upgrade", timeout_s=UPGRADE_S))
+        asyncio.run(control_socket.asked(context.obj, "upgrade", timeout_s=control_socket.UPGRADE_S))
     except control_socket.RequestRefused as error:
         raise LecternError("Not upgraded: {error}", error=error) from error
     except control_socket.PlayoutUnreachable:
@@ -70,15 +67,17 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
         raise LecternError(
             Text("Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout")
         )
-    taken = found["worker"]["taken_over"]
-    kept = f"{formatting.counted(taken['kept'], 'session')} went on of {taken['sessions']}"
-    line = f"Release {found['release']} is on air: {kept}; the longest gap was {taken['gap_s']:.2f} s."
+    taken, how = found["worker"]["taken_over"], "the playout was started again meanwhile, and all its sessions are new"
+    if taken is not None:
+        kept = f"{formatting.counted(taken['kept'], 'session')} went on of {taken['sessions']}"
+        how = f"{kept}; the longest gap was {taken['gap_s']:.2f} s"
+    line = f"Release {found['release']} is on air: {how}."
     say(as_json, {"release": found["release"], "taken_over": taken}, [line])
 
 
 def _asked(path: Path, do: str) -> dict[str, Any]:
     try:
-        return asyncio.run(control_socket.asked(path, do, timeout_s=UPGRADE_S))
+        return asyncio.run(control_socket.asked(path, do, timeout_s=control_socket.UPGRADE_S))
     except control_socket.PlayoutUnreachable as error:
         raise LecternError(
             "{error}. Does it run, with the same --dir? Start it: lectern playout", error=error

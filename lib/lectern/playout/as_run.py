@@ -144,8 +144,6 @@ def read_aired(path: Path) -> tuple[dict[str, AiredClass], list[bytes]]:
     try:
         head, *lines = path.read_bytes().splitlines()
         number = int(json.loads(head)["on_air"])
-    except FileNotFoundError:
-        return {}, []
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadRequest(f"{path}: it cannot be read: {error}") from error
     on_air = [aired for line in lines[:number] if (aired := entry(line)) is not None]

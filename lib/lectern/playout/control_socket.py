@@ -122,6 +122,8 @@ PROTOCOL = 2
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A status of thousands of classes is one line."""
 ANSWER_S = 10.0
+UPGRADE_S = 60.0
+"""Seconds to wait for an upgrade: a new worker has half a minute to load."""
 MAX_EVENTS = 10_000
 
 

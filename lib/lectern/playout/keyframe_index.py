@@ -148,8 +148,7 @@ class _Scan:
         length_ms = self._last - (self._first or 0)
         if length_ms == 0:
             raise NotAirable(sentence("its times do not go on: all of it is at one moment"))
-        holes = tuple(self._holes)
-        return Look(self._size, length_ms, broken_at, records, holes)
+        return Look(self._size, length_ms, broken_at, records, tuple(self._holes))
 
     def _walk(self) -> int | None:
         """Examine each tag; returns the offset at which the file is broken, None if it is whole."""

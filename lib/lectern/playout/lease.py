@@ -25,12 +25,9 @@ def locked(path: Path) -> int:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misuse(f"{path.parent}: cannot be made: {error.strerror}. Name another folder with --dir") from error
-    try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise Misuse(f"{path}: cannot be written: {error.strerror}. Name another folder with --dir") from error
+        raise Misuse(f"{error.filename}: cannot be used: {error.strerror}. Name another folder with --dir") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -128,16 +125,13 @@ class LeaseSocket:
                 raise ConnectionError("it has gone, or sends too much")
             for line in lines:
                 client.sendall(json.dumps(self._answer(line)).encode() + b"\n")
-        except (OSError, ValueError, OverflowError):  # also if it does not read its answers
+        except (OSError, ValueError, OverflowError, RecursionError):  # also if it does not read its answers
             del self._clients[client]
             client.close()
 
     def _answer(self, line: bytes) -> dict[str, Any]:
-        """Take the `until` of a request, and tell the lease; raises ValueError if it is no JSON."""
-        try:
-            request = json.loads(line)
-        except RecursionError:
-            raise ValueError("too deep") from None
+        """Take the `until` of a request, and tell the lease; raises ValueError, RecursionError if it is no JSON."""
+        request = json.loads(line)
         until = request.get("until") if isinstance(request, dict) else "none"
         if until is not None:
             if isinstance(until, bool) or not isinstance(until, (int, float)) or not math.isfinite(until):

@@ -90,10 +90,9 @@ class ClassPlayer:
         self._rests_until, self._is_made = 0.0, False
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
-        for url in [
-            known_url for known_url, push in self._pushes.items() if known_url not in keep or push.state == "ended"
-        ]:
-            self._pushes.pop(url).end()
+        for url, push in list(self._pushes.items()):
+            if url not in keep or push.state == "ended":
+                self._pushes.pop(url).end()
         for push in self._pushes.values():
             push.change(now)
 
@@ -157,20 +156,16 @@ class ClassPlayer:
             "why": self.entry.ended or next((push.why for push in pushes if push.why), None),
             "bytes": sum(push.as_run.bytes for push in pushes),
             **self.sums(now),
-            "pushes": [
-                {
-                    "url": target(push.url).shown,
-                    "state": push.shown_state,
-                    "why": push.why,
-                    "failures": push.backoff.failures,
-                }
-                for push in pushes
-            ]
-            or [
-                {"url": target(url).shown, "state": self.state, "why": None, "failures": 0} for url in lesson.push_urls
-            ],
+            "pushes": [self._push_status(url) for url in lesson.push_urls],
             "as_run": self.entry.as_run,
         }
+
+    def _push_status(self, url: str) -> dict[str, Any]:
+        push = self._pushes.get(url)
+        if push is None:  # it is not made yet
+            state = "waiting" if self.entry.ended is None else "ended"
+            return {"url": target(url).shown, "state": state, "why": None, "failures": 0}
+        return {"url": target(url).shown, "state": push.shown_state, "why": push.why, "failures": push.backoff.failures}
 
     def _make(self) -> None:
         lesson = self.entry.lesson
@@ -187,7 +182,6 @@ SOON_S = 5.0
 """Seconds ahead of which a worker that goes on air needs the classes at once, to go on with their sessions."""
 FORGET_S = 24 * 3600.0
 """Seconds after the end of a class until its status is forgotten."""
-MAX_WHY = 300
 SAVE_EVERY_S = 2.0
 """Seconds after which the rows of a class on air are written again."""
 _CHECK_S, _LOOK_S = 1.0, 0.001
@@ -294,7 +288,7 @@ class Schedule:
             self._take(line, wanted, None)
         else:
             self._lines[line], self._line_of[class_id] = class_id, line
-            self.refused[class_id] = wanted[1][:MAX_WHY]
+            self.refused[class_id] = wanted[1]
             if class_id not in self.active:  # what is on air goes on, and its next line may be good
                 self._drop(class_id)
 
@@ -359,10 +353,8 @@ def _read(line: bytes) -> ScheduledClass | tuple[str, str]:
     fields: Any = None
     try:
         fields = json.loads(line)
-        if not isinstance(fields, dict):
-            raise BadRequest("a class is a JSON object")
         return timetable.lesson(fields)
-    except (BadRequest, ValueError, TypeError, RecursionError) as error:
+    except (BadRequest, AttributeError, ValueError, TypeError, RecursionError) as error:
         why = str(error) if isinstance(error, BadRequest) else "a class is a JSON object"
         try:
             return timetable.class_id_of(fields), why

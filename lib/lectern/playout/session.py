@@ -281,7 +281,7 @@ class Session:
 
     def watch(self, now: float) -> None:
         """Raise Broken if the peer has not answered, or has taken nothing for too long."""
-        if self._deadline is not None and now > self._deadline:
+        if self._deadline is not None and now > self._deadline and self.step is not Step.READY:
             raise Broken(
                 sentence(
                     "the server did not answer within {set_up_s:g} s, at the step {step}",

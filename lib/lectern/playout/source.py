@@ -23,6 +23,8 @@ BEHIND_MS = 4000
 
 A worker that hangs is killed after 2 s, and the next one may take as long to start: it sends what it finds undone.
 """
+LOOP_MS = 500
+"""Milliseconds that a slate lasts at least: one that is made of a single picture would be sent at each tick."""
 NEAR_MS = 2000
 """Milliseconds that a demuxer may be away from where a session begins; further, a seek is faster than reading on."""
 TOO_SHORT_MS = 1000
@@ -224,11 +226,15 @@ class Source:
             if self._back and not was_open and now - self._come_at > STALL_S:
                 self._drop_coming()  # the keyframe to begin at has passed meanwhile
                 self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
-            elif not self._back or position_ms >= coming.begins_ms:
-                self._coming = None
-                self._send_recording(coming, position_ms)
-            else:
+            elif self._back and position_ms < coming.begins_ms:
                 self.muxer.before_ms = coming.begins_ms
+            else:
+                self._coming, sent = None, self.muxer.demuxer
+                if sent is not None and not self._back and coming.begins_ms <= sent.last_ms:
+                    coming.close()  # to read on is faster: the keyframe before the position may be far before it
+                    self.muxer.skip_to(int(position_ms))
+                else:
+                    self._send_recording(coming, position_ms)
         elif coming.fault or coming.stalled(now):
             fault = coming.fault or STALLED
             if coming.fault:
@@ -240,7 +246,7 @@ class Source:
         muxer, demuxer = self.muxer, self.muxer.demuxer
         if muxer.source == SLATE and demuxer is not None:
             if demuxer.peek() is None and demuxer.ended:
-                muxer.shift_ms = max(muxer.shift_ms + demuxer.last_ms + 1, int(position_ms))
+                muxer.shift_ms = max(muxer.shift_ms + max(demuxer.last_ms + 1, LOOP_MS), int(position_ms))
                 demuxer.rewind()
             elif demuxer.fault:
                 self._lose_slate(now, demuxer.fault)

@@ -23,7 +23,7 @@ START_S = 10.0
 DEATHS, DEATHS_S = 3, 60.0
 """Number of workers that die within that many seconds before the supervisor goes back to the release before."""
 GOOD_S = 3600.0
-"""Seconds after an upgrade for which the supervisor may go back to the release before."""
+"""Seconds for which the supervisor may go back from a new release to the one before."""
 HANGS = 2
 """Number of workers that may hang over a session; then it is not handed on, because it may be what holds them up."""
 MAX_PAUSE_S = 5.0
@@ -200,13 +200,12 @@ class PlayoutSupervisor:
         if new.loaded is not None and not new.is_over:
             self.next = None
             if self.worker is not None:
-                self._good, self._good_at, self._deaths = self.worker.program, time.monotonic(), []
                 self.worker.kill()
                 self._take(self.worker)
                 self.worker.pipe.close()
                 self.worker = None
             self._drop_standby()
-            self._program = worker_process.program()
+            self._program, self._good = worker_process.program(), None
             self._why, self._why_at = "upgrade", time.monotonic()
             self._on_air(new)
         elif new.is_over or new.is_late:
@@ -263,6 +262,8 @@ class PlayoutSupervisor:
         self.shared.handle(0)
         worker.pipe.say("go", why=self._why, at=self._why_at)
         worker.on_air_at = time.monotonic()
+        if self._good is None and worker.program != self._ran:  # by an upgrade, or as its link leads to it now
+            self._good, self._good_at, self._deaths = self._ran, worker.on_air_at, []
         self.worker, self._ran = worker, worker.program
         assert worker.loaded is not None
         say(f"a worker of release {worker.loaded['release']} is on air ({self._why}), pid {worker.process.pid}")

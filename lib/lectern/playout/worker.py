@@ -180,8 +180,7 @@ class Worker:
         except BadRequest as error:
             _set_aside(self.aired.saved.path, error)
         try:
-            if self.path.exists():
-                difference = timetable.difference(self.path, ())
+            difference = timetable.difference(self.path, ())
         except BadRequest as error:  # it is kept for people; the resident writes it again when it connects
             _set_aside(self.path, error)
         self.schedule.begin(difference, entries, on_air, Now.read())
@@ -359,5 +358,7 @@ def _set_aside(path: Path, why: BadRequest) -> None:
     try:
         path.replace(f"{path}.unreadable")
         say(f"{why}; it is set aside")
+    except FileNotFoundError:
+        pass  # there was none yet
     except OSError as error:  # a disk that takes nothing keeps no class from being aired
         say(f"{why}; it cannot be set aside: {error.strerror or error}")

@@ -13,7 +13,7 @@ from lectern.db.airings import epoch
 from lectern.errors import CallAPerson
 from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
-from lectern.playout.control_socket import PlayoutUnreachable, RequestRefused, asked
+from lectern.playout.control_socket import UPGRADE_S, PlayoutUnreachable, RequestRefused, asked
 from lectern.rollout import files
 from lectern.rollout.backup import store
 from lectern.rollout.backup.store import Store
@@ -118,8 +118,6 @@ def _harmed(wanted: Spec, now: float, within_s: float, held: HeldClasses | None)
 
 BRIDGE_S = 20.0
 """Seconds that the lease must still last: the window takes a few, and the new resident renews the lease then."""
-UPGRADE_S = 60.0
-"""Seconds to wait for an upgrade: a new worker has half a minute to load."""
 
 
 def socket_of(wanted: Spec) -> Path:
@@ -183,7 +181,8 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
     if is_led:
         files.switch_link(link, target)
     try:
-        _asked(path, "upgrade")
+        with suppress(PlayoutUnreachable):  # the old worker ended, as it should
+            _asked(path, "upgrade")
     except RequestRefused as error:
         if is_led:
             files.switch_link(link, str(led))
@@ -192,8 +191,6 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
             error=error,
             release=before["release"],
         ) from error
-    except PlayoutUnreachable:
-        pass  # the old worker ended, as it should
     after = _status_after(path)
     if after["release"] == before["release"]:
         if is_led:
@@ -205,12 +202,16 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
             current=wanted.current,
         )
         return StepAnswer(said=[still])
-    taken = after["worker"]["taken_over"] or {}
     text = Text(
-        "The playout is {release} now: {kept} of {sessions} sessions went on, the longest gap was {gap_s:.2f} s.",
+        "The playout is {release} now. It was started again meanwhile, and all its sessions are new.",
         release=after["release"],
-        **{name: taken.get(name, 0) for name in ("kept", "sessions", "gap_s")},
     )
+    if (taken := after["worker"]["taken_over"]) is not None:
+        text = Text(
+            "The playout is {release} now: {kept} of {sessions} sessions went on, the longest gap was {gap_s:.2f} s.",
+            release=after["release"],
+            **{name: taken.get(name, 0) for name in ("kept", "sessions", "gap_s")},
+        )
     return StepAnswer(changed=True, said=[text])
 
 
