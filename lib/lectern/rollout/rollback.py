@@ -269,6 +269,8 @@ class _Way:
         """Restore keys, recordings and classes; failures wait until the old programs run, which matters more."""
         if self.behind is not None:
             return  # the release behind has the same keys, recordings and classes
+        # After a power cut it would start among files that are not its own any more, and put them into quarantine.
+        self.answer.say(*release_link.undeclare(self.wanted))
         works: list[tuple[str, str, str, Callable[[Spec], list[str]]]] = [
             ("keys", "rekey", "rekey", redis_keys.rename_back),
             ("recordings", "adopt", "adopt", takeover.undo),

@@ -165,7 +165,7 @@ class StepWork:
         return self._told(answer, done)
 
     def switch(self, answer: StepAnswer) -> bool:
-        """Let the link and supervisor's files lead to the release."""
+        """Let the link lead to the release, and take the old programs from supervisord; `reload` gives it the new."""
         return self._changed(answer, release_link.pending(self.wanted), lambda: release_link.apply(self.wanted))
 
     def env(self, answer: StepAnswer) -> bool:
@@ -196,6 +196,7 @@ class StepWork:
         elif self.check:
             answer.say(Text("Reload supervisord."))
         else:
+            answer.say(*release_link.declare(self.wanted))
             self.supervisor.begin_anew(self.journal.states_before(self.wanted.id), self.wanted.program)
         return True
 
