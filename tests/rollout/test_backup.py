@@ -105,7 +105,7 @@ def test_what_a_crash_left_half_is_no_backup(wanted: Spec, monkeypatch: pytest.M
 def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
-    with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
+    with pytest.raises(Misuse, match=r"\d+ MB are needed for the copies .* and 1 MB are free"):
         backup_host.make(wanted)
     assert not wanted.backups_dir.exists()
 
@@ -242,10 +242,22 @@ def test_a_restore_puts_nothing_in_the_place_of_a_database_that_a_program_has_op
     assert classes(wanted.database) == {"c-1", "since", "later"}
 
 
-def test_a_copy_that_was_changed_is_refused_before_a_rollback_stops_anything(wanted: Spec) -> None:
-    """Afterwards the programs would stay stopped."""
+def test_what_keeps_a_restore_from_its_end_is_refused_before_a_rollback_stops_anything(
+    wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was changed, or a disk without room for a copy and the exported rows: the programs would stay stopped.
+
+    The disk is that of the database, wherever the releases are.
+    """
     stopped(wanted)
     asked = wanted.model_copy(update={"restore_database": True})
+    rollback.refuse_harm(asked, RolloutJournal.of(asked))
+    usage, real = namedtuple("usage", "total used free"), shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda at: usage(0, 0, 0) if at == wanted.code_dir else real(at))
+    rollback.refuse_harm(wanted, RolloutJournal.of(wanted))
+    with pytest.raises(Misuse, match=r"\d+ MB are needed for the copies .* or roll back without restore_database"):
+        rollback.refuse_harm(asked, RolloutJournal.of(asked))
+    monkeypatch.undo()
     with (wanted.backup_dir / backup_host.SILENT / wanted.database.name).open("r+b") as file:
         file.write(b"x")
     with pytest.raises(CallAPerson, match="not what was copied"):

@@ -319,7 +319,7 @@ def test_a_clock_that_is_off_or_too_small_a_disk_is_in_the_way(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(time, "time", lambda: now + 60)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
-    with pytest.raises(Failed, match=r"clock is \+\d+\.\d s off .*the backup needs \d+ MB") as caught:
+    with pytest.raises(Failed, match=r"clock is \+\d+\.\d s off .*\d+ MB are needed for the copies") as caught:
         preflight.preflight(host.parsed(**wanted))
     assert len(caught.value.answer.said) == 2
 

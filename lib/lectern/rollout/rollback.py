@@ -158,7 +158,7 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
     copied = host.silent(wanted)
     if copied is not None:  # else the rollback itself reports that it is missing
         if wanted.restore_database:
-            host.unchanged_copy(wanted, copied)
+            host.refuse_unrestorable(wanted, copied)
         if journal.behind(wanted.id) is not None:
             _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())

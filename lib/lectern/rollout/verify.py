@@ -9,7 +9,6 @@ from lectern.errors import LecternError, Misuse
 from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.rollout import release_link, rollback, settings_files, steps, supervisord
 from lectern.rollout.backup import host, opened, store
-from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import Failed, StepAnswer
 from lectern.rollout.spec import Spec
@@ -41,9 +40,10 @@ def _of_finished(wanted: Spec, _: RolloutJournal) -> Iterator[str]:
             "{backup_dir}: the backup is gone, so this rollout cannot be taken back.", backup_dir=wanted.backup_dir
         )
         return
-    file = silent.file_in(wanted.backup_dir / host.SILENT)
-    if file is not None and sha256(file) != silent.sha256:
-        yield Text("{file}: it is not what was copied (its SHA-256 differs).", file=file)
+    try:
+        silent.whole_in(wanted.backup_dir / host.SILENT)
+    except LecternError as error:
+        yield error.message
 
 
 def faults_of_new(wanted: Spec) -> Iterator[str]:

@@ -320,20 +320,17 @@ def restorable(wanted: Spec) -> SqliteFile:
     )
 
 
-def unchanged_copy(wanted: Spec, copied: Backup) -> Path | None:
-    """The database's copy of *copied*, None if there was no database; raises CallAPerson if it is another by now."""
-    file = copied.file_in(wanted.backup_dir / SILENT)
-    if file is not None and sha256(file) != copied.sha256:
-        raise CallAPerson(
-            "{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file
-        )
-    return file
+def refuse_unrestorable(wanted: Spec, copied: Backup) -> None:
+    """Raise, before a stop, CallAPerson if the database's copy is another by now, Misuse if a restore lacks room."""
+    database = restorable(wanted)
+    copied.whole_in(wanted.backup_dir / SILENT)
+    nightly.refuse_small_disk(database, database.file.parent, "or roll back without restore_database")
 
 
 def restore(wanted: Spec, copied: Backup) -> list[str]:
     """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
     folder, database = wanted.backup_dir, restorable(wanted)
-    file = unchanged_copy(wanted, copied)
+    file = copied.whole_in(folder / SILENT)
     sentences: list[str] = []
     if database.exists():
         # This also brings into the file what a killed program has only written beside it: else it would be overlooked.
