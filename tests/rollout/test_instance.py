@@ -176,7 +176,10 @@ def says(host: Host) -> Fields:
 
 
 def test_settings_that_need_no_restart_change_and_go_back_while_the_program_works(busy: Host) -> None:
-    """A check says what changes and when it counts; a second time nothing changes; the old .env is put back."""
+    """A check says what changes and when it counts; a second time nothing changes; the old .env is put back.
+
+    Its backup stays as long as it stands, so neither code nor database is in it, and a full disk has room for it.
+    """
     wanted, dotenv, pid = busy.wanted({"DOWNLOAD_RATE": "2000k", "MAX_DOWNLOADS": "2"}), busy.code / ".env", busy.pid()
     text, before = dotenv.read_bytes(), says(busy)
     planned = busy.done("open", "--check", wanted=wanted)
@@ -187,7 +190,14 @@ def test_settings_that_need_no_restart_change_and_go_back_while_the_program_work
     assert "DOWNLOAD_RATE=2000k" in "".join(one["after"] for one in planned["diff"])
     assert (dotenv.read_bytes(), says(busy)) == (text, before)
 
-    busy.done("backup", wanted=wanted)
+    backups = busy.root / "rollout/backups"
+    there = {*backups.iterdir()}
+    full = "import shutil\nshutil.disk_usage = lambda _: shutil._ntuple_diskusage(0, 0, 0)\n"
+    assert "the files of the settings would be" in busy.done("backup", "--check", wanted=wanted, fault=full)["said"][0]
+    assert "only settings change" in busy.done("backup", wanted=wanted, fault=full)["said"][0]
+    (backup,) = {*backups.iterdir()} - there
+    assert {path.name for path in backup.iterdir()} == {"files", "manifest.json", "wanted.json"}
+
     lines, answer = busy.journal(), busy.done("window", wanted=wanted)
     assert "Nothing is stopped" in answer["said"][0]
     assert "downtime_s" not in answer

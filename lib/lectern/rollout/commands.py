@@ -43,9 +43,10 @@ def preflight(check: Check = False) -> None:
 @app.command()
 def backup(check: Check = False) -> None:
     """Back up the code folder and the database while the old program works, and prove the backup."""
+    from lectern.rollout import steps
     from lectern.rollout.backup import host
 
-    _answer(lambda wanted: host.make(wanted, check=check))
+    _answer(lambda wanted: host.make(wanted, check=check, files_only=steps.checked(wanted).is_reload))
 
 
 @app.command(name="open")

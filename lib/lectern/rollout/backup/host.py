@@ -194,23 +194,29 @@ def refuse_small_disk(wanted: Spec) -> None:
     nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes, freed_bytes)
 
 
-def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
-    """Back up the host while it works; a finished backup of this rollout is never written again."""
+def make(wanted: Spec, *, check: bool = False, files_only: bool = False) -> StepAnswer:
+    """Back up the host while it works; a finished backup of this rollout is never written again.
+
+    It stays as long as the rollout stands. One that stops nothing changes neither code nor database: *files_only*.
+    """
     answer, journal = StepAnswer(), RolloutJournal.of(wanted)
     with nullcontext() if check else locked(wanted.rollout_dir):
-        _say_what_is_due(wanted, journal, answer)
+        _say_what_is_due(wanted, journal, answer, files_only=files_only)
         if check or not answer.changed:
             return answer
         answer.said.clear()
         nightly.sweep(wanted.backups_dir, wanted.role)
-        refuse_small_disk(wanted)
+        if not files_only:
+            refuse_small_disk(wanted)
         if wanted.backup_dir.exists():
             answer.say(Text("An older backup is now {path}.", path=set_aside(wanted.backup_dir, "older")))
         files.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
-        backup = _build(wanted, wanted.backup_dir, answer, live=True)
+        backup = _build(wanted, wanted.backup_dir, answer, live=True, files_only=files_only)
         journal.note(wanted.id, "backup", "done", {"rows": backup.rows if backup.file else None})
-        rows = Text("rows: {rows}", rows=counted_rows(backup)) if backup.file else Text("there is no database yet")
+        rows = Text("only settings change") if files_only else Text("there is no database yet")
+        if backup.file:
+            rows = Text("rows: {rows}", rows=counted_rows(backup))
         answer.say(Text("{path}: backed up and proved; {rows}.", path=wanted.backup_dir, rows=rows))
         if backup.code is not None and backup.code.unsteady:
             names = ", ".join(backup.code.unsteady[:10])
@@ -220,7 +226,7 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
     return answer
 
 
-def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None:
+def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer, *, files_only: bool) -> None:
     state = journal.state(wanted.id)
     backup = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
@@ -237,6 +243,7 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
     else:
         answer.changed = True
         text = msgid("{path}: the code folder and {database} would be backed up.")
+        text = msgid("{path}: the files of the settings would be backed up.") if files_only else text
         answer.say(Text(text, path=wanted.backup_dir, database=store.of(wanted).shown))
 
 
@@ -260,9 +267,10 @@ def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_
         if database.exists() and not files_only:
             with answer.timed("1 copy the database"):
                 copied = nightly.proved(database, part) if live else database.copy(part)
-        if live:
+        if live and not files_only:
             with answer.timed("1 archive the code folder"):
                 code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
+        if live:
             files.write_json(part / WANTED, wanted.model_dump(mode="json"))
         backup = Backup(
             id=wanted.id,
