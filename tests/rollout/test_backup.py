@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
@@ -245,14 +246,15 @@ def test_a_restore_puts_nothing_in_the_place_of_a_database_that_a_program_has_op
 def test_what_keeps_a_restore_from_its_end_is_refused_before_a_rollback_stops_anything(
     wanted: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy that was changed, or a disk without room for a copy and the exported rows: the programs would stay stopped.
+    """A copy that was changed, or a disk without room for it and the exported rows: the programs would stay stopped.
 
     The disk is that of the database, wherever the releases are.
     """
     stopped(wanted)
     asked = wanted.model_copy(update={"restore_database": True})
     rollback.refuse_harm(asked, RolloutJournal.of(asked))
-    usage, real = namedtuple("usage", "total used free"), shutil.disk_usage
+    usage = namedtuple("usage", "total used free")
+    real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda at: usage(0, 0, 0) if at == wanted.code_dir else real(at))
     rollback.refuse_harm(wanted, RolloutJournal.of(wanted))
     with pytest.raises(Misuse, match=r"\d+ MB are needed for the copies .* or roll back without restore_database"):
@@ -273,6 +275,37 @@ def test_a_database_that_cannot_be_read_is_kept_whole_when_the_copy_takes_its_pl
     (aside,) = wanted.database.parent.glob("*.damaged")
     assert aside.read_bytes().startswith(b"no database")
     assert str(aside) in str(said[0])
+
+
+def test_a_class_that_was_moved_meanwhile_does_not_come_back_with_the_database(
+    host: Host, wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old program would push it beside the streamer that has it now; also if the restore is killed on the way."""
+    for name in ("begin_anew", "stop_all", "states"):
+        monkeypatch.setattr(Supervisord, name, lambda *_: {})
+    for class_id in ("kept", "moved"):
+        host.book(class_id, time.time() + 3600, time.time() + 7200)
+    stopped(wanted)
+    host.write("CREATE TABLE class_list (class_id TEXT PRIMARY KEY, video_id TEXT NOT NULL, site TEXT, state TEXT)")
+    host.write("INSERT INTO class_list VALUES ('moved', '6666', NULL, 'cancelled')")
+    asked = wanted.model_copy(update={"restore_database": True})
+    journal, answer = RolloutJournal.of(wanted), StepAnswer()
+    journal.note(wanted.id, "window", "begin", {"states": {}})
+    for step in ("copy", "reload"):
+        journal.note(wanted.id, step, "done")
+        journal.note(wanted.id, step, "begin")
+
+    def dies(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(rollback, "opened", dies)
+        with pytest.raises(KeyboardInterrupt):
+            rollback.take_back(asked, journal, answer)
+    assert "moved" in classes(host.database), "it was killed when the former database was back"
+    rollback.take_back(asked, journal, answer)
+    assert classes(host.database) == {"c-1", "kept"}
+    assert any("1 class taken out of task_list, as cancelled or moved meanwhile: 'moved'" in one for one in answer.said)
 
 
 def test_supervisors_files_come_back_as_what_they_were(host: Host, wanted: Spec) -> None:
