@@ -65,7 +65,7 @@ def test_a_setting_that_was_changed_and_changed_back_is_a_rollout_of_its_own(hos
     assert not host.done("backup")["changed"], "a second run changes nothing"
     assert not host.done("window")["changed"]
     for left in (2, 1, 0):
-        host.done("rollback", "--standing")
+        host.done("rollback", "--standing", wanted=host.wanted(further=True))
         assert len(host.told()["standing"]) == left
     host.is_old()
 

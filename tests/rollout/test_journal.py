@@ -237,6 +237,27 @@ def test_who_names_the_release_that_was_taken_back_is_told_of_it_until_another_o
         journal_module.looked_at(asked)
 
 
+def test_a_rollback_that_is_typed_again_takes_back_nothing_more(host: Host) -> None:
+    """Whoever lost its answer, or confirms it, types it again; below a change of settings stands its own release."""
+    base, changed = host.parsed(), host.parsed({"MAX_VIDEO_NUM": "7"})
+    journal, asked = RolloutJournal.of(base), Installed(role="streamer", root=host.root, version="2.0.0")
+    for one in (base, changed):
+        one.backup_dir.mkdir(parents=True)
+        (one.backup_dir / WANTED).write_text(one.model_dump_json())
+        noted(journal, f"{one.id} window begin", f"{one.id} committed done")
+
+    def goes(asked: Installed) -> str:
+        found = journal_module.standing(asked)
+        return found if isinstance(found, str) else found.id
+
+    assert goes(asked) == changed.id
+    journal.note(changed.id, "rolledback", "done", {"backup": changed.id})
+    assert goes(asked).startswith(f"{changed.id} is rolled back already; nothing was changed. {base.id}, of the same")
+    assert goes(asked.model_copy(update={"further": True})) == base.id
+    noted(journal, f"{base.id} rollback begin")
+    assert goes(asked) == base.id, "one that was cut off goes on"
+
+
 def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
