@@ -139,7 +139,7 @@ def test_the_room_that_a_killed_backup_has_taken_is_there_for_the_next_one(
 
 
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
-    """One whose manifest is damaged is named, stays too, and fails no new one."""
+    """One whose manifest is damaged is named, stays too, and fails no new one; neither does a file of somebody's."""
     standing = host.parsed(keep=1)
     backup_host.make(standing)
     note = RolloutJournal(standing.rollout_dir / "journal.jsonl", "streamer").note
@@ -151,13 +151,16 @@ def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> N
         said = backup_host.make(newest).said
         assert {path.name for path in standing.backups_dir.iterdir()} == {standing.id, newest.id}
         assert any("Took away the old backup" in one for one in said) == (number > 0)
-    manifest = newest.backup_dir / disk.MANIFEST
-    manifest.write_text('{"id": 1}')
-    later = host.parsed({"MAX_VIDEO_NUM": "7"}, keep=1)
-    said = backup_host.make(later).said
-    assert backup_host.read(later.backup_dir) is not None
+    manifest, notes = newest.backup_dir / disk.MANIFEST, newest.backups_dir / "notes.txt"
+    notes.touch()
+    for number, damage in enumerate((b'{"id": 1}', b"\xff\0")):
+        manifest.write_bytes(damage)
+        later = host.parsed({"DOWNLOAD_RATE": f"{number}k"}, keep=1)
+        said = backup_host.make(later).said
+        assert backup_host.read(later.backup_dir) is not None
+        assert any(f"{manifest}: it cannot be read" in one for one in said)
     assert manifest.exists()
-    assert any(f"{manifest}: it cannot be read" in one for one in said)
+    assert notes.exists()
 
 
 def test_a_file_that_changes_while_it_is_read_spoils_nothing_and_is_named(tmp_path: Path) -> None:

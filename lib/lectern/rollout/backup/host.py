@@ -165,11 +165,9 @@ class Backup(NightlyBackup):
 def read(folder: Path) -> Backup | None:
     """The finished backup in *folder*, None if there is none; raises CallAPerson if its manifest is damaged."""
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-    except FileNotFoundError:
+        backup = Backup.model_validate_json((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        backup = Backup.model_validate_json(text)
     except ValueError as error:
         raise CallAPerson("{file}: it cannot be read. Look at the backup by hand.", file=folder / MANIFEST) from error
     return backup.model_copy(update={"before": backup.before.model_copy(update={"folder": folder / "files"})})
@@ -298,7 +296,8 @@ def set_aside(folder: Path, why: str) -> Path:
 def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back; says which.
 
-    One whose manifest is damaged stays, and is named: it is no fault of the backup that was just made.
+    One whose manifest is damaged stays, and is named: it is no fault of the backup that was just made. A file that a
+    person has put there is no backup.
     """
     history, folder = journal.history(), wanted.backups_dir
     dated: list[tuple[float, Path]] = []
