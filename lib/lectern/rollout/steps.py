@@ -155,9 +155,6 @@ class StepWork:
             )
         with opened(store.of(self.wanted).url) as engine:
             done = schema.upgrade(engine, self.wanted.role)
-            if self.wanted.role == "streamer":
-                with engine.connect() as connection:
-                    connection.exec_driver_sql(PROOF).all()
         copied = host.silent(self.wanted)
         if copied is None or not copied.file:  # the database is new, and ours
             for file in filter(Path.exists, store.of(self.wanted).files):

@@ -48,8 +48,6 @@ class Archive(BaseModel):
     members: int
     unsteady: list[str]
     """Files that changed while they were read: they are in it as they were at some moment."""
-    gone: list[str]
-    """Files that were listed in the folder, but deleted before they could be read."""
 
 
 def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
@@ -78,7 +76,6 @@ def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
         sha256=sha256(target),
         members=members,
         unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", errors, re.MULTILINE),
-        gone=re.findall(r"^tar: \./(.*): File removed before we read it", errors, re.MULTILINE),
     )
 
 
@@ -157,7 +154,6 @@ SILENT = "silent"
 class Backup(NightlyBackup):
     """The manifest of a host's backup."""
 
-    id: str
     before: FilesBefore
     code: Archive | None = None
 
@@ -271,7 +267,6 @@ def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_
         if live:
             files.write_json(part / WANTED, wanted.model_dump(mode="json"))
         backup = Backup(
-            id=wanted.id,
             name=f"{wanted.role}-{wanted.name}",
             folder=str(target),
             database=database.shown,
