@@ -97,20 +97,6 @@ def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG00
     _answer(verify.run)
 
 
-@app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    root: Annotated[str, typer.Option("--root", help="The folder of the releases.")] = "/opt/lectern",
-) -> None:
-    """What was rolled out on this host, and rolled back, and when. It reads nothing from standard input."""
-    from lectern.rollout import verify
-    from lectern.settings import in_own_language
-
-    if as_json:
-        _print_fields(lambda: verify.status(root))
-    sys.stdout.write("\n".join([*in_own_language(verify.lines(verify.status(root))), ""]))
-
-
 def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:
     """Do *step* with the wanted state of this host, and print its answer."""
     from lectern.rollout.journal import named
