@@ -291,6 +291,36 @@ def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(host: Host) -> No
         assert "hidden" not in raised.value.message
 
 
+def test_a_streamer_without_a_lease_goes_back_though_a_class_should_be_on_air(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It airs nothing, which is why a rollout takes it back.
+
+    One whose playout does not answer may still push; and under a half-done rollout the old program may run again.
+    """
+    wanted, now = host.parsed(), time.time()
+    status: dict[str, Any] = {"lease_until": 900.0, "boot_now": 900.0, "classes": []}
+    host.book("live", now - 60, now + 600)
+    wanted.rollout_dir.mkdir()
+    journal = RolloutJournal.of(wanted)
+
+    def answers(_: Path, do: str) -> dict[str, Any]:
+        if not status:
+            raise PlayoutUnreachable(f"no playout answers {do}")
+        return status
+
+    monkeypatch.setattr(on_air, "_asked", answers)
+    noted(journal, f"{wanted.id} window begin")
+    (sentence,) = on_air.cut_now(wanted, now)
+    assert "class 'live'" in sentence
+    noted(journal, f"{wanted.id} committed done")
+    assert on_air.cut_now(wanted, now) == []
+    status["boot_now"] = 700.0
+    assert on_air.cut_now(wanted, now) == [sentence]
+    status.clear()
+    assert on_air.cut_now(wanted, now) == [sentence]
+
+
 def test_a_playout_that_is_gone_after_its_upgrade_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
