@@ -24,11 +24,11 @@ _PLAY = """\
   tasks:
     - ansible.builtin.include_role:
         name: release
-    - ansible.builtin.command: "{{ release_bin }} --help"
+    - ansible.builtin.command: "{{ release_asked.into }}/venv/bin/lectern --help"
       register: tried
       changed_when: false
     - ansible.builtin.debug:
-        msg: "tried {{ release_bin }}: {{ tried.stdout | default('nothing') }}"
+        msg: "tried {{ release_asked.into }}/venv/bin/lectern: {{ tried.stdout | default('nothing') }}"
 """
 Stage = Callable[..., Played]
 

@@ -93,7 +93,7 @@ def test_what_is_wanted_leaves_out_only_what_is_the_other_roles(role: str) -> No
     others = {
         "teacher": {"video_root", "old_video_roots", "record_patterns"},
         "streamer": {"config_file", "config", "rekey", "order_key", "unmatched_rules"},
-    }[role] | {"restore_database", "even_on_air", "half_only", "again"}
+    }[role] | {"restore_database", "even_on_air", "half_only", "further", "again"}
     own = [*_yaml(ROLES / role / "vars/main.yml")[f"{role}_wanted"]]
     shared = re.findall(r"^       '(\w+)':", (ROLES / "host/vars/main.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(own + shared) == sorted(set(Spec.model_fields) - others)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from lectern.rollout.journal import History, RolloutJournal
 from lectern.rollout.spec import Spec
 from tests.playbooks.here import program
 from tests.playbooks.hosts import old_world
@@ -179,10 +180,9 @@ class Host(LocalHost):
         fault += f"{place} = lambda *_: os.kill(os.getpid(), 9)\n"
         self.fails(step, wanted=wanted, fault=fault, code=-signal.SIGKILL)
 
-    def told(self) -> Fields:
-        """What `lectern rollout status` says of this host."""
-        found: Fields = self.done("status", "--json", "--root", str(self.root))[self.role]
-        return found
+    def history(self) -> History:
+        """The rollouts that stand on this host."""
+        return RolloutJournal.of(self.parsed()).history()
 
     def done(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Fields:
         """The answer of a step that must succeed."""

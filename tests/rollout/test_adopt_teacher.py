@@ -14,6 +14,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.model.facts import Attempt, Order
 from lectern.model.tables.teacher import RenditionRow
 from lectern.redis.rename import Rule, opened
+from lectern.rollout import redis_keys
 from lectern.rollout.takeover import teacher
 from lectern.rollout.takeover.teacher import ADOPTED, OldKeyNames, OldLists, TeacherAdoption
 from lectern.states import Backend, BookingState, RenditionState, Resolution
@@ -160,7 +161,7 @@ def test_lists_of_any_length_are_gone_through_in_slices(
 
     Each rendition is begun once for all of its list, with the source that a later class has.
     """
-    monkeypatch.setattr(teacher, "SLICE", 3)
+    monkeypatch.setattr(redis_keys, "SLICE", 3)
     client.rpush("1_720P", *(f"orphan-{at}" for at in range(4)))
     wanted = {f"c-{record_id}-{at}" for record_id in range(8) for at in range(record_id)}
     for class_id in sorted(wanted):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,13 +24,16 @@ from lectern.db import engine as db_engine
 from lectern.db import schema
 from lectern.db.engine import open_database
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout import files, release_link, rollback
+from lectern.rollout import files, release_link, rollback, takeover
 from lectern.rollout.backup import host as backup_host
 from lectern.rollout.backup import nightly, rows, sqlite
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
+from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
+from lectern.rollout.steps import StepWork
+from lectern.rollout.supervisord import Supervisord
 from lectern.storage import disk
 from tests.rollout.host import Host, classes
 
@@ -102,7 +106,7 @@ def test_what_a_crash_left_half_is_no_backup(wanted: Spec, monkeypatch: pytest.M
 def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
-    with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
+    with pytest.raises(Misuse, match=r"\d+ MB are needed for the copies .* and 1 MB are free"):
         backup_host.make(wanted)
     assert not wanted.backups_dir.exists()
 
@@ -135,7 +139,7 @@ def test_the_room_that_a_killed_backup_has_taken_is_there_for_the_next_one(
 
 
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
-    """One whose manifest is damaged is named, stays too, and fails no new one."""
+    """One whose manifest is damaged is named, stays too, and fails no new one; neither does a file of somebody's."""
     standing = host.parsed(keep=1)
     backup_host.make(standing)
     note = RolloutJournal(standing.rollout_dir / "journal.jsonl", "streamer").note
@@ -147,13 +151,16 @@ def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> N
         said = backup_host.make(newest).said
         assert {path.name for path in standing.backups_dir.iterdir()} == {standing.id, newest.id}
         assert any("Took away the old backup" in one for one in said) == (number > 0)
-    manifest = newest.backup_dir / disk.MANIFEST
-    manifest.write_text('{"id": 1}')
-    later = host.parsed({"MAX_VIDEO_NUM": "7"}, keep=1)
-    said = backup_host.make(later).said
-    assert backup_host.read(later.backup_dir) is not None
+    manifest, notes = newest.backup_dir / disk.MANIFEST, newest.backups_dir / "notes.txt"
+    notes.touch()
+    for number, damage in enumerate((b'{"id": 1}', b"\xff\0")):
+        manifest.write_bytes(damage)
+        later = host.parsed({"DOWNLOAD_RATE": f"{number}k"}, keep=1)
+        said = backup_host.make(later).said
+        assert backup_host.read(later.backup_dir) is not None
+        assert any(f"{manifest}: it cannot be read" in one for one in said)
     assert manifest.exists()
-    assert any(f"{manifest}: it cannot be read" in one for one in said)
+    assert notes.exists()
 
 
 def test_a_file_that_changes_while_it_is_read_spoils_nothing_and_is_named(tmp_path: Path) -> None:
@@ -239,10 +246,23 @@ def test_a_restore_puts_nothing_in_the_place_of_a_database_that_a_program_has_op
     assert classes(wanted.database) == {"c-1", "since", "later"}
 
 
-def test_a_copy_that_was_changed_is_refused_before_a_rollback_stops_anything(wanted: Spec) -> None:
-    """Afterwards the programs would stay stopped."""
+def test_what_keeps_a_restore_from_its_end_is_refused_before_a_rollback_stops_anything(
+    wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was changed, or a disk without room for it and the exported rows: the programs would stay stopped.
+
+    The disk is that of the database, wherever the releases are.
+    """
     stopped(wanted)
     asked = wanted.model_copy(update={"restore_database": True})
+    rollback.refuse_harm(asked, RolloutJournal.of(asked))
+    usage = namedtuple("usage", "total used free")
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda at: usage(0, 0, 0) if at == wanted.code_dir else real(at))
+    rollback.refuse_harm(wanted, RolloutJournal.of(wanted))
+    with pytest.raises(Misuse, match=r"\d+ MB are needed for the copies .* or roll back without restore_database"):
+        rollback.refuse_harm(asked, RolloutJournal.of(asked))
+    monkeypatch.undo()
     with (wanted.backup_dir / backup_host.SILENT / wanted.database.name).open("r+b") as file:
         file.write(b"x")
     with pytest.raises(CallAPerson, match="not what was copied"):
@@ -258,6 +278,37 @@ def test_a_database_that_cannot_be_read_is_kept_whole_when_the_copy_takes_its_pl
     (aside,) = wanted.database.parent.glob("*.damaged")
     assert aside.read_bytes().startswith(b"no database")
     assert str(aside) in str(said[0])
+
+
+def test_a_class_that_was_moved_meanwhile_does_not_come_back_with_the_database(
+    host: Host, wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old program would push it beside the streamer that has it now; also if the restore is killed on the way."""
+    for name in ("begin_anew", "stop_all", "states"):
+        monkeypatch.setattr(Supervisord, name, lambda *_: {})
+    for class_id in ("kept", "moved"):
+        host.book(class_id, time.time() + 3600, time.time() + 7200)
+    stopped(wanted)
+    host.write("CREATE TABLE class_list (class_id TEXT PRIMARY KEY, video_id TEXT NOT NULL, site TEXT, state TEXT)")
+    host.write("INSERT INTO class_list VALUES ('moved', '6666', NULL, 'cancelled')")
+    asked = wanted.model_copy(update={"restore_database": True})
+    journal, answer = RolloutJournal.of(wanted), StepAnswer()
+    journal.note(wanted.id, "window", "begin", {"states": {}})
+    for step in ("copy", "reload"):
+        journal.note(wanted.id, step, "done")
+        journal.note(wanted.id, step, "begin")
+
+    def dies(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(rollback, "opened", dies)
+        with pytest.raises(KeyboardInterrupt):
+            rollback.take_back(asked, journal, answer)
+    assert "moved" in classes(host.database), "it was killed when the former database was back"
+    rollback.take_back(asked, journal, answer)
+    assert classes(host.database) == {"c-1", "kept"}
+    assert any("1 class taken out of task_list, as cancelled or moved meanwhile: 'moved'" in one for one in answer.said)
 
 
 def test_supervisors_files_come_back_as_what_they_were(host: Host, wanted: Spec) -> None:
@@ -280,6 +331,7 @@ def test_supervisors_files_come_back_as_what_they_were(host: Host, wanted: Spec)
         release_link.apply(wanted)
     wanted.current.rmdir()
     release_link.apply(wanted)
+    release_link.declare(wanted)
     assert [path.name for path in host.programs.iterdir()] == [wanted.conf.name]
     release_link.take_back(wanted, copied.before)
     assert {path: files.link_target(path) or path.read_bytes() for path in host.programs.iterdir()} == before
@@ -293,6 +345,7 @@ def test_what_somebody_wrote_into_supervisors_files_is_not_lost(wanted: Spec) ->
     copied = stopped(wanted)
     release_link.render_instance(wanted, RolloutJournal.of(wanted))
     release_link.apply(wanted)
+    release_link.declare(wanted)
     (old,) = wanted.old_confs
     wanted.conf.unlink()
     for file in (wanted.conf, old):
@@ -303,6 +356,36 @@ def test_what_somebody_wrote_into_supervisors_files_is_not_lost(wanted: Spec) ->
     assert kept.read_text() == old.read_text() == "; a person\n"
     assert kept.name in said
     assert f"{old}: somebody wrote it since" in said
+
+
+def test_after_a_power_cut_supervisord_starts_no_program_among_files_that_are_half_taken_over(
+    host: Host, wanted: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one would put each recording that no row of its own names yet into quarantine, where most are deleted.
+
+    The same holds on the way back, while the files go to their old places.
+    """
+    declared: list[list[str]] = []
+
+    def look(*_: object) -> list[str]:
+        declared.append([path.name for path in host.programs.iterdir()])
+        return []
+
+    for step in ("adopt", "undo"):
+        monkeypatch.setattr(takeover, step, look)
+    monkeypatch.setattr(Supervisord, "begin_anew", look)
+    monkeypatch.setattr(Supervisord, "stop_all", lambda _: None)
+    monkeypatch.setattr(Supervisord, "states", lambda _: {})
+    journal, answer = RolloutJournal.of(wanted), StepAnswer()
+    stopped(wanted)
+    release_link.render_instance(wanted, journal)
+    journal.note(wanted.id, "window", "begin", {"states": {}})
+    for step in ("switch", "adopt", "reload"):
+        journal.note(wanted.id, step, "begin")
+        getattr(StepWork(wanted, journal), step)(answer)
+    rollback.take_back(wanted, journal, answer)
+    new, (old,) = wanted.conf.name, (conf.name for conf in wanted.old_confs)
+    assert declared == [[], [new], [], [old]]
 
 
 # -- the database in it, whoever writes to it, and whatever crash it comes from ----------------------------------------

@@ -64,8 +64,7 @@ def process_of(host: Host) -> int:
 
 
 def state_of(host: Host) -> str:
-    found: str = host.told()["state"]
-    return found
+    return host.history().state(host.parsed().id)
 
 
 def test_under_systemd_it_lives_in_a_unit_of_its_own(host: Host, tmp_path: Path) -> None:

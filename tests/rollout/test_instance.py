@@ -1,14 +1,12 @@
 """An instance holds all that a rollout runs, and one link switches it; if only settings change, nothing stops."""
 
+import json
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from lectern.rollout import verify
 from tests.rollout.host import Host
 from tests.rollout.steps import Fields
 from tests.stage import wait_until
@@ -61,16 +59,16 @@ def test_a_setting_that_was_changed_and_changed_back_is_a_rollout_of_its_own(hos
     """Under the name of the first one, it took that one's backup away: there was no way back to the old program."""
     for wanted in (host.wanted(), host.wanted({"DRAIN_TIMEOUT_S": "7"}), host.wanted()):
         rolled_out(host, wanted)
-    assert len(set(host.told()["standing"])) == 3
+    assert len(set(host.history().standing)) == 3
     assert not host.done("backup")["changed"], "a second run changes nothing"
     assert not host.done("window")["changed"]
     for left in (2, 1, 0):
-        host.done("rollback", "--standing")
-        assert len(host.told()["standing"]) == left
+        host.done("rollback", "--standing", wanted=host.wanted(further=True))
+        assert len(host.history().standing) == left
     host.is_old()
 
 
-# Verify only looks, and says in words what is not as the last step should have left it; status tells the story.
+# Verify only looks, and says in words what is not as the last step should have left it.
 
 
 @pytest.fixture
@@ -79,13 +77,8 @@ def new(host: Host) -> Host:
     return host
 
 
-def test_a_host_without_a_rollout_is_not_as_wanted_and_its_status_a_sentence(host: Host) -> None:
-    """It waits for nothing on its standard input, and prints no JSON to people."""
+def test_a_host_without_a_rollout_is_not_as_wanted(host: Host) -> None:
     assert "was not rolled out on this host" in host.refuses("verify")[0]
-    argv = [sys.executable, "-c", "from lectern.cli import main; main()", "rollout", "status", "--root", str(host.root)]
-    done = subprocess.run(argv, stdin=None, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("lectern: Nothing was ever rolled out under ")
 
 
 def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
@@ -101,14 +94,9 @@ def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
         assert answered.msg == "it says ********, ********, streamer1"
 
 
-def test_the_status_tells_what_was_done_and_another_version_or_copy_is_not_as_wanted(new: Host) -> None:
-    answer = new.told()
-    assert answer["state"] == "finished"
+def test_the_journal_has_what_was_done_and_another_version_or_copy_is_not_as_wanted(new: Host) -> None:
     steps = {"backup", "window", "stop", "copy", "schema", "switch", "env", "adopt", "reload", "healthy"}
-    assert steps <= {one["step"] for one in answer["notes"]}
-    said = verify.lines({"streamer": answer})
-    assert said[-1] == f"streamer: {answer['id']} is finished; what stands is {answer['id']}."
-    assert any(line.endswith("  reload is done") for line in said)
+    assert steps <= {json.loads(line)["step"] for line in new.journal().splitlines()}
     assert new.done("verify", "--standing", wanted=new.wanted(version=""))["state"] == "finished"
     answered = new.step("verify", "--standing", wanted=new.wanted(version="2.1.0"))
     assert (answered.code, "lectern 2.0.0 is at work" in answered.msg) == (2, True), answered.msg
@@ -176,7 +164,10 @@ def says(host: Host) -> Fields:
 
 
 def test_settings_that_need_no_restart_change_and_go_back_while_the_program_works(busy: Host) -> None:
-    """A check says what changes and when it counts; a second time nothing changes; the old .env is put back."""
+    """A check says what changes and when it counts; a second time nothing changes; the old .env is put back.
+
+    Its backup stays as long as it stands, so neither code nor database is in it, and a full disk has room for it.
+    """
     wanted, dotenv, pid = busy.wanted({"DOWNLOAD_RATE": "2000k", "MAX_DOWNLOADS": "2"}), busy.code / ".env", busy.pid()
     text, before = dotenv.read_bytes(), says(busy)
     planned = busy.done("open", "--check", wanted=wanted)
@@ -187,7 +178,14 @@ def test_settings_that_need_no_restart_change_and_go_back_while_the_program_work
     assert "DOWNLOAD_RATE=2000k" in "".join(one["after"] for one in planned["diff"])
     assert (dotenv.read_bytes(), says(busy)) == (text, before)
 
-    busy.done("backup", wanted=wanted)
+    backups = busy.root / "rollout/backups"
+    there = {*backups.iterdir()}
+    full = "import shutil\nshutil.disk_usage = lambda _: shutil._ntuple_diskusage(0, 0, 0)\n"
+    assert "the files of the settings would be" in busy.done("backup", "--check", wanted=wanted, fault=full)["said"][0]
+    assert "only settings change" in busy.done("backup", wanted=wanted, fault=full)["said"][0]
+    (backup,) = {*backups.iterdir()} - there
+    assert {path.name for path in backup.iterdir()} == {"files", "manifest.json", "wanted.json"}
+
     lines, answer = busy.journal(), busy.done("window", wanted=wanted)
     assert "Nothing is stopped" in answer["said"][0]
     assert "downtime_s" not in answer

@@ -237,6 +237,27 @@ def test_who_names_the_release_that_was_taken_back_is_told_of_it_until_another_o
         journal_module.looked_at(asked)
 
 
+def test_a_rollback_that_is_typed_again_takes_back_nothing_more(host: Host) -> None:
+    """Whoever lost its answer, or confirms it, types it again; below a change of settings stands its own release."""
+    base, changed = host.parsed(), host.parsed({"MAX_VIDEO_NUM": "7"})
+    journal, asked = RolloutJournal.of(base), Installed(role="streamer", root=host.root, version="2.0.0")
+    for one in (base, changed):
+        one.backup_dir.mkdir(parents=True)
+        (one.backup_dir / WANTED).write_text(one.model_dump_json())
+        noted(journal, f"{one.id} window begin", f"{one.id} committed done")
+
+    def goes(asked: Installed) -> str:
+        found = journal_module.standing(asked)
+        return found if isinstance(found, str) else found.id
+
+    assert goes(asked) == changed.id
+    journal.note(changed.id, "rolledback", "done", {"backup": changed.id})
+    assert goes(asked).startswith(f"{changed.id} is rolled back already; nothing was changed. {base.id}, of the same")
+    assert goes(asked.model_copy(update={"further": True})) == base.id
+    noted(journal, f"{base.id} rollback begin")
+    assert goes(asked) == base.id, "one that was cut off goes on"
+
+
 def test_a_run_that_fails_takes_back_nothing_that_another_operator_goes_on_with(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +289,36 @@ def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(host: Host) -> No
         with pytest.raises(Misuse, match=words) as raised:
             host.parsed(**changed)
         assert "hidden" not in raised.value.message
+
+
+def test_a_streamer_without_a_lease_goes_back_though_a_class_should_be_on_air(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It airs nothing, which is why a rollout takes it back.
+
+    One whose playout does not answer may still push; and under a half-done rollout the old program may run again.
+    """
+    wanted, now = host.parsed(), time.time()
+    status: dict[str, Any] = {"lease_until": 900.0, "boot_now": 900.0, "classes": []}
+    host.book("live", now - 60, now + 600)
+    wanted.rollout_dir.mkdir()
+    journal = RolloutJournal.of(wanted)
+
+    def answers(_: Path, do: str) -> dict[str, Any]:
+        if not status:
+            raise PlayoutUnreachable(f"no playout answers {do}")
+        return status
+
+    monkeypatch.setattr(on_air, "_asked", answers)
+    noted(journal, f"{wanted.id} window begin")
+    (sentence,) = on_air.cut_now(wanted, now)
+    assert "class 'live'" in sentence
+    noted(journal, f"{wanted.id} committed done")
+    assert on_air.cut_now(wanted, now) == []
+    status["boot_now"] = 700.0
+    assert on_air.cut_now(wanted, now) == [sentence]
+    status.clear()
+    assert on_air.cut_now(wanted, now) == [sentence]
 
 
 def test_a_playout_that_is_gone_after_its_upgrade_or_was_started_again_is_a_sentence(

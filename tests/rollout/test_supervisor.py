@@ -20,6 +20,7 @@ from tests.playbooks.here import program
 pytestmark = pytest.mark.live
 
 Says = Callable[..., Supervisord]
+CONF = Path(__file__).parents[2] / "playbooks/roles/host/templates/lectern.conf.j2"
 
 
 def doing(folder: Path, lines: str) -> Supervisord:
@@ -100,14 +101,19 @@ class Late(Answer):
 
 
 def test_a_program_that_answers_late_on_a_busy_host_is_well(says: Says) -> None:
-    """Else a host that has gone back is said not to be back; but another one that answers is not the new one."""
+    """Else a host that has gone back is said not to be back; but another one that answers is not the new one.
+
+    What is to be typed then shows what it wrote: its supervisor file sends all of that to its standard output.
+    """
+    assert "\nredirect_stderr=true\n" in CONF.read_text()
     answer = {"version": "2.0.0", "role": "streamer", "name": "streamer1", "ready": True}
     with serving(Late, body=json.dumps(answer).encode()) as server:
         wanted: Any = SimpleNamespace(**answer, program="lectern-streamer", health_url=server.url, health_timeout_s=0.1)
         supervisor = says("lectern-streamer   RUNNING   pid 7, uptime 0:00:01\n")
         assert Health(wanted, supervisor).is_well()
         wanted.name = "other"
-        with pytest.raises(CallAPerson, match=r"'name': 'streamer1'.* raise streamer_health_timeout_s"):
+        typed = r"See supervisorctl tail -3000 lectern-streamer\. "
+        with pytest.raises(CallAPerson, match=rf"'name': 'streamer1'.* {typed}.* raise streamer_health_timeout_s"):
             wait_until_well(wanted, supervisor)
 
 

@@ -43,9 +43,10 @@ def preflight(check: Check = False) -> None:
 @app.command()
 def backup(check: Check = False) -> None:
     """Back up the code folder and the database while the old program works, and prove the backup."""
+    from lectern.rollout import steps
     from lectern.rollout.backup import host
 
-    _answer(lambda wanted: host.make(wanted, check=check))
+    _answer(lambda wanted: host.make(wanted, check=check, files_only=steps.checked(wanted).is_reload))
 
 
 @app.command(name="open")
@@ -94,20 +95,6 @@ def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG00
     if stands:
         _answer_standing(lambda asked: verify.run(looked_at(asked)))
     _answer(verify.run)
-
-
-@app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    root: Annotated[str, typer.Option("--root", help="The folder of the releases.")] = "/opt/lectern",
-) -> None:
-    """What was rolled out on this host, and rolled back, and when. It reads nothing from standard input."""
-    from lectern.rollout import verify
-    from lectern.settings import in_own_language
-
-    if as_json:
-        _print_fields(lambda: verify.status(root))
-    sys.stdout.write("\n".join([*in_own_language(verify.lines(verify.status(root))), ""]))
 
 
 def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:

@@ -141,32 +141,39 @@ class History:
     taking_back: bool
     """Whether the half-done step is a rollback."""
     rolledback: frozenset[str]
+    back: JournalNote | None
+    """The end of the rollback that was done last; None if anything was begun since."""
 
     @classmethod
     def of(cls, notes: list[JournalNote]) -> "History":
         """The history that *notes*, in their order, tell."""
         standing: list[str] = []
         half: str | None = None
-        taking_back = False
+        taking_back, back = False, None
         rolledback: set[str] = set()
         for note in notes:
             match note.step, note.state:
                 case "window", "begin":
-                    half, taking_back = note.id, False
+                    half, taking_back, back = note.id, False, None
                     rolledback.discard(note.id)
                 case "rollback", "begin":
-                    half, taking_back = note.id, True
+                    half, taking_back, back = note.id, True, None
                 case "committed", "done":
                     standing.append(note.id)
                     half = None
                 case "rolledback", "done":
-                    half, taking_back = None, False
+                    half, taking_back, back = None, False, note
                     rolledback.add(note.id)
                     if standing and standing[-1] == note.id:
                         standing.pop()
                 case _:
                     pass
-        return cls(tuple(standing), half, taking_back, frozenset(rolledback))
+        return cls(tuple(standing), half, taking_back, frozenset(rolledback), back)
+
+    def back_of(self, asked: Installed) -> JournalNote | None:
+        """The end of the rollback that was done last, if it took back the version that is asked for."""
+        is_asked_for = self.back is not None and self.back.id.startswith(f"{asked.role}-{asked.version}-")
+        return self.back if is_asked_for else None
 
     def state(self, id_: str) -> State:
         """How far the rollout *id_* is."""
@@ -270,6 +277,13 @@ def standing(asked: Installed) -> Spec | str:
     if history.last is None:
         return Text("No release of lectern stands on this host as {role}; nothing was changed.", role=asked.role)
     spec = Spec.of_backup(asked.backup_of(history.last))
+    # A change of settings stands upon its own release. Whoever lost the answer types the same again.
+    if (back := history.back_of(asked)) and asked.version == spec.version and not asked.further:
+        text = msgid(
+            "{id} is rolled back already; nothing was changed. {last}, of the same release, stands: to roll that back, "
+            "too, add -e further=true."
+        )
+        return Text(text, id=back.id, last=history.last)
     if asked.version in {"", spec.version}:
         options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
         return spec.model_copy(update=options)
@@ -289,22 +303,19 @@ def looked_at(asked: Installed) -> Spec:
 
     Raises Misuse if there never was any, or if another version stands than is asked for.
     """
-    journal = RolloutJournal.of(asked)
-    history = journal.history()
-    last = next((note for note in reversed(journal.notes()) if note.step != "backup"), None)
-    back = last if last is not None and last.step == "rolledback" else None
+    history = RolloutJournal.of(asked).history()
     if history.last is not None:
         spec = Spec.of_backup(asked.backup_of(history.last))
         if asked.version in {"", spec.version}:
             return spec
-        if back is None or not back.id.startswith(f"{asked.role}-{asked.version}-"):
+        if history.back_of(asked) is None:
             raise Misuse(
                 "lectern {version} is at work on this host, and {asked} was named.",
                 version=spec.version,
                 asked=asked.version,
             )
-    if back is None:
+    if history.back is None:
         raise Misuse(
             "Nothing was rolled out here as {role}. Type: ansible-playbook playbooks/rollout.yml.", role=asked.role
         )
-    return Spec.of_backup(asked.backups_dir / back.detail["backup"])
+    return Spec.of_backup(asked.backups_dir / history.back.detail["backup"])

@@ -54,10 +54,16 @@ def refusals(wanted: Spec, now: float) -> list[str]:
 
 def cut_now(wanted: Spec, now: float) -> list[str]:
     """A sentence for the classes that a rollback at *now* (epoch seconds) would cut off; empty if there are none."""
+    if wanted.role != "streamer":
+        return []
+    with suppress(PlayoutUnreachable, RequestRefused):
+        is_ours = RolloutJournal.of(wanted).state(wanted.id) == "finished"  # else what ran before may run again
+        if is_ours and (status := _asked(socket_of(wanted), "status"))["lease_until"] <= status["boot_now"]:
+            return []  # whatever should be on air: without a lease it pushes nothing
     pattern = msgid(
         "{classes}: on air, and would be cut{unheld}. Roll back after {until}, or now with -e even_on_air=true."
     )
-    return _told(wanted, now, 0, pattern) if wanted.role == "streamer" else []
+    return _told(wanted, now, 0, pattern)
 
 
 def _told(wanted: Spec, now: float, minutes: float, pattern: str) -> list[str]:

@@ -39,8 +39,9 @@ def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
     state = RolloutJournal.of(wanted).state(wanted.id)
     answer = StepAnswer(more={"state": state, "id": wanted.id})
     work = steps.checked(wanted)
-    skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
-    skipped |= set() if work.stops else {classes}
+    skipped: set[Gate[Spec]] = set() if work.stops else {classes, host.refuse_small_disk}
+    skipped |= {programs} if check else set()
+    skipped |= {release} if check and not wanted.release.exists() else set()
     faults = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     if _GATES[state] is _BEFORE and work.is_first:
         faults += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]

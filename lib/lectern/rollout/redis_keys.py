@@ -18,7 +18,7 @@ from lectern.rollout.spec import Spec
 EARLIER = "keys-before.txt"
 """The file, in the backup, of the keys that had new names before the first rename."""
 SLICE = 200
-"""Number of keys that are renamed together."""
+"""Number of keys that are renamed, or of classes that are looked at, together: each booking can have 64 KiB."""
 
 
 @contextmanager
@@ -29,11 +29,11 @@ def opened(wanted: Spec, progress: Callable[[], str] = str) -> Iterator[redis.Re
         yield client
 
 
-def slices_of(client: redis.Redis, pattern: Pattern, most: int = SLICE) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
-    """The keys that match, with the values of their fields, in slices of at most *most*."""
+def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
+    """The keys that match, with the values of their fields, in slices of at most SLICE."""
     scanned = ((name, pattern.values(name)) for name in client.scan_iter(match=pattern.glob, count=1000))
     fitting = ((name, values) for name, values in scanned if values is not None)
-    while keys := list(islice(fitting, most)):
+    while keys := list(islice(fitting, SLICE)):
         yield keys
 
 
@@ -49,7 +49,7 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
     """
     if not wanted.rekey:
         return 0, []
-    with opened(wanted) as client:
+    with opened(wanted, lambda: Text("Nothing was renamed.")) as client:
         sentences = [] if dry_run else _noted_earlier(wanted, client)
         done = redis_rename.renamed(client, rules(wanted), dry_run=dry_run)
     if done.clash_count:
@@ -68,9 +68,8 @@ def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:
     file = wanted.backup_dir / EARLIER
     if file.exists():
         return []  # a resumed window: by now, it may have renamed some keys itself
-    with redis_rename.in_words(lambda: Text("Nothing was renamed.")):
-        names = {name for rule in rules(wanted) for keys in slices_of(client, rule.new) for name, _ in keys}
-        files.write(file, b"".join(b"%s\n" % name for name in sorted(names)), files.PRIVATE)
+    names = {name for rule in rules(wanted) for keys in slices_of(client, rule.new) for name, _ in keys}
+    files.write(file, b"".join(b"%s\n" % name for name in sorted(names)), files.PRIVATE)
     text = msgid("Keys that had such names before, and keep them in a rollback: {n:,}.")
     return [Text(text, n=len(names))] if names else []
 

@@ -62,8 +62,7 @@ def _program(wanted: Spec) -> str:
 
 
 def apply(wanted: Spec) -> list[str]:
-    """Point the link to the instance, remove the old programs' files, and link the new program's file."""
-    files.sweep(wanted.current, wanted.conf, *wanted.old_confs)
+    """Point the link to the instance, and remove the old programs' files."""
     sentences: list[str] = []
     if files.link_target(wanted.current) != _target(wanted):
         files.switch_link(wanted.current, _target(wanted))
@@ -71,11 +70,22 @@ def apply(wanted: Spec) -> list[str]:
     sentences += [
         Text("{path}: taken out; it is in the backup.", path=old) for old in wanted.old_confs if files.remove(old)
     ]
-    if files.link_target(wanted.conf) != _program(wanted):
-        files.remove(wanted.conf)
-        files.switch_link(wanted.conf, _program(wanted))
-        sentences.append(Text(_LEADS, path=wanted.conf, target=_program(wanted)))
     return sentences
+
+
+def declare(wanted: Spec) -> list[str]:
+    """Link the new program's file: from now on supervisord starts the program, also after a power cut."""
+    if files.link_target(wanted.conf) == _program(wanted):
+        return []
+    files.remove(wanted.conf)
+    files.switch_link(wanted.conf, _program(wanted))
+    return [Text(_LEADS, path=wanted.conf, target=_program(wanted))]
+
+
+def undeclare(wanted: Spec) -> list[str]:
+    """Remove the link to the new program's file, so that supervisord starts it no more; another file stays."""
+    is_ours = files.link_target(wanted.conf) == _program(wanted)
+    return [Text("{path}: taken out.", path=wanted.conf)] if is_ours and files.remove(wanted.conf) else []
 
 
 def take_back(wanted: Spec, before: FilesBefore) -> list[str]:

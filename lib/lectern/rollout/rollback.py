@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import dropwhile
 
@@ -20,7 +20,7 @@ from lectern.redis import client as redis_client
 from lectern.rollout import files, on_air, redis_keys, release_link, settings_files, steps, supervisord, takeover
 from lectern.rollout.backup import host, opened, store
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.journal import RolloutJournal, interruption, locked, standing
+from lectern.rollout.journal import JournalNote, RolloutJournal, interruption, locked, standing
 from lectern.rollout.result import StepAnswer, shown, some
 from lectern.rollout.spec import Installed, Spec
 from lectern.rollout.supervisord import Supervisord, wait_for, wait_until_well
@@ -40,7 +40,7 @@ def withdraw(wanted: Spec) -> list[str]:
     if Redis or the database fails.
     """
     on_air.end_lease(wanted)
-    sentences = _close(wanted)
+    sentences = [] if wanted.restore_database else _close(wanted, _over(wanted))
     if (names := _leased_as(wanted)) is not None:
         message = Text(
             "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
@@ -69,28 +69,37 @@ def withdrawal_confirmed(wanted: Spec) -> list[str]:
 
 def _leased_as(wanted: Spec) -> tuple[str, str] | None:
     """The streamers' key and the name by which a teacher of ours may have given it classes; None if none has."""
-    with store.of(wanted).reading() as connection:
-        if shape(connection, "lease_list") is None:
-            return None
-        if not connection.execute(text("SELECT count(*) FROM lease_list")).scalar_one():
-            return None
+    leases: int | None = None
+    with suppress(CallAPerson), store.of(wanted).reading() as connection:  # of a damaged one, nobody knows
+        there = shape(connection, "lease_list") is not None
+        leases = connection.execute(text("SELECT count(*) FROM lease_list")).scalar_one() if there else 0
+    if leases == 0:
+        return None
     default = str(StreamerSettings.model_fields["streamers_key"].default)
     return wanted.env.get("STREAMERS_KEY", default), wanted.env.get("STREAMER_NAME", wanted.name)
 
 
-def _close(wanted: Spec) -> list[str]:
-    """Delete from ``task_list`` the classes that were cancelled or moved to another streamer; returns sentences.
+def _over(wanted: Spec) -> list[str]:
+    """The classes in ``task_list`` that were cancelled or moved to another streamer, and have not ended.
 
-    A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
+    A refused class is not among them: the old program may have its recording, and a needless push harms less than a
+    missing class.
     """
     now = time.time()
-    with opened(store.of(wanted).url) as engine, schema.in_words(engine), transaction(engine) as connection:
+    with store.of(wanted).reading() as connection:
         known = old_database.classes(connection)
         over = {row.class_id for row in known.values() if row.state == AiringState.CANCELLED}
         tasks = [row for row in old_database.tasks(connection) if row.class_id in over]
-        gone = [row.class_id for row in tasks if (epoch(row.end) or 0) > now]
-        for class_id in gone:
-            connection.execute(text("DELETE FROM task_list WHERE class_id = :class_id"), {"class_id": class_id})
+    return [row.class_id for row in tasks if (epoch(row.end) or 0) > now]
+
+
+def _close(wanted: Spec, over: Collection[str]) -> list[str]:
+    """Delete the classes of *over* from ``task_list``; returns sentences."""
+    if not over:
+        return []
+    delete = text("DELETE FROM task_list WHERE class_id = :class_id")
+    with opened(store.of(wanted).url) as engine, schema.in_words(engine), transaction(engine) as connection:
+        gone = [class_id for class_id in over if connection.execute(delete, {"class_id": class_id}).rowcount]
     if not gone:
         return []
     taken_out = Text.many(
@@ -158,7 +167,7 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
     copied = host.silent(wanted)
     if copied is not None:  # else the rollback itself reports that it is missing
         if wanted.restore_database:
-            host.unchanged_copy(wanted, copied)
+            host.refuse_unrestorable(wanted, copied)
         if journal.behind(wanted.id) is not None:
             _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
@@ -251,12 +260,12 @@ class _Way:
         self.states = self.journal.states_before(self.wanted.id)
         self.behind = self.journal.behind(self.wanted.id)
 
-    def has(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> bool:
-        """Whether the journal of this round has the step."""
+    def noted(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> list[JournalNote]:
+        """The lines that the journal of this round has of the step."""
         notes = self.journal.round(self.wanted.id)
         if since_rollback:
             notes = list(dropwhile(lambda note: note.step != "rollback", notes))
-        return any((note.step, note.state) == (step, state) for note in notes)
+        return [note for note in notes if (note.step, note.state) == (step, state)]
 
     def step(self, title: str, name: str, work: Callable[[Spec], list[str]]) -> None:
         """Do one step, and say what it did: record it before and after, and time it."""
@@ -269,6 +278,8 @@ class _Way:
         """Restore keys, recordings and classes; failures wait until the old programs run, which matters more."""
         if self.behind is not None:
             return  # the release behind has the same keys, recordings and classes
+        # After a power cut it would start among files that are not its own any more, and put them into quarantine.
+        self.answer.say(*release_link.undeclare(self.wanted))
         works: list[tuple[str, str, str, Callable[[Spec], list[str]]]] = [
             ("keys", "rekey", "rekey", redis_keys.rename_back),
             ("recordings", "adopt", "adopt", takeover.undo),
@@ -276,7 +287,7 @@ class _Way:
         if self.wanted.role == "streamer":
             works.append(("classes", "reload", "withdraw", withdraw))  # once it ran, it could get classes
         for title, done, name, work in works:
-            if self.has(done) and not self.has(name, "done", since_rollback=True):
+            if self.noted(done) and not self.noted(name, "done", since_rollback=True):
                 try:
                     self.step(title, name, work)
                 except LecternError as error:
@@ -288,9 +299,15 @@ class _Way:
         if copied is None:
             return  # the window had not reached its first change
         files.sweep(*store.of(wanted).files)
-        if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
-            self.journal.note(wanted.id, "restore", "begin")
-            self.answer.say(*host.restore(wanted, copied))
+        if wanted.restore_database and not self.noted("restore", "done", since_rollback=True):
+            begun, over = self.noted("restore", since_rollback=True), list[str]()
+            if begun:
+                over = begun[0].detail or []  # the database may be the former one by now, which does not know them
+            elif self.behind is None and wanted.role == "streamer":
+                with suppress(CallAPerson):  # a damaged database is what a restore is for
+                    over = _over(wanted)
+            self.journal.note(wanted.id, "restore", "begin", over)
+            self.answer.say(*host.restore(wanted, copied), *_close(wanted, over))
             self.journal.note(wanted.id, "restore", "done")
         for file in settings_files.all_of(wanted):
             self.answer.say(*file.take_back(copied.before))
@@ -341,11 +358,11 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
     """Undo the window of *wanted*, however far it has come; the caller holds the lock."""
     answer.changed = True
     way = _Way(wanted, journal, answer)
-    is_restored = way.has("restore", "done", since_rollback=True) or not way.has("copy", "done")
+    is_restored = way.noted("restore", "done", since_rollback=True) or not way.noted("copy", "done")
     # Whoever asks for the database only now has seen the program fail with the present one: all is stopped again.
-    is_reloaded = way.has("reload", "done", since_rollback=True) and (is_restored or not wanted.restore_database)
+    is_reloaded = way.noted("reload", "done", since_rollback=True) and (is_restored or not wanted.restore_database)
     # Until a step has changed something, nothing of the copy is missed: a second one may have failed over the first.
-    if not is_reloaded and way.silent is None and any(way.has(step) for step in steps.CHANGING):
+    if not is_reloaded and way.silent is None and any(way.noted(step) for step in steps.CHANGING):
         raise CallAPerson(
             "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls {backups_dir}), "
             "give it its name back, then {type}.",
@@ -374,7 +391,7 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
         if way.behind is not None:  # raises CallAPerson if the release to go back to is not healthy in time
             wait_until_well(Spec.of_backup(wanted.backups_dir / way.behind), way.supervisor)
     way.follow()
-    if way.has("withdraw", "done"):
+    if way.noted("withdraw", "done"):
         answer.say(*withdrawal_confirmed(wanted))
     way.finish()
 

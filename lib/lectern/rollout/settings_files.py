@@ -42,7 +42,6 @@ class SettingsFile:
 
     def apply(self) -> list[str]:
         """Edit the file, which keeps its owner and mode; a new file is readable by *user* only. Returns sentences."""
-        files.sweep(self.path)
         text, new = self.kind.read(self.path), self.new()
         if new == text:
             return []

@@ -16,7 +16,7 @@ from lectern.errors import CallAPerson, Misuse
 WANTED = "wanted.json"
 """The file, in the backup of a rollout, of what it wanted."""
 HOW_NOT_WHAT = {"restore_database", "health_timeout_s", "quiet_minutes", "keep"}
-HOW_NOT_WHAT |= {"even_on_air", "unmatched_rules", "other_database", "half_only"}
+HOW_NOT_WHAT |= {"even_on_air", "unmatched_rules", "other_database", "half_only", "further"}
 """Fields that say how to roll out, not what: with other values of them it is still the same rollout."""
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _DOCUMENTED = ("wget_path", "DOWNLOAD_RATE", "MAX_VIDEO_NUM", "MAX_VIDEO_SIZE")
@@ -57,6 +57,8 @@ class Installed(BaseModel):
     version: str = ""
     restore_database: bool = False
     even_on_air: bool = False
+    further: bool = False
+    """Whether a rollback goes on to the rollout of the same version below the one that was rolled back last."""
     half_only: bool = False
     """Whether a rollback takes back only what is half done, and that no process is at work on: that is another's."""
 

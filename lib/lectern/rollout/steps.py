@@ -155,9 +155,6 @@ class StepWork:
             )
         with opened(store.of(self.wanted).url) as engine:
             done = schema.upgrade(engine, self.wanted.role)
-            if self.wanted.role == "streamer":
-                with engine.connect() as connection:
-                    connection.exec_driver_sql(PROOF).all()
         copied = host.silent(self.wanted)
         if copied is None or not copied.file:  # the database is new, and ours
             for file in filter(Path.exists, store.of(self.wanted).files):
@@ -165,7 +162,7 @@ class StepWork:
         return self._told(answer, done)
 
     def switch(self, answer: StepAnswer) -> bool:
-        """Let the link and supervisor's files lead to the release."""
+        """Let the link lead to the release, and take the old programs from supervisord; `reload` gives it the new."""
         return self._changed(answer, release_link.pending(self.wanted), lambda: release_link.apply(self.wanted))
 
     def env(self, answer: StepAnswer) -> bool:
@@ -196,6 +193,7 @@ class StepWork:
         elif self.check:
             answer.say(Text("Reload supervisord."))
         else:
+            answer.say(*release_link.declare(self.wanted))
             self.supervisor.begin_anew(self.journal.states_before(self.wanted.id), self.wanted.program)
         return True
 

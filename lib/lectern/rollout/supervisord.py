@@ -195,7 +195,7 @@ def as_before(
         states = [Text("{program} is {state}", program=name, state=now.get(name) or Text("gone")) for name in unlike]
         return Text(
             "{programs} {timeout_s:g} s after the reload, and ran before it; it said last: {words}. See supervisorctl "
-            "tail {name} stderr.",
+            "tail {name} stderr, or stdout.",
             programs=joined(states, msgid("{first}, {second}")) or Text("Programs are not as before"),
             timeout_s=timeout_s,
             words=words or Text("nothing"),
@@ -255,7 +255,7 @@ class Health:
         words = self.supervisor.last_words(program) if self.current_state() not in {"gone", "unknown"} else ""
         return Text(
             "{program} is {state} and {url} answers {answer}, where version {version} of {role} {name}, ready, is "
-            "wanted; it said last: {words}. See supervisorctl tail {program} stderr.",
+            "wanted; it said last: {words}. See supervisorctl tail -3000 {program}.",
             program=program,
             state=self.state,
             url=self.wanted.health_url,

@@ -1,22 +1,16 @@
 """Looks whether a host is as the last step should have left it; changes nothing, whatever is on air."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from lectern.db import schema
-from lectern.errors import LecternError, Misuse
+from lectern.errors import LecternError
 from lectern.i18n import BESIDE, Text, joined, msgid
-from lectern.rollout import release_link, rollback, settings_files, steps, supervisord
+from lectern.rollout import release_link, rollback, settings_files, supervisord
 from lectern.rollout.backup import host, opened, store
-from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import Failed, StepAnswer
 from lectern.rollout.spec import Spec
 from lectern.rollout.supervisord import Health, Supervisord
-
-NOTES = 60
-"""Number of journal lines that `status` shows, the newest ones."""
 
 
 def run(wanted: Spec) -> StepAnswer:
@@ -41,9 +35,10 @@ def _of_finished(wanted: Spec, _: RolloutJournal) -> Iterator[str]:
             "{backup_dir}: the backup is gone, so this rollout cannot be taken back.", backup_dir=wanted.backup_dir
         )
         return
-    file = silent.file_in(wanted.backup_dir / host.SILENT)
-    if file is not None and sha256(file) != silent.sha256:
-        yield Text("{file}: it is not what was copied (its SHA-256 differs).", file=file)
+    try:
+        silent.whole_in(wanted.backup_dir / host.SILENT)
+    except LecternError as error:
+        yield error.message
 
 
 def faults_of_new(wanted: Spec) -> Iterator[str]:
@@ -65,12 +60,8 @@ def faults_of_new(wanted: Spec) -> Iterator[str]:
 
 
 def _schema(wanted: Spec) -> list[str]:
-    database = store.of(wanted)
-    with opened(database.url) as engine:
+    with opened(store.of(wanted).url) as engine:
         schema.check(engine, wanted.role)
-    if wanted.role == "streamer":
-        with database.reading() as connection:
-            connection.exec_driver_sql(steps.PROOF).all()
     return []
 
 
@@ -114,40 +105,3 @@ def _of_unfinished(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
 
 _FAULTS = {"finished": _of_finished, "rolledback": _of_rolledback}
 """What is looked at, by the state of a rollout that has ended."""
-
-
-def status(root: str) -> dict[str, Any]:
-    """What the journal of the host says, by role; raises Misuse if nothing was ever rolled out under *root*."""
-    by_role: dict[str, Any] = {}
-    for role in ("teacher", "streamer"):
-        journal = RolloutJournal(Path(root) / "rollout" / "journal.jsonl", role)
-        if notes := journal.notes():
-            history = journal.history()
-            last = notes[-1].id
-            newest = [{name: getattr(note, name) for name in ("at", "id", "step", "state")} for note in notes[-NOTES:]]
-            by_role[role] = {
-                "id": last,
-                "state": history.state(last),
-                "standing": history.standing,
-                "notes": newest,
-            }
-    if not by_role:
-        raise Misuse(
-            "Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.", root=root
-        )
-    return by_role
-
-
-def lines(by_role: Mapping[str, Any]) -> list[str]:
-    """The *status* as lines for people, the newest line last."""
-    text_lines: list[str] = []
-    for role, entry in by_role.items():
-        for note in entry["notes"]:
-            phase = (
-                msgid("{at:moment}  {step} began") if note["state"] == "begin" else msgid("{at:moment}  {step} is done")
-            )
-            text_lines.append(Text(phase, at=note["at"], step=note["step"]))
-        stands = ", ".join(entry["standing"]) or Text("nothing")
-        text = msgid("{role}: {id} is {state}; what stands is {stands}.")
-        text_lines.append(Text(text, role=role, id=entry["id"], state=entry["state"], stands=stands))
-    return text_lines

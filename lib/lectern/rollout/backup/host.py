@@ -48,8 +48,6 @@ class Archive(BaseModel):
     members: int
     unsteady: list[str]
     """Files that changed while they were read: they are in it as they were at some moment."""
-    gone: list[str]
-    """Files that were listed in the folder, but deleted before they could be read."""
 
 
 def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
@@ -78,7 +76,6 @@ def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
         sha256=sha256(target),
         members=members,
         unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", errors, re.MULTILINE),
-        gone=re.findall(r"^tar: \./(.*): File removed before we read it", errors, re.MULTILINE),
     )
 
 
@@ -157,7 +154,6 @@ SILENT = "silent"
 class Backup(NightlyBackup):
     """The manifest of a host's backup."""
 
-    id: str
     before: FilesBefore
     code: Archive | None = None
 
@@ -165,11 +161,9 @@ class Backup(NightlyBackup):
 def read(folder: Path) -> Backup | None:
     """The finished backup in *folder*, None if there is none; raises CallAPerson if its manifest is damaged."""
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-    except FileNotFoundError:
+        backup = Backup.model_validate_json((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        backup = Backup.model_validate_json(text)
     except ValueError as error:
         raise CallAPerson("{file}: it cannot be read. Look at the backup by hand.", file=folder / MANIFEST) from error
     return backup.model_copy(update={"before": backup.before.model_copy(update={"folder": folder / "files"})})
@@ -194,23 +188,29 @@ def refuse_small_disk(wanted: Spec) -> None:
     nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes, freed_bytes)
 
 
-def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
-    """Back up the host while it works; a finished backup of this rollout is never written again."""
+def make(wanted: Spec, *, check: bool = False, files_only: bool = False) -> StepAnswer:
+    """Back up the host while it works; a finished backup of this rollout is never written again.
+
+    It stays as long as the rollout stands. One that stops nothing changes neither code nor database: *files_only*.
+    """
     answer, journal = StepAnswer(), RolloutJournal.of(wanted)
     with nullcontext() if check else locked(wanted.rollout_dir):
-        _say_what_is_due(wanted, journal, answer)
+        _say_what_is_due(wanted, journal, answer, files_only=files_only)
         if check or not answer.changed:
             return answer
         answer.said.clear()
         nightly.sweep(wanted.backups_dir, wanted.role)
-        refuse_small_disk(wanted)
+        if not files_only:
+            refuse_small_disk(wanted)
         if wanted.backup_dir.exists():
             answer.say(Text("An older backup is now {path}.", path=set_aside(wanted.backup_dir, "older")))
         files.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
-        backup = _build(wanted, wanted.backup_dir, answer, live=True)
+        backup = _build(wanted, wanted.backup_dir, answer, live=True, files_only=files_only)
         journal.note(wanted.id, "backup", "done", {"rows": backup.rows if backup.file else None})
-        rows = Text("rows: {rows}", rows=counted_rows(backup)) if backup.file else Text("there is no database yet")
+        rows = Text("only settings change") if files_only else Text("there is no database yet")
+        if backup.file:
+            rows = Text("rows: {rows}", rows=counted_rows(backup))
         answer.say(Text("{path}: backed up and proved; {rows}.", path=wanted.backup_dir, rows=rows))
         if backup.code is not None and backup.code.unsteady:
             names = ", ".join(backup.code.unsteady[:10])
@@ -220,7 +220,7 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
     return answer
 
 
-def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None:
+def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer, *, files_only: bool) -> None:
     state = journal.state(wanted.id)
     backup = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
@@ -237,6 +237,7 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
     else:
         answer.changed = True
         text = msgid("{path}: the code folder and {database} would be backed up.")
+        text = msgid("{path}: the files of the settings would be backed up.") if files_only else text
         answer.say(Text(text, path=wanted.backup_dir, database=store.of(wanted).shown))
 
 
@@ -260,12 +261,12 @@ def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_
         if database.exists() and not files_only:
             with answer.timed("1 copy the database"):
                 copied = nightly.proved(database, part) if live else database.copy(part)
-        if live:
+        if live and not files_only:
             with answer.timed("1 archive the code folder"):
                 code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
+        if live:
             files.write_json(part / WANTED, wanted.model_dump(mode="json"))
         backup = Backup(
-            id=wanted.id,
             name=f"{wanted.role}-{wanted.name}",
             folder=str(target),
             database=database.shown,
@@ -290,7 +291,8 @@ def set_aside(folder: Path, why: str) -> Path:
 def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back; says which.
 
-    One whose manifest is damaged stays, and is named: it is no fault of the backup that was just made.
+    One whose manifest is damaged stays, and is named: it is no fault of the backup that was just made. A file that a
+    person has put there is no backup.
     """
     history, folder = journal.history(), wanted.backups_dir
     dated: list[tuple[float, Path]] = []
@@ -320,20 +322,17 @@ def restorable(wanted: Spec) -> SqliteFile:
     )
 
 
-def unchanged_copy(wanted: Spec, copied: Backup) -> Path | None:
-    """The database's copy of *copied*, None if there was no database; raises CallAPerson if it is another by now."""
-    file = copied.file_in(wanted.backup_dir / SILENT)
-    if file is not None and sha256(file) != copied.sha256:
-        raise CallAPerson(
-            "{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file
-        )
-    return file
+def refuse_unrestorable(wanted: Spec, copied: Backup) -> None:
+    """Raise, before a stop, CallAPerson if the database's copy is another by now, Misuse if a restore lacks room."""
+    database = restorable(wanted)
+    copied.whole_in(wanted.backup_dir / SILENT)
+    nightly.refuse_small_disk(database, database.file.parent, "or roll back without restore_database")
 
 
 def restore(wanted: Spec, copied: Backup) -> list[str]:
     """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
     folder, database = wanted.backup_dir, restorable(wanted)
-    file = unchanged_copy(wanted, copied)
+    file = copied.whole_in(folder / SILENT)
     sentences: list[str] = []
     if database.exists():
         # This also brings into the file what a killed program has only written beside it: else it would be overlooked.

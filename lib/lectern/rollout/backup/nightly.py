@@ -43,9 +43,16 @@ class NightlyBackup(Copy):
         """The folder of the backup."""
         return Path(self.folder)
 
-    def file_in(self, folder: Path) -> Path | None:
-        """The path of the database's copy in *folder*; None if there was no database."""
-        return folder / self.file if self.file else None
+    def whole_in(self, folder: Path) -> Path | None:
+        """The database's copy in *folder*, None if there was no database; raises CallAPerson if it is another now."""
+        if not self.file:
+            return None
+        if sha256(folder / self.file) != self.sha256:
+            raise CallAPerson(
+                "{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.",
+                file=folder / self.file,
+            )
+        return folder / self.file
 
 
 M = TypeVar("M", bound=NightlyBackup)
@@ -148,10 +155,7 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
             what=manifest.name if manifest.file else "no database",
             name=name,
         )
-    if sha256(folder / manifest.file) != manifest.sha256:
-        raise CallAPerson(
-            "{file}: it is not what was copied (its SHA-256 differs). Nothing was changed.", file=folder / manifest.file
-        )
+    manifest.whole_in(folder)
     _refuse_other_kind(database, manifest, folder)
     database.refuse_company()
     # Not by the environment: who became another user has the former name there.
@@ -209,18 +213,19 @@ def alone(into: Path) -> Iterator[None]:
 
 
 def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int = 0, freed_bytes: int = 0) -> None:
-    """Raise Misuse if *place* has no room for the database twice (its copy, its tried restore) and *more_bytes*.
+    """Raise Misuse if *place* has no room for the database twice and *more_bytes*.
 
-    *freed_bytes* of what is taken now will be free by then.
+    A backup has its copy, and tries a restore; a restore exports its rows, and puts a copy beside it. *freed_bytes* of
+    what is taken now will be free by then.
     """
     size = database.needs_bytes
     needed, free = more_bytes + 2 * size + SLACK_BYTES, shutil.disk_usage(place).free + freed_bytes
     if free < needed:
         megabytes = {"needed": needed, "code": more_bytes, "size": size, "slack": SLACK_BYTES, "free": free}
         raise Misuse(
-            "{place}: the backup needs {needed:,.0f} MB ({code:,.0f} MB of code, twice {size:,.0f} MB of database, "
-            "{slack:,.0f} MB of slack), and {free:,.0f} MB are free. Free some (du -xh {place} | sort -h | tail), "
-            "{remedy}.",
+            "{place}: {needed:,.0f} MB are needed for the copies ({code:,.0f} MB of code, twice {size:,.0f} MB of "
+            "database, {slack:,.0f} MB of slack), and {free:,.0f} MB are free. Free some (du -xh {place} | sort -h | "
+            "tail), {remedy}.",
             place=place,
             remedy=remedy,
             **{name: number / 1e6 for name, number in megabytes.items()},

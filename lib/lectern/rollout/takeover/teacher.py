@@ -29,9 +29,6 @@ from lectern.wire.fields import is_name
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES, parse
 
-SLICE = 200
-"""Number of classes that are looked at together: each booking can have 64 KiB."""
-
 _NOT_TEXT = ("record_id", "start_time", "end_time", "video_url_list")
 """Fields of a booking that a hash can only hold as JSON."""
 
@@ -85,11 +82,11 @@ def waiters(client: redis.Redis, names: OldKeyNames) -> list[Waiter]:
 
 
 def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
-    for keys in redis_keys.slices_of(client, names.waiting, SLICE):
+    for keys in redis_keys.slices_of(client, names.waiting):
         with client.pipeline(transaction=False) as pipe:
             for name, _ in keys:
                 pipe.type(name)
-                pipe.lrange(name, 0, SLICE - 1)
+                pipe.lrange(name, 0, redis_keys.SLICE - 1)
             answers = pipe.execute(raise_on_error=False)
         for (name, values), kind, first in zip(keys, answers[::2], answers[1::2], strict=True):
             wanted = first if kind == b"list" else kind
@@ -106,11 +103,11 @@ def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
 
 def _whole(client: redis.Redis, name: bytes, first: list[bytes]) -> Iterator[bytes]:
     """The entries of a list of which the *first* are known, read in slices of SLICE entries."""
-    start = 0
+    start, most = 0, redis_keys.SLICE
     while first:
         yield from first
         start += len(first)
-        first = cast("list[bytes]", client.lrange(name, start, start + SLICE - 1)) if len(first) == SLICE else []
+        first = cast("list[bytes]", client.lrange(name, start, start + most - 1)) if len(first) == most else []
 
 
 def _class(entry: bytes) -> str:
@@ -313,7 +310,7 @@ class OldLists:
     def _sorted(self, adoption: TeacherAdoption) -> Iterator[_Cases]:
         """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
         left = iter(self.waiters)
-        while slice_ := list(dict.fromkeys(islice(left, SLICE))):
+        while slice_ := list(dict.fromkeys(islice(left, redis_keys.SLICE))):
             ids, cases = [waiter.class_id for waiter in slice_], _Cases()
             known = bookings.by_id(self.connection, ids) if self._has_tables else {}
             adoption.named += [
