@@ -419,6 +419,24 @@ def test_a_role_whose_settings_are_wrong_is_not_left_out(teacher: Path, wrong: d
         assert (done.returncode, "MAX_ECS_JOBS" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize(("command", "code"), [("status", 2), ("doctor", 1), ("init", 2)])
+def test_a_database_whose_folder_is_closed_to_who_types_is_named(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    """Somebody who is called at night need not be the user of the host, and a traceback tells nobody that."""
+    plain = Path.stat
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        if path.name == "teacher.db":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    done = lectern(teacher, command, *(("teacher",) if command != "status" else ()))
+    assert f"{teacher}/teacher.db: cannot be read: Permission denied" in done.stdout + done.stderr
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize(
     ("is_ours", "english"), [(True, "Redis does not answer"), (False, "of this release")], ids=["Redis", "database"]
 )
