@@ -1,6 +1,7 @@
 """What is typed first: the first word comes at once, versions, help, doctor, bookings by hand, without a server."""
 
 import errno
+import getpass
 import io
 import json
 import math
@@ -266,6 +267,13 @@ def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_i
     done = lectern(teacher, "cancel", "c-two")
     assert "nothing was sent" not in done.stderr
     assert "Redis does not answer" in done.stderr
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
+def test_a_user_without_a_name_can_cancel_a_class(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As in a container that runs as a number: at night, a traceback would be all that came of the cancel."""
+    monkeypatch.setattr(getpass, "getuser", Mock(side_effect=error))
+    assert options.me() == f"{os.getuid()}@{socket.gethostname()}"
 
 
 def test_a_redis_that_refuses_is_not_said_to_be_away(teacher: Path) -> None:
