@@ -214,7 +214,7 @@ class _Work:
             raise Refuse(text, errors.TRANSCODE_TIMED_OUT, over=over, last_words=said) from error
         code, said = ended.returncode, ended.last_words
         is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
-        if code != 0 and (detached.NO_ROOM in ended.errors or is_full):
+        if code != 0 and (ended.has_no_room or is_full):
             text = msgid("{what} ended with {exit_code}: {last_words}; its disk is full")
             raise FallBack(text, errors.NO_ECS_ROOM, what=what, exit_code=code, last_words=said)
         if code == detached.CUT_OFF:
