@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import redis.asyncio as redis
 
-from lectern.subprocesses import shielded
+from lectern.subprocesses import preexec, shielded
 from town import playout, ports, programs, settings
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
@@ -83,7 +83,7 @@ class Stack:
     """How many times as long as on a machine that has nothing else to do its programs take."""
 
     async def spawn(self, name: str, *argv: str, **extra: str) -> Child:
-        """Start a process in a group of its own, its log in ``logs/NAME.log``."""
+        """Start a process in a group of its own, which dies with us, its log in ``logs/NAME.log``."""
         log = self.root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
@@ -95,6 +95,7 @@ class Stack:
                 cwd=self.root,
                 env={**self.environment, **extra},
                 start_new_session=True,
+                preexec_fn=preexec(None, 0),
             )
         self.children[name] = Child(name, process, log)
         return self.children[name]
