@@ -444,7 +444,7 @@ def _retried(connection: Connection, host: TeacherHost, keys: Sequence[Rendition
 
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
-    """The rendition's public URL, if a HEAD finds it there; None if that cannot be said, whatever went wrong."""
+    """The rendition's public URL, if it is found there; None if that cannot be said, whatever went wrong."""
     base = host.settings.public_url
     if base is None:
         return None
@@ -473,4 +473,4 @@ async def output_gone(host: TeacherHost, url: str) -> bool:
 async def _look(settings: TeacherSettings, url: str) -> None:
     """Look at a rendition at *url*; raises what `origin.look` raises."""
     allowed = Allowlist.listed(settings.allowed_origins).and_server_of(settings.public_url or "")
-    await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
+    await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s, first_bytes=True)
