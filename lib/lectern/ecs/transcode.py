@@ -179,7 +179,12 @@ class _Work:
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
         wanted = [Wanted(one, source, reached_s, stem(self._job.record_id, one.resolution)) for one in outputs]
-        await probe.together([self._finish(each) for each in wanted])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in wanted:
+                    group.create_task(self._finish(each))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
         return JobOutcome(self._made, self._missed)
 
     async def _finish(self, wanted: Wanted) -> None:
