@@ -304,12 +304,3 @@ async def test_an_error_in_a_path_of_the_demo_is_a_row_and_ends_no_other_path(da
     await _walked(day, path)
     (row,) = day.rows
     assert (row.ok, row.result, row.why) == (False, "error", "ReadTimeout: it took too long")
-
-
-async def test_the_demo_finds_its_own_servers_where_a_proxy_is_set(
-    origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in a company: the proxy does not reach this machine's loopback, and the demo gave up after minutes."""
-    monkeypatch.setenv("HTTP_PROXY", f"http://{HOST}:{free_port()}")
-    async with stack._client() as client:
-        assert await stack._answers(client, origin.url_for("6666/6666.flv"))
