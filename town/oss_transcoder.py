@@ -70,6 +70,7 @@ class OssTranscoder(Loopback):
         port: int | None = None,
         *,
         channel: str = "transcoding",
+        ffmpeg: str | None = None,
     ) -> None:
         super().__init__(port)
         self.root = root
@@ -79,6 +80,7 @@ class OssTranscoder(Loopback):
         self._redis_url = redis_url
         self._secret = secret
         self._channel = channel
+        self._ffmpeg = ffmpeg or executable()
         self._ffmpegs = asyncio.Semaphore(_FFMPEGS_AT_ONCE)
         self._redis: Redis | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -152,7 +154,7 @@ class OssTranscoder(Loopback):
         codecs = ("-vf", fit, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "copy")
         try:
             async with self._ffmpegs:
-                await encode(executable(), "-i", str(source), *codecs, to=output)
+                await encode(self._ffmpeg, "-i", str(source), *codecs, to=output)
         except LecternError:
             return ""
         return f"{self._origin_url}/{record_id}/{output.name}"

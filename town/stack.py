@@ -184,8 +184,9 @@ async def running(
         redis_port, prefect_port, key = ports.free_port(), ports.free_port(), secrets.token_hex(16)
         environment = settings.environment(root, found) | settings.of_servers(redis_port, prefect_port)
         origin = await stack.enter_async_context(Origin(root / "origin", put_prefixes=("1",)))
-        transcoder = OssTranscoder(root / "origin", origin.url, environment["REDIS_URL"], key)
-        oss = await stack.enter_async_context(transcoder)
+        oss = await stack.enter_async_context(
+            OssTranscoder(root / "origin", origin.url, environment["REDIS_URL"], key, ffmpeg=found.ffmpeg)
+        )
         ssh = await stack.enter_async_context(SshServer(root / "ssh", environment={"PATH": environment["PATH"]}))
         environment |= settings.of_hosts(root, found, origin, oss, ssh, key)
         ui = f"http://{ports.HOST}:{prefect_port}"

@@ -170,6 +170,16 @@ def test_a_redis_of_the_system_that_is_too_old_is_not_taken(
     assert (programs.redis_server() == str(own)) is is_taken
 
 
+def test_an_ffmpeg_of_the_system_that_makes_no_h264_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some systems have it: no recording of the demo could be made."""
+    (own := tmp_path / "ffmpeg").write_text("#!/bin/sh\necho ' V....D h263'\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert programs.gather(tmp_path / "bin").ffmpeg == str(tmp_path / "bin" / "ffmpeg")
+
+
 def test_make_keeps_its_caches_in_the_project_if_the_home_takes_no_files(tmp_path: Path) -> None:
     """As a service's user has it, or a container: uv cannot make its cache there."""
     for home, is_own in ((tmp_path, False), (tmp_path / "none", True)):
