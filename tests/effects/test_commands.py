@@ -579,6 +579,19 @@ def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(
     assert json.loads(done.stdout)["streamer"] == "s1", done.stderr
 
 
+def test_what_a_streamer_knows_of_a_class_is_told_though_the_teacher_beside_it_has_no_readable_database(
+    tmp_path: Path, streamer_engine: Engine
+) -> None:
+    """On a host of both roles, nothing at all was said of a class on air; what is wrong is said, too."""
+    commit(streamer_engine, add, prepare("c-1", 6666, 1e9), AiringState.AIRED, "", 1e9)
+    (tmp_path / "teacher.db").touch()
+    done = lectern(tmp_path, "explain", "c-1")
+    assert (done.returncode, "this is no teacher's database of this release" in done.stdout) == (0, True), done.stderr
+    assert "6666" in done.stdout
+    done = lectern(tmp_path, "explain", "c-2")
+    assert (done.returncode, "this is no teacher's database of this release" in done.stderr) == (2, True)
+
+
 def test_a_drain_names_each_class_once_and_says_the_day_of_its_end() -> None:
     end = time.time() + 2 * 86400
     said = streamer.Left(on_air=["c-1"], waiting=["c-2"], last_end=end, others=["streamer2"]).line()
