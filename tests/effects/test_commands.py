@@ -502,12 +502,12 @@ def test_a_recording_that_cannot_be_deleted_is_told_in_words_and_stays_about_to_
 
 
 def test_of_a_download_the_cache_shows_how_much_has_come(tmp_path: Path, streamer_engine: Engine) -> None:
-    """By that the runbook lets people see that it goes on."""
+    """By that the runbook lets people see that it goes on; in one line, also where a screen or a pipe is narrow."""
     commit(streamer_engine, reserve, tmp_path, "6666", 4_000_000, "http://origin.example/6666.flv", 1.0)
     (tmp_path / "6666").mkdir()
     for came, said in ((0, "0 bytes of 4.0 MB"), (1_000_000, "1.0 MB of 4.0 MB")):
         (tmp_path / "6666/6666.flv.part").write_bytes(bytes(came))
-        assert said in lectern(tmp_path, "cache", "ls", VIDEO_ROOT=str(tmp_path), COLUMNS="200").stdout
+        assert said in lectern(tmp_path, "cache", "ls", VIDEO_ROOT=str(tmp_path), COLUMNS="40").stdout
 
 
 def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(
