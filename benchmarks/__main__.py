@@ -22,8 +22,8 @@ from benchmarks import figures, page, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
+from lectern.media.ffmpeg import executable
 from lectern.playout.control_socket import PlayoutUnreachable, RequestRefused
-from town import recordings
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
@@ -73,7 +73,7 @@ def run(rows: list[str], stand: Stand, failed: list[str]) -> Iterator[dict[str, 
 def _have_ffmpeg(folder: Path) -> None:
     """Let a machine without ffmpeg measure with the one of the Python packages: ours and the peers' alike."""
     if shutil.which("ffmpeg") is None:
-        (folder / "ffmpeg").symlink_to(recordings.ffmpeg_path())
+        (folder / "ffmpeg").symlink_to(executable())
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 

@@ -29,30 +29,27 @@ def write(name: str, folder: Path) -> Path:
 
 
 def wget(words: Sequence[str]) -> int:
-    """Fetch a URL into a file, once, or look whether it is there; returns wget's exit code."""
+    """Fetch a URL into a file, once; returns wget's exit code."""
     parser = argparse.ArgumentParser(prog="wget", allow_abbrev=False)
     parser.add_argument("-c", dest="resume", action="store_true")
     parser.add_argument("-O", dest="file", type=Path)
     parser.add_argument("--timeout", type=float, default=900.0)
     parser.add_argument("--limit-rate", type=_rate, default=0.0)
-    parser.add_argument("--spider", action="store_true")
     parser.add_argument("--input-file", action="store_true")
     given, others = parser.parse_known_args([word.replace("--input-file=-", "--input-file") for word in words])
     url = sys.stdin.readline().strip() if given.input_file else others[-1]
     start = given.file.stat().st_size if given.resume and given.file.exists() else 0
     headers = {"User-Agent": "Wget", "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-    method = "HEAD" if given.spider else "GET"
     try:
         with (
             httpx.Client(trust_env=False, timeout=given.timeout) as client,
-            client.stream(method, url, headers=headers) as answer,
+            client.stream("GET", url, headers=headers) as answer,
         ):
             if start and answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return 0  # it is whole already
             if not answer.is_success:
                 return _fails(8, f"{url}: ERROR {answer.status_code}: {answer.reason_phrase}.")
-            if not given.spider:
-                _save(answer, given.file, given.limit_rate)
+            _save(answer, given.file, given.limit_rate)
     except httpx.HTTPError as error:
         return _fails(4, f"{url}: {error}")
     except OSError as error:

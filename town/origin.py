@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import mimetypes
 import os
 import re
@@ -17,11 +18,14 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from lectern.storage import cache_dir
 from town.faults import Faults
 from town.ports import HOST, Http, Loopback
-from town.recordings import crc64
 
 CRC_HEADER = "x-oss-hash-crc64ecma"
+_crc64 = functools.cache(lambda file, _version: cache_dir.crc64(file))
+"""The CRC of a file, read once for each version (time of change and size) of it."""
+
 _CHUNK_BYTES = 256 * 1024
 _KEPT_REQUESTS = 10_000
 
@@ -152,7 +156,7 @@ class Origin(Loopback):
             "accept-ranges": "bytes",
             "etag": f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"',
             "last-modified": formatdate(stat.st_mtime, usegmt=True),
-            CRC_HEADER: str(await asyncio.to_thread(crc64, file, (stat.st_mtime_ns, stat.st_size))),
+            CRC_HEADER: str(await asyncio.to_thread(_crc64, file, (stat.st_mtime_ns, stat.st_size))),
         }
 
 

@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import av
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,9 +16,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from lectern.errors import LecternError
+from lectern.media.ffmpeg import executable
 from lectern.states import Resolution
 from town.ports import HOST, Http, Loopback
-from town.recordings import encode, ffmpeg_path
+from town.recordings import encode
 
 _FFMPEGS_AT_ONCE = 2
 
@@ -80,7 +80,7 @@ class OssTranscoder(Loopback):
         self._redis_url = redis_url
         self._secret = secret
         self._channel = channel
-        self._ffmpeg = ffmpeg or ffmpeg_path()
+        self._ffmpeg = ffmpeg or executable()
         self._ffmpegs = asyncio.Semaphore(_FFMPEGS_AT_ONCE)
         self._redis: Redis | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -147,12 +147,9 @@ class OssTranscoder(Loopback):
         await self._redis.publish(self._channel, json.dumps(result(record_id, resolution, url)))
 
     async def _encode(self, record_id: int, resolution: Resolution) -> str:
-        """Make the rendition; its URL, or nothing if it could not be made."""
-        output = self.root / str(record_id) / f"{record_id}_{resolution.value}.flv"
-        source = await asyncio.to_thread(_source, output, resolution.box[1])
-        if source is None:
-            return ""
-        width, height = resolution.box
+        """Make the rendition of the record's original; its URL, or nothing if it could not be made."""
+        folder, (width, height) = self.root / str(record_id), resolution.box
+        source, output = (folder / f"{name}.flv" for name in (record_id, f"{record_id}_{resolution.value}"))
         fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease:force_divisible_by=2"
         codecs = ("-vf", fit, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "copy")
         try:
@@ -160,7 +157,7 @@ class OssTranscoder(Loopback):
                 await encode(self._ffmpeg, "-i", str(source), *codecs, to=output)
         except LecternError:
             return ""
-        return f"{self._origin_url}/{output.parent.name}/{output.name}"
+        return f"{self._origin_url}/{record_id}/{output.name}"
 
 
 def result(record_id: int, resolution: str, url: str) -> dict[str, object]:
@@ -173,21 +170,3 @@ def result(record_id: int, resolution: str, url: str) -> dict[str, object]:
         "transcode_video_url": url,
         "type": "oss",
     }
-
-
-def _source(output: Path, wanted_height: int) -> Path | None:
-    """Of the other renditions of a record the smallest that is high enough, else the largest."""
-    heights = [
-        (height, file) for file in output.parent.glob("[!.]*.flv") if file != output if (height := _height(file))
-    ]
-    enough = [found for found in heights if found[0] >= wanted_height]
-    return min(enough)[1] if enough else max(heights)[1] if heights else None
-
-
-def _height(file: Path) -> int:
-    """Pixels, 0 if there is no picture."""
-    try:
-        with av.open(str(file)) as container:
-            return max((stream.height for stream in container.streams.video), default=0)
-    except (OSError, ValueError):  # what av raises for files that are no media
-        return 0

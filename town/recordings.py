@@ -3,16 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import json
 import secrets
-import shutil
 import struct
 import time
 from pathlib import Path
 from typing import Any
-
-import fastcrc
 
 from lectern.errors import LecternError
 
@@ -25,16 +21,6 @@ _AUDIO_TAG, _VIDEO_TAG, _DATA_TAG = MEDIA_TAGS = (8, 9, 18)
 _SET_DATA_FRAME = b"\x02\x00\x0d@setDataFrame"
 _FLV_HEADER = b"FLV\x01\x05" + struct.pack(">II", 9, 0)
 _STATE, _JOURNAL = "state.json", "publishes.jsonl"
-_BLOCK_BYTES = 4 * 1024 * 1024
-
-
-def ffmpeg_path() -> str:
-    """The system's ffmpeg, or else the one that imageio-ffmpeg brings."""
-    if (found := shutil.which("ffmpeg")) is not None:
-        return found
-    import imageio_ffmpeg  # noqa: PLC0415 (a machine with an ffmpeg needs none)
-
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 async def make(ffmpeg: str, path: Path, *, seconds: int, width: int, height: int) -> Path:
@@ -75,16 +61,6 @@ async def encode(ffmpeg: str, *arguments: str, to: Path) -> None:
             process.kill()
         await process.wait()
         unfinished.unlink(missing_ok=True)
-
-
-@functools.cache
-def crc64(file: Path, _version: tuple[int, int]) -> int:
-    """CRC-64/XZ of a file, read once for each version (time of change and size) of it."""
-    crc: int | None = None
-    with file.open("rb") as source:
-        while block := source.read(_BLOCK_BYTES):
-            crc = fastcrc.crc64.xz(block, crc)
-    return crc or 0
 
 
 @dataclasses.dataclass

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import getpass
 import os
 import signal
 from asyncio.subprocess import PIPE
@@ -35,7 +34,6 @@ class SshServer(Loopback):
     ) -> None:
         super().__init__(port)
         self.folder = folder.resolve()
-        self.user = getpass.getuser()
         self.client_key = self.folder / "client_key"
         self.known_hosts = self.folder / "known_hosts"
         self._environment = {**os.environ, **(environment or {})}
@@ -46,8 +44,8 @@ class SshServer(Loopback):
 
     @property
     def url(self) -> str:
-        """The server as the setting ECS_HOSTS names it."""
-        return f"ssh://{self.user}@{HOST}:{self.port}"
+        """The server as the setting ECS_HOSTS names it; whatever user is named, commands run as the present one."""
+        return f"ssh://town@{HOST}:{self.port}"
 
     async def start(self) -> None:
         """Listen; raises OSError if the port is taken."""

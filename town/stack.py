@@ -14,10 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-import redis.asyncio as redis
-
-from lectern.subprocesses import shielded
+from lectern.subprocesses import preexec, shielded
 from town import playout, ports, programs, settings
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
@@ -83,7 +80,7 @@ class Stack:
     """How many times as long as on a machine that has nothing else to do its programs take."""
 
     async def spawn(self, name: str, *argv: str, **extra: str) -> Child:
-        """Start a process in a group of its own, its log in ``logs/NAME.log``."""
+        """Start a process in a group of its own, which dies with us, its log in ``logs/NAME.log``."""
         log = self.root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
@@ -95,6 +92,7 @@ class Stack:
                 cwd=self.root,
                 env={**self.environment, **extra},
                 start_new_session=True,
+                preexec_fn=preexec(None, 0),
             )
         self.children[name] = Child(name, process, log)
         return self.children[name]
@@ -246,10 +244,8 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
     )
     await stack.start_receiver()
     redis_server, database = stack.children["redis"], stack.root / "prefect"
-    await stack.waits.until(lambda: _redis_answers(stack.redis_url), "Redis", redis_server.sight)
-    health = f"{stack.ui_url}/api/health"
-    async with _client() as client:
-        await stack.waits.until(lambda: _answers(client, health), "the Prefect server", lambda: prefect.sight(database))
+    await stack.waits.until(lambda: _listens(redis_port), "Redis", redis_server.sight)
+    await stack.waits.until(lambda: _listens(prefect_port), "the Prefect server", lambda: prefect.sight(database))
     say("lectern init, for the teacher and the streamer")
     began = time.monotonic()
     await asyncio.gather(stack.lectern("init", "teacher"), stack.lectern("init", "streamer"))
@@ -268,28 +264,6 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
 
 async def _said(stack: Stack, child: Child, words: str, what: str) -> None:
     await stack.waits.until(lambda: words in child.log.read_text(errors="replace"), what, child.sight)
-
-
-async def _redis_answers(url: str) -> bool:
-    client = redis.Redis.from_url(url, socket_timeout=5)
-    try:
-        return bool(await client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        await client.aclose()
-
-
-def _client() -> httpx.AsyncClient:
-    """A client of servers on this machine, which no proxy reaches that the environment may name."""
-    return httpx.AsyncClient(timeout=5, trust_env=False)
-
-
-async def _answers(client: httpx.AsyncClient, url: str) -> bool:
-    try:
-        return (await client.get(url)).is_success
-    except httpx.HTTPError:
-        return False
 
 
 async def _end_all(children: Mapping[str, Child]) -> None:

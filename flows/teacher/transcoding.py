@@ -179,10 +179,14 @@ class _Door:
         self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
 
     @asynccontextmanager
-    async def passed(self, settings: TeacherSettings, thing: str) -> AsyncIterator[None]:
-        """A context around one request; raises FallBack if the request must not be made."""
-        now = time.time()
-        if settings.ecs_hosts and not self.breaker.lets(now):
+    async def passed(self, host: TeacherHost, thing: str) -> AsyncIterator[None]:
+        """A context around one request; raises FallBack if the request must not be made.
+
+        Raises an alarm if the OSS does not know this teacher, which the fallback hides. The trouble goes on until a
+        request is taken.
+        """
+        now, refused = time.time(), errors.OSS_REFUSES
+        if host.settings.ecs_hosts and not self.breaker.lets(now):
             often = Text(
                 "{thing}: the OSS API failed {failures} times in a row, the last time because: {why}; it is left alone",
                 thing=thing,
@@ -199,10 +203,14 @@ class _Door:
                 pause_s = self.breaker.closed_until - time.time()
                 log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why)
             raise
-        except FallBack:  # a refusal is an answer, too
+        except FallBack as error:  # a refusal is an answer, too
             self.breaker = Breaker()
+            if error.code is refused:
+                host.ongoing[refused.number] = math.inf
+                await raised(host, refused.meaning, refused, error.message, publish_outbox)
             raise
         self.breaker = Breaker()
+        host.ongoing.pop(refused.number, None)
 
 
 _door = _Door()
@@ -222,7 +230,7 @@ async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) 
         if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
-        async with _said_if_refused(host), _door.passed(host.settings, stem(*key)):
+        async with _door.passed(host, stem(*key)):
             await oss.request_transcoding(
                 host.settings.oss_transcode_url,
                 *key,
@@ -233,24 +241,6 @@ async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) 
     deadline = now + host.settings.transcoding_time_out_s
     if not await host.write_tx(transcodings.note_requested, key, attempt, now, deadline):
         log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
-
-
-@asynccontextmanager
-async def _said_if_refused(host: TeacherHost) -> AsyncIterator[None]:
-    """A context around one request: raises an alarm if the OSS does not know this teacher, which the fallback hides.
-
-    The trouble goes on until a request is taken.
-    """
-    code = errors.OSS_REFUSES
-    try:
-        yield
-    except FallBack as error:
-        if error.code is not code:
-            raise
-        host.ongoing[code.number] = math.inf
-        await raised(host, code.meaning, code, error.message, publish_outbox)
-        raise
-    host.ongoing.pop(code.number, None)
 
 
 async def remember(host: TeacherHost) -> None:
@@ -444,7 +434,7 @@ def _retried(connection: Connection, host: TeacherHost, keys: Sequence[Rendition
 
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
-    """The rendition's public URL, if a HEAD finds it there; None if that cannot be said, whatever went wrong."""
+    """The rendition's public URL, if it is found there; None if that cannot be said, whatever went wrong."""
     base = host.settings.public_url
     if base is None:
         return None
@@ -473,4 +463,4 @@ async def output_gone(host: TeacherHost, url: str) -> bool:
 async def _look(settings: TeacherSettings, url: str) -> None:
     """Look at a rendition at *url*; raises what `origin.look` raises."""
     allowed = Allowlist.listed(settings.allowed_origins).and_server_of(settings.public_url or "")
-    await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
+    await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s, first_bytes=True)

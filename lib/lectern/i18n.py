@@ -253,7 +253,7 @@ class _Form(NamedTuple):
     pattern: "re.Pattern[str]"
 
 
-_NUMBER = r"[+-]?[\d,]+(?:\.\d+)?"
+_NUMBER, _COUNT = r"[+-]?[\d,]+(?:\.\d+)?", r"\d[\d,]{0,14}"
 _SPAN = r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*"
 _LOOKS: Mapping[str, str] = {
     "moment": r"\d{4}-[\d: -]+",
@@ -334,7 +334,7 @@ def _form(id_: str, plural: str | None, pattern: str) -> _Form:
         if name is not None:
             is_last = at + 1 == len(parts) or (at + 2 == len(parts) and not parts[-1][0])
             looks = _LOOKS.get(kind) or (_NUMBER if kind[-1:] in {",", "f", "g"} else None)
-            looks = looks or (".+" if is_last else r"(?:[^:;]|[:;](?! ))+?")
+            looks = _COUNT if plural and name == "n" else looks or (".+" if is_last else r"(?:[^:;]|[:;](?! ))+?")
             written += f"(?P={name})" if f"(?P<{name}>" in written else f"(?P<{name}>{looks})"
     return _Form(id_, plural, max((words for words, *_ in parts), key=len), re.compile(written, re.DOTALL))
 

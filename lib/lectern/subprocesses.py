@@ -228,6 +228,8 @@ _REAP_S = 10.0
 GIVES_WAY = 10
 """The niceness of work that may take longer while classes are on air: downloads, remuxing, looks at recordings."""
 
+_NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+
 T = TypeVar("T")
 
 
@@ -264,6 +266,11 @@ class Finished:
     def last_words(self) -> str:
         """The last line of its errors."""
         return last_line(self.errors)
+
+    @property
+    def has_no_room(self) -> bool:
+        """Whether its errors, in English, say that a disk takes nothing."""
+        return any(words in self.errors for words in _NO_ROOM)
 
 
 async def run(

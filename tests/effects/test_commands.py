@@ -1,6 +1,7 @@
 """What is typed first: the first word comes at once, versions, help, doctor, bookings by hand, without a server."""
 
 import errno
+import getpass
 import io
 import json
 import math
@@ -268,6 +269,13 @@ def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_i
     assert "Redis does not answer" in done.stderr
 
 
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
+def test_a_user_without_a_name_can_cancel_a_class(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As in a container that runs as a number: at night, a traceback would be all that came of the cancel."""
+    monkeypatch.setattr(getpass, "getuser", Mock(side_effect=error))
+    assert options.me() == f"{os.getuid()}@{socket.gethostname()}"
+
+
 def test_a_redis_that_refuses_is_not_said_to_be_away(teacher: Path) -> None:
     """Another program has a key of this name, or it is full: who pings it finds it well, and looks elsewhere."""
     example = lectern(teacher, "book", "--example").stdout
@@ -419,6 +427,24 @@ def test_a_role_whose_settings_are_wrong_is_not_left_out(teacher: Path, wrong: d
         assert (done.returncode, "MAX_ECS_JOBS" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize(("command", "code"), [("status", 2), ("doctor", 1), ("init", 2)])
+def test_a_database_whose_folder_is_closed_to_who_types_is_named(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    """Somebody who is called at night need not be the user of the host, and a traceback tells nobody that."""
+    plain = Path.stat
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        if path.name == "teacher.db":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    done = lectern(teacher, command, *(("teacher",) if command != "status" else ()))
+    assert f"{teacher}/teacher.db: cannot be read: Permission denied" in done.stdout + done.stderr
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize(
     ("is_ours", "english"), [(True, "Redis does not answer"), (False, "of this release")], ids=["Redis", "database"]
 )
@@ -476,12 +502,12 @@ def test_a_recording_that_cannot_be_deleted_is_told_in_words_and_stays_about_to_
 
 
 def test_of_a_download_the_cache_shows_how_much_has_come(tmp_path: Path, streamer_engine: Engine) -> None:
-    """By that the runbook lets people see that it goes on."""
+    """By that the runbook lets people see that it goes on; in one line, also where a screen or a pipe is narrow."""
     commit(streamer_engine, reserve, tmp_path, "6666", 4_000_000, "http://origin.example/6666.flv", 1.0)
     (tmp_path / "6666").mkdir()
     for came, said in ((0, "0 bytes of 4.0 MB"), (1_000_000, "1.0 MB of 4.0 MB")):
         (tmp_path / "6666/6666.flv.part").write_bytes(bytes(came))
-        assert said in lectern(tmp_path, "cache", "ls", VIDEO_ROOT=str(tmp_path), COLUMNS="200").stdout
+        assert said in lectern(tmp_path, "cache", "ls", VIDEO_ROOT=str(tmp_path), COLUMNS="40").stdout
 
 
 def test_a_drain_is_that_of_the_program_whatever_name_it_was_started_with(
@@ -551,6 +577,19 @@ def test_a_class_is_explained_under_the_name_of_the_program_that_airs_it(
     commit(streamer_engine, add, prepare("c-1", 6666, 1e9), AiringState.AIRED, "", 1e9)
     done = lectern(tmp_path, "explain", "c-1", "--json", STREAMER_NAME="host")
     assert json.loads(done.stdout)["streamer"] == "s1", done.stderr
+
+
+def test_what_a_streamer_knows_of_a_class_is_told_though_the_teacher_beside_it_has_no_readable_database(
+    tmp_path: Path, streamer_engine: Engine
+) -> None:
+    """On a host of both roles, nothing at all was said of a class on air; what is wrong is said, too."""
+    commit(streamer_engine, add, prepare("c-1", 6666, 1e9), AiringState.AIRED, "", 1e9)
+    (tmp_path / "teacher.db").touch()
+    done = lectern(tmp_path, "explain", "c-1")
+    assert (done.returncode, "this is no teacher's database of this release" in done.stdout) == (0, True), done.stderr
+    assert "6666" in done.stdout
+    done = lectern(tmp_path, "explain", "c-2")
+    assert (done.returncode, "this is no teacher's database of this release" in done.stderr) == (2, True)
 
 
 def test_a_drain_names_each_class_once_and_says_the_day_of_its_end() -> None:

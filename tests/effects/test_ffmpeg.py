@@ -131,7 +131,7 @@ async def _wrongly_told(path: Path, lesson: Lesson) -> object:
     argv = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"aevalsrc='{sound}+{ROOM}':s=11025", "-c:v", "libx264"]
     argv += ["-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10", "-sc_threshold", "0"]
     argv += ["-c:a", "pcm_s16le", "-t", str(LESSON_S)]  # to encode AAC takes longer than all the rest
-    await recordings.encode(recordings.ffmpeg_path(), *argv, to=path)
+    await recordings.encode(ffmpeg.executable(), *argv, to=path)
     found = await samples(path, LESSON_S)
     faults, warning = readiness.dead_air_faults(found), readiness.dead_air_warning(found)
     at_its_place = any(one.startswith(what) and abs(one.args["begins_s"] - at_s) <= 3.0 for one in faults)

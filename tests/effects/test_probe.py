@@ -233,7 +233,10 @@ async def test_another_container_is_made_plain_with_the_same_packets(tmp_path: P
     ("ends", "why", "code"),
     [
         *((ends, "ffmpeg was ended from outside", None) for ends in ("kill -KILL $$", "kill -TERM $$", "exit 255")),
-        ("echo 1.flv: No space left on device >&2; exit 1", "no space left on the disk", DISK_FULL),
+        *(
+            (f"echo 1.flv: {words} >&2; exit 1", "no space left on the disk", DISK_FULL)
+            for words in ("No space left on device", "Disk quota exceeded", "Read-only file system")
+        ),
     ],
 )
 async def test_an_ffmpeg_that_somebody_ends_or_that_has_no_room_says_nothing_of_the_recording(

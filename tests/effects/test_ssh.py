@@ -188,8 +188,9 @@ async def test_a_host_that_does_not_answer_or_is_lost_is_tried_again_and_not_wai
             await task
 
 
-async def test_a_server_that_only_does_exec_is_enough(tmp_path: Path) -> None:
-    """Its own processes are not in the group that is ended."""
+async def test_a_server_that_only_does_exec_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own processes are not in the group that is ended. The demo's is one, whatever its user is called."""
+    monkeypatch.setenv("LOGNAME", "joe@corp.example")
     lines: list[str] = []
     async with SshServer(tmp_path / "ssh") as server:
         host = ssh.SshHost.parse(server.url)

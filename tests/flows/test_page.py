@@ -137,6 +137,13 @@ async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_
     assert "c-odd: its row cannot be read: &#39;on the moon&#39;" in its.text
 
 
+async def test_a_page_that_stays_open_over_midnight_does_not_go_on_showing_what_was_on_air(reader: Client) -> None:
+    """Its script puts each part that comes in the place of the old one; of the day before there are other parts."""
+    today, before = [(await reader.get(path)).text for path in ("/", "/?day=2026-01-01")]
+    parts = re.compile(r'<section id="([^"]*)"')
+    assert sorted(parts.findall(before)) == sorted(parts.findall(today))
+
+
 async def test_guessing_tokens_is_slow_and_without_tries_left_costs_no_read_of_the_database(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

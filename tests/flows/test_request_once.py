@@ -198,7 +198,8 @@ async def test_an_oss_that_fails_again_and_again_is_left_alone_where_there_is_an
     door = transcoding._Door()
 
     async def asked(ecs: str) -> None:
-        async with door.passed(teacher.settings.model_copy(update={"ecs_hosts": ecs}), "1_720P"):
+        teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ecs})
+        async with door.passed(teacher, "1_720P"):
             raise TryAgain("no route to host")
 
     for _ in range(THRESHOLD):

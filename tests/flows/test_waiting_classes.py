@@ -314,14 +314,20 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
 
 
 @pytest.mark.parametrize(
-    ("status", "is_there", "is_gone"), [(200, True, False), (404, False, True), (503, False, False)]
+    ("status", "body", "is_there", "is_gone"),
+    [
+        (200, b"FLV", True, False),
+        (200, b"<html>There is no such file here.</html>", False, False),
+        (404, b"", False, True),
+        (503, b"", False, False),
+    ],
 )
 async def test_only_a_storage_that_answers_says_whether_an_output_is_there_or_gone(
-    teacher: TeacherHost, status: int, *, is_there: bool, is_gone: bool
+    teacher: TeacherHost, status: int, body: bytes, *, is_there: bool, is_gone: bool
 ) -> None:
-    """It may be a private server: that of PUBLIC_URL is one that may be asked."""
+    """It may be a private server: that of PUBLIC_URL is one that may be asked. A page is no rendition."""
     one = cast("Any", SimpleNamespace(record_id=6666, stem="6666_720P"))
-    with serving(status=status, body=b"FLV") as server:
+    with serving(status=status, body=body) as server:
         teacher.settings = teacher.settings.model_copy(update={"public_url": f"{server.url}/up/"})
         url = f"{server.url}/up/6666/6666_720P.flv"
         assert await transcoding.output_there(teacher, one) == (url if is_there else None)

@@ -267,7 +267,9 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
     assert disk.backup_ages_s(folder, "streamer-s", 16) == {"here": 4, "away": 9}, "the clock was set back"
     (folder / "streamer-s-30" / "manifest.json").write_text("{")
+    (folder / "streamer-s-40" / "manifest.json").mkdir(parents=True)  # as little to be read as another user's
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
+    assert [one.name for one in disk.damaged_backups(folder, "streamer-s")] == ["streamer-s-30", "streamer-s-40"]
 
 
 # -- off the host -------------------------------------------------------------------------------------------------

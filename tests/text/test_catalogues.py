@@ -284,7 +284,8 @@ def test_what_is_wrong_with_a_message_is_said_in_chinese() -> None:
 
 def test_the_words_of_a_program_stay_as_they_are() -> None:
     """Also those that begin as ours do, and those that stand together; what is too deep, or too much, stays English."""
-    for text in ("404 Not Found", "Conversion failed!", "a: b; c: d", "frame=12; it: slow", "x" * 900):
+    counts = "1.5 classes refused", ", classes refused"  # as ours, but for their number
+    for text in ("404 Not Found", "Conversion failed!", "a: b; c: d", "frame=12; it: slow", "x" * 900, *counts):
         assert alarm_in("zh", 208, f"6_720P: {text}") == f"{translated(CODES[208].meaning, 'zh')}：6_720P: {text}"
     for odd in ("316 ", "not aired: ", "a: ", "its file is gone; ", "its file is lost: "):
         assert sentence(odd * 3000)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from lectern.media.ffmpeg import executable
 from town.cluster.tally import Class, tally
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
 from town.platform import Platform
-from town.recordings import ffmpeg_path, make
+from town.recordings import make
 from town.rtmp import RtmpReceiver
 
 ROOT = Path("/srv/town")
@@ -72,7 +73,7 @@ class Books:
 
 async def main() -> None:
     """Play the platform until SIGTERM."""
-    recording = await make(ffmpeg_path(), ROOT / "recording.flv", seconds=60, width=480, height=360)
+    recording = await make(executable(), ROOT / "recording.flv", seconds=60, width=480, height=360)
     redis_url, key = os.environ["REDIS_URL"], os.environ["TRANSCODE_SIGN_KEY"]
     async with (
         Origin(ROOT / "origin", ORIGIN_PORT) as origin,

@@ -57,8 +57,8 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     known = decide_account.account(found, now)
     if not found.events and not known.header and not known.following:
         text = msgid("{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
-        raise Misuse(joined((Text(text, thing=thing), *wrong), BESIDE))
-    known = replace(known, following=(*known.following, *filter(None, [trouble]), *wrong))
+        raise Misuse(joined((Text(text, thing=thing), *trouble, *wrong), BESIDE))
+    known = replace(known, following=(*known.following, *trouble, *wrong))
     fields = decide_account.fields(found, known)
     language = here[0].settings.lectern_lang
     told = lines(thing, known, language)
@@ -71,34 +71,40 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     print(json.dumps(fields) if as_json else "\n".join(told), flush=True)
 
 
-def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, str | None]:
-    """What is known of *thing* here, and a sentence on what could not be asked, or None."""
+def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, list[str]]:
+    """What is known of *thing* here, and sentences on what could not be asked; raises LecternError if nothing could."""
     teacher = streamer = None
     made_at: dict[str, float] = {}
+    trouble: list[str] = []
     for place in here:
-        with place.looking() as connection:
-            if isinstance(place.settings, StreamerSettings):
-                name = leases.last_name(connection) or place.settings.name  # that of `serve --name` is in no settings
-                streamer = db_account.at_streamer(connection, name, thing, now)
-                if streamer.cited is not None and streamer.cited.state is AiringState.WAITING:
-                    _, ready_by = forecast.waiting(connection, place.settings, now).get(thing, (None, None))
-                    streamer = replace(streamer, ready_by=ready_by)
-            else:
-                teacher = db_account.at_teacher(connection, place.settings.name, thing)
-                if decide_account.is_to_be_made(teacher.booked):
-                    made_at = transcodings.made_at(connection, place.settings, now)
+        try:
+            with place.looking() as connection:
+                if isinstance(place.settings, StreamerSettings):
+                    name = leases.last_name(connection) or place.settings.name  # that of `serve --name` is nowhere else
+                    streamer = db_account.at_streamer(connection, name, thing, now)
+                    if streamer.cited is not None and streamer.cited.state is AiringState.WAITING:
+                        _, ready_by = forecast.waiting(connection, place.settings, now).get(thing, (None, None))
+                        streamer = replace(streamer, ready_by=ready_by)
+                else:
+                    teacher = db_account.at_teacher(connection, place.settings.name, thing)
+                    if decide_account.is_to_be_made(teacher.booked):
+                        made_at = transcodings.made_at(connection, place.settings, now)
+        except LecternError as error:
+            trouble.append(error.message)
+            if len(trouble) == len(here):
+                raise
     found = decide_account.gathered(teacher, streamer)
     if found.booked is None and found.cited is None:
-        return found, None
+        return found, trouble
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
         asked = _playout_says(here, thing, found.events)
-        return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
+        return replace(found, sending=asked), trouble  # the playout that sends the class knows better than Redis
     try:
-        return decide_account.with_status(found, readers.words(here[0].settings), made_at), None
+        return decide_account.with_status(found, readers.words(here[0].settings), made_at), trouble
     except LecternError as error:
         old = Text("What is said of the streamer is what its rows say, and may be old.")
         parts = [error.message, old] if found.cited else [error.message]
-        return decide_account.with_status(found, None), joined(parts, BESIDE)
+        return decide_account.with_status(found, None), [joined(parts, BESIDE), *trouble]
 
 
 def _playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[EventView]) -> Sending:
@@ -158,7 +164,7 @@ def _is_on_air(here: Sequence[Place[Any]], class_id: str, *, must_be: bool) -> b
         )
     standing = decide_account.standing(found, now)
     if must_be and standing is not Standing.ON_AIR:
-        state = ". ".join(one for one in (decide_account.state_sentence(found, standing, now), trouble) if one)
+        state = ". ".join((decide_account.state_sentence(found, standing, now), *trouble))
         raise LecternError(
             "{class_id}: nothing to see: {state}. For more, type: lectern explain {class_id}",
             class_id=class_id,

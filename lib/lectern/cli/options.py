@@ -92,8 +92,12 @@ def on_bus(settings: Common, work: Callable[[Bus], Awaitable[T]], within_s: floa
 
 
 def me() -> str:
-    """Who types: the user at this host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who types: the user at this host; the number of one that has no name, as in a container."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # the former up to Python 3.12
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def typed(text: str) -> str:

@@ -164,17 +164,16 @@ def cache_ls(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    from rich.console import Console  # noqa: PLC0415 (it takes long to load)
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table("rendition", "state", "size", "needed by", "last used")
+    table = [("rendition", "state", "size", "needed by", "last used")]
     for row in rows:
         needed = formatting.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
         size = formatting.size(row["size_bytes"])
         if row["stem"] in coming:
             size = f"{formatting.size(coming[row['stem']].came_bytes)} of {size}"
-        table.add_row(row["stem"], str(row["state"]), size, needed, row["last_used"])
-    Console().print(table)
+        table.append((row["stem"], str(row["state"]), size, needed, row["last_used"]))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
     pinned = sum(one["num_cite"] > 0 for one in rows if one["state"] in {"ready", "downloading"})
     print(
         f"{used.num:,} of {formatting.counted(settings.max_video_num, 'rendition')} (MAX_VIDEO_NUM), "

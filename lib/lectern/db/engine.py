@@ -159,10 +159,19 @@ def open_database(url: str, host: str = "") -> Engine:
         raise Misuse("The database URL is none. Write for example sqlite:///teacher.db or {form}", form=FORM) from None
     if parsed.get_backend_name() != "sqlite":
         return open_server(parsed, host)
-    if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
-        raise Misuse(
-            "{database}: its folder does not exist. Make it, or set the database URL.", database=parsed.database
-        )
+    if parsed.database:
+        file, has_folder = Path(parsed.database).absolute(), False
+        try:
+            has_folder = file.parent.is_dir()
+            file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # its folder is closed to who types a command
+            raise Misuse("{path}: cannot be read: {reason}", path=file, reason=error.strerror) from error
+        if not has_folder:
+            raise Misuse(
+                "{database}: its folder does not exist. Make it, or set the database URL.", database=parsed.database
+            )
     # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     engine = create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from lectern import subprocesses
 from lectern.ecs import ssh
-from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
-from lectern.i18n import msgid
+from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, LecternError, TryAgain
+from lectern.i18n import Text, msgid
 from lectern.subprocesses import OnLine, last_line
 
 LEFT_MINUTES = 10
@@ -14,7 +14,6 @@ LEFT_MINUTES = 10
 
 _QUICK_S = 60.0
 _OUTLIVES_US_S = 60
-NO_ROOM = "No space left on device"
 _GONE = 3
 _OUTPUT, _ENDED = "lectern-output", "lectern-ended"
 _ROOT = 'case $1 in "~"|"~/"*) root=$HOME${1#"~"};; *) root=$1;; esac; umask 077'
@@ -115,9 +114,12 @@ async def _quick(connection: ssh.SshConnection, what: str, script: str, *argumen
     if finished.returncode == 0:
         return finished.output
     found = f"{connection.host}: {what} failed ({finished.returncode}): {finished.last_words or 'no word'}"
-    if NO_ROOM in finished.errors:
-        raise FallBack(found, NO_ECS_ROOM)
-    raise CallAPerson(found)
+    raise _unusable(finished, found)
+
+
+def _unusable(finished: subprocesses.Finished, found: str) -> LecternError:
+    """The error to raise if nothing can be done on a host, because its disk takes nothing, or for another reason."""
+    return FallBack(found, NO_ECS_ROOM) if finished.has_no_room else CallAPerson(found)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep,
         raise TryAgain(text, host=connection.host, path=folder.path, step=step.name)
     if not found:
         text = msgid("{host}: {path} cannot be used: {why}")
-        raise CallAPerson(text, host=connection.host, path=folder.path, why=seen.last_words or seen.returncode)
+        why = seen.last_words or seen.returncode
+        raise _unusable(seen, Text(text, host=connection.host, path=folder.path, why=why))
     code, *free_kib = ended.split()
     free_bytes = int(free_kib[0]) * 1024 if free_kib else None
     return Ended(CUT_OFF if code == "gone" else int(code), output, seen.errors, free_bytes)

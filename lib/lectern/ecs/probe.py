@@ -1,10 +1,9 @@
 """Checks files on an ECS host by ffprobe there: what a recording is, and whether a rendition of it is good."""
 
-import asyncio
 import json
 import re
 import shlex
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,19 +131,6 @@ async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subproces
         return await connection.run(argv, timeout_s=LOOK_S)
     except subprocesses.TimedOut as error:
         raise TryAgain("{host}: {error}; is its disk busy?", host=connection.host, error=error.message) from error
-
-
-async def together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Await all of *works*; the first failure cancels the others, and is raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in done:
-        task.result()
 
 
 @dataclass(frozen=True)

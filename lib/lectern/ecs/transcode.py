@@ -179,7 +179,12 @@ class _Work:
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
         wanted = [Wanted(one, source, reached_s, stem(self._job.record_id, one.resolution)) for one in outputs]
-        await probe.together([self._finish(each) for each in wanted])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in wanted:
+                    group.create_task(self._finish(each))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
         return JobOutcome(self._made, self._missed)
 
     async def _finish(self, wanted: Wanted) -> None:
@@ -214,7 +219,7 @@ class _Work:
             raise Refuse(text, errors.TRANSCODE_TIMED_OUT, over=over, last_words=said) from error
         code, said = ended.returncode, ended.last_words
         is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
-        if code != 0 and (detached.NO_ROOM in ended.errors or is_full):
+        if code != 0 and (ended.has_no_room or is_full):
             text = msgid("{what} ended with {exit_code}: {last_words}; its disk is full")
             raise FallBack(text, errors.NO_ECS_ROOM, what=what, exit_code=code, last_words=said)
         if code == detached.CUT_OFF:

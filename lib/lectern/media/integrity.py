@@ -81,7 +81,7 @@ async def _remux(path: Path, to: Path, why: str) -> None:
         argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None, nice=subprocesses.GIVES_WAY
     )
     if finished.returncode != 0:
-        if "No space left" in finished.errors:
+        if finished.has_no_room:
             text = msgid("{path}: cannot be made a plain FLV file: no space left on the disk")
             raise TryAgain(text, DISK_FULL, path=path)
         if finished.returncode in _KILLED:

@@ -68,11 +68,13 @@ def damaged_backups(folder: Path, name: str) -> list[Path]:
 def _told(folder: Path, name: str) -> dict[Path, dict[str, object] | None]:
     found: dict[Path, dict[str, object] | None] = {}
     for one in folder.iterdir():
-        if not one.name.startswith(f"{name}-") or not (one / MANIFEST).exists():
+        if not one.name.startswith(f"{name}-"):
             continue
         try:
             told = json.loads((one / MANIFEST).read_text(encoding="utf-8"))
-        except ValueError:
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):  # the former of one that another user has made by hand
             told = None
         found[one] = told if isinstance(told, dict) else None
     return found

@@ -295,7 +295,6 @@ _LOOK_S = 0.5
 _IDLE_S = 30
 _RATE = re.compile(r"[0-9]+(\.[0-9]+)?[kmgKMG]?")
 _STATUS = re.compile(r"ERROR (\d{3})")
-_NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 _OURS = frozenset({1, 2, 3})  # its own trouble: options, the file it writes
 _SERVER_ERROR = 8
 
@@ -383,7 +382,7 @@ def judge_wget(finished: subprocesses.Finished, url: str) -> None:
     why = finished.last_words or Text("no word")
     found = Text("{url}: wget ended with {code}: {why}", url=redact_url(url), code=finished.returncode, why=why)
     status = _STATUS.search(finished.errors)
-    if any(words in finished.errors for words in _NO_ROOM):
+    if finished.has_no_room:
         raise Refuse(found, errors.DISK_FULL)
     if finished.returncode in _OURS:
         raise CallAPerson(found)

@@ -48,14 +48,25 @@ async def test_a_missing_program_calls_a_person(
     assert report.step == step
 
 
-@pytest.mark.parametrize(("program", "exit_code"), [("wget", 3), ("ffmpeg", 1)])
-async def test_a_disk_that_fills_is_fallen_back_from(
-    connection: ssh.SshConnection, job: Job, tmp_path: Path, program: str, exit_code: int
+@pytest.mark.parametrize(
+    ("program", "exit_code", "why"),
+    [
+        ("wget", 3, "No space left on device"),
+        ("ffmpeg", 1, "No space left on device"),
+        ("ffmpeg", 1, "Disk quota exceeded"),
+        ("ffmpeg", 1, "Read-only file system"),
+    ],
+)
+async def test_a_disk_that_takes_nothing_is_fallen_back_from(
+    connection: ssh.SshConnection, job: Job, tmp_path: Path, program: str, exit_code: int, why: str
 ) -> None:
-    """A stand-in says what the program says then; where mounts are ours to make, the next claim fills a real one."""
-    says = f"echo 'source: No space left on device' >&2; exit {exit_code}"
+    """A stand-in says what the program says then; where mounts are ours to make, the next claim fills a real one.
+
+    The recording is not to blame: another host makes its renditions.
+    """
+    says = f"echo 'source: {why}' >&2; exit {exit_code}"
     full = stand_in(tmp_path / program, f'case "$*" in *-force_key*|*--input-file*) {says};; esac\nexec {program} "$@"')
-    with pytest.raises(FallBack, match="No space left") as raised:
+    with pytest.raises(FallBack, match=why) as raised:
         await transcode(connection, replace(job, programs=Programs(**{program: full})))
     assert raised.value.code is NO_ECS_ROOM
 
@@ -82,6 +93,17 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     monkeypatch.setattr(ecs_transcode, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
     with pytest.raises(FallBack, match="its disk is full") as raised:
         await transcode(connection, replace(job, wanted=(Resolution.P1080,), work_root=str(small_disk / "work")))
+    assert raised.value.code is NO_ECS_ROOM
+
+
+async def test_a_disk_on_which_no_step_can_begin_is_fallen_back_from(
+    connection: ssh.SshConnection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell ends there at the first file that it cannot make."""
+    full = 'echo "sh: cannot create $2.lock: No space left on device" >&2; exit 2'
+    monkeypatch.setattr(detached, "_RUN", full)
+    with pytest.raises(FallBack, match="No space left") as raised:
+        await transcode(connection, job)
     assert raised.value.code is NO_ECS_ROOM
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from lectern.media.ffmpeg import executable
 from tests.playbooks.hosts.container import USER, Container, ContainerHost, reached_by
 from tests.playbooks.hosts.controller import PREFECT_PASSWORD, REDIS_PASSWORD, Controller, variables
 from tests.playbooks.hosts.faults import Ground
@@ -45,7 +46,7 @@ class Fleet(Ground):
         super().__init__()
         self.folder, self.ports = folder, ports
         recording = folder / "recording.flv"
-        asyncio.run(recordings.make(recordings.ffmpeg_path(), recording, seconds=30, width=320, height=240))
+        asyncio.run(recordings.make(executable(), recording, seconds=30, width=320, height=240))
         self.containers = {name: Container(project, name) for name in SERVICES}
         homes = {"teacher": ("/root", "root"), "streamer1": ("/root", "root"), "streamer2": ("/srv/idc", "idc")}
         self.hosts: dict[str, ContainerHost] = {
