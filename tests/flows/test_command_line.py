@@ -29,6 +29,26 @@ def test_a_class_is_booked_explained_and_cancelled_by_hand(stage: Stage) -> None
     assert "cancelled" in stage.lectern("teacher", "explain", class_id).stdout
 
 
+def test_a_change_by_hand_is_planned_and_sent_and_answered(stage: Stage) -> None:
+    """What a dry run prints is what would be written, and nothing is."""
+    booking = stage.booking(stage.town.record(), starts_in_s=900)
+    class_id = stage.book(booking)
+    stage.answer(class_id)
+    wait_until(lambda: stage.order(class_id)["answered_at"], description="it is noted that it was answered")
+    before = stage.order(class_id)
+    end = str(booking["end_time"] + 600)
+    planned = stage.lectern("teacher", "change", class_id, "--end", end, "--dry-run")
+    assert f"class_id: {class_id}^1" in planned.stdout, planned.stderr
+    assert stage.order(class_id) == before
+    done = stage.lectern("teacher", "change", class_id, "--end", end, "--wait", "--json")
+    assert (done.returncode, json.loads(done.stdout)["result"]) == (0, "success"), done.stderr
+    assert stage.order(class_id)["end_time"] == float(end)
+    refused = stage.lectern("teacher", "change", class_id, "--end", "1000", "--wait")
+    assert (refused.returncode, "fail, 400" in refused.stdout) == (1, True)
+    assert stage.lectern("teacher", "change", class_id).returncode == 2
+    assert stage.lectern("teacher", "change", class_id, "--end", "soon").returncode == 2
+
+
 def test_what_is_pushed_of_a_class_on_air_can_be_previewed_and_its_key_only_if_asked_for(stage: Stage) -> None:
     """Its picture comes from its streamer by way of the teacher."""
     booking = stage.booking(stage.town.record(), starts_in_s=8, length_s=60)

@@ -1,4 +1,4 @@
-"""Prefect forgets what hosts need of it: they wait, say what to type, and go on then; classes stay on air."""
+"""Prefect is the cockpit, not the truth: without it hosts begin, answer and air; what it forgets, they say."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,34 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Town(tmp_path_factory.mktemp("own")) as town, staged(town, tmp_path_factory.mktemp("lost")) as stage:
         stage.up("teacher", "streamer1")
         yield stage
+
+
+def test_hosts_begin_and_air_although_prefect_is_away(own: Stage) -> None:
+    """As after a power cut: a class that begins soon is aired, a booking is answered, downloaded, and shown later."""
+    aired = own.booking(own.town.record(), starts_in_s=45, length_s=20)
+    assert own.answer(own.book(aired), timeout_s=60)["result"] == "success"
+    own.town.rest()
+    try:
+        for who in ("teacher", "streamer1"):
+            own.residents[who].kill()
+            own.serve(who)
+        own.residents["teacher"].wait_for("listens on")
+        booked = own.book(own.booking(own.town.record()))
+        assert own.answer(booked, timeout_s=90)["result"] == "success"
+        wait_until(
+            lambda: [one for one in own.pushes(aired["class_id"]) if one.first_media_at is not None],
+            timeout_s=100,
+            description="it is on air, or was while the hosts began",
+        )
+        assert "its work is done without" in own.residents["streamer1"].said()
+        for who in ("teacher", "streamer1"):
+            assert "prefect: away" in own.residents[who].said()
+            assert "Traceback" not in own.residents[who].said()
+    finally:
+        own.town.wake()
+    wait_until(lambda: own.order(aired["class_id"])["state"] == "aired", description="the teacher knows")
+    wait_until(lambda: own.runs("teacher", "booking", tags=[f"class:{booked}"]), description="it is shown")
+    assert len(own.ear.answers[booked]) == 1
 
 
 def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:

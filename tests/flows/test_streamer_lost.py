@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from flows.teacher import membership
-from tests.stage import PROMPT_S, Gate, Stage, Town, staged, wait_until
+from tests.faults.ways import Ways
+from tests.stage import PROMPT_S, Stage, Town, staged, wait_until
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.live
 
@@ -18,23 +20,22 @@ LOOK_S = membership.LOOK_S + membership.SEEN_S
 LEASE_S = 12
 """Long enough for a Prefect server that other tests keep busy to be asked twice."""
 
+AWAY_S = 28
+"""Longer than a lease and the longest word that somebody else can give for it."""
+
 WHO = ("streamer1", "streamer2")
 OnAir = tuple[str, str, str]
 
 
 @pytest.fixture(scope="module")
-def gates(town: Town) -> Iterator[dict[str, Gate]]:
-    """A way to Redis for each streamer, which can be shut."""
-    found = {who: Gate(town.redis_port) for who in WHO}
-    for gate in found.values():
-        town.background.run(gate.start())
-    yield found
-    for gate in found.values():
-        town.background.run(gate.stop())
+def ways(town: Town) -> Iterator[Ways]:
+    """The ways of all hosts to Redis and Prefect, which can be shut."""
+    with Ways(town, ("teacher", *WHO)) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def stage(town: Town, gates: dict[str, Gate], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(town: Town, ways: Ways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher and two streamers, which are lost soon."""
     settings = {
         "STREAMER_LOST_AFTER_S": str(LOST_S),
@@ -43,7 +44,10 @@ def stage(town: Town, gates: dict[str, Gate], tmp_path_factory: pytest.TempPathF
         "STREAMER_LOAD_SLACK": "1000",
     }
     with staged(town, tmp_path_factory.mktemp("lost"), **settings) as found:
-        found.own = {who: {"REDIS_URL": f"redis://127.0.0.1:{gate.port}/0"} for who, gate in gates.items()}
+        found.own = {who: ways.own(who) for who in ("teacher", *WHO)}
+        for who in WHO:
+            health = f"{HOST}:{free_port()}"
+            found.own[who] |= {"HEALTH_BIND": health, "HEALTH_ADDRESS": health}
         yield found
 
 
@@ -138,21 +142,40 @@ def test_a_drained_streamer_gives_its_classes_away_but_airs_what_began(stage: St
 
 
 def test_a_streamer_that_does_not_reach_redis_hears_of_the_move_from_prefect(
-    stage: Stage, gates: dict[str, Gate], on_air: OnAir
+    stage: Stage, ways: Ways, on_air: OnAir
 ) -> None:
     """Until then it goes on, longer than its lease; it stops before the other begins."""
     class_id, cut, other = on_air
-    stage.town.background.run(gates[cut].stop())
-    try:
+    with ways.away((cut, "redis")):
         taken_over(stage, class_id, other, LOST_S + 60)
         first, second, *_ = stage.pushes(class_id)
         assert first.last_media_at is not None
         assert second.first_media_at is not None
         assert first.last_media_at - first.started_at > LEASE_S + 2
         assert not second.concurrent
-    finally:
-        stage.town.background.run(gates[cut].start())
     wait_until(lambda: stage.airing(cut, class_id)["state"] == "cancelled", description="it hears of it")
     assert not any(one.concurrent for one in stage.pushes(class_id))
     stage.cancel(class_id)
     stage.off_air(class_id)
+
+
+def test_a_class_goes_on_while_nobody_reaches_the_control_host(stage: Stage, ways: Ways, on_air: OnAir) -> None:
+    """Its Redis has forgotten all when it is back: the other streamer says that it hears nobody either."""
+    class_id, where, _ = on_air
+    wait_until(lambda: all(beat(stage, who).get("peers") for who in WHO), description="the streamers know each other")
+    before = len(stage.residents[where].said())
+
+    def said() -> str:
+        return stage.residents[where].said()[before:]
+
+    with ways.away(*ways.gates):
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > AWAY_S, description="it is away for long")
+        (push,) = stage.pushes(class_id)
+        assert push.ended_at is None, said()
+        assert "every other streamer answers and hears no control host either; the classes go on" in said()
+        for key in stage.town.redis.scan_iter(f"{stage.prefix}:*"):
+            stage.town.redis.delete(key)
+    wait_until(lambda: "the control host is heard again" in said(), description="it is heard again")
+    (push,) = stage.pushes(class_id)
+    assert push.ended_at is None

@@ -99,12 +99,6 @@ def test_nothing_that_a_body_holds_stands_in_a_name_or_a_tag(body: str) -> None:
     assert all(text.isascii() and text.isprintable() for text in (alone, *tags))
 
 
-@given(st.text() | st.dictionaries(st.sampled_from(["class_id", "record_id", "video_resolution"]), st.text()).map(str))
-def test_whatever_a_body_holds_a_run_can_be_called(body: str) -> None:
-    name, tags = labels("booking", body)
-    assert all(text.encode().decode() == text for text in (name, *tags))
-
-
 @pytest.mark.parametrize(("number", "named"), [(CLASSES, CLASSES), (CLASSES + 1, 0)])
 def test_a_run_of_more_classes_than_it_can_name_names_none(number: int, named: int) -> None:
     """Each is found by its booking; the first of them here would stand for all. No run has too many tags."""

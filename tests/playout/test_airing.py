@@ -84,6 +84,9 @@ async def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_star
     airing.hand_over()
     (row,) = airing.status()["as_run"]
     assert row["to"] - row["from"] == pytest.approx(3, abs=0.1)
+    await airing.turn(1)
+    wait_until(lambda: flvs.number(sounds(session)[-1].body) * 40 > 9400, description="the next worker's second")
+    assert len(air.receiver.sessions) == 1
 
 
 async def test_a_class_waits_in_its_connection_for_its_start_though_the_clock_is_set_back(air: Air) -> None:

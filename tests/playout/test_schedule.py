@@ -307,14 +307,18 @@ async def test_long_work_gives_the_loop_its_turn_after_each_slice(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("class_id", "starts_in_s", "is_known"),
-    [("aired", 4, True), ("on-air", 4, True), ("other", 4, False), ("aired", 6, False), ("on-air", -9, True)],
+    ("class_id", "starts_in_s", "started_in_s", "is_known"),
+    [
+        *(("aired", 4, 4, True), ("on-air", 4, 4, True), ("other", 4, 4, False), ("aired", 6, 4, False)),
+        *(("on-air", -9, 4, True), ("aired", HOUR_S, HOUR_S, True), ("other", HOUR_S, HOUR_S, False)),
+    ],
 )
 def test_a_worker_that_begins_knows_at_once_what_is_on_air(
-    worker: Worker, class_id: str, starts_in_s: float, is_known: bool
+    worker: Worker, class_id: str, starts_in_s: float, started_in_s: float, is_known: bool
 ) -> None:
+    """Also if the clock was set to before the start of a class that is on air: by it, its time has not come yet."""
     write_timetable(worker.path, [json.dumps(fields(class_id, starts_in_s))])
-    entries = {"aired": AiredClass(timetable.lesson(fields("aired", 4)), first_byte_at=7.0)}
+    entries = {"aired": AiredClass(timetable.lesson(fields("aired", started_in_s)), first_byte_at=7.0)}
     worker.schedule.begin(timetable.difference(worker.path, ()), entries, ["on-air"], NOW)
     assert list(worker.schedule.airings) == [class_id] * is_known
     if class_id == "aired" and is_known:

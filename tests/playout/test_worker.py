@@ -453,23 +453,6 @@ def test_sessions_of_a_worker_that_died_go_on_unless_nobody_wants_them_or_the_le
         wait_until(lambda: receiver.of("kept")[1].ended, description="the end of a session without a lease")
 
 
-def test_a_class_on_air_goes_on_in_the_next_worker_though_the_clock_is_set_to_before_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the clock its time has not come yet."""
-    with loopback(tmp_path, playout=Inside) as (playout, receiver, path):
-        playout.put_on_air("c1", path, receiver.url("c1"))
-        aired = playout.folder / as_run.AIRED
-        wait_until(lambda: aired.exists() and '"sent_s"' in aired.read_text(), description="it is written down")
-        clock = time.time
-        monkeypatch.setattr(time, "time", lambda: clock() - 3600)
-        assert playout.kill_worker()["kept"] == 1
-        (session,) = receiver.of("c1")
-        count = len(session.packets())
-        wait_until(lambda: len(session.packets()) > count + 20, description="more of it")
-        assert len(receiver.of("c1")) == 1
-
-
 def test_a_cancelled_class_ends_politely_and_the_next_workers_know_it_until_it_is_booked_anew(tmp_path: Path) -> None:
     """Who follows the playout may die before it hears its end, and asks another worker."""
     with loopback(tmp_path, playout=Inside) as (playout, receiver, path):
