@@ -24,18 +24,20 @@ from flows.playout_link import boot_now
 from flows.streamer import bandwidth
 from lectern import urls
 from lectern.allowlist import PUBLIC, Address, Allowlist
-from lectern.db import airings, cache, forecast
+from lectern.db import account, airings, cache, events, forecast
 from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
-from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.airing import AIRED, CODES, RUN_AHEAD_S, STORY
 from lectern.decide.bandwidth import Download
 from lectern.decide.cache import Admit, Bound, WantedRendition
 from lectern.decide.forecast import Forecast
+from lectern.decide.gaps import longest
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
-from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
+from lectern.model.tables.streamer import as_runs
 from lectern.rendition_ids import HeldStem
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk, origin
@@ -175,6 +177,11 @@ def decided_classes(
     class_ids = [message.class_id for message in prepares]
     known = airings.by_id(connection, class_ids)
     gone = airings.released_before(connection, class_ids)
+    for class_id, airing in known.items():
+        if airing.state in AIRED:  # its teacher asks again, so the report of its end has not come there
+            parts = longest(events.parts_of(connection, [class_id], as_runs).get(class_id, ()), AS_RUN_TOLD)
+            story = account.story_events(connection, class_id, STORY)
+            changes.report("ended", airing, CODES.get(airing.state), airing.message or "", parts, story)
     admit(connection, changes, decide_cache.new_classes(changes, prepares, known, gone, barred), looked)
 
 
