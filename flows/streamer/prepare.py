@@ -288,12 +288,13 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
         why = "their classes were moved, and may still be aired where they were"
         batch = await put_off(batch, moved, wait_s, why)
     result = BatchResult[Asked, StreamerChanges]()
-    unlooked = await _take(host, batch.came, {}, result, dry_run=dry_run)
-    while unlooked:
+    left = batch.came
+    # All are named together in each round: two that are looked for under one name would get one recording.
+    while left and (unlooked := await _take(host, left, {}, result, dry_run=dry_run)):
+        left = []
         async with aclosing(as_probed(host, unlooked)) as portions:
-            unlooked = []
             async for deliveries, looked in portions:
-                unlooked += await _take(host, deliveries, looked, result, dry_run=dry_run)
+                left += await _take(host, deliveries, looked, result, dry_run=dry_run)
     return await ended("prepare", batch, result, "What became of each class")
 
 
