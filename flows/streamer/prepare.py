@@ -61,14 +61,14 @@ def prepares(deliveries: Sequence[Asked]) -> Iterator[Prepare]:
     return (delivery.message for delivery in deliveries if isinstance(delivery.message, Prepare))
 
 
-def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[list[Asked], set[str]]:
+def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[list[Asked], dict[str, Cached]]:
     """The same messages, each with its rendition named beside what is cached.
 
-    Returns also which of the renditions are there, or being downloaded.
+    Returns also those of the renditions that are there, or being downloaded.
     """
     asked = {prepared.named({}).stem for prepared in prepares(deliveries)}
-    held = _held(connection, asked)
-    here = set(held)
+    here = _here(connection, asked)
+    held = {stem: HeldStem(row.source, row.url) for stem, row in here.items()}
     resolved: list[Asked] = []
     for delivery in deliveries:
         if isinstance(delivery.message, Prepare):
@@ -78,14 +78,13 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
         else:
             resolved.append(delivery)
     others = {prepared.stem for prepared in prepares(resolved)} - asked
-    return resolved, here | _held(connection, others).keys() if others else here
+    return resolved, here | _here(connection, others) if others else here
 
 
-def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]:
-    """The source and URL of those renditions among *stems* that are there or being downloaded."""
-    rows = cache.by_stem(connection, stems)
+def _here(connection: Connection, stems: Collection[str]) -> dict[str, Cached]:
+    """Those renditions among *stems* that are there or being downloaded."""
     there = (FileState.READY, FileState.DOWNLOADING)
-    return {stem: HeldStem(row.source, row.url) for stem, row in rows.items() if row.state in there}
+    return {stem: row for stem, row in cache.by_stem(connection, stems).items() if row.state in there}
 
 
 async def as_probed(
@@ -313,12 +312,13 @@ async def _take(
     barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         deliveries, here = await host.read_tx(with_stems, deliveries)
-        known, mine, unlooked = here | looked.keys(), list[Asked](), list[Asked]()
+        known, mine, unlooked = here.keys() | looked.keys(), list[Asked](), list[Asked]()
         for it in deliveries:
             (unlooked if isinstance(it.message, Prepare) and it.message.stem not in known else mine).append(it)
         if not mine:
             return unlooked
-        if any(message.stem in looked or message.stem in host.in_progress for message in prepares(mine)):
+        ready = {stem for stem, row in here.items() if row.state is FileState.READY}
+        if any(message.stem not in ready for message in prepares(mine)):
             await disk_answers(host)
         portion = await handled(host, mine, partial(decided_classes, looked, barred), dry_run=dry_run)
         result.done += portion.done
