@@ -15,7 +15,7 @@ from flows.failures import isolated
 from flows.handling import Decide, Swept, apart, changed, decision, sweep_flow
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.streamer import downloads, playout_events
-from flows.streamer.prepare import follow, remove_files
+from flows.streamer.prepare import disk_answers, follow, remove_files
 from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, lasting
@@ -94,20 +94,21 @@ async def reconcile(dry_run: bool = False) -> State[None]:
 async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[str, object]]:
     """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
 
-    Files that were written to are left to `read_again`.
+    Files that were written to are left to `read_again`. The scan takes minutes on a slow disk, and no class waits for
+    it. Raises TryAgain if the disk hangs.
     """
     root = host.settings.video_root
+    await disk_answers(host)
+    entries = await asyncio.to_thread(cache_dir.scan, root)
     async with host.cache_lock:
-        files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
-        odd = differences(files, rows)
+        files, rows = await host.read_tx(doubtful, entries)
+        odd = await asyncio.to_thread(lasting, differences(files, rows), root)
         if dry_run:
-            odd = await asyncio.to_thread(lasting, odd, root)
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
         table = [await _mended(host, difference) for difference in now]
-        lacking = [difference for difference in odd if difference.odd is Odd.MISSING]
-        lacking = await asyncio.to_thread(lasting, lacking, root)
-        table += await _fetch_again(host, [difference.row for difference in lacking if difference.row is not None])
+        lacking = [difference.row for difference in odd if difference.odd is Odd.MISSING]
+        table += await _fetch_again(host, [row for row in lacking if row is not None])
         await host.write_tx(_agree, host, files, rows)
         table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]

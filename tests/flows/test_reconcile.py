@@ -276,16 +276,18 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
 async def test_what_comes_and_goes_while_the_disk_is_scanned_is_no_difference(
     streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    """A streamer at work downloads and evicts, and the scan of a large disk takes minutes."""
-    evicted, plain = put(streamer, "2", master), cache_dir.scan
+    """A streamer at work downloads, evicts and makes files plain FLV, and the scan of a large disk takes minutes."""
+    evicted, made, plain = put(streamer, "2", master), put(streamer, "3", master), cache_dir.scan
 
     def scanned(root: Path) -> list[cache_dir.FoundFile]:
         found = plain(root)
+        assert not streamer.cache_lock.locked(), "no booking waits for it"
         put(streamer, "1", master)
-        if by != "a run in the UI":  # who evicts waits for its lock
-            commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("2", len(master))]))
-            evicted.unlink()
-            commit(streamer.engine, cache.forget, ["2"])
+        commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("2", len(master))]))
+        evicted.unlink()
+        commit(streamer.engine, cache.forget, ["2"])
+        made.write_bytes(longer := master + b"x")
+        commit(streamer.engine, airings.remade, root, "3", len(longer), made.stat().st_mtime)
         return found
 
     monkeypatch.setattr(cache_dir, "scan", scanned)
@@ -293,7 +295,7 @@ async def test_what_comes_and_goes_while_the_disk_is_scanned_is_no_difference(
         assert look(streamer.engine, cache_check.differences_in_words, streamer.settings.video_root) == []
     else:
         assert await maintenance.reconciled(streamer, dry_run=by == "a dry run in the UI") == []
-    assert state(streamer) == "ready"
+    assert [state(streamer, stem) for stem in "13"] == ["ready", "ready"]
 
 
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])

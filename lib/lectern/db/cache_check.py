@@ -119,9 +119,12 @@ def lasting(found: Iterable[CacheDifference], root: Path) -> list[CacheDifferenc
 
 
 def _lasts(difference: CacheDifference, root: Path) -> bool:
-    if difference.odd is Odd.MISSING and difference.row is not None:
-        return not cache_dir.rendition_path(root, difference.row.stem).exists()
-    return difference.path is None or os.path.lexists(difference.path)
+    path, row = difference.path, difference.row
+    if difference.odd is Odd.MISSING and row is not None:
+        return not cache_dir.rendition_path(root, row.stem).exists()
+    if difference.odd is Odd.RESIZED and row is not None and path is not None:
+        return cache_dir.size_bytes(path) != row.size_bytes
+    return path is None or os.path.lexists(path)
 
 
 def cached(connection: Connection) -> list[dict[str, Any]]:
