@@ -111,6 +111,7 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[
         table += await _fetch_again(host, [row for row in lacking if row is not None])
         await host.write_tx(_agree, host, files, rows)
         table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
+    host.touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table
@@ -127,9 +128,13 @@ async def prune_quarantine(host: StreamerHost) -> list[str]:
 
 
 async def read_again(host: StreamerHost) -> list[dict[str, object]]:
-    """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
-    files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
-    return [await _mended(host, difference) for difference in differences(files, rows) if difference.odd is Odd.TOUCHED]
+    """Read the files that were written to; that takes seconds for each GB, so no class waits for it.
+
+    If the disk hung at the start, it is looked through first. Raises TryAgain if it hangs.
+    """
+    if host.touched is None:
+        await reconciled(host)
+    return [await _mended(host, difference) for difference in host.touched or ()]
 
 
 async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, object]:
@@ -160,7 +165,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
             return await _replace(host, row, path, f"it has {difference.why}")
         case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
-            return await _read(host, row, path)
+            return await _read(host, row.stem, path)
         case CacheDifference(Odd.UNKNOWN, _, Path() as path):
             log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
             await asyncio.to_thread(cache_dir.quarantine, root, path)
@@ -168,13 +173,14 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
     raise AssertionError(f"{difference.odd}: no way to mend it")
 
 
-async def _read(host: StreamerHost, before: Cached, path: Path) -> str:
+async def _read(host: StreamerHost, stem: str, path: Path) -> str:
     """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
     try:
         mtime = (await asyncio.to_thread(path.stat)).st_mtime
-        why = await integrity.trouble(path, before)
+        before = await host.read_tx(cache.by_stem, [stem])  # those before it may have taken hours
+        why = await integrity.trouble(path, before[stem]) if stem in before else None
         async with host.cache_lock:
-            row = (await host.read_tx(cache.by_stem, [before.stem])).get(before.stem)
+            row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
             is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
             if row is not None and row.state is FileState.READY and is_same:
                 if why is not None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,19 @@ from sqlalchemy import Connection, select, update
 from flows import handling
 from flows.host import StreamerHost
 from flows.resident import maintenance as timers
-from flows.streamer import downloads, maintenance
+from flows.resident import process
+from flows.streamer import bandwidth, downloads, maintenance
 from flows.streamer.playout_sync import lesson
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, cache_check
 from lectern.db.cache_check import Odd, differences, doubtful
 from lectern.db.engine import reading, transaction
+from lectern.errors import TryAgain
 from lectern.media import integrity, probe
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import AiringState, FileState
-from lectern.storage import cache_dir
+from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
 from tests import rows
 from tests.effects.conftest import make_recording
@@ -296,6 +299,27 @@ async def test_what_comes_and_goes_while_the_disk_is_scanned_is_no_difference(
     else:
         assert await maintenance.reconciled(streamer, dry_run=by == "a dry run in the UI") == []
     assert [state(streamer, stem) for stem in "13"] == ["ready", "ready"]
+
+
+async def test_a_streamer_whose_disk_hangs_begins_and_looks_through_it_when_it_answers(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it was there, no release and no grant was read: a class that was cancelled would have been aired."""
+    put(streamer, "1", master).unlink()
+    go_on = threading.Event()
+    monkeypatch.setattr(bandwidth, "ANSWERS_S", 0.1)
+    with monkeypatch.context() as away:
+        away.setattr(disk, "free_bytes", lambda _: int(go_on.wait(20)))
+        away.setattr(cache_dir, "scan", lambda _: [go_on.wait(20)][1:])
+        await asyncio.wait_for(process._looked(streamer), 10)
+        with pytest.raises(TryAgain, match="is the disk busy"):
+            await maintenance.read_again(streamer)
+        go_on.set()
+    assert state(streamer) == "ready", "nobody knows"
+    for _ in range(2):
+        await maintenance.read_again(streamer)
+        assert state(streamer) == "waiting"
+    assert len(rows.said(streamer, "alarm")) == 1
 
 
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
