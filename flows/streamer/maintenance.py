@@ -40,20 +40,22 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
 
 
 async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
-    evicting, over = await host.read_tx(_left)
+    evicting = [row.stem for row in await host.read_tx(cache.evicting)]
+    over = await host.read_tx(airings.over, time.time() - OVER_S)
     ways = [(airing, way) for airing in over if (way := await _way(host, airing)) is not None]
     text = f"{len(evicting)} evictions, {len(over)} past their end"
     more = [f"{stem}: its file is removed" for stem in evicting]
     if dry_run:
         return [await changed(host, way, dry_run=True) for _, way in ways], text, more
-    if evicting:
-        async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
-            await remove_files(host, (await host.read_tx(_left))[0])
     done: list[StreamerChanges] = []
     for airing, way in ways:
         async with isolated(host, Text("class {class_id}", class_id=airing.class_id)):  # one odd row holds up no other
             done.append(await changed(host, way))
             host.playout.over(airing.class_id)
+    if evicting:
+        await disk_answers(host)
+        async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
+            await remove_files(host, [row.stem for row in await host.read_tx(cache.evicting)])
     return done, text, more
 
 
@@ -74,11 +76,6 @@ async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | 
     if is_told and (airing.lost or airing.state is not AiringState.WAITING):
         return playout_events.closing_of(airing.class_id, statuses[0])
     return playout_events.closing_of_late(airing.class_id, is_known=not statuses)
-
-
-def _left(connection: Connection) -> tuple[list[str], list[Airing]]:
-    """The renditions whose evictions were not finished, and the classes that are past their end."""
-    return [row.stem for row in cache.evicting(connection)], airings.over(connection, time.time() - OVER_S)
 
 
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
