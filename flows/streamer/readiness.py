@@ -3,11 +3,13 @@
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from operator import attrgetter, itemgetter
+from urllib.parse import urlsplit
 
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
@@ -44,11 +46,15 @@ AHEAD_S = 86_400.0  # seconds ahead: the timetable shows the classes that begin 
 MOST_AHEAD = 200
 """Number of classes, those that begin first, for which each heartbeat says when their recordings will be there."""
 
-AT_ONCE = 20  # number of push URLs that are tried at the same time
+AT_ONCE = 20  # number of push URLs of one server that are tried at the same time
+LOOKS_S = 2 * REACH_S  # seconds that looks have until what was found by then is told
 
 
 _Checked = Sequence[tuple[Airing, Sequence[str]]]
 """Classes, each with the reasons why it is not ready, none if it is."""
+
+_Look = asyncio.Task[tuple[list[str], str | None]]
+"""A look at a class: why it is not ready, and why its file must be downloaded again, if it must."""
 
 _Red = tuple[str, int | None, str]
 """A class that is not ready: its id, its record_id, and the alarm of it."""
@@ -66,6 +72,8 @@ class Readiness:
         self._live: dict[str, Airing] = {}
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
+        self._looks: dict[str, _Look] = {}  # those under way
+        self._gates = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(AT_ONCE))  # by push server
         self._reds: dict[str, list[str]] = {}
         self._unreadable: dict[str, str] = {}
         self._late: dict[str, str] = {}  # classes whose recordings will come too late, by the last forecast
@@ -87,7 +95,10 @@ class Readiness:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def check(self, now: float) -> None:
-        """Check the classes whose check is due at *now* (epoch seconds), and raise alarms for those that are red."""
+        """Begin the checks that are due at *now* (epoch seconds), and raise alarms for those that found a class red.
+
+        A look that takes its time, at a disk or a push server that does not answer, holds up no other one.
+        """
         host = self._host
         near = await host.read_tx(airings.live, now + AHEAD_S)
         live = {airing.class_id: airing for airing in near if airing.end_time > now}
@@ -96,22 +107,26 @@ class Readiness:
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
         self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in same}
+        for class_id in self._looks.keys() - same:
+            self._looks.pop(class_id).cancel()
         await self._tell_unreadable()
         known = {
             class_id: live[class_id].start_time for class_id, at in self._since.items() if now - at >= LATE_AFTER_S
         }
         due = decide.checks_due(known, now, self._done)
-        if not due:
-            return
-        lost_files: dict[str, str] = {}
-        looked = [live[class_id] for class_id in due]
-        before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
-        found = await self._look(looked, lost_files)
-        turned = {class_id for class_id in due if before.get(class_id) is not bool(found[class_id])}
-        await self._tell([(airing, found[airing.class_id]) for airing in looked], turned, now)
-        self._reds |= found
+        await self._begin([class_id for class_id in due if class_id not in self._looks])
         self._done |= due
-        for stem, reason in lost_files.items():
+        if not self._looks:
+            return
+        before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
+        over, _ = await asyncio.wait(self._looks.values(), timeout=LOOKS_S)
+        found = {class_id: _found(live[class_id], look) for class_id, look in self._looks.items() if look in over}
+        turned = {class_id for class_id, (reds, _) in found.items() if before.get(class_id) is not bool(reds)}
+        await self._tell([(live[class_id], reds) for class_id, (reds, _) in found.items()], turned, now)
+        for class_id, (reds, _) in found.items():
+            self._reds[class_id] = reds
+            del self._looks[class_id]
+        for stem, reason in {live[class_id].stem: lost for class_id, (_, lost) in found.items() if lost}.items():
             async with isolated(host, Text("rendition {stem}", stem=stem), through=()):
                 await downloads.redownload(host, stem, reason)
 
@@ -143,28 +158,24 @@ class Readiness:
         coming = (class_id for class_id, airing in self._live.items() if airing.start_time > now)
         return bool(self._unreadable or self._late) or any(self._reds.get(class_id) for class_id in coming)
 
-    async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
-        """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
-        rows = await self._host.read_tx(cache.by_stem, {airing.stem for airing in due})
+    async def _begin(self, due: Collection[str]) -> None:
+        """Begin to look at the classes *due*."""
         skew_s: float | None = None
         with suppress(TryAgain):
             before = time.time()
-            shared = await self._host.bus.now()
+            shared = await self._host.bus.now() if due else before
             skew_s = (before + time.time()) / 2 - shared
-        gate = asyncio.Semaphore(AT_ONCE)
+        for class_id in due:
+            self._looks[class_id] = asyncio.create_task(self._look(class_id, skew_s))
 
-        async def look(airing: Airing) -> list[str]:
-            async with gate:
-                self._host.watchdog.note("readiness")  # a push server that does not answer takes REACH_S of each class
-                if airing.state is AiringState.REFUSED:
-                    return [Text("it was refused: {why}", why=airing.message)]
-                seen = await self._seen(airing, rows.get(airing.stem), skew_s)
-                if (why := decide.lost_file(seen)) is not None:
-                    lost_files[airing.stem] = why
-                return decide.reds(seen, self._late.get(airing.class_id))
-
-        findings = await asyncio.gather(*(look(airing) for airing in due), return_exceptions=True)
-        return {airing.class_id: _reds(airing, why) for airing, why in zip(due, findings, strict=True)}
+    async def _look(self, class_id: str, skew_s: float | None) -> tuple[list[str], str | None]:
+        async with self._gates[urlsplit(self._live[class_id].push_url).netloc]:
+            airing = self._live[class_id]
+            if airing.state is AiringState.REFUSED:
+                return [Text("it was refused: {why}", why=airing.message)], None
+            row = (await self._host.read_tx(cache.by_stem, [airing.stem])).get(airing.stem)
+            seen = await self._seen(airing, row, skew_s)
+            return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
 
     async def _tell_unreadable(self) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
@@ -251,11 +262,11 @@ def _is_same(airing: Airing, before: Airing | None) -> bool:
     return before is not None and checked(airing) == checked(before)
 
 
-def _reds(airing: Airing, finding: list[str] | BaseException) -> list[str]:
-    if isinstance(finding, list):
-        return finding
-    log.error("%s: its check failed: %r", airing.class_id, finding)
-    return [Text("its check failed: {kind}: {error}", kind=type(finding).__name__, error=finding).masked(redact)]
+def _found(airing: Airing, look: _Look) -> tuple[list[str], str | None]:
+    if (error := look.exception()) is None:
+        return look.result()
+    log.error("%s: its check failed: %r", airing.class_id, error)
+    return [Text("its check failed: {kind}: {error}", kind=type(error).__name__, error=error).masked(redact)], None
 
 
 @decision
