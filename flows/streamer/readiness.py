@@ -355,8 +355,8 @@ def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:
     """The status of this streamer at *now* (epoch seconds)."""
-    soon = airings.live(connection, now + SOON_S)
-    due = [airing for airing in soon if airing.start_time <= now < airing.end_time]
+    soon = [airing for airing in airings.live(connection, now + SOON_S) if airing.end_time > now]
+    due = [airing for airing in soon if airing.start_time <= now]
     alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda alarm: -alarm.last_at)
     return StreamerStatus(
         at=now,

@@ -337,6 +337,21 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
 
 
+async def test_what_a_streamer_says_of_itself_does_not_grow_with_the_classes_that_ever_broke(
+    streamer: StreamerHost,
+) -> None:
+    """Thousands, of a day without a lease, made it longer than a teacher reads: nobody heard what is on air there."""
+    now = time.time()
+    for name, starts_in_s in (("over", -9000), ("now", -5), ("next", 250)):
+        add(streamer, name, starts_in_s=starts_in_s)
+        checked = [Event(account.CHECKED, name)]
+        rows.commit(streamer.engine, events.note, journal, "streamer1", checked, now)
+    broken = update(classes).where(classes.c.class_id == "over").values(state=AiringState.BROKEN)
+    rows.commit(streamer.engine, Connection.execute, broken)
+    said = rows.look(streamer.engine, readiness.word, streamer.settings, now)
+    assert (set(said.checks), set(said.sendings), said.due) == ({"now", "next"}, {"now"}, 1)
+
+
 async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
