@@ -146,10 +146,6 @@ async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, 
 async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
     root = host.settings.video_root
     match difference:
-        case CacheDifference(Odd.EVICTED, Cached() as row):
-            await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
-            await host.write_tx(cache.forget, [row.stem])
-            return "deleted"
         case CacheDifference(Odd.LEFT, _, Path() as path) if integrity.is_at_work(path):
             return "nothing: it is just being made"
         case CacheDifference(Odd.LEFT, _, Path() as path):

@@ -229,6 +229,7 @@ async def test_what_was_being_evicted_and_a_part_that_nobody_goes_on_with_are_de
         part.parent.mkdir(exist_ok=True)
         part.write_bytes(b"x" * 5000)
     await maintenance.reconciled(streamer)
+    await maintenance._sweep(streamer, dry_run=False)
     assert here.exists()
     assert (left.parent.exists(), evicted.exists(), aside(streamer)) == (False, False, [])
     assert [one.stem for one in look(streamer.engine, cache.everything)] == ["1"]
