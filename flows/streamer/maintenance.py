@@ -91,12 +91,11 @@ async def reconcile(dry_run: bool = False) -> State[None]:
 async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[str, object]]:
     """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
 
-    Files that were written to are left to `read_again`. The scan takes minutes on a slow disk, and no class waits for
-    it. Raises TryAgain if the disk hangs.
+    Files that were written to are left to `read_again`. Raises TryAgain if the disk hangs.
     """
     root = host.settings.video_root
     await disk_answers(host)
-    entries = await asyncio.to_thread(cache_dir.scan, root)
+    entries = await asyncio.to_thread(cache_dir.scan, root)  # for minutes, perhaps, and no class waits for it
     async with host.cache_lock:
         files, rows = await host.read_tx(doubtful, entries)
         odd = await asyncio.to_thread(lasting, differences(files, rows), root)
@@ -104,32 +103,25 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
         table = [await _mended(host, difference) for difference in now]
-        lacking = [difference.row for difference in odd if difference.odd is Odd.MISSING]
-        table += await _fetch_again(host, [row for row in lacking if row is not None])
+        table += await _fetch_again(host, [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None])
         await host.write_tx(_agree, host, files, rows)
-        table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
     host.touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table
 
 
-async def prune_quarantine(host: StreamerHost) -> list[str]:
-    """Delete the files that the quarantine keeps too long, or has no room for; returns their paths."""
+async def prune_quarantine(host: StreamerHost) -> None:
+    """Delete the files that the quarantine keeps too long, or has no room for."""
     bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
-    pruned = await asyncio.to_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time())
-    gone = [formatting.path(one.path) for one in pruned]
-    for path in gone:
+    for gone in await asyncio.to_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time()):
+        path = formatting.path(gone.path)
         log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", path)
-    return gone
 
 
 async def read_again(host: StreamerHost) -> list[dict[str, object]]:
-    """Read the files that were written to; that takes seconds for each GB, so no class waits for it.
-
-    If the disk hung at the start, it is looked through first. Raises TryAgain if it hangs.
-    """
-    if host.touched is None:
+    """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
+    if host.touched is None:  # the disk hung at the start
         await reconciled(host)
     return [await _mended(host, difference) for difference in host.touched or ()]
 
