@@ -328,13 +328,13 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
     silent_s = -1.0 if force else decide_leases.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
+    alive = await _takers(host, streamer, silent_s, force=force)
+    if not alive:
+        return _stays(streamer)
     if dry_run:
-        alive = [name for name in await alive_streamers(host) if name != streamer]
         plan = await changed(host, taken(before, alive, force=force), dry_run=True)
         shown = await printed("move", [plan])
         return Completed(name=NOT_MOVED, message=shown.message)
-    if not await _takers(host, streamer, silent_s, force=force):
-        return _stays(streamer)
     # After a restore, the database names an earlier session than Redis has, which its streamer asks for.
     held = await host.bus.lease_of(host.settings.streamers_key, streamer)
     sessions = [session for session in (before.session, held) if session]

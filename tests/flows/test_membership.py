@@ -516,6 +516,8 @@ async def test_a_streamer_that_beats_is_moved_from_by_force_alone_and_is_then_mi
     silent.beat(S1, peers=[])
     silent.host.beats |= silent.beats
     assert not await moved(silent)
+    dry = await membership._move(silent.host, S1, force=False, dry_run=True)
+    assert "no streamer is alive that may have its classes" in (dry.message or "")
     assert (silent.announce.await_count, silent.taken) == (0, [])
     assert await moved(silent, force=True)
     silent.part.assert_awaited_once_with(silent.host.settings.streamers_key, S1)
