@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from flows.artifacts import Board
 from flows.failures import isolated
-from flows.handling import apart, changed, decision
+from flows.handling import apart, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import bandwidth, downloads, prepare, recording_checks
@@ -29,8 +29,8 @@ from lectern.decide.bandwidth import in_words
 from lectern.decide.forecast import slowness, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
-from lectern.errors import TryAgain
-from lectern.i18n import Text, joined, msgid
+from lectern.errors import Caught, TryAgain
+from lectern.i18n import Text, joined
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Usage
 from lectern.model.streamer_plan import StreamerChanges
@@ -47,7 +47,7 @@ MOST_AHEAD = 200
 """Number of classes, those that begin first, for which each heartbeat says when their recordings will be there."""
 
 AT_ONCE = 20  # number of push URLs of one server that are tried at the same time
-LOOKS_S = 2 * REACH_S  # seconds that looks have until what was found by then is told
+LOOKS_S = 2 * REACH_S  # seconds until what was found is told; looks at what does not answer go on beside the next ones
 
 
 _Checked = Sequence[tuple[Airing, Sequence[str]]]
@@ -55,9 +55,6 @@ _Checked = Sequence[tuple[Airing, Sequence[str]]]
 
 _Look = asyncio.Task[tuple[list[str], str | None]]
 """A look at a class: why it is not ready, and why its file must be downloaded again, if it must."""
-
-_Red = tuple[str, int | None, str]
-"""A class that is not ready: its id, its record_id, and the alarm of it."""
 
 
 class Readiness:
@@ -70,6 +67,7 @@ class Readiness:
         self._host = host
         self._board = Board(client)
         self._live: dict[str, Airing] = {}
+        self._rows: dict[str, Cached] = {}
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
         self._looks: dict[str, _Look] = {}  # those under way
@@ -95,10 +93,7 @@ class Readiness:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def check(self, now: float) -> None:
-        """Begin the checks that are due at *now* (epoch seconds), and raise alarms for those that found a class red.
-
-        A look that takes its time, at a disk or a push server that does not answer, holds up no other one.
-        """
+        """Begin the checks that are due at *now* (epoch seconds); tell what those found that have ended since."""
         host = self._host
         near = await host.read_tx(airings.live, now + AHEAD_S)
         live = {airing.class_id: airing for airing in near if airing.end_time > now}
@@ -107,8 +102,9 @@ class Readiness:
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
         self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in same}
-        for class_id in self._looks.keys() - same:
+        for class_id in [id_ for id_, look in self._looks.items() if id_ not in same or look.cancelled()]:
             self._looks.pop(class_id).cancel()
+            self._done.pop(class_id, None)
         await self._tell_unreadable()
         known = {
             class_id: live[class_id].start_time for class_id, at in self._since.items() if now - at >= LATE_AFTER_S
@@ -120,7 +116,7 @@ class Readiness:
             return
         before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
         over, _ = await asyncio.wait(self._looks.values(), timeout=LOOKS_S)
-        found = {class_id: _found(live[class_id], look) for class_id, look in self._looks.items() if look in over}
+        found = {class_id: look.result() for class_id, look in self._looks.items() if look in over}
         turned = {class_id for class_id, (reds, _) in found.items() if before.get(class_id) is not bool(reds)}
         await self._tell([(live[class_id], reds) for class_id, (reds, _) in found.items()], turned, now)
         for class_id, (reds, _) in found.items():
@@ -159,7 +155,9 @@ class Readiness:
         return bool(self._unreadable or self._late) or any(self._reds.get(class_id) for class_id in coming)
 
     async def _begin(self, due: Collection[str]) -> None:
-        """Begin to look at the classes *due*."""
+        """Begin to look at the classes *due*; also the looks under way go by the rows as they are now."""
+        stems = {self._live[class_id].stem for class_id in (*self._looks, *due)}
+        self._rows = await self._host.read_tx(cache.by_stem, stems)
         skew_s: float | None = None
         with suppress(TryAgain):
             before = time.time()
@@ -169,32 +167,29 @@ class Readiness:
             self._looks[class_id] = asyncio.create_task(self._look(class_id, skew_s))
 
     async def _look(self, class_id: str, skew_s: float | None) -> tuple[list[str], str | None]:
-        async with self._gates[urlsplit(self._live[class_id].push_url).netloc]:
-            airing = self._live[class_id]
-            if airing.state is AiringState.REFUSED:
-                return [Text("it was refused: {why}", why=airing.message)], None
-            row = (await self._host.read_tx(cache.by_stem, [airing.stem])).get(airing.stem)
-            seen = await self._seen(airing, row, skew_s)
-            return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
+        with Caught() as failed:
+            async with self._gates[urlsplit(self._live[class_id].push_url).netloc]:
+                airing = self._live[class_id]
+                if airing.state is AiringState.REFUSED:
+                    return [Text("it was refused: {why}", why=airing.message)], None
+                seen = await self._seen(airing, self._rows.get(airing.stem), skew_s)
+                return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
+        error = failed.error
+        log.error("%s: its check failed: %r", class_id, error)
+        return [Text("its check failed: {kind}: {error}", kind=type(error).__name__, error=error).masked(redact)], None
 
     async def _tell_unreadable(self) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
         unreadable = await self._host.read_tx(airings.unreadable)
-        new = [item for item in unreadable.items() if item[0] not in self._unreadable]
-        text = msgid("{why} Until then the class is not aired.")
-        await self._alarm([(id_, None, Text(text, why=why)) for id_, why in new])
+        if new := [item for item in unreadable.items() if item[0] not in self._unreadable]:
+            await apart(self._host, new, _unread, itemgetter(0))
+            await publish_outbox(self._host)
         self._unreadable = unreadable
 
     async def _tell(self, checked: _Checked, turned: Collection[str], now: float) -> None:
-        """Note the checks, tell the teacher of the classes that have *turned*, raise an alarm for each that is red."""
-        await changed(self._host, _noted(checked, turned))
-        await publish_outbox(self._host)
-        await self._alarm([_red(airing, why, now) for airing, why in checked if why])
-
-    async def _alarm(self, red: Sequence[_Red]) -> None:
-        """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
-        if red:
-            await apart(self._host, red, _alarmed, itemgetter(0))
+        """Tell of classes what was found at *now*; if one of them cannot be written, the others are all the same."""
+        if checked:
+            await apart(self._host, checked, lambda some: _told(some, turned, now), lambda its: its[0].class_id)
             await publish_outbox(self._host)
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
@@ -251,38 +246,31 @@ class Readiness:
         }
 
 
-def _red(airing: Airing, why: Sequence[str], now: float) -> _Red:
-    text = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, why)
-    return airing.class_id, airing.record_id, text
-
-
 def _is_same(airing: Airing, before: Airing | None) -> bool:
     """Whether what was checked of a class *before* still counts: a change may have given it other values."""
     checked = attrgetter("start_time", "stem", "push_url")
     return before is not None and checked(airing) == checked(before)
 
 
-def _found(airing: Airing, look: _Look) -> tuple[list[str], str | None]:
-    if (error := look.exception()) is None:
-        return look.result()
-    log.error("%s: its check failed: %r", airing.class_id, error)
-    return [Text("its check failed: {kind}: {error}", kind=type(error).__name__, error=error).masked(redact)], None
-
-
 @decision
-def _noted(_: Connection, changes: StreamerChanges, checked: _Checked, turned: Collection[str]) -> None:
-    """Note the checks, and tell the teacher of the classes that have *turned* ready, or not ready."""
+def _told(_: Connection, changes: StreamerChanges, checked: _Checked, turned: Collection[str], now: float) -> None:
+    """Note the checks, tell the teacher of the classes that have *turned*, raise an alarm for each that is red."""
     for airing, reds in checked:
         changes.note(account.NOT_READY if reds else account.CHECKED, airing, joined(reds))
         if airing.class_id in turned:
             changes.state(airing, "not_ready" if reds else "ready", changes.now, joined(reds))
+        if reds:
+            said = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, reds)
+            log.warning("%s", said)
+            changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=airing.class_id, record_id=airing.record_id)
 
 
 @decision
-def _alarmed(_: Connection, changes: StreamerChanges, red: Sequence[_Red]) -> None:
-    for class_id, record_id, said in red:
+def _unread(_: Connection, changes: StreamerChanges, unreadable: Sequence[tuple[str, str]]) -> None:
+    for class_id, why in unreadable:
+        said = Text("{why} Until then the class is not aired.", why=why)
         log.warning("%s", said)
-        changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=class_id, record_id=record_id)
+        changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=class_id)
 
 
 def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]:
@@ -322,8 +310,7 @@ async def say(host: StreamerHost) -> None:
                 now_s = await bandwidth.looked(
                     host, forecast.booked_now_s, settings, time.time(), slowness(host.checks)
                 )
-        own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
-        own = replace(own, booked_now_s=now_s)
+        own = replace(await host.read_tx(word, settings, time.time()), ahead=coming, booked_now_s=now_s)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air, ready_by=host.ready_by)
         own = replace(own, bandwidth=in_words(host.shares), network=host.network)
         await host.bus.say(settings.streamers_key, settings.name, own)
