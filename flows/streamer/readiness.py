@@ -106,10 +106,8 @@ class Readiness:
             self._looks.pop(class_id).cancel()
             self._done.pop(class_id, None)
         await self._tell_unreadable()
-        known = {
-            class_id: live[class_id].start_time for class_id, at in self._since.items() if now - at >= LATE_AFTER_S
-        }
-        due = decide.checks_due(known, now, self._done)
+        starts = {id_: live[id_].start_time for id_, at in self._since.items() if now - at >= LATE_AFTER_S}
+        due = decide.checks_due(starts, now, self._done)
         await self._begin([class_id for class_id in due if class_id not in self._looks])
         self._done |= due
         if not self._looks:
@@ -194,7 +192,16 @@ class Readiness:
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
         is_ready = airing.state is not AiringState.WAITING and row is not None and row.state is FileState.READY
-        size, damaged, unreadable = await self._file(row) if row is not None and is_ready else (None, None, None)
+        size: int | None = None
+        damaged: str | None = None
+        unreadable: str | None = None
+        if row is not None and is_ready:
+            path = cache_dir.rendition_path(self._host.settings.video_root, row.stem)
+            try:
+                await prepare.disk_answers(self._host)  # one that hangs takes no thread by which names are looked up
+                size, damaged = await integrity.seen(path, row)
+            except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
+                size, unreadable = row.size_bytes, error.message
         allowed = await prepare.push_allowlist(self._host)  # first whether its host may be connected to at all
         unreachable = await health.unreachable(airing.push_url, timeout_s=REACH_S, allowed=allowed)
         if unreachable is None:
@@ -211,15 +218,6 @@ class Readiness:
             skew_s=skew_s,
             lease=self._host.playout.held(),
         )
-
-    async def _file(self, row: Cached) -> tuple[int | None, str | None, str | None]:
-        """The size of a file, why it is not what was downloaded, and why that cannot be said just now."""
-        path = cache_dir.rendition_path(self._host.settings.video_root, row.stem)
-        try:
-            size, damaged = await integrity.seen(path, row)
-        except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
-            return row.size_bytes, None, error.message
-        return size, damaged, None
 
     # -- what the UI shows -----------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
 from flows.prefect_api import BackgroundRuns, NewRun
-from flows.streamer import broadcast, downloads, readiness
+from flows.streamer import bandwidth, broadcast, downloads, readiness
 from flows.streamer.amend import OTHER_TIME
 from flows.streamer.readiness import Readiness
 from lectern import health, i18n
@@ -36,7 +36,7 @@ from lectern.media import integrity
 from lectern.model.facts import Cached, Event, Usage
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState, FileState
-from lectern.storage import cache_dir
+from lectern.storage import cache_dir, disk
 from tests import flv, rows
 from tests.faults.turns import Quiet
 from tests.flows.test_lost_files import too_many_open
@@ -304,6 +304,31 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
     assert said in alarms(streamer)["good"]
     assert cache_dir.rendition_path(streamer.settings.video_root, "1").exists()
     assert states(streamer) == {"good": "ready"}
+
+
+async def test_a_disk_that_hangs_takes_no_thread_by_which_names_are_looked_up(
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are a few: Redis was not found again after a break, and a class that was cancelled then was aired."""
+    for number in range(40):
+        add(streamer, f"c-{number}")
+    go_on, stat = threading.Event(), Path.stat
+
+    def hangs(path: Path, **how: Any) -> os.stat_result:
+        assert path.suffix != ".flv" or go_on.wait(20)
+        return stat(path, **how)
+
+    monkeypatch.setattr(integrity, "SEEN_S", 0.2)
+    monkeypatch.setattr(bandwidth, "ANSWERS_S", 0.2)
+    monkeypatch.setattr(readiness, "LOOKS_S", 20.0)
+    with monkeypatch.context() as away:
+        away.setattr(Path, "stat", hangs)
+        away.setattr(disk, "free_bytes", lambda _: int(go_on.wait(20)))
+        await checks.check(time.time())
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: "looked up") == "looked up"
+        go_on.set()
+    assert [("is the disk busy?" in one) for one in alarms(streamer).values()] == [True] * 40
 
 
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
