@@ -113,17 +113,16 @@ async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
     A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
     the origin said to its own URL, and TryAgain.
     """
-    allowed = Allowlist.listed(host.settings.allowed_origins)
+    allowed, timeout_s = Allowlist.listed(host.settings.allowed_origins), host.settings.http_timeout_s
     try:
-        return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
-    except Refuse as refusal:
+        return await origin.look(row.url or "", allowed=allowed, timeout_s=timeout_s)
+    except Refuse:
         youngest = await host.read_tx(airings.latest_url, row.stem)
         if youngest in (None, row.url):
             raise
-        try:
-            return await origin.look(str(youngest), allowed=allowed, timeout_s=host.settings.http_timeout_s)
-        except Refuse:
-            raise refusal from None
+        with suppress(Refuse):
+            return await origin.look(str(youngest), allowed=allowed, timeout_s=timeout_s)
+        raise
 
 
 def probes(host: StreamerHost, deliveries: Sequence[Asked]) -> dict[str, asyncio.Task[ProbeResult]]:
