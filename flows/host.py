@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from flows.playout_link import Playout, boot_now
 from flows.prefect_api import BackgroundRuns, Runs
 from lectern.db import leases
+from lectern.db.cache_check import CacheDifference
 from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide.bandwidth import Shares
@@ -301,6 +302,7 @@ class StreamerHost(Host[StreamerSettings]):
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # set if downloads are wanted, or end
     dead_air: Mapping[str, str] = field(default_factory=dict)  # what is wrong with the files of coming classes
+    touched: Sequence[CacheDifference] | None = None  # files to read again; None until the disk was looked through
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unshared: asyncio.Event = field(default_factory=asyncio.Event)  # set if a download waits for its share
     shares: Shares = field(default_factory=Shares)  # what downloads may take of the network

@@ -226,7 +226,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             probed = await checked(stem, part, remote)
             look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
         except Refuse:  # the next try begins from zero
-            part.unlink()
+            await asyncio.to_thread(part.unlink)
             raise
         if plain != part:  # from here on its size and its sum are not the origin's
             probed, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
@@ -285,7 +285,7 @@ async def checked(stem: str, part: Path, remote: RemoteFile) -> Probe:
     if remote.crc64 is not None:
         crc64 = await asyncio.to_thread(cache_dir.crc64, part)
         if crc64 != remote.crc64:
-            part.unlink()
+            await asyncio.to_thread(part.unlink)
             raise TryAgain(
                 "{stem}: CRC-64 is {crc64}, the origin says {other_crc64}",
                 errors.BAD_RECORDING,
@@ -346,7 +346,7 @@ class PeriodicSync:
 
     def __init__(self, part: Path, remote: RemoteFile) -> None:
         self._part, self._remote = part, remote
-        self._synced_bytes = cache_dir.size_bytes(part)
+        self._synced_bytes = 0
         self._syncing: asyncio.Future[None] | None = None
 
     def reached(self, size_bytes: int) -> None:

@@ -15,7 +15,7 @@ from flows.failures import isolated
 from flows.handling import Decide, Swept, apart, changed, decision, sweep_flow
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.streamer import downloads, playout_events
-from flows.streamer.prepare import follow, remove_files
+from flows.streamer.prepare import disk_answers, follow, remove_files
 from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, lasting
@@ -40,20 +40,22 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
 
 
 async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
-    evicting, over = await host.read_tx(_left)
+    evicting = [row.stem for row in await host.read_tx(cache.evicting)]
+    over = await host.read_tx(airings.over, time.time() - OVER_S)
     ways = [(airing, way) for airing in over if (way := await _way(host, airing)) is not None]
     text = f"{len(evicting)} evictions, {len(over)} past their end"
     more = [f"{stem}: its file is removed" for stem in evicting]
     if dry_run:
         return [await changed(host, way, dry_run=True) for _, way in ways], text, more
-    if evicting:
-        async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
-            await remove_files(host, (await host.read_tx(_left))[0])
     done: list[StreamerChanges] = []
     for airing, way in ways:
         async with isolated(host, Text("class {class_id}", class_id=airing.class_id)):  # one odd row holds up no other
             done.append(await changed(host, way))
             host.playout.over(airing.class_id)
+    if evicting:
+        await disk_answers(host)
+        async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
+            await remove_files(host, [row.stem for row in await host.read_tx(cache.evicting)])
     return done, text, more
 
 
@@ -76,11 +78,6 @@ async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | 
     return playout_events.closing_of_late(airing.class_id, is_known=not statuses)
 
 
-def _left(connection: Connection) -> tuple[list[str], list[Airing]]:
-    """The renditions whose evictions were not finished, and the classes that are past their end."""
-    return [row.stem for row in cache.evicting(connection)], airings.over(connection, time.time() - OVER_S)
-
-
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
 async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
@@ -94,41 +91,39 @@ async def reconcile(dry_run: bool = False) -> State[None]:
 async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[str, object]]:
     """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
 
-    Files that were written to are left to `read_again`.
+    Files that were written to are left to `read_again`. Raises TryAgain if the disk hangs.
     """
     root = host.settings.video_root
+    await disk_answers(host)
+    entries = await asyncio.to_thread(cache_dir.scan, root)  # for minutes, perhaps, and no class waits for it
     async with host.cache_lock:
-        files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
-        odd = differences(files, rows)
+        files, rows = await host.read_tx(doubtful, entries)
+        odd = await asyncio.to_thread(lasting, differences(files, rows), root)
         if dry_run:
-            odd = await asyncio.to_thread(lasting, odd, root)
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
         table = [await _mended(host, difference) for difference in now]
-        lacking = [difference for difference in odd if difference.odd is Odd.MISSING]
-        lacking = await asyncio.to_thread(lasting, lacking, root)
-        table += await _fetch_again(host, [difference.row for difference in lacking if difference.row is not None])
+        table += await _fetch_again(host, [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None])
         await host.write_tx(_agree, host, files, rows)
-        table += [{"what": gone, "done": "deleted from the quarantine"} for gone in await prune_quarantine(host)]
+    host.touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table
 
 
-async def prune_quarantine(host: StreamerHost) -> list[str]:
-    """Delete the files that the quarantine keeps too long, or has no room for; returns their paths."""
+async def prune_quarantine(host: StreamerHost) -> None:
+    """Delete the files that the quarantine keeps too long, or has no room for."""
     bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
-    pruned = await asyncio.to_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time())
-    gone = [formatting.path(one.path) for one in pruned]
-    for path in gone:
+    for gone in await asyncio.to_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time()):
+        path = formatting.path(gone.path)
         log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", path)
-    return gone
 
 
 async def read_again(host: StreamerHost) -> list[dict[str, object]]:
     """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
-    files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
-    return [await _mended(host, difference) for difference in differences(files, rows) if difference.odd is Odd.TOUCHED]
+    if host.touched is None:  # the disk hung at the start
+        await reconciled(host)
+    return [await _mended(host, difference) for difference in host.touched or ()]
 
 
 async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, object]:
@@ -143,10 +138,6 @@ async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, 
 async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
     root = host.settings.video_root
     match difference:
-        case CacheDifference(Odd.EVICTED, Cached() as row):
-            await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
-            await host.write_tx(cache.forget, [row.stem])
-            return "deleted"
         case CacheDifference(Odd.LEFT, _, Path() as path) if integrity.is_at_work(path):
             return "nothing: it is just being made"
         case CacheDifference(Odd.LEFT, _, Path() as path):
@@ -159,7 +150,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
             return await _replace(host, row, path, f"it has {difference.why}")
         case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
-            return await _read(host, row, path)
+            return await _read(host, row.stem, path)
         case CacheDifference(Odd.UNKNOWN, _, Path() as path):
             log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
             await asyncio.to_thread(cache_dir.quarantine, root, path)
@@ -167,13 +158,14 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
     raise AssertionError(f"{difference.odd}: no way to mend it")
 
 
-async def _read(host: StreamerHost, before: Cached, path: Path) -> str:
+async def _read(host: StreamerHost, stem: str, path: Path) -> str:
     """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
     try:
         mtime = (await asyncio.to_thread(path.stat)).st_mtime
-        why = await integrity.trouble(path, before)
+        before = await host.read_tx(cache.by_stem, [stem])  # those before it may have taken hours
+        why = await integrity.trouble(path, before[stem]) if stem in before else None
         async with host.cache_lock:
-            row = (await host.read_tx(cache.by_stem, [before.stem])).get(before.stem)
+            row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
             is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
             if row is not None and row.state is FileState.READY and is_same:
                 if why is not None:

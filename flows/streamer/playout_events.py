@@ -104,6 +104,7 @@ def closing_of_late(connection: Connection, changes: StreamerChanges, class_id: 
 
 
 ALARM_EVERY_S = 60.0  # seconds until the same alarm of a class may be raised again
+STATED_AGAIN_S = 600.0  # seconds until what is so is stated again: Redis may have lost it, with its last second
 _COMES_ON_AIR = frozenset({AiringState.READY, AiringState.BROKEN})
 _OFF_AIR = frozenset({"connecting", "trying", "no_lease"})
 
@@ -231,6 +232,8 @@ class PlayoutEvents:
             if class_id in due:
                 async with self._alone(class_id):
                     followed, is_moved = self._classes[class_id], due[class_id].placement > 1
+                    if followed.alarmed.take("stated", STATED_AGAIN_S):
+                        followed.stated.clear()
                     news += [
                         (class_id, statement)
                         for statement in decide.statements(status, now, followed.why, is_moved=is_moved)

@@ -24,18 +24,20 @@ from flows.playout_link import boot_now
 from flows.streamer import bandwidth
 from lectern import urls
 from lectern.allowlist import PUBLIC, Address, Allowlist
-from lectern.db import airings, cache, forecast
+from lectern.db import account, airings, cache, events, forecast
 from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
-from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.airing import AIRED, CODES, RUN_AHEAD_S, STORY
 from lectern.decide.bandwidth import Download
 from lectern.decide.cache import Admit, Bound, WantedRendition
 from lectern.decide.forecast import Forecast
+from lectern.decide.gaps import longest
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
-from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
+from lectern.model.tables.streamer import as_runs
 from lectern.rendition_ids import HeldStem
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk, origin
@@ -59,14 +61,14 @@ def prepares(deliveries: Sequence[Asked]) -> Iterator[Prepare]:
     return (delivery.message for delivery in deliveries if isinstance(delivery.message, Prepare))
 
 
-def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[list[Asked], set[str]]:
+def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[list[Asked], dict[str, Cached]]:
     """The same messages, each with its rendition named beside what is cached.
 
-    Returns also which of the renditions are there, or being downloaded.
+    Returns also those of the renditions that are there, or being downloaded.
     """
     asked = {prepared.named({}).stem for prepared in prepares(deliveries)}
-    held = _held(connection, asked)
-    here = set(held)
+    here = _here(connection, asked)
+    held = {stem: HeldStem(row.source, row.url) for stem, row in here.items()}
     resolved: list[Asked] = []
     for delivery in deliveries:
         if isinstance(delivery.message, Prepare):
@@ -76,14 +78,13 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
         else:
             resolved.append(delivery)
     others = {prepared.stem for prepared in prepares(resolved)} - asked
-    return resolved, here | _held(connection, others).keys() if others else here
+    return resolved, here | _here(connection, others) if others else here
 
 
-def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]:
-    """The source and URL of those renditions among *stems* that are there or being downloaded."""
-    rows = cache.by_stem(connection, stems)
+def _here(connection: Connection, stems: Collection[str]) -> dict[str, Cached]:
+    """Those renditions among *stems* that are there or being downloaded."""
     there = (FileState.READY, FileState.DOWNLOADING)
-    return {stem: HeldStem(row.source, row.url) for stem, row in rows.items() if row.state in there}
+    return {stem: row for stem, row in cache.by_stem(connection, stems).items() if row.state in there}
 
 
 async def as_probed(
@@ -112,17 +113,16 @@ async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
     A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
     the origin said to its own URL, and TryAgain.
     """
-    allowed = Allowlist.listed(host.settings.allowed_origins)
+    allowed, timeout_s = Allowlist.listed(host.settings.allowed_origins), host.settings.http_timeout_s
     try:
-        return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
-    except Refuse as refusal:
+        return await origin.look(row.url or "", allowed=allowed, timeout_s=timeout_s)
+    except Refuse:
         youngest = await host.read_tx(airings.latest_url, row.stem)
         if youngest in (None, row.url):
             raise
-        try:
-            return await origin.look(str(youngest), allowed=allowed, timeout_s=host.settings.http_timeout_s)
-        except Refuse:
-            raise refusal from None
+        with suppress(Refuse):
+            return await origin.look(str(youngest), allowed=allowed, timeout_s=timeout_s)
+        raise
 
 
 def probes(host: StreamerHost, deliveries: Sequence[Asked]) -> dict[str, asyncio.Task[ProbeResult]]:
@@ -175,6 +175,11 @@ def decided_classes(
     class_ids = [message.class_id for message in prepares]
     known = airings.by_id(connection, class_ids)
     gone = airings.released_before(connection, class_ids)
+    for class_id, airing in known.items():
+        if airing.state in AIRED:  # its teacher asks again, so the report of its end has not come there
+            parts = longest(events.parts_of(connection, [class_id], as_runs).get(class_id, ()), AS_RUN_TOLD)
+            story = account.story_events(connection, class_id, STORY)
+            changes.report("ended", airing, CODES.get(airing.state), airing.message or "", parts, story)
     admit(connection, changes, decide_cache.new_classes(changes, prepares, known, gone, barred), looked)
 
 
@@ -281,12 +286,13 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
         why = "their classes were moved, and may still be aired where they were"
         batch = await put_off(batch, moved, wait_s, why)
     result = BatchResult[Asked, StreamerChanges]()
-    unlooked = await _take(host, batch.came, {}, result, dry_run=dry_run)
-    while unlooked:
+    left = batch.came
+    # All are named together in each round: two that are looked for under one name would get one recording.
+    while left and (unlooked := await _take(host, left, {}, result, dry_run=dry_run)):
+        left = []
         async with aclosing(as_probed(host, unlooked)) as portions:
-            unlooked = []
             async for deliveries, looked in portions:
-                unlooked += await _take(host, deliveries, looked, result, dry_run=dry_run)
+                left += await _take(host, deliveries, looked, result, dry_run=dry_run)
     return await ended("prepare", batch, result, "What became of each class")
 
 
@@ -305,12 +311,13 @@ async def _take(
     barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         deliveries, here = await host.read_tx(with_stems, deliveries)
-        known, mine, unlooked = here | looked.keys(), list[Asked](), list[Asked]()
+        known, mine, unlooked = here.keys() | looked.keys(), list[Asked](), list[Asked]()
         for it in deliveries:
             (unlooked if isinstance(it.message, Prepare) and it.message.stem not in known else mine).append(it)
         if not mine:
             return unlooked
-        if any(message.stem in looked or message.stem in host.in_progress for message in prepares(mine)):
+        ready = {stem for stem, row in here.items() if row.state is FileState.READY}
+        if any(message.stem not in ready for message in prepares(mine)):
             await disk_answers(host)
         portion = await handled(host, mine, partial(decided_classes, looked, barred), dry_run=dry_run)
         result.done += portion.done

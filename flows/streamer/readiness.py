@@ -3,18 +3,20 @@
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from operator import attrgetter, itemgetter
+from urllib.parse import urlsplit
 
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
 from flows.artifacts import Board
 from flows.failures import isolated
-from flows.handling import apart, changed, decision
+from flows.handling import apart, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import bandwidth, downloads, prepare, recording_checks
@@ -27,8 +29,8 @@ from lectern.decide.bandwidth import in_words
 from lectern.decide.forecast import slowness, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
-from lectern.errors import TryAgain
-from lectern.i18n import Text, joined, msgid
+from lectern.errors import Caught, TryAgain
+from lectern.i18n import Text, joined
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Usage
 from lectern.model.streamer_plan import StreamerChanges
@@ -43,14 +45,15 @@ AHEAD_S = 86_400.0  # seconds ahead: the timetable shows the classes that begin 
 MOST_AHEAD = 200
 """Number of classes, those that begin first, for which each heartbeat says when their recordings will be there."""
 
-AT_ONCE = 20  # number of push URLs that are tried at the same time
+AT_ONCE = 20  # number of push URLs of one server that are tried at the same time
+LOOKS_S = 2 * REACH_S  # seconds until what was found is told; looks at what does not answer go on beside the next ones
 
 
 _Checked = Sequence[tuple[Airing, Sequence[str]]]
 """Classes, each with the reasons why it is not ready, none if it is."""
 
-_Red = tuple[str, int | None, str]
-"""A class that is not ready: its id, its record_id, and the alarm of it."""
+_Look = asyncio.Task[tuple[list[str], str | None]]
+"""A look at a class: why it is not ready, and why its file must be downloaded again, if it must."""
 
 
 class Readiness:
@@ -63,8 +66,11 @@ class Readiness:
         self._host = host
         self._board = Board(client)
         self._live: dict[str, Airing] = {}
+        self._rows: dict[str, Cached] = {}
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
+        self._looks: dict[str, _Look] = {}  # those under way
+        self._gates = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(AT_ONCE))  # by push server
         self._reds: dict[str, list[str]] = {}
         self._unreadable: dict[str, str] = {}
         self._late: dict[str, str] = {}  # classes whose recordings will come too late, by the last forecast
@@ -86,7 +92,7 @@ class Readiness:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def check(self, now: float) -> None:
-        """Check the classes whose check is due at *now* (epoch seconds), and raise alarms for those that are red."""
+        """Begin the checks that are due at *now* (epoch seconds); tell what those found that have ended since."""
         host = self._host
         near = await host.read_tx(airings.live, now + AHEAD_S)
         live = {airing.class_id: airing for airing in near if airing.end_time > now}
@@ -95,22 +101,25 @@ class Readiness:
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
         self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in same}
+        for class_id in [id_ for id_, look in self._looks.items() if id_ not in same or look.cancelled()]:
+            self._looks.pop(class_id).cancel()
+            self._done.pop(class_id, None)
         await self._tell_unreadable()
-        known = {
-            class_id: live[class_id].start_time for class_id, at in self._since.items() if now - at >= LATE_AFTER_S
-        }
-        due = decide.checks_due(known, now, self._done)
-        if not due:
-            return
-        lost_files: dict[str, str] = {}
-        looked = [live[class_id] for class_id in due]
-        before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
-        found = await self._look(looked, lost_files)
-        turned = {class_id for class_id in due if before.get(class_id) is not bool(found[class_id])}
-        await self._tell([(airing, found[airing.class_id]) for airing in looked], turned, now)
-        self._reds |= found
+        starts = {id_: live[id_].start_time for id_, at in self._since.items() if now - at >= LATE_AFTER_S}
+        due = decide.checks_due(starts, now, self._done)
+        await self._begin([class_id for class_id in due if class_id not in self._looks])
         self._done |= due
-        for stem, reason in lost_files.items():
+        if not self._looks:
+            return
+        before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
+        over, _ = await asyncio.wait(self._looks.values(), timeout=LOOKS_S)
+        found = {class_id: look.result() for class_id, look in self._looks.items() if look in over}
+        turned = {class_id for class_id, (reds, _) in found.items() if before.get(class_id) is not bool(reds)}
+        await self._tell([(live[class_id], reds) for class_id, (reds, _) in found.items()], turned, now)
+        for class_id, (reds, _) in found.items():
+            self._reds[class_id] = reds
+            del self._looks[class_id]
+        for stem, reason in {live[class_id].stem: lost for class_id, (_, lost) in found.items() if lost}.items():
             async with isolated(host, Text("rendition {stem}", stem=stem), through=()):
                 await downloads.redownload(host, stem, reason)
 
@@ -142,52 +151,56 @@ class Readiness:
         coming = (class_id for class_id, airing in self._live.items() if airing.start_time > now)
         return bool(self._unreadable or self._late) or any(self._reds.get(class_id) for class_id in coming)
 
-    async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
-        """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
-        rows = await self._host.read_tx(cache.by_stem, {airing.stem for airing in due})
+    async def _begin(self, due: Collection[str]) -> None:
+        """Begin to look at the classes *due*; also the looks under way go by the rows as they are now."""
+        stems = {self._live[class_id].stem for class_id in (*self._looks, *due)}
+        self._rows = await self._host.read_tx(cache.by_stem, stems)
         skew_s: float | None = None
         with suppress(TryAgain):
             before = time.time()
-            shared = await self._host.bus.now()
+            shared = await self._host.bus.now() if due else before
             skew_s = (before + time.time()) / 2 - shared
-        gate = asyncio.Semaphore(AT_ONCE)
+        for class_id in due:
+            self._looks[class_id] = asyncio.create_task(self._look(class_id, skew_s))
 
-        async def look(airing: Airing) -> list[str]:
-            async with gate:
-                self._host.watchdog.note("readiness")  # a push server that does not answer takes REACH_S of each class
+    async def _look(self, class_id: str, skew_s: float | None) -> tuple[list[str], str | None]:
+        with Caught() as failed:
+            async with self._gates[urlsplit(self._live[class_id].push_url).netloc]:
+                airing = self._live[class_id]
                 if airing.state is AiringState.REFUSED:
-                    return [Text("it was refused: {why}", why=airing.message)]
-                seen = await self._seen(airing, rows.get(airing.stem), skew_s)
-                if (why := decide.lost_file(seen)) is not None:
-                    lost_files[airing.stem] = why
-                return decide.reds(seen, self._late.get(airing.class_id))
-
-        findings = await asyncio.gather(*(look(airing) for airing in due), return_exceptions=True)
-        return {airing.class_id: _reds(airing, why) for airing, why in zip(due, findings, strict=True)}
+                    return [Text("it was refused: {why}", why=airing.message)], None
+                seen = await self._seen(airing, self._rows.get(airing.stem), skew_s)
+                return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
+        error = failed.error
+        log.error("%s: its check failed: %r", class_id, error)
+        return [Text("its check failed: {kind}: {error}", kind=type(error).__name__, error=error).masked(redact)], None
 
     async def _tell_unreadable(self) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
         unreadable = await self._host.read_tx(airings.unreadable)
-        new = [item for item in unreadable.items() if item[0] not in self._unreadable]
-        text = msgid("{why} Until then the class is not aired.")
-        await self._alarm([(id_, None, Text(text, why=why)) for id_, why in new])
+        if new := [item for item in unreadable.items() if item[0] not in self._unreadable]:
+            await apart(self._host, new, _unread, itemgetter(0))
+            await publish_outbox(self._host)
         self._unreadable = unreadable
 
     async def _tell(self, checked: _Checked, turned: Collection[str], now: float) -> None:
-        """Note the checks, tell the teacher of the classes that have *turned*, raise an alarm for each that is red."""
-        await changed(self._host, _noted(checked, turned))
-        await publish_outbox(self._host)
-        await self._alarm([_red(airing, why, now) for airing, why in checked if why])
-
-    async def _alarm(self, red: Sequence[_Red]) -> None:
-        """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
-        if red:
-            await apart(self._host, red, _alarmed, itemgetter(0))
+        """Tell of classes what was found at *now*; if one of them cannot be written, the others are all the same."""
+        if checked:
+            await apart(self._host, checked, lambda some: _told(some, turned, now), lambda its: its[0].class_id)
             await publish_outbox(self._host)
 
     async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
         is_ready = airing.state is not AiringState.WAITING and row is not None and row.state is FileState.READY
-        size, damaged, unreadable = await self._file(row) if row is not None and is_ready else (None, None, None)
+        size: int | None = None
+        damaged: str | None = None
+        unreadable: str | None = None
+        if row is not None and is_ready:
+            path = cache_dir.rendition_path(self._host.settings.video_root, row.stem)
+            try:
+                await prepare.disk_answers(self._host)  # one that hangs takes no thread by which names are looked up
+                size, damaged = await integrity.seen(path, row)
+            except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
+                size, unreadable = row.size_bytes, error.message
         allowed = await prepare.push_allowlist(self._host)  # first whether its host may be connected to at all
         unreachable = await health.unreachable(airing.push_url, timeout_s=REACH_S, allowed=allowed)
         if unreachable is None:
@@ -204,15 +217,6 @@ class Readiness:
             skew_s=skew_s,
             lease=self._host.playout.held(),
         )
-
-    async def _file(self, row: Cached) -> tuple[int | None, str | None, str | None]:
-        """The size of a file, why it is not what was downloaded, and why that cannot be said just now."""
-        path = cache_dir.rendition_path(self._host.settings.video_root, row.stem)
-        try:
-            size, damaged = await integrity.seen(path, row)
-        except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
-            return row.size_bytes, None, error.message
-        return size, damaged, None
 
     # -- what the UI shows -----------------------------------------------------------------------------------------
 
@@ -239,38 +243,31 @@ class Readiness:
         }
 
 
-def _red(airing: Airing, why: Sequence[str], now: float) -> _Red:
-    text = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, why)
-    return airing.class_id, airing.record_id, text
-
-
 def _is_same(airing: Airing, before: Airing | None) -> bool:
     """Whether what was checked of a class *before* still counts: a change may have given it other values."""
     checked = attrgetter("start_time", "stem", "push_url")
     return before is not None and checked(airing) == checked(before)
 
 
-def _reds(airing: Airing, finding: list[str] | BaseException) -> list[str]:
-    if isinstance(finding, list):
-        return finding
-    log.error("%s: its check failed: %r", airing.class_id, finding)
-    return [Text("its check failed: {kind}: {error}", kind=type(finding).__name__, error=finding).masked(redact)]
-
-
 @decision
-def _noted(_: Connection, changes: StreamerChanges, checked: _Checked, turned: Collection[str]) -> None:
-    """Note the checks, and tell the teacher of the classes that have *turned* ready, or not ready."""
+def _told(_: Connection, changes: StreamerChanges, checked: _Checked, turned: Collection[str], now: float) -> None:
+    """Note the checks, tell the teacher of the classes that have *turned*, raise an alarm for each that is red."""
     for airing, reds in checked:
         changes.note(account.NOT_READY if reds else account.CHECKED, airing, joined(reds))
         if airing.class_id in turned:
             changes.state(airing, "not_ready" if reds else "ready", changes.now, joined(reds))
+        if reds:
+            said = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, reds)
+            log.warning("%s", said)
+            changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=airing.class_id, record_id=airing.record_id)
 
 
 @decision
-def _alarmed(_: Connection, changes: StreamerChanges, red: Sequence[_Red]) -> None:
-    for class_id, record_id, said in red:
+def _unread(_: Connection, changes: StreamerChanges, unreadable: Sequence[tuple[str, str]]) -> None:
+    for class_id, why in unreadable:
+        said = Text("{why} Until then the class is not aired.", why=why)
         log.warning("%s", said)
-        changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=class_id, record_id=record_id)
+        changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=class_id)
 
 
 def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]:
@@ -310,8 +307,7 @@ async def say(host: StreamerHost) -> None:
                 now_s = await bandwidth.looked(
                     host, forecast.booked_now_s, settings, time.time(), slowness(host.checks)
                 )
-        own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
-        own = replace(own, booked_now_s=now_s)
+        own = replace(await host.read_tx(word, settings, time.time()), ahead=coming, booked_now_s=now_s)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air, ready_by=host.ready_by)
         own = replace(own, bandwidth=in_words(host.shares), network=host.network)
         await host.bus.say(settings.streamers_key, settings.name, own)
@@ -343,8 +339,8 @@ def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:
     """The status of this streamer at *now* (epoch seconds)."""
-    soon = airings.live(connection, now + SOON_S)
-    due = [airing for airing in soon if airing.start_time <= now < airing.end_time]
+    soon = [airing for airing in airings.live(connection, now + SOON_S) if airing.end_time > now]
+    due = [airing for airing in soon if airing.start_time <= now]
     alarms = sorted(incidents.alarms(connection, settings.name), key=lambda alarm: -alarm.last_at)
     return StreamerStatus(
         at=now,

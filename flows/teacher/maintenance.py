@@ -67,12 +67,12 @@ def overlooked(connection: Connection, changes: Changes, heard_s: float) -> None
     reports.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
     noted = events.named(connection, reports.TOLD_AGAIN, [order.class_id for order in silent])
-    reports.resend_ends(changes, [order for order in silent if order.state is BookingState.PLACED], noted)
-    if unconfirmed := [order for order in silent if order.state is BookingState.READY]:
-        revised_ids = [order.revises for order in unconfirmed if order.revises is not None]
+    asked = [order for order in silent if order.state is BookingState.PLACED or order.revises is None]
+    reports.resend_ends(changes, asked, noted)
+    if revised_ids := [order.revises for order in silent if order.revises is not None]:
         changes.learn(bookings.readable_among(connection, revised_ids))
         changes.learn(bookings.revisions_of(connection, revised_ids))
-        decide.apply_again(changes, unconfirmed)
+        decide.apply_again(changes, [order for order in silent if order.revises and order.state is BookingState.READY])
     cancelling.resend_cancels(changes, bookings.cancels_to_resend(connection, now))
     decide.forsake(changes, bookings.forsaken_revisions(connection, now - UNREPORTED_S))
     close(connection, changes, heard_s)

@@ -194,8 +194,7 @@ class Membership:
                     self.host.beats.pop(name, None)
                 if name in claims:
                     await grant(self.host, name, str(claims[name]["session"]), float(claims[name]["lease_s"]))
-                if name in holders:
-                    await self._renewed(holders[name], beats.get(name, {}).get(LEASE))
+                await self._renewed(holders.get(name) or StreamerRow(name=name), beats.get(name, {}).get(LEASE))
                 if name in having.keys() | lost and name not in going | left:
                     await self._drain(name, beats.get(name, {}), ages_s.get(name, math.inf))
                     silent_s = self._silent_s(name, ages_s.get(name), heard)
@@ -203,10 +202,10 @@ class Membership:
                     await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
 
     async def _renewed(self, holder: StreamerRow, lease_s: object) -> None:
-        """Note for how long a beat renews the lease of *holder*, if LEASE_S was another one when that was granted."""
+        """Note for how long a beat renews a lease: since its grant LEASE_S may have changed, or its row was lost."""
         if isinstance(lease_s, int | float) and lease_s >= 0 and lease_s != holder.lease_s:
-            name, after = {"name": holder.name}, {"lease_s": lease_s}
-            await changed(self.host, lambda _, changes: changes.change(streamers, name, {}, after))
+            name = holder.name
+            await changed(self.host, lambda c, changes: changes.hold(leases.holder(c, name), lease_s=lease_s))
             holder.lease_s = lease_s
 
     async def _drain(self, name: str, beat: Mapping[str, Any], age_s: float) -> None:
@@ -329,13 +328,13 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
     silent_s = -1.0 if force else decide_leases.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
+    alive = await _takers(host, streamer, silent_s, force=force)
+    if not alive:
+        return _stays(streamer)
     if dry_run:
-        alive = [name for name in await alive_streamers(host) if name != streamer]
         plan = await changed(host, taken(before, alive, force=force), dry_run=True)
         shown = await printed("move", [plan])
         return Completed(name=NOT_MOVED, message=shown.message)
-    if not await _takers(host, streamer, silent_s, force=force):
-        return _stays(streamer)
     # After a restore, the database names an earlier session than Redis has, which its streamer asks for.
     held = await host.bus.lease_of(host.settings.streamers_key, streamer)
     sessions = [session for session in (before.session, held) if session]

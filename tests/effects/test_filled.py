@@ -15,7 +15,6 @@ from benchmarks import streamer as benchmark
 from benchmarks.filled import fill
 from flows.handling import change
 from flows.host import StreamerHost
-from flows.streamer import maintenance as at_streamer
 from flows.streamer import prepare
 from flows.streamer.readiness import word
 from flows.teacher import maintenance
@@ -106,7 +105,8 @@ TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
 }
 STREAMERS: Mapping[str, Callable[[Connection, StreamerHost], object]] = {
     "a claim that evicts": claim,
-    "what a streamer's sweep finds": lambda connection, _: at_streamer._left(connection),
+    "what a streamer's sweep finds": lambda connection, _: airings.over(connection, time.time()),
+    "what is to be evicted": lambda connection, _: cache.evicting(connection),
     "which recording is looked through next": lambda connection, _: airings.unlooked(connection, time.time()),
     "which dead air is told": lambda connection, _: airings.untold_faults(connection, time.time()),
     "the downloads": lambda connection, _: cache.downloading(connection),

@@ -131,6 +131,7 @@ FOUND: list[tuple[Callable[..., Any], dict[tuple[object, ...], object]]] = [
     (bookings.over_unheard, {(EVERYBODY, NOW): ["gaps", "over", "told"]}),
     (bookings.overdue_waiters, {(NOW - 1000,): [], (NOW - 999,): ["soon"]}),
     (unordered(bookings.unreported), {(NOW - 1000, NOW): set(), (NOW, NOW): {"now", "now^1"}, (NOW, NOW + 600): set()}),
+    (bookings.unreported, {(NOW + 1, NOW + 600): ["over"]}),
     (bookings.unended, {(NOW,): [], (NOW + 1,): ["over"]}),
     (unordered(bookings.ends_untold), {(NOW - 7200, NOW): {"gaps", "dropped"}, (NOW - 7200, NOW - 100): {"gaps"}}),
     (bookings.ends_untold, {(NOW - 7200, NOW - 3600): []}),

@@ -2,33 +2,36 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
-from flows import failures
+from flows import failures, handling
 from flows.host import StreamerHost, TeacherHost
 from flows.playout_link import boot_now
 from flows.resident.consumer import Handler
 from flows.streamer import downloads, lease, playout_events
 from flows.streamer import prepare as streamer_prepare
-from flows.teacher import membership
+from flows.teacher import maintenance, membership
+from flows.teacher.bookings import decided_reports
 from lectern.db import airings, bookings, cache, inbox, leases
 from lectern.db.engine import transaction
 from lectern.decide import airing as decide_airing
 from lectern.decide import leases as decide_leases
+from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import journal
-from lectern.model.tables.teacher import StreamerRow
-from lectern.states import AiringState
+from lectern.model.tables.teacher import StreamerRow, orders
+from lectern.states import AiringState, BookingState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
-from lectern.wire.messages import TAKE_BACK, Grant, Message, Prepare, Release
+from lectern.wire.messages import TAKE_BACK, Grant, Message, Prepare, Release, Report
 from tests import flv, rows
 from tests.faults import hosts
 from tests.rows import commit, look
@@ -149,6 +152,39 @@ def test_a_class_that_ended_while_a_sweep_asked_its_playout_stays_as_it_ended(
             rows.went(connection, streamer, lambda _, changes: decide_airing.close(changes, one, AiringState.AIRED, ""))
     commit(streamer.engine, rows.went, streamer, way)
     assert commit(streamer.engine, airings.by_id, ["c-1"])["c-1"].state is state
+
+
+async def test_a_class_is_aired_whole_although_redis_has_lost_the_report_of_its_end(
+    teacher: TeacherHost, streamer: StreamerHost
+) -> None:
+    """Its teacher asks for the class again before it says to all that nobody knows; it may ask for one twice."""
+    booking, name = hosts.booking("c-1", -700), streamer.settings.name
+    rows.placed(teacher, booking, name, ready=True)
+    commit(teacher.engine, Connection.execute, update(orders).values(updated_at=booking.start_time))
+    wanted = rows.prepare("c-1", 6666, booking.start_time, video_resolution="720P")
+    with transaction(streamer.engine) as connection:
+        rows.add(connection, wanted, AiringState.ON_AIR, "/v/6666/6666_720P.flv", time.time())
+    part = {"url": 0, "session": 1, "source": "recording", "position_s": 0.0, "sent_s": 600.0}
+    part |= {"from": booking.start_time, "to": booking.end_time}
+    ending = playout_events.closing_of("c-1", {"as_run": [part], "why": "its end has come"})
+    commit(streamer.engine, rows.went, streamer, ending)
+    (lost,) = rows.said(streamer, "ended")
+    commit(teacher.engine, handling.change, teacher, maintenance.overlooked(math.inf))
+    (asked,) = rows.said(teacher, "prepare")
+    for _ in range(2):
+        commit(streamer.engine, rows.did, streamer, admitted, Prepare.model_validate(asked))
+    again = rows.said(streamer, "ended")[1:]
+    assert again == [lost, lost]
+    for said_again in map(Report.model_validate, again):
+
+        def take(connection: Connection, changes: Changes, report: Report = said_again) -> None:
+            changes.orders |= bookings.by_id(connection, ["c-1"])
+            decided_reports([name], connection, changes, [report])
+
+        commit(teacher.engine, handling.change, teacher, take)
+    order = look(teacher.engine, bookings.by_id, ["c-1"])["c-1"]
+    assert (order.state, rows.said(teacher, "alarm")) == (BookingState.AIRED, [])
+    assert [(one["event"], one["sent_s"]) for one in rows.said(teacher, "class_event")] == [("ended", 600.0)]
 
 
 def known(host: TeacherHost) -> tuple[Mapping[str, StreamerRow], Mapping[str, int]]:

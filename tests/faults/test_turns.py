@@ -16,7 +16,7 @@ from flows import artifacts
 from flows.handling import BatchResult, Delivery
 from flows.host import StreamerHost, TeacherHost
 from flows.resident import maintenance as resident_maintenance
-from flows.streamer import bandwidth, prepare
+from flows.streamer import bandwidth, maintenance, prepare
 from flows.streamer.readiness import Readiness
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance as teacher_maintenance
@@ -197,7 +197,7 @@ async def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Stre
         await asyncio.gather(*hanging)
 
 
-@pytest.mark.parametrize("what", ["prepare", "a forecast"])
+@pytest.mark.parametrize("what", ["prepare", "prepare what is to be downloaded already", "a forecast", "reconcile"])
 async def test_a_disk_that_hangs_keeps_no_transaction_waiting(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -215,8 +215,12 @@ async def test_a_disk_that_hangs_keeps_no_transaction_waiting(
     commit(streamer.engine, cache.make_sums, root)
     commit(streamer.engine, reserve, root, "2", 10, one.video_url, hosts.now())
     came, looked = Delivery(InboxMessage(1, "prepare", "", 0), one), {"1": RemoteFile(one.video_url, 10, None, None)}
+    joins = Delivery(InboxMessage(2, "prepare", "", 0), prepared("c-2", 2, hosts.now() + 3600))
+    take = partial(prepare._take, streamer, dry_run=False)
     works: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-        "prepare": partial(prepare._take, streamer, [came], cast("Any", looked), BatchResult(), dry_run=False),
+        "prepare": partial(take, [came], cast("Any", looked), BatchResult()),
+        "prepare what is to be downloaded already": partial(take, [joins], {}, BatchResult()),
+        "reconcile": partial(maintenance.reconciled, streamer),
         "a forecast": partial(Readiness(streamer, cast("Any", None)).foresee, hosts.now()),
     }
     try:

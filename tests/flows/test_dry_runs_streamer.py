@@ -1,5 +1,6 @@
 """A dry run of any flow of a streamer shows, line by line, what the run then writes; and it writes nothing itself."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -160,6 +161,42 @@ def test_a_recording_whose_name_another_one_took_while_its_origin_was_asked_gets
     dry_run.run(lambda: prepare.fn(ids))
     assert asked == [mine, mine], "the first answer was for a name that it has not"
     assert rows.look(dry_run.host.engine, airings.by_id, ["c-1"])["c-1"].stem not in {"lesson", "1"}
+
+
+def test_no_class_gets_the_recording_of_another_one_that_is_called_the_same(
+    dry_run: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three of a batch the origin of the first answers last, and has nothing: another one is called so then."""
+    urls = {f"c-{host}": f"http://{host}.example/lesson.flv" for host in "abc"}
+    looked = {url: asyncio.Event() for url in urls.values()}
+    before, take = dict(zip(urls.values(), [urls["c-c"], None, urls["c-b"]], strict=True)), preparing._take
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if (other := before[url]) is not None:
+            await looked[other].wait()
+        if url == urls["c-a"]:
+            raise Refuse("the origin says 404", DOWNLOAD_FAILED)
+        return RemoteFile(url, 2000, None, None)
+
+    async def taking(host: Any, came: Any, known: Any, *rest: Any, **how: Any) -> Any:
+        left = await take(host, came, known, *rest, **how)
+        for answer in known.values():
+            if isinstance(answer, RemoteFile):
+                looked[answer.url].set()
+        return left
+
+    monkeypatch.setattr(origin, "look", look)
+    monkeypatch.setattr(preparing, "_take", taking)
+    monkeypatch.setattr(preparing, "PORTION_S", 0.01)
+    monkeypatch.setattr(preparing, "publish_outbox", rows.unsent)
+    start = time.time() + 3600
+    booked = [rows.prepare(id_, 1, start, record_id=None, video_url=url) for id_, url in urls.items()]
+    ids = rows.comes(dry_run.host, *booked)
+    dry_run.run(lambda: prepare.fn(ids))
+    classes = rows.look(dry_run.host.engine, airings.by_id, list(urls))
+    downloads = rows.look(dry_run.host.engine, cache.by_stem, {one.stem for one in classes.values()})
+    assert {id_: one.state for id_, one in classes.items()} == {"c-a": "refused", "c-b": "waiting", "c-c": "waiting"}
+    assert [downloads[classes[id_].stem].url for id_ in ("c-b", "c-c")] == [urls["c-b"], urls["c-c"]]
 
 
 def test_of_a_sweep(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -414,6 +414,20 @@ async def test_of_a_lease_without_end_nothing_is_moved(world: World, lease_s: fl
     assert ("has no end" not in world.alarms[0]) is moved
 
 
+async def test_the_classes_of_a_streamer_that_the_restored_database_does_not_know_are_moved_as_others_are(
+    world: World,
+) -> None:
+    """It was leased for the first time after the backup: its lease seemed to have no end, and a person had to come."""
+    world.placed("c-1")
+    world.living = {S1: {"lease_s": 45.0}, S2: {}}
+    await world.looks()
+    assert world.holder(S1).lease_s == 45.0
+    world.living = {S2: {}}
+    await world.looks(after_s=world.host.settings.streamer_lost_after_s + 1)
+    assert world.begun == [S1]
+    assert ["to be moved to others" in one for one in world.alarms] == [True]
+
+
 async def test_a_drained_streamer_gives_away_its_later_classes_and_those_that_come_to_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,6 +516,8 @@ async def test_a_streamer_that_beats_is_moved_from_by_force_alone_and_is_then_mi
     silent.beat(S1, peers=[])
     silent.host.beats |= silent.beats
     assert not await moved(silent)
+    dry = await membership._move(silent.host, S1, force=False, dry_run=True)
+    assert "no streamer is alive that may have its classes" in (dry.message or "")
     assert (silent.announce.await_count, silent.taken) == (0, [])
     assert await moved(silent, force=True)
     silent.part.assert_awaited_once_with(silent.host.settings.streamers_key, S1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ from flows.teacher import maintenance as at_maintenance
 from flows.teacher import membership, transcoding
 from lectern.db import bookings, cache, events
 from lectern.db.engine import transaction
-from lectern.errors import Malformed
+from lectern.errors import Malformed, TryAgain
 from lectern.model.facts import Event, InboxMessage, RemoteFile
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
@@ -103,6 +104,20 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     await maintenance._sweep(streamer, dry_run=False)
     found = look(streamer.engine, Connection.execute, select(classes.c.class_id, classes.c.state)).all()
     assert {one.class_id: one.state for one in found} == {"bad": "on air", "good": "broken"}
+
+
+async def test_a_sweep_closes_what_is_over_though_a_disk_hangs_on_which_a_file_is_to_be_deleted(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does any booking wait for it; the next sweep tries again."""
+    on_air(streamer, "over")
+    commit(streamer.engine, Connection.execute, update(tasks).values(end_time=time.time() - 1000))
+    cached(streamer, "1", state=FileState.EVICTING)
+    monkeypatch.setattr(maintenance, "disk_answers", AsyncMock(side_effect=TryAgain("is the disk busy?")))
+    with pytest.raises(TryAgain, match="is the disk busy"):
+        await maintenance._sweep(streamer, dry_run=False)
+    assert look(streamer.engine, Connection.execute, select(classes.c.state)).scalars().all() == ["broken"]
+    assert look(streamer.engine, cache.by_stem, ["1"]).keys() == {"1"}
 
 
 async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playout(

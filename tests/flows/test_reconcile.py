@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,19 @@ from sqlalchemy import Connection, select, update
 from flows import handling
 from flows.host import StreamerHost
 from flows.resident import maintenance as timers
-from flows.streamer import downloads, maintenance
+from flows.resident import process
+from flows.streamer import bandwidth, downloads, maintenance
 from flows.streamer.playout_sync import lesson
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, cache_check
 from lectern.db.cache_check import Odd, differences, doubtful
 from lectern.db.engine import reading, transaction
+from lectern.errors import TryAgain
 from lectern.media import integrity, probe
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import AiringState, FileState
-from lectern.storage import cache_dir
+from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
 from tests import rows
 from tests.effects.conftest import make_recording
@@ -226,6 +229,7 @@ async def test_what_was_being_evicted_and_a_part_that_nobody_goes_on_with_are_de
         part.parent.mkdir(exist_ok=True)
         part.write_bytes(b"x" * 5000)
     await maintenance.reconciled(streamer)
+    await maintenance._sweep(streamer, dry_run=False)
     assert here.exists()
     assert (left.parent.exists(), evicted.exists(), aside(streamer)) == (False, False, [])
     assert [one.stem for one in look(streamer.engine, cache.everything)] == ["1"]
@@ -276,16 +280,18 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
 async def test_what_comes_and_goes_while_the_disk_is_scanned_is_no_difference(
     streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    """A streamer at work downloads and evicts, and the scan of a large disk takes minutes."""
-    evicted, plain = put(streamer, "2", master), cache_dir.scan
+    """A streamer at work downloads, evicts and makes files plain FLV, and the scan of a large disk takes minutes."""
+    evicted, made, plain = put(streamer, "2", master), put(streamer, "3", master), cache_dir.scan
 
     def scanned(root: Path) -> list[cache_dir.FoundFile]:
         found = plain(root)
+        assert not streamer.cache_lock.locked(), "no booking waits for it"
         put(streamer, "1", master)
-        if by != "a run in the UI":  # who evicts waits for its lock
-            commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("2", len(master))]))
-            evicted.unlink()
-            commit(streamer.engine, cache.forget, ["2"])
+        commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("2", len(master))]))
+        evicted.unlink()
+        commit(streamer.engine, cache.forget, ["2"])
+        made.write_bytes(longer := master + b"x")
+        commit(streamer.engine, airings.remade, root, "3", len(longer), made.stat().st_mtime)
         return found
 
     monkeypatch.setattr(cache_dir, "scan", scanned)
@@ -293,7 +299,28 @@ async def test_what_comes_and_goes_while_the_disk_is_scanned_is_no_difference(
         assert look(streamer.engine, cache_check.differences_in_words, streamer.settings.video_root) == []
     else:
         assert await maintenance.reconciled(streamer, dry_run=by == "a dry run in the UI") == []
-    assert state(streamer) == "ready"
+    assert [state(streamer, stem) for stem in "13"] == ["ready", "ready"]
+
+
+async def test_a_streamer_whose_disk_hangs_begins_and_looks_through_it_when_it_answers(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it was there, no release and no grant was read: a class that was cancelled would have been aired."""
+    put(streamer, "1", master).unlink()
+    go_on = threading.Event()
+    monkeypatch.setattr(bandwidth, "ANSWERS_S", 0.1)
+    with monkeypatch.context() as away:
+        away.setattr(disk, "free_bytes", lambda _: int(go_on.wait(20)))
+        away.setattr(cache_dir, "scan", lambda _: [go_on.wait(20)][1:])
+        await asyncio.wait_for(process._looked(streamer), 10)
+        with pytest.raises(TryAgain, match="is the disk busy"):
+            await maintenance.read_again(streamer)
+        go_on.set()
+    assert state(streamer) == "ready", "nobody knows"
+    for _ in range(2):
+        await maintenance.read_again(streamer)
+        assert state(streamer) == "waiting"
+    assert len(rows.said(streamer, "alarm")) == 1
 
 
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])

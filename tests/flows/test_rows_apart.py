@@ -21,7 +21,7 @@ from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
 from flows.prefect_api import BackgroundRuns, NewRun
-from flows.streamer import broadcast, downloads, readiness
+from flows.streamer import bandwidth, broadcast, downloads, readiness
 from flows.streamer.amend import OTHER_TIME
 from flows.streamer.readiness import Readiness
 from lectern import health, i18n
@@ -36,7 +36,7 @@ from lectern.media import integrity
 from lectern.model.facts import Cached, Event, Usage
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState, FileState
-from lectern.storage import cache_dir
+from lectern.storage import cache_dir, disk
 from tests import flv, rows
 from tests.faults.turns import Quiet
 from tests.flows.test_lost_files import too_many_open
@@ -224,16 +224,44 @@ async def test_a_refused_class_is_red_with_the_reason_and_a_new_one_is_checked_s
     assert checks._live == {}, "it is over"
 
 
-async def test_classes_of_one_minute_whose_push_server_does_not_answer_make_no_host_stand_still(
+async def test_classes_whose_push_server_does_not_answer_hold_up_no_other_and_no_later_check(
     streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each takes 5 s, twenty at a time: of 240 of them, /health said after a minute that their checks stand still."""
-    monkeypatch.setattr(readiness, "AT_ONCE", 1)
-    monkeypatch.setattr(streamer.watchdog, "note", (rounds := list[str]()).append)
-    for number in range(3):
-        add(streamer, f"c-{number}")
+    """Each takes 5 s, twenty at a time: of 500 of them nobody was called for two minutes, whatever was wrong elsewhere.
+
+    Nor is one that is changed, or over, looked at to the end, and none twice.
+    """
+    goes_on, looked, plain = asyncio.Event(), list[str](), health.unreachable
+
+    async def look(url: str, **how: Any) -> str | None:
+        if "dead" not in url:
+            return await plain(url, **how)
+        looked.append(url)
+        await goes_on.wait()
+        return "it does not answer"
+
+    monkeypatch.setattr(health, "unreachable", look)
+    monkeypatch.setattr(readiness, "AT_ONCE", 2)
+    monkeypatch.setattr(readiness, "LOOKS_S", 0.2, raising=False)
+    for number in range(4):
+        add(streamer, f"c-{number}", push_url=f"rtmp://dead.example/live/{number}")
+    add(streamer, "gone", "2")
+    cache_dir.rendition_path(streamer.settings.video_root, "2").unlink()
+    async with asyncio.timeout(20):
+        while alarms(streamer).keys() != {"gone"}:
+            await checks.check(time.time())
+    add(streamer, "later", "3")
+    cache_dir.rendition_path(streamer.settings.video_root, "3").unlink()
+    over = update(classes).where(classes.c.class_id == "c-3").values(state=AiringState.CANCELLED)
+    rows.commit(streamer.engine, Connection.execute, over)
+    async with asyncio.timeout(20):
+        while alarms(streamer).keys() != {"gone", "later"}:
+            await checks.check(time.time())
+    assert len(looked) == 2
+    goes_on.set()
+    monkeypatch.setattr(readiness, "LOOKS_S", 20.0)
     await checks.check(time.time())
-    assert (rounds, alarms(streamer)) == (["readiness"] * 3, {})
+    assert (set(alarms(streamer)), len(looked)) == ({"c-0", "c-1", "c-2", "gone", "later"}, 3)
 
 
 @pytest.mark.parametrize("field", ["start_time", "push_url"])
@@ -295,6 +323,31 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
     assert states(streamer) == {"good": "ready"}
 
 
+async def test_a_disk_that_hangs_takes_no_thread_by_which_names_are_looked_up(
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are a few: Redis was not found again after a break, and a class that was cancelled then was aired."""
+    for number in range(40):
+        add(streamer, f"c-{number}")
+    go_on, stat = threading.Event(), Path.stat
+
+    def hangs(path: Path, **how: Any) -> os.stat_result:
+        assert path.suffix != ".flv" or go_on.wait(20)
+        return stat(path, **how)
+
+    monkeypatch.setattr(integrity, "SEEN_S", 0.2)
+    monkeypatch.setattr(bandwidth, "ANSWERS_S", 0.2)
+    monkeypatch.setattr(readiness, "LOOKS_S", 20.0)
+    with monkeypatch.context() as away:
+        away.setattr(Path, "stat", hangs)
+        away.setattr(disk, "free_bytes", lambda _: int(go_on.wait(20)))
+        await checks.check(time.time())
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: "looked up") == "looked up"
+        go_on.set()
+    assert [("is the disk busy?" in one) for one in alarms(streamer).values()] == [True] * 40
+
+
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
     streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +377,21 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer
         assert airings.over(connection, now) == []
         assert airings.unreadable(connection).keys() == {"old"}
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
+
+
+async def test_what_a_streamer_says_of_itself_does_not_grow_with_the_classes_that_ever_broke(
+    streamer: StreamerHost,
+) -> None:
+    """Thousands, of a day without a lease, made it longer than a teacher reads: nobody heard what is on air there."""
+    now = time.time()
+    for name, starts_in_s in (("over", -9000), ("now", -5), ("next", 250)):
+        add(streamer, name, starts_in_s=starts_in_s)
+        checked = [Event(account.CHECKED, name)]
+        rows.commit(streamer.engine, events.note, journal, "streamer1", checked, now)
+    broken = update(classes).where(classes.c.class_id == "over").values(state=AiringState.BROKEN)
+    rows.commit(streamer.engine, Connection.execute, broken)
+    said = rows.look(streamer.engine, readiness.word, streamer.settings, now)
+    assert (set(said.checks), set(said.sendings), said.due) == ({"now", "next"}, {"now"}, 1)
 
 
 async def test_a_class_that_prefect_does_not_take_holds_up_no_other(

@@ -127,6 +127,10 @@ def given(host: TeacherHost) -> None:
     placed(host, hosts.booking("c-2"), hosts.ALIVE[0])
 
 
+def is_over(host: TeacherHost) -> None:
+    placed(host, hosts.booking("c-2", -9000), hosts.ALIVE[0], ready=True)
+
+
 def is_changed(host: TeacherHost) -> None:
     """Of two changes of a class that is ready the first waits for its rendition, the second is to be applied."""
     changes, booked = Changes(host.settings, time.time()), hosts.booking()
@@ -147,6 +151,7 @@ DUE: dict[str, tuple[Callable[[TeacherHost], None], Column[Any], float, list[int
     "a job whose owner is gone": (is_anothers, videos.c.lease_until, 0.0, [1, 0, 0]),
     "a class that waits for a day": (lambda _: None, orders.c.received_at, 86_400.0, [0, 1, 0]),
     "a class of which its streamer says nothing": (given, orders.c.updated_at, maintenance.UNREPORTED_S, [0, 0, 1]),
+    "a class of whose end it says nothing": (is_over, orders.c.updated_at, maintenance.UNREPORTED_S, [0, 0, 1]),
     "a change of which it says nothing": (is_changed, orders.c.updated_at, maintenance.UNREPORTED_S, [0, 0, 1]),
     "a class that ended while it waited": (lambda _: None, orders.c.end_time, GRACE_S, [0, 0, 1]),
 }

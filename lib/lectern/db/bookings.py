@@ -185,15 +185,17 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
     """The classes to be sent again: placed before *before* (epoch seconds), and nothing was reported about them since.
 
-    Also the revisions that were to be applied before then. A download may wait for the night, so the pause is as long
-    as the class has waited so far, but at most TOLD_AGAIN_WITHIN_S, and at most NEAR_SHARE of the time until its start.
+    Also the revisions that were to be applied before then, and the classes that ended before then: their streamers
+    repeat how they ended. A download may wait for the night, so the pause is as long as the class has waited so far,
+    but at most TOLD_AGAIN_WITHIN_S, and at most NEAR_SHARE of the time until its start.
     """
-    asked = (orders.c.state == BookingState.PLACED) | ((orders.c.state == BookingState.READY) & ~IS_CLASS)
-    silent = asked & (orders.c.updated_at < before) & (orders.c.end_time > now)
+    asked = ((orders.c.state == BookingState.PLACED) | ~IS_CLASS) & (orders.c.end_time > now)
     silent_s, left_s = now - orders.c.updated_at, orders.c.start_time - orders.c.updated_at
     is_due = (silent_s >= TOLD_AGAIN_WITHIN_S) | (silent_s >= NEAR_SHARE * left_s)
     is_due |= silent_s >= orders.c.updated_at - orders.c.received_at
-    return where(connection, silent & is_due)
+    is_over = IS_CLASS & (orders.c.end_time < before)
+    silent = orders.c.state.in_(ON_STREAMER) & (orders.c.updated_at < before)
+    return where(connection, silent & (is_over | asked & is_due))
 
 
 def unended(connection: Connection, before: float) -> list[Order]:

@@ -32,7 +32,6 @@ class Odd(StrEnum):
     MISSING = "its file is missing"
     RESIZED = "its file has another size"
     TOUCHED = "its file was written to"
-    EVICTED = "it was about to be deleted"
     ARRIVED = "its download had come, and was not noted"
     LEFT = "a part of a download that nobody goes on with"
 
@@ -88,13 +87,8 @@ def differences(entries: Iterable[FoundFile], rows: Mapping[str, Cached]) -> lis
             odd += [] if is_resumed else [CacheDifference(Odd.LEFT, None, file.path)]
         elif (difference := _of_file(file, row)) is not None:
             odd.append(difference)
-    for stem, row in sorted(rows.items()):
-        if stem not in there:
-            if row.state is FileState.READY:
-                odd.append(CacheDifference(Odd.MISSING, row))
-            elif row.state is FileState.EVICTING:
-                odd.append(CacheDifference(Odd.EVICTED, row))
-    return odd
+    missing = (row for stem, row in sorted(rows.items()) if stem not in there and row.state is FileState.READY)
+    return [*odd, *(CacheDifference(Odd.MISSING, row) for row in missing)]
 
 
 def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
@@ -103,7 +97,7 @@ def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
     if row is None or row.state is FileState.BAD:
         return CacheDifference(Odd.UNKNOWN, None, file.path)
     if row.state is FileState.EVICTING:
-        return CacheDifference(Odd.EVICTED, row, file.path)
+        return None  # a sweep deletes it
     if row.state is FileState.DOWNLOADING:
         return CacheDifference(Odd.ARRIVED, row, file.path)
     if row.size_bytes and row.size_bytes != file.size_bytes:
@@ -119,9 +113,12 @@ def lasting(found: Iterable[CacheDifference], root: Path) -> list[CacheDifferenc
 
 
 def _lasts(difference: CacheDifference, root: Path) -> bool:
-    if difference.odd is Odd.MISSING and difference.row is not None:
-        return not cache_dir.rendition_path(root, difference.row.stem).exists()
-    return difference.path is None or os.path.lexists(difference.path)
+    path, row = difference.path, difference.row
+    if difference.odd is Odd.MISSING and row is not None:
+        return not cache_dir.rendition_path(root, row.stem).exists()
+    if difference.odd is Odd.RESIZED and row is not None and path is not None:
+        return cache_dir.size_bytes(path) != row.size_bytes
+    return path is None or os.path.lexists(path)
 
 
 def cached(connection: Connection) -> list[dict[str, Any]]:
