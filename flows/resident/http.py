@@ -44,6 +44,7 @@ OLD_S = 120.0
 """Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
 
 LOOK_S = 5.0  # seconds that the database has to answer, the playout, and the folder of the backups
+SCRAPE_S = 10.0  # seconds in which the rows must be counted for Prometheus, which by default gives up after as many
 FRESH_S = 1.0  # seconds for which the findings of a health check are reused
 
 
@@ -153,9 +154,14 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(_unreadable(error), 503)
 
 
-async def exposition(host: Host[Any], _request: Request) -> Response:
+async def exposition(host: Host[Any], request: Request) -> Response:
     """What ``GET /metrics`` says, for Prometheus; the rows are counted again for each request."""
-    text = await host.read_tx(_of_rows, host.settings, await _backup_ages_s(host.settings))
+    ages_s = await _backup_ages_s(host.settings)
+    try:
+        async with asyncio.timeout(SCRAPE_S):
+            text = await host.read_tx(_of_rows, host.settings, ages_s)
+    except TimeoutError as error:  # a request that waits counts among those of which uvicorn takes 300
+        return await _refused(request, error)
     left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
     states: Mapping[str, int] | None = None
     if isinstance(host, TeacherHost) and not host.redis_away:  # without Redis, nobody knows who is there

@@ -20,7 +20,7 @@ from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import boot_now
 from flows.resident import http
 from lectern import health as healths
-from lectern.db import inbox
+from lectern.db import inbox, metrics
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Misuse
 from lectern.settings import StreamerSettings
@@ -163,6 +163,23 @@ async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_he
         refused, report = await client.get("/metrics"), (await client.get("/health")).json()
     assert (refused.status_code, [refused.text]) == (503, report["wrong"])
     assert refused.text.startswith("database: cannot be read: no such table")
+
+
+async def test_metrics_of_a_database_that_hangs_are_refused_in_time(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scrapes that nobody ended gathered until the process answered nothing any more, its health neither."""
+    is_back = threading.Event()
+    monkeypatch.setattr(metrics, "exposition", lambda *_: is_back.wait(60))
+    monkeypatch.setattr(http, "SCRAPE_S", 0.05)
+    try:
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*(http.exposition(host, cast("Any", None)) for _ in range(5)))
+    finally:
+        is_back.set()
+    assert {(one.status_code, bytes(one.body)) for one in answers} == {
+        (503, b"database: cannot be read: no answer in time")
+    }
 
 
 @asynccontextmanager
