@@ -198,8 +198,8 @@ class Consumer:
         while True:
             self._host.watchdog.beat("streams")
             entries = await streams.next(count=self._host.settings.batch_max, block_ms=BLOCK_MS)
-            for name, why in streams.refusals().items():
-                await failures.unreadable(self._host, name, why)
+            for name, said in streams.refusals().items():
+                await failures.refused_stream(self._host, name, said)
             if entries:
                 await self.commit([self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries])
                 await streams.acknowledge(entries)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
 from lectern.redis import key_patterns, streams
 from lectern.redis.client import Bus
@@ -324,6 +325,29 @@ async def test_of_what_a_dead_consumer_read_somebody_hears_although_it_was_trimm
     assert lost.body == ""
     await living.acknowledge([lost])
     assert await living.next(count=9, block_ms=10) == []
+
+
+async def test_a_stream_that_may_not_be_trimmed_is_named_and_the_others_are(
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader ended of it each minute, those behind it were never trimmed, and nobody was told."""
+    monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
+    both = bus.streams(["cancel", "order"], "a")
+    assert await both.next(count=5, block_ms=10) == []
+    for name in both.names:
+        client.xadd(name, {"body": "one"})
+        client.xadd(name, {"body": "two"})
+    await both.acknowledge(await both.next(count=9, block_ms=100))
+    trim = both.client.xtrim
+
+    async def trimmed(name: str, **given: Any) -> Any:
+        if name == "cancel":
+            raise NoPermissionError("this user has no permissions to run the 'xtrim' command")
+        return await trim(name, **given)
+
+    monkeypatch.setattr(both.client, "xtrim", trimmed)
+    assert await both.trim() == 1
+    assert list(both.refusals()) == ["cancel"]
 
 
 async def test_what_all_groups_acknowledged_is_trimmed(

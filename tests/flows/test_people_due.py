@@ -277,7 +277,7 @@ async def test_an_alarm_that_redis_refuses_something_is_raised_when_the_database
     cast("Any", host.bus).refuses = True
 
     async def refused() -> None:
-        await (failures.unreadable(host, "order", "WRONGTYPE") if what == "a stream" else publish_outbox(host))
+        await (failures.refused_stream(host, "order", "order") if what == "a stream" else publish_outbox(host))
 
     with monkeypatch.context() as disk:
         disk.setattr(outbox, "put", FULL)
