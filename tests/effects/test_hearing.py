@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import redis
@@ -325,6 +326,25 @@ async def test_of_what_a_dead_consumer_read_somebody_hears_although_it_was_trimm
     assert lost.body == ""
     await living.acknowledge([lost])
     assert await living.next(count=9, block_ms=10) == []
+
+
+async def test_what_redis_6_has_taken_over_without_a_name_because_it_was_trimmed_is_heard_of_too(
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed pending for ever, and the stream was trimmed only up to it."""
+    monkeypatch.setattr(streams, "LOOK_FOR_LEFT_S", 0.0)
+    living = bus.streams(["order"], "b", shared=True)
+    assert await living.next(count=9, block_ms=10) == []
+    client.xadd("order", {"body": "one"})
+    client.xreadgroup("lectern", "b", {"order": ">"})
+    client.xtrim("order", maxlen=0, approximate=False)
+    monkeypatch.setattr(living.client, "xautoclaim", AsyncMock(return_value=["0-0", [(None, None)]]))
+    async with asyncio.timeout(20):
+        (lost,) = await living.next(count=9, block_ms=100)
+    assert lost.body == ""
+    await living.acknowledge([lost])
+    pending: Any = client.xpending("order", "lectern")
+    assert pending["pending"] == 0
 
 
 async def test_a_stream_that_may_not_be_trimmed_is_named_and_the_others_are(

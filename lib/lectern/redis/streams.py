@@ -130,8 +130,10 @@ class Streams:
             idle_ms = int(LEFT_S * 1000)
             found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
             check_cancelled()
-            entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
+            entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if id_ is not None)
             entries.extend(StreamEntry(name, str(id_), "") for ids in found[2:] for id_ in ids)  # trimmed meanwhile
+            if (None, None) in found[1]:  # Redis 6 keeps such entries, and names none: they are ours now, and read anew
+                self._caught_up.discard(name)
         if entries:
             log.warning("redis: %d entries that another teacher left are taken over", len(entries))
         return entries
