@@ -192,8 +192,12 @@ class TranscodeJob:
     async def _cancelled(self) -> None:
         """Publish that a person has cancelled its run, once; if the process ends, the next one goes on with it."""
         if self.due and self.host.runs.was_cancelled(self.owner):
-            await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
+            await subprocesses.shielded(self.refuse())
             self.due = []
+
+    async def refuse(self) -> None:
+        """Publish that a person has cancelled its run."""
+        await self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED))
 
     # -- on a host -------------------------------------------------------------------------------------------------
 
