@@ -38,23 +38,16 @@ class Rate:
         self._burst, self._a_second, self._clock = burst, a_second, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # calls that were left, and at what time
 
-    def wait_s(self, name: str = "") -> float:
-        """The seconds until *name* may call; 0 if it may now. Takes no call."""
-        return max(0.0, 1 - self._left_now(name)) / self._a_second
-
     def take(self, name: str = "") -> float:
-        """Take one call; returns 0, or the seconds to wait if no call is left."""
-        wait_s = self.wait_s(name)
-        self._left[name] = self._left_now(name) - (not wait_s), self._clock()
+        """Take one call of *name*; returns 0, or the seconds to wait if no call is left."""
+        now = self._clock()
+        left, at = self._left.get(name, (self._burst, now))
+        left = min(self._burst, left + (now - at) * self._a_second)
+        self._left[name] = left - (left >= 1), now
         self._left.move_to_end(name)
         if len(self._left) > NAMES:
             self._left.popitem(last=False)
-        return wait_s
-
-    def _left_now(self, name: str) -> float:
-        now = self._clock()
-        left, at = self._left.get(name, (self._burst, now))
-        return min(self._burst, left + (now - at) * self._a_second)
+        return max(0.0, 1 - left) / self._a_second
 
 
 class Throttle:
