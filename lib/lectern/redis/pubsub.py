@@ -20,6 +20,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from lectern.db.outbox import Refusal, Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.redis.connection import asking, away
+from lectern.timing import check_cancelled
 from lectern.wire.outgoing import OutgoingKind
 
 STREAM_BOUND = 100_000
@@ -348,10 +349,3 @@ class _Pair:
         assert self._new is not None
         self._old, self._new = (self._new if one is self._old else self._old), None
         await one.close()
-
-
-def check_cancelled() -> None:
-    """Raise CancelledError if this task was cancelled: the library can lose a cancel that comes with an answer."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -14,7 +14,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from lectern.i18n import Text, msgid
 from lectern.redis.connection import asking
-from lectern.redis.pubsub import check_cancelled
+from lectern.timing import check_cancelled
 
 log = logging.getLogger("lectern")
 GROUP = "lectern"
