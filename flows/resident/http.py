@@ -36,7 +36,8 @@ from lectern.settings import Change, Cost, Settings, StreamerSettings, TeacherSe
 from lectern.storage import disk
 
 START_S = 10.0
-ADDRESS_AGAIN_S = 5.0  # seconds between two looks for an own address that was not found
+ADDRESS_S, ADDRESS_AGAIN_S = 1.0, 5.0
+"""Seconds for which a host that begins waits for its own address, and between two looks if that is not found."""
 
 LATE_S = 60.0  # seconds without a round after which a loop counts as standing still
 AWAY_S = 3.0  # seconds that the playout may be away: an upgrade takes less
@@ -319,10 +320,10 @@ async def served(
                 if serving.done():
                     serving.result()
                 await asyncio.sleep(0.01)
-        host.address = _address(settings, server)
         log.info("%s: answers at http://%s/health", settings.name, settings.bind)
-        finding = asyncio.create_task(_keep_looking(host, server))
+        finding = asyncio.create_task(_find_address(host, server))
         try:
+            await asyncio.wait([finding], timeout=ADDRESS_S)
             yield
         finally:
             finding.cancel()
@@ -344,11 +345,16 @@ def _is_everywhere(address: str) -> bool:
     return address.rpartition(":")[0].strip("[]") in {"0.0.0.0", "::"}  # noqa: S104 (compared, not listened at)
 
 
-async def _keep_looking(host: Host[Any], server: uvicorn.Server) -> None:
-    """Look for the address of *host* until it is found: its process may begin before its network does."""
-    while _is_everywhere(host.address):
-        await asyncio.sleep(ADDRESS_AGAIN_S)
+async def _find_address(host: Host[Any], server: uvicorn.Server) -> None:
+    """Look for the address of *host* until it is found: its process may begin before its network does.
+
+    It looks in a thread: while no name server answers, classes on air wait for the lease of a streamer that begins.
+    """
+    while True:
         host.address = await asyncio.to_thread(_address, host.settings, server)
+        if not _is_everywhere(host.address):
+            return
+        await asyncio.sleep(ADDRESS_AGAIN_S)
 
 
 async def _serve(server: uvicorn.Server, settings: Settings) -> None:

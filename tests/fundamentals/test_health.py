@@ -188,7 +188,7 @@ async def listening_everywhere(folder: Path, **more: str) -> AsyncIterator[Host[
     settings = StreamerSettings.load(
         _env_file=None, streamer_name="s", video_root=folder, health_bind="0.0.0.0:0", **more
     )
-    host = cast("Host[Any]", SimpleNamespace(settings=settings))
+    host = cast("Host[Any]", SimpleNamespace(settings=settings, address=""))
     async with http.served(host, http.HealthReport(settings)):
         yield host
 
@@ -233,6 +233,21 @@ async def test_a_host_that_began_before_its_network_is_reached_once_there_is_a_w
         await async_wait_until(
             lambda: host.address.startswith("10.0.0.7:"), timeout_s=10, description="it knows its address"
         )
+
+
+async def test_a_host_begins_while_no_name_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood still in its look for the server of Redis, and the lease of a streamer that began again ran out."""
+    answers = threading.Event()
+    monkeypatch.setattr(healths, "own_address", lambda *_: "10.0.0.7" if answers.wait(20) else None)
+    monkeypatch.setattr(http, "ADDRESS_S", 0.01)
+    try:
+        async with asyncio.timeout(10), listening_everywhere(tmp_path) as host:
+            answers.set()
+            await async_wait_until(
+                lambda: host.address.startswith("10.0.0.7:"), timeout_s=10, description="it knows its address"
+            )
+    finally:
+        answers.set()
 
 
 async def test_a_host_whose_address_is_taken_ends_with_a_sentence_that_names_its_setting(host: Host[Any]) -> None:
