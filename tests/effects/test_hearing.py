@@ -117,14 +117,14 @@ async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(cl
     async with through(client) as (bus, _), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
         await subscription(messages)
         bus.hearing.deaf_after_s = 3.0  # ten beats
-        began, heard_at = client.pubsub_channels("lectern:heard:*"), [bus.hearing.heard_at]
+        began, since = client.pubsub_channels("lectern:heard:*"), [bus.hearing.sent_since]
         async for one in messages:
             assert one is None, "its own beat is nobody's message"
-            if bus.hearing.heard_at != heard_at[-1]:
-                heard_at.append(bus.hearing.heard_at)
-            if len(heard_at) > 12:
+            if bus.hearing.sent_since != since[-1]:
+                since.append(bus.hearing.sent_since)
+            if len(since) > 12:
                 break
-        times = [at for at in heard_at if at is not None]
+        times = [at for at in since if at is not None]
         assert times == sorted(times)
         assert set(client.pubsub_channels("lectern:heard:*")) <= set(began), "it is made anew"
 

@@ -152,7 +152,6 @@ class Subscription:
     client: "redis.Redis"
     beat_s: float = 5.0
     deaf_after_s: float = 15.0
-    heard_at: float | None = None  # when anything was last received, monotonic
     sent_since: float | None = None  # what arrives now was sent after this (epoch seconds); None if unknown
     _is_allowed: bool = False  # whether it may publish to itself, as far as that is known
 
@@ -192,7 +191,6 @@ class Subscription:
             is_beating = self._is_allowed
             await pubsub.subscribe(*channels, *([own] if is_beating else []))
             failed.pop_all()
-        self.heard_at = time.monotonic()
         beating = asyncio.create_task(self._beat(own)) if is_beating else None
         return _Subscription(pubsub, own, beating, sent_since=began if is_beating else None)
 
@@ -307,8 +305,6 @@ class _Pair:
                 raise away(error) from error
             await self._end(one)
             return None
-        if found is not None or one.beats > beats:
-            self._hearing.heard_at = time.monotonic()
         if one.beats > beats:
             self._hearing.sent_since = one.sent_since
             from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
