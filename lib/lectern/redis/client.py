@@ -410,8 +410,3 @@ class Bus:
     async def try_write(self) -> None:
         """Raise TryAgain, with a ResponseError as its cause, if Redis answers, but takes no writes."""
         await self._client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
-
-    @asking()
-    async def ping(self) -> None:
-        """Raise TryAgain if Redis does not answer."""
-        await self._client.ping()
