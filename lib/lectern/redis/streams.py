@@ -104,10 +104,8 @@ class Streams:
         first = min(needed, key=_order, default="0-0")
         trimmed = int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
         for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
-            check_cancelled()
             if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
                 await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
-        check_cancelled()
         return trimmed
 
     @contextmanager
@@ -129,7 +127,6 @@ class Streams:
         for name in sorted(self._open):
             idle_ms = int(LEFT_S * 1000)
             found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
-            check_cancelled()
             entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if id_ is not None)
             entries.extend(StreamEntry(name, str(id_), "") for ids in found[2:] for id_ in ids)  # trimmed meanwhile
             if (None, None) in found[1]:  # Redis 6 keeps such entries, and names none: they are ours now, and read anew
@@ -166,7 +163,6 @@ class Streams:
                 await self._make_group(name)
                 self._open.add(name)
                 self._caught_up.discard(name)
-        check_cancelled()
 
     async def _make_group(self, name: str) -> None:
         """Make our group on the stream *name*, from its beginning, unless it exists: a full Redis can make none."""
