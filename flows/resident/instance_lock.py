@@ -103,7 +103,7 @@ class QueueLock:
         Raises FatalError if another process has it.
         """
         well_at = time.monotonic()
-        while True:  # not left to `Supervisor`: its longest pause is nearly the life of the lock
+        while True:  # not left to `Supervisor`: only a long absence of Redis is an alarm
             host.watchdog.beat("lock")
             await asyncio.sleep(RENEW_S)
             try:
