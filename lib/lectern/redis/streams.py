@@ -60,8 +60,6 @@ class Streams:
         await self._make_groups()
         try:
             return await self._left(count) or await self._read(count, block_ms)
-        except ReadOnlyError:
-            raise
         except ResponseError:  # a group or a key was deleted or replaced
             self._open.clear()
             self._apart.clear()
