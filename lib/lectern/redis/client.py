@@ -246,10 +246,8 @@ class Bus:
     @asking()
     async def publish_alarm(self, channel: str, body: str) -> None:
         """Send an alarm directly, because the database cannot keep it first; raises TryAgain if nobody gets it."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.publish(channel, body)
-            pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
-            published, added = await pipe.execute(raise_on_error=False)
+        adding = "XADD", channel, "MAXLEN", "~", STREAM_BOUND, "*", "body", body
+        published, added = await self._together((("PUBLISH", channel, body), adding), raise_on_error=False)
         # A server that is only a copy keeps nothing, and publishes to nobody.
         if isinstance(added, ReadOnlyError) or (isinstance(added, RedisError) and isinstance(published, RedisError)):
             raise added
