@@ -133,10 +133,9 @@ async def _past_database(host: Host[Any], what: str, code: ErrorCode, said: str)
     host.alarmed_at.passes(what)
 
 
-async def unreadable(host: Host[Any], stream: str, why: str) -> None:
-    """Log, and raise an alarm while it lasts, that Redis does not let us read *stream*; the other streams are read."""
-    log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
-    said = Text("Redis does not let {stream} be read: {why}", stream=stream, why=why)
+async def refused_stream(host: Host[Any], stream: str, said: str) -> None:
+    """Log, and raise an alarm while it lasts, what Redis does not let us do with *stream*; the others are served."""
+    log.error("redis: the other streams are served: %s", said)
     await host.write_tx(alarm_refusal, host, said, stream)
     refusal_alarmed(host, stream)
     await publish_outbox(host)

@@ -32,9 +32,8 @@ from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.views import Network
 from lectern.redis.client import Bus
-from lectern.redis.pubsub import check_cancelled
 from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.timing import Throttle
+from lectern.timing import Throttle, check_cancelled
 from lectern.wire import outgoing
 from lectern.wire.outgoing import About, Outgoing, OutgoingKind
 

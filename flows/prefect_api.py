@@ -150,6 +150,17 @@ class Runs(Protocol):
         """Add *tags* to the calling run, so that it is found by them."""
 
 
+CANCELLED_S = 5.0  # seconds that Prefect has to say which runs are cancelled, before their work goes on
+
+
+async def cancelled_runs(runs: Runs, run_ids: Sequence[str]) -> Mapping[str, str]:
+    """Those of *run_ids* that somebody cancelled, as `Runs.cancelled` says; none if Prefect cannot be asked."""
+    found: dict[str, str] = {}
+    async with best_effort("say which runs are cancelled", CANCELLED_S):
+        found |= await runs.cancelled(run_ids) if run_ids else {}
+    return found
+
+
 class BackgroundRuns:
     """Begins runs; after Prefect took none, work that needs no run asks for none until the circuit closes."""
 

@@ -14,7 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lectern.subprocesses import preexec, shielded
+from lectern.subprocesses import preexec
+from lectern.timing import shielded
 from town import playout, ports, programs, settings
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder

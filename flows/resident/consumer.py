@@ -17,13 +17,12 @@ from flows.handling import noted
 from flows.host import Host, StreamerHost, claimed, current
 from flows.resident import routing, supervisor
 from flows.streamer import lease
-from lectern import subprocesses
 from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
 from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork
-from lectern.timing import backoff_s, comes
+from lectern.timing import backoff_s, comes, shielded
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import MAX_BODY_BYTES, PUBLISHED, Body, command_of, is_own_result
 
@@ -161,7 +160,7 @@ class Consumer:
         batch, name = self._batch.copy(), token_hex(6)
         for tries in range(1000):  # not left to `Supervisor`: a try must have the name of the one before
             try:
-                return await subprocesses.shielded(self._keep_once(batch, name))
+                return await shielded(self._keep_once(batch, name))
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
                 await asyncio.sleep(backoff_s(tries))
@@ -198,8 +197,8 @@ class Consumer:
         while True:
             self._host.watchdog.beat("streams")
             entries = await streams.next(count=self._host.settings.batch_max, block_ms=BLOCK_MS)
-            for name, why in streams.refusals().items():
-                await failures.unreadable(self._host, name, why)
+            for name, said in streams.refusals().items():
+                await failures.refused_stream(self._host, name, said)
             if entries:
                 await self.commit([self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries])
                 await streams.acknowledge(entries)

@@ -36,7 +36,8 @@ from lectern.settings import Change, Cost, Settings, StreamerSettings, TeacherSe
 from lectern.storage import disk
 
 START_S = 10.0
-ADDRESS_AGAIN_S = 5.0  # seconds between two looks for an own address that was not found
+ADDRESS_S, ADDRESS_AGAIN_S = 1.0, 5.0
+"""Seconds for which a host that begins waits for its own address, and between two looks if that is not found."""
 
 LATE_S = 60.0  # seconds without a round after which a loop counts as standing still
 AWAY_S = 3.0  # seconds that the playout may be away: an upgrade takes less
@@ -44,6 +45,7 @@ OLD_S = 120.0
 """Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
 
 LOOK_S = 5.0  # seconds that the database has to answer, the playout, and the folder of the backups
+SCRAPE_S = 10.0  # seconds in which the rows must be counted for Prometheus, which by default gives up after as many
 FRESH_S = 1.0  # seconds for which the findings of a health check are reused
 
 
@@ -153,9 +155,14 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(_unreadable(error), 503)
 
 
-async def exposition(host: Host[Any], _request: Request) -> Response:
+async def exposition(host: Host[Any], request: Request) -> Response:
     """What ``GET /metrics`` says, for Prometheus; the rows are counted again for each request."""
-    text = await host.read_tx(_of_rows, host.settings, await _backup_ages_s(host.settings))
+    ages_s = await _backup_ages_s(host.settings)
+    try:
+        async with asyncio.timeout(SCRAPE_S):
+            text = await host.read_tx(_of_rows, host.settings, ages_s)
+    except TimeoutError as error:  # a request that waits counts among those of which uvicorn takes 300
+        return await _refused(request, error)
     left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
     states: Mapping[str, int] | None = None
     if isinstance(host, TeacherHost) and not host.redis_away:  # without Redis, nobody knows who is there
@@ -313,10 +320,10 @@ async def served(
                 if serving.done():
                     serving.result()
                 await asyncio.sleep(0.01)
-        host.address = _address(settings, server)
         log.info("%s: answers at http://%s/health", settings.name, settings.bind)
-        finding = asyncio.create_task(_keep_looking(host, server))
+        finding = asyncio.create_task(_find_address(host, server))
         try:
+            await asyncio.wait([finding], timeout=ADDRESS_S)
             yield
         finally:
             finding.cancel()
@@ -338,11 +345,16 @@ def _is_everywhere(address: str) -> bool:
     return address.rpartition(":")[0].strip("[]") in {"0.0.0.0", "::"}  # noqa: S104 (compared, not listened at)
 
 
-async def _keep_looking(host: Host[Any], server: uvicorn.Server) -> None:
-    """Look for the address of *host* until it is found: its process may begin before its network does."""
-    while _is_everywhere(host.address):
-        await asyncio.sleep(ADDRESS_AGAIN_S)
+async def _find_address(host: Host[Any], server: uvicorn.Server) -> None:
+    """Look for the address of *host* until it is found: its process may begin before its network does.
+
+    It looks in a thread: while no name server answers, classes on air wait for the lease of a streamer that begins.
+    """
+    while True:
         host.address = await asyncio.to_thread(_address, host.settings, server)
+        if not _is_everywhere(host.address):
+            return
+        await asyncio.sleep(ADDRESS_AGAIN_S)
 
 
 async def _serve(server: uvicorn.Server, settings: Settings) -> None:

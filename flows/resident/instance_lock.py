@@ -12,6 +12,7 @@ import psutil
 
 from flows.failures import FatalError
 from flows.host import Host, log
+from flows.resident import notifications
 from lectern.errors import CallAPerson, TryAgain
 from lectern.i18n import Text, labelled
 from lectern.redis.client import Bus
@@ -23,7 +24,9 @@ TTL_S = 15.0
 RENEW_S = 4.0
 START_WAIT_S = 60.0
 ANSWERS_S = 3.0
-"""Seconds that Redis has to answer at the start: classes on air wait for the lease of a streamer that begins again."""
+"""Seconds that Redis has to answer: at the start, classes on air wait for the lease of a streamer that begins again."""
+
+AWAY_S = 10.0  # seconds without Redis after which an alarm is raised
 
 
 class QueueLock:
@@ -95,17 +98,25 @@ class QueueLock:
         return True
 
     async def keep(self, host: Host[Any]) -> None:
-        """Renew the lock until cancelled; raises FatalError if another process has it."""
-        while True:  # not left to `Supervisor`: its longest pause is nearly the life of the lock
+        """Renew the lock until cancelled, and raise an alarm while Redis does not let it.
+
+        Raises FatalError if another process has it.
+        """
+        well_at = time.monotonic()
+        while True:  # not left to `Supervisor`: only a long absence of Redis is an alarm
             host.watchdog.beat("lock")
             await asyncio.sleep(RENEW_S)
             try:
-                holder = await self._renewed(host.bus)
+                async with asking(ANSWERS_S):
+                    holder = await self._renewed(host.bus)
             except TryAgain as error:
-                host.redis_away = True
+                host.redis_away, away_s = True, time.monotonic() - well_at
                 log.warning("redis: the queue's lock is not renewed: %s", error)
+                if away_s >= AWAY_S:
+                    await notifications.redis_away(host, away_s, error)
                 continue
-            host.redis_away = False
+            host.redis_away, well_at = False, time.monotonic()
+            host.alarmed_at.forget("redis")
             if holder is not None:
                 raise FatalError(Text("another process serves {name} now; this one ends", name=self._name))
 

@@ -20,7 +20,6 @@ from lectern.db import incidents, outbox
 from lectern.db.outbox import Telling
 from lectern.errors import CODES, TryAgain
 from lectern.i18n import Text, labelled
-from lectern.redis.connection import asking
 from lectern.timing import backoff_s
 from lectern.urls import plain
 from lectern.wire.outgoing import Outgoing, OutgoingKind
@@ -38,8 +37,6 @@ _SENDERS = ThreadPoolExecutor(4, thread_name_prefix="people")
 disk that the alarm is about."""
 
 FOLLOW_UP_S = 5.0
-PING_S, PING_AGAIN_S = 3.0, 2.0
-AWAY_S = 10.0  # seconds without Redis after which an alarm is raised
 
 
 class People:
@@ -126,27 +123,11 @@ class People:
         return Telling.GIVEN_UP
 
 
-async def watch_redis(host: Host[Any]) -> None:
-    """Raise an alarm while Redis is away, which hides behind classes that go on; ALARM_URLS need no Redis."""
-    well_at = time.monotonic()
-    while True:
-        host.watchdog.beat("redis")
-        try:
-            async with asking(PING_S):
-                await host.bus.ping()
-            well_at = time.monotonic()
-            host.alarmed_at.forget("redis")
-        except TryAgain as error:
-            now = time.monotonic()
-            if now - well_at >= AWAY_S:
-                host.ongoing[errors.REDIS_AWAY.number] = now
-                why = Text(
-                    "Redis has not answered for {away_s:.0f} s: {why}",
-                    away_s=now - well_at,
-                    why=plain(error.__cause__ or error),
-                )
-                await failures.raised(host, "redis", errors.REDIS_AWAY, labelled(host.settings.name, why), tell_people)
-        await asyncio.sleep(PING_AGAIN_S)
+async def redis_away(host: Host[Any], away_s: float, error: TryAgain) -> None:
+    """Raise an alarm that Redis is away, which hides behind classes that go on; ALARM_URLS need no Redis."""
+    host.ongoing[errors.REDIS_AWAY.number] = time.monotonic()
+    why = Text("Redis has taken nothing for {away_s:.0f} s: {why}", away_s=away_s, why=plain(error.__cause__ or error))
+    await failures.raised(host, "redis", errors.REDIS_AWAY, labelled(host.settings.name, why), tell_people)
 
 
 async def watch(host: Host[Any]) -> None:

@@ -34,7 +34,7 @@ from lectern.wire import schema
 COOKIE = "lectern_viewer"
 FRAGMENTS = "X-Fragments"  # the header by which the script of the page asks for what has changed
 BURST, A_SECOND = 30.0, 3.0  # number of requests that a viewer may send at once, and then in a second
-TRIES = 20.0  # number of wrong tokens that one address may try at once; after that, one a second
+TRIES = 20.0  # number of wrong tokens of one address that are answered at once; after that, one a second
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
     "script-src 'self'; connect-src 'self'; frame-ancestors 'none'",
@@ -93,12 +93,10 @@ class Page:
         async def answer(request: Request) -> Response:
             token = request.query_params.get("token") or request.cookies.get(COOKIE) or ""
             address = request.client.host if request.client else ""
-            if token and self._tries.wait_s(address):
-                return _later("Too many wrong tokens; wait a minute.", 429, 60)
             viewer = await self._host.read_tx(viewers.of_token, token) if token and len(token) < 100 else None
             if viewer is None or Right.LOOK not in viewer.rights:
-                if token:
-                    self._tries.take(address)
+                if token and self._tries.take(address):  # others at this address have right ones, and are let in
+                    return _later("Too many wrong tokens; wait a minute.", 429, 60)
                 return self._shown(request, "closed.html", 401)
             if (rates or self._rates).take(viewer.name):
                 return _later("Too many requests; wait a few seconds.", 429, 5)

@@ -45,7 +45,6 @@ class Peers:
         self._rounds: Mapping[str, int] = {}  # rounds of this teacher since each other's last note
         self._found = asyncio.Event()  # set when another teacher is found dead
         self._again_at: dict[str, float] = {}  # when a dead teacher is looked at again, monotonic
-        self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead teachers whose runs in Prefect wait to be taken up
 
     def works(self) -> dict[Text, Service]:
@@ -113,7 +112,6 @@ class Peers:
         for name in sorted(due & await host.read_tx(leases.claiming_teachers) if due else ()):
             number = await host.write_tx(leases.free_claims, name, host.settings.name)
             log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
-        self._dead = dead
         await publish_outbox(host)  # also messages that another teacher could not send
         if due:
             self._unadopted |= due
@@ -146,7 +144,7 @@ class Peers:
             if time.monotonic() - looked_at > worker.UNTAGGED_S:
                 looked_at = time.monotonic()
                 self._unadopted.add(worker.NOBODY)
-            for name in sorted(self._unadopted & {*self._dead, worker.NOBODY}):
+            for name in sorted(self._unadopted & {*self._silent(), worker.NOBODY}):
                 try:
                     await worker.adopt(self._runs, settings.work_pool, settings.queue, name)
                 except TryAgain as error:

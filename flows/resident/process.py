@@ -233,7 +233,6 @@ class Resident:
             Text("runs"): lambda: worker.serve(host, runs),
             Text("prefect"): lambda: worker.listen(host, runs.client),
             Text("alarms"): lambda: notifications.watch(host),
-            Text("redis"): lambda: notifications.watch_redis(host),
             Text("retention"): lambda: maintenance.forget(host),
             Text("people"): notifications.People(host).tell,
             Text("notes"): host.keep_noting,

@@ -13,6 +13,7 @@ from lectern.i18n import Text
 from lectern.timing import backoff_s
 
 Service = Callable[[], Coroutine[Any, Any, object]]
+MOST_S = 3.0  # most seconds until a service that failed begins again: what is published until then, no channel keeps
 STEADY_S = 60.0  # seconds of success after which the pause before the next restart is the shortest again
 CANCEL_AGAIN_S = 0.5  # seconds until a service that has swallowed its cancel is cancelled once more
 
@@ -71,7 +72,7 @@ class Supervisor:
                 tries = 0 if now - began > STEADY_S else tries + 1
                 since = now if tries <= 1 else since
                 self._host.watchdog.fails(name, since)
-                pause_s = backoff_s(tries)
+                pause_s = backoff_s(tries, most_s=MOST_S)
                 assert failed.error is not None
                 await failures.report(self._host, name, failed.error, pause_s, lasts=now - since > STEADY_S)
             finally:

@@ -10,7 +10,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flows import artifacts
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.playout_link import Watch
-from flows.prefect_api import Begun, NewRun
+from flows.prefect_api import Begun, NewRun, cancelled_runs
 from flows.streamer import lease, playout_events
 from flows.streamer.amend import OTHER_TIME
 from lectern import errors, rendition_ids
@@ -187,20 +187,17 @@ class CancelledRuns:
         """Look until cancelled."""
         while True:
             self._host.watchdog.beat("timetable")
-            try:
-                await self.look()
-            except TryAgain as error:
-                log.warning("prefect: cannot ask for cancelled broadcasts: %s", error.message)
+            await self.look()
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
-        """Look once; raises what Prefect's client raises if Prefect is away."""
+        """Look once, as far as Prefect can be asked."""
         planned = await self._host.read_tx(airings.planned)
         run_ids = list(planned)
         later = [run_ids[begin : begin + PAGE] for begin in range(PAGE, len(run_ids), PAGE)]
         self._page += 1
         for page in (run_ids[:PAGE], *(later[self._page % len(later) :][:1] if later else ())):
-            for run_id, why in (await self._host.runs.cancelled(page) if page else {}).items():
+            for run_id, why in (await cancelled_runs(self._host.runs, page)).items():
                 if run_id in planned:
                     await self._cancelled(run_id, planned[run_id], why)
 

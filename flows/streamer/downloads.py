@@ -18,10 +18,10 @@ from flows import artifacts, failures
 from flows.handling import SWEEP, changed, decision
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
-from flows.prefect_api import Begun, NewRun
+from flows.prefect_api import Begun, NewRun, cancelled_runs
 from flows.streamer import bandwidth, prepare
 from flows.streamer.prepare import follow
-from lectern import errors, rendition_ids, subprocesses
+from lectern import errors, rendition_ids
 from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
@@ -36,7 +36,7 @@ from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
-from lectern.timing import backoff_s, comes
+from lectern.timing import backoff_s, comes, shielded
 from lectern.urls import redact_url
 
 
@@ -214,7 +214,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             try:
                 goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
             finally:
-                await subprocesses.shielded(periodic_sync.close())
+                await shielded(periodic_sync.close())
         except Refuse as refused:
             if refused.code is errors.DOWNLOAD_FAILED:  # such as a recording that is longer now
                 await _of_one_recording(host, row, part, remote)
@@ -441,8 +441,8 @@ class DownloadQueue:
         return begun.was_busy or not self._host.runs.is_at_work(begun.run)
 
     async def _take_up(self, stem: str, run_id: str | None) -> None:
-        """Begin a download; if an earlier run of it was cancelled, give it up."""
-        if run_id is not None and await self._was_cancelled(run_id):
+        """Begin a download; if somebody cancelled its last run while no process was at that, give it up."""
+        if run_id is not None and await cancelled_runs(self._host.runs, [run_id]):
             await give_up(self._host, stem, cancelled(stem))
         else:
             host = self._host
@@ -451,15 +451,6 @@ class DownloadQueue:
                 self._begun[stem] = _Begun(begun)
                 if isinstance(begun, str):
                     await host.write_tx(airings.begun_by, stem, begun)
-
-    async def _was_cancelled(self, run_id: str) -> bool:
-        """Whether a person cancelled the run while no process was at it; False if Prefect cannot be asked."""
-        try:
-            async with asyncio.timeout(BEGINS_S):
-                return bool(await self._host.runs.cancelled([run_id]))
-        except (TryAgain, TimeoutError) as error:
-            log.warning("prefect: cannot ask for cancelled downloads: %s", error)
-            return False
 
 
 def _run(stem: str) -> NewRun:

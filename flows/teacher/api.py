@@ -50,7 +50,7 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 10.0
 A_SECOND = 50.0  # number of requests that a client may send in a second, and at once
-WRONG_TOKENS = 20.0  # number of wrong tokens that one address may try at once; after that, one a second
+WRONG_TOKENS = 20.0  # number of wrong tokens of one address that are answered at once; after that, one a second
 MOST_WAITING = 100  # number of requests that wait for an answer at the same time
 MOST_KEPT = 20_000  # number of unhandled messages in the inbox at which no further request is taken
 MOST_CHECKED = 1_000
@@ -140,14 +140,11 @@ class ClassesApi:
     async def _client(self, request: Request, right: Right) -> ViewerRow:
         """The client that asks; raises Refused if there is no such client, or it may not, or asks too often."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        address = request.client.host if request.client else ""
-        if token and (wait_s := self._strangers.wait_s(address)):
-            raise Refused(429, Text("too many wrong tokens"), Retry_After=str(int(wait_s) + 1))
         known = scheme.lower() == "bearer" and 0 < len(token) < 100
         client = await self._host.read_tx(viewers.of_token, token) if known else None
         if client is None or client.rights == {Right.LOOK}:
-            if token:
-                self._strangers.take(address)
+            if token:  # others at this address have right ones, and are let in
+                admit(self._strangers, request.client.host if request.client else "", Text("too many wrong tokens"))
             hint = Text("send the token of a client: Authorization: Bearer TOKEN; lectern client add NAME makes one")
             raise Refused(401, hint, WWW_Authenticate="Bearer")
         admit(self._rate, client.name)

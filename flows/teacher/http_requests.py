@@ -115,8 +115,8 @@ async def fields_of(request: Request, most_bytes: int, within_s: float) -> dict[
     return fields
 
 
-def admit(rate: Rate, name: str = "") -> None:
-    """Take one call of *name*; raises Refused if it has none left."""
+def admit(rate: Rate, name: str = "", why: str | None = None) -> None:
+    """Take one call of *name*; raises Refused, because of *why*, if it has none left."""
     wait_s = rate.take(name)
     if wait_s > 0:
-        raise Refused(429, Text("too many requests"), Retry_After=str(int(wait_s) + 1))
+        raise Refused(429, why or Text("too many requests"), Retry_After=str(int(wait_s) + 1))

@@ -49,7 +49,8 @@ async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
     plan = await changed(host, overlooked(time.monotonic() - host.listens_since), dry_run=dry_run)
     if not dry_run:
         await transcoding.start_requests(host, [rendition.key for rendition in forgotten])
-        await transcoding.start_ecs(host, [rendition.key for rendition in lost])
+        await transcoding.refuse_cancelled(host, lost)
+        await transcoding.start_ecs(host, [rendition.key for rendition in lost])  # else it ends what a host has of them
         await transcoding.follow(host, [plan])
     done = [*settled, plan]
     written = [row.after or {} for row in plan.rows.values()]

@@ -22,7 +22,7 @@ from flows.failures import isolated, raised, words
 from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
-from flows.prefect_api import NewRun, is_retried
+from flows.prefect_api import NewRun, cancelled_runs, is_retried
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
@@ -391,6 +391,13 @@ def expired(
 
 
 # -- on our own ffmpeg servers -----------------------------------------------------------------------------------------
+async def refuse_cancelled(host: TeacherHost, lost: Sequence[RenditionRow]) -> None:
+    """Publish of those of *lost* whose runs a person cancelled while no process was at them that they are not made."""
+    owners = sorted({row.owner for row in lost if row.owner is not None})
+    for owner in await cancelled_runs(host.runs, owners):
+        await TranscodeJob(host, [row for row in lost if row.owner == owner], owner).refuse()
+
+
 async def work_on_ecs(
     host: TeacherHost, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool
 ) -> State[None]:

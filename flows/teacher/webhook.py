@@ -37,6 +37,9 @@ READ_AT_ONCE = 200
 POST_S = 10.0  # seconds that the receiver has to take a message
 MOST_S = 600.0  # most seconds until a message is posted again; the pause doubles from one second on
 GIVEN_UP_S = 86_400.0  # seconds after which a message that was not taken becomes a dead letter
+TRIES = 10
+"""Number of times that it is posted at least, which takes nine minutes: it may be as old before its first try."""
+
 MOST_BYTES = 1 << 16  # number of bytes that are read of an answer; its connection is closed if more come
 LOOK_S = 1.0
 LEASE_S = 60.0
@@ -186,7 +189,7 @@ class Webhook:
                 "the webhook {url} answered 410 Gone: it is switched off until its URL is another", url=where
             )
             outbox.put(connection, [host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
-        elif now - message.created_at < GIVEN_UP_S:
+        elif now - message.created_at < GIVEN_UP_S or message.tries + 1 < TRIES:
             until = now + min(2.0 ** min(message.tries, 20), MOST_S)
             outbox.note_webhook(connection, message.id, Telling.DUE, message.tries + 1, until)
         else:

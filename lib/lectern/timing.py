@@ -1,12 +1,15 @@
-"""How long to wait before a retry, and how often something may happen; times are monotonic seconds."""
+"""How long to wait, for what in spite of a cancel, and how often something may happen; times are monotonic seconds."""
 
 import asyncio
 import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FIRST_S, MOST_S = 0.5, 10.0
 
@@ -31,6 +34,27 @@ async def comes(event: asyncio.Event, within_s: float) -> bool:
     return False
 
 
+async def shielded(work: Coroutine[object, object, T]) -> T:
+    """Await *work*, which must be bounded, to its end even if we are cancelled; then pass the cancellation on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    return task.result()
+
+
+def check_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled: Redis' client can lose a cancel that comes with an answer."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Rate:
     """A token bucket for each name: *burst* calls at once, and *a_second* in the long run."""
 
@@ -38,23 +62,16 @@ class Rate:
         self._burst, self._a_second, self._clock = burst, a_second, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # calls that were left, and at what time
 
-    def wait_s(self, name: str = "") -> float:
-        """The seconds until *name* may call; 0 if it may now. Takes no call."""
-        return max(0.0, 1 - self._left_now(name)) / self._a_second
-
     def take(self, name: str = "") -> float:
-        """Take one call; returns 0, or the seconds to wait if no call is left."""
-        wait_s = self.wait_s(name)
-        self._left[name] = self._left_now(name) - (not wait_s), self._clock()
+        """Take one call of *name*; returns 0, or the seconds to wait if no call is left."""
+        now = self._clock()
+        left, at = self._left.get(name, (self._burst, now))
+        left = min(self._burst, left + (now - at) * self._a_second)
+        self._left[name] = left - (left >= 1), now
         self._left.move_to_end(name)
         if len(self._left) > NAMES:
             self._left.popitem(last=False)
-        return wait_s
-
-    def _left_now(self, name: str) -> float:
-        now = self._clock()
-        left, at = self._left.get(name, (self._burst, now))
-        return min(self._burst, left + (now - at) * self._a_second)
+        return max(0.0, 1 - left) / self._a_second
 
 
 class Throttle:

@@ -6,9 +6,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
 from lectern.redis import key_patterns, streams
 from lectern.redis.client import Bus
@@ -115,14 +117,14 @@ async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(cl
     async with through(client) as (bus, _), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
         await subscription(messages)
         bus.hearing.deaf_after_s = 3.0  # ten beats
-        began, heard_at = client.pubsub_channels("lectern:heard:*"), [bus.hearing.heard_at]
+        began, since = client.pubsub_channels("lectern:heard:*"), [bus.hearing.sent_since]
         async for one in messages:
             assert one is None, "its own beat is nobody's message"
-            if bus.hearing.heard_at != heard_at[-1]:
-                heard_at.append(bus.hearing.heard_at)
-            if len(heard_at) > 12:
+            if bus.hearing.sent_since != since[-1]:
+                since.append(bus.hearing.sent_since)
+            if len(since) > 12:
                 break
-        times = [at for at in heard_at if at is not None]
+        times = [at for at in since if at is not None]
         assert times == sorted(times)
         assert set(client.pubsub_channels("lectern:heard:*")) <= set(began), "it is made anew"
 
@@ -324,6 +326,48 @@ async def test_of_what_a_dead_consumer_read_somebody_hears_although_it_was_trimm
     assert lost.body == ""
     await living.acknowledge([lost])
     assert await living.next(count=9, block_ms=10) == []
+
+
+async def test_what_redis_6_has_taken_over_without_a_name_because_it_was_trimmed_is_heard_of_too(
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed pending for ever, and the stream was trimmed only up to it."""
+    monkeypatch.setattr(streams, "LOOK_FOR_LEFT_S", 0.0)
+    living = bus.streams(["order"], "b", shared=True)
+    assert await living.next(count=9, block_ms=10) == []
+    client.xadd("order", {"body": "one"})
+    client.xreadgroup("lectern", "b", {"order": ">"})
+    client.xtrim("order", maxlen=0, approximate=False)
+    monkeypatch.setattr(living.client, "xautoclaim", AsyncMock(return_value=["0-0", [(None, None)]]))
+    async with asyncio.timeout(20):
+        (lost,) = await living.next(count=9, block_ms=100)
+    assert lost.body == ""
+    await living.acknowledge([lost])
+    pending: Any = client.xpending("order", "lectern")
+    assert pending["pending"] == 0
+
+
+async def test_a_stream_that_may_not_be_trimmed_is_named_and_the_others_are(
+    client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader ended of it each minute, those behind it were never trimmed, and nobody was told."""
+    monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
+    both = bus.streams(["cancel", "order"], "a")
+    assert await both.next(count=5, block_ms=10) == []
+    for name in both.names:
+        client.xadd(name, {"body": "one"})
+        client.xadd(name, {"body": "two"})
+    await both.acknowledge(await both.next(count=9, block_ms=100))
+    trim = both.client.xtrim
+
+    async def trimmed(name: str, **given: Any) -> Any:
+        if name == "cancel":
+            raise NoPermissionError("this user has no permissions to run the 'xtrim' command")
+        return await trim(name, **given)
+
+    monkeypatch.setattr(both.client, "xtrim", trimmed)
+    assert await both.trim() == 1
+    assert list(both.refusals()) == ["cancel"]
 
 
 async def test_what_all_groups_acknowledged_is_trimmed(

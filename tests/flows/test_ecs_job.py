@@ -16,7 +16,8 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows.host import TeacherHost
-from flows.teacher import transcoding
+from flows.prefect_api import BackgroundRuns
+from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
 from flows.teacher.ecs.job import SETTLED, TAKEN, UNWANTED, HostQueue, TranscodeJob
 from lectern.db import bookings, events, transcodings
@@ -324,6 +325,27 @@ async def test_a_cancel_is_told_before_a_slow_host_has_ended_the_job(
     await cancelled(running)
     assert far.left == [f"{name}: {told(teacher)}"]
     assert told(teacher) == [("failed", CANCELLED.number)], "once"
+
+
+async def test_what_a_person_cancels_while_its_process_is_down_is_refused_and_not_begun_again(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper had it made all the same. What its host still has of it is ended by the run that begins then."""
+    begun: list[str] = []
+    cast("Any", teacher.runs).cancelled = AsyncMock(return_value={OURS: ""})
+    monkeypatch.setattr(BackgroundRuns, "begin", lambda _self, _runs, run: begun.append(run.name))
+    monkeypatch.setattr(transcoding, "publish_outbox", unsent)
+    its, other = take(teacher), take(teacher, record=7, owner="their run")
+    is_begun(teacher, its, ONE)
+    commit(teacher.engine, Connection.execute, update(videos).values(lease_until=1.0))
+    await maintenance._sweep(teacher, dry_run=False)
+    assert told(teacher) == [("failed", CANCELLED.number)]
+    assert look(teacher.engine, transcodings.ours, [*its.due, *other.due], "their run") == other.due
+    assert sorted(begun) == ["transcode 6666 720P", "transcode 7 720P"]
+    async with asyncio.timeout(30):
+        state = await transcoding.work_on_ecs(teacher, RECORD, [P720], "the next run", again=False)
+    assert state.message == "nothing to do: settled already"
+    assert (len(far.left), far.at) == (1, [])
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -346,7 +346,7 @@ async def test_a_class_whose_row_cannot_be_read_is_not_said_to_be_unknown(client
 
 
 async def test_a_client_that_asks_too_often_has_to_wait(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is an address that tries tokens; another client goes on."""
+    """So has an address that tries tokens, and whose clients go on, as other clients do."""
     monkeypatch.setattr(api, "A_SECOND", 5.0)
     app = serving(teacher)
     anybody = at(app)
@@ -358,6 +358,7 @@ async def test_a_client_that_asks_too_often_has_to_wait(teacher: TeacherHost, mo
     wrong = [await anybody.get(CLASS, headers=bearer("x")) for _ in range(40)]
     assert {each.status_code for each in wrong} == {401, 429}
     assert int(wrong[-1].headers["retry-after"]) >= 1
+    assert (await anybody.get(CLASS, headers=other)).status_code == 404, "its address is the same"
     elsewhere = Client(transport=httpx.ASGITransport(app, client=("10.0.0.9", 1)), base_url="http://api")
     assert (await elsewhere.get(CLASS, headers=bearer("x"))).status_code == 401
 
@@ -480,8 +481,7 @@ def test_it_does_what_it_says_of_itself(
     app: FastAPI, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     """Whatever is asked of any route: a status, a type and a body that are described, and never a 500."""
-    for name in ("take", "wait_s"):
-        monkeypatch.setattr(Rate, name, lambda *_: 0.0)
+    monkeypatch.setattr(Rate, "take", lambda *_: 0.0)
     checks.load_all_checks()
     wanted: Any = [checks.CHECKS.get_one(name) for name in SAID]
     sent = b"authorization", f"Bearer {token(teacher)}".encode()

@@ -144,14 +144,13 @@ async def test_a_page_that_stays_open_over_midnight_does_not_go_on_showing_what_
     assert sorted(parts.findall(before)) == sorted(parts.findall(today))
 
 
-async def test_guessing_tokens_is_slow_and_without_tries_left_costs_no_read_of_the_database(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+async def test_an_address_that_tries_tokens_has_to_wait_and_keeps_out_nobody_who_has_a_right_one(
+    reader: Client,
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(viewers, "of_token", lambda _connection, token: asked.append(token))
-    answers = [(await client.get(f"/?token=guess-{n}")).status_code for n in range(100)]
-    assert (len(asked), answers.count(429)) == (answers.count(401), 100 - len(asked))
-    assert 0 < len(asked) < 100
+    """Behind one proxy or router all are at one address: a page that stays open with an old token shut all others."""
+    answers = [(await reader.get(f"/?token=guess-{n}")).status_code for n in range(100)]
+    assert set(answers) == {401, 429}
+    assert (await reader.get("/")).status_code == 200
 
 
 async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_than_have_room(

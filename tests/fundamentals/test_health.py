@@ -20,7 +20,7 @@ from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import boot_now
 from flows.resident import http
 from lectern import health as healths
-from lectern.db import inbox
+from lectern.db import inbox, metrics
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Misuse
 from lectern.model.tables.streamer import journal
@@ -166,13 +166,30 @@ async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_he
     assert refused.text.startswith("database: cannot be read: no such table")
 
 
+async def test_metrics_of_a_database_that_hangs_are_refused_in_time(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scrapes that nobody ended gathered until the process answered nothing any more, its health neither."""
+    is_back = threading.Event()
+    monkeypatch.setattr(metrics, "exposition", lambda *_: is_back.wait(60))
+    monkeypatch.setattr(http, "SCRAPE_S", 0.05)
+    try:
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*(http.exposition(host, cast("Any", None)) for _ in range(5)))
+    finally:
+        is_back.set()
+    assert {(one.status_code, bytes(one.body)) for one in answers} == {
+        (503, b"database: cannot be read: no answer in time")
+    }
+
+
 @asynccontextmanager
 async def listening_everywhere(folder: Path, **more: str) -> AsyncIterator[Host[Any]]:
     """A host that answers at all of its addresses."""
     settings = StreamerSettings.load(
         _env_file=None, streamer_name="s", video_root=folder, health_bind="0.0.0.0:0", **more
     )
-    host = cast("Host[Any]", SimpleNamespace(settings=settings))
+    host = cast("Host[Any]", SimpleNamespace(settings=settings, address=""))
     async with http.served(host, http.HealthReport(settings)):
         yield host
 
@@ -217,6 +234,21 @@ async def test_a_host_that_began_before_its_network_is_reached_once_there_is_a_w
         await async_wait_until(
             lambda: host.address.startswith("10.0.0.7:"), timeout_s=10, description="it knows its address"
         )
+
+
+async def test_a_host_begins_while_no_name_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood still in its look for the server of Redis, and the lease of a streamer that began again ran out."""
+    answers = threading.Event()
+    monkeypatch.setattr(healths, "own_address", lambda *_: "10.0.0.7" if answers.wait(20) else None)
+    monkeypatch.setattr(http, "ADDRESS_S", 0.01)
+    try:
+        async with asyncio.timeout(10), listening_everywhere(tmp_path) as host:
+            answers.set()
+            await async_wait_until(
+                lambda: host.address.startswith("10.0.0.7:"), timeout_s=10, description="it knows its address"
+            )
+    finally:
+        answers.set()
 
 
 async def test_a_host_whose_address_is_taken_ends_with_a_sentence_that_names_its_setting(host: Host[Any]) -> None:

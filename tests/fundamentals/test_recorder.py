@@ -17,7 +17,7 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import handling
@@ -479,6 +479,20 @@ async def test_work_that_was_done_without_a_run_has_one_afterwards(desk: Desk) -
     assert set(run["tags"]) == {"record:7", "lectern:without-run"}
     assert run["state"]["message"].startswith("404; handled ")
     assert run["state"]["message"].endswith(", without a run because Prefect let none begin")
+
+
+@pytest.mark.parametrize("body", [{"flow": "transcode", "mood": "good"}, {"flow": "mood", "name": "x", "began": 1.0}])
+async def test_work_that_cannot_be_read_or_shown_holds_up_nothing_else(desk: Desk, body: dict[str, object]) -> None:
+    """As that of a newer release, which was rolled back: nothing was shown any more."""
+    newer = update(desk.host.journal.inbox).values(body=json.dumps(body))
+    desk.error = TryAgain("404")
+    with pytest.raises(TryAgain):
+        await desk.runs.without(RENDITION)
+    commit(desk.host.engine, Connection.execute, newer)
+    desk.error = None
+    await desk.handle("c-1")
+    await desk.recorder.tell()
+    assert (desk.prefect.names, desk.unrecorded()) == (["booking c-1"], 0)
 
 
 async def test_a_database_that_takes_nothing_at_the_end_holds_up_nothing_else_that_ends(

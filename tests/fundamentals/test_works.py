@@ -113,7 +113,7 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
 ) -> None:
     """It works again from its next try on; health would be red a minute later."""
     monkeypatch.setattr(works_module, "STEADY_S", 0.3)
-    monkeypatch.setattr(works_module, "backoff_s", lambda _tries: 0.5)
+    monkeypatch.setattr(works_module, "backoff_s", lambda *_, **__: 0.5)
     begun: list[float] = []
     red: list[float] = []
 
@@ -129,6 +129,24 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
 
     play(host, {"hiccup": hiccup}, lambda: host.watchdog.failing(0.0), is_over)
     assert red == []
+
+
+def test_a_work_begins_again_within_seconds_however_often_it_has_failed(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When Redis was back, it was deaf for up to twelve more: bookings that were published then were lost."""
+    pauses: list[float] = []
+
+    async def report(_host: object, _what: str, _error: Exception, pause_s: float, **_: object) -> None:
+        pauses.append(pause_s)
+
+    async def deaf() -> None:
+        raise TryAgain("Redis")
+
+    monkeypatch.setattr(timing, "FIRST_S", 60.0)  # as after many failures
+    monkeypatch.setattr(failures, "report", report)
+    play(host, {"channels": deaf}, lambda: pauses)
+    assert pauses[0] < 4
 
 
 def test_an_alarm_is_neither_resolved_nor_raised_again_while_its_trouble_lasts(host: Host[Any]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from lectern.playout import kernel, timetable, worker_process
 from lectern.playout.control_socket import write_timetable
@@ -209,6 +209,11 @@ class Inside(Playout):
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self.at_work.run())
         await asyncio.wait({self._task})
+        # That of a class which has just ended is the loop's alone, until the receiver closes it as well.
+        for one in [*cast("Any", self._loop)._selector.get_map().values()]:
+            if isinstance(one.fileobj, socket.socket) and one.fileobj.family == socket.AF_INET:
+                self._loop.remove_reader(one.fileobj)
+                one.fileobj.close()
         if not self._task.cancelled():
             self._task.result()
 
@@ -242,10 +247,8 @@ class Inside(Playout):
             self.heard()
         for push in [push for one in self.at_work.schedule.airings.values() for push in one._pushes.values()]:
             push.feed.close()
-            if push._session is not None:
-                push._session.connection.close()
-                if push._session.journal is not None:
-                    push._session.journal.close()
+            if push._session is not None and push._session.journal is not None:
+                push._session.journal.close()
         for one in (self.pipe, self.at_work.pipe):
             one.close()
         os.close(self.at_work.shared.file)

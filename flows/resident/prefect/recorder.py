@@ -22,6 +22,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from flows.host import Host, log
 from flows.prefect_api import asking
 from flows.resident import routing
+from flows.resident.prefect import deployments
 from flows.resident.prefect.runs import BULK, CUT_OFF, JSON, REFUSES, ResidentRuns
 from lectern.db import events, inbox
 from lectern.db.inbox import HandledMessage
@@ -137,12 +138,13 @@ class Recorder:
     # -- one group -------------------------------------------------------------------------------------------------
 
     async def _show(self, key: str, rows: Sequence[HandledMessage]) -> None:
-        flow, records = self._flow(rows[0]), []
-        if flow != TAKE_BACK:  # releases and leases are no runs
-            with Caught() as failed:
+        flow, records = rows[0].command, []
+        with Caught() as failed:
+            flow = self._flow(rows[0])
+            if flow in deployments.of(self._host.settings):  # releases and leases are no runs
                 records = records_of(flow, rows, key, time.time())
-            if failed.error is not None:  # they are handled, and the others are shown
-                log.error("recorder: a batch of %s cannot be shown", flow, exc_info=failed.error)
+        if failed.error is not None:  # they are handled, and the others are shown
+            log.error("recorder: a batch of %s cannot be shown", flow, exc_info=failed.error)
         for first in range(0, len(records), BULK):
             self._host.watchdog.note("recorder")
             await self._create(records[first : first + BULK])

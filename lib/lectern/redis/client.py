@@ -246,10 +246,8 @@ class Bus:
     @asking()
     async def publish_alarm(self, channel: str, body: str) -> None:
         """Send an alarm directly, because the database cannot keep it first; raises TryAgain if nobody gets it."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.publish(channel, body)
-            pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
-            published, added = await pipe.execute(raise_on_error=False)
+        adding = "XADD", channel, "MAXLEN", "~", STREAM_BOUND, "*", "body", body
+        published, added = await self._together((("PUBLISH", channel, body), adding), raise_on_error=False)
         # A server that is only a copy keeps nothing, and publishes to nobody.
         if isinstance(added, ReadOnlyError) or (isinstance(added, RedisError) and isinstance(published, RedisError)):
             raise added
@@ -410,8 +408,3 @@ class Bus:
     async def try_write(self) -> None:
         """Raise TryAgain, with a ResponseError as its cause, if Redis answers, but takes no writes."""
         await self._client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
-
-    @asking()
-    async def ping(self) -> None:
-        """Raise TryAgain if Redis does not answer."""
-        await self._client.ping()

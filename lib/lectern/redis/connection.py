@@ -23,9 +23,10 @@ FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
 SENTINEL_S = 1.0
 """Seconds after which a silent sentinel is skipped, because it may have died with the master's host."""
 
-NO_CLUSTER = (
+NO_CLUSTER = Text(
     "REDIS_URL names a Redis Cluster, which spreads over several servers what lectern does in one step. "
-    f"Name one server, or the sentinels of one that has replicas: {FORM}"
+    "Name one server, or the sentinels of one that has replicas: {form}",
+    form=FORM,
 )
 
 

@@ -71,8 +71,8 @@ class Pattern:
             )
         doubled = {name for name in made.fields if made.fields.count(name) > 1}
         if doubled or len(made.fields) > MAX_FIELDS:
-            text = msgid("{text}: each field may be named once, and at most {most} of them. Write it anew.")
-            raise Misuse(text, text=text, most=MAX_FIELDS)
+            wrong = msgid("{text}: each field may be named once, and at most {most} of them. Write it anew.")
+            raise Misuse(wrong, text=text, most=MAX_FIELDS)
         if _meet(made.steps, made.steps, apart=True):
             raise Misuse(
                 "{text}: a name could be taken apart in two ways. Put a character between its fields that neither "

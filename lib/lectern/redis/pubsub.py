@@ -20,6 +20,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from lectern.db.outbox import Refusal, Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.redis.connection import asking, away
+from lectern.timing import check_cancelled
 from lectern.wire.outgoing import OutgoingKind
 
 STREAM_BOUND = 100_000
@@ -151,7 +152,6 @@ class Subscription:
     client: "redis.Redis"
     beat_s: float = 5.0
     deaf_after_s: float = 15.0
-    heard_at: float | None = None  # when anything was last received, monotonic
     sent_since: float | None = None  # what arrives now was sent after this (epoch seconds); None if unknown
     _is_allowed: bool = False  # whether it may publish to itself, as far as that is known
 
@@ -191,7 +191,6 @@ class Subscription:
             is_beating = self._is_allowed
             await pubsub.subscribe(*channels, *([own] if is_beating else []))
             failed.pop_all()
-        self.heard_at = time.monotonic()
         beating = asyncio.create_task(self._beat(own)) if is_beating else None
         return _Subscription(pubsub, own, beating, sent_since=began if is_beating else None)
 
@@ -306,8 +305,6 @@ class _Pair:
                 raise away(error) from error
             await self._end(one)
             return None
-        if found is not None or one.beats > beats:
-            self._hearing.heard_at = time.monotonic()
         if one.beats > beats:
             self._hearing.sent_since = one.sent_since
             from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
@@ -348,10 +345,3 @@ class _Pair:
         assert self._new is not None
         self._old, self._new = (self._new if one is self._old else self._old), None
         await one.close()
-
-
-def check_cancelled() -> None:
-    """Raise CancelledError if this task was cancelled: the library can lose a cancel that comes with an answer."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

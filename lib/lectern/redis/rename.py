@@ -142,13 +142,7 @@ def renamed(
 
     with in_words(progress):
         if client.info("cluster").get("cluster_enabled"):
-            raise Misuse(
-                Text(
-                    "This is a Redis Cluster: a key's new name can belong to another node, and no rename goes there. "
-                    "Nothing was changed. Copy the keys with a tool for clusters, or name a Redis that is none in "
-                    "REDIS_URL."
-                )
-            )
+            raise Misuse(connection.NO_CLUSTER)
         for rule in rules:
             for count in _through(client, rule, done):
                 if on_slice is not None:

@@ -4,15 +4,17 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis.asyncio as redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from lectern.i18n import Text, msgid
 from lectern.redis.connection import asking
-from lectern.redis.pubsub import check_cancelled
+from lectern.timing import check_cancelled
 
 log = logging.getLogger("lectern")
 GROUP = "lectern"
@@ -58,8 +60,6 @@ class Streams:
         await self._make_groups()
         try:
             return await self._left(count) or await self._read(count, block_ms)
-        except ReadOnlyError:
-            raise
         except ResponseError:  # a group or a key was deleted or replaced
             self._open.clear()
             self._apart.clear()
@@ -67,7 +67,7 @@ class Streams:
             return await self._read(count, block_ms)
 
     def refusals(self) -> dict[str, str]:
-        """The streams that Redis did not let us read since the last call, and why."""
+        """The streams that Redis did not let us read, or trim, since the last call, and a sentence about each."""
         found, self._refused = self._refused, {}
         return found
 
@@ -90,18 +90,31 @@ class Streams:
         self._trimmed_at = time.monotonic()
         trimmed = 0
         for name in sorted(self._open):
-            needed: list[str] = []  # the first entry that each group has not acknowledged; none has read nothing
-            for group in await self.client.xinfo_groups(name):
-                pending: Any = await self.client.xpending(name, str(group["name"]))
-                needed.append(str(pending["min"]) if pending["pending"] else str(group["last-delivered-id"]))
-            if (first := min(needed, key=_order, default=None)) is not None:
-                trimmed += int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
-                check_cancelled()
-            for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
-                if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
-                    await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
-                    check_cancelled()
+            with self._set_apart(name, msgid("Redis does not let {stream} be trimmed, so it grows: {why}")):
+                trimmed += await self._trimmed(name)
         return trimmed
+
+    async def _trimmed(self, name: str) -> int:
+        needed: list[str] = []  # the first entry that each group has not acknowledged; none has read nothing
+        for group in await self.client.xinfo_groups(name):
+            pending: Any = await self.client.xpending(name, str(group["name"]))
+            needed.append(str(pending["min"]) if pending["pending"] else str(group["last-delivered-id"]))
+        first = min(needed, key=_order, default="0-0")
+        trimmed = int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
+        for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
+            if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
+                await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
+        return trimmed
+
+    @contextmanager
+    def _set_apart(self, name: str, said: str) -> Iterator[None]:
+        """A context for one stream: what Redis refuses is *said* by `refusals`, and the others have their turn."""
+        try:
+            yield
+        except ReadOnlyError:
+            raise
+        except ResponseError as error:
+            self._refused[name] = Text(said, stream=name, why=error)
 
     async def _left(self, count: int) -> list[StreamEntry]:
         """Take over entries that other consumers read and never acknowledged."""
@@ -112,9 +125,10 @@ class Streams:
         for name in sorted(self._open):
             idle_ms = int(LEFT_S * 1000)
             found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
-            check_cancelled()
-            entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
+            entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if id_ is not None)
             entries.extend(StreamEntry(name, str(id_), "") for ids in found[2:] for id_ in ids)  # trimmed meanwhile
+            if (None, None) in found[1]:  # Redis 6 keeps such entries, and names none: they are ours now, and read anew
+                self._caught_up.discard(name)
         if entries:
             log.warning("redis: %d entries that another teacher left are taken over", len(entries))
         return entries
@@ -142,17 +156,11 @@ class Streams:
         for name in self.names:
             if name in self._open or self._apart.get(name, 0.0) > now:
                 continue
-            try:
+            self._apart[name] = now + LOOK_AGAIN_S
+            with self._set_apart(name, msgid("Redis does not let {stream} be read: {why}")):
                 await self._make_group(name)
-            except ReadOnlyError:
-                raise
-            except ResponseError as error:
-                self._refused[name] = str(error)
-                self._apart[name] = now + LOOK_AGAIN_S
-            else:
                 self._open.add(name)
                 self._caught_up.discard(name)
-        check_cancelled()
 
     async def _make_group(self, name: str) -> None:
         """Make our group on the stream *name*, from its beginning, unless it exists: a full Redis can make none."""
