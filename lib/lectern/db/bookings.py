@@ -131,7 +131,7 @@ def facts(
 ) -> BookingFacts:
     """What must be known to decide *booked*; *changes* has those that are there already, *alive* can take classes."""
     now = changes.now
-    unlisted = {booking.key for booking in booked if booking.key and not is_listed(booking)}
+    unlisted = {booking.key for booking in booked if not is_listed(booking) and booking.key is not None}
     renditions = transcodings.states(connection, unlisted) if unlisted else {}
     may_go = contenders(booked, changes.orders, renditions, now)
     return BookingFacts(
