@@ -391,7 +391,10 @@ async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> di
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Allowlist.listed(host.settings.allowed_push_hosts, PUSH_SETTING)
     servers = {url: _push_server(url) for url in push_urls}
-    addresses = await _server_addresses({server for server in servers.values() if server is not None})
+    unlisted = {it for it in servers.values() if it is not None and listed.of_server(*it) is not None}
+    if not unlisted:  # of what is listed by its name no address matters
+        return {}
+    addresses = await _server_addresses(unlisted)
     bad = {server: where for server, found in addresses.items() if (where := listed.forbidden(*server, found))}
     old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
     for server in bad.keys() & old:
