@@ -71,7 +71,8 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
     for delivery in deliveries:
         if isinstance(delivery.message, Prepare):
             message = delivery.message.named(held)
-            held.setdefault(message.stem, HeldStem(message.source, message.video_url))
+            if message.stem not in held:
+                held[message.stem] = HeldStem(message.source, message.video_url)
             resolved.append(Delivery(delivery.kept, message))
         else:
             resolved.append(delivery)
@@ -276,10 +277,9 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     host = streamer()
     batch = await read(host, inbox_ids, (Prepare,), dry_run=dry_run)
     # The streamer that had a moved class may rely for WITNESS_S on our answer that we are cut off, and go on airing it.
-    if (wait_s := host.partitioned_at + WITNESS_S - boot_now()) > 0:
-        moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
-        why = "their classes were moved, and may still be aired where they were"
-        batch = await put_off(batch, moved, wait_s, why)
+    moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
+    if moved and (wait_s := host.partitioned_at + WITNESS_S - boot_now()) > 0:
+        batch = await put_off(batch, moved, wait_s, "their classes were moved, and may still be aired where they were")
     result = BatchResult[Asked, StreamerChanges]()
     unlooked = await _take(host, batch.came, {}, result, dry_run=dry_run)
     while unlooked:
