@@ -12,6 +12,7 @@ from sqlalchemy import (
     Float,
     Integer,
     Select,
+    Update,
     bindparam,
     func,
     literal_column,
@@ -168,8 +169,13 @@ def _due(journal: MessageTables) -> ColumnElement[bool]:
 def sent(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
     """Note that the messages were sent."""
     if ids:
-        wanted = update(journal.outbox).where(in_list(journal.outbox.c.id))
-        connection.execute(wanted.values(sent_at=now), bind_list(ids))
+        connection.execute(_note_sent(journal), {**bind_list(ids), "at": now})
+
+
+@cache
+def _note_sent(journal: MessageTables) -> Update:
+    outbox = journal.outbox
+    return update(outbox).where(in_list(outbox.c.id)).values(sent_at=bindparam("at", type_=Float))
 
 
 def refused(connection: Connection, journal: MessageTables, refusals: Sequence[Refusal], now: float) -> None:
