@@ -47,14 +47,15 @@ class Handler:
         """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         claimed.set(kept)
+        with Caught() as failed:
+            await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow))
+        if failed.error is None:
+            return
         # What can be neither handled nor put back is retried when its lease ends.
         async with failures.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
-            with Caught() as failed:
-                await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow))
-            if failed.error is not None:
-                passes = await self._said(flow, failed.error)
-                shown = None if flow == TAKE_BACK else flow  # releases and leases are no runs
-                await failures.after_failure(self._host, _ids(), failed.error, passes=passes, flow=shown)
+            passes = await self._said(flow, failed.error)
+            shown = None if flow == TAKE_BACK else flow  # releases and leases are no runs
+            await failures.after_failure(self._host, _ids(), failed.error, passes=passes, flow=shown)
 
     async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
         assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
