@@ -33,6 +33,11 @@ BLOCK_MS = 1000
 IDLE_S = 1.0
 HANGS_S = 2.0  # seconds after which a batch no longer holds up the next ones
 AT_WORK = 8  # number of batches of a flow that may be at work at the same time: more than one only if some hang
+BATCH_SIZE_BY_FAILURES = (1000, 64, 8)
+"""Most messages in a run after 0, 1 and 2 failures of each; a message that failed more often is alone in its run.
+
+A larger run would handle no message sooner, and the next host would have nothing to do until all are handled.
+"""
 
 
 class Handler:
@@ -93,6 +98,16 @@ class Handler:
 def _ids() -> list[int]:
     """The messages that this task has claimed, without those that its flow has put off."""
     return [message.id for message in claimed.get()]
+
+
+def batches(kept: Sequence[InboxMessage]) -> list[list[InboxMessage]]:
+    """Split messages into runs: those that never failed stay together; the more often they failed, the fewer."""
+    found: list[list[InboxMessage]] = []
+    for tries in sorted({min(one.tries, len(BATCH_SIZE_BY_FAILURES)) for one in kept}):
+        some = [one for one in kept if min(one.tries, len(BATCH_SIZE_BY_FAILURES)) == tries]
+        size = BATCH_SIZE_BY_FAILURES[tries] if tries < len(BATCH_SIZE_BY_FAILURES) else 1
+        found += [some[first : first + size] for first in range(0, len(some), size)]
+    return found
 
 
 class Consumer:
@@ -231,7 +246,7 @@ class Consumer:
             kept += [message for message in claimed if message.id not in known]
             if not kept:
                 await comes(self._woken[flow], IDLE_S)
-            for portion in failures.batches(kept):
+            for portion in batches(kept):
                 self._host.watchdog.beat(f"inbox, {flow}")
                 task = asyncio.create_task(self._handler.handle(flow, portion))
                 at_work.add(task)
