@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import redis.asyncio as redis
 
-from lectern.subprocesses import shielded
+from lectern.timing import shielded
 from town import playout, ports, programs, settings
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder

@@ -17,13 +17,12 @@ from flows.handling import noted
 from flows.host import Host, StreamerHost, claimed, current
 from flows.resident import routing, supervisor
 from flows.streamer import lease
-from lectern import subprocesses
 from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
 from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork
-from lectern.timing import backoff_s, comes
+from lectern.timing import backoff_s, comes, shielded
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import MAX_BODY_BYTES, PUBLISHED, Body, command_of, is_own_result
 
@@ -177,7 +176,7 @@ class Consumer:
         batch, name = self._batch.copy(), token_hex(6)
         for tries in range(1000):  # not left to `Supervisor`: a try must have the name of the one before
             try:
-                return await subprocesses.shielded(self._keep_once(batch, name))
+                return await shielded(self._keep_once(batch, name))
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
                 await asyncio.sleep(backoff_s(tries))

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from flows.host import StreamerHost, log
-from lectern import metrics, subprocesses
+from lectern import metrics
 from lectern.db import airings, forecast
 from lectern.decide import bandwidth as decide
 from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
@@ -21,7 +21,7 @@ from lectern.model.facts import Needed
 from lectern.model.views import Network
 from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
-from lectern.timing import comes
+from lectern.timing import comes, shielded
 
 EVERY_S = 2.0  # seconds between two looks
 READ_S = 30.0  # seconds between two looks at the rows of the classes that are on air, or soon will be
@@ -153,7 +153,7 @@ async def download(
                 await asyncio.wait({download}, timeout=LOOK_S)
         finally:
             download.cancel()
-            await subprocesses.shielded(asyncio.wait({download}))
+            await shielded(asyncio.wait({download}))
         if not download.cancelled():
             refused = download.exception()
             if isinstance(refused, Refuse) and refused.code is DOWNLOAD_FAILED and at - looked_at > LOOKED_S:

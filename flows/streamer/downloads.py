@@ -21,7 +21,7 @@ from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import Begun, NewRun
 from flows.streamer import bandwidth, prepare
 from flows.streamer.prepare import follow
-from lectern import errors, rendition_ids, subprocesses
+from lectern import errors, rendition_ids
 from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
@@ -36,7 +36,7 @@ from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
-from lectern.timing import backoff_s, comes
+from lectern.timing import backoff_s, comes, shielded
 from lectern.urls import redact_url
 
 
@@ -214,7 +214,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             try:
                 goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
             finally:
-                await subprocesses.shielded(periodic_sync.close())
+                await shielded(periodic_sync.close())
         except Refuse as refused:
             if refused.code is errors.DOWNLOAD_FAILED:  # such as a recording that is longer now
                 await _of_one_recording(host, row, part, remote)

@@ -10,17 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.playout import kernel
 from lectern.playout.sentences import cleaned
+from lectern.timing import shielded
 from lectern.urls import redact
 
 
@@ -228,8 +229,6 @@ _REAP_S = 10.0
 GIVES_WAY = 10
 """The niceness of work that may take longer while classes are on air: downloads, remuxing, looks at recordings."""
 
-T = TypeVar("T")
-
 
 class _Ended(TryAgain):
     said = ""
@@ -329,20 +328,6 @@ async def run(
     returncode = child.popen.returncode
     assert returncode is not None  # _end has reaped it
     return Finished(returncode, child.out.text, child.err.text)
-
-
-async def shielded(work: Coroutine[object, object, T]) -> T:
-    """Await *work*, which must be bounded, to its end even if we are cancelled; then pass the cancellation on."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from task.exception()
-    return task.result()
 
 
 async def _watch(

@@ -1,13 +1,15 @@
-"""How long to wait before a retry, and how often something may happen; times are monotonic seconds."""
+"""How long to wait, for what, and how often something may happen; times are monotonic seconds."""
 
 import asyncio
 import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import TypeVar
 
+T = TypeVar("T")
 FIRST_S, MOST_S = 0.5, 10.0
 
 NAMES = 2_000
@@ -29,6 +31,20 @@ async def comes(event: asyncio.Event, within_s: float) -> bool:
         async with asyncio.timeout(within_s):
             return await event.wait()
     return False
+
+
+async def shielded(work: Coroutine[object, object, T]) -> T:
+    """Await *work*, which must be bounded, to its end even if we are cancelled; then pass the cancellation on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    return task.result()
 
 
 class Rate:

@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flows import artifacts, failures
 from flows.host import TeacherHost, log
 from flows.outbox_publisher import publish_outbox
-from lectern import subprocesses
 from lectern.allowlist import Allowlist
 from lectern.db import bookings, events, outbox, transcodings
 from lectern.db.transcodings import BegunJob
@@ -41,7 +40,7 @@ from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
-from lectern.timing import backoff_s, comes
+from lectern.timing import backoff_s, comes, shielded
 from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
@@ -192,7 +191,7 @@ class TranscodeJob:
     async def _cancelled(self) -> None:
         """Publish that a person has cancelled its run, once; if the process ends, the next one goes on with it."""
         if self.due and self.host.runs.was_cancelled(self.owner):
-            await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
+            await shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
             self.due = []
 
     # -- on a host -------------------------------------------------------------------------------------------------
@@ -223,7 +222,7 @@ class TranscodeJob:
                 raise
             finally:
                 working.cancel()
-                await subprocesses.shielded(asyncio.wait({working}))
+                await shielded(asyncio.wait({working}))
 
     async def _work(self, place: BegunJob) -> Missed:
         there = place.host, place.job
@@ -236,9 +235,9 @@ class TranscodeJob:
             if self._verdict == TAKEN or self.host.runs.draining():  # it goes on there without us
                 self.left.pop(there, None)
             elif there in self.left:
-                await subprocesses.shielded(self.leave(there))
+                await shielded(self.leave(there))
             raise
-        await subprocesses.shielded(self.leave(there))
+        await shielded(self.leave(there))
         return outcome.missed
 
     async def leave(self, there: tuple[str, str]) -> None:

@@ -20,6 +20,7 @@ from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
+from lectern.timing import shielded
 
 # Begins and ends a program on another host: its id is known before it begins, and its process group is its own.
 GO = b"go\n"
@@ -168,11 +169,11 @@ class SshConnection:
         ended = False
         try:
             # If we are cancelled while the channel opens, we wait for that, so that the channel can be closed.
-            await subprocesses.shielded(self._open(running, command, timeout_s))
+            await shielded(self._open(running, command, timeout_s))
             cause = await self._watch(running, stdin or b"", started_at + timeout_s, stall_s)
             ended = cause is None
         finally:
-            await subprocesses.shielded(self._close(running, argv[0], ended=ended))
+            await shielded(self._close(running, argv[0], ended=ended))
         if cause is not None:
             seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.out.progressed_at)
             raise cause(on_host(argv[0], self.host), seconds, subprocesses.last_line(running.err.text))
@@ -223,7 +224,7 @@ class SshConnection:
                 return subprocesses.TimedOut
             if running.pid is not None and not running.told:
                 running.told = True
-                await subprocesses.shielded(self._threaded(give))
+                await shielded(self._threaded(give))
             elif running.told and stall_s is not None and now >= running.out.progressed_at + stall_s:
                 return subprocesses.Stalled
 
