@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Connection
 
 from flows.host import Host, TeacherHost, log
-from lectern import errors, metrics
+from lectern import errors
 from lectern.db import bookings, events, incidents, outbox
 from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Refusal, Unsent
@@ -243,14 +243,8 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]
-        note_heard(connection, heard, now)
+        bookings.answered(connection, heard, now)
     return told
-
-
-def note_heard(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """Note that the answers of *class_ids* were heard at *now* (epoch seconds), by whichever way was the first."""
-    for took in bookings.answered(connection, class_ids, now):
-        metrics.ANSWER_SECONDS.observe(took)
 
 
 def _refused(connection: Connection, host: Host[Any], refused: Sequence[Refusal], now: float) -> None:
