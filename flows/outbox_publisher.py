@@ -61,7 +61,7 @@ async def publish_outbox(host: Host[Any]) -> bool:
         while (batch := await _next(host)).messages:
             sending = batch.sending
             host.waiters.wake(one.class_id for one in sending)
-            done = await _send(host, sending, batch.until)
+            done = await (_send(host, sending, batch.until) if host.settings.shared else host.bus.send(sending))
             now = time.time()
             # The note of what was sent may wait for the next commit, but not for alarms.
             can_wait = not (host.settings.shared or done.broke is not None or done.refused)
@@ -91,11 +91,9 @@ async def publish_outbox(host: Host[Any]) -> bool:
 async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sent:
     """Send messages that this host has claimed *until* then (monotonic); send nothing after that.
 
-    If teachers share the database and Redis does not answer this one soon, others may reach Redis; if this process
-    stands still meanwhile, at whatever point, another teacher has sent the messages.
+    If Redis does not answer this teacher soon, others may reach Redis; if this process stands still meanwhile, at
+    whatever point, another teacher has sent the messages.
     """
-    if not host.settings.shared:
-        return await host.bus.send(sending)
     try:
         async with asking(ANSWERS_S):
             now = await host.bus.now()
