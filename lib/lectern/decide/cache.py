@@ -324,7 +324,8 @@ def cite_or_reserve(
     """
     for admission in admissions:
         message = new[admission.wanted.class_id]
-        changes.evict(admission.evictions)
+        if admission.evictions:
+            changes.evict(admission.evictions)
         if admission.admit is Admit.FULL:
             changes.refuse(message, errors.DISK_FULL, admission.why)
             continue
