@@ -105,7 +105,12 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         keys = [target for target, _, _ in runs]
         try:
             given: list[str | int] = [STREAM_BOUND, limit, len(keys), *said, *(one.body for one in some)]
-            found = await _evaluated(client, keys, given) if some else ()
+            # Before the script runs, Redis refuses all of it for one declared key that the user may not use. Keys that
+            # are not declared are judged one by one, when the script comes to them: a proxy may want them declared.
+            try:
+                found: Sequence[Any] = await client.eval(_SEND, len(keys), *keys, *given) if some else ()
+            except NoPermissionError:
+                found = await client.eval(_SEND, 0, *given, *keys)
         except (RedisError, OSError) as error:
             sent.late = str(error).startswith(LATE)
             sent.broke = None if sent.late else error
@@ -116,16 +121,6 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         shut |= {one.message.target: one.why for one in refused if one.message.kind is OutgoingKind.STREAM}
         sent.number += len(together)
     return sent
-
-
-async def _evaluated(client: "redis.Redis", keys: Sequence[str], given: Sequence[str | int]) -> Sequence[Any]:
-    # Before the script runs, Redis refuses all of it for one declared key that the user may not use. Keys that are not
-    # declared are judged one by one, when the script comes to them: a proxy before Redis may want them declared.
-    try:
-        found: Sequence[Any] = await client.eval(_SEND, len(keys), *keys, *given)
-    except NoPermissionError:
-        found = await client.eval(_SEND, 0, *given, *keys)
-    return found
 
 
 log = logging.getLogger("lectern")
