@@ -210,6 +210,8 @@ class _Subscription:
     beating: "asyncio.Task[None] | None"
     sent_since: float | None
     quiet_s: float = 0.0
+    """Seconds of listening since it last heard anything, its own beat included; 0 if it has none."""
+
     beats: int = 0
     """Number of its own beats that it has heard."""
 
@@ -226,8 +228,9 @@ class _Subscription:
             found = None
         check_cancelled()
         if found is None or found["type"] != "message":
-            # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
-            self.quiet_s += min(time.monotonic() - began, HANGS_S)
+            if self.beating is not None:
+                # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
+                self.quiet_s += min(time.monotonic() - began, HANGS_S)
             return None
         self.quiet_s = 0.0
         if found["channel"] != self.own:
@@ -236,9 +239,6 @@ class _Subscription:
         self.sent_since = float(found["data"])
         self.beats += 1
         return None
-
-    def is_deaf(self, after_s: float) -> bool:
-        return self.beating is not None and self.quiet_s >= after_s
 
     async def close(self) -> None:
         if self.beating is not None:
@@ -314,7 +314,7 @@ class _Pair:
         """Subscribe again if the subscription is deaf, and end the old one when the new one hears all."""
         if self._new is not None:
             now = time.monotonic()
-            if self._new.is_deaf(self._hearing.deaf_after_s):
+            if self._new.quiet_s >= self._hearing.deaf_after_s:
                 await self._end(self._new)
             elif self._new.beats and self._proved is None:
                 self._proved = now, self._old.beats
@@ -328,7 +328,7 @@ class _Pair:
                 self._new = opening.result()
             except TryAgain as error:
                 log.debug("redis: cannot be subscribed anew yet: %s", error)
-        elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
+        elif self._opening is None and self._old.quiet_s >= self._hearing.deaf_after_s:
             from lectern import metrics  # noqa: PLC0415 (as above)
 
             metrics.DEAF.inc()
