@@ -224,7 +224,7 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
     def named(self, held: Mapping[str, rendition_ids.HeldStem]) -> "Prepare":
         """The same message with the stem that it gets beside what the cache has *held*."""
         wanted = rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, held)
-        found = self if self.stem == wanted else self.model_copy()
+        found = self if vars(self).setdefault("stem", wanted) == wanted else self.model_copy()
         vars(found)["stem"] = wanted
         return found
 
