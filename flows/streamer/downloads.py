@@ -254,7 +254,8 @@ async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
         await prepare.disk_answers(host)
         changes = await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
         # Before the download goes on, which may need their room.
-        await prepare.remove_files(host, [gone.stem for gone in changes.evicted])
+        if changes.evicted:
+            await prepare.remove_files(host, [gone.stem for gone in changes.evicted])
 
 
 async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote: RemoteFile) -> None:

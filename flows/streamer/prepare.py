@@ -186,7 +186,7 @@ def admit(
     rows = cache.by_stem(connection, {message.stem for message in new})
     states = {stem: row.state for stem, row in rows.items()}
     here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
-    origins = _coming(changes, looked, {message.stem for message in new} - here)
+    origins = _coming(changes, looked, {message.stem for message in new} - here) if looked else {}
     wanted, by_id = decide_cache.wanted_renditions(changes, new, here, origins), {one.class_id: one for one in new}
     under_way: Mapping[str, Download] = {}
     predicted = Forecast()
@@ -317,7 +317,8 @@ async def _take(
         result.failed += portion.failed
         if dry_run:
             return unlooked
-        await remove_files(host, [gone.stem for changes in portion.done for gone in changes.evicted])
+        if evicted := [gone.stem for changes in portion.done for gone in changes.evicted]:
+            await remove_files(host, evicted)
     await publish_outbox(host)
     for changes in portion.done:
         follow(host, changes)
@@ -332,8 +333,7 @@ async def disk_answers(host: StreamerHost) -> None:
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
-    if stems:
-        await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
+    await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
 
 
 def _unlinked(root: Path, stems: Collection[str]) -> list[str]:
