@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows import artifacts, failures
 from flows.handling import SWEEP, changed, decision
-from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.host import NOWHERE, StreamerHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import Begun, NewRun
 from flows.streamer import bandwidth, prepare
@@ -112,7 +112,7 @@ MAX_RUNS = 10
 @flow(name="download", persist_result=False, result_storage=NOWHERE)
 async def download(stem: str, dry_run: bool = False) -> State[None]:
     """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
-    host = streamer()
+    host: StreamerHost = current.get()
     row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
     if row is None or row.state is not FileState.DOWNLOADING or stem in host.in_progress:
         return Completed(message="nothing to do: there already, given up, or another run is at it")

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from flows.failures import words
 from flows.handling import BatchResult, Delivery, ended, handled, put_off, read
-from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.host import NOWHERE, StreamerHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.streamer import bandwidth
@@ -274,7 +274,7 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
 async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
-    host = streamer()
+    host: StreamerHost = current.get()
     batch = await read(host, inbox_ids, (Prepare,), dry_run=dry_run)
     # The streamer that had a moved class may rely for WITNESS_S on our answer that we are cut off, and go on airing it.
     moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
