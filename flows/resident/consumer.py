@@ -52,7 +52,12 @@ class Handler:
         current.set(self._host)
         claimed.set(kept)
         with Caught() as failed:
-            await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow))
+            if flow == TAKE_BACK:
+                await self._take_back(kept)
+            else:
+                state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges([message.id for message in kept]))
+                if state is not None and (state.is_failed() or state.is_crashed()):
+                    await failures.failed(self._host, _ids(), flow, state.message or "")
         if failed.error is None:
             return
         # What can be neither handled nor put back is retried when its lease ends.
@@ -67,11 +72,6 @@ class Handler:
         ending = asyncio.create_task(lease.end_runs(self._host, stops))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-
-    async def _handle(self, flow: str) -> None:
-        state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(_ids()))
-        if state is not None and (state.is_failed() or state.is_crashed()):
-            await failures.failed(self._host, _ids(), flow, state.message or "")
 
     async def _said(self, flow: str, error: Exception) -> bool:
         """Log that *flow* has failed; returns whether that is because a service is away."""
