@@ -390,8 +390,8 @@ async def push_allowlist(host: StreamerHost) -> Allowlist:
 async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> dict[str, str]:
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Allowlist.listed(host.settings.allowed_push_hosts, PUSH_SETTING)
-    servers = {url: _push_server(url) for url in push_urls}
-    unlisted = {it for it in servers.values() if it is not None and listed.of_server(*it) is not None}
+    servers = {url: (its.host, its.port) for url in push_urls for its in [urls.push(url)]}
+    unlisted = {server for server in servers.values() if listed.of_server(*server) is not None}
     if not unlisted:  # of what is listed by its name no address matters
         return {}
     addresses = await _server_addresses(unlisted)
@@ -418,14 +418,6 @@ async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> di
 
 def _with_server(host: StreamerHost, server: Server) -> str:
     return f"{host.settings.allowed_push_hosts or PUBLIC},{server[0]}"
-
-
-def _push_server(push_url: str) -> Server | None:
-    try:
-        url = urls.push(push_url)
-    except ValueError:
-        return None  # refused elsewhere, in words of its own
-    return url.host, url.port
 
 
 async def _server_addresses(servers: Collection[Server]) -> dict[Server, list[Address]]:
@@ -459,6 +451,10 @@ def _addresses(host: str, port: int) -> list[Address]:
 async def _taken_before(host: StreamerHost) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.pushed_to is None:
-        push_urls = await host.read_tx(airings.push_urls)
-        host.pushed_to = frozenset(server for url in push_urls if (server := _push_server(url)) is not None)
+        servers: set[Server] = set()
+        for url in await host.read_tx(airings.push_urls):
+            with suppress(ValueError):  # an older release may have taken it
+                its = urls.push(url)
+                servers.add((its.host, its.port))
+        host.pushed_to = frozenset(servers)
     return host.pushed_to
