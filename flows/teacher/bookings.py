@@ -161,7 +161,7 @@ def decided_reports(
     """Decide what follows from reports; the streamers *alive* can take classes."""
     facts = decide_reports.NO_FACTS
     reports = [message for message in messages if isinstance(message, Report)]
-    if not decide_reports.are_plain(reports):
+    if not all(map(decide_reports.is_plain, reports)):
         ids = [report.class_id for report in reports]
         revised_ids = [order.revises for order in changes.orders.values() if order.revises is not None]
         both = [*revised_ids, *map(secondary_id, revised_ids)]
