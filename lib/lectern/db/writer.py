@@ -56,8 +56,9 @@ def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
         if after is not None and "message" in after:  # with its id and its values
             message = after["message"]
             after = {**after, "sentence": to_json(message) if isinstance(message, str) else None}
-        # As `update_many` takes them.
-        names = None if after is None else tuple([f"+{it}" if type(after[it]) is Increment else it for it in after])
+        names = None if after is None else tuple(after)
+        if after is not None and Increment in map(type, after.values()):  # as `update_many` takes them
+            names = tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
         how = (*change.key,), None if before is None else (*before,), names
         alike[change.table, *how].append(RowChange(change.table, change.key, before, after))
     for (*_, names), row_changes in alike.items():
