@@ -1,4 +1,4 @@
-"""What follows a failure: messages are redelivered in smaller batches, then dead-lettered; people get an alarm."""
+"""What follows a failure: messages are redelivered, then dead-lettered; people get an alarm."""
 
 import asyncio
 import json
@@ -164,12 +164,6 @@ def first(error: BaseException) -> BaseException:
     return error
 
 
-BATCH_SIZE_BY_FAILURES = (1000, 64, 8)
-"""Most messages in a run after 0, 1 and 2 failures of each; a message that failed more often is alone in its run.
-
-A larger run would handle no message sooner, and the next host would have nothing to do until all are handled.
-"""
-
 BACKOFF_S = (1.0, 3.0, 8.0, 20.0)  # seconds until a message is retried after 1, 2, 3 and 4 failures
 AGAIN_S = 2.0
 AWAY_S = 5.0
@@ -177,16 +171,6 @@ AWAY_S = 5.0
 
 RELEASE_ATTEMPTS = 7
 """Number of retries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
-
-
-def batches(kept: Sequence[InboxMessage]) -> list[list[InboxMessage]]:
-    """Split messages into runs: those that never failed stay together; the more often they failed, the fewer."""
-    found: list[list[InboxMessage]] = []
-    for failures in sorted({min(one.tries, len(BATCH_SIZE_BY_FAILURES)) for one in kept}):
-        some = [one for one in kept if min(one.tries, len(BATCH_SIZE_BY_FAILURES)) == failures]
-        size = BATCH_SIZE_BY_FAILURES[failures] if failures < len(BATCH_SIZE_BY_FAILURES) else 1
-        found += [some[first : first + size] for first in range(0, len(some), size)]
-    return found
 
 
 async def after_failure(

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
+from pydantic_core import to_json
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
@@ -25,7 +26,9 @@ from lectern.errors import Caught, Malformed, TryAgain
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.run_records import FAILED, said_of, summary
+from lectern.run_records import FAILED, is_no_class, summary
+from lectern.urls import redact
+from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Message
 from lectern.wire.parser import parse
 
@@ -220,6 +223,39 @@ def of_messages(some: Sequence[Delivery[M]], decide: DecideAll[C, M], connection
     named += [(kept.id, fault.class_id) for kept, fault in malformed]
     changes.said = said_of(named, changes.table)
     changes.shown = FlowRunContext.get() is not None
+
+
+def said_of(messages: Iterable[tuple[int, str | None]], table: Iterable[Mapping[str, object]]) -> dict[int, str]:
+    """What was decided about each of *messages* (id, class_id) in one transaction: its lines of *table*, as JSON.
+
+    A revision counts as its class. Lines that name no message, as that of a second airing, belong to the message of the
+    line before; those of a result come before its own.
+    """
+    named: dict[str, deque[int]] = defaultdict(deque)
+    nameless: deque[int] = deque()
+    for id_, about in messages:
+        (named[called(about)] if about else nameless).append(id_)
+    found: dict[int, list[Mapping[str, object]]] = defaultdict(list)
+    waiting: list[Mapping[str, object]] = []
+    last = next((ids[0] for ids in (*named.values(), nameless) if ids), None)
+    before = ""  # the class of the line before
+    for line in table:
+        name = called(str(line["class"]))
+        class_id = class_of(name)
+        is_second, before = not waiting and class_id == before, class_id
+        waiting.append({key: redact(str(value)) for key, value in line.items() if value})
+        if ids := named.get(name):
+            last = ids[0] if len(ids) == 1 else ids.popleft()
+        elif nameless and is_no_class(before):
+            last = nameless.popleft()
+        elif nameless and not is_second:
+            continue
+        if last is not None:
+            found[last] += waiting
+        waiting = []
+    if last is not None and waiting:
+        found[last] += waiting
+    return {id_: to_json(lines).decode() for id_, lines in found.items()}
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
@@ -333,19 +333,11 @@ async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
     return await host.write_tx(leases.take_duty, duty, host.settings.name, lease_s, time.time())
 
 
-current: ContextVar[Host[Any]] = ContextVar("host")
+current: ContextVar[Any] = ContextVar("host")
+"""The host of the run: a `TeacherHost` in a flow of the teacher, a `StreamerHost` in one of a streamer."""
+
 claimed: ContextVar[Sequence[InboxMessage]] = ContextVar("claimed", default=())
 """The messages that this task has just claimed, which need not be read again."""
-
-
-def teacher() -> TeacherHost:
-    """The host of the run; flows of the teacher call it."""
-    return cast("TeacherHost", current.get())
-
-
-def streamer() -> StreamerHost:
-    """The host of the run; flows of a streamer call it."""
-    return cast("StreamerHost", current.get())
 
 
 NOWHERE = Path("/nonexistent")

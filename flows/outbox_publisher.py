@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Connection
 
 from flows.host import Host, TeacherHost, log
-from lectern import errors, metrics
+from lectern import errors
 from lectern.db import bookings, events, incidents, outbox
 from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Refusal, Unsent
@@ -61,7 +61,7 @@ async def publish_outbox(host: Host[Any]) -> bool:
         while (batch := await _next(host)).messages:
             sending = batch.sending
             host.waiters.wake(one.class_id for one in sending)
-            done = await _send(host, sending, batch.until)
+            done = await (_send(host, sending, batch.until) if host.settings.shared else host.bus.send(sending))
             now = time.time()
             # The note of what was sent may wait for the next commit, but not for alarms.
             can_wait = not (host.settings.shared or done.broke is not None or done.refused)
@@ -91,11 +91,9 @@ async def publish_outbox(host: Host[Any]) -> bool:
 async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sent:
     """Send messages that this host has claimed *until* then (monotonic); send nothing after that.
 
-    If teachers share the database and Redis does not answer this one soon, others may reach Redis; if this process
-    stands still meanwhile, at whatever point, another teacher has sent the messages.
+    If Redis does not answer this teacher soon, others may reach Redis; if this process stands still meanwhile, at
+    whatever point, another teacher has sent the messages.
     """
-    if not host.settings.shared:
-        return await host.bus.send(sending)
     try:
         async with asking(ANSWERS_S):
             now = await host.bus.now()
@@ -243,14 +241,8 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]
-        note_heard(connection, heard, now)
+        bookings.answered(connection, heard, now)
     return told
-
-
-def note_heard(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """Note that the answers of *class_ids* were heard at *now* (epoch seconds), by whichever way was the first."""
-    for took in bookings.answered(connection, class_ids, now):
-        metrics.ANSWER_SECONDS.observe(took)
 
 
 def _refused(connection: Connection, host: Host[Any], refused: Sequence[Refusal], now: float) -> None:

@@ -32,6 +32,11 @@ BLOCK_MS = 1000
 IDLE_S = 1.0
 HANGS_S = 2.0  # seconds after which a batch no longer holds up the next ones
 AT_WORK = 8  # number of batches of a flow that may be at work at the same time: more than one only if some hang
+BATCH_SIZE_BY_FAILURES = (1000, 64, 8)
+"""Most messages in a run after 0, 1 and 2 failures of each; a message that failed more often is alone in its run.
+
+A larger run would handle no message sooner, and the next host would have nothing to do until all are handled.
+"""
 
 
 class Handler:
@@ -46,14 +51,20 @@ class Handler:
         """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         claimed.set(kept)
+        with Caught() as failed:
+            if flow == TAKE_BACK:
+                await self._take_back(kept)
+            else:
+                state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges([message.id for message in kept]))
+                if state is not None and (state.is_failed() or state.is_crashed()):
+                    await failures.failed(self._host, _ids(), flow, state.message or "")
+        if failed.error is None:
+            return
         # What can be neither handled nor put back is retried when its lease ends.
         async with failures.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
-            with Caught() as failed:
-                await (self._take_back(kept) if flow == TAKE_BACK else self._handle(flow))
-            if failed.error is not None:
-                passes = await self._said(flow, failed.error)
-                shown = None if flow == TAKE_BACK else flow  # releases and leases are no runs
-                await failures.after_failure(self._host, _ids(), failed.error, passes=passes, flow=shown)
+            passes = await self._said(flow, failed.error)
+            shown = None if flow == TAKE_BACK else flow  # releases and leases are no runs
+            await failures.after_failure(self._host, _ids(), failed.error, passes=passes, flow=shown)
 
     async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
         assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
@@ -61,11 +72,6 @@ class Handler:
         ending = asyncio.create_task(lease.end_runs(self._host, stops))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-
-    async def _handle(self, flow: str) -> None:
-        state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(_ids()))
-        if state is not None and (state.is_failed() or state.is_crashed()):
-            await failures.failed(self._host, _ids(), flow, state.message or "")
 
     async def _said(self, flow: str, error: Exception) -> bool:
         """Log that *flow* has failed; returns whether that is because a service is away."""
@@ -91,6 +97,16 @@ class Handler:
 def _ids() -> list[int]:
     """The messages that this task has claimed, without those that its flow has put off."""
     return [message.id for message in claimed.get()]
+
+
+def batches(kept: Sequence[InboxMessage]) -> list[list[InboxMessage]]:
+    """Split messages into runs: those that never failed stay together; the more often they failed, the fewer."""
+    found: list[list[InboxMessage]] = []
+    for tries in sorted({min(one.tries, len(BATCH_SIZE_BY_FAILURES)) for one in kept}):
+        some = [one for one in kept if min(one.tries, len(BATCH_SIZE_BY_FAILURES)) == tries]
+        size = BATCH_SIZE_BY_FAILURES[tries] if tries < len(BATCH_SIZE_BY_FAILURES) else 1
+        found += [some[first : first + size] for first in range(0, len(some), size)]
+    return found
 
 
 class Consumer:
@@ -229,7 +245,7 @@ class Consumer:
             kept += [message for message in claimed if message.id not in known]
             if not kept:
                 await comes(self._woken[flow], IDLE_S)
-            for portion in failures.batches(kept):
+            for portion in batches(kept):
                 self._host.watchdog.beat(f"inbox, {flow}")
                 task = asyncio.create_task(self._handler.handle(flow, portion))
                 at_work.add(task)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from flows.failures import AGAIN_S
 from flows.handling import Delivery, batch_flow, changed, decision, put_off, read
-from flows.host import NOWHERE, StreamerHost, streamer
+from flows.host import NOWHERE, StreamerHost, current
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import ScheduledClass
 from flows.prefect_api import best_effort
@@ -35,7 +35,7 @@ NO_WORKER_S = 10.0  # seconds without a connection after which the playout has n
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)
 async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Apply their teacher's changes to the classes of *inbox_ids*; a class on air goes on."""
-    batch = await read(streamer(), inbox_ids, (Amend,), dry_run=dry_run)
+    batch = await read(current.get(), inbox_ids, (Amend,), dry_run=dry_run)
     early = await batch.host.read_tx(early_amends, batch.came)
     batch = await put_off(batch, early, AGAIN_S, "their classes are being prepared")
     return await batch_flow("amend", batch, decided, after, "What became of each class")

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
-from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.host import NOWHERE, StreamerHost, current, log
 from flows.playout_link import Watch
 from flows.prefect_api import Begun, NewRun, cancelled_runs
 from flows.streamer import lease, playout_events
@@ -28,7 +28,7 @@ OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 @flow(name="broadcast", persist_result=False, result_storage=NOWHERE)
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Watch one class to its end: the playout airs it, whether or not this run is there."""
-    host = streamer()
+    host: StreamerHost = current.get()
     airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
     if airing is None or airing.state not in OPEN or class_id in host.playout.watches:
         return Completed(message=f"nothing to do: {class_id} is {airing.state if airing else 'not known'}")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows import artifacts, failures
 from flows.handling import SWEEP, changed, decision
-from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.host import NOWHERE, StreamerHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import Begun, NewRun, cancelled_runs
 from flows.streamer import bandwidth, prepare
@@ -112,7 +112,7 @@ MAX_RUNS = 10
 @flow(name="download", persist_result=False, result_storage=NOWHERE)
 async def download(stem: str, dry_run: bool = False) -> State[None]:
     """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
-    host = streamer()
+    host: StreamerHost = current.get()
     row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
     if row is None or row.state is not FileState.DOWNLOADING or stem in host.in_progress:
         return Completed(message="nothing to do: there already, given up, or another run is at it")
@@ -254,7 +254,8 @@ async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
         await prepare.disk_answers(host)
         changes = await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
         # Before the download goes on, which may need their room.
-        await prepare.remove_files(host, [gone.stem for gone in changes.evicted])
+        if changes.evicted:
+            await prepare.remove_files(host, [gone.stem for gone in changes.evicted])
 
 
 async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote: RemoteFile) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from flows import artifacts
 from flows.failures import isolated
 from flows.handling import Decide, Swept, apart, changed, decision, sweep_flow
-from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.host import NOWHERE, StreamerHost, current, log
 from flows.streamer import downloads, playout_events
 from flows.streamer.prepare import disk_answers, follow, remove_files
 from lectern import formatting
@@ -36,7 +36,7 @@ OVER_S = 30.0  # seconds after its end after which a class that is not aired is 
 @flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)
 async def sweep_streamer(dry_run: bool = False) -> State[None]:
     """Send reports again, take up evictions that nobody does, close classes that are over."""
-    return await sweep_flow(streamer(), _sweep, dry_run)
+    return await sweep_flow(current.get(), _sweep, dry_run)
 
 
 async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
@@ -81,7 +81,7 @@ async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | 
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
 async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
-    host = streamer()
+    host: StreamerHost = current.get()
     table = await reconciled(host, dry_run=dry_run)
     table += [] if dry_run else await read_again(host)
     await artifacts.table("reconcile", table, "What the disk and the database disagreed about")

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from flows.failures import words
 from flows.handling import BatchResult, Delivery, ended, handled, put_off, read
-from flows.host import NOWHERE, StreamerHost, log, streamer
+from flows.host import NOWHERE, StreamerHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.streamer import bandwidth
@@ -73,7 +73,8 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
     for delivery in deliveries:
         if isinstance(delivery.message, Prepare):
             message = delivery.message.named(held)
-            held.setdefault(message.stem, HeldStem(message.source, message.video_url))
+            if message.stem not in held:
+                held[message.stem] = HeldStem(message.source, message.video_url)
             resolved.append(Delivery(delivery.kept, message))
         else:
             resolved.append(delivery)
@@ -190,7 +191,7 @@ def admit(
     rows = cache.by_stem(connection, {message.stem for message in new})
     states = {stem: row.state for stem, row in rows.items()}
     here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
-    origins = _coming(changes, looked, {message.stem for message in new} - here)
+    origins = _coming(changes, looked, {message.stem for message in new} - here) if looked else {}
     wanted, by_id = decide_cache.wanted_renditions(changes, new, here, origins), {one.class_id: one for one in new}
     under_way: Mapping[str, Download] = {}
     predicted = Forecast()
@@ -278,13 +279,12 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
 async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
-    host = streamer()
+    host: StreamerHost = current.get()
     batch = await read(host, inbox_ids, (Prepare,), dry_run=dry_run)
     # The streamer that had a moved class may rely for WITNESS_S on our answer that we are cut off, and go on airing it.
-    if (wait_s := host.partitioned_at + WITNESS_S - boot_now()) > 0:
-        moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
-        why = "their classes were moved, and may still be aired where they were"
-        batch = await put_off(batch, moved, wait_s, why)
+    moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
+    if moved and (wait_s := host.partitioned_at + WITNESS_S - boot_now()) > 0:
+        batch = await put_off(batch, moved, wait_s, "their classes were moved, and may still be aired where they were")
     result = BatchResult[Asked, StreamerChanges]()
     left = batch.came
     # All are named together in each round: two that are looked for under one name would get one recording.
@@ -324,7 +324,8 @@ async def _take(
         result.failed += portion.failed
         if dry_run:
             return unlooked
-        await remove_files(host, [gone.stem for changes in portion.done for gone in changes.evicted])
+        if evicted := [gone.stem for changes in portion.done for gone in changes.evicted]:
+            await remove_files(host, evicted)
     await publish_outbox(host)
     for changes in portion.done:
         follow(host, changes)
@@ -339,8 +340,7 @@ async def disk_answers(host: StreamerHost) -> None:
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
-    if stems:
-        await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
+    await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
 
 
 def _unlinked(root: Path, stems: Collection[str]) -> list[str]:
@@ -397,8 +397,11 @@ async def push_allowlist(host: StreamerHost) -> Allowlist:
 async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> dict[str, str]:
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Allowlist.listed(host.settings.allowed_push_hosts, PUSH_SETTING)
-    servers = {url: _push_server(url) for url in push_urls}
-    addresses = await _server_addresses({server for server in servers.values() if server is not None})
+    servers = {url: (its.host, its.port) for url in push_urls for its in [urls.push(url)]}
+    unlisted = {server for server in servers.values() if listed.of_server(*server) is not None}
+    if not unlisted:  # of what is listed by its name no address matters
+        return {}
+    addresses = await _server_addresses(unlisted)
     bad = {server: where for server, found in addresses.items() if (where := listed.forbidden(*server, found))}
     old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
     for server in bad.keys() & old:
@@ -422,14 +425,6 @@ async def forbidden_pushes(host: StreamerHost, push_urls: Collection[str]) -> di
 
 def _with_server(host: StreamerHost, server: Server) -> str:
     return f"{host.settings.allowed_push_hosts or PUBLIC},{server[0]}"
-
-
-def _push_server(push_url: str) -> Server | None:
-    try:
-        url = urls.push(push_url)
-    except ValueError:
-        return None  # refused elsewhere, in words of its own
-    return url.host, url.port
 
 
 async def _server_addresses(servers: Collection[Server]) -> dict[Server, list[Address]]:
@@ -463,6 +458,10 @@ def _addresses(host: str, port: int) -> list[Address]:
 async def _taken_before(host: StreamerHost) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.pushed_to is None:
-        push_urls = await host.read_tx(airings.push_urls)
-        host.pushed_to = frozenset(server for url in push_urls if (server := _push_server(url)) is not None)
+        servers: set[Server] = set()
+        for url in await host.read_tx(airings.push_urls):
+            with suppress(ValueError):  # an older release may have taken it
+                its = urls.push(url)
+                servers.add((its.host, its.port))
+        host.pushed_to = frozenset(servers)
     return host.pushed_to

@@ -21,7 +21,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from flows.host import TeacherHost
-from flows.outbox_publisher import note_heard
 from flows.teacher.ecs import api as ecs_api
 from flows.teacher.ecs.api import ReadRun, TranscodeRequest
 from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, fields_of, json_of, refusals
@@ -245,7 +244,7 @@ class ClassesApi:
         """The answer *body*; a success that a client has heard stays one on Redis, too, however late it gets there."""
         fields = read(body)
         if fields["cmd"] == "order_result" and fields["code"] == 0:
-            await self._host.write_tx(note_heard, [class_id], time.time())
+            await self._host.write_tx(bookings.answered, [class_id], time.time())
         return JSONResponse(fields, STATUS.get(fields["code"], 422))
 
     @contextmanager

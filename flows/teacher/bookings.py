@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from flows.failures import AGAIN_S
 from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled, put_off, read
-from flows.host import NOWHERE, teacher
+from flows.host import NOWHERE, TeacherHost, current
 from flows.teacher.membership import alive_streamers
 from flows.teacher.transcoding import follow
 from lectern.db import bookings, events, inbox, leases, transcodings
@@ -35,7 +35,7 @@ Asked = Booking | Cancel
 @flow(name="booking", persist_result=False, result_storage=NOWHERE)
 async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
-    batch: Batch[Asked] = await read(teacher(), inbox_ids, (Booking, Cancel), dry_run=dry_run)
+    batch: Batch[Asked] = await read(current.get(), inbox_ids, (Booking, Cancel), dry_run=dry_run)
     alive = await alive_streamers(batch.host)
     return await batch_flow("booking", batch, partial(decided_bookings, alive), follow, "What became of each booking")
 
@@ -72,7 +72,7 @@ async def change(
 
     Push URLs and recordings are changed by ``lectern change``: a parameter of a run is no place for a secret.
     """
-    host = teacher()
+    host: TeacherHost = current.get()
     by_hand: list[Change] = []
     if class_id:
         try:
@@ -148,7 +148,7 @@ def facts(
 @flow(name="report", persist_result=False, result_storage=NOWHERE)
 async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
-    batch: Batch[Report | AiringReport] = await read(teacher(), inbox_ids, (Report, AiringReport), dry_run=dry_run)
+    batch: Batch[Report | AiringReport] = await read(current.get(), inbox_ids, (Report, AiringReport), dry_run=dry_run)
     go = partial(decided_reports, await alive_streamers(batch.host))
     return await batch_flow("report", batch, go, follow, "What the streamers reported")
 
@@ -159,7 +159,7 @@ def decided_reports(
     """Decide what follows from reports; the streamers *alive* can take classes."""
     facts = decide_reports.NO_FACTS
     reports = [message for message in messages if isinstance(message, Report)]
-    if not decide_reports.are_plain(reports):
+    if not all(map(decide_reports.is_plain, reports)):
         ids = [report.class_id for report in reports]
         revised_ids = [order.revises for order in changes.orders.values() if order.revises is not None]
         both = [*revised_ids, *map(secondary_id, revised_ids)]

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, Swept, apart, changed, decision, sweep_flow
-from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
+from flows.host import CHECKING, NOWHERE, TeacherHost, current, is_ours, log
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from lectern import errors, formatting
@@ -34,7 +34,7 @@ Begins = tuple[str, float]
 @flow(name="sweep teacher", persist_result=False, result_storage=NOWHERE)
 async def sweep_teacher(dry_run: bool = False) -> State[None]:
     """Enforce deadlines, send unsent answers again, and take up work whose process has died."""
-    return await sweep_flow(teacher(), _sweep, dry_run)
+    return await sweep_flow(current.get(), _sweep, dry_run)
 
 
 async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts, failures
 from flows.handling import changed, decision, printed
-from flows.host import NOT_MOVED, NOWHERE, TeacherHost, log, lost_tag, teacher
+from flows.host import NOT_MOVED, NOWHERE, TeacherHost, current, log, lost_tag
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun
 from lectern import errors
@@ -309,7 +309,7 @@ SILENT_LOOK_S = 1.0
 @flow(name="move", persist_result=False, result_storage=NOWHERE)
 async def move(streamer: str, force: bool = False, dry_run: bool = False) -> State[None]:
     """Move the classes of *streamer* to others. *force*: a person has made sure that it pushes nothing any more."""
-    host = teacher()
+    host: TeacherHost = current.get()
     key = move_key(streamer)
     if key in host.in_progress:
         return Completed(name=NOT_MOVED, message="another run is at it")

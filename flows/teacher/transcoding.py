@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from flows import artifacts
 from flows.failures import isolated, raised, words
 from flows.handling import apart, batch_flow, changed, decision, read
-from flows.host import NOWHERE, TeacherHost, log, teacher
+from flows.host import NOWHERE, TeacherHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, cancelled_runs, is_retried
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note
@@ -78,7 +78,7 @@ Lists = Mapping[RenditionKey, list[str]]
 @flow(name="settle", persist_result=False, result_storage=NOWHERE)
 async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
-    batch = await read(teacher(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
+    batch = await read(current.get(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
     alive = await alive_streamers(batch.host)
     results = [delivery.message for delivery in batch.came if isinstance(delivery.message, TranscodingResult)]
     lists = await old_waiters(batch.host, {result.key for result in results})
@@ -253,7 +253,7 @@ async def remember(host: TeacherHost) -> None:
 @flow(name="request", persist_result=False, result_storage=NOWHERE)
 async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
     """Ask the OSS for each rendition that nobody asks for yet; if it will not, ask our own server."""
-    host = teacher()
+    host: TeacherHost = current.get()
     owner = transcodings.request_owner(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
     if dry_run:
@@ -325,7 +325,7 @@ async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
 @flow(name="transcode", persist_result=False, result_storage=NOWHERE)
 async def transcode(record_id: int, resolutions: list[str], dry_run: bool = False) -> State[None]:
     """Make renditions of one record on an ECS host, and publish each result."""
-    host = teacher()
+    host: TeacherHost = current.get()
     wanted = [Resolution(name) for name in resolutions]
     owner = run_id()
     if dry_run:

@@ -16,10 +16,10 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import failures
 from flows.host import TeacherHost, is_ours, log
-from flows.outbox_publisher import note_heard, publish_outbox
+from flows.outbox_publisher import publish_outbox
 from lectern import __version__, errors
 from lectern.allowlist import PUBLIC, Allowlist, may_reach
-from lectern.db import outbox
+from lectern.db import bookings, outbox
 from lectern.db.outbox import Telling, WebhookDue
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.i18n import Text
@@ -179,7 +179,7 @@ class Webhook:
         if not why:
             outbox.note_webhook(connection, message.id, Telling.TOLD)
             if from_json(message.body)["cmd"] == "order_result":  # so it was heard in time
-                note_heard(connection, [message.key], now)
+                bookings.answered(connection, [message.key], now)
         elif is_another:  # of what that one answered, nothing holds for the next
             outbox.note_webhook(connection, message.id, Telling.DUE, message.tries)
         elif why == GONE:

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from lectern.errors import Misuse
@@ -23,6 +24,7 @@ class Allowlist:
     networks: tuple[str, ...] = (PUBLIC,)
 
     @classmethod
+    @lru_cache(maxsize=64)  # each batch asks for what a few settings list
     def listed(cls, text: str, setting: str = "ALLOWED_ORIGINS") -> "Allowlist":
         """Read ``host,host:port,10.0.0.0/8,public``; empty means public hosts only. Raises Misuse for anything else."""
         entries = [entry.strip().lower() for entry in text.split(",") if entry.strip()]

@@ -186,8 +186,11 @@ def wire(text: str) -> dict[str, Any]:
 
 def of_wire(fields: Mapping[str, Any]) -> str:
     """The *message* among the *fields* of a message, with its id if it came with one."""
-    pair = {"id": fields.get("message_id"), "args": fields.get("args"), "plural": fields.get("message_plural")}
-    return from_pair(pair) or str(fields.get("message", ""))
+    english = str(fields.get("message", ""))
+    if fields.get("message_id") is None:
+        return english
+    pair = {"id": fields["message_id"], "args": fields.get("args"), "plural": fields.get("message_plural")}
+    return from_pair(pair) or english
 
 
 def packed(text: str) -> str | dict[str, Any]:

@@ -3,22 +3,19 @@
 import json
 import logging
 import re
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
-
 from lectern.db.inbox import HandledMessage, format_id_ranges, work_of
 from lectern.model.facts import UnrecordedWork
 from lectern.model.views import EventView
 from lectern.states import Resolution
-from lectern.urls import redact
-from lectern.wire.fields import called, class_of, is_name, read_resolution
+from lectern.wire.fields import is_name, read_resolution
 from lectern.wire.parser import fields_of
 
 CLASSES, TAGS = 80, 90
@@ -99,39 +96,8 @@ def summary(table: Sequence[Mapping[str, object]]) -> str:
     return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"
 
 
-def said_of(messages: Iterable[tuple[int, str | None]], table: Iterable[Mapping[str, object]]) -> dict[int, str]:
-    """What was decided about each of *messages* (id, class_id) in one transaction: its lines of *table*, as JSON.
-
-    A revision counts as its class. Lines that name no message, as that of a second airing, belong to the message of the
-    line before; those of a result come before its own.
-    """
-    named: dict[str, deque[int]] = defaultdict(deque)
-    nameless: deque[int] = deque()
-    for id_, class_id in messages:
-        (named[called(class_id)] if class_id else nameless).append(id_)
-    found: dict[int, list[Mapping[str, object]]] = defaultdict(list)
-    waiting: list[Mapping[str, object]] = []
-    last = next((ids[0] for ids in (*named.values(), nameless) if ids), None)
-    before = ""  # the class of the line before
-    for line in table:
-        name = called(str(line["class"]))
-        is_second, before = not waiting and class_of(name) == before, class_of(name)
-        waiting.append({key: redact(str(value)) for key, value in line.items() if value})
-        if ids := named.get(name):
-            last = ids[0] if len(ids) == 1 else ids.popleft()
-        elif nameless and _is_no_class(before):
-            last = nameless.popleft()
-        elif nameless and not is_second:
-            continue
-        if last is not None:
-            found[last] += waiting
-        waiting = []
-    if last is not None and waiting:
-        found[last] += waiting
-    return {id_: to_json(lines).decode() for id_, lines in found.items()}
-
-
-def _is_no_class(name: str) -> bool:
+def is_no_class(name: str) -> bool:
+    """Whether *name*, of a line of a run's table, is that of a rendition, or none at all."""
     return _STEM.fullmatch(name) is not None or not is_name(name)
 
 
@@ -162,7 +128,7 @@ def _entries(row: HandledMessage, label: Label) -> list[_Entry]:
     entries = {label.class_id: _Entry(row, label, [])}
     for line in json.loads(row.said) if row.said else ():
         name = str(line["class"])
-        class_id = label.class_id if _is_no_class(name) else name
+        class_id = label.class_id if is_no_class(name) else name
         entries.setdefault(class_id, _Entry(row, Label(class_id), [])).lines.append(line)
     found = list(entries.values())
     return found[1:] if len(found) > 1 and label == Label() and not found[0].lines else found

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
-
 FIRST_S, MOST_S = 0.5, 10.0
 
 NAMES = 2_000

@@ -49,7 +49,7 @@ def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0
 
 LISTED = {"720P": "http://origin.example/720", "480P": "http://origin.example/480"}
 OVER: dict[str, Any] = {"start_time": NOW - 20, "end_time": NOW}
-TAKEN = BookingFacts(taken={booking(**OVER).stream: [Slot("c-2", NOW - 100, NOW + 100)]})
+TAKEN = BookingFacts(taken={booking(**OVER).streams[0]: [Slot("c-2", NOW - 100, NOW + 100)]})
 FAILED, TIMED_OUT = RenditionState.FAILED, RenditionState.TIMED_OUT
 LONE: dict[str, tuple[dict[str, Any], BookingFacts, str, int | None, bool]] = {
     "no resolution": ({"video_resolution": None}, of(FAILED), "placed", None, False),
@@ -212,7 +212,7 @@ def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -
     second = booking("c-2", push_url="RTMP://PUSH.example:1935/live/x?auth_key=1", start_time=NOW + 3_000)
     for batch, taken in (
         ([first, second], {}),
-        ([second], {first.stream: [Slot("c-1", first.start_time, first.end_time)]}),
+        ([second], {first.streams[0]: [Slot("c-1", first.start_time, first.end_time)]}),
     ):
         found = plan(batch, BookingFacts({}, {}, taken), BOTH, NOW).verdicts[-1]
         assert (found.booking.class_id, found.state, found.code) == ("c-2", BookingState.REFUSED, errors.CONFLICT)

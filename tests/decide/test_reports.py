@@ -117,8 +117,8 @@ def test_only_that_all_classes_are_prepared_is_plain() -> None:
     """A failure needs to be known who else could take the class, and a revision of what it is one."""
     well = Report(cmd="prepared", class_id="c-1", streamer="s1", result="success")
     others = [well.model_copy(update=one) for one in ({"result": "fail"}, {"cmd": "ended"}, {"class_id": "c-1^1"})]
-    assert decide.are_plain([well, well])
-    assert not any(decide.are_plain([well, one]) for one in others)
+    assert decide.is_plain(well)
+    assert not any(map(decide.is_plain, others))
 
 
 TOO_LATE = {**PREPARED, "result": "fail", "code": 410, "message": "it ended before"}

@@ -54,7 +54,7 @@ INTAKE: dict[str, Point] = {
     "decided, not committed": Point("lectern.db.writer:_rows", "after"),
     "committed, not sent": Point("lectern.redis.client:Bus.send", "before"),
     "sent, not noted": Point("lectern.redis.client:Bus.send", "after"),
-    "handled, not shown": Point("flows.resident.consumer:Handler._handle", "after"),
+    "handled, not shown": Point("flows.handling:ended", "after"),
     "shown, not noted": Point("lectern.db.inbox:recorded", "before"),
 }
 TEACHER: dict[str, Point] = INTAKE | {

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from flows import failures, handling
 from flows.host import StreamerHost, TeacherHost
 from flows.playout_link import boot_now
-from flows.resident.consumer import Handler
+from flows.resident.consumer import Handler, batches
 from flows.streamer import downloads, lease, playout_events
 from flows.streamer import prepare as streamer_prepare
 from flows.teacher import maintenance, membership
@@ -104,7 +104,7 @@ def test_a_grant_waits_for_the_release_that_failed(streamer: StreamerHost, monke
     for _ in range(2):
         assert len(kept) == 2
         began = time.time()
-        for portion in failures.batches(kept):
+        for portion in batches(kept):
             asyncio.run(lease.take_back(streamer, portion))
         ended = time.time()
         with transaction(streamer.engine) as connection:

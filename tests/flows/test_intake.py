@@ -15,9 +15,8 @@ import redis
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError
 
-from flows import failures
 from flows.host import StreamerHost, TeacherHost, current
-from flows.resident.consumer import Consumer
+from flows.resident.consumer import BATCH_SIZE_BY_FAILURES, Consumer
 from flows.teacher.bookings import booking
 from lectern.db import airings, inbox
 from lectern.db.inbox import ReceivedMessage
@@ -104,7 +103,7 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
 async def test_a_loop_that_hands_over_one_batch_after_the_other_does_not_stand_still(teacher: TeacherHost) -> None:
     """Thousands of messages that failed on their own take minutes, one by one, in which health is well."""
     rows.commit(teacher.engine, inbox.keep, orders("c-1", "c-2", "c-3"), 1.0)
-    for _ in failures.BATCH_SIZE_BY_FAILURES:
+    for _ in BATCH_SIZE_BY_FAILURES:
         rows.commit(teacher.engine, inbox.failed, [1, 2, 3], 0.0)
     slow = Slow(teacher)
     slow.go.set()

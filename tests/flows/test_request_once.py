@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import AsyncMock, call
 
@@ -69,7 +70,7 @@ def oss(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[
     numbers = itertools.count(1)
     monkeypatch.setattr(transcoding, "run_id", lambda: f"owner-{next(numbers)}")
     monkeypatch.setattr(transcoding, "_door", transcoding._Door())
-    monkeypatch.setattr(transcoding, "teacher", lambda: teacher)
+    monkeypatch.setattr(transcoding, "current", SimpleNamespace(get=lambda: teacher))
     teacher.bus, teacher.runs = cast("Any", Quiet()), cast("Any", RunsHere())
     with serving(SlowOss, asked=Counter[int](), statuses=[], answer_s=0.0) as server:
         teacher.settings = teacher.settings.model_copy(update={"oss_transcode_url": f"{server.url}/t"})

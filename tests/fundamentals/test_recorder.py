@@ -34,7 +34,7 @@ from lectern.db.inbox import HandledMessage, ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Event, InboxMessage
 from lectern.model.plan import Changes
-from lectern.run_records import CLASSES, RunRecord, records_of, said_of
+from lectern.run_records import CLASSES, RunRecord, records_of
 from lectern.wire.messages import Cancel
 from tests.faults.turns import Quiet
 from tests.fundamentals.test_runs import Prefect
@@ -71,7 +71,7 @@ class Desk:
                 return self.error
             self.fail()
             names = [json.loads(one.body)["class_id"] for one in kept]
-            said = said_of(zip(ids, names, strict=True), [self.line(one) for one in names])
+            said = handling.said_of(zip(ids, names, strict=True), [self.line(one) for one in names])
 
             def write(connection: Connection) -> None:
                 now, noted = time.time(), [Event("placed", one, detail="on streamer1") for one in names]
@@ -440,7 +440,7 @@ async def test_each_line_of_a_table_belongs_to_its_message() -> None:
     """
 
     def said(messages: list[tuple[int, str | None]], *names: str) -> dict[int, list[str]]:
-        lines = said_of(messages, [{"class": one, "decision": "proceed"} for one in names])
+        lines = handling.said_of(messages, [{"class": one, "decision": "proceed"} for one in names])
         return {id_: [line["class"] for line in json.loads(its)] for id_, its in lines.items()}
 
     results = said([(1, None), (2, None)], "c-1", "c-2", "7_720P", "c-3", "8_720P")

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import failures as flows_failures
 from flows.host import Host
+from flows.resident.consumer import batches
 from lectern.db import inbox
 from lectern.db.engine import reading, transaction
 from lectern.model.facts import InboxMessage
@@ -75,7 +76,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
     handled: set[int] = set()
     runs = 0
     while kept := claim(host):
-        for portion in flows_failures.batches(kept):
+        for portion in batches(kept):
             runs += 1
             if guilty in {one.id for one in portion}:
                 ended(host, portion, Failed(message="boo", data=RecursionError()))

@@ -113,7 +113,7 @@ def facts(
 ) -> BookingFacts:
     """What must be known to decide *booked*; *changes* has those that are there already, *alive* can take classes."""
     now = changes.now
-    unlisted = {booking.key for booking in booked if booking.key and not is_listed(booking)}
+    unlisted = {booking.key for booking in booked if not is_listed(booking) and booking.key is not None}
     renditions = transcodings.states(connection, unlisted) if unlisted else {}
     may_go = contenders(booked, changes.orders, renditions, now)
     return BookingFacts(
@@ -156,12 +156,19 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
 
 
 def answered(connection: Connection, class_ids: Sequence[str], now: float) -> list[float]:
-    """Note that the answers of *class_ids* were sent; returns the seconds that each first answer took."""
+    """Note that the answers of *class_ids* were heard at *now* (epoch seconds), by whichever way was the first.
+
+    Returns the seconds that each first answer took, as the metrics have them, too.
+    """
     if not class_ids:
         return []
+    from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
+
     ids = bind_list(class_ids)
     took = [now - float(received_at) for received_at in connection.execute(_UNANSWERED, ids).scalars()]
     connection.execute(_ANSWERED, {**ids, "at": now})
+    for seconds in took:
+        metrics.ANSWER_SECONDS.observe(seconds)
     return took
 
 

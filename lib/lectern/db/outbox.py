@@ -134,11 +134,13 @@ _UNSENT = (
 )
 
 
+_SENT = update(outbox).where(in_list(outbox.c.id)).values(sent_at=bindparam("at", type_=Float))
+
+
 def sent(connection: Connection, ids: Sequence[int], now: float) -> None:
     """Note that the messages were sent."""
     if ids:
-        wanted = update(outbox).where(in_list(outbox.c.id))
-        connection.execute(wanted.values(sent_at=now), bind_list(ids))
+        connection.execute(_SENT, {**bind_list(ids), "at": now})
 
 
 def refused(connection: Connection, refusals: Sequence[Refusal], now: float) -> None:

@@ -1,7 +1,7 @@
 """The only writer of what flows have decided: writes all of it or nothing, in the caller's transaction."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
@@ -12,9 +12,13 @@ from lectern.errors import ForbiddenMove
 from lectern.i18n import Text, msgid, to_json
 from lectern.model.plan import NEW, Changes, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import orders
 from lectern.rendition_ids import stem
 from lectern.wire.outgoing import Alarm
+
+Names = tuple[str, ...]
+"""The names of columns, in the order of their values."""
 
 
 def write(connection: Connection, changes: Changes | StreamerChanges) -> None:
@@ -42,19 +46,22 @@ def write(connection: Connection, changes: Changes | StreamerChanges) -> None:
 
 def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
     """Write rows, one statement for all that change the same columns of a table in the same way."""
-    alike: dict[tuple[object, ...], list[RowChange]] = defaultdict(list)
+    alike: dict[tuple[AnyTable, Names, Names | None, Names | None], list[RowChange]] = defaultdict(list)
     for change in changes:
         before, after = change.before, change.after
         if after is not None and "message" in after:  # with its id and its values
             message = after["message"]
             after = {**after, "sentence": to_json(message) if isinstance(message, str) else None}
-        how = None if before is None else (*before,), None if after is None else _names(after)
-        alike[change.table, (*change.key,), *how].append(RowChange(change.table, change.key, before, after))
-    for row_changes in alike.values():
-        _alike(connection, row_changes)
+        names = None if after is None else tuple(after)
+        if after is not None and Increment in map(type, after.values()):  # as `update_many` takes them
+            names = tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
+        how = (*change.key,), None if before is None else (*before,), names
+        alike[change.table, *how].append(RowChange(change.table, change.key, before, after))
+    for (*_, names), row_changes in alike.items():
+        _alike(connection, row_changes, names or ())
 
 
-def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
+def _alike(connection: Connection, changes: Sequence[RowChange], names: Names) -> None:
     first, table, number = changes[0], changes[0].table, len(changes)
     which = tuple(first.key), tuple(first.before or ())
     known = [(*change.key.values(), *(change.before or {}).values()) for change in changes]
@@ -69,16 +76,10 @@ def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
         number = delete_many(connection, table, which, known)
     elif first.after:
         values = [after + before for after, before in zip(new, known, strict=True)]
-        number = update_many(connection, table, which, _names(first.after), values)
+        number = update_many(connection, table, which, names, values)
     if first.before and number != len(changes):
         rows = Text("{n} of {all} rows of {table}", n=len(changes) - number, all=len(changes), table=table.name)
         raise ForbiddenMove(rows, msgid("as they were read"), msgid("changed"))
-
-
-def _names(after: Mapping[str, object]) -> tuple[str, ...]:
-    if Increment not in map(type, after.values()):
-        return tuple(after)
-    return tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
 
 
 def _of_teacher(connection: Connection, changes: Changes) -> None:

@@ -218,10 +218,10 @@ def verdict_on(booking: Booking, facts: BookingFacts, settings: TeacherSettings,
             text = msgid("{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}")
             why = Text(text, class_id=slot.class_id, overlap_s=overlap_s)
             return _refusal(booking, errors.CONFLICT, why)
-    resolution, key = booking.video_resolution, booking.key
     if is_listed(booking):
-        url = booking.urls[resolution] if resolution else booking.video_url
+        url = booking.urls[booking.video_resolution] if booking.video_resolution else booking.video_url
         return BookingVerdict(booking, BookingState.PLACED, url=url)
+    key = booking.key
     assert key is not None  # a booking that names a resolution names a record
     row = facts.renditions.get(key)
     match row and row.state:

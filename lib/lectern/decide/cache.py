@@ -308,6 +308,9 @@ def _takes(size_bytes: int, settings: StreamerSettings) -> str:
     return Text(text, size_bytes=size_bytes, took_s=size_bytes / bytes_a_second, setting=setting, rate=rate)
 
 
+CACHED = msgid("cached")
+
+
 def cite_or_reserve(
     changes: StreamerChanges,
     new: Mapping[str, Prepare],
@@ -321,7 +324,8 @@ def cite_or_reserve(
     """
     for admission in admissions:
         message = new[admission.wanted.class_id]
-        changes.evict(admission.evictions)
+        if admission.evictions:
+            changes.evict(admission.evictions)
         if admission.admit is Admit.FULL:
             changes.refuse(message, errors.DISK_FULL, admission.why)
             continue
@@ -331,7 +335,7 @@ def cite_or_reserve(
         changes.admit(message, AiringState.READY if is_ready else AiringState.WAITING)
         said = ""
         if is_ready:
-            changes.report("prepared", message, message=msgid("cached"))
+            changes.report("prepared", message, message=CACHED)
         elif (at := ready_at.get(message.class_id)) is not None:
             said = will_be_there(message.stem, at, message.start_time, changes.now)
             if at > message.start_time + LOST_S and message.start_time > changes.now:

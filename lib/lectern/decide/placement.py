@@ -220,8 +220,6 @@ def elsewhere(loads: Mapping[str, int], streamer: str | None) -> Mapping[str, in
 
 def secondary_of(payload: str) -> Booking | None:
     """The booking of the second airing that *payload* asks for; None if it has no push_url_backup."""
-    if f'"{BACKUP_FIELD}"' not in payload:
-        return None
     fields = from_json(payload)
     url = fields.pop(BACKUP_FIELD, None)
     if url is None:
@@ -262,7 +260,8 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
             changes.place(order, streamer, url)
             changes.note("placed", order, _on(streamer))
             changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
-            add_secondary(changes, order, streamer, url, loads)
+            if f'"{BACKUP_FIELD}"' in order.payload:
+                add_secondary(changes, order, streamer, url, loads)
 
 
 def follow(changes: Changes, revision: Order, url: str) -> None:

@@ -48,11 +48,9 @@ class ReportFacts:
 NO_FACTS = ReportFacts(Choice({}, {}), {})
 
 
-def are_plain(reports: Sequence[Report]) -> bool:
-    """Whether each report says that a class is prepared, as nearly all do: then no more facts are needed."""
-    return all(
-        (report.cmd, report.result) == ("prepared", "success") and not revised(report.class_id) for report in reports
-    )
+def is_plain(report: Report) -> bool:
+    """Whether a report says that a class is prepared, as nearly all do: then no more facts are needed."""
+    return (report.cmd, report.result) == ("prepared", "success") and not revised(report.class_id)
 
 
 def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
@@ -60,7 +58,7 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
     order = changes.orders.get(report.class_id)
     key = (report.class_id, report.streamer)
     # Also if another one has it now.
-    sent = _keep_sent(changes, order, report, facts) if order is not None else SentParts()
+    sent = SentParts() if order is None or is_plain(report) else _keep_sent(changes, order, report, facts)
     if report.cmd == "ended" and key in facts.unconfirmed and (cancels, *key) not in changes.rows:
         changes.change(cancels, {"class_id": report.class_id, "streamer": report.streamer}, {}, None)
         if order is not None:

@@ -176,8 +176,8 @@ class Changes(Decided[TeacherSettings]):
         new, taken = Order.of(booking), ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem")
         its: dict[str, Any] = {name: getattr(new, name) for name in taken}
         after = replace(order, **its, url=url, booked=order.booked or order.payload)
-        streams = {"stream": booking.stream, "backup_stream": booking.backup_stream}
-        return self._as(order, after, **streams, updated_at=self.now)
+        stream, backup_stream = (*booking.streams, None)[:2]
+        return self._as(order, after, stream=stream, backup_stream=backup_stream, updated_at=self.now)
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
@@ -362,5 +362,5 @@ class Changes(Decided[TeacherSettings]):
 
 def new_row(booking: Booking, order: Order, now: float) -> tuple[object, ...]:
     """The row of a new booking in the order of `NEW`; a refused one takes no stream."""
-    streams = (None, None) if order.state is BookingState.REFUSED else (booking.stream, booking.backup_stream)
+    streams = (None, None) if order.state is BookingState.REFUSED else (*booking.streams, None)[:2]
     return *_VALUES(order), to_json(order.message), *streams, now, now

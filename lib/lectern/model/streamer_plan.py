@@ -272,16 +272,14 @@ class StreamerChanges(Decided[StreamerSettings]):
         is_aired = code in {None, errors.AIRED_WITH_GAPS}
         said = {"result": "success" if is_aired else "fail", "code": code.number if code else 0, "message": message}
         whose = {"class_id": class_id, "streamer": self.settings.name, "placement": placement}
-        self.tell(Report(cmd=cmd, **whose, **said, **wire(message), **more))
-
-    def tell(self, said: Report | AiringReport) -> None:
-        """Send a report to the teacher."""
-        self.sends.append(Outgoing(self.settings.report_stream, OutgoingKind.STREAM, said, said.class_id))
+        report = Report(cmd=cmd, **whose, **said, **wire(message), **more)
+        self.sends.append(Outgoing(self.settings.report_stream, OutgoingKind.STREAM, report, class_id))
 
     def state(self, one: Airing, event: AiringEvent, at: float, why: str = "", since: float | None = None) -> None:
         """Tell the teacher how a class is aired since *at*, for the platform; *since*: what it ends began then."""
         its = {"class_id": one.class_id, "streamer": self.settings.name, "placement": one.placement}
-        self.tell(AiringReport(**its, event=event, at=at, since=since, message=why, **i18n.wire(why)))
+        report = AiringReport(**its, event=event, at=at, since=since, message=why, **i18n.wire(why))
+        self.sends.append(Outgoing(self.settings.report_stream, OutgoingKind.STREAM, report, one.class_id))
 
     def alarm(self, code: ErrorCode, said: str, about: Airing | Prepare, *, noted: bool = True) -> None:
         """Raise an alarm about a class; with *noted*, the class's story has it, too."""

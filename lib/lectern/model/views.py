@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainSerializer, PlainValidator
 from pydantic_core import to_json
@@ -198,7 +198,7 @@ class ClassEvent:
     class_id: str
     event: str
     at: float
-    fields: Mapping[str, object] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     since: float | None = None
     begins: float = 0.0  # the class's start
     seq: int = 0
@@ -215,7 +215,7 @@ class ClassEvent:
             "event": self.event,
             "at": round(self.at, 3),
             **self.fields,
-            **i18n.wire(str(self.fields["message"])),
+            **i18n.wire(self.fields["message"]),
         }
         return to_json({name: value for name, value in its.items() if value is not None}).decode()
 

@@ -106,7 +106,12 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         keys = [target for target, _, _ in runs]
         try:
             given: list[str | int] = [STREAM_BOUND, limit, len(keys), *said, *(one.body for one in some)]
-            found = await _evaluated(client, keys, given) if some else ()
+            # Before the script runs, Redis refuses all of it for one declared key that the user may not use. Keys that
+            # are not declared are judged one by one, when the script comes to them: a proxy may want them declared.
+            try:
+                found: Sequence[Any] = await client.eval(_SEND, len(keys), *keys, *given) if some else ()
+            except NoPermissionError:
+                found = await client.eval(_SEND, 0, *given, *keys)
         except (RedisError, OSError) as error:
             sent.late = str(error).startswith(LATE)
             sent.broke = None if sent.late else error
@@ -117,16 +122,6 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         shut |= {one.message.target: one.why for one in refused if one.message.kind == OutgoingKind.STREAM}
         sent.number += len(together)
     return sent
-
-
-async def _evaluated(client: "redis.Redis", keys: Sequence[str], given: Sequence[str | int]) -> Sequence[Any]:
-    # Before the script runs, Redis refuses all of it for one declared key that the user may not use. Keys that are not
-    # declared are judged one by one, when the script comes to them: a proxy before Redis may want them declared.
-    try:
-        found: Sequence[Any] = await client.eval(_SEND, len(keys), *keys, *given)
-    except NoPermissionError:
-        found = await client.eval(_SEND, 0, *given, *keys)
-    return found
 
 
 log = logging.getLogger("lectern")
@@ -214,6 +209,8 @@ class _Subscription:
     beating: "asyncio.Task[None] | None"
     sent_since: float | None
     quiet_s: float = 0.0
+    """Seconds of listening since it last heard anything, its own beat included; 0 if it has none."""
+
     beats: int = 0
     """Number of its own beats that it has heard."""
 
@@ -230,8 +227,9 @@ class _Subscription:
             found = None
         check_cancelled()
         if found is None or found["type"] != "message":
-            # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
-            self.quiet_s += min(time.monotonic() - began, HANGS_S)
+            if self.beating is not None:
+                # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
+                self.quiet_s += min(time.monotonic() - began, HANGS_S)
             return None
         self.quiet_s = 0.0
         if found["channel"] != self.own:
@@ -240,9 +238,6 @@ class _Subscription:
         self.sent_since = float(found["data"])
         self.beats += 1
         return None
-
-    def is_deaf(self, after_s: float) -> bool:
-        return self.beating is not None and self.quiet_s >= after_s
 
     async def close(self) -> None:
         if self.beating is not None:
@@ -316,7 +311,7 @@ class _Pair:
         """Subscribe again if the subscription is deaf, and end the old one when the new one hears all."""
         if self._new is not None:
             now = time.monotonic()
-            if self._new.is_deaf(self._hearing.deaf_after_s):
+            if self._new.quiet_s >= self._hearing.deaf_after_s:
                 await self._end(self._new)
             elif self._new.beats and self._proved is None:
                 self._proved = now, self._old.beats
@@ -330,7 +325,7 @@ class _Pair:
                 self._new = opening.result()
             except TryAgain as error:
                 log.debug("redis: cannot be subscribed anew yet: %s", error)
-        elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
+        elif self._opening is None and self._old.quiet_s >= self._hearing.deaf_after_s:
             from lectern import metrics  # noqa: PLC0415 (as above)
 
             metrics.DEAF.inc()

@@ -59,7 +59,10 @@ class Streams:
         """The next messages, first those never acknowledged. Raises TryAgain if Redis is away, or is only a copy."""
         await self._make_groups()
         try:
-            return await self._left(count) or await self._read(count, block_ms)
+            left = await self._left(count) if self.shared else []
+            return left or await self._read(count, block_ms)
+        except ReadOnlyError:
+            raise
         except ResponseError:  # a group or a key was deleted or replaced
             self._open.clear()
             self._apart.clear()
@@ -118,7 +121,7 @@ class Streams:
 
     async def _left(self, count: int) -> list[StreamEntry]:
         """Take over entries that other consumers read and never acknowledged."""
-        if not self.shared or time.monotonic() - self._looked_at < LOOK_FOR_LEFT_S:
+        if time.monotonic() - self._looked_at < LOOK_FOR_LEFT_S:
             return []
         self._looked_at = time.monotonic()
         entries: list[StreamEntry] = []

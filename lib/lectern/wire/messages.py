@@ -123,19 +123,10 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
         return self.to_json()
 
     @cached_property
-    def stream(self) -> str:
-        """The stream that the class is pushed to, in one form for all spellings of its URL."""
-        return urls.push(self.push_url).stream
-
-    @cached_property
-    def backup_stream(self) -> str | None:
-        """The stream of the second airing, in the same form."""
-        return None if self.push_url_backup is None else urls.push(self.push_url_backup).stream
-
-    @cached_property
-    def streams(self) -> frozenset[str]:
-        """All streams that the class is pushed to."""
-        return frozenset((self.stream,) if self.backup_stream is None else (self.stream, self.backup_stream))
+    def streams(self) -> tuple[str, ...]:
+        """The streams that the class and its second airing are pushed to, in one form for all spellings of a URL."""
+        pushed = [self.push_url] if self.push_url_backup is None else [self.push_url, self.push_url_backup]
+        return tuple(dict.fromkeys(urls.push(url).stream for url in pushed))
 
     @property
     def key(self) -> tuple[int, Resolution] | None:
@@ -233,7 +224,7 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
     def named(self, held: Mapping[str, rendition_ids.HeldStem]) -> "Prepare":
         """The same message with the stem that it gets beside what the cache has *held*."""
         wanted = rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, held)
-        found = self if self.stem == wanted else self.model_copy()
+        found = self if vars(self).setdefault("stem", wanted) == wanted else self.model_copy()
         vars(found)["stem"] = wanted
         return found
 

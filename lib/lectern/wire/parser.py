@@ -1,7 +1,6 @@
 """Incoming messages: the table of all commands, the one parser, and its faults in words."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
@@ -38,19 +37,19 @@ PUBLISHED: Mapping[str, type[Message]] = MappingProxyType(
 
 
 class Body(str):  # noqa: SLOT000 (it keeps its JSON)
-    """The text of a message that several steps look into; its JSON is read once."""
+    """The text of a message that several steps look into: `read` keeps its JSON here."""
 
-    @cached_property
-    def json(self) -> Any:  # noqa: ANN401 (any JSON)
-        """The text as `read` parses it; raises ValueError at each access if it is no JSON."""
-        return read(str(self))
+    json: Any = None
 
 
 def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
     """The JSON in *body*; raises ValueError if it is no JSON, or cannot be written again (NaN, half a surrogate)."""
-    if isinstance(body, Body):
+    if isinstance(body, Body) and body.json is not None:
         return body.json
-    return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+    found = from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+    if isinstance(body, Body):
+        body.json = found
+    return found
 
 
 def fields_of(body: str | bytes) -> Mapping[str, Any]:
