@@ -43,7 +43,7 @@ from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.streamer import files, journal
-from lectern.model.tables.teacher import StreamerRow, orders
+from lectern.model.tables.teacher import StreamerRow, orders, videos
 from lectern.playout import as_run, schedule, timetable
 from lectern.playout.as_run import AiredClass, AsRunRows
 from lectern.playout.control_socket import PlayoutUnreachable
@@ -51,7 +51,7 @@ from lectern.playout.kernel import Now
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
-from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState, Role
+from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState, RenditionState, Role
 from lectern.storage.origin import RemoteFile
 from lectern.wire.fields import class_of
 from lectern.wire.messages import Amend, Booking, Cancel, Change, Grant, Prepare, Release, Report, TranscodingResult
@@ -343,6 +343,11 @@ class Day:
         for flow, kinds, go in flows:
             self._decides(self.teacher, by_flow[flow], kinds, go)
 
+    def is_transcoding(self) -> bool:
+        """Whether the transcoder is at a record: its result comes yet."""
+        begun = select(videos.c.record_id).where(videos.c.status == RenditionState.TRANSCODING)
+        return commit(self.teacher.engine, lambda connection: connection.execute(begun).first()) is not None
+
     def transcoder_ends(self, *, well: bool = True) -> None:
         waiting = select(orders.c.record_id).where(orders.c.state == BookingState.WAITING).distinct()
         for record in commit(self.teacher.engine, lambda connection: connection.execute(waiting).scalars().all()):
@@ -458,7 +463,7 @@ class Day:
                 self.streamer_takes(name)
                 self.downloads(name)
                 self.beats(name)
-            if not any(self.links.values()):
+            if not any(self.links.values()) and not self.is_transcoding():
                 break
         self.tick()
 
