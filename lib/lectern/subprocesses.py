@@ -231,6 +231,7 @@ GIVES_WAY = 10
 
 _NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
+
 class _Ended(TryAgain):
     said = ""
 

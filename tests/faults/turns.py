@@ -1,7 +1,7 @@
 """Hosts whose bus and runs are quiet, and one that lets others come between its transactions."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -31,6 +31,9 @@ class Quiet:
 
     async def send(self, messages: Sequence[Unsent]) -> Sent:
         return Sent(len(messages))
+
+    async def cancelled(self, _: Sequence[str]) -> Mapping[str, str]:
+        return {}
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[str]]:
 

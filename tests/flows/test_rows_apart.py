@@ -387,7 +387,7 @@ async def test_what_a_streamer_says_of_itself_does_not_grow_with_the_classes_tha
     for name, starts_in_s in (("over", -9000), ("now", -5), ("next", 250)):
         add(streamer, name, starts_in_s=starts_in_s)
         checked = [Event(account.CHECKED, name)]
-        rows.commit(streamer.engine, events.note, journal, "streamer1", checked, now)
+        rows.commit(streamer.engine, events.note, "streamer1", checked, now)
     broken = update(classes).where(classes.c.class_id == "over").values(state=AiringState.BROKEN)
     rows.commit(streamer.engine, Connection.execute, broken)
     said = rows.look(streamer.engine, readiness.word, streamer.settings, now)

@@ -50,7 +50,7 @@ def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHos
     bus: Any = Quiet()
     for name in ("join_waiting", "drop_waiting", "leave_waiting"):
         setattr(bus, name, AsyncMock())
-    teacher.bus = bus
+    teacher.bus = teacher.runs = bus
     commit(teacher.engine, bookings.add, [(hosts.booking("c-1", 240), BookingState.WAITING)], time.time() - 3600)
     return teacher
 

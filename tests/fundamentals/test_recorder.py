@@ -484,7 +484,7 @@ async def test_work_that_was_done_without_a_run_has_one_afterwards(desk: Desk) -
 @pytest.mark.parametrize("body", [{"flow": "transcode", "mood": "good"}, {"flow": "mood", "name": "x", "began": 1.0}])
 async def test_work_that_cannot_be_read_or_shown_holds_up_nothing_else(desk: Desk, body: dict[str, object]) -> None:
     """As that of a newer release, which was rolled back: nothing was shown any more."""
-    newer = update(desk.host.journal.inbox).values(body=json.dumps(body))
+    newer = update(inbox.inbox).values(body=json.dumps(body))
     desk.error = TryAgain("404")
     with pytest.raises(TryAgain):
         await desk.runs.without(RENDITION)

@@ -449,7 +449,6 @@ def delete_many(
     return connection.exec_driver_sql(text, list(rows)).rowcount
 
 
-@cache
 def _those(which: tuple[tuple[str, ...], tuple[str, ...]], mark: str) -> str:
     key, others = which
     same = "IS" if mark == "?" else "IS NOT DISTINCT FROM"

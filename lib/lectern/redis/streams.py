@@ -61,8 +61,6 @@ class Streams:
         try:
             left = await self._left(count) if self.shared else []
             return left or await self._read(count, block_ms)
-        except ReadOnlyError:
-            raise
         except ResponseError:  # a group or a key was deleted or replaced
             self._open.clear()
             self._apart.clear()
