@@ -88,8 +88,11 @@ def _told_otherwise(play: Play) -> Iterator[str]:
         if state in OVER and its and its[-1]["event"] == "ended":
             yield from (f"{class_id}: {differs}" for differs in accounts.differ(class_id, state))
             pushes = [push for some in play.pushes(one) for push in some]
-            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(pushes)
             forgotten_s = FORGOTTEN_S * len(pushes[1:])
+            # A change that was asked for before its start can move that while it is on air: what was sent till then is
+            # none of it any more.
+            early_s = sum(max(order["start_time"] - push.first_media_at, 0.0) for push in pushes if push.first_media_at)
+            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(pushes) - early_s
             late = "select id from inbox_list where command = 'ended' and body like ? and received_at > ?"
             waited_s = its[-1]["at"] - min(order["end_time"], order["updated_at"])
             if waited_s >= ENDS_AFTER_S and stage.rows("teacher", late, f'%"{class_id}"%', its[-1]["at"]):
