@@ -408,13 +408,29 @@ def test_a_writer_at_work_loses_no_row(tmp_path: Path, role: Role, wal: bool) ->
 
     with ThreadPoolExecutor(1) as other:
         writing = other.submit(write)
-        wait_until(lambda: len(written) > 20 or writing.done(), description="it is at work")
-        assert upgraded(path, role)
-        before = len(written)
-        wait_until(lambda: len(written) > before + 20 or writing.done(), description="it goes on")
-        is_over.set()
+        try:
+            wait_until(lambda: len(written) > 20 or writing.done(), description="it is at work")
+            assert upgraded(path, role)
+            before = len(written)
+            wait_until(lambda: len(written) > before + 20 or writing.done(), description="it goes on")
+        finally:
+            is_over.set()
         writing.result()
     assert old.rows(path, f"SELECT count(*) FROM {count}") == [(len(written),)]
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
+def test_a_program_that_writes_for_a_moment_is_waited_for(tmp_path: Path, wal: bool) -> None:
+    """Also while the file changes its journal, for which SQLite itself waits for nobody."""
+    path = old.build(tmp_path / "old.db", old.STREAMERS["tasks only"], wal=wal)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        end = threading.Timer(0.3, other.execute, ["COMMIT"])
+        end.start()
+        try:
+            assert upgraded(path, "streamer")
+        finally:
+            end.join()
 
 
 @pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
