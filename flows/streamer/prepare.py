@@ -340,7 +340,7 @@ async def disk_answers(host: StreamerHost) -> None:
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
-    await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
+    await host.write_tx(cache.forget, await cache_dir.in_thread(_unlinked, host.settings.video_root, stems))
 
 
 def _unlinked(root: Path, stems: Collection[str]) -> list[str]:
