@@ -101,9 +101,10 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
 
 
 def _due(connection: Connection, now: float) -> list[Cached]:
-    classes = airings.due(connection, now + AHEAD_S, now)
+    classes = sorted(airings.due(connection, now + AHEAD_S, now), key=lambda airing: airing.start_time)
     rows = cache.by_stem(connection, {airing.stem for airing in classes})
-    return [row for row in rows.values() if row.state is FileState.READY]
+    in_order = dict.fromkeys(airing.stem for airing in classes if airing.stem in rows)
+    return [rows[stem] for stem in in_order if rows[stem].state is FileState.READY]
 
 
 def _seen(path: Path) -> IndexSeen | None:
