@@ -111,13 +111,13 @@ async def as_probed(
 async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
     """What the origin promises of a recording that is to be downloaded, by its own URL or that of the youngest booking.
 
-    A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
-    the origin said to its own URL, and TryAgain.
+    A signed URL may expire, and its origin go away for good, while its download waits for others, or has to go on after
+    a break. Raises Refuse with what the origin said to its own URL, and TryAgain.
     """
     allowed, timeout_s = Allowlist.listed(host.settings.allowed_origins), host.settings.http_timeout_s
     try:
         return await origin.look(row.url or "", allowed=allowed, timeout_s=timeout_s)
-    except Refuse:
+    except (Refuse, TryAgain):
         youngest = await host.read_tx(airings.latest_url, row.stem)
         if youngest in (None, row.url):
             raise
