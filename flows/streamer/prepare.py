@@ -306,19 +306,25 @@ async def _take(
 ) -> list[Asked]:
     """Decide the classes whose recordings are here, or were *looked* at, and add them to *result*.
 
-    Returns the others, also those whose recording was given another name since it was looked at.
+    Returns the others, also those whose recording was given another name since it was looked at. Raises TryAgain if the
+    disk hangs, once those are decided whose recordings are ready.
     """
     barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         deliveries, here = await host.read_tx(with_stems, deliveries)
-        known, mine, unlooked = here.keys() | looked.keys(), list[Asked](), list[Asked]()
+        known, mine, unlooked, hangs = here.keys() | looked.keys(), list[Asked](), list[Asked](), None
         for it in deliveries:
             (unlooked if isinstance(it.message, Prepare) and it.message.stem not in known else mine).append(it)
         if not mine:
             return unlooked
         ready = {stem for stem, row in here.items() if row.state is FileState.READY}
-        if any(message.stem not in ready for message in prepares(mine)):
-            await disk_answers(host)
+        if wait := {it.kept.id for it in mine if isinstance(it.message, Prepare) and it.message.stem not in ready}:
+            try:
+                await disk_answers(host)
+            except TryAgain as error:
+                hangs, mine = error, [it for it in mine if it.kept.id not in wait]
+                if not mine or dry_run:
+                    raise
         portion = await handled(host, mine, partial(decided_classes, looked, barred), dry_run=dry_run)
         result.done += portion.done
         result.failed += portion.failed
@@ -329,6 +335,8 @@ async def _take(
     await publish_outbox(host)
     for changes in portion.done:
         follow(host, changes)
+    if hangs is not None:
+        raise hangs
     return unlooked
 
 
