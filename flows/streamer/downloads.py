@@ -57,8 +57,8 @@ async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float 
             log.info("%s: is well by now, it stays", stem)
             return False
         try:
-            if await asyncio.to_thread(path.exists):
-                await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
+            if await cache_dir.in_thread(path.exists):
+                await cache_dir.in_thread(cache_dir.quarantine, host.settings.video_root, path)
         except OSError as error:
             log.error("%s: its file cannot be put aside: %s", stem, error)
         await fetch_again(host, row, why)
@@ -69,7 +69,7 @@ async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float 
 async def _is_well(path: Path, row: Cached, seen_at: float | None) -> bool:
     if seen_at is not None:
         with suppress(OSError):  # by the time of its renaming: wget gives it the origin's modification time
-            return (await asyncio.to_thread(path.stat)).st_ctime > seen_at
+            return (await cache_dir.in_thread(path.stat)).st_ctime > seen_at
         return False
     return await integrity.seen(path, row) == (row.size_bytes, None)
 
@@ -160,7 +160,7 @@ async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
     follow(host, await changed(host, failed(stem, error)))
     part = cache_dir.part_path(host.settings.video_root, stem)
     try:
-        await asyncio.to_thread(cache_dir.remove, part)
+        await cache_dir.in_thread(cache_dir.remove, part)
     except OSError as left:
         log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
     await publish_outbox(host)
@@ -202,7 +202,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     if remote.size_bytes != row.size_bytes:
         raise Refuse("{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED, stem=stem)
     with disk.writing(str(part)):
-        goes_on = await asyncio.to_thread(cache_dir.resume, part, remote)
+        goes_on = await cache_dir.in_thread(cache_dir.resume, part, remote)
     async with artifacts.ProgressBar(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         periodic_sync = PeriodicSync(part, remote)
 
@@ -226,14 +226,14 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             probed = await checked(stem, part, remote)
             look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
         except Refuse:  # the next try begins from zero
-            await asyncio.to_thread(part.unlink)
+            await cache_dir.in_thread(part.unlink)
             raise
         if plain != part:  # from here on its size and its sum are not the origin's
             probed, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
             if probed.size_bytes != row.size_bytes:  # by its row it is known for whole if this process dies now
                 await _resize(host, row, probed.size_bytes)
         bar.set(100)
-    await asyncio.to_thread(_finish, part, plain, final, look)
+    await cache_dir.in_thread(_finish, part, plain, final, look)
     host.checks.append((time.monotonic() - came_at, row.size_bytes))
     return remote, probed
 
@@ -267,14 +267,14 @@ async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote:
     for _ in range(LOOKS_AGAIN):
         if (await prepare.of_download(host, row)).promise == remote.promise:
             return
-    await asyncio.to_thread(cache_dir.remove, part)
+    await cache_dir.in_thread(cache_dir.remove, part)
     text = msgid("{stem}: was replaced at its origin while it was downloaded")
     raise TryAgain(text, errors.DOWNLOAD_FAILED, stem=row.stem)
 
 
 async def checked(stem: str, part: Path, remote: RemoteFile) -> Probe:
     """Length, CRC-64, pictures; raises Refuse for a bad file. One that has another sum is deleted: TryAgain."""
-    size = await asyncio.to_thread(lambda: part.stat().st_size)
+    size = await cache_dir.in_thread(lambda: part.stat().st_size)
     if size != remote.size_bytes:
         raise TryAgain(
             "{stem}: {size} bytes came of {size_bytes}",
@@ -284,9 +284,9 @@ async def checked(stem: str, part: Path, remote: RemoteFile) -> Probe:
             size_bytes=remote.size_bytes,
         )
     if remote.crc64 is not None:
-        crc64 = await asyncio.to_thread(cache_dir.crc64, part)
+        crc64 = await cache_dir.in_thread(cache_dir.crc64, part)
         if crc64 != remote.crc64:
-            await asyncio.to_thread(part.unlink)
+            await cache_dir.in_thread(part.unlink)
             raise TryAgain(
                 "{stem}: CRC-64 is {crc64}, the origin says {other_crc64}",
                 errors.BAD_RECORDING,
@@ -355,7 +355,7 @@ class PeriodicSync:
         busy = self._syncing is not None and not self._syncing.done()
         if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
             self._synced_bytes = size_bytes
-            self._syncing = asyncio.ensure_future(asyncio.to_thread(cache_dir.write_origin, self._part, self._remote))
+            self._syncing = asyncio.ensure_future(cache_dir.in_thread(cache_dir.write_origin, self._part, self._remote))
 
     async def close(self) -> None:
         """Wait for the sync under way; if it failed, only less of the download is safe from a power cut."""

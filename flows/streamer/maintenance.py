@@ -1,6 +1,5 @@
 """Makes the disk and the database agree at the start; later ends evictions, and classes that no run looks after."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,10 +94,10 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[
     """
     root = host.settings.video_root
     await disk_answers(host)
-    entries = await asyncio.to_thread(cache_dir.scan, root)  # for minutes, perhaps, and no class waits for it
+    entries = await cache_dir.in_thread(cache_dir.scan, root)  # for minutes, perhaps, and no class waits for it
     async with host.cache_lock:
         files, rows = await host.read_tx(doubtful, entries)
-        odd = await asyncio.to_thread(lasting, differences(files, rows), root)
+        odd = await cache_dir.in_thread(lasting, differences(files, rows), root)
         if dry_run:
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
         now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
@@ -114,7 +113,7 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[
 async def prune_quarantine(host: StreamerHost) -> None:
     """Delete the files that the quarantine keeps too long, or has no room for."""
     bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
-    for gone in await asyncio.to_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time()):
+    for gone in await cache_dir.in_thread(cache_dir.prune_quarantine, host.settings.video_root, bound, time.time()):
         path = formatting.path(gone.path)
         log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", path)
 
@@ -141,7 +140,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
         case CacheDifference(Odd.LEFT, _, Path() as path) if integrity.is_at_work(path):
             return "nothing: it is just being made"
         case CacheDifference(Odd.LEFT, _, Path() as path):
-            await asyncio.to_thread(cache_dir.remove, path)
+            await cache_dir.in_thread(cache_dir.remove, path)
             return "deleted"
         case CacheDifference(Odd.ARRIVED, Cached() as row) if row.stem in host.in_progress:
             return "nothing: its download is about to note it"
@@ -153,7 +152,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
             return await _read(host, row.stem, path)
         case CacheDifference(Odd.UNKNOWN, _, Path() as path):
             log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
-            await asyncio.to_thread(cache_dir.quarantine, root, path)
+            await cache_dir.in_thread(cache_dir.quarantine, root, path)
             return "moved to quarantine"
     raise AssertionError(f"{difference.odd}: no way to mend it")
 
@@ -161,12 +160,12 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
 async def _read(host: StreamerHost, stem: str, path: Path) -> str:
     """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
     try:
-        mtime = (await asyncio.to_thread(path.stat)).st_mtime
+        mtime = (await cache_dir.in_thread(path.stat)).st_mtime
         before = await host.read_tx(cache.by_stem, [stem])  # those before it may have taken hours
         why = await integrity.trouble(path, before[stem]) if stem in before else None
         async with host.cache_lock:
             row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
-            is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
+            is_same = (await cache_dir.in_thread(path.stat)).st_mtime == mtime
             if row is not None and row.state is FileState.READY and is_same:
                 if why is not None:
                     return await _replace(host, row, path, why)
@@ -189,13 +188,13 @@ async def _take(host: StreamerHost, stem: str, path: Path) -> str:
         await changed(host, downloads.arrived(row.stem, remote, probed))
     except LecternError as error:
         log.warning("%s: %s", row.stem, error.message)
-        await asyncio.to_thread(cache_dir.remove, path)
+        await cache_dir.in_thread(cache_dir.remove, path)
         return "deleted, and downloaded again: it is not whole"
     return "taken: it is whole"
 
 
 async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str:
-    await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
+    await cache_dir.in_thread(cache_dir.quarantine, host.settings.video_root, path)
     again = await downloads.fetch_again(host, row, why)
     return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
 
@@ -238,7 +237,7 @@ async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
     """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
     for stem in stems:
         path = cache_dir.rendition_path(host.settings.video_root, stem)
-        if not await asyncio.to_thread(path.exists):
+        if not await cache_dir.in_thread(path.exists):
             continue  # it was put aside or deleted a moment ago, and the log says so
         try:
             probed = await probe.probe(path)

@@ -170,13 +170,18 @@ class PlayoutEvents:
                 self._classes[class_id].off_since = None  # an earlier break may have ended unheard
                 await changed(self._host, _on_air(class_id))
 
-    async def was_away(self, class_id: str, at: float) -> None:
-        """Note that the playout was not there from *at* (epoch seconds) on: another one airs the class now."""
-        self._classes[class_id].why = Text("the playout was not there")
-        name = self._host.settings.name
-        async with self._alone(class_id):
-            event = EventView(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
-            await self._host.write_tx(events.keep_of, [event])
+    async def was_away(self, class_ids: Collection[str], at: float) -> None:
+        """Note that the playout was not there from *at* (epoch seconds) on: another one airs the classes now."""
+        name, why = self._host.settings.name, str(self._host.playout.why or "")
+        for class_id in class_ids:
+            self._classes[class_id].why = Text("the playout was not there")
+
+        def note(connection: Connection) -> None:
+            for class_id in class_ids:
+                events.keep_of(connection, [EventView(at, "playout away", class_id, None, name, why)])
+
+        async with isolated(self._host, Text("playout"), through=()):  # how they are aired counts more
+            await self._host.write_tx(note)
 
     async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
         """Raise the alarms that are due although no event comes: a server may simply not answer.

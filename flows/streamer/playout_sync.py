@@ -254,17 +254,18 @@ class PlayoutSync:
         status = await playout.ask("status")
         ours = await host.read_tx(airings.live_ids)
         self._following.only(ours)
-        ours |= await host.read_tx(_unheard, [one for one in status["classes"] if one["state"] == "ended"])
-        for class_ in status["classes"]:
-            if class_["class_id"] not in ours:
-                continue
-            if is_back and class_["state"] != "ended" and class_["start"] <= time.time():
-                await self._following.was_away(class_["class_id"], away_at)
-            if class_["state"] != "waiting":
-                await self._following.catch_up(class_)
-        playout.is_there()
+        over = [one for one in status["classes"] if one["state"] == "ended"]
+        live = [one for one in status["classes"] if one["state"] != "ended" and one["class_id"] in ours]
+        if is_back:
+            begun = [one["class_id"] for one in live if one["start"] <= time.time()]
+            await self._following.was_away(begun, away_at)
+        playout.is_there()  # what happened to its classes takes seconds to write down if there are many
         host.alarmed_at.forget(errors.PLAYOUT_AWAY.meaning)  # the next time is another one
         log.info("playout: release %s, %d classes", status["release"], len(playout.confirmed))
+        ours |= await host.read_tx(_unheard, over)
+        for class_ in status["classes"]:
+            if class_["class_id"] in ours and class_["state"] != "waiting":
+                await self._following.catch_up(class_)
 
     async def _events(self, client: Client) -> None:
         async for event in client.events():

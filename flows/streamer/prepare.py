@@ -111,13 +111,13 @@ async def as_probed(
 async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
     """What the origin promises of a recording that is to be downloaded, by its own URL or that of the youngest booking.
 
-    A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
-    the origin said to its own URL, and TryAgain.
+    A signed URL may expire, and its origin go away for good, while its download waits for others, or has to go on after
+    a break. Raises Refuse with what the origin said to its own URL, and TryAgain.
     """
     allowed, timeout_s = Allowlist.listed(host.settings.allowed_origins), host.settings.http_timeout_s
     try:
         return await origin.look(row.url or "", allowed=allowed, timeout_s=timeout_s)
-    except Refuse:
+    except (Refuse, TryAgain):
         youngest = await host.read_tx(airings.latest_url, row.stem)
         if youngest in (None, row.url):
             raise
@@ -306,19 +306,25 @@ async def _take(
 ) -> list[Asked]:
     """Decide the classes whose recordings are here, or were *looked* at, and add them to *result*.
 
-    Returns the others, also those whose recording was given another name since it was looked at.
+    Returns the others, also those whose recording was given another name since it was looked at. Raises TryAgain if the
+    disk hangs, once those are decided whose recordings are ready.
     """
     barred = await forbidden_pushes(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         deliveries, here = await host.read_tx(with_stems, deliveries)
-        known, mine, unlooked = here.keys() | looked.keys(), list[Asked](), list[Asked]()
+        known, mine, unlooked, hangs = here.keys() | looked.keys(), list[Asked](), list[Asked](), None
         for it in deliveries:
             (unlooked if isinstance(it.message, Prepare) and it.message.stem not in known else mine).append(it)
         if not mine:
             return unlooked
         ready = {stem for stem, row in here.items() if row.state is FileState.READY}
-        if any(message.stem not in ready for message in prepares(mine)):
-            await disk_answers(host)
+        if wait := {it.kept.id for it in mine if isinstance(it.message, Prepare) and it.message.stem not in ready}:
+            try:
+                await disk_answers(host)
+            except TryAgain as error:
+                hangs, mine = error, [it for it in mine if it.kept.id not in wait]
+                if not mine or dry_run:
+                    raise
         portion = await handled(host, mine, partial(decided_classes, looked, barred), dry_run=dry_run)
         result.done += portion.done
         result.failed += portion.failed
@@ -329,6 +335,8 @@ async def _take(
     await publish_outbox(host)
     for changes in portion.done:
         follow(host, changes)
+    if hangs is not None:
+        raise hangs
     return unlooked
 
 
@@ -340,7 +348,7 @@ async def disk_answers(host: StreamerHost) -> None:
 
 async def remove_files(host: StreamerHost, stems: Collection[str]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
-    await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, host.settings.video_root, stems))
+    await host.write_tx(cache.forget, await cache_dir.in_thread(_unlinked, host.settings.video_root, stems))
 
 
 def _unlinked(root: Path, stems: Collection[str]) -> list[str]:

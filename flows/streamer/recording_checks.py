@@ -59,8 +59,8 @@ async def make_indexes(host: StreamerHost, failed: dict[str, IndexSeen]) -> None
     """Make what is missing once; *failed* remembers the files that can get no index."""
     for row in await host.read_tx(_due, time.time()):
         path = cache_dir.rendition_path(host.settings.video_root, row.stem)
-        seen = await asyncio.to_thread(_seen, path)
-        if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(integrity.has_index, path):
+        seen = await cache_dir.in_thread(_seen, path)
+        if seen is None or failed.get(row.stem) == seen or await cache_dir.in_thread(integrity.has_index, path):
             continue
         with Caught() as caught:
             await _index(host, row, path, seen)
@@ -69,7 +69,7 @@ async def make_indexes(host: StreamerHost, failed: dict[str, IndexSeen]) -> None
             failed.pop(row.stem, None)
         elif isinstance(error, DBAPIError):
             log.error("%s: its index is not written down, it is made again: %s", row.stem, error.orig)
-        elif await asyncio.to_thread(_seen, path) == seen:  # else it was evicted, or replaced
+        elif await cache_dir.in_thread(_seen, path) == seen:  # else it was evicted, or replaced
             failed[row.stem] = seen
             if not isinstance(error, Refuse) or error.code is DISK_FULL:  # it says nothing about the file
                 asyncio.get_running_loop().call_later(AGAIN_S, failed.pop, row.stem, None)
@@ -85,25 +85,26 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
     try:
         async with host.cache_lock:
             now = (await host.read_tx(cache.by_stem, [row.stem])).get(row.stem)
-            same = await asyncio.to_thread(lambda: _seen(path) == seen and plain.exists())
+            same = await cache_dir.in_thread(lambda: _seen(path) == seen and plain.exists())
             if now is None or now.state is not FileState.READY or not same:
                 return
             if plain != path:
-                await asyncio.to_thread(cache_dir.finish, plain, path)
+                await cache_dir.in_thread(cache_dir.finish, plain, path)
             if look.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
-                mtime = (await asyncio.to_thread(path.stat)).st_mtime
+                mtime = (await cache_dir.in_thread(path.stat)).st_mtime
                 await host.write_tx(remade, host.settings.video_root, row.stem, look.size_bytes, mtime)
                 log.info("%s: made a plain FLV file, of %d bytes", row.stem, look.size_bytes)
-            await asyncio.to_thread(integrity.write_index, look, path)
+            await cache_dir.in_thread(integrity.write_index, look, path)
     finally:
         if plain != path:
-            await asyncio.to_thread(cache_dir.remove, plain)
+            await cache_dir.in_thread(cache_dir.remove, plain)
 
 
 def _due(connection: Connection, now: float) -> list[Cached]:
-    classes = airings.due(connection, now + AHEAD_S, now)
+    classes = sorted(airings.due(connection, now + AHEAD_S, now), key=lambda airing: airing.start_time)
     rows = cache.by_stem(connection, {airing.stem for airing in classes})
-    return [row for row in rows.values() if row.state is FileState.READY]
+    in_order = dict.fromkeys(airing.stem for airing in classes if airing.stem in rows)
+    return [rows[stem] for stem in in_order if rows[stem].state is FileState.READY]
 
 
 def _seen(path: Path) -> IndexSeen | None:

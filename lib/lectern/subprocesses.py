@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
+from lectern.errors import Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.playout import kernel
 from lectern.playout.sentences import cleaned
@@ -296,7 +296,7 @@ async def run(
     *file_limit_bytes* (it is then killed by SIGXFSZ), nor its memory over *memory_limit_bytes*. It reads *stdin*, else
     nothing. Any return code is returned: the caller judges it. A program that takes longer than *timeout_s*, shows no
     line for *stall_s*, or whose run is cancelled, gets TERM, after *grace_s* KILL, with all its children.
-    Raises TimedOut, Stalled, Misuse (no such program).
+    Raises TimedOut, Stalled, TryAgain (it cannot be ended: its disk hangs), Misuse (no such program).
     """
     started_at = time.monotonic()
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
@@ -371,7 +371,7 @@ async def _end(child: Started, grace_s: float) -> None:
     await asyncio.wait(child.readers)
     if child.popen.returncode is None:
         pid = child.popen.pid
-        raise CallAPerson("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid)
+        raise TryAgain("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid)
 
 
 async def _end_group(child: Started, sign: signal.Signals, grace_s: float) -> None:

@@ -120,6 +120,22 @@ async def test_what_on_line_raises_ends_the_program_and_a_grandchild_holds_nobod
     assert (finished.returncode, ended([int(finished.output)])) == (0, True)
 
 
+async def test_a_program_that_nobody_can_end_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk hangs, and says nothing of the file: a booking was refused because of a look at its recording."""
+    left = list[subprocesses.Started]()
+
+    async def stays(child: subprocesses.Started, *_: object) -> None:
+        left.append(child)
+
+    monkeypatch.setattr(subprocesses, "_end_group", stays)
+    monkeypatch.setattr(subprocesses, "_REAP_S", 0.05)
+    with pytest.raises(TryAgain, match="does its disk hang"):
+        await subprocesses.run(["sleep", "60"], timeout_s=0.05)
+    left[0].popen.kill()
+    async with asyncio.timeout(10):
+        await left[0].ended.wait()
+
+
 async def test_what_is_missing_is_named_and_no_file_grows_over_its_limit(tmp_path: Path) -> None:
     """A program with what to install, a folder as such."""
     with pytest.raises(Misuse, match="apt-get install wgett"):

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,6 +75,34 @@ async def test_a_disk_that_hangs_during_a_download_does_not_hold_up_its_process(
     await is_asked.wait()
     go_on.set()
     await work
+
+
+async def test_a_disk_that_hangs_takes_no_thread_from_what_needs_no_recording(
+    part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two cores asyncio has six: four downloads took all of them, and the playout got no timetable any more.
+
+    It is written elsewhere while the disk hangs, but in such a thread; and each class with a push host whose name could
+    not be looked up was alarmed, too.
+    """
+    go_on, hanging = threading.Event(), list[Path]()
+
+    def hangs(path: Path) -> int:
+        hanging.append(path)
+        return int(go_on.wait(20))
+
+    monkeypatch.setattr(cache_dir, "size_bytes", hangs)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    works = [asyncio.create_task(fetch("http://origin.example/a.flv", part, limit_bytes=0)) for _ in range(2)]
+    try:
+        await async_wait_until(lambda: len(hanging) == 2, timeout_s=10, description="both hang")
+        async with asyncio.timeout(3):
+            assert await asyncio.to_thread(lambda: "written") == "written"
+    finally:
+        go_on.set()
+    for work in works:
+        with pytest.raises(Refuse, match="is larger than"):
+            await work
 
 
 async def test_a_cut_connection_keeps_what_has_come_and_the_next_try_goes_on_there(origin: Origin, part: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, update
 
 from flows import artifacts
 from flows.handling import BatchResult, Delivery
@@ -26,12 +26,13 @@ from lectern.db.engine import open_database, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Attempt, InboxMessage, RemoteFile
+from lectern.model.tables.streamer import files
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.states import Backend, BookingState, Resolution
+from lectern.states import Backend, BookingState, FileState, Resolution
 from lectern.storage import cache_dir, disk
 from lectern.wire.messages import Message
 from lectern.wire.parser import command_of
-from tests import strategies
+from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.points import AT_START, STEPS, STREAMER, TEACHER, TEACHERS, owner_of
 from tests.faults.turns import Stepped, run, stepped
@@ -230,6 +231,25 @@ async def test_a_disk_that_hangs_keeps_no_transaction_waiting(
             assert [await streamer.read_tx(counted), await streamer.write_tx(counted)] == [0, 0]
     finally:
         goes_on.set()
+
+
+async def test_a_disk_that_hangs_keeps_no_class_from_its_answer_that_needs_no_look_at_it(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that joined a download then came again with each batch, and nobody whose recording is ready was answered."""
+    monkeypatch.setattr(prepare, "disk_answers", AsyncMock(side_effect=TryAgain("the disk is busy")))
+    monkeypatch.setattr(prepare, "forbidden_pushes", AsyncMock(return_value={}))
+    monkeypatch.setattr(prepare, "publish_outbox", unsent)
+    commit(streamer.engine, cache.make_sums, streamer.settings.video_root)
+    joins, ready = (prepared(f"c-{number}", number, hosts.now() + 3600) for number in (1, 2))
+    for one in (joins, ready):
+        commit(streamer.engine, reserve, streamer.settings.video_root, one.stem, 10, one.video_url, hosts.now())
+    commit(streamer.engine, Connection.execute, update(files).where(files.c.id == "2").values(state=FileState.READY))
+    some = [Delivery(kept, one) for kept, one in zip(rows.came(streamer, joins, ready), (joins, ready), strict=True)]
+    with pytest.raises(TryAgain, match="the disk is busy"):
+        await prepare._take(streamer, some, {}, BatchResult(), dry_run=False)
+    assert [(one["class_id"], one["code"]) for one in rows.said(streamer, "prepared")] == [("c-2", 0)]
+    assert commit(streamer.engine, inbox.unhandled, [one.kept.id for one in some]) == {some[0].kept.id}
 
 
 def test_what_is_named_is_there() -> None:

@@ -19,6 +19,8 @@ from flows import failures
 from flows.host import StreamerHost
 from flows.outbox_publisher import patience
 from flows.playout_link import NotTaken, Playout, ScheduledClass
+from flows.resident import http
+from flows.resident.http import HealthReport
 from flows.streamer import downloads, maintenance, playout_events, playout_sync
 from flows.streamer.playout_events import PlayoutEvents
 from flows.streamer.playout_sync import AHEAD_S, Facts, PlayoutSync, TimetableReader, lesson
@@ -265,6 +267,24 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
         await handing._bring_up_to_date()
     its = select(journal.events.c.class_id, journal.events.c.detail).where(journal.events.c.what == "playout away")
     assert rows.look(streamer.engine, Connection.execute, its).all() == [("c-1", "it was killed")]
+
+
+async def test_a_playout_is_there_once_it_airs_the_timetable_however_much_it_did_meanwhile(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write down that of 600 classes takes seconds, in which /health said that nothing is aired."""
+    statuses.append({"class_id": "c-1", "state": "on_air", "slate": False, "start": START})
+    report, handing, wrong = HealthReport(streamer.settings), PlayoutSync(streamer), list[str]()
+    monkeypatch.setattr(http, "AWAY_S", -1.0)
+    report._has_aired = True
+    assert len(report._unaired(streamer)) == 1
+
+    async def caught_up(_: object) -> None:
+        wrong.append(f"{report._unaired(streamer)}")
+
+    monkeypatch.setattr(handing._following, "catch_up", caught_up)
+    await handing._bring_up_to_date()
+    assert wrong == ["[]"]
 
 
 async def test_a_playout_that_cannot_be_followed_is_tried_after_ever_longer_pauses_until_it_can(
@@ -574,7 +594,7 @@ async def test_what_interrupted_a_class_is_stated_and_not_what_went_wrong_long_b
     if what == "lease":
         await following.take(told("fenced", 20, session=1))
     else:
-        await following.was_away("c-1", START + 20)
+        await following.was_away(["c-1"], START + 20)
     parts = [aired()["as_run"][0] | {"to": START + 20}, aired()["as_run"][0] | {"from": START + 28, "to": START + 40}]
     status = {"class_id": "c-1", "state": "on_air", "why": "the server took nothing for 5 s", "as_run": parts}
     await following.look_around(START + 40, [status])

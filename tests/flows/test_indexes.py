@@ -73,6 +73,18 @@ async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(
         assert cache.used(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
 
 
+async def test_the_file_of_the_class_that_begins_first_gets_its_index_first(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is made FLV takes minutes, and its class is aired with the slate until then."""
+    for in_s, number in enumerate((2, 3, 1), 1):
+        site = flv.write(cache_dir.rendition_path(streamer.settings.video_root, str(number)), 20)
+        rows.cached(streamer, rows.prepare(f"c-{number}", number, time.time() + 100 * in_s, 20.0), site)
+    monkeypatch.setattr(recording_checks, "_index", index := AsyncMock())
+    await recording_checks.make_indexes(streamer, {})
+    assert [its.args[1].stem for its in index.await_args_list] == ["2", "3", "1"]
+
+
 async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_if_it_is_evicted(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -111,6 +111,16 @@ def test_a_clock_that_is_set_moves_what_is_due_with_it(worker: Worker) -> None:
     assert worker.active_at(9) == {"c"}
 
 
+def test_a_class_whose_time_is_not_yet_after_all_keeps_no_connection(worker: Worker) -> None:
+    """The clock was set back when it had connected: nobody ended its connection if it was cancelled before its time."""
+    player, pushes = on_three_urls(worker, 10)
+    assert worker.active_at(10) == {"c"}
+    assert worker.active_at(-HOUR_S) == set()
+    assert {push.state for push in pushes} == {"ended"}
+    assert worker.active_at(9) == {"c"}
+    assert "ended" not in {push.state for push in player.pushes.values()}, "others are made at its time"
+
+
 def test_one_odd_line_is_that_classs_refusal_and_nobody_elses(worker: Worker) -> None:
     odd = ["no JSON", "[]", json.dumps({"class_id": "no-urls"}), json.dumps(fields("url", push_urls=["http://x/y"]))]
     worker.take(*odd, fields("good"), fields("good", 60))

@@ -22,6 +22,7 @@ from tests.playbooks.here import program
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
+DAMAGED = "the file is damaged, or is no SQLite database"
 COMMAND = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
 
 
@@ -60,6 +61,15 @@ def test_what_a_log_says_of_the_servers_is_quoted_to_the_letter() -> None:
         quoted = set(line.findall((ROOT / book).read_text(encoding="utf-8")))
         assert len(quoted) > 10, "the lines were found"
         assert [one for one in quoted if any(part.strip() not in code for part in one.split("…"))] == []
+
+
+def test_who_restores_a_streamer_is_told_how_the_classes_that_it_forgets_are_aired() -> None:
+    """Those that came after the backup: its teacher takes them for ready, and nothing is said before they are over."""
+    for book, restoring in (("RUNBOOK.md", "and restore one?"), ("RUNBOOK.zh.md", "怎么恢复备份？")):
+        sections = re.split(r"^## ", (ROOT / book).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        damaged, backup = (next(one for one in sections if part in one.split("\n")[0]) for part in (DAMAGED, restoring))
+        assert re.findall(r"^4\. .*`move`.*`streamer`.*`force=true`", damaged, flags=re.MULTILINE), book
+        assert f"*{DAMAGED}*" in backup, book
 
 
 def test_each_link_between_the_papers_leads_somewhere() -> None:

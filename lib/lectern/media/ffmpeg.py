@@ -199,7 +199,7 @@ _FLV_HEAD = b"FLV\x01\x01" + (flv.HEAD_BYTES - flv.TAIL_BYTES).to_bytes(4, "big"
 async def excerpt(recording: Path, at_s: float) -> bytes:
     """The last keyframe of *recording* at or before *at_s*, else its first, as a recording; raises TryAgain."""
     try:
-        return await asyncio.to_thread(_excerpt, recording, 1000 * at_s)
+        return await cache_dir.in_thread(_excerpt, recording, 1000 * at_s)
     except (OSError, flv.NotAirable) as error:
         raise TryAgain("no picture: {why}", why=error) from error
 

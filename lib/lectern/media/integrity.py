@@ -31,7 +31,7 @@ async def looked(path: Path) -> tuple[Look, Path]:
     killed.
     """
     try:
-        return await asyncio.to_thread(_looked, path), path
+        return await cache_dir.in_thread(_looked, path), path
     except NotAirable as error:
         why = str(error)
     remuxed = cache_dir.remuxed_path(path)
@@ -40,7 +40,7 @@ async def looked(path: Path) -> tuple[Look, Path]:
         with ExitStack() as failed:
             failed.callback(remuxed.unlink, missing_ok=True)
             await _remux(path, remuxed, why)
-            found = await asyncio.to_thread(_looked, remuxed)
+            found = await cache_dir.in_thread(_looked, remuxed)
             failed.pop_all()
             return found, remuxed
     except NotAirable as error:
@@ -109,7 +109,7 @@ async def trouble(path: Path, row: Cached) -> str | None:
     if row.crc64 is None:
         return await end_trouble(path, row)
     try:
-        crc64 = await asyncio.to_thread(cache_dir.crc64, path)
+        crc64 = await cache_dir.in_thread(cache_dir.crc64, path)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -126,7 +126,7 @@ async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
     """
     try:
         async with asyncio.timeout(SEEN_S):
-            size = (await asyncio.to_thread(path.stat)).st_size
+            size = (await cache_dir.in_thread(path.stat)).st_size
             if size != row.size_bytes:
                 return size, None
             return size, await end_trouble(path, row) or await middle_trouble(path)
@@ -146,7 +146,7 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
     if row.duration_s is None:
         return None
     try:
-        end_s = await asyncio.to_thread(last_tag_s, path)
+        end_s = await cache_dir.in_thread(last_tag_s, path)
         if end_s is not None and end_s >= row.duration_s - SHORT_S:
             return None
         found = await probe.probe(path)  # decodes its last packets: some files end oddly from the start
@@ -166,10 +166,10 @@ async def middle_trouble(path: Path) -> str | None:
     They could be read when the index was written: if they cannot be read now, the bytes have changed, whatever the size
     and the time of the file say. Takes about 0.1 s for 45 minutes of recording. Raises TryAgain as `end_trouble` does.
     """
-    if not await asyncio.to_thread(has_index, path):
+    if not await cache_dir.in_thread(has_index, path):
         return None
     try:
-        keyframe_index.check(await asyncio.to_thread(keyframe_index.look, path))
+        keyframe_index.check(await cache_dir.in_thread(keyframe_index.look, path))
     except NotAirable as error:
         return str(error)
     except OSError as error:

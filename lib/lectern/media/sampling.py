@@ -4,7 +4,6 @@ This runs as a program of its own (``python -m lectern.media.sampling PATH``), a
 file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
 """
 
-import asyncio
 import resource
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from lectern.media.probe import HOW
 from lectern.model.facts import Samples
 from lectern.playout import keyframe_index
 from lectern.playout.flv import NotAirable
+from lectern.storage import cache_dir
 
 EVERY_S = 1.0
 """Seconds after a key frame in which other ones are skipped: a recording may have nothing but key frames."""
@@ -69,7 +69,7 @@ async def samples(path: Path, duration_s: float) -> Samples:
         raise TryAgain(text, path=path, last_words=done.last_words or Text("exit code {code}", code=done.returncode))
     holes: tuple[tuple[float, float], ...] = ()
     with suppress(NotAirable):  # it is no plain FLV, and nobody airs it
-        found = await asyncio.to_thread(keyframe_index.look, path)
+        found = await cache_dir.in_thread(keyframe_index.look, path)
         holes = tuple((begins_ms / 1000, ends_ms / 1000) for begins_ms, ends_ms in found.holes)
     return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None, holes)
 

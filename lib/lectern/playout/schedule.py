@@ -96,6 +96,12 @@ class ClassPlayer:
         for push in self._pushes.values():
             push.change(now)
 
+    def withdraw(self) -> None:
+        """End the pushes until its time has come: nobody else ends their connections if it is cancelled before."""
+        for push in self._pushes.values():
+            push.end()
+        self._pushes, self._is_made = {}, False
+
     def end(self, why: str, now: Now) -> None:
         """End the class: stop its pushes, and report what was sent."""
         for push in self._pushes.values():
@@ -326,6 +332,7 @@ class Schedule:
                 self.active[class_id] = airing
         for class_id, airing in list(self.active.items()):
             if airing.is_early(now):  # the wall clock was set back, or its start was moved
+                airing.withdraw()
                 del self.active[class_id]
                 heapq.heappush(self._coming, (airing.entry.lesson.start - LEAD_S, class_id))
                 continue

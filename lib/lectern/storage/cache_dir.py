@@ -1,15 +1,19 @@
 """The streamer's folder of renditions: where files are, how they are put in place, found again and quarantined."""
 
+import asyncio
 import errno
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from fastcrc import crc64 as _crc64
 
@@ -20,6 +24,20 @@ from lectern.playout.kernel import boot_id, replace, sync
 from lectern.playout.keyframe_index import path_of
 from lectern.states import Resolution
 from lectern.urls import redact_url
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_threads = ThreadPoolExecutor(thread_name_prefix="recordings")
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do *work* on recordings, as `asyncio.to_thread` does, in threads of its own.
+
+    A disk that hangs takes none by which names are looked up, and the playout's timetable is written elsewhere.
+    """
+    there = partial(copy_context().run, work, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, there)
+
 
 # Tells what is wrong with a file from what this process or machine lacks to read it.
 OURS = frozenset({errno.EMFILE, errno.ENFILE})

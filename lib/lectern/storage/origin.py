@@ -346,12 +346,12 @@ async def download(
     The file never grows over its limit. Raises TryAgain (network, busy server, timeout; the part is kept), Refuse (not
     there, too large, disk full), CallAPerson, Misuse.
     """
-    await asyncio.to_thread(part.parent.mkdir, parents=True, exist_ok=True)
+    await cache_dir.in_thread(part.parent.mkdir, parents=True, exist_ok=True)
     url, limit_bytes = remote.url, limits.size_bytes
     options, line = wget_input(url, remote.address)
     text = msgid("{url}: is larger than the {limit_bytes} bytes that were reserved for it")
     too_large = Refuse(text, errors.DOWNLOAD_FAILED, url=redact_url(url), limit_bytes=limit_bytes)
-    if await asyncio.to_thread(cache_dir.size_bytes, part) > limit_bytes:
+    if await cache_dir.in_thread(cache_dir.size_bytes, part) > limit_bytes:
         raise too_large
 
     watch = asyncio.ensure_future(_watch(part, on_progress))
@@ -372,7 +372,7 @@ async def download(
     if finished.returncode == -signal.SIGXFSZ:
         raise too_large
     judge_wget(finished, url)
-    on_progress(await asyncio.to_thread(cache_dir.size_bytes, part))
+    on_progress(await cache_dir.in_thread(cache_dir.size_bytes, part))
 
 
 def judge_wget(finished: subprocesses.Finished, url: str) -> None:
@@ -396,4 +396,4 @@ def judge_wget(finished: subprocesses.Finished, url: str) -> None:
 async def _watch(part: Path, on_progress: Callable[[int], None]) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
-        on_progress(await asyncio.to_thread(cache_dir.size_bytes, part))  # the disk may hang
+        on_progress(await cache_dir.in_thread(cache_dir.size_bytes, part))  # the disk may hang
