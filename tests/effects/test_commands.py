@@ -445,9 +445,7 @@ def test_a_database_whose_folder_is_closed_to_who_types_is_named(
     assert done.returncode == code
 
 
-def test_a_restore_names_the_file_that_it_may_not_read_or_write(
-    teacher: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restore_names_the_file_that_it_may_not_read_or_write(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who is called at night would look for another backup, though the user alone was wrong."""
     made = json.loads(lectern(teacher, "backup", "teacher", "--json", BACKUP_DIR=f"{teacher}/kept").stdout)
     restore = "backup", "teacher", "--restore", made["folder"]
