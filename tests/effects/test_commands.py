@@ -302,6 +302,18 @@ def test_a_redis_that_refuses_the_login_is_not_said_to_be_away(teacher: Path) ->
     assert "does not answer" not in done.stdout + done.stderr
 
 
+def test_the_incidents_of_a_streamer_that_was_taken_out_go_with_it(teacher: Path) -> None:
+    """Nobody is left who would say that they are over; a lost one may come back."""
+    alarm = {"code": 316, "host": "s", "count": 1, "last_at": 1, "message": "disk full"}
+    word = json.dumps({"at": 1, "sendings": {}, "checks": {}, "alarms": [alarm]})
+    with redis_server(teacher) as client:
+        for name, more in (("lost", {}), ("out", {"gone": True})):
+            client.hset("streamers", name, json.dumps({"at": 1, **more}))
+            client.hset("streamers:words", name, word)
+        found = json.loads(lectern(teacher, "status", "--json", REDIS_URL=url_of(client)).stdout)
+    assert [*found["streamers"]] == [one["streamer"] for one in found["streamer_incidents"]] == ["lost"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
