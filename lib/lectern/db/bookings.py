@@ -189,6 +189,12 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
     return where(connection, late)
 
 
+def still_overdue(connection: Connection) -> bool:
+    """Whether a class waits for which that alarm was raised."""
+    warned = (orders.c.state == BookingState.WAITING) & orders.c.warned_at.is_not(None)
+    return connection.execute(select(orders.c.class_id).where(warned).limit(1)).first() is not None
+
+
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
     """The classes to be sent again: placed before *before* (epoch seconds), and nothing was reported about them since.
 
