@@ -131,6 +131,7 @@ class PlayoutEvents:
         self._classes: defaultdict[str, _Followed] = defaultdict(_Followed)
         self.news = asyncio.Event()  # set when the statuses are worth a look
         self._ends: dict[str, Mapping[str, Any]] = {}  # those that the database did not take
+        self.unaired: Collection[str] = ()  # classes that the playout does not take, or does not know
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down; a full disk ends no class."""
@@ -206,7 +207,7 @@ class PlayoutEvents:
         """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
         if any(its.lacks for its in self._classes.values()):
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
-        if any(its.off_since is not None for its in self._classes.values()):
+        if self.unaired or any(its.off_since is not None for its in self._classes.values()):
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
 
     async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:

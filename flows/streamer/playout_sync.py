@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -364,12 +365,12 @@ class PlayoutSync:
             for class_id, why in refused.items()
             if self._said.get(class_id) == why or await self._say_refused(class_id, why)
         }
-        begun_before = time.time() - LATE_S
-        for class_id, lesson in wanted.lessons.items():
-            if lesson["start"] > begun_before:
-                break
-            if class_id not in refused and self._host.playout.confirmed.get(class_id) != lesson:
-                await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
+        confirmed, begun_before = self._host.playout.confirmed, time.time() - LATE_S
+        begun = takewhile(lambda its: its[1]["start"] <= begun_before, wanted.lessons.items())
+        unknown = [class_id for class_id, its in begun if class_id not in refused and confirmed.get(class_id) != its]
+        self._following.unaired = {*refused, *unknown}
+        for class_id in unknown:
+            await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
 
     async def _say_refused(self, class_id: str, why: str) -> bool:
         log.error("%s: the playout does not take it: %s", class_id, why)

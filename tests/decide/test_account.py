@@ -155,13 +155,16 @@ def test_of_a_class_that_waits_it_is_said_when_its_recording_will_be_there() -> 
 
 
 def test_on_one_host_the_class_is_as_its_teacher_has_it_unless_its_streamer_has_it() -> None:
+    """What happened on both is in time order, for programs too."""
     alarm, event = OpenAlarm(321, "streamer1", 3, NOW, "no", ("c-1",)), EventView(NOW, "waits", "c-1", None, "s", "")
     both: dict[str, Any] = {"alarms": (alarm,), "events": (event,)}
-    here = ClassView("c-1", cited=cited(), streamer="streamer1", ready_by=5.0, kept_since=7.0, **both)
+    early = replace(event, at=NOW - 9)
+    own = {**both, "events": (early, event)}
+    here = ClassView("c-1", cited=cited(), streamer="streamer1", ready_by=5.0, kept_since=7.0, **own)
     for streamer, is_here in (("streamer1", True), ("streamer2", False)):
         found = gathered(ClassView("c-1", booked(streamer=streamer), **both), here)
         assert (found.cited, found.ready_by) == ((here.cited, 5.0) if is_here else (None, None))
-        assert (found.events, found.alarms) == ((event, event), (alarm,))
+        assert (found.events, found.alarms) == ((early, event, event), (alarm,))
         assert found.kept_since == (None if is_here else 7.0)
     assert gathered(ClassView("c-1", kept_since=0.0), replace(here, cited=None)).kept_since == 0.0
     assert gathered(None, here) == here == gathered(here, None)

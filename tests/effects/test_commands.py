@@ -302,6 +302,18 @@ def test_a_redis_that_refuses_the_login_is_not_said_to_be_away(teacher: Path) ->
     assert "does not answer" not in done.stdout + done.stderr
 
 
+def test_the_incidents_of_a_streamer_that_was_taken_out_go_with_it(teacher: Path) -> None:
+    """Nobody is left who would say that they are over; a lost one may come back."""
+    alarm = {"code": 316, "host": "s", "count": 1, "last_at": 1, "message": "disk full"}
+    word = json.dumps({"at": 1, "sendings": {}, "checks": {}, "alarms": [alarm]})
+    with redis_server(teacher) as client:
+        for name, more in (("lost", {}), ("out", {"gone": True})):
+            client.hset("streamers", name, json.dumps({"at": 1, **more}))
+            client.hset("streamers:words", name, word)
+        found = json.loads(lectern(teacher, "status", "--json", REDIS_URL=url_of(client)).stdout)
+    assert [*found["streamers"]] == [one["streamer"] for one in found["streamer_incidents"]] == ["lost"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -427,7 +439,7 @@ def test_a_role_whose_settings_are_wrong_is_not_left_out(teacher: Path, wrong: d
         assert (done.returncode, "MAX_ECS_JOBS" in done.stderr) == (2, True), done.stderr
 
 
-@pytest.mark.parametrize(("command", "code"), [("status", 2), ("doctor", 1), ("init", 2)])
+@pytest.mark.parametrize(("command", "code"), [("status", 2), ("doctor", 1), ("init", 2), ("backup", 2)])
 def test_a_database_whose_folder_is_closed_to_who_types_is_named(
     teacher: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int
 ) -> None:
@@ -443,6 +455,18 @@ def test_a_database_whose_folder_is_closed_to_who_types_is_named(
     done = lectern(teacher, command, *(("teacher",) if command != "status" else ()))
     assert f"{teacher}/teacher.db: cannot be read: Permission denied" in done.stdout + done.stderr
     assert done.returncode == code
+
+
+def test_a_restore_names_the_file_that_it_may_not_read_or_write(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who is called at night would look for another backup, though the user alone was wrong."""
+    made = json.loads(lectern(teacher, "backup", "teacher", "--json", BACKUP_DIR=f"{teacher}/kept").stdout)
+    restore = "backup", "teacher", "--restore", made["folder"]
+    (teacher / ".teacher.db.part").mkdir()  # no file can be written in its place, also not by root
+    done = lectern(teacher, *restore)
+    assert (done.returncode, done.stderr) == (1, f"lectern: {teacher}/.teacher.db.part: Is a directory\n")
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    done = lectern(teacher, *restore)
+    assert (done.returncode, done.stderr) == (2, f"lectern: {made['folder']}: cannot be read: Permission denied\n")
 
 
 @pytest.mark.parametrize(

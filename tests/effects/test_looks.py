@@ -74,7 +74,7 @@ TEACHERS: Rows = {
     journal.events: [{"at": NOW, "what": what, "class_id": "odd", "host": "t"} for what in ("malformed", "cancelled")],
     journal.outbox: [{"target": "a", "kind": "channel", "body": "{}", "created_at": NOW - 50}],
 }
-COUNTED = {("ready", 0): 3, ("placed", 0): 1, ("waiting", 0): 1, ("received", 0): 1}
+COUNTED = {("ready", 0): 1, ("placed", 0): 1, ("waiting", 0): 1, ("received", 0): 1}
 LATELY = {("refused", 409): 1, ("aired with gaps", 0): 1, ("broken", 0): 1, ("cancelled", 0): 2}
 EVERYBODY = ("over", "now", "soon", "late", "refused", "gaps", "told")
 WHOLE, NEXT, OURS = Span(NOW - 9000, NOW + 9000, None), Span(NOW, NOW + 600, None), Span(NOW, NOW + 600, "i-1")

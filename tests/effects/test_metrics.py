@@ -53,6 +53,9 @@ def test_bookings_are_counted_by_state_and_code_and_what_waits_has_an_age(teache
         for number, (state, code, age) in enumerate(states)
     ]
     several.append(order("c-1~backup", "placed", 600, 1200, received_at=NOW - 9000, promised_at=NOW - 9000))
+    # Changes, one in force and one that waits, of classes that go on as they are.
+    several.append(order("c-3^1", "cancelled", 600, 1200, revises="c-3"))
+    several.append(order("c-6^1", "waiting", -60, 1200, revises="c-6", received_at=NOW - 200_000))
     messages = [
         {"source": "order", "body": "{}", "state": state, "received_at": NOW - age}
         for state, age in (("new", 30), ("done", 900), ("dead", 60))

@@ -59,6 +59,15 @@ def test_a_class_is_on_air_from_when_its_receiver_took_it_until_it_was_cut(strea
     assert (found.on_air, found.why, found.why_at) == (False, "because 17", NOW - 33)
     again = happens(streamer_engine, "on air")
     assert (again.on_air, again.why) == (True, "because 17")
+    assert not happens(streamer_engine, "lease over").on_air
+
+
+def test_a_class_that_has_nothing_to_send_is_on_air_again_with_its_recording(streamer_engine: Engine) -> None:
+    """Its session went on, so no *on air* comes: until its end, an alert called a class off the air that was sent."""
+    for what, is_on_air in (("push broke off", False), ("recording again", True), ("slate", True), ("on air", True)):
+        assert happens(streamer_engine, "on air", "nothing to send", what).on_air == is_on_air
+    assert not happens(streamer_engine, "nothing to send").on_air
+    assert not happens(streamer_engine, "push broke off", "recording again").on_air
 
 
 def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

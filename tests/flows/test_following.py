@@ -336,7 +336,8 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
 ) -> None:
     """It refuses it, its timetable is full, or it has another timetable although the class has begun.
 
-    Each reason is logged once.
+    Each reason is logged once. The alarm, which is raised once, stays open until the playout takes the class: it was
+    called over after five minutes, hours before the class that was not aired.
     """
     for class_id, in_s in (("odd", 200), ("last", 300)):
         rows.commit(streamer.engine, rows.bare, class_id, START + in_s)
@@ -347,17 +348,28 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
 
     monkeypatch.setattr(streamer.playout, "ask", asked)
     handing = PlayoutSync(streamer)
+
+    def goes_on() -> bool:
+        streamer.ongoing.clear()
+        handing._following.still()
+        return errors.AIRING_BROKEN.number in patience(streamer).goes_on
+
     await handing._bring_up_to_date()
     assert list(streamer.playout.confirmed) == ["c-1"]
     for why in ("its URL is odd", "its URL is odder"):
         more["refused"] = {"odd": why}
         await handing.step()
+        assert goes_on()
     assert sorted(one["class_id"] for one in rows.said(streamer, "alarm")) == ["last", "odd"]
     assert [one.levelname for one in caplog.records].count("ERROR") == 3
+    more.update(left_out=0, refused={})
+    await handing.step()
+    assert not goes_on()
     more["version"] = "another"
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=START + 5000))
     await handing.step()
     assert [one["class_id"] for one in rows.said(streamer, "alarm")].count("c-1") == 1
+    assert goes_on()
 
 
 async def test_a_disk_that_hangs_on_the_timetable_holds_up_one_step_and_not_each(

@@ -195,8 +195,10 @@ async def test_the_day_shows_each_class_as_it_stands(reader: Client, teacher: Te
         "c-missing": Sending(False, failures=17, why="Connection refused"),
     }
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-missing: it is not on air", ("c-missing",))
-    said.said = {"streamer1": StreamerStatus(now, sendings, {}, [alarm], 1, 2)}
+    out = StreamerStatus(1, {}, {}, [OpenAlarm(318, "out", 1, 1, "no")], 1, silent_s=now - 1)
+    said.said = {"streamer1": StreamerStatus(now, sendings, {}, [alarm], 1, 2), "out": out}
     page = (await reader.get("/")).text
+    assert "<td>out" not in page, "it was taken out long ago, and its incidents with it"
     assert "on air on streamer1 since" in page
     assert "17 attempts to connect failed, the last because: Connection refused" in page
     assert re.search(r'Connection refused <a href="/runbook#321">321: [^<]+</a>', page)

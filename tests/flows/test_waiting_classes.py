@@ -26,7 +26,7 @@ from lectern.db.engine import transaction
 from lectern.db.transcodings import BegunJob
 from lectern.db.writer import write
 from lectern.decide.readiness import LATE_AFTER_S
-from lectern.errors import NOT_READY_FOR_START
+from lectern.errors import NOT_READY_FOR_START, STALE_WAITING
 from lectern.model.facts import Attempt
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import cancels, journal, orders, videos
@@ -178,6 +178,11 @@ async def test_a_sweep_takes_up_what_is_overlooked_and_nothing_before(
         _, summary, _ = await maintenance._sweep(teacher, dry_run)
         assert (len(begun) + len(news(teacher)) > 0) is is_due
     assert [int(number) for number in re.findall(r"\d+", summary)][1:] == said
+    assert (STALE_WAITING.number in teacher.ongoing) is bool(said[1])
+    teacher.ongoing.clear()
+    commit(teacher.engine, Connection.execute, update(orders).values(state=BookingState.CANCELLED))
+    await maintenance._sweep(teacher, dry_run=False)
+    assert STALE_WAITING.number not in teacher.ongoing, "it waits no longer"
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,20 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
     assert red == []
 
 
+def test_a_work_that_is_done_after_all_fails_no_longer(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hung when its files were to be read, for example: health was red until the next restart."""
+    monkeypatch.setattr("flows.host.DONE_S", 0.3)
+    tries: list[str] = []
+
+    async def once() -> None:
+        tries.append("once")
+        if len(tries) == 1:
+            raise TryAgain("the disk hangs")
+
+    failing = partial(host.watchdog.failing, 0.0)
+    play(host, {"once": once}, failing, lambda: len(tries) == 2 and not failing())
+
+
 def test_a_work_begins_again_within_seconds_however_often_it_has_failed(
     host: Host[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,7 +151,10 @@ def main() -> None:
     except LecternError as error:
         sys.exit(_complain(error, 2 if isinstance(error, Misuse) else 1))
     except OSError as error:
-        if error.filename is not None or error.errno not in _OUTPUT_LOST:
+        if error.filename is not None:  # it is closed to who types this, or its disk takes nothing
+            thing = error.filename2 or error.filename
+            sys.exit(_complain(LecternError("{thing}: {what}", thing=thing, what=error.strerror), 1))
+        if error.errno not in _OUTPUT_LOST:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python writes once more
         if error.errno == errno.EPIPE:

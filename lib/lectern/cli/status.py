@@ -95,9 +95,8 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
         }
         for name, (state, silent_s) in listed(beats, now_there, own.streamer_lost_after_s).items()
     }
-    found["streamer_incidents"] = [
-        {"streamer": name, **asdict(alarm)} for name, word in (words or {}).items() for alarm in word.alarms
-    ]
+    there = [(name, word) for name, word in (words or {}).items() if name in found["streamers"]]
+    found["streamer_incidents"] = [{"streamer": name, **asdict(alarm)} for name, word in there for alarm in word.alarms]
     return found, trouble
 
 

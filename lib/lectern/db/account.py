@@ -20,8 +20,11 @@ from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
 
 T = TypeVar("T")
-ON_AIR = "on air"
-BROKE_OFF = ("push broke off", "push refused", "nothing to send")
+ON_AIR, NOTHING, FENCED = "on air", "nothing to send", "lease over"
+BROKE_OFF = ("push broke off", "push refused", NOTHING)
+SENT_AGAIN = ("slate", "recording again")
+"""Events from which on a class that had nothing to send is sent again, if its push has gone on."""
+
 CHECKED, NOT_READY = "checked: ready", "checked: not ready"
 _MOST, _MOST_OF_ONE = 5_000, 500
 """Most events that one query reads, the newest ones: each class has its share, and at least the second number. A push
@@ -31,7 +34,7 @@ host that takes a class and cuts it again for an hour makes some thousands."""
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
     """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
     events: dict[str, list[EventView]] = {airing.class_id: [] for airing in due}
-    for event in _latest(connection, list(events), (ON_AIR, *BROKE_OFF)):
+    for event in _latest(connection, list(events), (ON_AIR, FENCED, *BROKE_OFF, *SENT_AGAIN)):
         events[event.class_id or ""].append(event)
     return {
         airing.class_id: _sending(airing.state, events[airing.class_id]) for airing in due if events[airing.class_id]
@@ -41,9 +44,14 @@ def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending
 def _sending(state: AiringState, newest_first: Sequence[EventView]) -> Sending:
     """Whether a class is on air, since when, and what went wrong last; more of it only its playout knows."""
     begins = [event.at for event in newest_first if event.what == ON_AIR]
-    broken = next((event for event in newest_first if event.what != ON_AIR), None)
+    broken = next((event for event in newest_first if event.what in BROKE_OFF), None)
+    is_taken = lacks = False
+    for event in reversed(newest_first):
+        if event.what not in (NOTHING, *SENT_AGAIN):
+            is_taken = event.what == ON_AIR
+        lacks = event.what == NOTHING or (lacks and event.what not in (ON_AIR, *SENT_AGAIN))
     return Sending(
-        on_air=state is AiringState.ON_AIR and newest_first[0].what == ON_AIR,
+        on_air=state is AiringState.ON_AIR and is_taken and not lacks,
         since=begins[-1] if begins else None,
         why=broken.detail if broken else None,
         why_at=broken.at if broken else None,

@@ -189,6 +189,12 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
     return where(connection, late)
 
 
+def still_overdue(connection: Connection) -> bool:
+    """Whether a class waits for which that alarm was raised."""
+    warned = (orders.c.state == BookingState.WAITING) & orders.c.warned_at.is_not(None)
+    return connection.execute(select(orders.c.class_id).where(warned).limit(1)).first() is not None
+
+
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
     """The classes to be sent again: placed before *before* (epoch seconds), and nothing was reported about them since.
 
@@ -266,11 +272,12 @@ def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
 def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
     """Number of bookings by state and code: bookings that are not over, and bookings of the last COUNTED_S.
 
-    Bookings that are over are kept for months: counting all of them would take longer each day.
+    Bookings that are over are kept for months: counting all of them would take longer each day. A revision is none: one
+    that is in force is *cancelled*, and its class is not.
     """
     # Grouped by an expression: else SQLite walks through all rows by their index, in the order of their states.
     coded = literal_column("coalesce(code, 0)", Integer)
-    of_each = select(orders.c.state, coded, func.count())
+    of_each = select(orders.c.state, coded, func.count()).where(IS_CLASS)
     late = orders.c.state.not_in(OPEN) & (orders.c.received_at >= now - COUNTED_S)
     numbers: Counter[tuple[str, int]] = Counter()
     for which in (orders.c.state.in_(OPEN), late):

@@ -161,18 +161,7 @@ def open_database(url: str, host: str = "") -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return open_server(parsed, host)
     if parsed.database:
-        file, has_folder = Path(parsed.database).absolute(), False
-        try:
-            has_folder = file.parent.is_dir()
-            file.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:  # its folder is closed to who types a command
-            raise Misuse("{path}: cannot be read: {reason}", path=file, reason=error.strerror) from error
-        if not has_folder:
-            raise Misuse(
-                "{database}: its folder does not exist. Make it, or set the database URL.", database=parsed.database
-            )
+        refuse_closed(parsed.database)
     # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     engine = create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True
@@ -192,6 +181,20 @@ def open_database(url: str, host: str = "") -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def refuse_closed(database: str) -> None:
+    """Raise Misuse if the folder of the SQLite file *database* is missing, or closed to who types a command."""
+    file, has_folder = Path(database).absolute(), False
+    try:
+        has_folder = file.parent.is_dir()
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise Misuse("{path}: cannot be read: {reason}", path=file, reason=error.strerror) from error
+    if not has_folder:
+        raise Misuse("{database}: its folder does not exist. Make it, or set the database URL.", database=database)
 
 
 def _write_ahead(connection: SqliteConnection) -> None:

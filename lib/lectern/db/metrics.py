@@ -78,7 +78,7 @@ def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     for (state, code), number in bookings.counts(connection, now).items():
         by_code.add_metric([state, str(code)], number)
     yield by_code
-    waiting = orders.c.state == BookingState.WAITING
+    waiting = (orders.c.state == BookingState.WAITING) & at_teacher.IS_CLASS  # a class whose change waits goes on
     oldest = select(func.count(), func.min(orders.c.received_at), func.min(orders.c.start_time)).where(waiting)
     number, since, start = connection.execute(oldest).one()
     yield _gauge("lectern_waiting_classes", "Classes that wait for a rendition.", number)

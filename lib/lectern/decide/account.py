@@ -30,7 +30,8 @@ def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView
         known = teacher or streamer
         assert known is not None  # the caller has looked into at least one of the databases
         return known
-    events, booked, cited = (*teacher.events, *streamer.events), teacher.booked, streamer.cited
+    events = tuple(sorted((*teacher.events, *streamer.events), key=attrgetter("at")))
+    booked, cited = teacher.booked, streamer.cited
     own = [replace(part, streamer=streamer.streamer or "") for part in streamer.as_run]
     others = [part for part in teacher.as_run if not own or part.streamer != streamer.streamer]
     as_run = sorted((*others, *own), key=attrgetter("begins"))

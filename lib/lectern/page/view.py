@@ -22,6 +22,7 @@ from lectern.decide import account as decide_account
 from lectern.decide import timeline
 from lectern.decide.account import MISSED, NEEDED, OVER, Account, Standing, stood
 from lectern.decide.forecast import NEVER, will_be_there
+from lectern.decide.leases import LISTED_S
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
 from lectern.model.tables.teacher import RenditionRow, ViewerRow
@@ -202,11 +203,15 @@ def _strip(
 
 
 def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus] | None, host: str) -> Day:
-    """The day with what only a viewer of all institutions sees besides the classes."""
-    theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
+    """The day with what only a viewer of all institutions sees besides the classes.
+
+    The incidents of a streamer that was taken out go with it: nobody is left who would say that they are over.
+    """
+    there = {name: word for name, word in (words or {}).items() if (word.silent_s or 0.0) < LISTED_S}
+    theirs = [alarm for word in there.values() for alarm in word.alarms]
     alarms = sorted([*incidents.alarms(connection, host), *theirs], key=lambda one: -one.last_at)
     number = len(alarms)
-    return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=words or {}, is_deaf=words is None)
+    return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=there, is_deaf=words is None)
 
 
 def _listed(classes: Iterable[tuple[ClassView, Standing]], wanted: Container[Standing], now: float) -> list[PageLine]:

@@ -144,6 +144,8 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
     """
     try:
         manifest = NightlyBackup.model_validate_json((folder / disk.MANIFEST).read_text(encoding="utf-8"))
+    except PermissionError as error:  # of who is not the user of the backups
+        raise Misuse("{path}: cannot be read: {reason}", path=folder, reason=error.strerror) from error
     except (OSError, ValueError) as error:
         raise Misuse(
             "{folder}: it holds no finished backup. See what there is: ls {parent}", folder=folder, parent=folder.parent

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from lectern.db.engine import refuse_closed
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.spec import Spec
@@ -12,9 +13,10 @@ Store = SqliteFile | PostgresServer
 
 
 def at(url: str) -> Store:
-    """The database that *url* names."""
+    """The database that *url* names; raises Misuse for a file whose folder is missing, or closed to who asks."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
+        refuse_closed(parsed.database or "")
         return _file(Path(parsed.database or "").absolute())
     return PostgresServer(parsed.set(drivername="postgresql+psycopg"))
 
