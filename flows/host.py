@@ -49,10 +49,6 @@ _READING = ThreadPoolExecutor(4, thread_name_prefix="reading")
 Writers wait for each other. Readers have threads of their own, so that they do not wait for the writers before them.
 """
 
-DONE_S = 90.0
-"""Seconds after its last failure from which a loop has done its work: `Watchdog.works` is told sooner of one that goes
-on, and never of one that ends."""
-
 ALONE_AFTER_S = 0.5
 """Seconds after which a note is written in a transaction of its own, if no other transaction has written it."""
 
@@ -142,8 +138,8 @@ class Watchdog:
 
     def failing(self, limit_s: float) -> dict[str, float]:
         """The loops whose tries have failed for at least *limit_s*, and for how long; one that is tried may work."""
-        now, fails = time.monotonic(), self._fails.items()
-        return {loop: now - since for loop, (since, last) in fails if last - since >= limit_s and now - last < DONE_S}
+        now = time.monotonic()
+        return {loop: now - since for loop, (since, last) in self._fails.items() if last - since >= limit_s}
 
     def stalled(self, limit_s: float) -> dict[str, float]:
         """The loops whose last round began more than *limit_s* ago, and how long ago."""

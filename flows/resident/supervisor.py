@@ -54,7 +54,9 @@ class Supervisor:
             pause_s, failed = backoff_s(0), Caught(FatalError)
             try:
                 with failed:
-                    return await work()
+                    done = await work()
+                    self._host.watchdog.works(name)
+                    return done
                 await asyncio.sleep(0)  # a cancel that a library has left behind comes here, and cuts off no report
             except FatalError as error:
                 self.why = self.why or error

@@ -131,9 +131,8 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
     assert red == []
 
 
-def test_a_work_that_is_done_after_all_fails_no_longer(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_work_that_is_done_after_all_fails_no_longer(host: Host[Any]) -> None:
     """A disk that hung when its files were to be read, for example: health was red until the next restart."""
-    monkeypatch.setattr("flows.host.DONE_S", 0.3)
     tries: list[str] = []
 
     async def once() -> None:
