@@ -134,14 +134,20 @@ def test_a_work_that_goes_on_fails_no_longer_however_long_the_pause_was(
 def test_a_work_that_is_done_after_all_fails_no_longer(host: Host[Any]) -> None:
     """A disk that hung when its files were to be read, for example: health was red until the next restart."""
     tries: list[str] = []
+    seen: list[str] = []
+    failing = partial(host.watchdog.failing, 0.0)
 
     async def once() -> None:
         tries.append("once")
         if len(tries) == 1:
             raise TryAgain("the disk hangs")
+        await async_wait_until(lambda: seen, description="it is seen that it fails")
 
-    failing = partial(host.watchdog.failing, 0.0)
-    play(host, {"once": once}, failing, lambda: len(tries) == 2 and not failing())
+    def sees() -> list[str]:
+        seen.extend(failing())
+        return seen
+
+    play(host, {"once": once}, sees, lambda: not failing())
 
 
 def test_a_work_begins_again_within_seconds_however_often_it_has_failed(
