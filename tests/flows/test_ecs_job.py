@@ -430,6 +430,31 @@ async def test_what_an_earlier_process_began_is_found_again(
     assert (places[0] is None) is (left[0] == "old")
 
 
+async def test_what_nobody_could_work_on_while_the_teacher_was_down_is_made_and_not_timed_out(
+    teacher: TeacherHost, far: Far
+) -> None:
+    """After an hour without power all that waited for our servers was refused with 207, also for classes of next week.
+
+    Of one at a host, the time that was left is left still; one whose run lives is late at its deadline.
+    """
+    down_s, worked_s = 7200.0, 100.0
+    died_at = time.time() - down_s
+    late = {"deadline": died_at + 3000, "lease_until": died_at}
+    is_begun(teacher, take(teacher, P240), ONE, at=died_at - worked_s)
+    take(teacher, P720)
+    commit(teacher.engine, Connection.execute, update(videos).values(late))
+    assert await transcoding.time_out(teacher) == []
+    going, waiting = (take(teacher, size, owner="the next run") for size in (P240, P720))
+    for its in (going, waiting):
+        assert await made(its) == []
+    assert told(teacher) == [("sucess", None)] * 2
+    assert going.place is not None
+    assert time.time() - going.place.at == pytest.approx(worked_s, abs=30)
+    hangs = take(teacher, record=7).due
+    commit(teacher.engine, Connection.execute, update(videos).where(videos.c.record_id == 7).values(deadline=1.0))
+    assert [one.key for one in look(teacher.engine, transcodings.overdue, time.time())] == [one.key for one in hangs]
+
+
 async def test_what_goes_on_at_a_host_that_fails_is_tried_at_another(teacher: TeacherHost, far: Far) -> None:
     far.fails = [FallBack("no room", NO_ECS_ROOM)]
     is_begun(teacher, take(teacher), TWO)
