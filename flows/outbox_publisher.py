@@ -50,7 +50,9 @@ def patience(host: Host[Any]) -> AlertPolicy:
         goes_on.add(errors.WEBHOOK_REFUSES.number)
     if getattr(settings, "oss_transcode_url", None) is None:  # no request is made that it could take
         goes_on.discard(errors.OSS_REFUSES.number)
-    lasts_s = {errors.HOST_ASIDE.number: settings.ecs_cooldown_s} if isinstance(settings, TeacherSettings) else {}
+    lasts_s: dict[int, float] = {}
+    if isinstance(settings, TeacherSettings):  # it is tried again then, and may be put aside once more
+        lasts_s[errors.HOST_ASIDE.number] = settings.ecs_cooldown_s + SEEN_S
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
     return AlertPolicy(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)
 

@@ -40,6 +40,7 @@ from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.storage import origin, oss
+from lectern.timing import shielded
 from lectern.urls import redact_url
 from lectern.wire.fields import class_of, is_name
 from lectern.wire.messages import TranscodingResult
@@ -223,23 +224,26 @@ _again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=
 
 
 async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
-    """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
-    if host.settings.oss_transcode_url is None:  # it was set when the request was decided
+    """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes.
+
+    A cancel waits for the answer, at most http_timeout_s: the OSS is paid, so what it takes is not asked for again.
+    """
+    if (url := host.settings.oss_transcode_url) is None:  # it was set when the request was decided
         raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key))
     async with _door.at_once:
         if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
-        async with _door.passed(host, stem(*key)):
-            await oss.request_transcoding(
-                host.settings.oss_transcode_url,
-                *key,
-                host.settings.transcode_sign_key.get_secret_value(),
-                timeout_s=host.settings.http_timeout_s,
-            )
+        await shielded(_asked(host, url, key, attempt))
+
+
+async def _asked(host: TeacherHost, url: str, key: RenditionKey, attempt: int) -> None:
+    async with _door.passed(host, stem(*key)):
+        secret = host.settings.transcode_sign_key.get_secret_value()
+        await oss.request_transcoding(url, *key, secret, timeout_s=host.settings.http_timeout_s)
     now = time.time()
     deadline = now + host.settings.transcoding_time_out_s
-    if not await host.write_tx(transcodings.note_requested, key, attempt, now, deadline):
+    if not await _again(host.write_tx, transcodings.note_requested, key, attempt, now, deadline):
         log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
 
 

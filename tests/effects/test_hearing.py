@@ -310,6 +310,25 @@ async def test_what_a_dead_consumer_read_is_taken_over_and_it_is_forgotten_if_no
     assert sorted(one["name"] for one in consumers) == [b"b", b"c"]
 
 
+async def test_what_a_host_has_read_under_another_name_and_did_not_acknowledge_is_read_anew(
+    client: redis.Redis, bus: Bus
+) -> None:
+    """A teacher that could not write it, its disk was full, and that was set up elsewhere: no other reads its streams.
+
+    The booking was answered by nobody, and no stream was trimmed any more.
+    """
+    before, now = (bus.streams(["order"], name) for name in ("a", "b"))
+    assert await before.next(count=9, block_ms=10) == []
+    client.xadd("order", {"body": "one"})
+    assert len(await before.next(count=9, block_ms=100)) == 1
+    (left,) = await now.next(count=9, block_ms=10)
+    assert left.body == "one"
+    await now.acknowledge([left])
+    assert await now.next(count=9, block_ms=10) == []
+    pending: Any = client.xpending("order", "lectern")
+    assert pending["pending"] == 0
+
+
 async def test_of_what_a_dead_consumer_read_somebody_hears_although_it_was_trimmed_meanwhile(
     client: redis.Redis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows.host import TeacherHost
+from flows.outbox_publisher import patience
 from flows.prefect_api import BackgroundRuns
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
@@ -428,6 +429,58 @@ async def test_what_an_earlier_process_began_is_found_again(
     assert its.place is not None
     assert (its.place.at == began) is (what == "it goes on")
     assert (places[0] is None) is (left[0] == "old")
+
+
+async def test_what_nobody_could_work_on_while_the_teacher_was_down_is_made_and_not_timed_out(
+    teacher: TeacherHost, far: Far
+) -> None:
+    """After an hour without power all that waited for our servers was refused with 207, also for classes of next week.
+
+    Of one at a host, the time that was left is left still; one whose run lives is late at its deadline.
+    """
+    down_s, worked_s = 7200.0, 100.0
+    died_at = time.time() - down_s
+    late = {"deadline": died_at + 3000, "lease_until": died_at}
+    is_begun(teacher, take(teacher, P240), ONE, at=died_at - worked_s)
+    take(teacher, P720)
+    commit(teacher.engine, Connection.execute, update(videos).values(late))
+    assert await transcoding.time_out(teacher) == []
+    going, waiting = (take(teacher, size, owner="the next run") for size in (P240, P720))
+    for its in (going, waiting):
+        assert await made(its) == []
+    assert told(teacher) == [("sucess", None)] * 2
+    assert going.place is not None
+    assert time.time() - going.place.at == pytest.approx(worked_s, abs=30)
+    hangs = take(teacher, record=7).due
+    commit(teacher.engine, Connection.execute, update(videos).where(videos.c.record_id == 7).values(deadline=1.0))
+    assert [one.key for one in look(teacher.engine, transcodings.overdue, time.time())] == [one.key for one in hangs]
+
+
+@pytest.mark.parametrize(
+    ("in_s", "result"),
+    [(86_400.0, ("sucess", None)), (600.0, ("failed", TRANSCODE_FAILED.number))],
+    ids=["later", "soon"],
+)
+async def test_a_job_of_a_later_class_waits_while_the_only_host_is_started_again(
+    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, in_s: float, result: tuple[str, int | None]
+) -> None:
+    """Job after job was tried three times in seconds: all that waited was refused, for a reboot that took a minute.
+
+    A class that begins soon is refused at once, as ever, so that the platform can move it.
+    """
+    monkeypatch.setattr(job, "LOOK_S", 0.02)
+    monkeypatch.setattr(job, "assign", looks := Mock(wraps=job.assign))
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ONE})
+    waits(teacher, in_s=in_s)
+    far.lost = 1000
+    making = asyncio.create_task(made(take(teacher)))
+    await async_wait_until(lambda: making.done() or looks.call_count > FAILURES + 3, description="it waits, if it may")
+    assert far.lost == 1000 - FAILURES, "nobody tries a host that is put aside"
+    assert patience(teacher).lasts_s[HOST_ASIDE.number] > teacher.settings.ecs_cooldown_s, "nor is it said to be well"
+    far.lost = 0
+    commit(teacher.engine, transcodings.remember_host, EcsHost(ONE, 0, FAILURES, time.time()), "no route", time.time())
+    await making
+    assert told(teacher) == [result]
 
 
 async def test_what_goes_on_at_a_host_that_fails_is_tried_at_another(teacher: TeacherHost, far: Far) -> None:

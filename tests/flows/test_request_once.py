@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ async def test_a_session_that_the_database_ends_costs_a_request_no_lease(
     assert (await transcoding.request.fn([(1, "720P")])).is_completed()
     asked = row(teacher.engine)
     assert asked.deadline == pytest.approx(asked.requested_at + teacher.settings.transcoding_time_out_s)
-    assert oss.asked == {1: 2 if step == "note_requested" else 1}
+    assert oss.asked == {1: 1}, "nor is it paid twice"
     assert min(leases) > asked.requested_at, "nobody else asks meanwhile"
 
 
@@ -150,14 +151,33 @@ async def test_leases_are_renewed_after_the_database_was_away_for_a_moment(
 ) -> None:
     monkeypatch.setattr(transcoding, "LEASE_S", 0.3)
     monkeypatch.setattr(transcodings, "keep_requests", cut_off("keep_requests", 2))
-    oss.answer_s = 10.0
+    answers = threading.Event()
+    oss.meanwhile = answers.wait
     commit(teacher.engine, begin, KEY)
     asking = asyncio.create_task(transcoding.request.fn([(1, "720P")]))
     await async_wait_until(lambda: oss.asked, description="it is asked")
     until = row(teacher.engine).lease_until
     await async_wait_until(lambda: row(teacher.engine).lease_until > until, description="the lease is renewed")
+    answers.set()
+    await asking
+
+
+async def test_what_the_oss_takes_from_a_run_that_is_cancelled_is_asked_for_by_no_other(
+    teacher: TeacherHost, oss: type[SlowOss]
+) -> None:
+    """By a person, or because the process ends: the sweeper asked for it again, and each request is paid."""
+    answers = threading.Event()
+    oss.meanwhile = answers.wait
+    commit(teacher.engine, begin, KEY, (2, P720))
+    asking = asyncio.create_task(transcoding.request.fn([(1, "720P")]))
+    await async_wait_until(lambda: oss.asked, description="it is asked")
     asking.cancel()
-    await asyncio.wait([asking])
+    await asyncio.wait({asking}, timeout=0.1)  # it waits for the answer
+    answers.set()
+    await asyncio.wait({asking})
+    commit(teacher.engine, Connection.execute, update(videos).values(updated_at=0))
+    forgotten = commit(teacher.engine, transcodings.forgotten_requests, time.time(), time.time())
+    assert (asking.cancelled(), [one.record_id for one in forgotten]) == (True, [2])
 
 
 async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(

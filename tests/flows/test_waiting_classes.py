@@ -312,7 +312,7 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
     now, ours, theirs = time.time(), (6666, P720), KEY
     with transaction(teacher.engine) as connection:
         begin(connection, ours, theirs, by=Backend.ECS)
-        at_work = transcodings.take(connection, [theirs], "their run", job.LEASE_S, now)
+        at_work = transcodings.take(connection, [theirs], "their run", 120, now)
         transcodings.attach(connection, at_work, "their run", BegunJob(SERVER, "their job", now))
         due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
     waiting = [job.TranscodeJob(teacher, due, "our run")]

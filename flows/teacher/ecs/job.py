@@ -318,12 +318,21 @@ class TranscodeJob:
     # -- the results -----------------------------------------------------------------------------------------------
 
     async def _failed(self, missed: Missed, tries: int) -> None:
-        """Keep the renditions that are worth another try, and publish that the others failed."""
+        """Keep the renditions that are worth another try, and publish that the others failed.
+
+        To a host that cannot be reached a job of a later class comes back as often as that takes: see `assign`.
+        """
+        first = decide.first_start(self.keys, await self.host.read_tx(transcodings.first_starts))
+        may_wait = decide.has_time(first, self.settings.ready_before_s, time.time())
         where = self.place.host if self.place else "none"
         for error in set(missed.values()):
             log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
         failed = [(rendition, missed[rendition.resolution]) for rendition in self.due if rendition.resolution in missed]
-        again = [rendition for rendition, error in failed if decide.again(error, tries)]
+        again = [
+            rendition
+            for rendition, error in failed
+            if decide.again(error, tries) or (may_wait and isinstance(error, ssh.Lost))
+        ]
         await self.host.write_tx(self._note_failure, failed, again)
         await publish_outbox(self.host)
         self._failures += dict.fromkeys(error.message for rendition, error in failed if rendition not in again)
@@ -477,7 +486,10 @@ QUEUE = HostQueue()
 def assign(
     connection: Connection, host: TeacherHost, waiting: Sequence[TranscodeJob]
 ) -> dict[TranscodeJob, BegunJob | None]:
-    """Give each free place to the first in the queue; None for a job that need not wait any more."""
+    """Give each free place to the first in the queue; None for a job that need not wait any more.
+
+    While all hosts are put aside, as one that is started again is, a job waits as long as its first class has time.
+    """
     now, settings = time.time(), host.settings
     known = hosts(settings)
     owners = sorted({job.owner for job in waiting})
@@ -496,7 +508,8 @@ def assign(
         job.due, first = due, decide.first_start(job.keys, starts)
         if decide.waits(settings.windows, first, settings.ready_before_s, now):
             continue
-        chosen = decide.host_for(facts.values(), settings.max_ecs_jobs, job.avoid, now)
+        may_wait = decide.has_time(first, settings.ready_before_s, now)
+        chosen = decide.host_for(facts.values(), settings.max_ecs_jobs, job.avoid, now, may_wait=may_wait)
         if chosen is None:
             job.yields_until = None
             continue  # another job may avoid other hosts

@@ -1,5 +1,6 @@
 """Opens a database, a SQLite file or one on PostgreSQL, and runs one transaction at a time in it."""
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -74,8 +75,11 @@ _PASSING = frozenset({"25P03", "25P04", "25006"})
 
 
 def program_of(host: str) -> str:
-    """The application name of the sessions of *host*, or of a command if *host* is empty."""
-    return f"lectern {host}".strip()[:MOST_OF_A_NAME]
+    """The application name of the sessions of *host*, its own, or that of a command if *host* is empty."""
+    name = f"lectern {host}".strip()
+    if len(name) <= MOST_OF_A_NAME:
+        return name
+    return f"{name[: MOST_OF_A_NAME - 17]} {hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def open_server(url: URL, host: str) -> Engine:

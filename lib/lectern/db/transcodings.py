@@ -111,10 +111,17 @@ PUBLISHED = "published"
 def take(
     connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
 ) -> list[RenditionRow]:
-    """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on."""
+    """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on.
+
+    The time since the last lease ended, in which nobody could work on them, does not count against their limit.
+    """
     free = renditions_among(keys) & to_be_made() & _free(now, owner)
     rows = sorted(where(connection, free), key=lambda row: row.resolution)
-    _set(connection, renditions_among(row.key for row in rows), owner=owner, lease_until=now + lease_s)
+    for row in rows:
+        lost_s = max(0.0, now - (row.lease_until or now))
+        row.deadline, row.begun_at = (at and at + lost_s for at in (row.deadline, row.begun_at))
+        its = {"deadline": row.deadline, "begun_at": row.begun_at}
+        _set(connection, renditions_among([row.key]), owner=owner, lease_until=now + lease_s, **its)
     return rows
 
 
@@ -125,8 +132,12 @@ def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[Re
 
 
 def overdue(connection: Connection, now: float) -> list[RenditionRow]:
-    """The transcodings whose deadline has passed; OSS transcodings that were not requested yet are left out."""
-    return where(connection, _asked_for() & (videos.c.deadline <= now))
+    """The transcodings whose deadline has passed.
+
+    OSS transcodings that were not requested yet are left out, and those whose ECS run died before it: see `take`.
+    """
+    died = to_be_made() & (func.coalesce(videos.c.lease_until, videos.c.deadline) < videos.c.deadline)
+    return where(connection, _asked_for() & (videos.c.deadline <= now) & ~died)
 
 
 def under_way(connection: Connection) -> list[RenditionRow]:

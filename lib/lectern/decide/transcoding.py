@@ -334,14 +334,22 @@ def again(error: LecternError, tries: int) -> bool:
     return tries < TRIES and (is_of_host(error) or is_passing)
 
 
-def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
+def has_time(start: float, ready_before_s: float, now: float) -> bool:
+    """Whether a job whose first class begins at *start* (epoch seconds) may wait for a host to come back."""
+    return now + ready_before_s < start < math.inf
+
+
+def host_for(
+    hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float, *, may_wait: bool = False
+) -> str | None:
     """The least loaded host with a free slot, for the next job; None if the job must wait for a free slot.
 
-    Hosts that are put aside, and hosts to *avoid*, are taken only if no other is usable.
+    Hosts to *avoid* are taken only if no other is usable, and hosts that are put aside only if the job may not wait.
     """
     listed = list(hosts)
     healthy = [host for host in listed if host.aside_until <= now]
-    healthy = healthy or sorted(listed, key=lambda host: host.aside_until)[:1]
+    if not healthy and not may_wait:
+        healthy = sorted(listed, key=lambda host: host.aside_until)[:1]
     usable = [host for host in healthy if host.name not in avoid] or healthy
     free = [host for host in usable if host.jobs < slots]
     return min(free, key=lambda host: host.jobs).name if free else None

@@ -25,6 +25,7 @@ _WHOLE_S = 10.0  # a shorter file is decoded whole: ffmpeg finds no way into an 
 _LEAST_BYTES_S = 100  # less than that is no picture
 _ON_ITS_SIDE = re.compile(r"-?(90|270)(\.0*)?")
 _REPORT = re.compile(r"\w+=.*")
+_NO_PICTURE = Text("no picture")
 _NO_CURL, _NOT_MOVED = 97, 98
 # A host without curl could not upload a rendition, so it must not make one.
 _MOVE = f'command -v "$1" >/dev/null || exit {_NO_CURL}; mv -f -- "$2" "$3" || exit {_NOT_MOVED}; shift 3; exec "$@"'
@@ -139,6 +140,7 @@ class Wanted:
 
     output: ffmpeg.Output
     source: Media
+    source_path: str
     reached_s: float
     thing: str
 
@@ -146,10 +148,7 @@ class Wanted:
 async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: Wanted) -> Measured:
     """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
     path = wanted.output.path
-    probe = shlex.join(_probe_argv(programs.ffprobe, path))
-    argv = [programs.ffmpeg, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
-    argv += ["-sseof", f"-{_TAIL_S}"] if wanted.source.duration_s > _WHOLE_S else []
-    argv += ["-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
+    probe, argv = shlex.join(_probe_argv(programs.ffprobe, path)), _tail_argv(programs.ffmpeg, wanted, path, _TAIL_S)
     script = _CHECK.format(look=probe, tail=shlex.join(argv), file=shlex.quote(path))
     finished = await _look(connection, ["sh", "-c", script])
     json_text, _, rest = finished.output.partition("\nlectern-look ")
@@ -161,9 +160,39 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
         raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
     _ended_itself(connection, programs.ffprobe, int(looked))
     made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, errors.TRANSCODE_FAILED)
-    found = Measured(int(size), md5)
-    check(wanted, made, found, _end_of(tail))
+    found, end = Measured(int(size), md5), _end_of(tail)
+    if end == _NO_PICTURE:
+        end = await _earlier_end(connection, programs, wanted)
+    check(wanted, made, found, end)
     return found
+
+
+async def _earlier_end(connection: ssh.SshConnection, programs: Programs, wanted: Wanted) -> str:
+    """What is wrong with a picture that ends before the sound; nothing if that of the source ends there, too.
+
+    A recorded screen on which nothing moves has no picture for long. More is looked at until there is one.
+    """
+
+    async def tail(path: str, last_s: int) -> str:
+        ended = await _look(connection, _tail_argv(programs.ffmpeg, wanted, path, last_s))
+        report = f"\n{ended.output}"[-2000:].partition("\n")[2]  # of a long one the last whole lines
+        return _end_of(f"{ended.returncode}\n{ended.errors}\n{report}")
+
+    end: str = _NO_PICTURE
+    last_s = _TAIL_S
+    while end == _NO_PICTURE and last_s < wanted.source.duration_s:
+        if await tail(wanted.source_path, last_s) != _NO_PICTURE:
+            break
+        last_s *= 4
+        end = await tail(wanted.output.path, last_s)
+    return end
+
+
+def _tail_argv(program: str, wanted: Wanted, path: str, last_s: int) -> list[str]:
+    """The command line that decodes the picture of the last *last_s* seconds of a source, or of what is made of it."""
+    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
+    argv += ["-sseof", f"-{last_s}"] if wanted.source.duration_s > _WHOLE_S else []
+    return [*argv, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
 
 
 def _end_of(tail: str) -> str:
@@ -173,7 +202,7 @@ def _end_of(tail: str) -> str:
     if code != "0" or errors:
         return errors[-1].strip() if errors else Text("ffmpeg ended with {code}", code=code)
     frames = re.findall(r"^frame=\s*(\d+)", said, re.MULTILINE)
-    return "" if frames and int(frames[-1]) > 0 else Text("no picture")
+    return "" if frames and int(frames[-1]) > 0 else _NO_PICTURE
 
 
 def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:

@@ -178,7 +178,8 @@ class _Work:
         reached_s = await self._encode(outputs, loudness)
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
-        wanted = [Wanted(one, source, reached_s, stem(self._job.record_id, one.resolution)) for one in outputs]
+        record = self._job.record_id
+        wanted = [Wanted(one, source, self._source, reached_s, stem(record, one.resolution)) for one in outputs]
         try:
             async with asyncio.TaskGroup() as group:
                 for each in wanted:

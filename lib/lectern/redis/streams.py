@@ -25,6 +25,7 @@ LEFT_S = 10.0
 """Seconds after which an entry that another consumer has not acknowledged is taken over: it is dead or hangs."""
 
 LOOK_FOR_LEFT_S = 2.0
+MOST_LEFT = 10_000  # number of entries that one process can have left: it reads batch_max at a time
 TRIM_EVERY_S = 60.0
 GONE_S = 86_400.0
 """Seconds after which an idle consumer without pending entries is forgotten, because teachers may change names."""
@@ -177,6 +178,11 @@ class Streams:
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+        if not self.shared:  # nobody else reads it: this host had another name, under which it read those
+            left: Any = await self.client.xpending_range(name, GROUP, "-", "+", MOST_LEFT)
+            if ids := [str(one["message_id"]) for one in left if str(one["consumer"]) != self.consumer]:
+                await self.client.xclaim(name, GROUP, self.consumer, 0, cast("Any", ids), justid=True)
+                log.warning("redis: %d entries that this host left under another name are taken over", len(ids))
 
 
 def _order(id_: str) -> tuple[int, int]:
