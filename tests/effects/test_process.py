@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,22 +84,9 @@ async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told() -> Non
     assert ended(map(int, lines[0].split()))
 
 
-@pytest.mark.parametrize("pipes", ["connected", "half connected"])
-async def test_a_cancelled_run_leaves_nobody(monkeypatch: pytest.MonkeyPatch, pipes: str) -> None:
-    """Even when it is cancelled twice, and the child does not listen to TERM; or while it connects the pipes.
-
-    Its first line comes by the first pipe, before there is the second one; by then the program has children.
-    """
+async def test_a_cancelled_run_leaves_nobody() -> None:
+    """Even when it is cancelled twice, and the child does not listen to TERM."""
     lines: list[str] = []
-    loop = asyncio.get_running_loop()
-    connect = loop.connect_read_pipe
-
-    async def connects_one(*args: object) -> object:
-        monkeypatch.setattr(loop, "connect_read_pipe", lambda *_: asyncio.sleep(300))
-        return await connect(*args)  # type: ignore[arg-type]
-
-    if pipes == "half connected":
-        monkeypatch.setattr(loop, "connect_read_pipe", connects_one)
     run = subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, grace_s=0.4, on_line=lines.append)
     task = asyncio.create_task(run)
     await async_wait_until(lambda: lines, description="it has begun")
@@ -183,20 +170,21 @@ async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves
     """Else it runs on, and its pipes stay open: a download that nobody bounds any more."""
     loop = asyncio.get_running_loop()
     begun: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
 
-    def at_that_moment(call: Callable[..., object], *args: object) -> None:
-        begun.extend(one for one in args if isinstance(one, subprocess.Popen))
-        loop.call_soon(call, *args)
-        loop.call_soon(running.cancel)
+    def at_that_moment(*argv: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        begun.append(start(*argv, **options))
+        loop.call_soon_threadsafe(running.cancel)
+        return begun[0]
 
-    threadsafe = loop.call_soon_threadsafe
-    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: threadsafe(at_that_moment, *call))
+    monkeypatch.setattr(subprocess, "Popen", at_that_moment)
     running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
     await asyncio.wait({running})
     (popen,) = begun
     await async_wait_until(lambda: not alive(popen.pid), description="the program is gone")
     assert running.cancelled()
-    assert [pipe.closed for pipe in (popen.stdout, popen.stderr) if pipe is not None] == [True, True]
+    pipes = [pipe for pipe in (popen.stdout, popen.stderr) if pipe is not None]
+    await async_wait_until(lambda: all(pipe.closed for pipe in pipes), description="its pipes are closed")
 
 
 def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_no_open_file(gate: Path) -> None:
