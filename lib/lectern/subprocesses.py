@@ -100,6 +100,8 @@ def preexec(
 _POLL_S = 0.02
 _LOOK_S = 0.25
 _REAP_S = 10.0
+GRACE_S = 3.0
+"""Seconds between TERM and KILL, and for which a grandchild may hold the pipes of a program that has ended."""
 GIVES_WAY = 10
 """The niceness of work that may take longer while classes are on air: downloads, remuxing, looks at recordings."""
 
@@ -154,7 +156,6 @@ async def run(
     on_line: OnLine | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    grace_s: float = 3.0,
     file_limit_bytes: int | None = None,
     stdin: bytes | None = None,
     nice: int = 0,
@@ -169,12 +170,12 @@ async def run(
     *on_line* is given each line of stdout; *env* is added to our environment; no file that it writes can grow over
     *file_limit_bytes* (it is then killed by SIGXFSZ), nor its memory over *memory_limit_bytes*. It reads *stdin*, else
     nothing. Any return code is returned: the caller judges it. A program that takes longer than *timeout_s*, shows no
-    line for *stall_s*, or whose run is cancelled, gets TERM, after *grace_s* KILL, with all its children.
+    line for *stall_s*, or whose run is cancelled, gets TERM, after GRACE_S KILL, with all its children.
     Raises TimedOut, Stalled, Misuse (no such program).
     """
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
     begin = partial(_begin, argv, stdin, cwd, env, before_exec)
-    program = _Program(argv[0], begin, timeout_s, stall_s, grace_s, ProgramOutput(on_line))
+    program = _Program(argv[0], begin, timeout_s, stall_s, ProgramOutput(on_line))
     try:
         threading.Thread(target=program.live, name=f"process {argv[0]}", daemon=True).start()
     except RuntimeError as error:
@@ -246,7 +247,6 @@ class _Program:
     begin: "Callable[[], subprocess.Popen[bytes]]"
     timeout_s: float
     stall_s: float | None
-    grace_s: float
     out: ProgramOutput
     err: ProgramOutput = field(default_factory=ProgramOutput)
     ended: "Future[Finished]" = field(default_factory=Future)  # running from when the program has begun
@@ -296,10 +296,10 @@ class _Program:
             if pause_s <= 0:
                 return TimedOut if deadline <= stalled_at else Stalled
             self._read(popen, min(pause_s, _LOOK_S))
-        # A grandchild that holds the pipes has *grace_s* to end by itself; then it is ended with the group.
-        until = time.monotonic() + self.grace_s
+        # A grandchild that holds the pipes has GRACE_S to end by itself; then it is ended with the group.
+        until = time.monotonic() + GRACE_S
         while not self._is_over(popen) and time.monotonic() < until and not self.given_up.is_set():
-            self._read(popen, min(self.grace_s, _LOOK_S))
+            self._read(popen, _LOOK_S)
         return None
 
     def _is_over(self, popen: "subprocess.Popen[bytes]") -> bool:
@@ -331,11 +331,11 @@ class _Program:
             raise CallAPerson("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=popen.pid)
 
     def _end_group(self, popen: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
-        """Send *sign* to the group, and wait until it is empty or *grace_s* are over.
+        """Send *sign* to the group, and wait for GRACE_S at most until it is empty.
 
         What is left of the group when its leader and its pipes are gone mostly waits to be reaped by somebody else.
         """
-        give_up_at = time.monotonic() + self.grace_s
+        give_up_at = time.monotonic() + GRACE_S
         with suppress(ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
             os.killpg(popen.pid, sign)
             while time.monotonic() < give_up_at and not self._is_over(popen):

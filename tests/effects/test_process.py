@@ -19,6 +19,11 @@ from tests.effects.conftest import FAMILY, STUBBORN, alive, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
 
 
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocesses, "GRACE_S", 0.4)
+
+
 async def test_a_program_that_ends_is_returned_with_its_words_fit_for_logs() -> None:
     """They are what a server in between said, or a file name: in GBK, in colour, or without an end."""
     finished = await subprocesses.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
@@ -65,7 +70,7 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_children(script: 
     lines: list[str] = []
     for timeout_s in (0.5, 30):
         with pytest.raises(subprocesses.TimedOut, match=r"^sh: not done after"):
-            await subprocesses.run(["sh", "-c", script], timeout_s=timeout_s, grace_s=0.3, on_line=lines.append)
+            await subprocesses.run(["sh", "-c", script], timeout_s=timeout_s, on_line=lines.append)
         if lines:
             break
     assert ended(map(int, lines[0].split()))
@@ -87,7 +92,7 @@ async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told() -> Non
 async def test_a_cancelled_run_leaves_nobody() -> None:
     """Even when it is cancelled twice, and the child does not listen to TERM."""
     lines: list[str] = []
-    run = subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, grace_s=0.4, on_line=lines.append)
+    run = subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, on_line=lines.append)
     task = asyncio.create_task(run)
     await async_wait_until(lambda: lines, description="it has begun")
     task.cancel()
@@ -103,7 +108,7 @@ async def test_what_on_line_raises_ends_the_program_and_a_grandchild_holds_nobod
     with pytest.raises(ValueError, match=r"^\d+ \d+$") as raised:
         await subprocesses.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line)
     assert ended(map(int, str(raised.value).split()))
-    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3)
+    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60)
     assert (finished.returncode, ended([int(finished.output)])) == (0, True)
 
 
