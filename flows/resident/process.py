@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine
@@ -143,10 +142,6 @@ class Resident:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if sys.version_info < (3, 12):  # the default watcher starts a thread for each child
-            watcher = asyncio.PidfdChildWatcher()
-            watcher.attach_loop(self._loop)
-            asyncio.set_child_watcher(watcher)
         if isinstance(self.settings, TeacherSettings):
             check_ecs(self.settings)
         engine = open_database(self.settings.database_url, self.settings.name)
