@@ -160,7 +160,7 @@ class Resident:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
                 waiting = await host.write_tx(inbox.free_all, owner)
-                app: Starlette | None = None
+                app: Starlette
                 if isinstance(host, TeacherHost):
                     await host.write_tx(transcodings.free_requests, self.settings.name)
                     page = Page(host)
