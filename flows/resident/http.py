@@ -284,10 +284,8 @@ def _is_from_here(request: Request) -> bool:
 
 
 @asynccontextmanager
-async def served(
-    host: Host[Any], health: HealthReport, app: Starlette | None = None, reload: Reload | None = None
-) -> AsyncIterator[None]:
-    """Serve *app*, health and metrics at the configured address in this context, if there is one; and *reload*.
+async def served(host: Host[Any], health: HealthReport, app: Starlette, reload: Reload) -> AsyncIterator[None]:
+    """Serve *app*, health, metrics and *reload* at the configured address in this context, if there is one.
 
     Raises Misuse if the address is taken.
     """
@@ -295,11 +293,9 @@ async def served(
     if not settings.bind:
         yield
         return
-    app = app or Starlette()
     app.exception_handlers.setdefault(DBAPIError, _refused)
     app.router.routes += [Route("/health", health.answer), Route("/metrics", partial(exposition, host))]
-    if reload is not None:
-        app.router.routes.append(Route("/reload", reload.answer, methods=["POST"]))
+    app.router.routes.append(Route("/reload", reload.answer, methods=["POST"]))
     address, _, port = settings.bind.rpartition(":")
     config = uvicorn.Config(
         app,

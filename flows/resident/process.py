@@ -5,10 +5,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -59,19 +58,13 @@ def serve(settings: Settings) -> int:
     does not end in time, whatever it waits for, it is ended by force with exit code 1.
     """
     resident = Resident(settings)
-    hangups: list[int] = []
-    signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))  # takes no lock, as in `signals`
-
-    def ends() -> bool:
-        if hangups and not resident.ending.is_set():
-            hangups.clear()
-            resident.reload()
-        return resident.ending.is_set()
-
     thread = threading.Thread(target=resident.run, name="resident", daemon=True)
-    asked = signals()
+    received = signals()
     thread.start()
-    if asked_to_end(thread, asked, ends):
+    while (asked := next_signal(thread, received, resident.ending)) == signal.SIGHUP:
+        if not resident.ending.is_set():
+            resident.reload()
+    if asked is not None:
         log.info("%s: asked to stop, draining", settings.name)
         resident.stop()
     thread.join((resident.host or resident).settings.drain_timeout_s + END_S + SURELY_S)
@@ -85,21 +78,21 @@ def serve(settings: Settings) -> int:
 
 
 def signals() -> list[int]:
-    """Note SIGTERM and SIGINT from now on; returns the list to which each received signal is added.
+    """Note SIGTERM, SIGINT and SIGHUP from now on; returns the list to which each received signal is added.
 
     The handler takes no lock: it runs in the middle of whatever this thread does, which may hold that very lock.
     """
-    asked: list[int] = []
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda number, _: asked.append(number))
-    return asked
+    received: list[int] = []
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, lambda number, _: received.append(number))
+    return received
 
 
-def asked_to_end(thread: threading.Thread, asked: list[int], ends: Callable[[], bool] = lambda: False) -> bool:
-    """Wait for a signal, for the end of *thread*, or until *ends* says that it ends; returns whether a signal came."""
-    while thread.is_alive() and not asked and not ends():
+def next_signal(thread: threading.Thread, received: list[int], ending: threading.Event) -> int | None:
+    """Wait for a signal, for the end of *thread*, or until it is *ending*; returns the signal, if one came."""
+    while thread.is_alive() and not received and not ending.is_set():
         thread.join(0.2)
-    return bool(asked)
+    return received.pop(0) if received else None
 
 
 class Resident:
@@ -143,10 +136,6 @@ class Resident:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if sys.version_info < (3, 12):  # the default watcher starts a thread for each child
-            watcher = asyncio.PidfdChildWatcher()
-            watcher.attach_loop(self._loop)
-            asyncio.set_child_watcher(watcher)
         if isinstance(self.settings, TeacherSettings):
             check_ecs(self.settings)
         engine = open_database(self.settings.database_url, self.settings.name)
@@ -171,7 +160,7 @@ class Resident:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
                 waiting = await host.write_tx(inbox.free_all, owner)
-                app: Starlette | None = None
+                app: Starlette
                 if isinstance(host, TeacherHost):
                     await host.write_tx(transcodings.free_requests, self.settings.name)
                     page = Page(host)

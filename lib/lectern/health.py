@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from lectern import urls
-from lectern.allowlist import Address, Allowlist
+from lectern.allowlist import Allowlist
 from lectern.errors import Misuse, TryAgain
-from lectern.i18n import Text, msgid, unpacked
-from lectern.storage import origin
-from lectern.urls import plain
+from lectern.i18n import Text, unpacked
+from lectern.playout import net, rtmp
 
 MOST_BYTES = 64 * 1024
 RELOAD_S = 30.0
@@ -100,35 +99,15 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
         url = urls.push(push_url)
     except ValueError as error:
         return Text("the push URL {error}", error=error)
+    place = {"host": url.host, "port": url.port}
     try:
         async with asyncio.timeout(timeout_s):
-            addresses = await asyncio.to_thread(origin.addresses, url.host, url.port)
-            forbidden = allowed.forbidden(url.host, url.port, addresses)
-            if forbidden is not None:
-                text = msgid("{host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS")
-                return Text(text, host=url.host, forbidden=forbidden)
-            writer = await _connected(addresses, url.port, timeout_s)
+            networks = allowed.of_server(url.host, url.port)
+            connection = await net.connect(rtmp.target(url.text), net.MIN_BUFFER_BYTES, None, networks)
     except TimeoutError:
-        return Text(
-            "{host}:{port} does not answer within {timeout_s:g} s", host=url.host, port=url.port, timeout_s=timeout_s
-        )
-    except TryAgain as error:
-        return error.message
+        return Text("{host}:{port} does not answer within {timeout_s:g} s", timeout_s=timeout_s, **place)
     except (OSError, ValueError) as error:  # the latter is raised by the name's lookup
-        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=plain(error))
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
+        why = net.words(error)
+        return why if why.startswith(f"{url.host}: ") else Text("{host}:{port}: {error}", error=why, **place)
+    connection.close()
     return None
-
-
-async def _connected(addresses: list[Address], port: int, timeout_s: float) -> asyncio.StreamWriter:
-    """A connection to the first of *addresses* that takes one; each has its share of the time. Raises OSError."""
-    refused = OSError(Text("its host has no address"))
-    for address in addresses:
-        try:
-            async with asyncio.timeout(timeout_s / len(addresses)):
-                return (await asyncio.open_connection(str(address), port))[1]
-        except OSError as error:
-            refused = error
-    raise refused

@@ -1,21 +1,22 @@
 """Starts local programs, as the only module that does so; each has a time limit, and none outlives us."""
 
 import asyncio
-import errno
 import os
 import re
 import resource
+import selectors
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from lectern.errors import Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
@@ -24,134 +25,13 @@ from lectern.playout.sentences import cleaned
 from lectern.timing import shielded
 from lectern.urls import redact
 
-
-# Starts programs in threads of their own, because the start waits for the child's first turn on a processor. On a
-# busy machine each start takes a tenth of a second and more, in which an event loop would pass on no lease.
-class Started:
-    """A program and what it prints, for the loop in which it was started.
-
-    The thread that started it lives as long as the program: Linux kills a child that wants to die with its parent
-    as soon as that thread ends.
-    """
-
-    def __init__(self, popen: "subprocess.Popen[bytes]", ended: asyncio.Event, on_line: "OnLine | None") -> None:
-        self.popen = popen
-        self.ended = ended
-        """Set when the program has ended, whoever holds its pipes."""
-        self.out, self.err = ProgramOutput(on_line), ProgramOutput()
-        self.readers: list[asyncio.Future[None]] = []
-        self._pipes: list[asyncio.BaseTransport] = []
-
-    async def connect(self) -> None:
-        """Connect the program's pipes to the loop, and begin to read what it prints."""
-        loop = asyncio.get_running_loop()
-        for pipe, output in ((self.popen.stdout, self.out), (self.popen.stderr, self.err)):
-            stream = asyncio.StreamReader()
-            self._pipes.append((await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, stream), pipe))[0])
-            self.readers.append(asyncio.ensure_future(output.drain(stream)))
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the program was reaped, and nobody holds its pipes."""
-        return self.popen.returncode is not None and all(reader.done() for reader in self.readers)
-
-    def raise_from_readers(self) -> None:
-        """Raise the exception that on_line raised, if it did."""
-        for reader in self.readers:
-            if reader.done():
-                reader.result()
-
-    def close(self) -> None:
-        """Read no more, and close our ends of the pipes, also of pipes that someone in another session still holds."""
-        for reader in self.readers:
-            reader.cancel()
-        for pipe in self._pipes:
-            pipe.close()
-
-
-async def _start(
-    name: str, begin: "Callable[[], subprocess.Popen[bytes]]", stdin: bytes | None, on_line: "OnLine | None"
-) -> Started:
-    """Start the program *name*, which reads *stdin*; raises OSError if it cannot be started."""
-    loop = asyncio.get_running_loop()
-    coming: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
-    ended = asyncio.Event()
-
-    def came(popen: "subprocess.Popen[bytes] | None", error: Exception | None) -> None:
-        if popen is not None and coming.done():  # whoever wanted it was cancelled
-            _kill(popen)
-        elif popen is not None:
-            coming.set_result(popen)
-        elif error is not None and not coming.done():
-            coming.set_exception(error)
-
-    def live() -> None:
-        popen = None
-        with Caught() as failed:  # what is raised is raised to whoever starts the program
-            popen = begin()
-        is_told = _tell(loop, came, popen, failed.error)
-        if popen is None:
-            return
-        if not is_told:
-            _kill_group(popen)
-        _feed(popen, stdin or b"")
-        popen.wait()
-        if not _tell(loop, ended.set):  # its loop is closed, perhaps before it knew of the pipes
-            _kill(popen)
-
-    try:
-        threading.Thread(target=live, name=f"process {name}", daemon=True).start()
-    except RuntimeError as error:
-        raise OSError(errno.EAGAIN, Text("no thread to be had just now")) from error
-
-    with ExitStack() as failed:
-        failed.callback(_give_up, coming)
-        started = Started(await coming, ended, on_line)
-        failed.callback(started.close)
-        await started.connect()
-        failed.pop_all()
-    return started
-
-
-def _give_up(coming: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
-    """End a program whose run is cancelled before it is there, or at the very moment it is."""
-    if not coming.cancel() and not coming.cancelled() and coming.exception() is None:
-        _kill(coming.result())
-
-
-def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> bool:
-    """Have *call* called in the loop; False if the loop is closed."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(call, *args)
-        return True
-    return False
-
-
-def _feed(popen: "subprocess.Popen[bytes]", text: bytes) -> None:
-    if popen.stdin is not None:
-        with suppress(BrokenPipeError, ConnectionResetError), popen.stdin:  # it may end without reading
-            popen.stdin.write(text)
-
-
-def _kill_group(popen: "subprocess.Popen[bytes]") -> None:
-    with suppress(ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
-        os.killpg(popen.pid, signal.SIGKILL)
-
-
-def _kill(popen: "subprocess.Popen[bytes]") -> None:
-    _kill_group(popen)
-    for pipe in (popen.stdout, popen.stderr):
-        if pipe is not None:
-            pipe.close()
-
-
 KEPT_BYTES = 8192
 """Number of bytes that are kept of the end of each output."""
 
 CHUNK_BYTES = 65536
 
 OnLine = Callable[[str], bool | None]
-"""Called with each line; a line for which it returns False does not count as progress."""
+"""Called with each line, in the thread that reads it; a line for which it returns False does not count as progress."""
 
 
 @dataclass
@@ -182,12 +62,6 @@ class ProgramOutput:
         """Hand on what is left at the end of the stream."""
         self._hand_on(self.rest)
         self.rest = b""
-
-    async def drain(self, stream: asyncio.StreamReader) -> None:
-        """Read *stream* to its end."""
-        while data := await stream.read(CHUNK_BYTES):
-            self.add(data)
-        self.end()
 
     def _hand_on(self, line: bytes) -> None:
         if line and (self.on_line is None or self.on_line(line.decode(errors="replace")) is not False):
@@ -226,6 +100,8 @@ def preexec(
 _POLL_S = 0.02
 _LOOK_S = 0.25
 _REAP_S = 10.0
+GRACE_S = 3.0
+"""Seconds between TERM and KILL, and for which a grandchild may hold the pipes of a program that has ended."""
 GIVES_WAY = 10
 """The niceness of work that may take longer while classes are on air: downloads, remuxing, looks at recordings."""
 
@@ -251,6 +127,10 @@ class Stalled(_Ended):
     """A program showed no progress for too long, and was ended."""
 
     said = msgid("{program}: no progress for {seconds:.1f} s, ended; it said last: {last_words}")
+
+
+class NotEnded(TryAgain):
+    """A program that not even KILL ends: its disk hangs, which says nothing of what it was to do."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +160,6 @@ async def run(
     on_line: OnLine | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    grace_s: float = 3.0,
     file_limit_bytes: int | None = None,
     stdin: bytes | None = None,
     nice: int = 0,
@@ -295,26 +174,45 @@ async def run(
     *on_line* is given each line of stdout; *env* is added to our environment; no file that it writes can grow over
     *file_limit_bytes* (it is then killed by SIGXFSZ), nor its memory over *memory_limit_bytes*. It reads *stdin*, else
     nothing. Any return code is returned: the caller judges it. A program that takes longer than *timeout_s*, shows no
-    line for *stall_s*, or whose run is cancelled, gets TERM, after *grace_s* KILL, with all its children.
-    Raises TimedOut, Stalled, TryAgain (it cannot be ended: its disk hangs), Misuse (no such program).
+    line for *stall_s*, or whose run is cancelled, gets TERM, after GRACE_S KILL, with all its children.
+    Raises TimedOut, Stalled, NotEnded, Misuse (no such program).
     """
-    started_at = time.monotonic()
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
-
-    def begin() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=None if env is None else {**os.environ, **env},
-            process_group=0,
-            preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
-        )
-
+    begin = partial(_begin, argv, stdin, cwd, env, before_exec)
+    program = _Program(argv[0], begin, timeout_s, stall_s, ProgramOutput(on_line))
     try:
-        child = await _start(argv[0], begin, stdin, on_line)
+        threading.Thread(target=program.live, name=f"process {argv[0]}", daemon=True).start()
+    except RuntimeError as error:
+        why = Text("no thread to be had just now")
+        raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=why) from error
+    try:
+        return await asyncio.wrap_future(program.ended)
+    except asyncio.CancelledError:
+        program.given_up.set()
+        if not program.ended.cancelled():  # it has begun
+            await shielded(_over(program))
+        raise
+
+
+def _begin(
+    argv: Sequence[str],
+    stdin: bytes | None,
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    before_exec: Callable[[], None] | None,
+) -> "subprocess.Popen[bytes]":
+    try:
+        with ExitStack() as ours:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL if stdin is None else ours.enter_context(_file_of(stdin)),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=None if env is None else {**os.environ, **env},
+                process_group=0,
+                preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
+            )
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
             raise Misuse(
@@ -325,65 +223,125 @@ async def run(
         raise Misuse(text, argv=argv[0], strerror=error.strerror, name=name) from error
     except OSError as error:  # no process or memory to be had just now
         raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror) from error
-    try:
-        cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
-    finally:
-        await shielded(_end(child, grace_s))
-    if cause is not None:
-        seconds = time.monotonic() - (started_at if cause is TimedOut else child.out.progressed_at)
-        raise cause(argv[0], seconds, last_line(child.err.text))
-    returncode = child.popen.returncode
-    assert returncode is not None  # _end has reaped it
-    return Finished(returncode, child.out.text, child.err.text)
 
 
-async def _watch(
-    child: Started, deadline: float, stall_s: float | None, grace_s: float
-) -> type[TimedOut] | type[Stalled] | None:
-    """Wait for the end of the program and of its outputs; returns the reason to end it, if there is one."""
-    ending = asyncio.ensure_future(child.ended.wait())
-    try:
-        while child.popen.returncode is None:
-            stalled_at = deadline if stall_s is None else child.out.progressed_at + stall_s
+def _file_of(text: bytes) -> BinaryIO:
+    """A file in memory: the program may read it late, or not at all, and nobody waits for that."""
+    file = os.fdopen(kernel.memory_file("stdin"), "w+b")
+    file.write(text)
+    file.seek(0)
+    return file
+
+
+async def _over(program: "_Program") -> None:
+    with Caught(NotEnded):
+        await asyncio.wrap_future(program.ended)
+
+
+@dataclass
+class _Program:
+    """A program as the thread that starts it sees it, which reads what it prints, and ends it if it must.
+
+    The thread is of its own because the start waits for the child's first turn on a processor: on a busy machine a
+    tenth of a second and more, in which an event loop would pass on no lease. It lives as long as the program: Linux
+    kills a child that wants to die with its parent as soon as the thread that started it ends.
+    """
+
+    name: str
+    begin: "Callable[[], subprocess.Popen[bytes]]"
+    timeout_s: float
+    stall_s: float | None
+    out: ProgramOutput
+    err: ProgramOutput = field(default_factory=ProgramOutput)
+    ended: "Future[Finished]" = field(default_factory=Future)  # running from when the program has begun
+    given_up: threading.Event = field(default_factory=threading.Event)  # set when nobody wants it any more
+    pipes: selectors.BaseSelector = field(
+        default_factory=selectors.PollSelector
+    )  # open at the other end; takes no file
+
+    def live(self) -> None:
+        """Start the program, and see it to its end: the body of the thread."""
+        began_at, popen, finished = time.monotonic(), None, None
+        failed = Caught()  # what is raised is raised to whoever runs the program
+        with failed:
+            popen = self.begin()
+        is_wanted = self.ended.set_running_or_notify_cancel()
+        if not is_wanted:
+            self.given_up.set()
+        if popen is not None:
+            with failed:
+                finished = self._finished(popen, began_at)
+        if is_wanted and finished is not None:
+            self.ended.set_result(finished)
+        elif is_wanted:
+            self.ended.set_exception(failed.error)
+
+    def _finished(self, popen: "subprocess.Popen[bytes]", began_at: float) -> Finished:
+        assert popen.stdout is not None  # both were asked for
+        assert popen.stderr is not None
+        with popen.stdout, popen.stderr, self.pipes:
+            self.out.progressed_at = time.monotonic()
+            self.pipes.register(popen.stdout, selectors.EVENT_READ, self.out)
+            self.pipes.register(popen.stderr, selectors.EVENT_READ, self.err)
+            try:
+                cause = self._watch(popen, began_at + self.timeout_s)
+            finally:
+                self._end(popen)
+        if cause is not None:
+            since = began_at if cause is TimedOut else self.out.progressed_at
+            raise cause(self.name, time.monotonic() - since, last_line(self.err.text))
+        return Finished(popen.returncode, self.out.text, self.err.text)
+
+    def _watch(self, popen: "subprocess.Popen[bytes]", deadline: float) -> type[TimedOut] | type[Stalled] | None:
+        """Wait for the end of the program and of its outputs; returns the reason to end it, if there is one."""
+        while popen.poll() is None and not self.given_up.is_set():
+            stalled_at = deadline if self.stall_s is None else self.out.progressed_at + self.stall_s
             pause_s = min(deadline, stalled_at) - time.monotonic()
             if pause_s <= 0:
                 return TimedOut if deadline <= stalled_at else Stalled
-            waited: set[asyncio.Future[Any]] = {ending, *(reader for reader in child.readers if not reader.done())}
-            await asyncio.wait(waited, timeout=min(pause_s, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
-            child.raise_from_readers()
-        # A grandchild that holds the pipes has *grace_s* to end by itself; then it is ended with the group.
-        await asyncio.wait(child.readers, timeout=grace_s)
-        child.raise_from_readers()
+            self._read(popen, min(pause_s, _LOOK_S))
+        # A grandchild that holds the pipes has GRACE_S to end by itself; then it is ended with the group.
+        until = time.monotonic() + GRACE_S
+        while not self._is_over(popen) and time.monotonic() < until and not self.given_up.is_set():
+            self._read(popen, _LOOK_S)
         return None
-    finally:
-        ending.cancel()
 
+    def _is_over(self, popen: "subprocess.Popen[bytes]") -> bool:
+        """Whether the program was reaped, and nobody holds its pipes."""
+        return popen.poll() is not None and not self.pipes.get_map()
 
-async def _end(child: Started, grace_s: float) -> None:
-    """End the program and its group if anything is left of them, and reap it."""
-    if not child.is_over:
-        await _end_group(child, signal.SIGTERM, grace_s)
-        await _end_group(child, signal.SIGKILL, grace_s)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_S):
-            await child.ended.wait()
-    child.close()
-    await asyncio.wait(child.readers)
-    if child.popen.returncode is None:
-        pid = child.popen.pid
-        raise TryAgain("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid)
+    def _read(self, popen: "subprocess.Popen[bytes]", within_s: float) -> None:
+        """Hand on what the program prints, or wait for its end, for at most *within_s*."""
+        if not self.pipes.get_map():
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(within_s)
+            return
+        for key, _ in self.pipes.select(within_s):
+            if data := os.read(key.fd, CHUNK_BYTES):
+                key.data.add(data)
+            else:
+                self.pipes.unregister(key.fileobj)
+                key.data.end()
 
+    def _end(self, popen: "subprocess.Popen[bytes]") -> None:
+        """End the program and its group if anything is left of them, and reap it; raises NotEnded if it stays."""
+        self.out.on_line = lambda _: False
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if not self._is_over(popen):
+                self._end_group(popen, sign)
+        with suppress(subprocess.TimeoutExpired):
+            popen.wait(_REAP_S)
+        if popen.returncode is None:
+            raise NotEnded("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=popen.pid)
 
-async def _end_group(child: Started, sign: signal.Signals, grace_s: float) -> None:
-    """Send *sign* to the group, and wait until it is empty or *grace_s* are over.
+    def _end_group(self, popen: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
+        """Send *sign* to the group, and wait for GRACE_S at most until it is empty.
 
-    What is left of the group when its leader and its pipes are gone mostly waits to be reaped by somebody else.
-    """
-    give_up_at = time.monotonic() + grace_s
-    try:
-        os.killpg(child.popen.pid, sign)
-        while time.monotonic() < give_up_at and not child.is_over:
-            await asyncio.sleep(_POLL_S)
-            os.killpg(child.popen.pid, 0)
-    except (ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
-        return
+        What is left of the group when its leader and its pipes are gone mostly waits to be reaped by somebody else.
+        """
+        give_up_at = time.monotonic() + GRACE_S
+        with suppress(ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
+            os.killpg(popen.pid, sign)
+            while time.monotonic() < give_up_at and not self._is_over(popen):
+                self._read(popen, _POLL_S)
+                os.killpg(popen.pid, 0)

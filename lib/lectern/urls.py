@@ -177,8 +177,6 @@ def plain(error: BaseException) -> str:
         return f"{found['place']}: {os.strerror(int(found['number'])).lower()}"
     if isinstance(error, TimeoutError) and not str(error):
         return Text("no answer in time")
-    if isinstance(error, OSError) and error.errno and str(error.strerror).startswith("Connect call failed"):
-        return os.strerror(error.errno)  # those are asyncio's words
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

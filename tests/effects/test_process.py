@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +17,11 @@ from lectern import subprocesses
 from lectern.errors import Misuse, TryAgain
 from tests.effects.conftest import FAMILY, STUBBORN, alive, ended
 from tests.waiting import async_wait_until, cancelled, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocesses, "GRACE_S", 0.4)
 
 
 async def test_a_program_that_ends_is_returned_with_its_words_fit_for_logs() -> None:
@@ -65,7 +70,7 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_children(script: 
     lines: list[str] = []
     for timeout_s in (0.5, 30):
         with pytest.raises(subprocesses.TimedOut, match=r"^sh: not done after"):
-            await subprocesses.run(["sh", "-c", script], timeout_s=timeout_s, grace_s=0.3, on_line=lines.append)
+            await subprocesses.run(["sh", "-c", script], timeout_s=timeout_s, on_line=lines.append)
         if lines:
             break
     assert ended(map(int, lines[0].split()))
@@ -84,23 +89,10 @@ async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told() -> Non
     assert ended(map(int, lines[0].split()))
 
 
-@pytest.mark.parametrize("pipes", ["connected", "half connected"])
-async def test_a_cancelled_run_leaves_nobody(monkeypatch: pytest.MonkeyPatch, pipes: str) -> None:
-    """Even when it is cancelled twice, and the child does not listen to TERM; or while it connects the pipes.
-
-    Its first line comes by the first pipe, before there is the second one; by then the program has children.
-    """
+async def test_a_cancelled_run_leaves_nobody() -> None:
+    """Even when it is cancelled twice, and the child does not listen to TERM."""
     lines: list[str] = []
-    loop = asyncio.get_running_loop()
-    connect = loop.connect_read_pipe
-
-    async def connects_one(*args: object) -> object:
-        monkeypatch.setattr(loop, "connect_read_pipe", lambda *_: asyncio.sleep(300))
-        return await connect(*args)  # type: ignore[arg-type]
-
-    if pipes == "half connected":
-        monkeypatch.setattr(loop, "connect_read_pipe", connects_one)
-    run = subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, grace_s=0.4, on_line=lines.append)
+    run = subprocesses.run(["sh", "-c", STUBBORN], timeout_s=60, on_line=lines.append)
     task = asyncio.create_task(run)
     await async_wait_until(lambda: lines, description="it has begun")
     task.cancel()
@@ -116,24 +108,19 @@ async def test_what_on_line_raises_ends_the_program_and_a_grandchild_holds_nobod
     with pytest.raises(ValueError, match=r"^\d+ \d+$") as raised:
         await subprocesses.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line)
     assert ended(map(int, str(raised.value).split()))
-    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3)
+    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60)
     assert (finished.returncode, ended([int(finished.output)])) == (0, True)
 
 
 async def test_a_program_that_nobody_can_end_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its disk hangs, and says nothing of the file: a booking was refused because of a look at its recording."""
-    left = list[subprocesses.Started]()
-
-    async def stays(child: subprocesses.Started, *_: object) -> None:
-        left.append(child)
-
-    monkeypatch.setattr(subprocesses, "_end_group", stays)
+    left = list["subprocess.Popen[bytes]"]()
+    monkeypatch.setattr(subprocesses._Program, "_end_group", lambda _, popen, sign: left.append(popen))
     monkeypatch.setattr(subprocesses, "_REAP_S", 0.05)
     with pytest.raises(TryAgain, match="does its disk hang"):
         await subprocesses.run(["sleep", "60"], timeout_s=0.05)
-    left[0].popen.kill()
-    async with asyncio.timeout(10):
-        await left[0].ended.wait()
+    left[0].kill()
+    left[0].wait(10)
 
 
 async def test_what_is_missing_is_named_and_no_file_grows_over_its_limit(tmp_path: Path) -> None:
@@ -199,20 +186,21 @@ async def test_a_run_that_is_cancelled_at_the_moment_its_program_is_there_leaves
     """Else it runs on, and its pipes stay open: a download that nobody bounds any more."""
     loop = asyncio.get_running_loop()
     begun: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
 
-    def at_that_moment(call: Callable[..., object], *args: object) -> None:
-        begun.extend(one for one in args if isinstance(one, subprocess.Popen))
-        loop.call_soon(call, *args)
-        loop.call_soon(running.cancel)
+    def at_that_moment(*argv: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        begun.append(start(*argv, **options))
+        loop.call_soon_threadsafe(running.cancel)
+        return begun[0]
 
-    threadsafe = loop.call_soon_threadsafe
-    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: threadsafe(at_that_moment, *call))
+    monkeypatch.setattr(subprocess, "Popen", at_that_moment)
     running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
     await asyncio.wait({running})
     (popen,) = begun
     await async_wait_until(lambda: not alive(popen.pid), description="the program is gone")
     assert running.cancelled()
-    assert [pipe.closed for pipe in (popen.stdout, popen.stderr) if pipe is not None] == [True, True]
+    pipes = [pipe for pipe in (popen.stdout, popen.stderr) if pipe is not None]
+    await async_wait_until(lambda: all(pipe.closed for pipe in pipes), description="its pipes are closed")
 
 
 def test_a_program_that_begins_only_after_its_loop_was_closed_leaves_nobody_and_no_open_file(gate: Path) -> None:

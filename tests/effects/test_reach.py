@@ -1,14 +1,14 @@
 """Whether a server listens where a class is to be pushed is said in words, whatever the URL is."""
 
 import asyncio
-import ipaddress
 import socket
+from typing import Any
 
 import pytest
 
 from lectern import health
 from lectern.allowlist import Allowlist
-from lectern.storage import origin
+from lectern.playout import net
 from town.ports import HOST, free_port
 
 HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
@@ -28,13 +28,17 @@ async def test_a_server_that_listens_is_reached_and_of_any_other_host_and_port_a
 async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a class whose server takes it is red."""
     loop, dead = asyncio.get_running_loop(), "127.0.0.2"
-    connect = loop.sock_connect
+    connect, look_up = loop.sock_connect, loop.getaddrinfo
+
+    async def finds(_: str, port: int, **more: int) -> list[Any]:
+        return [found for address in (dead, HOST) for found in await look_up(address, port, **more)]
 
     async def hangs(connection: socket.socket, address: tuple[str, int]) -> None:
         await (asyncio.Event().wait() if address[0] == dead else connect(connection, address))
 
     monkeypatch.setattr(loop, "sock_connect", hangs)
-    monkeypatch.setattr(origin, "addresses", lambda *_: [ipaddress.ip_address(one) for one in (dead, HOST)])
+    monkeypatch.setattr(loop, "getaddrinfo", finds)
+    monkeypatch.setattr(net, "NEXT_S", 0.3)
     with socket.create_server((HOST, 0)) as server:
         url = f"rtmp://{HOST}:{server.getsockname()[1]}/live/x"
         assert await health.unreachable(url, timeout_s=1, allowed=Allowlist.listed("127.0.0.0/8", "N")) is None

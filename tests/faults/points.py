@@ -107,7 +107,7 @@ STEPS: Mapping[str, str] = {
     "messages are sent": "lectern.redis.client:Bus.send",
     "cancels are looked for": "flows.resident.prefect.runs:runs_in_state",
     "heartbeats are sent": "flows.resident.prefect.deployments:_event",
-    "runs are polled": "flows.resident.prefect.worker:ResidentWorker.get_and_submit_flow_runs",
+    "runs are polled": "flows.resident.prefect.worker:take_due",
     # the teacher
     "bookings are decided": "lectern.decide.booking:plan",
     "a class is placed": "lectern.decide.placement:proceed",

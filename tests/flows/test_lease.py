@@ -58,7 +58,7 @@ def streamer(client: redis.Redis, streamer: StreamerHost, tmp_path: Path) -> Str
 def shared(tmp_path: Path) -> Iterator[Shared]:
     """The memory in which a holder keeps the end of the lease; the holder has no other work."""
     (tmp_path / "p").mkdir()
-    found = Shared()
+    found = Shared.at()
     yield found
     os.close(found.file)
 

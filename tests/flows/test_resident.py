@@ -141,7 +141,7 @@ def test_one_process_serves_a_queue(streamer: Stage) -> None:
 
 EVERY_LINE = """
 import signal, sys, threading, time
-from flows.resident.process import asked_to_end, signals
+from flows.resident.process import next_signal, signals
 
 def heard(at: int) -> bool:
     lines = 0
@@ -159,13 +159,13 @@ def heard(at: int) -> bool:
     thread.start()
     sys.settrace(trace)
     try:
-        return asked_to_end(thread, signals())
+        return next_signal(thread, signals(), threading.Event()) == signal.SIGTERM
     finally:
         sys.settrace(None)
         over.set()
 
 heard(1)
-print(all(heard(at) for at in range(1, 30)))  # two rounds of the wait, of 12 lines each
+print(all(heard(at) for at in range(1, 30)))  # two rounds of the wait, of 13 lines each
 """
 
 

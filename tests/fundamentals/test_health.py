@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from flows.failures import FatalError
 from flows.host import Host, StreamerHost, TeacherHost
@@ -160,7 +161,7 @@ async def test_metrics_that_cannot_be_counted_are_refused_in_the_words_of_the_he
     host.settings = host.settings.model_copy(update={setting: "127.0.0.1:0"})
     health = http.HealthReport(host.settings)
     health.begins(host)
-    async with http.served(host, health), httpx.AsyncClient(base_url=f"http://{host.address}") as client:
+    async with served(host, health), httpx.AsyncClient(base_url=f"http://{host.address}") as client:
         refused, report = await client.get("/metrics"), (await client.get("/health")).json()
     assert (refused.status_code, [refused.text]) == (503, report["wrong"])
     assert refused.text.startswith("database: cannot be read: no such table")
@@ -183,6 +184,10 @@ async def test_metrics_of_a_database_that_hangs_are_refused_in_time(
     }
 
 
+def served(host: Host[Any], health: http.HealthReport) -> AbstractAsyncContextManager[None]:
+    return http.served(host, health, Starlette(), http.Reload(cast("StreamerHost", host)))
+
+
 @asynccontextmanager
 async def listening_everywhere(folder: Path, **more: str) -> AsyncIterator[Host[Any]]:
     """A host that answers at all of its addresses."""
@@ -190,7 +195,7 @@ async def listening_everywhere(folder: Path, **more: str) -> AsyncIterator[Host[
         _env_file=None, streamer_name="s", video_root=folder, health_bind="0.0.0.0:0", **more
     )
     host = cast("Host[Any]", SimpleNamespace(settings=settings, address=""))
-    async with http.served(host, http.HealthReport(settings)):
+    async with served(host, http.HealthReport(settings)):
         yield host
 
 
@@ -257,7 +262,7 @@ async def test_a_host_whose_address_is_taken_ends_with_a_sentence_that_names_its
         bind = f"127.0.0.1:{other.getsockname()[1]}"
         host.settings = host.settings.model_copy(update={name.lower(): bind})
         with pytest.raises(Misuse, match=rf"cannot listen at {bind}\..* Set {name} "):
-            await AsyncExitStack().enter_async_context(http.served(host, http.HealthReport(host.settings)))
+            await AsyncExitStack().enter_async_context(served(host, http.HealthReport(host.settings)))
 
 
 @pytest.mark.parametrize("body", [b"[" * 60_000, b"\xff", b"[]", b"", b"1" * 10_000])

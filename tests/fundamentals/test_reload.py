@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 from flows.host import StreamerHost, TeacherHost
@@ -172,7 +173,7 @@ async def test_the_command_asks_the_process_and_health_says_which_settings_it_go
     async def typed(**values: str) -> subprocess.CompletedProcess[str]:
         return await asyncio.to_thread(lectern, Path(), "reload", "streamer", **values)
 
-    async with http.served(streamer, health, reload=Reload(streamer)):
+    async with http.served(streamer, health, Starlette(), Reload(streamer)):
         before = await its_settings()
         write(HEALTH_BIND=bind, MAX_VIDEO_NUM=800, LEASE_S=60)
         assert (await typed()).stdout.splitlines() == [

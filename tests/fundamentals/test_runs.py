@@ -1,7 +1,6 @@
 """Runs that Prefect refuses, forgets, or creates without our hearing of it."""
 
 import asyncio
-import inspect
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,16 +18,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Failed, Pending, Running, Scheduled, exception_to_crashed_state
-from prefect.workers import base
 
 from flows import prefect_api
-from flows.failures import first
 from flows.host import TeacherHost
 from flows.prefect_api import NewRun, asking
 from flows.resident.prefect import deployments, worker
 from flows.resident.prefect import runs as resident_runs
 from flows.resident.prefect.runs import PAGE, ResidentRuns, runs_begun, runs_named
-from flows.resident.prefect.worker import ResidentWorker
 from lectern import __version__, timing
 from lectern.db import inbox
 from lectern.errors import TryAgain
@@ -335,7 +331,7 @@ async def test_a_run_whose_end_prefect_did_not_take_ends_when_prefect_is_back(
         await for_ever()
 
     monkeypatch.setattr(mine, "_engine", engine)
-    monkeypatch.setattr(ResidentWorker, "start", start)
+    monkeypatch.setattr(worker, "poll", start)
     monkeypatch.setattr(deployments, "read", known)
     serving = asyncio.create_task(worker.serve(teacher, mine))
     await begun.wait()
@@ -397,21 +393,25 @@ class Due(Prefect):
 
 @pytest.mark.parametrize("drains", [False, True])
 async def test_a_teacher_that_drains_claims_no_run_that_another_one_can_execute(
-    monkeypatch: pytest.MonkeyPatch, *, drains: bool
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, drains: bool
 ) -> None:
     """It would be *Pending*, with nobody at it, until this teacher is started again or counts as dead."""
     mine, taken = runs(server := Due()), []
     mine.created.tags = ("host:a",)
-    its = ResidentWorker(mine, work_pool_name="resident")
 
-    async def due() -> list[Any]:
+    async def due(pool: str, queues: list[str], before: datetime) -> list[Any]:
+        assert (pool, queues, before <= datetime.now(UTC)) == (
+            teacher.settings.work_pool,
+            [teacher.settings.queue],
+            True,
+        )
         return [SimpleNamespace(flow_run=server.run)]
 
-    monkeypatch.setattr(its, "_get_scheduled_flow_runs", due)
+    monkeypatch.setattr(mine.client, "get_scheduled_flow_runs_for_work_pool", due, raising=False)
     monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
     if drains:
         mine.close()
-    await its.get_and_submit_flow_runs()
+    await worker.take_due(mine, teacher.settings)
     assert (server.states, taken) == (({}, []) if drains else ({server.run.id: "Pending"}, [server.run.id]))
 
 
@@ -425,38 +425,23 @@ async def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeyp
 
 
 @pytest.mark.parametrize("is_away", [True, False])
-async def test_prefects_own_worker_that_gives_up_without_its_server_calls_nobody(
-    teacher: TeacherHost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, is_away: bool
+async def test_a_queue_that_cannot_be_polled_is_polled_again_and_calls_somebody_if_prefect_is_there(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, is_away: bool
 ) -> None:
-    """Its loops raise a group, for which a person was called as for a fault of ours. If the server is there, it is."""
-    monkeypatch.setattr(timing, "FIRST_S", 0.01)
-    begun = 0
-
-    async def start(_: ResidentWorker, **__: Any) -> None:
-        nonlocal begun
-        begun, teacher.prefect_away = begun + 1, is_away  # as `listen` notes meanwhile
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(gives_up())
-
-    async def gives_up() -> None:
-        raise RuntimeError("Service exceeded error threshold.")
-
-    async def known(*_: Any) -> dict[str, UUID]:
-        return {"booking": uuid4()}
-
-    monkeypatch.setattr(ResidentWorker, "start", start)
-    monkeypatch.setattr(deployments, "read", known)
-    serving = asyncio.create_task(worker.serve(teacher, runs(Prefect())))
-    await async_wait_until(lambda: begun > 1 or serving.done(), description="it begins again, or fails")
-    assert serving.done() is not is_away
-    serving.cancel()
-    await asyncio.wait([serving])
-    assert ("prefect: away" in caplog.text) is is_away
-    if not is_away:
-        assert isinstance(first(cast("ExceptionGroup[Exception]", serving.exception())), RuntimeError)
+    """While it is away, that is said elsewhere, and a person was called as for a fault of ours."""
+    monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.01)
+    mine, asked = runs(Prefect()), AsyncMock(side_effect=httpx.ConnectError("away"))
+    monkeypatch.setattr(mine.client, "send_worker_heartbeat", asked, raising=False)
+    teacher.prefect_away = is_away  # as `listen` notes meanwhile
+    polling = asyncio.create_task(worker.poll(teacher, mine))
+    await async_wait_until(lambda: asked.call_count > worker.POLLS or polling.done(), description="polls fail")
+    assert polling.done() is not is_away
+    polling.cancel()
+    await asyncio.wait([polling])
+    assert polling.cancelled() or isinstance(polling.exception(), httpx.ConnectError)
 
 
-async def test_prefect_that_is_away_is_an_alarm_although_its_own_worker_goes_on(
+async def test_prefect_that_is_away_is_an_alarm_although_its_queue_is_polled_on(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It retried for a quarter of an hour, in which nobody was told that no class can be moved."""
@@ -469,7 +454,7 @@ async def test_prefect_that_is_away_is_an_alarm_although_its_own_worker_goes_on(
         begun.set()
         await for_ever()
 
-    monkeypatch.setattr(ResidentWorker, "start", start)
+    monkeypatch.setattr(worker, "poll", start)
     monkeypatch.setattr(deployments, "read", AsyncMock(return_value={"booking": uuid4()}))
     mine = runs(server := Prefect())
     serving = asyncio.create_task(worker.serve(teacher, mine))
@@ -524,14 +509,6 @@ async def test_deployments_whose_runs_come_into_a_pool_that_nobody_polls_are_mad
     assert await deployments.read(server, teacher.settings)
     missing = await deployments._missing(server, teacher.settings)
     assert len(made) == len(missing) == (0 if pool == teacher.settings.work_pool else len(deployments.TEACHER))
-
-
-def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefect's own would read them in the event loop, where answers wait for it; it asks by this name."""
-    monkeypatch.setattr(base, "distributions", lambda: pytest.fail("packages were read"))
-    assert "self._worker_metadata" in inspect.getsource(base.BaseWorker._ensure_worker_channel)
-    its = ResidentWorker(runs(Prefect()), work_pool_name="resident")
-    assert asyncio.run(its._worker_metadata()) is None
 
 
 @pytest.mark.parametrize(

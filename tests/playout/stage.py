@@ -184,7 +184,7 @@ class Inside(Playout):
 
     def start(self) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.shared = Shared()
+        self.shared = Shared.at()
         self.kept: dict[str, list[int]] = {}
         self.lease(self._lease_s)
         self.go("start")

@@ -50,7 +50,7 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, number: int) -> None
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[LeaseSocket]:
-    shared = Shared()
+    shared = Shared.at()
     found = LeaseSocket(tmp_path, shared)
     yield found
     found.close()
@@ -128,7 +128,7 @@ def test_what_is_just_not_too_much_is_answered_though_it_comes_in_parts(tmp_path
 @pytest.mark.parametrize(("boot", "until"), [(kernel.boot_id(), 7.0), ("another", 0.0)])
 def test_a_lease_outlives_its_supervisor_but_not_the_machines_start(tmp_path: Path, boot: str, until: float) -> None:
     (tmp_path / "lease.json").write_text(json.dumps({"until": 7.0, "boot": boot}))
-    shared = Shared()
+    shared = Shared.at()
     LeaseSocket(tmp_path, shared).close()
     assert shared.lease_until == until
     os.close(shared.file)

@@ -1,4 +1,4 @@
-"""Prefect's side of a host: deployments, orphans of a crash, and a worker that executes runs in this process."""
+"""Prefect's side of a host: its deployments, orphans of a crash, and the queue whose runs this process executes."""
 
 import asyncio
 import math
@@ -13,7 +13,6 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Pending
-from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows import failures
 from flows.host import Host, log
@@ -28,6 +27,8 @@ from lectern.settings import Settings
 from lectern.timing import backoff_s, comes
 
 STEADY_S = 60.0
+SHOWN_S = 30.0  # seconds between two heartbeats by which the UI shows the host as a worker of its queue
+POLLS = 3  # number of polls that may fail in a row while Prefect is there
 ALARM_AFTER_S = 60.0
 """Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
@@ -41,39 +42,14 @@ UNTAGGED_S = 60.0
 NOBODY = ""  # in place of a host's name: adopt only runs that were abandoned without a host's tag
 
 
-class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
-    """Polls its queue for retries, quick runs and schedules, and executes them inside this process."""
-
-    type = "resident"
-    job_configuration = BaseJobConfiguration
-    job_configuration_variables = BaseVariables
-    _description = "Executes runs inside lectern's resident process."
-    _display_name = "lectern resident"
-
-    def __init__(self, runs: ResidentRuns, **options: Any) -> None:  # noqa: ANN401 (BaseWorker's own options)
-        super().__init__(**options)
-        self._runs = runs
-
-    async def _worker_metadata(self) -> None:
-        """Send no list of installed packages when the worker connects to Prefect.
-
-        Prefect's own method reads the metadata of all of them: 0.3 s in which the event loop does nothing else.
-        """
-
-    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Execute what is due.
-
-        There is no infrastructure to make ready, so the ten calls that a stock worker makes for it are left out.
-        """
-        due = await self._get_scheduled_flow_runs()
-        for response in due:
-            if (mine := await _claimed(self._runs, response.flow_run)) is not None:
-                self._runs.take(mine)
-        return [response.flow_run for response in due]
-
-    async def run(self, *_: object, **__: object) -> BaseWorkerResult:
-        """Prefect requires this method, and calls it only in the steps that `get_and_submit_flow_runs` leaves out."""
-        raise NotImplementedError
+async def take_due(runs: ResidentRuns, settings: Settings) -> None:
+    """Execute the runs of this host's queue that are due; raises what the client raises."""
+    due = await runs.client.get_scheduled_flow_runs_for_work_pool(
+        settings.work_pool, [settings.queue], datetime.now(UTC)
+    )
+    for response in due:
+        if (mine := await _claimed(runs, response.flow_run)) is not None:
+            runs.take(mine)
 
 
 async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
@@ -105,7 +81,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
 
 
 async def listen(host: Host[Any], client: PrefectClient) -> None:
-    """Note within seconds that Prefect does not answer: its own worker and client retry for a quarter of an hour."""
+    """Note within seconds that Prefect does not answer: its own client retries for a quarter of an hour."""
     while True:
         await asyncio.sleep(UNHEARD_EVERY_S)
         try:
@@ -121,7 +97,7 @@ async def listen(host: Host[Any], client: PrefectClient) -> None:
 async def serve(host: Host[Any], runs: ResidentRuns) -> None:
     """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing.
 
-    Prefect's worker is begun again and again: it is ended when the server does not answer.
+    All is begun again and again: it is ended when the server does not answer.
     """
     settings: Settings = host.settings
     tries, well_at = 0, time.monotonic()
@@ -152,28 +128,35 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
 
 
 async def _work(host: Host[Any], runs: ResidentRuns) -> None:
-    settings: Settings = host.settings
-    worker = ResidentWorker(
-        runs,
-        work_pool_name=settings.work_pool,
-        work_queues=[settings.queue],
-        name=settings.name,
-        prefetch_seconds=0,
-        create_pool_if_not_found=False,
-    )
     async with asyncio.TaskGroup() as group:
         group.create_task(runs.watch())
         group.create_task(_look_after(host, runs))
-        group.create_task(deployments.beat(runs.client, runs.alive, settings.run_heartbeat_s))
-        group.create_task(_started(worker, host))
+        group.create_task(deployments.beat(runs.client, runs.alive, host.settings.run_heartbeat_s))
+        group.create_task(poll(host, runs))
 
 
-async def _started(worker: ResidentWorker, host: Host[Any]) -> None:
-    async with asking(math.inf):
+async def poll(host: Host[Any], runs: ResidentRuns) -> None:
+    """Execute what is due in this host's queue, which are retries, quick runs and schedules, until cancelled.
+
+    Raises what was raised if that fails again and again, although Prefect is there.
+    """
+    settings: Settings = host.settings
+    shown_at, failed = -math.inf, 0
+    log.info("Worker %r started!", settings.name)
+    while True:
         try:
-            await worker.start(printer=lambda line="": log.info("%s", line))
-        except ExceptionGroup as group:  # one of its loops has given up, because it has no server if `listen` says so
-            raise (failures.first(group) if host.prefect_away else group) from None
+            async with asking():
+                if time.monotonic() - shown_at >= SHOWN_S:
+                    await runs.client.send_worker_heartbeat(settings.work_pool, settings.name, SHOWN_S)
+                    shown_at = time.monotonic()
+                await take_due(runs, settings)
+            failed = 0
+        except TryAgain as error:
+            failed += 1
+            log.warning("prefect: cannot %s: %s", "say which runs are due", error.message)
+            if failed >= POLLS and not host.prefect_away:  # if it is, `_look_after` ends this
+                raise error.__cause__ or error from None
+        await asyncio.sleep(UNHEARD_EVERY_S if failed else settings.poll_interval_s)
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:

@@ -41,9 +41,6 @@ def set_prefect(settings: Common) -> None:
         ours["PREFECT_API_AUTH_STRING"] = settings.prefect_api_auth_string.get_secret_value()
     exported.update({name.lower(): text for name, text in ours.items() if os.environ.get(name) != text})
     os.environ.update(ours)
-    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(settings.poll_interval_s)
-    # Our own watch ends cancelled runs; the worker's would kill the process that all runs share.
-    os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] = "false"
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
     # A host begins its work even if Prefect is down, so the client must not ask for the server's version first.
     os.environ["PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED"] = "false"

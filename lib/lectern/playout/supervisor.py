@@ -56,7 +56,7 @@ class PlayoutSupervisor:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each session takes two here, and two in the worker
         self._lock = locked(folder / "playout.lock")
-        self.shared = Shared()
+        self.shared = Shared.at()
         self.lease = LeaseSocket(folder, self.shared)
         self.listener = listening(address, "--socket")
         self.sessions: dict[str, HeldSession] = {}

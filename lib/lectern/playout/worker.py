@@ -107,7 +107,7 @@ class Worker:
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.pipe = Pipe(socket.socket(fileno=terms.pipe))
-        self.shared = Shared(terms.shared)
+        self.shared = Shared.at(terms.shared)
         self.path = terms.folder / timetable.NAME
         self._control = Control(socket.socket(fileno=terms.listener), self.does)
         self.context = WorkerContext(

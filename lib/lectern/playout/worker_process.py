@@ -196,28 +196,34 @@ class Child:
         self.pipe.close()
 
 
-class Shared:
-    """Memory made by the supervisor; a worker opens it by the descriptor that it inherits."""
+class Shared(ctypes.Structure):
+    """Memory made by the supervisor; a worker opens it by the descriptor that it inherits. Make it by `at`.
 
-    def __init__(self, file: int | None = None) -> None:
+    The processor writes each field at once: whoever reads one meanwhile sees the number before, or the new one.
+    """
+
+    file: int
+    lease_until: float
+    """The end of the lease by kernel.boot_now."""
+    ticked_at: float
+    """The worker's last tick, by time.monotonic."""
+    handled: int
+    """The number of the session that the worker handles, or handled when it hung; 0 for none."""
+    _fields_ = (
+        *(("lease_until", ctypes.c_double), ("_first", ctypes.c_byte * 56)),
+        *(("ticked_at", ctypes.c_double), ("_second", ctypes.c_byte * 56)),
+        ("handled", ctypes.c_uint64),
+    )
+
+    @classmethod
+    def at(cls, file: int | None = None) -> "Shared":
+        """The memory of *file*, or new memory."""
         if file is None:
             file = kernel.memory_file("lectern-playout")
             os.ftruncate(file, mmap.PAGESIZE)
+        self = cls.from_buffer(mmap.mmap(file, mmap.PAGESIZE))
         self.file = file
-        memory = mmap.mmap(file, mmap.PAGESIZE)
-        # The processor writes each of them at once: whoever reads one meanwhile sees the number before, or the new one.
-        self._lease_until = ctypes.c_double.from_buffer(memory, 0)
-        self._ticked_at = ctypes.c_double.from_buffer(memory, 64)
-        self._handled = ctypes.c_uint64.from_buffer(memory, 128)
-
-    @property
-    def lease_until(self) -> float:
-        """The end of the lease by kernel.boot_now."""
-        return self._lease_until.value
-
-    @lease_until.setter
-    def lease_until(self, until: float) -> None:
-        self._lease_until.value = until
+        return self
 
     def held(self) -> bool:
         """Whether the lease has not expired, so that sending is allowed."""
@@ -225,19 +231,8 @@ class Shared:
 
     def tick(self) -> None:
         """Record that the worker is alive, and handles no session."""
-        self.handle(0)
-        self._ticked_at.value = time.monotonic()
-
-    @property
-    def ticked_at(self) -> float:
-        """The worker's last tick, by time.monotonic."""
-        return self._ticked_at.value
+        self.handled, self.ticked_at = 0, time.monotonic()
 
     def handle(self, session: int) -> None:
         """Record the number of the session that is handled now; 0 for none."""
-        self._handled.value = session
-
-    @property
-    def handled(self) -> int:
-        """The number of the session that the worker handles, or handled when it hung; 0 for none."""
-        return self._handled.value
+        self.handled = session
