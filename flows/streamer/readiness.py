@@ -342,9 +342,10 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Stre
     soon = [airing for airing in airings.live(connection, now + SOON_S) if airing.end_time > now]
     due = [airing for airing in soon if airing.start_time <= now]
     alarms = sorted(incidents.alarms(connection, settings.name), key=lambda alarm: -alarm.last_at)
+    due_ids = [airing.class_id for airing in due]
     return StreamerStatus(
         at=now,
-        sendings={airing.class_id: Sending(on_air=False) for airing in due} | account.sendings(connection, due),
+        sendings=dict.fromkeys(due_ids, Sending(on_air=False)) | account.last_failures(connection, due_ids),
         checks=account.checks(connection, [airing.class_id for airing in soon]),
         alarms=[replace(alarm, classes=alarm.classes[-CLASSES:]) for alarm in alarms[:ALARMS]],
         alarms_number=len(alarms),

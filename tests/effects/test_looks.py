@@ -445,7 +445,7 @@ def test_a_streamers_look_finds_whom_it_is_for(
 ) -> None:
     for one in STREAMERS:
         put(streamer_engine, one)
-    happened = [Event(account.ON_AIR, "begun"), Event(airings.FAULTS_TOLD, "dark", "1", "another")]
+    happened = [Event("push refused", "begun"), Event(airings.FAULTS_TOLD, "dark", "1", "another")]
     commit(streamer_engine, events.note, "s1", happened, NOW)
     its = commit(streamer_engine, look)
     assert (its if its == found else names(its)) == found
