@@ -94,7 +94,7 @@ def decided_results(
     waiters = waiters_of(connection, changes, rows, lists)
     loads = bookings.loads(connection, alive, changes.now)
     for result in results:
-        waiting = waiters.get(result.key) or Waiters(listed=_readable(result.key, lists))
+        waiting = waiters.get(result.key) or Waiters(strangers=_readable(result.key, lists))
         if transcoding.settle(changes, result, rows, waiting, loads) is transcoding.Outcome.IGNORE:
             log.info("%s: a late, doubled or older result changes nothing", result.stem)
 
@@ -114,8 +114,9 @@ def waiters_of(
     waiters: dict[RenditionKey, Waiters] = {}
     for key in keys:
         listed, orders = _readable(key, lists), bookings.waiting_for(connection, *key)
-        waiters[key] = Waiters(orders, listed, bookings.booked_among(connection, listed))
-        revised = [order.revises for order in waiters[key].orders if order.revises is not None]
+        booked = bookings.booked_among(connection, listed)
+        waiters[key] = Waiters(orders, [class_id for class_id in listed if class_id not in booked])
+        revised = [order.revises for order in orders if order.revises is not None]
         changes.learn(bookings.readable_among(connection, revised))
     return waiters
 
