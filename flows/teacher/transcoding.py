@@ -32,7 +32,7 @@ from lectern.decide import transcoding
 from lectern.decide.transcoding import Breaker, Waiters, by_record
 from lectern.ecs.transcode import hosts
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow
@@ -438,7 +438,8 @@ async def work_on_ecs(
 def _retried(connection: Connection, host: TeacherHost, keys: Sequence[RenditionKey], now: float) -> None:
     """Attempt *keys* once more; Prefect knows no users, so the event names Prefect."""
     transcodings.retry(connection, keys, now)
-    note(connection, host, "retried", dict.fromkeys((stem(*key) for key in keys), Text("by {who}", who="Prefect")), now)
+    details = dict.fromkeys((stem(*key) for key in keys), Text("by {who}", who="Prefect"))
+    note(connection, host, msgid("retried"), details, now)
 
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 from lectern.db import airings, bookings, events, incidents, timetable
 from lectern.db.engine import rows_of
 from lectern.errors import LecternError
+from lectern.i18n import msgid
 from lectern.model.facts import Airing, Order
 from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import RenditionRow, journal, orders, streamers, videos
@@ -22,7 +23,7 @@ from lectern.wire.parser import author_of, fields_of
 T = TypeVar("T")
 ON_AIR = "on air"
 BROKE_OFF = ("push broke off", "push refused", "nothing to send")
-CHECKED, NOT_READY = "checked: ready", "checked: not ready"
+CHECKED, NOT_READY = msgid("checked: ready"), msgid("checked: not ready")
 _MOST = 5_000
 """Most events of a class that one query reads, the newest ones: a push host that takes it and cuts it again for an hour
 makes some thousands."""
