@@ -11,7 +11,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
 CATALOGUES := $(wildcard lib/lectern/locale/*/LC_MESSAGES/lectern.po)
 # The functions whose first argument is a sentence for people, or, of `many`, its singular and its plural.
-KEYWORDS := --no-default-keywords --keywords "Text msgid sentence t many:1,2 LecternError TryAgain FallBack Refuse CallAPerson Misuse Absent Lost"
+KEYWORDS := --no-default-keywords --keywords "Text msgid sentence t changes.note self.note many:1,2 LecternError TryAgain FallBack Refuse CallAPerson Misuse Absent Lost"
 SOURCES := lib flows town tests $(wildcard benchmarks playbooks)
 
 # The uv that installs all else by the lock's checksums is itself installed by them, for each platform that it has a wheel of.

@@ -64,7 +64,7 @@ def order(body: str) -> str | None:
         states = transcodings.states(connection, [booking.key] if booking.key else [])
         before = decide_booking.BookingFacts(changes.orders, states)
         (verdict,) = decide_booking.plan([booking], before, SETTINGS, now)
-        if isinstance(verdict, decide_booking.Again):
+        if isinstance(verdict, str):
             return None
         taken = changes.book(booking)
         if verdict.state is BookingState.PLACED:

@@ -78,10 +78,11 @@ class QueueLock:
 
     async def _renewed(self, bus: Bus) -> str | None:
         """Take or renew the lock in Redis; returns who else has it, None if it is ours."""
-        holder = await bus.holder(self._key)
+        holder = await bus.hold(self._key, self._owner, TTL_S)
         if holder is not None and _dead(holder):
             await bus.let_go(self._key, holder)
-        return None if await bus.hold(self._key, self._owner, TTL_S) else holder or Text("it is not known which")
+            holder = await bus.hold(self._key, self._owner, TTL_S)
+        return holder
 
     def _take_folder(self, root: Path) -> bool:
         """Lock *root*; False if another process has it: even a suspended one keeps its pushes, until it is dead."""

@@ -10,7 +10,7 @@ from flows.handling import GRACE_S, SWEEP
 from flows.host import PRUNING, SWEEPING, Host, StreamerHost, is_ours, log
 from flows.resident.consumer import Handler
 from flows.streamer.maintenance import prune_quarantine
-from lectern.db import bookings, leases, retention, transcodings
+from lectern.db import retention, transcodings
 from lectern.db.retention import RowsBefore
 from lectern.settings import Settings, TeacherSettings
 
@@ -75,7 +75,7 @@ async def forget(host: Host[Any]) -> None:
 async def _forget(host: Host[Any]) -> None:
     settings, now = host.settings, time.time()
     kept_s = settings.message_retention_s, settings.event_retention_s, settings.class_retention_s
-    before = RowsBefore(*(now - seconds for seconds in (*kept_s, settings.as_run_retention_s)))
+    before = RowsBefore(*(now - seconds for seconds in (*kept_s, settings.as_run_retention_s, 0.0)))
     rules = retention.of_teacher(before) if isinstance(settings, TeacherSettings) else retention.of_streamer(before)
     for rule in rules:
         number = 0
@@ -88,8 +88,5 @@ async def _forget(host: Host[Any]) -> None:
             await asyncio.sleep(PAUSE_S)
         if number:
             log.info("retention: %d rows of %s are forgotten", number, rule.table.name)
-    if isinstance(host.settings, TeacherSettings):  # small tables, which need no slices
-        await host.write_tx(bookings.prune_cancels, time.time())
-        await host.write_tx(leases.forget_teachers, time.time() - host.settings.message_retention_s)
-    elif isinstance(host, StreamerHost):
+    if isinstance(host, StreamerHost):
         await prune_quarantine(host)

@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from urllib.parse import urlsplit
 
 from prefect.client.orchestration import PrefectClient
-from sqlalchemy import Connection
+from sqlalchemy import Connection, true
 
 from flows.artifacts import Board
 from flows.failures import isolated
@@ -225,7 +225,7 @@ class Readiness:
         day = [self._line(airing) for airing in sorted(self._live.values(), key=lambda airing: airing.start_time)]
         title = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
         await self._board.table(f"timetable-{name}", day, title)
-        rows = await self._host.read_tx(cache.everything)
+        rows = await self._host.read_tx(cache.where, true())
         bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
         await self._board.table(f"cache-{name}", cache_lines(rows, bound), f"The cache of {name}")
 
@@ -342,9 +342,10 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Stre
     soon = [airing for airing in airings.live(connection, now + SOON_S) if airing.end_time > now]
     due = [airing for airing in soon if airing.start_time <= now]
     alarms = sorted(incidents.alarms(connection, settings.name), key=lambda alarm: -alarm.last_at)
+    due_ids = [airing.class_id for airing in due]
     return StreamerStatus(
         at=now,
-        sendings={airing.class_id: Sending(on_air=False) for airing in due} | account.sendings(connection, due),
+        sendings=dict.fromkeys(due_ids, Sending(on_air=False)) | account.last_failures(connection, due_ids),
         checks=account.checks(connection, [airing.class_id for airing in soon]),
         alarms=[replace(alarm, classes=alarm.classes[-CLASSES:]) for alarm in alarms[:ALARMS]],
         alarms_number=len(alarms),

@@ -387,13 +387,13 @@ class ClassesApi:
                 answers.append(_verdict(class_id, "refused", code.number, code.meaning))
             elif isinstance(its := next(left), decide_booking.BookingVerdict):
                 answers.append(_verdict(class_id, its.state, its.code.number if its.code else 0, its.message))
-            elif its.refusal is None:
+            elif not its:
                 known = answer_of(orders[class_id]) if class_id in orders else None
                 answers.append(_verdict(class_id, "booked already", *(known or (0, ""))))
             else:
                 institution_id = orders[class_id].institution_id if class_id in orders else None
                 is_theirs = client.institution_id in {None, institution_id}
-                why = its.refusal if is_theirs else "the class_id is taken"
+                why = its if is_theirs else "the class_id is taken"
                 answers.append(_verdict(class_id, "refused", errors.CONFLICT.number, why))
         waits = any(answer["verdict"] == BookingState.WAITING for answer in answers)
         begun = decide_booking.transcodings(decided)
@@ -404,9 +404,7 @@ def _first_answer(order: Order | None, booking: Booking) -> str | None:
     """The answer that *order* has had, if any; raises Refused if it is another booking than *booking*."""
     if order is None:
         return None
-    differs = decide_booking.differences(order.payloads, booking)
-    if differs:
-        again = decide_booking.Again("", differs).refusal
+    if again := decide_booking.contradiction(order.payloads, booking):
         reason = Text("{again}; the first booking stands, it is {state}", again=again, state=order.state)
         raise Refused(409, reason, errors.CONFLICT, booking.class_id)
     known = answer_of(order)

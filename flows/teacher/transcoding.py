@@ -32,7 +32,7 @@ from lectern.decide import transcoding
 from lectern.decide.transcoding import Breaker, Waiters, by_record
 from lectern.ecs.transcode import hosts
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow
@@ -95,7 +95,7 @@ def decided_results(
     waiters = waiters_of(connection, changes, rows, lists)
     loads = bookings.loads(connection, alive, changes.now)
     for result in results:
-        waiting = waiters.get(result.key) or Waiters(listed=_readable(result.key, lists))
+        waiting = waiters.get(result.key) or Waiters(strangers=_readable(result.key, lists))
         if transcoding.settle(changes, result, rows, waiting, loads) is transcoding.Outcome.IGNORE:
             log.info("%s: a late, doubled or older result changes nothing", result.stem)
 
@@ -115,8 +115,9 @@ def waiters_of(
     waiters: dict[RenditionKey, Waiters] = {}
     for key in keys:
         listed, orders = _readable(key, lists), bookings.waiting_for(connection, *key)
-        waiters[key] = Waiters(orders, listed, bookings.booked_among(connection, listed))
-        revised = [order.revises for order in waiters[key].orders if order.revises is not None]
+        booked = bookings.booked_among(connection, listed)
+        waiters[key] = Waiters(orders, [class_id for class_id in listed if class_id not in booked])
+        revised = [order.revises for order in orders if order.revises is not None]
         changes.learn(bookings.readable_among(connection, revised))
     return waiters
 
@@ -441,7 +442,8 @@ async def work_on_ecs(
 def _retried(connection: Connection, host: TeacherHost, keys: Sequence[RenditionKey], now: float) -> None:
     """Attempt *keys* once more; Prefect knows no users, so the event names Prefect."""
     transcodings.retry(connection, keys, now)
-    note(connection, host, "retried", dict.fromkeys((stem(*key) for key in keys), Text("by {who}", who="Prefect")), now)
+    details = dict.fromkeys((stem(*key) for key in keys), Text("by {who}", who="Prefect"))
+    note(connection, host, msgid("retried"), details, now)
 
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from lectern import formatting
 from lectern.cli import explain
+from lectern.db.account import CHECKED, NOT_READY
+from lectern.db.airings import FAULTS_TOLD
 from lectern.decide import account as decide
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing, account, gathered, standing, with_status
+from lectern.decide.airing import STORY
 from lectern.errors import CODES
 from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun, Needed
@@ -21,6 +24,7 @@ from lectern.states import AiringState, Backend, BookingState, RenditionState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Change
 from tests.decide.test_outlook import in_chinese, transcoding
+from tests.text.test_catalogues import NOTES, extracted
 
 NOW = 1_764_010_000.0
 START, END = NOW - 120, NOW + 600
@@ -248,7 +252,7 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(drawn: Clas
 
 
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
-    names = sorted(timeline.NAMES)
+    names = sorted({*map(str, extracted(NOTES)), *STORY, CHECKED, NOT_READY, FAULTS_TOLD, timeline.NOT_SENT})
     events = [EventView(NOW + at, what, "c-1", None, "streamer1", "on s1") for at, what in enumerate(names)]
     said = explain.lines("c-1", Account(Standing.AIRED, (), (), tuple(timeline.lines(events))), "zh")
     assert len(said) == len(names)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lectern import errors
 from lectern.decide import booking as decide
-from lectern.decide.booking import Again, BookingFacts, BookingVerdict
+from lectern.decide.booking import BookingFacts, BookingVerdict
 from lectern.decide.transcoding import source as chosen_source
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey, Slot
 from lectern.settings import TeacherSettings
@@ -28,7 +28,8 @@ class Planned:
     """What was decided about a batch of bookings."""
 
     verdicts: list[BookingVerdict] = field(default_factory=list)
-    again: list[Again] = field(default_factory=list)
+    again: list[tuple[str, str]] = field(default_factory=list)
+    """Each class that was booked already, and why it is refused; empty if it is the same."""
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -38,7 +39,8 @@ class Planned:
 def plan(bookings: list[Booking], before: BookingFacts, settings: TeacherSettings, now: float) -> Planned:
     found = decide.plan(bookings, before, settings, now)
     verdicts = [one for one in found if isinstance(one, BookingVerdict)]
-    return Planned(verdicts, [one for one in found if isinstance(one, Again)])
+    again = [(its.class_id, one) for its, one in zip(bookings, found, strict=True) if isinstance(one, str)]
+    return Planned(verdicts, again)
 
 
 def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0) -> BookingFacts:
@@ -82,14 +84,14 @@ def test_a_lone_booking_follows_its_row(case: str) -> None:
 def test_a_booking_that_comes_again_is_not_decided_again_but_another_is_told() -> None:
     planned = plan([booking(), booking()], BookingFacts(), BOTH, NOW)
     assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
-    assert not planned.again[0].differs
+    assert planned.again == [("c-1", "")]
     planned = plan([booking()], BookingFacts({"c-1": Order.of(booking())}), BOTH, NOW)
-    assert planned.again == [Again("c-1", [])]
+    assert planned.again == [("c-1", "")]
     assert not planned.verdicts
     planned = plan([booking(), booking(record_id=7)], BookingFacts(), BOTH, NOW)
     assert len(planned.verdicts) == 1
-    (again,) = planned.again
-    assert again.differs == [f"record_id {booking().record_id} -> 7"]
+    why = f"it is booked already with other content: record_id {booking().record_id} -> 7"
+    assert planned.again == [("c-1", why)]
 
 
 def test_a_transcoding_is_forecast_for_the_first_class_that_needs_it() -> None:
@@ -231,7 +233,7 @@ def test_a_stream_is_taken_by_who_is_accepted_until_its_end_and_only_for_those_i
     found = plan([ended, first, second, later, beside, booking("c-5"), first], BookingFacts(), BOTH, NOW)
     assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused", "waiting", "refused", "waiting"]
     assert [one.record_id for one in found.attempts] == [6666]
-    assert [one.class_id for one in found.again] == ["c-1"]
+    assert found.again == [("c-1", "")]
 
 
 def test_streams_are_looked_up_only_for_bookings_that_may_be_taken() -> None:

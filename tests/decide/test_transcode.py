@@ -124,10 +124,10 @@ APPLIED: dict[str, tuple[TranscodingResult, Outcome, Rendition | None, str | Non
 
 @pytest.mark.parametrize("case", APPLIED)
 def test_what_a_result_leads_to_is_done_for_all_who_wait(case: str) -> None:
-    """Who waits by the old program's list alone is refused with 211, unless it is booked here after all."""
+    """Who waits by the old program's list alone is refused with 211, once."""
     came, what, row, status, alarmed, backend = APPLIED[case]
     changes = Changes(transcoders(), strategies.NOW)
-    waiters = Waiters([waiting(changes)], ["c-1", "c-8", "c-9", "c-9"], {"c-8"})
+    waiters = Waiters([waiting(changes)], ["c-9", "c-9"])
     assert decide.settle(changes, came, {} if row is None else {KEY: row}, waiters, {"s1": 0}) is what
     refused = [("c-1", code) for code in alarmed if code in {207, 208}]
     orphaned = [("c-9", 211)] * (211 in alarmed)

@@ -176,7 +176,7 @@ async def test_what_is_sent_over_tls_is_heard_over_tls(encrypted: tuple[str, str
             while (found := await anext(messages)) is None:
                 pass
         assert found == ("order", "one")
-        assert await bus.hold("lectern:queue:a", "me", 5)
+        assert await bus.hold("lectern:queue:a", "me", 5) is None
 
 
 @pytest.mark.live

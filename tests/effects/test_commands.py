@@ -191,7 +191,7 @@ def test_what_would_be_decided_reads_as_one_line_a_decision() -> None:
     batch = [strategies.booking("c-1"), strategies.booking("c-1"), strategies.booking("c-1", record_id=7)]
     batch.append(strategies.booking("c-2", end_time=strategies.NOW, start_time=1))
     decided = plan(batch, BookingFacts(), strategies.transcoders(), strategies.NOW)
-    assert [line for one in decided for line in _in_lines(one)] == [
+    assert [line for one, its in zip(batch, decided, strict=True) for line in _in_lines(one, its)] == [
         "c-1: waiting 6666_720P",
         "6666_720P: oss transcoding, attempt 1",
         "c-1: delivered again",

@@ -57,7 +57,7 @@ def day(now: float) -> Span:
 
 
 def forgotten(connection: Connection, now: float) -> None:
-    before = RowsBefore(now - 30 * DAY_S, now - 300 * DAY_S, now - 300 * DAY_S, now - 900 * DAY_S)
+    before = RowsBefore(now - 30 * DAY_S, now - 300 * DAY_S, now - 300 * DAY_S, now - 900 * DAY_S, now)
     for rule in retention.of_teacher(before):
         retention.outdated(connection, rule)
 

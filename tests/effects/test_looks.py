@@ -120,12 +120,6 @@ def unordered(look: Callable[..., list[Any]]) -> Callable[..., set[str]]:
     return lambda connection, *its: {one.class_id for one in look(connection, *its)}
 
 
-def remembered(connection: Connection, now: float) -> list[str]:
-    """The early cancels that are left."""
-    bookings.prune_cancels(connection, now)
-    return list(connection.execute(select(cancels.c.class_id).order_by(cancels.c.class_id)).scalars())
-
-
 FOUND: list[tuple[Callable[..., Any], dict[tuple[object, ...], object]]] = [
     (bookings.on, {("s1", NOW): ["now"]}),
     (bookings.over_unheard, {(EVERYBODY, NOW): ["gaps", "over", "told"]}),
@@ -141,7 +135,6 @@ FOUND: list[tuple[Callable[..., Any], dict[tuple[object, ...], object]]] = [
     (bookings.cancels_to_resend, {(NOW - 1,): [], (NOW,): ["unconfirmed"], (NOW + 600,): []}),
     (bookings.cancels_unconfirmed_by, {("s1", NOW): ["unconfirmed"], ("s1", NOW + 600): []}),
     (bookings.cancels_without_end, {(NOW + 599,): [], (NOW + 600,): ["unconfirmed"]}),
-    (remembered, {(NOW + 59,): ["early", "unconfirmed"], (NOW + 60,): ["unconfirmed"], (NOW + 600,): ["unconfirmed"]}),
     (lambda c, ids: inbox.coming(c, "order", ids), {(("c-1", "c-2"),): ["c-1"]}),
     (lambda c: bookings.changes_before(c, {4: "c-1", 7: "c-2", 8: "c-3"}), {(): {4, 7}}),
     (bookings.oldest_waiting, {(): ("soon", NOW - 1000)}),
@@ -445,7 +438,7 @@ def test_a_streamers_look_finds_whom_it_is_for(
 ) -> None:
     for one in STREAMERS:
         put(streamer_engine, one)
-    happened = [Event(account.ON_AIR, "begun"), Event(airings.FAULTS_TOLD, "dark", "1", "another")]
+    happened = [Event("push refused", "begun"), Event(airings.FAULTS_TOLD, "dark", "1", "another")]
     commit(streamer_engine, events.note, "s1", happened, NOW)
     its = commit(streamer_engine, look)
     assert (its if its == found else names(its)) == found

@@ -96,10 +96,7 @@ def test_a_duty_is_one_teachers_until_it_is_over_and_each_knows_the_others(
         leases.note_teacher(connection, "b", NOW + 1)
         assert leases.noted_teachers(connection, "b") == {"a": NOW}
         leases.note_teacher(connection, "a", NOW + 9)
-        leases.forget_teachers(connection, NOW + 1)
         assert leases.noted_teachers(connection, "a") == {"b": NOW + 1}
-        leases.forget_teachers(connection, NOW + 5)
-        assert leases.noted_teachers(connection, "a") == {}
 
 
 # What several teachers hear is as many rows as messages were sent, whoever hears what, when, and in which order.

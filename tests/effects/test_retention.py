@@ -11,7 +11,7 @@ from lectern.db.retention import RetentionRule, RowsBefore
 from lectern.db.writer import write
 from lectern.model.plan import Changes
 from lectern.model.tables import streamer as at_streamer
-from lectern.model.tables.teacher import as_runs, class_events, journal, moves, orders
+from lectern.model.tables.teacher import as_runs, cancels, class_events, journal, moves, orders, teachers
 from lectern.wire.messages import Grant, Release
 from tests.faults import hosts
 from tests.rows import commit, look
@@ -19,7 +19,7 @@ from tests.rows import commit, look
 DAY = 86_400.0
 NOW = 1_764_010_800.0
 WEEK_AGO, MONTH_AGO, QUARTER_AGO, YEAR_AGO = (NOW - days * DAY for days in (7, 30, 90, 400))
-BEFORE = RowsBefore(messages=WEEK_AGO, events=MONTH_AGO, classes=QUARTER_AGO, as_run=YEAR_AGO)
+BEFORE = RowsBefore(messages=WEEK_AGO, events=MONTH_AGO, classes=QUARTER_AGO, as_run=YEAR_AGO, cancels=NOW)
 
 
 def add(engine: Engine, table: Table, *rows: dict[str, object]) -> None:
@@ -151,6 +151,18 @@ def test_a_streamer_forgets_released_classes_and_why_recordings_failed(streamer_
     assert left(streamer_engine, at_streamer.as_runs, "class_id") == ["old"]
     assert left(streamer_engine, at_streamer.classes, "class_id") == ["on air", "young"]
     assert left(streamer_engine, at_streamer.tasks, "class_id") == ["on air", "the old program's", "young"]
+
+
+def test_a_cancel_for_whose_booking_nobody_waits_goes_and_a_teacher_that_is_gone(either_engine: Engine) -> None:
+    """A cancel that a streamer has yet to confirm is closed by a sweep."""
+    of_class = {"cancelled_at": NOW - 600, "told_at": NOW - 600}
+    waits = {"early": (NOW + 1, None), "too early": (NOW, None), "unconfirmed": (NOW - DAY, "s1")}
+    for class_id, (until, streamer) in waits.items():
+        add(either_engine, cancels, {"class_id": class_id, "until": until, "streamer": streamer, **of_class})
+    add(either_engine, teachers, {"name": "gone", "seen_at": WEEK_AGO - 1}, {"name": "there", "seen_at": WEEK_AGO})
+    forget(either_engine, retention.of_teacher(BEFORE))
+    assert left(either_engine, cancels, "class_id") == ["early", "unconfirmed"]
+    assert left(either_engine, teachers, "name") == ["there"]
 
 
 def test_ids_that_were_given_are_not_given_again(either_engine: Engine) -> None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
 from flows.streamer.readiness import ahead, word
-from lectern.db import account, airings, bookings, events, timetable
+from lectern.db import account, airings, bookings, events, metrics, timetable
 from lectern.db.engine import reading, transaction
 from lectern.db.timetable import Span
 from lectern.db.writer import write
@@ -43,51 +43,54 @@ def streamer_engine(streamer_engine: Engine) -> Engine:
     return streamer_engine
 
 
-def happens(engine: Engine, *whats: str) -> Sending:
+def happens(engine: Engine, *whats: str, class_id: str = "c-1") -> None:
     with transaction(engine) as connection:
         for number, what in enumerate(whats):
-            at = NOW - 50 + number
-            events.note(connection, "streamer1", [Event(what, "c-1", "1", f"because {number}")], at)
-        (due,) = airings.live(connection)
-        return account.sendings(connection, [due])["c-1"]
+            noted = [Event(what, class_id, "1", f"because {number}")]
+            events.note(connection, "streamer1", noted, NOW - 50 + number)
+
+
+def pushed(engine: Engine) -> float:
+    text = look(engine, lambda connection: metrics.exposition("streamer", "streamer1", connection, now=NOW)).decode()
+    return float(text.partition("\nlectern_pushes_on_air ")[2].partition("\n")[0])
 
 
 def test_a_class_is_on_air_from_when_its_receiver_took_it_until_it_was_cut(streamer_engine: Engine) -> None:
     """Of refused pushes, the last is told."""
-    assert happens(streamer_engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
-    found = happens(streamer_engine, "push broke off", *["push refused"] * 17)
-    assert (found.on_air, found.why, found.why_at) == (False, "because 17", NOW - 33)
-    again = happens(streamer_engine, "on air")
-    assert (again.on_air, again.why) == (True, "because 17")
-    assert not happens(streamer_engine, "lease over").on_air
+    happens(streamer_engine, "connected", "on air")
+    assert (pushed(streamer_engine), look(streamer_engine, account.last_failures, ["c-1"])) == (1, {})
+    happens(streamer_engine, "push broke off", *["push refused"] * 17)
+    failed = {"c-1": Sending(on_air=False, why="because 17", why_at=NOW - 33)}
+    assert (pushed(streamer_engine), look(streamer_engine, account.last_failures, ["c-1"])) == (0, failed)
+    happens(streamer_engine, "on air")
+    assert (pushed(streamer_engine), look(streamer_engine, account.last_failures, ["c-1"])) == (1, failed)
+    happens(streamer_engine, "lease over")
+    assert pushed(streamer_engine) == 0
 
 
 def test_a_class_that_has_nothing_to_send_is_on_air_again_with_its_recording(streamer_engine: Engine) -> None:
     """Its session went on, so no *on air* comes: until its end, an alert called a class off the air that was sent."""
     for what, is_on_air in (("push broke off", False), ("recording again", True), ("slate", True), ("on air", True)):
-        assert happens(streamer_engine, "on air", "nothing to send", what).on_air == is_on_air
-    assert not happens(streamer_engine, "nothing to send").on_air
-    assert not happens(streamer_engine, "push broke off", "recording again").on_air
+        happens(streamer_engine, "on air", "nothing to send", what)
+        assert pushed(streamer_engine) == is_on_air
+    happens(streamer_engine, "nothing to send")
+    assert pushed(streamer_engine) == 0
+    happens(streamer_engine, "push broke off", "recording again")
+    assert pushed(streamer_engine) == 0
 
 
 def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its receiver takes it and cuts it each second; the page called all other classes not on air after an hour."""
-    monkeypatch.setattr(account, "_MOST", 42)
-    monkeypatch.setattr(account, "_MOST_OF_ONE", 10)
-    happens(streamer_engine, "connected", "on air")
-    with transaction(streamer_engine) as connection:
-        (quiet,) = airings.live(connection)
-        for number in range(100):
-            what = ("push broke off", "on air")[number % 2]
-            events.note(connection, "streamer1", [Event(what, "c-2", "2", "cut")], NOW + number)
-        found = account.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
-    assert found["c-1"] == Sending(on_air=True, since=NOW - 49)
-    assert (found["c-2"].on_air, found["c-2"].since) == (True, NOW + 79), "by the newest of its events"
+    monkeypatch.setattr(account, "_MOST", 10)
+    happens(streamer_engine, "push refused", "on air")
+    happens(streamer_engine, *["push broke off", "on air"] * 50, class_id="c-2")
+    failed = look(streamer_engine, account.last_failures, ["c-2", "c-1"])
+    assert {class_id: one.why for class_id, one in failed.items()} == {"c-1": "because 0", "c-2": "because 98"}
+    story = look(streamer_engine, account.story_events, "c-2", ["push broke off", "on air"])
+    assert [event.detail for event in story] == [f"because {number}" for number in range(90, 100)], "the newest ones"
 
 
-def test_of_a_class_of_which_nothing_was_tried_the_last_check_counts(streamer_engine: Engine) -> None:
-    with reading(streamer_engine) as connection:
-        assert account.sendings(connection, airings.live(connection)) == {}
+def test_the_last_check_of_a_class_counts(streamer_engine: Engine) -> None:
     with transaction(streamer_engine) as connection:
         for what, why in ((account.NOT_READY, "its file is gone"), (account.CHECKED, "")):
             events.note(connection, "streamer1", [Event(what, "c-1", "1", why)], NOW)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, true, update
 
 from flows import handling
 from flows.host import StreamerHost
@@ -232,7 +232,7 @@ async def test_what_was_being_evicted_and_a_part_that_nobody_goes_on_with_are_de
     await maintenance._sweep(streamer, dry_run=False)
     assert here.exists()
     assert (left.parent.exists(), evicted.exists(), aside(streamer)) == (False, False, [])
-    assert [one.stem for one in look(streamer.engine, cache.everything)] == ["1"]
+    assert [one.stem for one in look(streamer.engine, cache.where, true())] == ["1"]
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
@@ -404,7 +404,7 @@ def test_a_start_looks_again_at_nothing_that_agrees(streamer: StreamerHost) -> N
     for stem in "123":
         put(streamer, stem, b"x")
     found = cache_dir.scan(streamer.settings.video_root)
-    known = {one.stem: one for one in look(streamer.engine, cache.everything)}
+    known = {one.stem: one for one in look(streamer.engine, cache.where, true())}
     assert differences(found, known) == []
     with reading(streamer.engine) as connection:
         assert doubtful(connection, found) == ([], {})

@@ -43,15 +43,13 @@ class Redis:
         self.held: dict[str, str] = {}
         self.told: list[str] = []
 
-    async def holder(self, lock: str) -> str | None:
+    async def hold(self, lock: str, owner: str, _ttl_s: float) -> str | None:
         if self.hangs:
             await forever()
         if self.away:
             raise Lost("no route to host")
-        return self.held.get(lock)
-
-    async def hold(self, lock: str, owner: str, _ttl_s: float) -> bool:
-        return self.held.setdefault(lock, owner) == owner
+        holder = self.held.setdefault(lock, owner)
+        return None if holder == owner else holder
 
     async def let_go(self, lock: str, owner: str) -> None:
         self.told.append(f"{lock} is free")

@@ -12,6 +12,7 @@ def extract(
     for node in ast.walk(ast.parse(file.read())):
         if isinstance(node, ast.Call) and node.args:
             name = str(getattr(node.func, "id", None) or getattr(node.func, "attr", ""))
+            name = ast.unparse(node.func) if name == "note" else name  # of others' notes, the name is for no one
             texts = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
             if name in keywords and isinstance(texts[0], str):
                 yield node.lineno, name, (*texts, None), []

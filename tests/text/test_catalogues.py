@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
 ERRORS = ("LecternError", "TryAgain", "FallBack", "Refuse", "CallAPerson", "Misuse", "Absent", "Lost")
 PLAYOUT = ("NotRtmp", "NotAirable", "Broken")
-KEYWORDS = {**dict.fromkeys(("Text", "msgid", "sentence", "t", *ERRORS)), "many": (1, 2)}
+NOTES: dict[str, tuple[int, ...] | None] = {"changes.note": None, "self.note": None}
+KEYWORDS = {**dict.fromkeys(("Text", "msgid", "sentence", "t", *ERRORS)), **NOTES, "many": (1, 2)}
 Ids = str | tuple[str, ...]
 SAID = "WHAT THE PROGRAM SAID"
 sentence = partial(translated, language="zh")
@@ -42,10 +43,10 @@ def ids(message: Message) -> Ids:
     return message.id if isinstance(message.id, str) else tuple(message.id)
 
 
-def extracted() -> set[Ids]:
+def extracted(keywords: Mapping[str, tuple[int, ...] | None] = KEYWORDS) -> set[Ids]:
     mappings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["babel"]["mappings"]
     methods = [(one["pattern"], one["method"]) for one in mappings]
-    found = [one for folder in ("lib", "flows") for one in extract_from_dir(ROOT / folder, methods, keywords=KEYWORDS)]
+    found = [one for folder in ("lib", "flows") for one in extract_from_dir(ROOT / folder, methods, keywords=keywords)]
     return {tuple(one[2]) if isinstance(one[2], tuple | list) else one[2] for one in found if one[2]}
 
 

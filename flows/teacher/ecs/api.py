@@ -22,7 +22,7 @@ from flows.teacher.transcoding import ecs_run, output_gone
 from lectern.db import bookings, transcodings
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.rendition_ids import stem
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.storage import oss
@@ -36,7 +36,7 @@ A_SECOND = 10.0
 BURST = 30
 BODY_S = 5.0
 PREFECT_S = 5.0  # seconds that Prefect has to name a run: requests that wait for it would leave bookings no place
-ASKED = "asked for over HTTP"  # in the story of a rendition
+ASKED = msgid("asked for over HTTP")  # in the story of a rendition
 OLD_S = 300.0
 """Seconds for which a request that names its time is accepted, so that nobody can replay a recorded one later."""
 

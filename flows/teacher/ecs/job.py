@@ -35,7 +35,7 @@ from lectern.errors import (
     LecternError,
     Refuse,
 )
-from lectern.i18n import Text, labelled
+from lectern.i18n import Text, labelled, msgid
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
@@ -312,7 +312,7 @@ class TranscodeJob:
         for rendition in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
             transcodings.drop(connection, rendition.key, UNWANTED, now)
         details = dict.fromkeys((rendition.stem for rendition in still), UNWANTED)
-        note(connection, self.host, "ECS transcoding ended", details, now)
+        note(connection, self.host, msgid("ECS transcoding ended"), details, now)
         return UNWANTED
 
     # -- the results -----------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ class TranscodeJob:
             reasons = {
                 rendition.stem: labelled(name, error.message.removeprefix(f"{name}: ")) for rendition, error in failed
             }
-            note(connection, self.host, "ECS host failed", reasons, now)
+            note(connection, self.host, msgid("ECS host failed"), reasons, now)
             _blame(connection, self.host, name, [error for _, error in failed], now)
         for rendition, error in failed:
             if rendition not in again:
@@ -388,8 +388,8 @@ class TranscodeJob:
         }
         self.made.update(() if error else details)
         if self.report.loudness and not error:
-            note(connection, self.host, "loudness", dict.fromkeys(details, self.report.loudness), now)
-        note(connection, self.host, "ECS transcoding ended", details, now)
+            note(connection, self.host, msgid("loudness"), dict.fromkeys(details, self.report.loudness), now)
+        note(connection, self.host, msgid("ECS transcoding ended"), details, now)
         if self.place is not None and not error:
             transcodings.remember_host(connection, EcsHost(self.place.host), None, now)
 
@@ -523,5 +523,5 @@ def assign(
         if len(due) > 1:
             on = Text("on {host} in one job of {n}", host=chosen, n=len(due))
         details = dict.fromkeys((rendition.stem for rendition in due), on)
-        note(connection, host, "ECS transcoding begins", details, now)
+        note(connection, host, msgid("ECS transcoding begins"), details, now)
     return assigned

@@ -23,7 +23,7 @@ from lectern.db import transcodings as db_transcodings
 from lectern.db.writer import lines
 from lectern.decide import change as decide
 from lectern.decide import forecast
-from lectern.decide.booking import Again, BookingVerdict, plan, transcodings
+from lectern.decide.booking import BookingVerdict, plan, transcodings
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.model.plan import Changes
@@ -166,8 +166,8 @@ def _plan_of_booking(booking: Booking) -> list[str]:
         made_at = db_transcodings.made_at(connection, place.settings, now, transcodings([decided])).get(booking.stem)
     if isinstance(decided, BookingVerdict) and decided.state is BookingState.PLACED and _alive(place.settings) == []:
         decided = replace(decided, state=BookingState.REFUSED, code=errors.NO_STREAMER)
-    said = _in_lines(decided)
-    state = None if isinstance(decided, Again) else decided.state
+    said = _in_lines(booking, decided)
+    state = decided.state if isinstance(decided, BookingVerdict) else None
     if state is BookingState.PLACED or (state is BookingState.WAITING and made_at is not None):
         with suppress(LecternError):  # without Redis nobody says when
             heard = readers.words(place.settings).values()
@@ -183,12 +183,11 @@ def _alive(own: TeacherSettings) -> list[str] | None:
     return None
 
 
-def _in_lines(decided: BookingVerdict | Again) -> list[str]:
-    if isinstance(decided, Again):
-        code = errors.CONFLICT.number
-        why = f"{BookingState.REFUSED} {code} {decided.refusal}" if decided.differs else "delivered again"
-        return [f"{decided.class_id}: {why}"]
-    booking, attempt, number = decided.booking, decided.attempt, decided.code.number if decided.code else ""
+def _in_lines(booking: Booking, decided: BookingVerdict | str) -> list[str]:
+    if isinstance(decided, str):
+        why = f"{BookingState.REFUSED} {errors.CONFLICT.number} {decided}" if decided else "delivered again"
+        return [f"{booking.class_id}: {why}"]
+    attempt, number = decided.attempt, decided.code.number if decided.code else ""
     line = f"{booking.class_id}: {decided.state} {booking.stem} {number}".rstrip()
     return [line, *([f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}"] if attempt else [])]
 

@@ -1,4 +1,4 @@
-"""Reads facts and events for the account of a class, and from a streamer's events what is being sent."""
+"""Reads facts and events for the account of a class, and from a streamer's events what failed last."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,77 +11,59 @@ from sqlalchemy import Connection, func, select
 from lectern.db import airings, bookings, events, incidents, timetable
 from lectern.db.engine import rows_of
 from lectern.errors import LecternError
+from lectern.i18n import msgid
 from lectern.model.facts import Airing, Order
 from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import RenditionRow, journal, orders, streamers, videos
 from lectern.model.views import Booked, Check, ClassView, EventView, Sending
-from lectern.states import AiringState, InboxState
+from lectern.states import InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
 
 T = TypeVar("T")
-ON_AIR, NOTHING, FENCED = "on air", "nothing to send", "lease over"
-BROKE_OFF = ("push broke off", "push refused", NOTHING)
-SENT_AGAIN = ("slate", "recording again")
-"""Events from which on a class that had nothing to send is sent again, if its push has gone on."""
-
-CHECKED, NOT_READY = "checked: ready", "checked: not ready"
-_MOST, _MOST_OF_ONE = 5_000, 500
-"""Most events that one query reads, the newest ones: each class has its share, and at least the second number. A push
-host that takes a class and cuts it again for an hour makes some thousands."""
+ON_AIR, NOTHING = "on air", "nothing to send"
+_CUT = ("push broke off", "push refused")
+BROKE_OFF = (*_CUT, NOTHING)
+CHECKED, NOT_READY = msgid("checked: ready"), msgid("checked: not ready")
+_MOST = 5_000
+"""Most events of a class that one query reads, the newest ones: a push host that takes it and cuts it again for an hour
+makes some thousands."""
 
 
-def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
-    """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
-    events: dict[str, list[EventView]] = {airing.class_id: [] for airing in due}
-    for event in _latest(connection, list(events), (ON_AIR, FENCED, *BROKE_OFF, *SENT_AGAIN)):
-        events[event.class_id or ""].append(event)
-    return {
-        airing.class_id: _sending(airing.state, events[airing.class_id]) for airing in due if events[airing.class_id]
-    }
+def newest(connection: Connection, class_ids: Iterable[str], whats: Sequence[str]) -> dict[str, EventView]:
+    """The newest event of each class that is among *whats*; a class that has none is left out."""
+    mine = events.table.c.class_id.in_(list(class_ids)) & events.table.c.what.in_(whats)
+    last = select(func.max(events.table.c.id)).where(mine).group_by(events.table.c.class_id)
+    found = connection.execute(select(*events.COLUMNS).where(events.table.c.id.in_(last)))
+    return {row.class_id: EventView(*row) for row in found}
 
 
-def _sending(state: AiringState, newest_first: Sequence[EventView]) -> Sending:
-    """Whether a class is on air, since when, and what went wrong last; more of it only its playout knows."""
-    begins = [event.at for event in newest_first if event.what == ON_AIR]
-    broken = next((event for event in newest_first if event.what in BROKE_OFF), None)
-    is_taken = lacks = False
-    for event in reversed(newest_first):
-        if event.what not in (NOTHING, *SENT_AGAIN):
-            is_taken = event.what == ON_AIR
-        lacks = event.what == NOTHING or (lacks and event.what not in (ON_AIR, *SENT_AGAIN))
-    return Sending(
-        on_air=state is AiringState.ON_AIR and is_taken and not lacks,
-        since=begins[-1] if begins else None,
-        why=broken.detail if broken else None,
-        why_at=broken.at if broken else None,
-    )
+def pushed(connection: Connection, class_ids: Sequence[str]) -> list[str]:
+    """The classes among *class_ids* that are sent: a server has taken the push, and it has something to send."""
+    taken = newest(connection, class_ids, (ON_AIR, "lease over", *_CUT))
+    sent = newest(connection, class_ids, (ON_AIR, NOTHING, "slate", "recording again"))  # their push has gone on
+    return [class_id for class_id, event in taken.items() if event.what == ON_AIR and sent[class_id].what != NOTHING]
+
+
+def last_failures(connection: Connection, class_ids: Iterable[str]) -> dict[str, Sending]:
+    """When and why the push of each class failed last; more of how it is sent only its playout knows."""
+    failed = newest(connection, class_ids, BROKE_OFF)
+    return {class_id: Sending(on_air=False, why=event.detail, why_at=event.at) for class_id, event in failed.items()}
 
 
 def story_events(connection: Connection, class_id: str, whats: Iterable[str]) -> list[EventView]:
     """The events of a class that are among *whats*, in time order."""
-    return _latest(connection, [class_id], list(whats))[::-1]
+    mine = (events.table.c.class_id == class_id) & events.table.c.what.in_(list(whats))
+    wanted = select(*events.COLUMNS).where(mine).order_by(events.table.c.id.desc()).limit(_MOST)
+    return [EventView(*row) for row in connection.execute(wanted)][::-1]
 
 
 def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Check]:
     """The findings of the last check of each class."""
-    by_class: dict[str, Check] = {}
-    for event in _latest(connection, list(class_ids), (CHECKED, NOT_READY)):
-        reds = (event.detail or "no reason was kept") if event.what == NOT_READY else ""
-        by_class.setdefault(event.class_id or "", Check(event.at, reds))
-    return by_class
-
-
-def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[EventView]:
-    table = events.table
-    if not class_ids:
-        return []
-    mine = table.c.class_id.in_(class_ids) & table.c.what.in_(whats)
-    place = func.row_number().over(partition_by=table.c.class_id, order_by=table.c.id.desc())
-    its = select(table.c.id, place.label("place")).where(mine).subquery()
-    newest = its.c.place <= max(_MOST // len(class_ids), _MOST_OF_ONE)
-    wanted = select(*events.COLUMNS).join(its, its.c.id == table.c.id).where(newest)
-    return [EventView(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
+    return {
+        class_id: Check(event.at, (event.detail or "no reason was kept") if event.what == NOT_READY else "")
+        for class_id, event in newest(connection, class_ids, (CHECKED, NOT_READY)).items()
+    }
 
 
 def _story(connection: Connection, thing: str, class_: Order | Airing | None) -> list[EventView]:
@@ -139,7 +121,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         class_id,
         cited=replace(airing, video_url=video_url, push_url=redact_url(airing.push_url) if airing.push_url else ""),
         streamer=host,
-        sending=sendings(connection, [airing]).get(class_id) if now >= airing.start_time else None,
+        sending=last_failures(connection, [class_id]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
         dead_air=airings.recording_warning(connection, airing),
         alarms=alarms,

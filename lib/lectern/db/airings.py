@@ -13,7 +13,7 @@ from lectern.db import cache, events
 from lectern.db.cache import HERE
 from lectern.db.engine import bind_list, in_list
 from lectern.errors import CallAPerson
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, Cached, Needed
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.streamer import classes, files, tasks
@@ -301,7 +301,7 @@ def untried(connection: Connection, stem: str) -> None:
     connection.execute(update(files).where(files.c.id == stem, files.c.tries > 0).values(tries=files.c.tries - 1))
 
 
-FAULTS_TOLD = "recording faults"
+FAULTS_TOLD = msgid("recording faults")
 """The event of a class whose recording has dead air, or is too short."""
 
 _NEEDED = HERE & (files.c.num_cite > 0)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import ColumnElement, Connection, Integer, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Integer, bindparam, func, literal_column, select, update
 
 from lectern.db import transcodings
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
@@ -368,8 +368,3 @@ def _read(connection: Connection, which: ColumnElement[bool], most: int | None =
 def cancels_without_end(connection: Connection, now: float) -> list[CancelRow]:
     """The cancels that no streamer has confirmed until the end of their classes."""
     return _read(connection, cancels.c.streamer.is_not(None) & (cancels.c.until <= now))
-
-
-def prune_cancels(connection: Connection, now: float) -> None:
-    """Forget the cancels for whose booking nobody waits any more; a sweep closes the others."""
-    connection.execute(delete(cancels).where(cancels.c.until <= now, cancels.c.streamer.is_(None)))

@@ -30,7 +30,6 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
 
 
 _BY_STEM = select(*_COLUMNS).where(in_list(files.c.id))
-_DOWNLOADING = select(*_COLUMNS).where(files.c.state == FileState.DOWNLOADING)
 _USAGE = select(dirs).where(dirs.c.dir == bindparam("of"))
 _IDLE = (
     select(files.c.id, files.c.size_bytes, _QUEUED.label("queued"))
@@ -45,13 +44,9 @@ def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Cached]:
-    """The rows that fulfil the condition *such*."""
-    return [_cached(row) for row in connection.execute(select(*_COLUMNS).where(such))]
-
-
-def everything(connection: Connection) -> list[Cached]:
-    """All rows, least recently used first."""
-    return [_cached(row) for row in connection.execute(select(*_COLUMNS).order_by(files.c.update_time, files.c.id))]
+    """The rows that fulfil the condition *such*, least recently used first."""
+    wanted = select(*_COLUMNS).where(such).order_by(files.c.update_time, files.c.id)
+    return [_cached(row) for row in connection.execute(wanted)]
 
 
 def make_sums(connection: Connection, root: Path) -> None:
@@ -96,7 +91,7 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
 
 def downloading(connection: Connection) -> list[Cached]:
     """The downloads that are under way, or should be."""
-    return [_cached(row) for row in connection.execute(_DOWNLOADING)]
+    return where(connection, files.c.state == FileState.DOWNLOADING)
 
 
 def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:

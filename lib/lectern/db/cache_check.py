@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, not_, select
+from sqlalchemy import Connection, Engine, not_, select, true
 
 from lectern import formatting
 from lectern.db import cache
@@ -126,7 +126,7 @@ def cached(connection: Connection) -> list[dict[str, Any]]:
     names = ("stem", "state", "size_bytes", "num_cite", "reason")
     return [
         {**{name: getattr(row, name) for name in names}, "last_used": formatting.moment(row.update_time)}
-        for row in cache.everything(connection)
+        for row in cache.where(connection, true())
     ]
 
 

@@ -152,11 +152,6 @@ def take_duty(connection: Connection, duty: str, name: str, lease_s: float, now:
     return True
 
 
-def forget_teachers(connection: Connection, before: float) -> None:
-    """Forget the teachers whose last note is older than *before* (epoch seconds)."""
-    connection.execute(delete(teachers).where(teachers.c.seen_at < before))
-
-
 def claiming_teachers(connection: Connection) -> set[str]:
     """The teachers that have claimed unhandled, unshown or unsent messages, have requests to make, or have a duty."""
     handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))

@@ -15,7 +15,7 @@ from lectern.metrics import SEEN
 from lectern.model.facts import Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
-from lectern.states import BookingState, FileState, InboxState, RenditionState, Role
+from lectern.states import AiringState, BookingState, FileState, InboxState, RenditionState, Role
 
 _gauge = GaugeMetricFamily  # of one value, or of none if it is None
 NO_BOUND = Usage(0, 0)
@@ -119,7 +119,8 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     live = [airing for airing in airings.live(connection) if airing.end_time > now]
     due = [airing for airing in live if airing.start_time <= now]
     # By the last event of each class: after a cut, the row of a class still says *on air*.
-    pushed = sum(sending.on_air for sending in account.sendings(connection, due).values())
+    taken = [airing.class_id for airing in due if airing.state is AiringState.ON_AIR]
+    pushed = len(account.pushed(connection, taken))
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
     yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
     starts = [airing.start_time for airing in live if airing.start_time > now]

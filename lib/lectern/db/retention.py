@@ -42,12 +42,16 @@ class RowsBefore:
     events: float
     classes: float
     as_run: float
+    cancels: float
 
 
 def of_teacher(before: RowsBefore) -> list[RetentionRule]:
-    """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest."""
+    """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest.
+
+    Also teachers that are gone, and cancels for whose booking nobody waits any more; a sweep closes the other cancels.
+    """
     orders, moves, as_runs = at_teacher.orders, at_teacher.moves, at_teacher.as_runs
-    class_events = at_teacher.class_events
+    class_events, cancels, teachers = at_teacher.class_events, at_teacher.cancels, at_teacher.teachers
     # An expression: SQLite would search by the index of states, and sort all classes that are over.
     is_over = func.coalesce(orders.c.state, "").in_(OVER)
     is_old = (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
@@ -70,6 +74,8 @@ def of_teacher(before: RowsBefore) -> list[RetentionRule]:
         RetentionRule(moves, "id", is_kept & ~is_recent, done=is_kept | is_recent),
         RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
         RetentionRule(class_events, "id", is_closed & ~is_young & _has_newer(class_events), done=is_closed | is_young),
+        RetentionRule(cancels, "class_id", (cancels.c.until <= before.cancels) & cancels.c.streamer.is_(None), by=""),
+        RetentionRule(teachers, "name", teachers.c.seen_at < before.messages, by=""),
     ]
 
 

@@ -20,7 +20,7 @@ from lectern.wire.parser import author_of
 
 _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
-    *("code", "message", "streamer", "institution_id", "placement", "received_at", "updated_at", "answered_at"),
+    *("code", "message", "streamer", "institution_id", "received_at", "updated_at", "answered_at"),
 )
 _DROPPED = (BookingState.REFUSED, BookingState.CANCELLED)
 LONGEST_S = 86_400.0
@@ -202,7 +202,7 @@ def _found(connection: Connection, wanted: Select[Any]) -> list[Booked]:
 def _booked(row: Any, by: str = "") -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
     known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
-    more = {"institution_id": row.institution_id, "placement": row.placement, "by": by}
+    more = {"institution_id": row.institution_id, "by": by}
     more |= {"answered": row.answered_at is not None, "received_at": row.received_at, "decided_at": row.updated_at}
     return Booked(*known, row.streamer, **more)
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from lectern import errors
 from lectern.decide import gaps
-from lectern.decide.cache import Admit
 from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import ANY_PLACEMENT, AS_RUN_TOLD, StreamerChanges
@@ -28,9 +27,10 @@ SAME_AGAIN = (1, 10, 100, 1_000, 10_000)
 
 STORY = frozenset(
     {
-        *("connected", "on air", "push broke off", "push refused", "fell behind", "lease over", "playout away"),
-        *("slate", "nothing to send", "recording again", "alarm"),
-        *(f"prepare: {how}" for how in (Admit.READY, Admit.JOIN, Admit.RESERVE)),
+        *(msgid("connected"), msgid("on air"), msgid("push broke off"), msgid("push refused"), msgid("fell behind")),
+        *(msgid("lease over"), msgid("playout away"), msgid("slate"), msgid("nothing to send"), "alarm"),
+        *(msgid("recording again"), msgid("prepare: cached already"), msgid("prepare: being downloaded already")),
+        msgid("prepare: to be downloaded"),
     }
 )
 """The events of a class on its streamer that it reports to its teacher at the end."""

@@ -47,6 +47,13 @@ def differences(stored: Sequence[str], booking: Booking) -> list[str]:
     return differing
 
 
+def contradiction(stored: Sequence[str], booking: Booking) -> str:
+    """Why *booking* is refused beside the payloads *stored* of its class; empty if it says the same as one of them."""
+    if not (differing := differences(stored, booking)):
+        return ""
+    return Text("it is booked already with other content: {differs}", differs=", ".join(differing))
+
+
 def changed_fields(payload: str, booking: Booking, identity: Callable[[str], str] = source) -> list[str]:
     """In what *booking* differs from the one that was kept as *payload*: the name of each field, and its new value.
 
@@ -97,24 +104,6 @@ class BookingVerdict:
 
 
 @dataclass(frozen=True)
-class Again:
-    """A booking that was delivered again: the same gets its first answer again, another one is refused.
-
-    *differs* names the fields in which it is another one.
-    """
-
-    class_id: str
-    differs: Sequence[str] = ()
-
-    @property
-    def refusal(self) -> str | None:
-        """Why it is refused; None if it is the same."""
-        if not self.differs:
-            return None
-        return Text("it is booked already with other content: {differs}", differs=", ".join(self.differs))
-
-
-@dataclass(frozen=True)
 class BookingFacts:
     """What the database says before a batch of bookings or changes."""
 
@@ -141,17 +130,20 @@ class BookingFacts:
 
 def plan(
     bookings: Iterable[Booking], before: BookingFacts, settings: TeacherSettings, now: float
-) -> list[BookingVerdict | Again]:
-    """Decide a batch in its order; each booking is decided with what the bookings before it have begun."""
+) -> list[BookingVerdict | str]:
+    """Decide a batch in its order; each booking is decided with what the bookings before it have begun.
+
+    Of a booking whose class is booked already, only its `contradiction` is found.
+    """
     taken = {stream: list(slots) for stream, slots in before.taken.items()}
     facts = replace(before, renditions=dict(before.renditions), taken=taken)
-    decided: list[BookingVerdict | Again] = []
+    decided: list[BookingVerdict | str] = []
     new: dict[str, Booking] = {}
     for booking in bookings:
         class_id = booking.class_id
         if class_id in new or class_id in facts.orders:
             known = (new[class_id].payload,) if class_id in new else facts.orders[class_id].payloads
-            decided.append(Again(class_id, differences(known, booking)))
+            decided.append(contradiction(known, booking))
             continue
         verdict = verdict_on(booking, facts, settings, now)
         facts.take(verdict)
@@ -160,7 +152,7 @@ def plan(
     return decided
 
 
-def transcodings(decided: Iterable[BookingVerdict | Again]) -> list[Transcoding]:
+def transcodings(decided: Iterable[BookingVerdict | str]) -> list[Transcoding]:
     """The transcodings that begin, as a forecast needs them."""
     starts: dict[str, float] = {}
     begun: list[Attempt] = []
@@ -279,11 +271,11 @@ def decide_orders(
     proceed(changes, going, facts.loads)
     for attempt in [verdict.attempt for verdict in verdicts if verdict.attempt is not None]:
         changes.begin(attempt)
-    for again in [one for one in decided if isinstance(one, Again)]:
-        order = changes.orders[again.class_id]
-        if again.refusal is None:
-            answer_again(changes, order)
+    again = [(it.class_id, why) for it, why in zip(others, decided, strict=True) if isinstance(why, str)]
+    for class_id, why in again:
+        if why:
+            refuse_other(changes, changes.orders[class_id], why)
         else:
-            refuse_other(changes, order, again.refusal)
+            answer_again(changes, changes.orders[class_id])
     for message in later:
         cancel(changes, message, facts.ends, facts.unconfirmed)

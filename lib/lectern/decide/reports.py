@@ -166,14 +166,14 @@ def _late(order: Order) -> str:
 
 def _ready(changes: Changes, order: Order, report: Report) -> Order:
     changes.row(order.class_id, "ready", where=report.streamer)
-    what, promised_at, reason = "prepared anew", order.promised_at, report.reason
+    what, promised_at, reason = msgid("prepared anew"), order.promised_at, report.reason
     said = reason if " " in reason else PREPARED  # a sentence, if its recording comes later
     if promised_at is None and order.end_time <= changes.now:
         changes.answer(order, errors.ENDED.number, _late(order), order.deliveries)
-        what, promised_at = "answered with 410", changes.now
+        what, promised_at = msgid("answered with 410"), changes.now
     elif promised_at is None:
         changes.answer(order, 0, said, order.deliveries)
-        what, promised_at = "answered with success", changes.now
+        what, promised_at = msgid("answered with success"), changes.now
     if what != "answered with 410":
         changes.announce(order, "accepted", message=said)
     changes.note(what, order, _by(report.streamer, reason))

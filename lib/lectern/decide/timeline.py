@@ -205,7 +205,7 @@ def ending(class_id: str) -> Text:
     return Text("To end it: lectern cancel {class_id}", class_id=class_id)
 
 
-NOT_SENT = "not sent"
+NOT_SENT = msgid("not sent")
 """The line of a gap, which stands at its begin and names its end."""
 
 _GOES_ON = re.compile("(?:at|by|from|on|to|until|with) ")
@@ -217,28 +217,6 @@ BY_TURNS = frozenset(
     {"connected", "on air", "push broke off", "push refused", "slate", "nothing to send", "recording again"}
 )
 """Events that alternate while a push host has trouble: each kind of them is then shown as one line."""
-
-NAMES = frozenset(
-    {
-        *(msgid("waits"), msgid("placed"), msgid("backup placed"), msgid("moved"), msgid("stays"), msgid("released")),
-        *(msgid("answered with success"), msgid("answered with 410"), msgid("changed"), msgid("change in force")),
-        *(msgid("change refused"), msgid("refused"), msgid("cancelled"), msgid("cancelled before it was booked")),
-        *(msgid("cancel confirmed"), msgid("cancel told again"), msgid("cancel of an unknown class")),
-        *(msgid("delivered again"), msgid("another booking refused"), msgid("malformed"), msgid("given up")),
-        *(msgid("connected"), msgid("on air"), msgid("push broke off"), msgid("push refused"), msgid("fell behind")),
-        *(msgid("lease over"), msgid("playout away"), msgid("slate"), msgid("nothing to send"), msgid("alarm")),
-        *(msgid("recording again"), msgid("aired"), msgid("aired with gaps"), msgid("broken"), msgid("closed late")),
-        *(msgid("not sent"), msgid("its file is lost"), msgid("prepared anew"), msgid("checked: ready")),
-        *(msgid("checked: not ready"), msgid("looked through"), msgid("recording faults"), msgid("evicted")),
-        *(msgid("prepare: cached already"), msgid("prepare: being downloaded already")),
-        *(msgid("prepare: to be downloaded"), msgid("downloaded"), msgid("download failed")),
-        *(msgid("transcoding begins"), msgid("transcoding taken over"), msgid("asked for over HTTP")),
-        *(msgid("ECS host failed"), msgid("ECS transcoding begins"), msgid("ECS transcoding ended"), msgid("retried")),
-        msgid("loudness"),
-        *(msgid("left to the old program"), msgid("taken over from the old program"), msgid("lease granted")),
-    }
-)
-"""The names of events, which catalogues have."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +235,7 @@ class TimelineLine:
     def text(self, translate: Callable[[str], str] = str) -> str:
         """The line for people, without its time, in the language of *translate*."""
         what, detail = self.first.what, self.first.detail
-        text = what = Text(what) if what in NAMES else what
+        text = what = what if " " in what else Text(what)  # elsewhere, a word alone is a name, and stays as it is
         if self.number > 1:
             text = Text("{what}, {n:,} times until {until:clock}", what=what, n=self.number, until=self.last.at)
             last = [Text("the last: {detail}", detail=self.last.detail)] if self.last.detail else []

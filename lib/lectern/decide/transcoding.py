@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lectern import errors
@@ -100,11 +100,8 @@ class Waiters:
     """The classes that wait for a rendition."""
 
     orders: Sequence[Order] = ()
-    listed: Sequence[str] = ()
-    """The class_ids on its waiting list in Redis, including those of the old program."""
-
-    known: Collection[str] = field(default_factory=frozenset)
-    """Those of *listed* that are booked here."""
+    strangers: Sequence[str] = ()
+    """The class_ids on its waiting list in Redis that are not booked here: the old program left them."""
 
 
 def settle(
@@ -136,7 +133,7 @@ def settle(
         case Outcome.FALL_BACK:
             changes.fell_back_to_ecs.append(result.key)
         case Outcome.ALARM:
-            _unknown(changes, result, waiters.listed)
+            _unknown(changes, result, waiters.strangers)
     detail = Text("{backend}: {outcome}. {why}", backend=result.type or "?", outcome=what, why=why)
     changes.note(Text("result: {word}", word=word), stem=result.stem, detail=detail)
     changes.row(result.stem, what, detail=result.message or "")
@@ -214,9 +211,8 @@ def _unknown(changes: Changes, result: TranscodingResult, listed: Sequence[str])
 
 def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
     """Refuse, with an alarm, the class_ids that the old program left on the waiting list: they are not booked here."""
-    known = {order.class_id for order in waiters.orders} | set(waiters.known)
     code = errors.ORPHANED_WAITER
-    for class_id in dict.fromkeys(waiter for waiter in waiters.listed if waiter not in known):
+    for class_id in dict.fromkeys(waiters.strangers):
         text = Text("{class_id} waited for {stem}; its booking is not known here", class_id=class_id, stem=stem(*key))
         changes.answer_class(class_id, code.number, text)
         changes.alarm(code, text, class_id=class_id)

@@ -35,7 +35,6 @@ class Booked:
     video_url: str | None = None
     push_url: str | None = None
     received_at: float | None = None
-    placement: int = 0
     decided_at: float | None = None  # when the row last changed
     by: str = ""  # who booked it
 

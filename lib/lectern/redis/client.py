@@ -173,9 +173,9 @@ CLUSTER_S = 3.0
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 _RENEW = (
     "local held = redis.call('get', KEYS[1]) "
-    "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
-    "elseif held then return 0 end "
-    "redis.call('del', KEYS[1]) redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
+    "if held == ARGV[1] then redis.call('pexpire', KEYS[1], ARGV[2]) return false "
+    "elseif held then return held end "
+    "redis.call('del', KEYS[1]) redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return false"
 )
 """A Redis that has reached its `maxmemory` refuses `SET`, unless the script has written before."""
 
@@ -373,14 +373,9 @@ class Bus:
         await self._client.eval(_FORGET, 1, key, name)
 
     @asking()
-    async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
-        """Take or renew a lock; False if another holds it."""
-        return bool(await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000)))
-
-    @asking()
-    async def holder(self, lock: str) -> str | None:
-        """The owner of the lock; None if it is free."""
-        found = await self._client.get(lock)
+    async def hold(self, lock: str, owner: str, ttl_s: float) -> str | None:
+        """Take or renew a lock; returns who else holds it, None if it is *owner*'s now."""
+        found = await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000))
         return None if found is None else str(found)
 
     @asking()

@@ -135,7 +135,7 @@ def write_rows(connection: Connection, video_root: Path, changes: AdoptedChanges
     connection.execute(zero)
     cache.recount(connection, video_root, airings.citations(connection))
     noted = [
-        Event("taken over from the old program", class_id, values.get("video_id"), str(values["state"]))
+        Event(msgid("taken over from the old program"), class_id, values.get("video_id"), str(values["state"]))
         for class_id, values in changes.classes.items()
         if "state" in values
     ]

@@ -301,7 +301,7 @@ class OldLists:
         for key in sources:
             transcodings.requested(self.connection, key, self.now)
         detail = Text("the old program asked for it")
-        return [Event("transcoding taken over", stem=attempt.stem, detail=detail) for attempt in attempts]
+        return [Event(msgid("transcoding taken over"), stem=attempt.stem, detail=detail) for attempt in attempts]
 
     @property
     def _has_tables(self) -> bool:
