@@ -109,7 +109,7 @@ class OldStreamer:
 
     def planned(self, now: float = NOW) -> StreamerAdoption:
         with opened(self.url) as engine, engine.connect() as connection:
-            return streamer.planned(connection, self.sources, now)
+            return StreamerAdoption(connection, self.sources, now)
 
     def adopt(self, now: float = NOW, engine: Engine | None = None) -> list[str]:
         used = engine or self.engine()

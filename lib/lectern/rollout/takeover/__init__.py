@@ -9,7 +9,7 @@ from lectern.rollout.backup import opened, store
 from lectern.rollout.result import punctuated
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer, teacher
-from lectern.rollout.takeover.streamer import Sources
+from lectern.rollout.takeover.streamer import Sources, StreamerAdoption
 from lectern.rollout.takeover.teacher import OldLists
 
 
@@ -23,7 +23,7 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
             with store.of(wanted).reading() as connection:
                 return lists.planned(connection), []
     with store.of(wanted).reading() as connection:
-        plan = streamer.planned(connection, _sources(wanted), time.time())
+        plan = StreamerAdoption(connection, _sources(wanted), time.time())
     return punctuated(plan.said), punctuated(plan.refusals)
 
 
