@@ -12,6 +12,7 @@ from lectern.ecs import ssh
 from lectern.errors import CallAPerson, Refuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.media import ffmpeg
+from lectern.settings import TeacherSettings
 
 LOOK_S = 60.0
 MISSING = frozenset({126, 127})
@@ -35,16 +36,6 @@ _CHECK = r"""
 tail=$({tail} 2>&1); code=$?; wait
 printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
 """
-
-
-@dataclass(frozen=True)
-class Programs:
-    """The names of the programs on the host."""
-
-    wget: str = "wget"
-    ffmpeg: str = "ffmpeg"
-    ffprobe: str = "ffprobe"
-    curl: str = "curl"
 
 
 @dataclass(frozen=True)
@@ -73,20 +64,20 @@ def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAP
 
 
 async def look(
-    connection: ssh.SshConnection, path: str, programs: Programs, thing: str, *, was: str | None = None
+    connection: ssh.SshConnection, path: str, settings: TeacherSettings, thing: str, *, was: str | None = None
 ) -> Media:
     """Look at a file by ffprobe; if it has just been fetched, first rename it from *was* to *path*.
 
     Raises Refuse(BAD_RECORDING) if it is no recording, TryAgain if there is no such file or ffprobe was killed,
     CallAPerson if the host has no ffprobe, or no curl to upload the renditions.
     """
-    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", programs.curl, was, path]
-    finished = await _look(connection, [*moving, *_probe_argv(programs.ffprobe, path)])
+    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", settings.ecs_curl, was, path]
+    finished = await _look(connection, [*moving, *_probe_argv(settings.ecs_ffprobe, path)])
     if moving and finished.returncode == _NO_CURL:
-        raise missing(connection, programs.curl, "curl")
+        raise missing(connection, settings.ecs_curl, "curl")
     if moving and finished.returncode == _NOT_MOVED:
         raise TryAgain(labelled(connection.host, finished.last_words))
-    _ended_itself(connection, programs.ffprobe, finished.returncode)
+    _ended_itself(connection, settings.ecs_ffprobe, finished.returncode)
     return _recording(_media_of_json(finished.output), finished.last_words, thing, errors.BAD_RECORDING)
 
 
@@ -143,11 +134,11 @@ class Wanted:
     thing: str
 
 
-async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: Wanted) -> Measured:
+async def made_well(connection: ssh.SshConnection, settings: TeacherSettings, wanted: Wanted) -> Measured:
     """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
     path = wanted.output.path
-    probe = shlex.join(_probe_argv(programs.ffprobe, path))
-    argv = [programs.ffmpeg, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
+    probe = shlex.join(_probe_argv(settings.ecs_ffprobe, path))
+    argv = [settings.ecs_ffmpeg, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
     argv += ["-sseof", f"-{_TAIL_S}"] if wanted.source.duration_s > _WHOLE_S else []
     argv += ["-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
     script = _CHECK.format(look=probe, tail=shlex.join(argv), file=shlex.quote(path))
@@ -159,7 +150,7 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
     except ValueError as error:
         text = msgid("{host}: {path} cannot be read: {last_words}")
         raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
-    _ended_itself(connection, programs.ffprobe, int(looked))
+    _ended_itself(connection, settings.ecs_ffprobe, int(looked))
     made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, errors.TRANSCODE_FAILED)
     found = Measured(int(size), md5)
     check(wanted, made, found, _end_of(tail))
