@@ -9,7 +9,7 @@ from lectern.rollout.backup import opened, store
 from lectern.rollout.result import punctuated
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer, teacher
-from lectern.rollout.takeover.streamer import Sources, StreamerAdoption
+from lectern.rollout.takeover.streamer import MOVES, StreamerAdoption
 from lectern.rollout.takeover.teacher import OldLists
 
 
@@ -23,7 +23,7 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
             with store.of(wanted).reading() as connection:
                 return lists.planned(connection), []
     with store.of(wanted).reading() as connection:
-        plan = StreamerAdoption(connection, _sources(wanted), time.time())
+        plan = StreamerAdoption(connection, wanted, time.time())
     return punctuated(plan.said), punctuated(plan.refusals)
 
 
@@ -31,7 +31,7 @@ def adopt(wanted: Spec) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
     with opened(store.of(wanted).url) as engine:
         if wanted.role == "streamer":
-            return punctuated(streamer.adopt(engine, _sources(wanted), wanted.name, time.time()))
+            return punctuated(streamer.adopt(engine, wanted, time.time()))
         # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
         config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
         time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
@@ -45,10 +45,4 @@ def undo(wanted: Spec) -> list[str]:
     """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
-    return punctuated(old_files.undo_moves(_sources(wanted).moves_journal))
-
-
-def _sources(wanted: Spec) -> Sources:
-    assert wanted.video_root is not None  # a streamer has one, as parsing has checked
-    roots = wanted.old_video_roots or [wanted.video_root]
-    return Sources(wanted.video_root, roots, wanted.record_patterns, wanted.backup_dir / "moves.json")
+    return punctuated(old_files.undo_moves(wanted.backup_dir / MOVES))

@@ -1,8 +1,8 @@
 """Step 7 of a streamer's rollout: makes old bookings and files classes and cached renditions."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lectern.model.facts import Event
 from lectern.model.tables import streamer as tables
 from lectern.rollout.files import Owner
 from lectern.rollout.result import at, shown, some
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database, old_files
 from lectern.rollout.takeover.old_database import OldClassRow, OldFileRow
 from lectern.rollout.takeover.old_files import Claims, Recording
@@ -28,21 +29,10 @@ _NO_FILE = OldFileRow("")
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
+MOVES = "moves.json"
+"""The file, in the backup, of what was moved: a rollback moves it back."""
 MOST_REFUSALS = 20
 """Number of classes that are named one by one; the next try names others, once these are corrected."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where old recordings may lie, and the journal of their moves.
-
-    *record_patterns* find the record_id in the path of an old video_url, or in the path of a file below its root.
-    """
-
-    video_root: Path
-    old_video_roots: Sequence[Path]
-    record_patterns: Sequence[str]
-    moves_journal: Path
 
 
 _COUNTED: Mapping[str, Callable[[int], str]] = {
@@ -72,14 +62,15 @@ class StreamerAdoption:
     *files* and *classes* are the columns to be set, by the key of their row; whole rows if there is none yet.
     """
 
-    def __init__(self, connection: Connection, sources: Sources, now: float) -> None:
+    def __init__(self, connection: Connection, wanted: Spec, now: float) -> None:
         """Read database and folders, also before the schema's upgrade; raises Misuse if a folder cannot be read."""
-        self._root, patterns = sources.video_root, sources.record_patterns
+        assert wanted.video_root is not None  # a streamer has one, as parsing has checked
+        self._root, patterns = wanted.video_root, wanted.record_patterns
         self.database = old_database.database_file(connection)
         # What the tables hold already: nothing, or what was there before a rollback.
         self._known_files, self._known = old_database.files(connection), old_database.classes(connection)
         self._judged = old_database.judge(old_database.tasks(connection), self._known, patterns, now)
-        found, elsewhere = old_files.scan(self._root, sources.old_video_roots, self.database)
+        found, elsewhere = old_files.scan(self._root, wanted.old_video_roots, self.database)
         self._recordings, strange = old_files.match(found, Claims(self._judged.tasks, patterns), self._root)
         self.refusals = [*self._of_places(elsewhere), *self._judged.refusals, *self._unobtainable()]
         if (more := len(self.refusals) - MOST_REFUSALS) > 0:
@@ -226,23 +217,22 @@ class StreamerAdoption:
         events.note(connection, host, noted, now)
 
 
-def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
+def adopt(engine: Engine, wanted: Spec, now: float) -> list[str]:
     """Move the files, then write the rows; returns what was done, nothing if nothing was to do.
 
-    Nothing else may use the database or the folders meanwhile. If it is killed, the next call finishes it. *host* is
-    the streamer's name in its events. Raises Misuse, before anything is changed, if there are refusals; CallAPerson if
-    a file cannot be moved.
+    Nothing else may use the database or the folders meanwhile. If it is killed, the next call finishes it. Raises
+    Misuse, before anything is changed, if there are refusals; CallAPerson if a file cannot be moved.
     """
     with engine.connect() as connection:
-        plan = StreamerAdoption(connection, sources, now)
+        plan = StreamerAdoption(connection, wanted, now)
     if plan.refusals:
         raise Misuse("The old classes and recordings cannot be taken over: {refusals}.", refusals=joined(plan.refusals))
     steps = old_files.moves([*plan.strange, *plan.moves])
     # New folders belong to the owner of the store or, while there is no store, of the database.
-    like = sources.video_root if sources.video_root.is_dir() else plan.database or Path.cwd()
-    old_files.perform_moves(steps, sources.moves_journal, replace(Owner.of(like), mode=0o755))
+    like = wanted.video_root if wanted.video_root and wanted.video_root.is_dir() else plan.database or Path.cwd()
+    old_files.perform_moves(steps, wanted.backup_dir / MOVES, replace(Owner.of(like), mode=0o755))
     with transaction(engine) as connection:
-        plan.write(connection, host, now)
+        plan.write(connection, wanted.name, now)
     return plan.said if steps or plan.files or plan.classes else []
 
 
