@@ -227,13 +227,12 @@ def adopt(engine: Engine, wanted: Spec, now: float) -> list[str]:
         plan = StreamerAdoption(connection, wanted, now)
     if plan.refusals:
         raise Misuse("The old classes and recordings cannot be taken over: {refusals}.", refusals=joined(plan.refusals))
-    steps = old_files.moves([*plan.strange, *plan.moves])
     # New folders belong to the owner of the store or, while there is no store, of the database.
     like = wanted.video_root if wanted.video_root and wanted.video_root.is_dir() else plan.database or Path.cwd()
-    old_files.perform_moves(steps, wanted.backup_dir / MOVES, replace(Owner.of(like), mode=0o755))
+    old_files.move_all([*plan.strange, *plan.moves], wanted.backup_dir / MOVES, replace(Owner.of(like), mode=0o755))
     with transaction(engine) as connection:
         plan.write(connection, wanted.name, now)
-    return plan.said if steps or plan.files or plan.classes else []
+    return plan.said if plan.strange or plan.moves or plan.files or plan.classes else []
 
 
 def _new(wanted: Mapping[str, Values], known: Mapping[str, OldFileRow | OldClassRow]) -> dict[str, Values]:
