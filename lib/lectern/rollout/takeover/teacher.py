@@ -134,10 +134,8 @@ class OldLists:
         if self._orders is not None and self._orders.fields != ("class_id",):
             raise Misuse("order_key {order_key}: write it with {{class_id}}, or leave it out.", order_key=order_key)
         self._waiters = [*self._read()]
-        self.waiting = 0
-        """Number of classes that go on waiting here."""
-        self._named: list[str] = []
-        """A sentence for each class that cannot simply wait on."""
+        self.waiting = 0  # the number of classes that go on waiting here
+        self._named: list[str] = []  # a sentence for each class that cannot simply wait on
 
     def _read(self) -> Iterator[Waiter]:
         """The classes on all lists, in the order of each list; a wrong list gives one without a name."""
