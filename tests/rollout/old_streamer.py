@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -47,8 +48,9 @@ def flv(seconds: float = 4.0, *, first_s: float = 0.0, filler: str = "", has_hea
 
 def wanted(top: Path, video_root: Path, old_roots: Sequence[Path] = (), patterns: Sequence[str] = PATTERNS) -> Spec:
     """What a rollout below *top* wants, as far as the adoption of a streamer reads it."""
-    roots = {"video_root": video_root, "old_video_roots": list(old_roots), "record_patterns": list(patterns)}
-    return Spec.model_construct(role="streamer", name="streamer1", version="2.0.0", root=top, **roots)
+    fields: dict[str, Any] = {"root": top, "video_root": video_root, "old_video_roots": list(old_roots)}
+    fields |= {"role": "streamer", "name": "streamer1", "version": "2.0.0", "record_patterns": list(patterns)}
+    return Spec.model_construct(**fields)
 
 
 @dataclass
