@@ -49,14 +49,6 @@ class Media:
     audio: str | None
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A file's size, and its MD5 in hexadecimal."""
-
-    size_bytes: int
-    md5: str
-
-
 def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAPerson:
     """The error to raise if the host lacks *program*, which *package* has."""
     text = msgid("{host}: {program} cannot be run; type there: apt-get install {package}")
@@ -78,7 +70,7 @@ async def look(
     if moving and finished.returncode == _NOT_MOVED:
         raise TryAgain(labelled(connection.host, finished.last_words))
     _ended_itself(connection, settings.ecs_ffprobe, finished.returncode)
-    return _recording(_media_of_json(finished.output), finished.last_words, thing, errors.BAD_RECORDING)
+    return _recording(finished.output, finished.last_words, thing, errors.BAD_RECORDING)
 
 
 def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) -> None:
@@ -96,8 +88,8 @@ def _probe_argv(ffprobe: str, path: str) -> list[str]:
     return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
 
 
-def _recording(found: Media | None, said: str, thing: str, code: errors.ErrorCode) -> Media:
-    if found is None:
+def _recording(probed: str, said: str, thing: str, code: errors.ErrorCode) -> Media:
+    if (found := _media_of_json(probed)) is None:
         raise Refuse(
             "{thing}: is not playable: {reason}", code, thing=thing, reason=said or Text("no stream, or no duration")
         )
@@ -134,8 +126,11 @@ class Wanted:
     thing: str
 
 
-async def made_well(connection: ssh.SshConnection, settings: TeacherSettings, wanted: Wanted) -> Measured:
-    """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
+async def made_well(connection: ssh.SshConnection, settings: TeacherSettings, wanted: Wanted) -> tuple[int, str]:
+    """Size in bytes and MD5, in hexadecimal, of a rendition that is good.
+
+    Raises Refuse if the source is at fault, TryAgain if we are.
+    """
     path = wanted.output.path
     probe = shlex.join(_probe_argv(settings.ecs_ffprobe, path))
     argv = [settings.ecs_ffmpeg, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
@@ -151,10 +146,9 @@ async def made_well(connection: ssh.SshConnection, settings: TeacherSettings, wa
         text = msgid("{host}: {path} cannot be read: {last_words}")
         raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
     _ended_itself(connection, settings.ecs_ffprobe, int(looked))
-    made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, errors.TRANSCODE_FAILED)
-    found = Measured(int(size), md5)
-    check(wanted, made, found, _end_of(tail))
-    return found
+    made = _recording(json_text, finished.last_words, wanted.thing, errors.TRANSCODE_FAILED)
+    check(wanted, made, int(size), _end_of(tail))
+    return int(size), md5
 
 
 def _end_of(tail: str) -> str:
@@ -167,7 +161,7 @@ def _end_of(tail: str) -> str:
     return "" if frames and int(frames[-1]) > 0 else Text("no picture")
 
 
-def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
+def check(wanted: Wanted, made: Media, size_bytes: int, tail: str) -> None:
     """Raise if *made* is not what is *wanted*: Refuse if the source is at fault, TryAgain if the transcoding is.
 
     *tail* says what is wrong with the rendition's end, or is empty.
@@ -203,8 +197,8 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
                 source_s=source.duration_s,
             )
         )
-    if measured.size_bytes < _LEAST_BYTES_S * source.duration_s:
-        wrong.append(Text("has only {size_bytes} bytes", size_bytes=measured.size_bytes))
+    if size_bytes < _LEAST_BYTES_S * source.duration_s:
+        wrong.append(Text("has only {size_bytes} bytes", size_bytes=size_bytes))
     if tail:
         wrong.append(Text("does not decode at its end ({tail})", tail=tail))
     if wrong:

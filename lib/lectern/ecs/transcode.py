@@ -14,7 +14,7 @@ from lectern import errors, subprocesses
 from lectern.allowlist import Allowlist
 from lectern.ecs import detached, probe, ssh
 from lectern.ecs.detached import DetachedStep, Ended, Folder
-from lectern.ecs.probe import MISSING, Measured, Media, Wanted
+from lectern.ecs.probe import MISSING, Media, Wanted
 from lectern.errors import CallAPerson, FallBack, LecternError, Misuse, Refuse, TryAgain
 from lectern.i18n import Text, labelled, msgid
 from lectern.media import ffmpeg
@@ -178,9 +178,9 @@ class _Work:
         """Check and upload a rendition; if that fails, it is noted for this one alone."""
         resolution = wanted.output.resolution
         try:
-            measured = await probe.made_well(self._connection, self._settings, wanted)
+            size_bytes, md5 = await probe.made_well(self._connection, self._settings, wanted)
             self._report.step = "upload"
-            self._made[resolution] = await self._upload(wanted.output, measured)
+            self._made[resolution] = await self._upload(wanted.output, size_bytes, md5)
         except ssh.Lost:
             raise
         except LecternError as error:
@@ -353,11 +353,11 @@ class _Work:
             return found
         return Text("{found}; the loudness was not measured, which ECS_LOUDNESS_LUFS asks for", found=found)
 
-    async def _upload(self, output: ffmpeg.Output, measured: Measured) -> str:
+    async def _upload(self, output: ffmpeg.Output, size_bytes: int, md5_hex: str) -> str:
         """Upload a rendition, and see that it is there; returns its URL."""
         path = f"{self._job.record_id}/{stem(self._job.record_id, output.resolution)}.flv"
         url = oss.public_url(self._settings, path)
-        md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
+        md5 = base64.b64encode(bytes.fromhex(md5_hex)).decode()
         async for attempt in stamina.retry_context(_may_pass, attempts=UPLOADS, timeout=None, **_PAUSES):
             with attempt:
                 to = await oss.upload_url(self._settings, path, md5, self._job.limit_s(self._report.duration_s))
@@ -366,5 +366,5 @@ class _Work:
                 crc64 = oss.judge(
                     path, to, self._connection.host, await self._run(step, self._settings.ecs_curl, "curl")
                 )
-                await oss.verify_upload(url, measured.size_bytes, crc64, _allowed(self._job))
+                await oss.verify_upload(url, size_bytes, crc64, _allowed(self._job))
         return url
