@@ -7,16 +7,17 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from benchmarks import recording
 from benchmarks.figures import Figure
 from benchmarks.recording import run
 from benchmarks.stand import Stand
-from lectern.allowlist import Allowlist
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.transcode import Job, JobReport
 from lectern.media import ffmpeg
+from lectern.settings import TeacherSettings
 from lectern.states import Resolution
-from lectern.storage.oss import UploadTarget
 from town import sshd
 from town.origin import Origin
 
@@ -67,17 +68,21 @@ class Bench:
             attempts=(self._attempts,),
             source_url=self.origin.url_for("6666/6666.flv"),
             wanted=tuple(wanted),
-            target=UploadTarget(self.origin.url_for("put"), self.origin.url_for("put")),
             begun_at=time.time(),
             limit_s=lambda _: recording.COMMAND_S,
-            allowed=Allowlist.listed("127.0.0.1"),
-            work_root=str(self.folder / "work"),
+            settings=TeacherSettings.load(
+                transcode_sign_key=SecretStr("secret"),
+                upload_url=self.origin.url_for("put"),
+                public_url=self.origin.url_for("put"),
+                allowed_origins="127.0.0.1",
+                ecs_work_root=str(self.folder / "work"),
+            ),
         )
         host = ssh.SshHost.parse(self.server.url)
         async with ssh.connect(host, self.server.client_key, self.server.known_hosts, timeout_s=60) as connection:
             outcome = await transcode.transcode(connection, job, JobReport())
             assert not outcome.missed, outcome.missed
-            await detached.leave(connection, job.work_root, job.name)
+            await detached.leave(connection, job.settings.ecs_work_root, job.name)
 
     async def two_jobs(self) -> None:
         """One after the other."""

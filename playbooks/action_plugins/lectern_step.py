@@ -43,7 +43,9 @@ class ActionModule(ActionBase):
         """Answer as planned, ask the process that `open` has left, or let the module do the step."""
         super().run(tmp, task_vars)
         step = str(self._task.args.get("step"))
-        answer = self._planned(step) if step in SILENT else None
+        # What `open` said that the step would do: a check answers with that, and so does a host that is finished.
+        planned = (self._task.args.get("plan") or {}).get(step) if step in SILENT else None
+        answer: dict[str, Any] | None = None if planned is None else dict(planned)
         if answer is None and step in SILENT and not self._task.check_mode:
             answer = self._asked(step)
         if answer is None:
@@ -53,11 +55,6 @@ class ActionModule(ActionBase):
             answer.pop("diff", None)
         shown: dict[str, Any] = remove_values(answer, {str(one) for one in self._task.args.get("secrets", []) if one})
         return shown
-
-    def _planned(self, step: str) -> dict[str, Any] | None:
-        """What `open` said that the step would do: a check answers with that, and so does a host that is finished."""
-        planned = (self._task.args.get("plan") or {}).get(step)
-        return None if planned is None else dict(planned)
 
     def _asked(self, step: str) -> dict[str, Any] | None:
         """The answer of the process on the host; None if it cannot be asked, because it has ended."""

@@ -40,7 +40,6 @@ from lectern.errors import (
 from lectern.model.facts import EcsHost
 from lectern.model.tables.teacher import RenditionRow, journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
-from lectern.storage.oss import UploadTarget
 from tests import strategies
 from tests.rows import begin, commit, ended_in, look, said, unsent
 from tests.waiting import async_wait_until, cancelled
@@ -655,7 +654,4 @@ def test_hosts_without_what_they_need_are_misuse(teacher: TeacherHost, far: Far)
             transcode.check_ecs(teacher.settings.model_copy(update=half))
         transcode.check_ecs(teacher.settings.model_copy(update={**half, "ecs_hosts": ""}))
     remote = job.remote_job(teacher.settings.model_copy(update={"oss_region": "cn-hangzhou"}), take(teacher).due)
-    assert (remote.source_url, remote.target) == (
-        URL,
-        UploadTarget("http://oss.example/up", "http://oss.example/up", None),
-    )
+    assert (remote.source_url, remote.settings.upload_url) == (URL, "http://oss.example/up")

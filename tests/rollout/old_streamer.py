@@ -9,13 +9,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from lectern.db import schema
 from lectern.db.engine import open_database, opened, transaction
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer
-from lectern.rollout.takeover.streamer import Sources, StreamerAdoption
+from lectern.rollout.takeover.streamer import MOVES, StreamerAdoption
 from tests.effects import old_databases as old
 from tests.playbooks.hosts.snapshot import entry
 from tests.playout.flvs import FILE_HEAD, tag
@@ -44,6 +46,13 @@ def flv(seconds: float = 4.0, *, first_s: float = 0.0, filler: str = "", has_hea
     return FILE_HEAD + b"".join(tags)
 
 
+def wanted(top: Path, video_root: Path, old_roots: Sequence[Path] = (), patterns: Sequence[str] = PATTERNS) -> Spec:
+    """What a rollout below *top* wants, as far as the adoption of a streamer reads it."""
+    fields: dict[str, Any] = {"root": top, "video_root": video_root, "old_video_roots": list(old_roots)}
+    fields |= {"role": "streamer", "name": "streamer1", "version": "2.0.0", "record_patterns": list(patterns)}
+    return Spec.model_construct(**fields)
+
+
 @dataclass
 class OldStreamer:
     """The folders of one host, below *top*."""
@@ -54,7 +63,7 @@ class OldStreamer:
 
     def __post_init__(self) -> None:
         self.code, self.video_root = self.top / "code", self.top / "video"
-        self.database, self.journal = self.code / "task_list.db", self.top / "rollout" / "moves.json"
+        self.database = self.code / "task_list.db"
         self.url = f"sqlite:///{self.database}"
         self.code.mkdir(parents=True, exist_ok=True)
         self.video_root.mkdir(exist_ok=True)
@@ -104,17 +113,21 @@ class OldStreamer:
             yield connection
 
     @property
-    def sources(self) -> Sources:
-        return Sources(self.video_root, self.old_roots, self.patterns, self.journal)
+    def wanted(self) -> Spec:
+        return wanted(self.top, self.video_root, self.old_roots, self.patterns)
+
+    @property
+    def journal(self) -> Path:
+        return self.wanted.backup_dir / MOVES
 
     def planned(self, now: float = NOW) -> StreamerAdoption:
         with opened(self.url) as engine, engine.connect() as connection:
-            return streamer.planned(connection, self.sources, now)
+            return StreamerAdoption(connection, self.wanted, now)
 
     def adopt(self, now: float = NOW, engine: Engine | None = None) -> list[str]:
         used = engine or self.engine()
         try:
-            return streamer.adopt(used, self.sources, "streamer1", now)
+            return streamer.adopt(used, self.wanted, now)
         finally:
             used.dispose()
 
@@ -156,11 +169,11 @@ class OldStreamer:
         return {table: found.get(table, []) for table in OURS}
 
     def tree(self) -> dict[str, list[object]]:
-        """Everything below *top* but the database and the journal, with the time of every file."""
+        """Everything below *top* but the database and the rollout's own folder, with the time of every file."""
         return {
             str(path.relative_to(self.top)): [*entry(path), path.is_dir() or path.lstat().st_mtime_ns]
             for path in sorted(self.top.rglob("*"))
-            if not path.is_relative_to(self.journal.parent) and not path.name.startswith("task_list.db")
+            if not path.is_relative_to(self.wanted.rollout_dir) and not path.name.startswith("task_list.db")
         }
 
     def contents(self) -> list[str]:

@@ -15,10 +15,10 @@ from lectern.i18n import translated
 from lectern.playout.keyframe_index import path_of
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.takeover import streamer
-from lectern.rollout.takeover.streamer import Sources
+from lectern.rollout.takeover.streamer import StreamerAdoption
 from lectern.states import AiringState
 from tests.effects import old_databases as old
-from tests.rollout.old_streamer import NOW, ORIGIN, PATTERNS, OldStreamer, Value, flv, local
+from tests.rollout.old_streamer import NOW, ORIGIN, OldStreamer, Value, flv, local, wanted
 from tests.stage import Town, staged, wait_until
 
 
@@ -77,10 +77,10 @@ def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> Non
     host.has_file("video/what.txt")
     tree, raw = host.tree(), host.database.read_bytes()
     with SqliteFile(host.database).reading() as connection:
-        plan = streamer.planned(connection, host.sources, NOW)
+        plan = StreamerAdoption(connection, host.wanted, NOW)
     assert (host.tree(), host.database.read_bytes(), host.journal.exists()) == (tree, raw, False)
     assert [path.name for path in host.code.iterdir()] == ["task_list.db"]
-    assert {name: (row["video_id"], row["state"]) for name, row in plan.changes.classes.items()} == {
+    assert {name: (row["video_id"], row["state"]) for name, row in plan.classes.items()} == {
         "c-1": ("1", AiringState.READY),
         "c-2": ("2_480P", AiringState.WAITING),
     }
@@ -90,7 +90,7 @@ def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> Non
     assert (strange.found.path, strange.place) == (f"{video_root}/what.txt", f"{video_root}/quarantine/what.txt")
     assert translated(plan.said[1], "zh").startswith(f"1 个文件已移到 {video_root}/quarantine：")
     host.is_upgraded()
-    assert list(plan.said) == host.adopt()
+    assert plan.said == host.adopt()
 
 
 def test_a_streamer_that_is_new_has_nothing_to_take_over(host: OldStreamer) -> None:
@@ -159,7 +159,7 @@ def test_patterns_are_tried_in_order(host: OldStreamer) -> None:
     for class_id, path in enumerate(("v1-720", "v2-480p", "v3-1080P", "v4-999P", "v5", "v06", "x?v=7")):
         host.has_class(str(class_id), f"{ORIGIN}/{path}")
     plan = host.planned()
-    stems = [row["video_id"] for row in plan.changes.classes.values()]
+    stems = [row["video_id"] for row in plan.classes.values()]
     assert stems == ["1_720P", "2_480P", "3_1080P", "4", "5", "6", rendition_ids.of_url(f"{ORIGIN}/x?v=7")]
     assert not plan.refusals
 
@@ -450,8 +450,7 @@ def test_a_recording_that_has_no_room_is_refused_with_316(town: Town, tmp_path: 
         old.build(stage.database(who), [old.OLD_TASKS, f"INSERT INTO task_list VALUES {row}"])
         stage.init(who)
         with opened(f"sqlite:///{stage.database(who)}") as engine:
-            sources = Sources(stage.folder / who, [], PATTERNS, stage.folder / "moves.json")
-            streamer.adopt(engine, sources, stage.name(who), time.time())
+            streamer.adopt(engine, wanted(stage.folder, stage.folder / who), time.time())
         stage.up(who)
         wait_until(lambda: stage.airing(who, "c-1")["state"] == "refused", description="it is refused")
         assert stage.airing(who, "c-1")["code"] == 316

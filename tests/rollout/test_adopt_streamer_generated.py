@@ -146,7 +146,7 @@ def test_any_old_host_is_taken_over_or_refused_and_comes_back(made: Old) -> None
             event("some classes refused")
             made = less
         tasks = host.dump()["task_list"]
-        event(f"{len(host.planned().changes.classes)} classes taken over")
+        event(f"{len(host.planned().classes)} classes taken over")
         host.adopt()
         assert host.contents() == contents
         assert_whole(host, made)

@@ -26,7 +26,7 @@ def host(tmp_path: Path) -> OldStreamer:
 def stems(host: OldStreamer) -> dict[str, str]:
     """By the place of each file below its root: its rendition, or why it has none."""
     plan = host.planned()
-    assert plan.refusals == ()
+    assert plan.refusals == []
     return {one.found.place: one.stem for one in plan.moves} | {one.found.place: one.why for one in plan.strange}
 
 

@@ -13,10 +13,10 @@ from lectern.db.engine import open_database, transaction
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.model.facts import Attempt, Order
 from lectern.model.tables.teacher import RenditionRow
-from lectern.redis.rename import Rule, opened
+from lectern.redis.rename import Rule, in_words, opened
 from lectern.rollout import redis_keys
 from lectern.rollout.takeover import teacher
-from lectern.rollout.takeover.teacher import ADOPTED, OldKeyNames, OldLists, TeacherAdoption
+from lectern.rollout.takeover.teacher import ADOPTED, OldLists
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.wire.messages import Booking
 from lectern.wire.parser import parse
@@ -54,16 +54,17 @@ def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = ""
 
 
 def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
-    names = OldKeyNames.parse(WAITING_KEY, order_key)
-    waiters = teacher.waiters(client, names)
-    with transaction(engine) as connection:
-        return OldLists(connection, client, names, waiters, now).adopt("teacher1", 120)
+    with in_words(lambda: "Nothing was adopted."):
+        lists = OldLists(client, WAITING_KEY, order_key, now)
+        with transaction(engine) as connection:
+            return lists.adopt(connection, "teacher1", 120)
 
 
-def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> TeacherAdoption:
-    names = OldKeyNames.parse(waiting_key, ORDER_KEY)
+def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> tuple[list[str], int]:
+    """What would be said, and how many classes would wait on."""
+    lists = OldLists(client, waiting_key, ORDER_KEY, NOW)
     with engine.connect() as connection:
-        return OldLists(connection, client, names, teacher.waiters(client, names), NOW).planned()
+        return lists.planned(connection), lists.waiting
 
 
 def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:
@@ -143,9 +144,9 @@ def test_neither_the_plan_nor_a_second_call_changes_anything(client: redis.Redis
         left_by_the_old_program(client, booking(f"c-{record_id}", record_id=record_id))
         client.rpush(f"{record_id}_720P", f"orphan-{record_id}", b"\xff")
     there, before = keys(client), old_databases.dump(file)
-    plan = planned(engine, client)
+    plan, _ = planned(engine, client)
     assert (keys(client), old_databases.dump(file)) == (there, before)
-    assert adopt(engine, client) == plan.said != []
+    assert adopt(engine, client) == plan != []
     assert orders_of(engine, "c-8", "placed") == ours
     assert 8 not in {one.record_id for one in under_way(engine)}
     there, before = keys(client), old_databases.dump(file)
@@ -167,7 +168,7 @@ def test_lists_of_any_length_are_gone_through_in_slices(
     for class_id in sorted(wanted):
         left_by_the_old_program(client, booking(class_id, record_id=int(class_id.split("-")[1])))
     client.rpush("7_720P", "c-7-0", "c-7-6")
-    assert planned(engine, client).waiting >= len(wanted)
+    assert planned(engine, client)[1] >= len(wanted)
     assert adopt(engine, client)[4:] == [f"{len(wanted)} classes of the old waiting lists wait on here."]
     states = {id_: one.state for id_, one in orders_of(engine, *wanted).items()}
     assert states == dict.fromkeys(wanted, BookingState.WAITING)
@@ -321,8 +322,8 @@ def test_a_plan_can_be_made_before_database_is_upgraded_and_keys_are_renamed(cli
     rules = [Rule.parse("x:{host}", "y:{host}"), Rule.parse("waiting:{record_id}:{resolution}", WAITING_KEY)]
     assert teacher.before(ORDER_KEY, rules) == ORDER_KEY
     engine = open_database(f"sqlite:///{file}")
-    assert planned(engine, client, teacher.before(WAITING_KEY, rules)).waiting == 1
-    assert planned(engine, client).waiting == 0
+    assert planned(engine, client, teacher.before(WAITING_KEY, rules))[1] == 1
+    assert planned(engine, client)[1] == 0
     engine.dispose()
 
 
@@ -330,9 +331,9 @@ def test_a_plan_can_be_made_before_database_is_upgraded_and_keys_are_renamed(cli
     "patterns",
     [("{record_id}", ORDER_KEY), ("{record_id}_{resolution}_{class_id}", None), (WAITING_KEY, "class:{record_id}")],
 )
-def test_patterns_without_the_right_fields_are_refused(patterns: tuple[str, str | None]) -> None:
+def test_patterns_without_the_right_fields_are_refused(client: redis.Redis, patterns: tuple[str, str | None]) -> None:
     with pytest.raises(Misuse, match=r"(waiting_key|order_key) .*: write it with"):
-        teacher.OldKeyNames.parse(*patterns)
+        OldLists(client, *patterns, NOW)
 
 
 def test_a_redis_that_goes_away_leaves_the_database_as_it_was(engine: Engine, file: Path, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_backup_whose_manifest_is_damaged_is_named_and_hides_no_other(live: Pa
     said = typed("streamer").stdout
     for number in range(3):
         assert f"streamer-streamer1-2026010{number}T000000Z: its manifest cannot be read" in said
-    assert len(disk.backups(folder, "streamer-streamer1")) == 1
+    assert len(disk.backups(folder, "streamer-streamer1")[0]) == 1
     assert disk.backup_ages_s(folder, "streamer-streamer1", time.time())["here"] < 600
 
 
@@ -269,7 +269,7 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
     (folder / "streamer-s-30" / "manifest.json").write_text("{")
     (folder / "streamer-s-40" / "manifest.json").mkdir(parents=True)  # as little to be read as another user's
     assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
-    assert [one.name for one in disk.damaged_backups(folder, "streamer-s")] == ["streamer-s-30", "streamer-s-40"]
+    assert [one.name for one in disk.backups(folder, "streamer-s")[1]] == ["streamer-s-30", "streamer-s-40"]
 
 
 # -- off the host -------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, fold
     assert "no copy of it is off this host" in done.exception.message
     assert "Host key verification failed" in done.exception.message
     assert [*there.iterdir()] == []
-    assert len(disk.backups(folder, "streamer-streamer1")) == 1
+    assert len(disk.backups(folder, "streamer-streamer1")[0]) == 1
 
 
 def test_a_copy_off_the_host_that_has_never_come_is_missed(live: Path, folder: Path) -> None:

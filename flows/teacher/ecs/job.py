@@ -17,14 +17,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flows import artifacts, failures
 from flows.host import TeacherHost, log
 from flows.outbox_publisher import publish_outbox
-from lectern.allowlist import Allowlist
 from lectern.db import bookings, events, outbox, transcodings
 from lectern.db.transcodings import BegunJob
 from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import total_limit_s
 from lectern.ecs import detached, ssh, transcode
-from lectern.ecs.probe import Programs
-from lectern.ecs.transcode import Job, JobOutcome, JobReport, hosts, target
+from lectern.ecs.transcode import Job, JobOutcome, JobReport, hosts
 from lectern.errors import (
     CANCELLED,
     HOST_ASIDE,
@@ -77,14 +75,9 @@ def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Jo
         attempts=tuple(rendition.attempt for rendition in due),
         source_url=due[0].source_url or "",
         wanted=tuple(rendition.resolution for rendition in due),
-        target=target(settings),
         begun_at=begun_at,
         limit_s=total_limit_s,
-        allowed=Allowlist.listed(settings.allowed_origins),
-        work_root=settings.ecs_work_root,
-        keyframe_s=settings.keyframe_interval_s,
-        lufs=settings.ecs_loudness_lufs,
-        programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
+        settings=settings,
     )
 
 

@@ -74,8 +74,9 @@ def backup(
     with nightly.alone(into):
         made = nightly.make(found, called, into, str(target or ""))
         # After a clock that was ahead is set back, older backups look newer than the one that was just made.
-        pruned = nightly.prune(disk.backups(into, called), keep, needed={made.path.name})
-        odd = [str(one) for one in disk.damaged_backups(into, called)]
+        newest, damaged = disk.backups(into, called)
+        pruned = nightly.prune(newest, keep, needed={made.path.name})
+        odd = [str(one) for one in damaged]
         failure = None
         try:
             if target is not None:

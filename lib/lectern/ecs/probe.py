@@ -12,6 +12,7 @@ from lectern.ecs import ssh
 from lectern.errors import CallAPerson, Refuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.media import ffmpeg
+from lectern.settings import TeacherSettings
 
 LOOK_S = 60.0
 MISSING = frozenset({126, 127})
@@ -39,16 +40,6 @@ printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
 
 
 @dataclass(frozen=True)
-class Programs:
-    """The names of the programs on the host."""
-
-    wget: str = "wget"
-    ffmpeg: str = "ffmpeg"
-    ffprobe: str = "ffprobe"
-    curl: str = "curl"
-
-
-@dataclass(frozen=True)
 class Media:
     """What a recording consists of; *video* is None if there is no picture, *audio* if there is no sound."""
 
@@ -59,14 +50,6 @@ class Media:
     audio: str | None
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A file's size, and its MD5 in hexadecimal."""
-
-    size_bytes: int
-    md5: str
-
-
 def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAPerson:
     """The error to raise if the host lacks *program*, which *package* has."""
     text = msgid("{host}: {program} cannot be run; type there: apt-get install {package}")
@@ -74,21 +57,21 @@ def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAP
 
 
 async def look(
-    connection: ssh.SshConnection, path: str, programs: Programs, thing: str, *, was: str | None = None
+    connection: ssh.SshConnection, path: str, settings: TeacherSettings, thing: str, *, was: str | None = None
 ) -> Media:
     """Look at a file by ffprobe; if it has just been fetched, first rename it from *was* to *path*.
 
     Raises Refuse(BAD_RECORDING) if it is no recording, TryAgain if there is no such file or ffprobe was killed,
     CallAPerson if the host has no ffprobe, or no curl to upload the renditions.
     """
-    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", programs.curl, was, path]
-    finished = await _look(connection, [*moving, *_probe_argv(programs.ffprobe, path)])
+    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", settings.ecs_curl, was, path]
+    finished = await _look(connection, [*moving, *_probe_argv(settings.ecs_ffprobe, path)])
     if moving and finished.returncode == _NO_CURL:
-        raise missing(connection, programs.curl, "curl")
+        raise missing(connection, settings.ecs_curl, "curl")
     if moving and finished.returncode == _NOT_MOVED:
         raise TryAgain(labelled(connection.host, finished.last_words))
-    _ended_itself(connection, programs.ffprobe, finished.returncode)
-    return _recording(_media_of_json(finished.output), finished.last_words, thing, errors.BAD_RECORDING)
+    _ended_itself(connection, settings.ecs_ffprobe, finished.returncode)
+    return _recording(finished.output, finished.last_words, thing, errors.BAD_RECORDING)
 
 
 def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) -> None:
@@ -106,8 +89,8 @@ def _probe_argv(ffprobe: str, path: str) -> list[str]:
     return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
 
 
-def _recording(found: Media | None, said: str, thing: str, code: errors.ErrorCode) -> Media:
-    if found is None:
+def _recording(probed: str, said: str, thing: str, code: errors.ErrorCode) -> Media:
+    if (found := _media_of_json(probed)) is None:
         raise Refuse(
             "{thing}: is not playable: {reason}", code, thing=thing, reason=said or Text("no stream, or no duration")
         )
@@ -145,36 +128,41 @@ class Wanted:
     thing: str
 
 
-async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: Wanted) -> Measured:
-    """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
+async def made_well(connection: ssh.SshConnection, settings: TeacherSettings, wanted: Wanted) -> tuple[int, str]:
+    """Size in bytes and MD5, in hexadecimal, of a rendition that is good.
+
+    Raises Refuse if the source is at fault, TryAgain if we are.
+    """
     path = wanted.output.path
-    probe, argv = shlex.join(_probe_argv(programs.ffprobe, path)), _tail_argv(programs.ffmpeg, wanted, path, _TAIL_S)
+    probe, argv = (
+        shlex.join(_probe_argv(settings.ecs_ffprobe, path)),
+        _tail_argv(settings.ecs_ffmpeg, wanted, path, _TAIL_S),
+    )
     script = _CHECK.format(look=probe, tail=shlex.join(argv), file=shlex.quote(path))
     finished = await _look(connection, ["sh", "-c", script])
     json_text, _, rest = finished.output.partition("\nlectern-look ")
-    measured, _, tail = rest.partition("\nlectern-tail ")
+    measured, _, report = rest.partition("\nlectern-tail ")
     try:
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
         text = msgid("{host}: {path} cannot be read: {last_words}")
         raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
-    _ended_itself(connection, programs.ffprobe, int(looked))
-    made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, errors.TRANSCODE_FAILED)
-    found, end = Measured(int(size), md5), _end_of(tail)
+    _ended_itself(connection, settings.ecs_ffprobe, int(looked))
+    made, end = _recording(json_text, finished.last_words, wanted.thing, errors.TRANSCODE_FAILED), _end_of(report)
     if end == _NO_PICTURE:
-        end = await _earlier_end(connection, programs, wanted)
-    check(wanted, made, found, end)
-    return found
+        end = await _earlier_end(connection, settings.ecs_ffmpeg, wanted)
+    check(wanted, made, int(size), end)
+    return int(size), md5
 
 
-async def _earlier_end(connection: ssh.SshConnection, programs: Programs, wanted: Wanted) -> str:
+async def _earlier_end(connection: ssh.SshConnection, program: str, wanted: Wanted) -> str:
     """What is wrong with a picture that ends before the sound; nothing if that of the source ends there, too.
 
     A recorded screen on which nothing moves has no picture for long. More is looked at until there is one.
     """
 
     async def tail(path: str, last_s: int) -> str:
-        ended = await _look(connection, _tail_argv(programs.ffmpeg, wanted, path, last_s))
+        ended = await _look(connection, _tail_argv(program, wanted, path, last_s))
         report = f"\n{ended.output}"[-2000:].partition("\n")[2]  # of a long one the last whole lines
         return _end_of(f"{ended.returncode}\n{ended.errors}\n{report}")
 
@@ -205,7 +193,7 @@ def _end_of(tail: str) -> str:
     return "" if frames and int(frames[-1]) > 0 else _NO_PICTURE
 
 
-def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
+def check(wanted: Wanted, made: Media, size_bytes: int, tail: str) -> None:
     """Raise if *made* is not what is *wanted*: Refuse if the source is at fault, TryAgain if the transcoding is.
 
     *tail* says what is wrong with the rendition's end, or is empty.
@@ -241,8 +229,8 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
                 source_s=source.duration_s,
             )
         )
-    if measured.size_bytes < _LEAST_BYTES_S * source.duration_s:
-        wrong.append(Text("has only {size_bytes} bytes", size_bytes=measured.size_bytes))
+    if size_bytes < _LEAST_BYTES_S * source.duration_s:
+        wrong.append(Text("has only {size_bytes} bytes", size_bytes=size_bytes))
     if tail:
         wrong.append(Text("does not decode at its end ({tail})", tail=tail))
     if wrong:

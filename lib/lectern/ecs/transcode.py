@@ -14,7 +14,7 @@ from lectern import errors, subprocesses
 from lectern.allowlist import Allowlist
 from lectern.ecs import detached, probe, ssh
 from lectern.ecs.detached import DetachedStep, Ended, Folder
-from lectern.ecs.probe import MISSING, Measured, Media, Programs, Wanted
+from lectern.ecs.probe import MISSING, Media, Wanted
 from lectern.errors import CallAPerson, FallBack, LecternError, Misuse, Refuse, TryAgain
 from lectern.i18n import Text, labelled, msgid
 from lectern.media import ffmpeg
@@ -23,7 +23,6 @@ from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from lectern.storage import origin, oss
 from lectern.storage.origin import RemoteFile
-from lectern.storage.oss import OssKey, UploadTarget
 from lectern.urls import redact_url
 
 
@@ -31,16 +30,6 @@ def hosts(settings: TeacherSettings) -> dict[str, ssh.SshHost]:
     """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
     listed = [ssh.SshHost.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
     return {str(host): host for host in listed}
-
-
-def target(settings: TeacherSettings) -> UploadTarget:
-    """Where renditions are uploaded to; raises Misuse if UPLOAD_URL, its key or PUBLIC_URL is wrong."""
-    key = None
-    if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
-        key = OssKey(
-            settings.oss_region, settings.oss_access_key_id, settings.oss_access_key_secret, settings.oss_endpoint
-        )
-    return UploadTarget(settings.upload_url or "", settings.public_url or "", key)
 
 
 def check_ecs(settings: TeacherSettings) -> None:
@@ -51,7 +40,7 @@ def check_ecs(settings: TeacherSettings) -> None:
     needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
     if missing := [name.upper() for name in needed if not getattr(settings, name)]:
         raise Misuse("ECS_HOSTS is set, so {missing} must be set too.", missing=", ".join(missing))
-    target(settings)
+    oss.check_upload(settings)
 
 
 @dataclass(frozen=True)
@@ -59,30 +48,24 @@ class Job:
     """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
 
     *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* gives the seconds that it may take
-    by the recording's duration in seconds, None while that is unknown. *lufs* is the loudness that the renditions shall
-    have, None if the sound is left as it is.
+    by the recording's duration in seconds, None while that is unknown.
     """
 
     record_id: int
     attempts: tuple[int, ...]
     source_url: str
     wanted: tuple[Resolution, ...]
-    target: UploadTarget
     begun_at: float
     limit_s: Callable[[float | None], float]
-    allowed: Allowlist
-    work_root: str = "~/lectern-work"
-    keyframe_s: float = 2.0
-    lufs: float | None = None
+    settings: TeacherSettings = field(repr=False)
     stall_s: float = 60.0
-    programs: Programs = field(default_factory=Programs)
 
     @property
     def name(self) -> str:
         """The name of its folder on the host: the same when the attempt is resumed, another for every other attempt."""
         numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
-        whole = f"{self.source_url} {self.target.upload_url} {self.target.public_url}"
-        whole += f" {self.lufs:g}" if self.lufs is not None else ""
+        whole = f"{self.source_url} {self.settings.upload_url or ''} {self.settings.public_url or ''}"
+        whole += f" {lufs:g}" if (lufs := self.settings.ecs_loudness_lufs) is not None else ""
         mark = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
         return f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{mark}"
 
@@ -132,17 +115,21 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport) 
     report.step = "enter"
     looking = asyncio.ensure_future(promised(job))  # the origin and the host answer at the same time
     try:
-        folder = await detached.enter(connection, job.work_root, job.name)
+        folder = await detached.enter(connection, job.settings.ecs_work_root, job.name)
         return await _Work(connection, job, folder, report).do(looking)
     finally:
         looking.cancel()  # not needed if the source is there already
         await asyncio.gather(looking, return_exceptions=True)
 
 
+def _allowed(job: Job) -> Allowlist:
+    return Allowlist.listed(job.settings.allowed_origins)
+
+
 async def promised(job: Job) -> RemoteFile:
     """What the origin promises of the source."""
     try:
-        return await origin.look(job.source_url, allowed=job.allowed, timeout_s=_LOOK_S)
+        return await origin.look(job.source_url, allowed=_allowed(job), timeout_s=_LOOK_S)
     except TryAgain as error:
         raise TryAgain(error.message, errors.DOWNLOAD_FAILED) from error
 
@@ -160,7 +147,7 @@ class _Work:
 
     def __init__(self, connection: ssh.SshConnection, job: Job, folder: Folder, report: JobReport) -> None:
         self._connection, self._job, self._folder, self._report = connection, job, folder, report
-        self._programs, self._source = job.programs, f"{folder.path}/{_SOURCE}"
+        self._settings, self._source = job.settings, f"{folder.path}/{_SOURCE}"
         self._thing = Text("source of {record_id}", record_id=job.record_id)
         self._made: dict[Resolution, str] = {}
         self._missed: dict[Resolution, LecternError] = {}
@@ -192,9 +179,9 @@ class _Work:
         """Check and upload a rendition; if that fails, it is noted for this one alone."""
         resolution = wanted.output.resolution
         try:
-            measured = await probe.made_well(self._connection, self._programs, wanted)
+            size_bytes, md5 = await probe.made_well(self._connection, self._settings, wanted)
             self._report.step = "upload"
-            self._made[resolution] = await self._upload(wanted.output, measured)
+            self._made[resolution] = await self._upload(wanted.output, size_bytes, md5)
         except ssh.Lost:
             raise
         except LecternError as error:
@@ -262,9 +249,9 @@ class _Work:
         options, line = origin.wget_input(remote.url, remote.address if ":" not in (remote.address or "") else None)
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
         argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
-        argv += origin.wget_argv(self._programs.wget, file, options=options)
+        argv += origin.wget_argv(self._settings.ecs_wget, file, options=options)
         step = DetachedStep(f"fetch-{mark}-{number}", argv, line)
-        ended = await self._run(step, self._programs.wget, "wget")
+        ended = await self._run(step, self._settings.ecs_wget, "wget")
         if ended.returncode == _TOO_LARGE:
             text = msgid("{url}: is larger than the {limit_bytes} bytes that it may be")
             kind = Refuse if remote.size_bytes is None else TryAgain  # it may have been replaced since the promise
@@ -293,15 +280,15 @@ class _Work:
 
     async def _look(self, file: str | None = None) -> Media:
         self._report.step = "look"
-        return await probe.look(self._connection, self._source, self._programs, self._thing, was=file)
+        return await probe.look(self._connection, self._source, self._settings, self._thing, was=file)
 
     # -- ffmpeg --------------------------------------------------------------------------------------------------------
 
     async def _loudness(self) -> ffmpeg.Loudness | None:
-        if (lufs := self._job.lufs) is None:
+        if (lufs := self._settings.ecs_loudness_lufs) is None:
             return None
         self._report.step = "measure"
-        ended, _ = await self._run_ffmpeg("measure", ffmpeg.measure_argv(self._programs.ffmpeg, self._source, lufs))
+        ended, _ = await self._run_ffmpeg("measure", ffmpeg.measure_argv(self._settings.ecs_ffmpeg, self._source, lufs))
         try:
             found = ffmpeg.Loudness.read(ended.errors)
         except ValueError as error:
@@ -315,9 +302,9 @@ class _Work:
     async def _encode(self, outputs: Sequence[ffmpeg.Output], loudness: ffmpeg.Loudness | None) -> float:
         """Encode *outputs*, corrected if *loudness* is given; returns the seconds of the source that were read."""
         self._report.step = "encode"
-        lufs, every_s = self._job.lufs, self._job.keyframe_s
+        lufs, every_s = self._settings.ecs_loudness_lufs, self._settings.keyframe_interval_s
         sound = ffmpeg.COPY if loudness is None or lufs is None else loudness.options(lufs)
-        argv = ffmpeg.encode_argv(self._programs.ffmpeg, self._source, outputs, keyframe_s=every_s, sound=sound)
+        argv = ffmpeg.encode_argv(self._settings.ecs_ffmpeg, self._source, outputs, keyframe_s=every_s, sound=sound)
         ended, reached_s = await self._run_ffmpeg("encode", argv)
         self._report.percent = 100.0
         if loudness is not None and lufs is not None:
@@ -346,7 +333,7 @@ class _Work:
             return True
 
         whole = DetachedStep(step, argv, stall_s=self._job.stall_s, on_line=on_line)
-        ended = await self._run(whole, self._programs.ffmpeg, "ffmpeg")
+        ended = await self._run(whole, self._settings.ecs_ffmpeg, "ffmpeg")
         if any(words in ended.errors for words in _NOT_BUILT_IN):
             raise CallAPerson(self._failed(step, ended))
         if ended.returncode in _KILLED:
@@ -367,16 +354,18 @@ class _Work:
             return found
         return Text("{found}; the loudness was not measured, which ECS_LOUDNESS_LUFS asks for", found=found)
 
-    async def _upload(self, output: ffmpeg.Output, measured: Measured) -> str:
+    async def _upload(self, output: ffmpeg.Output, size_bytes: int, md5_hex: str) -> str:
         """Upload a rendition, and see that it is there; returns its URL."""
         path = f"{self._job.record_id}/{stem(self._job.record_id, output.resolution)}.flv"
-        url = self._job.target.public(path)
-        md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
+        url = oss.public_url(self._settings, path)
+        md5 = base64.b64encode(bytes.fromhex(md5_hex)).decode()
         async for attempt in stamina.retry_context(_may_pass, attempts=UPLOADS, timeout=None, **_PAUSES):
             with attempt:
-                signed = await oss.sign_upload(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
-                argv, stdin = oss.curl(self._programs.curl, signed, output.path)
+                to = await oss.upload_url(self._settings, path, md5, self._job.limit_s(self._report.duration_s))
+                argv, stdin = oss.curl(self._settings.ecs_curl, to, md5, output.path)
                 step = DetachedStep(f"upload-{output.resolution}-{attempt.num}", argv, stdin)
-                crc64 = oss.judge(signed, self._connection.host, await self._run(step, self._programs.curl, "curl"))
-                await oss.verify_upload(url, measured.size_bytes, crc64, self._job.allowed)
+                crc64 = oss.judge(
+                    path, to, self._connection.host, await self._run(step, self._settings.ecs_curl, "curl")
+                )
+                await oss.verify_upload(url, size_bytes, crc64, _allowed(self._job))
         return url

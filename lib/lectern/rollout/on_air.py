@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +24,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import LIVE_AIRINGS, BookingState
 
 _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED})
-
-
-@dataclass(frozen=True)
-class HeldClasses:
-    """The classes that the playout airs, or will air, while the resident is stopped; or why it may air none."""
-
-    classes: frozenset[str] = frozenset()
-    why_none: str = ""
+_START_IT = msgid("{error}. Start it (systemctl start lectern-playout), or provision the host")
 
 
 def refusals(wanted: Spec, now: float) -> list[str]:
@@ -71,13 +63,21 @@ def _told(wanted: Spec, now: float, minutes: float, pattern: str) -> list[str]:
     is_first = RolloutJournal.of(wanted).behind(wanted.id) is None
     if wanted.role == "teacher" and not is_first:
         return []
-    held = None if is_first else _held(wanted)  # the old program has no playout
-    classes = _harmed(wanted, now, minutes * 60, held)
-    if not classes:
+    held, why = (frozenset[str](), "") if is_first else _held(wanted)  # the old program has no playout
+    harmed: list[tuple[float, float, str]] = []
+    for class_id, start, end, state in coming(store.of(wanted), wanted.role, now):
+        if start is None or start > now + minutes * 60:
+            continue
+        is_teacher = wanted.role == "teacher"
+        what = f"{at(start)}, {state}" if is_teacher else Text("{begin} to {end}", begin=at(start), end=at(end))
+        is_harmed = state in _UNPLACED if is_teacher else class_id not in held
+        if is_harmed:
+            harmed.append((start, end, Text("class {class_id} ({what})", class_id=shown(class_id), what=what)))
+    if not harmed:
         return []
-    named, until, unheld = some(name for _, _, name in sorted(classes)), at(max(until for _, until, _ in classes)), ""
-    if held is not None:
-        why = held.why_none or Text("the resident has not told it of them yet")
+    named, until, unheld = some(name for _, _, name in sorted(harmed)), at(max(until for _, until, _ in harmed)), ""
+    if not is_first:
+        why = why or Text("the resident has not told it of them yet")
         unheld = Text(", and the playout does not hold them ({why})", why=why)
     return [Text(pattern, classes=named, until=until, unheld=unheld, minutes=minutes)]
 
@@ -106,22 +106,6 @@ def coming(database: Store, role: str, now: float) -> Iterator[ComingClass]:
             yield from (ComingClass(*row) for row in connection.execute(wanted, {"now": now}))
 
 
-def _harmed(wanted: Spec, now: float, within_s: float, held: HeldClasses | None) -> list[tuple[float, float, str]]:
-    """The classes that begin within *within_s*, and that a stop would harm: begin, end, and the class in words."""
-    harmed: list[tuple[float, float, str]] = []
-    for class_id, start, end, state in coming(store.of(wanted), wanted.role, now):
-        if start is None or start > now + within_s:
-            continue
-        if wanted.role == "teacher":
-            is_harmed, what = state in _UNPLACED, f"{at(start)}, {state}"
-        else:
-            is_harmed = held is None or class_id not in held.classes
-            what = Text("{begin} to {end}", begin=at(start), end=at(end))
-        if is_harmed:
-            harmed.append((start, end, Text("class {class_id} ({what})", class_id=shown(class_id), what=what)))
-    return harmed
-
-
 BRIDGE_S = 20.0
 """Seconds that the lease must still last: the window takes a few, and the new resident renews the lease then."""
 
@@ -142,19 +126,21 @@ def end_lease(wanted: Spec) -> None:
         asyncio.run(asked(wanted.code_dir / _of_playout(wanted, "dir") / "lease.sock", "lease", until=0))
 
 
-def _held(wanted: Spec) -> HeldClasses:
-    """What the playout holds now; nothing if it does not answer, or if its lease would end in the window."""
+def _held(wanted: Spec) -> tuple[frozenset[str], str]:
+    """The classes that the playout airs, or will air, while the resident is stopped; or why it may air none.
+
+    It holds nothing if it does not answer, or if its lease would end in the window.
+    """
     try:
         status = _asked(socket_of(wanted), "status")
     except (PlayoutUnreachable, RequestRefused) as error:
-        text = msgid("{error}. Start it (systemctl start lectern-playout), or provision the host")
-        return HeldClasses(why_none=Text(text, error=error))
+        return frozenset(), Text(_START_IT, error=error)
     left_s = status["lease_until"] - status["boot_now"]
     if left_s < BRIDGE_S:
         left = Text("ends in {left_s:.0f} s", left_s=left_s) if left_s > 0 else Text("has run out")
         text = msgid("its lease {left}, and must last for {bridge_s:g} s. See `lectern playout status`")
-        return HeldClasses(why_none=Text(text, left=left, bridge_s=BRIDGE_S))
-    return HeldClasses(frozenset(class_["class_id"] for class_ in status["classes"] if class_["state"] != "ended"))
+        return frozenset(), Text(text, left=left, bridge_s=BRIDGE_S)
+    return frozenset(class_["class_id"] for class_ in status["classes"] if class_["state"] != "ended"), ""
 
 
 def is_missing(wanted: Spec) -> str:
@@ -226,8 +212,7 @@ def _status_after(path: Path) -> dict[str, Any]:
     try:
         return _asked(path, "status")
     except PlayoutUnreachable as error:
-        text = msgid("{error}. Start it (systemctl start lectern-playout), or provision the host")
-        raise CallAPerson("{sentence}.", sentence=Text(text, error=error)) from error
+        raise CallAPerson("{sentence}.", sentence=Text(_START_IT, error=error)) from error
 
 
 def _asked(path: Path, do: str) -> dict[str, Any]:

@@ -54,30 +54,25 @@ def writing(what: str) -> Iterator[None]:
 MANIFEST = "manifest.json"
 
 
-def backups(folder: Path, name: str) -> dict[Path, dict[str, object]]:
-    """The finished backups of *name*, the newest first, without damaged ones; raises OSError as `damaged_backups`."""
-    found = {one: told for one, told in _told(folder, name).items() if told is not None and told.get("name") == name}
-    return dict(sorted(found.items(), key=lambda item: _seconds(item[1], "made_at"), reverse=True))
+def backups(folder: Path, name: str) -> tuple[dict[Path, dict[str, object]], list[Path]]:
+    """The manifests of the finished backups of *name*, the newest first, and the backups whose manifest is damaged.
 
-
-def damaged_backups(folder: Path, name: str) -> list[Path]:
-    """The backups of *name* in *folder* whose manifest cannot be read; raises OSError if the folder cannot be read."""
-    return sorted(one for one, told in _told(folder, name).items() if told is None)
-
-
-def _told(folder: Path, name: str) -> dict[Path, dict[str, object] | None]:
-    found: dict[Path, dict[str, object] | None] = {}
-    for one in folder.iterdir():
-        if not one.name.startswith(f"{name}-"):
-            continue
+    Raises OSError if the folder cannot be read.
+    """
+    found: dict[Path, dict[str, object]] = {}
+    damaged: list[Path] = []
+    for one in sorted(one for one in folder.iterdir() if one.name.startswith(f"{name}-")):
         try:
             told = json.loads((one / MANIFEST).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError):  # the former of one that another user has made by hand
             told = None
-        found[one] = told if isinstance(told, dict) else None
-    return found
+        if not isinstance(told, dict):
+            damaged.append(one)
+        elif told.get("name") == name:
+            found[one] = told
+    return dict(sorted(found.items(), key=lambda item: _seconds(item[1], "made_at"), reverse=True)), damaged
 
 
 def backup_ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
@@ -89,7 +84,7 @@ def backup_ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
     if not folder.exists():
         return {}
     try:
-        told = list(backups(folder, name).values())
+        told = list(backups(folder, name)[0].values())
     except OSError:
         return {"here": math.inf}
     ages = {"here": min((abs(now - _seconds(one, "made_at")) for one in told), default=math.inf)}

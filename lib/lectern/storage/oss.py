@@ -5,18 +5,17 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import SecretStr
 
 from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.errors import UPLOAD_FAILED, CallAPerson, FallBack, Misuse, Refuse, TryAgain
 from lectern.i18n import Text, labelled, msgid
 from lectern.playout.sentences import cleaned
+from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from lectern.storage import origin
 from lectern.subprocesses import Finished
@@ -30,87 +29,73 @@ _CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*([0-9]{1,20})\s*$")
 _WHY = re.compile(r"<(Code|Message)>([^<]{1,200})<")
 
 
-@dataclass(frozen=True)
-class OssKey:
-    """The key that signs upload URLs; it never leaves this host. *endpoint* None means the region's public one."""
-
-    region: str
-    key_id: SecretStr
-    secret: SecretStr
-    endpoint: str | None = None
-
-
-@dataclass(frozen=True)
-class UploadTarget:
-    """Bases of URLs: renditions are PUT below *upload_url*, read below *public_url*. ``oss://bucket/…`` needs a key."""
-
-    upload_url: str
-    public_url: str
-    key: OssKey | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        put, public = urlsplit(self.upload_url), urlsplit(self.public_url)
-        plain = put.scheme in ("http", "https") and put.hostname
-        bucket = put.scheme == "oss" and _BUCKET.fullmatch(put.netloc)
-        if not plain and not bucket:
-            raise Misuse(
-                "UPLOAD_URL={upload_url}: write http://…, https://… or oss://bucket/prefix",
-                upload_url=redact_url(self.upload_url),
-            )
-        if bucket and self.key is None:
-            needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
-            raise Misuse("UPLOAD_URL={upload_url}: {needs}", upload_url=self.upload_url, needs=needs)
-        if public.scheme not in ("http", "https") or not public.hostname:
-            raise Misuse("PUBLIC_URL={public_url}: write http://… or https://…", public_url=redact_url(self.public_url))
-
-    def public(self, path: str) -> str:
-        """The public URL of *path*."""
-        return f"{self.public_url.rstrip('/')}/{quote(path)}"
+def check_upload(settings: TeacherSettings) -> None:
+    """Raise Misuse if UPLOAD_URL, to which renditions are PUT, its key or PUBLIC_URL is missing or wrong."""
+    put, public = urlsplit(settings.upload_url or ""), urlsplit(settings.public_url or "")
+    plain = put.scheme in ("http", "https") and put.hostname
+    bucket = put.scheme == "oss" and _BUCKET.fullmatch(put.netloc)
+    if not plain and not bucket:
+        raise Misuse(
+            "UPLOAD_URL={upload_url}: write http://…, https://… or oss://bucket/prefix",
+            upload_url=redact_url(settings.upload_url or ""),
+        )
+    if bucket and not (settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret):
+        needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
+        raise Misuse("UPLOAD_URL={upload_url}: {needs}", upload_url=settings.upload_url, needs=needs)
+    if public.scheme not in ("http", "https") or not public.hostname:
+        raise Misuse(
+            "PUBLIC_URL={public_url}: write http://… or https://…", public_url=redact_url(settings.public_url or "")
+        )
 
 
-@dataclass(frozen=True)
-class Put:
-    """How one file is uploaded; *url* may hold a signature, so no log and no command line shows it."""
-
-    path: str
-    url: str = field(repr=False)
-    md5: str
+def public_url(settings: TeacherSettings, path: str) -> str:
+    """The URL by which anybody reads the rendition *path*."""
+    return f"{(settings.public_url or '').rstrip('/')}/{quote(path)}"
 
 
-async def sign_upload(target: UploadTarget, path: str, md5: str, expires_s: float) -> Put:
-    """How *path*, whose MD5 in base64 is *md5*, is uploaded; a signed URL is good for this file, for *expires_s*."""
-    if target.key is None:
-        return Put(path, f"{target.upload_url.rstrip('/')}/{quote(path)}", md5)
+async def upload_url(settings: TeacherSettings, path: str, md5: str, expires_s: float) -> str:
+    """Where *path*, whose MD5 in base64 is *md5*, is PUT; a signed URL is good for this file, for *expires_s*.
+
+    It may hold a signature, so no log and no command line shows it. The key that signs it never leaves this host.
+    """
+    base = settings.upload_url or ""
+    if urlsplit(base).scheme != "oss":
+        return f"{base.rstrip('/')}/{quote(path)}"
     # A thread: to load the SDK takes a second, the first time.
-    return Put(path, await asyncio.to_thread(_signed, target, target.key, path, md5, expires_s), md5)
+    return await asyncio.to_thread(_signed, settings, path, md5, expires_s)
 
 
-def _signed(target: UploadTarget, key: OssKey, path: str, md5: str, expires_s: float) -> str:
+def _signed(settings: TeacherSettings, path: str, md5: str, expires_s: float) -> str:
     # Loaded here, because it is slow to load and needed for oss:// only. It ships no types.
     import alibabacloud_oss_v2 as oss  # type: ignore[import-untyped]  # noqa: PLC0415
 
+    assert settings.oss_access_key_id is not None  # `check_upload` has seen to it
+    assert settings.oss_access_key_secret is not None
     config = oss.config.load_default()
-    given = (key.key_id.get_secret_value(), key.secret.get_secret_value())
+    given = (settings.oss_access_key_id.get_secret_value(), settings.oss_access_key_secret.get_secret_value())
     config.credentials_provider = oss.credentials.StaticCredentialsProvider(*given)
-    config.region, config.endpoint = key.region, key.endpoint
-    parts = urlsplit(target.upload_url)
+    config.region, config.endpoint = settings.oss_region, settings.oss_endpoint
+    parts = urlsplit(settings.upload_url or "")
     prefix = parts.path.strip("/")
     name = f"{prefix}/{path}" if prefix else path
     request = oss.PutObjectRequest(bucket=parts.netloc, key=name, content_md5=md5, content_type=_TYPE)
     return str(oss.Client(config).presign(request, expires=timedelta(seconds=expires_s)).url)
 
 
-def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
-    """The command line that uploads *file*, and its stdin; it prints the answer's headers, body and status."""
+def curl(program: str, url: str, md5: str, file: str) -> tuple[list[str], bytes]:
+    """The command line that uploads *file*, and its stdin; *md5* is in base64.
+
+    It prints the answer's headers, body and status.
+    """
     argv = [program, "-q", "--config", "-", "--silent", "--show-error", "--globoff", "--noproxy", "*"]
     argv += ["--connect-timeout", "15", "--speed-limit", "1", "--speed-time", "30", "--dump-header", "-"]
     argv += ["--write-out", "\\nlectern-status %{http_code}\\n", "--header", "Expect:"]
-    argv += ["--header", f"Content-Type: {_TYPE}", "--header", f"Content-MD5: {put.md5}", "--upload-file", file]
-    quoted = put.url.replace("\\", "\\\\").replace('"', '\\"')
+    argv += ["--header", f"Content-Type: {_TYPE}", "--header", f"Content-MD5: {md5}", "--upload-file", file]
+    quoted = url.replace("\\", "\\\\").replace('"', '\\"')
     return argv, f'url = "{quoted}"\n'.encode()
 
 
-def judge(put: Put, host: object, ended: Finished) -> int | None:
+def judge(path: str, url: str, host: object, ended: Finished) -> int | None:
     """The CRC-64 in the store's answer, None if it has none; raises TryAgain, or CallAPerson if the store refuses."""
     status = _STATUS.search(ended.output)
     code = status[1] if status else ""
@@ -120,9 +105,9 @@ def judge(put: Put, host: object, ended: Finished) -> int | None:
     why = ": ".join(dict(_WHY.findall(ended.output)).values()) or ended.last_words
     found = Text(
         "{path}: could not be uploaded from {host} to {shown}: {code} {reason}",
-        path=put.path,
+        path=path,
         host=host,
-        shown=redact_url(put.url),
+        shown=redact_url(url),
         code=code or ended.returncode,
         reason=why,
     ).rstrip()

@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from lectern.allowlist import Allowlist
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs_transcode
-from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
+from lectern.settings import TeacherSettings
 from lectern.states import Resolution
-from lectern.storage.oss import UploadTarget
 from tests.effects.conftest import Origin, Sshd, login, make_recording
 from tests.stage import running_with
 
@@ -29,10 +28,15 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport |
             raise error
         return dict(outcome.made)
     finally:
-        await detached.leave(connection, job.work_root, job.name)
-        root = Path(job.work_root)
+        await detached.leave(connection, job.settings.ecs_work_root, job.name)
+        root = Path(job.settings.ecs_work_root)
         assert not root.exists() or list(root.iterdir()) == []
-        assert running_with(job.work_root) == []
+        assert running_with(job.settings.ecs_work_root) == []
+
+
+def under(job: Job, **changed: object) -> Job:
+    """*job* with other settings."""
+    return replace(job, settings=job.settings.model_copy(update=changed))
 
 
 def stand_in(path: Path, script: str) -> str:
@@ -44,7 +48,7 @@ def stand_in(path: Path, script: str) -> str:
 
 def encoders(job: Job) -> list[int]:
     """The ffmpegs that encode for *job*."""
-    return running_with(job.work_root, "-force_key_frames", name="ffmpeg")
+    return running_with(job.settings.ecs_work_root, "-force_key_frames", name="ffmpeg")
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +70,15 @@ def job(origin: Origin, recording: Path, tmp_path: Path) -> Job:
         attempts=(1,),
         source_url=f"{origin.url}{SOURCE}",
         wanted=(Resolution.P240,),
-        target=UploadTarget(f"{origin.url}/up/", f"{origin.url}/up"),
         begun_at=time.time(),
         limit_s=lambda duration_s: 3600.0 if duration_s is None else 3 * duration_s + 120,
-        allowed=Allowlist.listed("127.0.0.1"),
-        work_root=str(tmp_path / "the host's work"),
+        settings=TeacherSettings.load(
+            transcode_sign_key=SecretStr("secret"),
+            upload_url=f"{origin.url}/up/",
+            public_url=f"{origin.url}/up",
+            allowed_origins="127.0.0.1",
+            ecs_work_root=str(tmp_path / "the host's work"),
+        ),
     )
 
 
@@ -79,4 +87,4 @@ def slow_job(job: Job, origin: Origin, tmp_path: Path) -> Job:
     """It encodes 20 s in real time, so that something can happen to it meanwhile."""
     origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=20).read_bytes()
     slow = stand_in(tmp_path / "slow", 'case "$*" in *-force_key*) exec ffmpeg -re "$@";; esac\nexec ffmpeg "$@"')
-    return replace(job, programs=Programs(ffmpeg=slow))
+    return under(job, ecs_ffmpeg=slow)

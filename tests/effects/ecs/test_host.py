@@ -20,13 +20,13 @@ from pydantic import SecretStr
 from lectern.decide import transcoding as decide
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs_transcode
-from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import NO_ECS_ROOM, UPLOAD_FAILED, CallAPerson, FallBack, Misuse, TryAgain
+from lectern.settings import TeacherSettings
 from lectern.states import Resolution
-from lectern.storage.oss import OssKey, UploadTarget
+from lectern.storage import oss
 from tests.answering import Answer, serving
-from tests.effects.ecs.conftest import encoders, stand_in, transcode
+from tests.effects.ecs.conftest import encoders, stand_in, transcode, under
 from tests.stage import running_with
 from tests.waiting import async_wait_until
 
@@ -44,7 +44,7 @@ async def test_a_missing_program_calls_a_person(
     report = JobReport()
     says = rf"ssh://.*no-{program} cannot be run; type there: apt-get install {package}$"
     with pytest.raises(CallAPerson, match=says):
-        await transcode(connection, replace(job, programs=Programs(**{program: f"no-{program}"})), report)
+        await transcode(connection, under(job, **{f"ecs_{program}": f"no-{program}"}), report)
     assert report.step == step
 
 
@@ -67,7 +67,7 @@ async def test_a_disk_that_takes_nothing_is_fallen_back_from(
     says = f"echo 'source: {why}' >&2; exit {exit_code}"
     full = stand_in(tmp_path / program, f'case "$*" in *-force_key*|*--input-file*) {says};; esac\nexec {program} "$@"')
     with pytest.raises(FallBack, match=why) as raised:
-        await transcode(connection, replace(job, programs=Programs(**{program: full})))
+        await transcode(connection, under(job, **{f"ecs_{program}": full}))
     assert raised.value.code is NO_ECS_ROOM
 
 
@@ -92,7 +92,9 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     """Although nothing can be noted there any more, not even how the program ended."""
     monkeypatch.setattr(ecs_transcode, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
     with pytest.raises(FallBack, match="its disk is full") as raised:
-        await transcode(connection, replace(job, wanted=(Resolution.P1080,), work_root=str(small_disk / "work")))
+        await transcode(
+            connection, under(replace(job, wanted=(Resolution.P1080,)), ecs_work_root=str(small_disk / "work"))
+        )
     assert raised.value.code is NO_ECS_ROOM
 
 
@@ -115,7 +117,7 @@ async def test_a_killed_encoder_is_noticed(connection: ssh.SshConnection, slow_j
     if whom == "ffmpeg":
         os.kill(encoders(job)[0], signal.SIGKILL)
     else:
-        os.killpg(int((Path(job.work_root) / job.name / "encode.pid").read_text()), signal.SIGKILL)
+        os.killpg(int((Path(job.settings.ecs_work_root) / job.name / "encode.pid").read_text()), signal.SIGKILL)
     with pytest.raises(TryAgain, match=r"137|ended from outside"):
         await task
 
@@ -127,7 +129,7 @@ async def test_a_killed_probe_says_nothing_of_the_recording(
     """A host that ran out of memory killed it: the classes would be refused for a recording that is good."""
     killed = stand_in(tmp_path / "ffprobe", f'case "$*" in *{at}) kill -KILL $$;; esac\nexec ffprobe "$@"')
     with pytest.raises(TryAgain, match="ffprobe was killed") as raised:
-        await transcode(connection, replace(job, programs=Programs(ffprobe=killed)))
+        await transcode(connection, under(job, ecs_ffprobe=killed))
     assert decide.is_of_host(raised.value)
 
 
@@ -188,26 +190,34 @@ def store() -> Iterator[Store]:
         yield made
 
 
-def to(store: Store, secret: str = SECRET) -> UploadTarget:
-    key = OssKey(REGION, SecretStr(KEY_ID), SecretStr(secret), store.url)
-    return UploadTarget(f"oss://{BUCKET}/lessons of 2026", f"{store.url}/{BUCKET}/lessons%20of%202026", key)
+def to(job: Job, store: Store, secret: str = SECRET) -> Job:
+    """*job* for a bucket of *store*."""
+    return under(
+        job,
+        upload_url=f"oss://{BUCKET}/lessons of 2026",
+        public_url=f"{store.url}/{BUCKET}/lessons%20of%202026",
+        oss_region=REGION,
+        oss_endpoint=store.url,
+        oss_access_key_id=SecretStr(KEY_ID),
+        oss_access_key_secret=SecretStr(secret),
+    )
 
 
 @pytest.fixture
 def job(job: Job, store: Store) -> Job:
-    return replace(job, target=to(store))
+    return to(job, store)
 
 
 async def test_a_rendition_is_uploaded_by_a_signed_url(connection: ssh.SshConnection, job: Job, store: Store) -> None:
     """The key stays here; the signature is in no command line, and in no file that others could read."""
     try:
         made = (await ecs_transcode.transcode(connection, job, JobReport())).made
-        folder = Path(job.work_root) / job.name
+        folder = Path(job.settings.ecs_work_root) / job.name
         assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
         assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
         rendition = (folder / "6666_240P.flv").read_bytes()
     finally:
-        await detached.leave(connection, job.work_root, job.name)
+        await detached.leave(connection, job.settings.ecs_work_root, job.name)
     assert made == {Resolution.P240: f"{store.url}/{BUCKET}/lessons%20of%202026/6666/6666_240P.flv"}
     assert store.objects == {urlsplit(made[Resolution.P240]).path: rendition}
     assert store.command_lines == []
@@ -218,7 +228,7 @@ async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
     connection: ssh.SshConnection, job: Job, store: Store
 ) -> None:
     with pytest.raises(CallAPerson, match="403 SignatureDoesNotMatch: made up; are UPLOAD_URL") as raised:
-        await transcode(connection, replace(job, target=to(store, "another")))
+        await transcode(connection, to(job, store, "another"))
     assert raised.value.code is UPLOAD_FAILED
     assert "x-oss-signature" not in raised.value.message
     assert "s3cr3t" not in raised.value.message
@@ -245,6 +255,7 @@ async def test_an_object_that_is_another_than_the_one_uploaded_is_noticed(
     ],
 )
 def test_what_is_no_target_is_told_what_to_write(put: str, public: str, says: str) -> None:
+    settings = TeacherSettings.model_construct(upload_url=put, public_url=public)
     with pytest.raises(Misuse, match=says) as raised:
-        UploadTarget(put, public)
+        oss.check_upload(settings)
     assert "hidden" not in raised.value.message

@@ -13,12 +13,10 @@ import av
 import pytest
 
 from lectern import subprocesses
-from lectern.allowlist import Allowlist
 from lectern.decide import transcoding as decide
 from lectern.ecs import detached, ssh
 from lectern.ecs import probe as ecs_probe
 from lectern.ecs import transcode as ecs_transcode
-from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import (
     BAD_RECORDING,
@@ -38,9 +36,8 @@ from lectern.errors import (
 from lectern.media import ffmpeg
 from lectern.states import Resolution
 from lectern.storage.origin import RemoteFile
-from lectern.storage.oss import UploadTarget
 from tests.effects.conftest import Origin, make_recording, shape
-from tests.effects.ecs.conftest import SOURCE, UP, stand_in, transcode
+from tests.effects.ecs.conftest import SOURCE, UP, stand_in, transcode, under
 from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live
@@ -121,8 +118,8 @@ async def test_a_source_or_a_target_that_is_not_as_it_should_be_is_told_as_such(
     origin.headers = Replaced(origin) if what == "another each time" else origin.headers
     if what in sizes:
         origin.headers[SOURCE] = {"content-length": str(sizes[what])}
-    elsewhere = replace(job, target=UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere"))
-    job = {"forbidden": replace(job, allowed=Allowlist()), "uploaded, and seen by nobody": elsewhere}.get(what, job)
+    elsewhere = under(job, public_url=f"{origin.url}/elsewhere")
+    job = {"forbidden": under(job, allowed_origins=""), "uploaded, and seen by nobody": elsewhere}.get(what, job)
     report = JobReport()
     with pytest.raises(error, match=said) as raised:
         await transcode(connection, job, report)
@@ -205,11 +202,11 @@ async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
     instead = instead.format(early=" ".join(EARLY))
     if what == "picture":  # of a shorter one all is looked at
         origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=12).read_bytes()
-    folder = f"{job.work_root}/{job.name}"
+    folder = f"{job.settings.ecs_work_root}/{job.name}"
     script = f'in="{folder}/source" out="{folder}/6666_240P.flv"\ncase "$*" in *-force_key*) {instead}; exit;; esac'
     broken = stand_in(tmp_path / "ffmpeg", f'{script}\nexec ffmpeg "$@"')
     with pytest.raises((TryAgain, Refuse), match=said) as raised:
-        await transcode(connection, replace(job, programs=Programs(ffmpeg=broken)))
+        await transcode(connection, under(job, ecs_ffmpeg=broken))
     assert raised.value.code is TRANSCODE_FAILED
     assert origin.took("PUT", UP) == 0
 
@@ -221,13 +218,13 @@ async def test_what_befalls_one_rendition_spares_the_other(
     """Both are of one run of ffmpeg."""
     both = replace(job, wanted=(Resolution.P240, Resolution.P480))
     if what == "a bad output":
-        instead = f'ffmpeg "$@"; : >"{job.work_root}/{both.name}/6666_240P.flv"'
+        instead = f'ffmpeg "$@"; : >"{job.settings.ecs_work_root}/{both.name}/6666_240P.flv"'
         broken = stand_in(tmp_path / "ffmpeg", f'case "$*" in *-force_key*) {instead}; exit;; esac\nexec ffmpeg "$@"')
-        both = replace(both, programs=Programs(ffmpeg=broken))
+        both = under(both, ecs_ffmpeg=broken)
     else:
         origin.statuses[UP] = [403]
     outcome = await ecs_transcode.transcode(connection, both, JobReport())
-    await detached.leave(connection, both.work_root, both.name)
+    await detached.leave(connection, both.settings.ecs_work_root, both.name)
     assert list(outcome.made) == [Resolution.P480]
     assert list(outcome.missed) == [Resolution.P240]
     assert outcome.missed[Resolution.P240].code is (TRANSCODE_FAILED if what == "a bad output" else UPLOAD_FAILED)
@@ -273,7 +270,7 @@ async def test_what_it_makes_can_be_pushed(
 ) -> None:
     """A keyframe comes in time, and sound and picture lie beside each other: a push need not read ahead for either."""
     origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=9).read_bytes()
-    await transcode(connection, replace(job, keyframe_s=1.0))
+    await transcode(connection, under(job, keyframe_interval_s=1.0))
     path = tmp_path / "made.flv"
     path.write_bytes(origin.files[UP])
     keys: list[float] = []
@@ -291,11 +288,11 @@ async def test_what_it_makes_can_be_pushed(
 
 
 async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.SshConnection, job: Job) -> None:
-    job = replace(job, work_root=f"~/.lectern-test-{connection.host.port}")
+    job = under(job, ecs_work_root=f"~/.lectern-test-{connection.host.port}")
     await ecs_transcode.transcode(connection, job, JobReport())
-    await detached.leave(connection, job.work_root, job.name)
+    await detached.leave(connection, job.settings.ecs_work_root, job.name)
     home = (await connection.run(["sh", "-c", 'echo "$HOME"'], timeout_s=10)).output.strip()
-    left = Path(home) / job.work_root.removeprefix("~/")
+    left = Path(home) / job.settings.ecs_work_root.removeprefix("~/")
     assert list(left.iterdir()) == []
     left.rmdir()
 
@@ -360,7 +357,7 @@ async def test_the_loudness_is_corrected_if_it_shall_be_and_said(
     source = make_recording(tmp_path / "source.flv", "-af", speech, seconds=12)
     origin.files[SOURCE] = source.read_bytes()
     report, both = JobReport(), (Resolution.P240, Resolution.P480)
-    made = await transcode(connection, replace(job, lufs=-16.0, wanted=both), report)
+    made = await transcode(connection, under(replace(job, wanted=both), ecs_loudness_lufs=-16.0), report)
     for url in made.values():
         path = tmp_path / "made.flv"
         path.write_bytes(origin.files[url.removeprefix(origin.url)])
@@ -381,11 +378,13 @@ async def test_a_measurement_that_fails_says_so(
 ) -> None:
     program = stand_in(tmp_path / "broken", f'case "$*" in *"-f null"*) {does};; esac\nexec ffmpeg "$@"')
     with pytest.raises(error, match=said):
-        await transcode(connection, replace(job, lufs=-16.0, programs=Programs(ffmpeg=program)))
+        await transcode(connection, under(job, ecs_loudness_lufs=-16.0, ecs_ffmpeg=program))
 
 
 def test_without_it_the_sound_is_copied_as_documented(job: Job) -> None:
     argv = ffmpeg.encode_argv("ffmpeg", "/in", [ffmpeg.Output("/out", Resolution.P240, 320, 180)])
     encoded = "-vcodec libx264 -preset veryfast -pix_fmt yuv420p -s 320x180 -force_key_frames expr:gte(t,n_forced*2)"
     assert " ".join(argv).partition(" file:/in ")[2] == f"-acodec copy {encoded} -f flv file:/out"
-    assert job.name == replace(job, lufs=None).name != replace(job, lufs=-16.0).name, "no half of another one"
+    assert job.name == under(job, ecs_loudness_lufs=None).name != under(job, ecs_loudness_lufs=-16.0).name, (
+        "no half of another one"
+    )

@@ -16,11 +16,10 @@ import pytest
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
 from lectern.ecs.detached import DetachedStep
-from lectern.ecs.probe import Programs
 from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import TRANSCODE_TIMED_OUT, Refuse, TryAgain
 from tests.effects.conftest import Origin, Sshd, login
-from tests.effects.ecs.conftest import SOURCE, UP, encoders, stand_in, transcode
+from tests.effects.ecs.conftest import SOURCE, UP, encoders, stand_in, transcode, under
 from tests.stage import running_with
 from tests.waiting import async_wait_until, cancelled
 
@@ -61,11 +60,13 @@ async def test_a_job_that_is_left_leaves_nothing(
     origin.slow_s = 2.0 if step == "fetch" else 0.0
     job = slow_job if step == "encode" else job
     if step == "upload":
-        job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", f"exec {its_own}")))
+        job = under(job, ecs_curl=stand_in(tmp_path / "curl", f"exec {its_own}"))
     report = JobReport()
 
     def ours() -> set[int]:
-        return set(running_with(marker)) & set(running_with(its_own if step == "upload" else job.work_root))
+        return set(running_with(marker)) & set(
+            running_with(its_own if step == "upload" else job.settings.ecs_work_root)
+        )
 
     task = asyncio.create_task(transcode(connection, job, report))
     await async_wait_until(lambda: report.step == step and ours(), description=f"it is at {step}")
@@ -83,7 +84,7 @@ async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     await async_wait_until(lambda: encoders(lost), description="the lost job encodes")
     await cancelled(task)
     long_ago = time.time() - 20 * 60
-    os.utime(Path(job.work_root) / lost.name / "seen", (long_ago, long_ago))
+    os.utime(Path(job.settings.ecs_work_root) / lost.name / "seen", (long_ago, long_ago))
     assert len(await transcode(connection, job)) == 1
 
 
@@ -182,13 +183,13 @@ async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.SshConnec
     says = "while :; do printf 'out_time_us=1000000\\nprogress=continue\\n'; sleep 0.2; done"
     stuck = stand_in(tmp_path / "ffmpeg", f'case "$*" in *-force_key*) {says};; esac\nexec ffmpeg "$@"')
     with pytest.raises(TryAgain, match="no progress"):
-        await transcode(connection, replace(job, stall_s=0.8, programs=Programs(ffmpeg=stuck)))
+        await transcode(connection, under(replace(job, stall_s=0.8), ecs_ffmpeg=stuck))
 
 
 async def test_a_job_that_takes_too_long_is_timed_out(connection: ssh.SshConnection, job: Job, tmp_path: Path) -> None:
     """By the clock since it was begun, also where it is taken up again."""
     endless = stand_in(tmp_path / "endless", 'case "$*" in *-force_key*) exec sleep 300;; esac\nexec ffmpeg "$@"')
-    job = replace(job, begun_at=time.time(), limit_s=lambda _: 6.0, programs=Programs(ffmpeg=endless))
+    job = under(replace(job, begun_at=time.time(), limit_s=lambda _: 6.0), ecs_ffmpeg=endless)
     with pytest.raises(Refuse, match="not done after 6 s in all") as raised:
         await transcode(connection, job)
     assert raised.value.code is TRANSCODE_TIMED_OUT

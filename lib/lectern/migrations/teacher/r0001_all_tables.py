@@ -46,8 +46,14 @@ def set_aside() -> None:
     assert found is not None
     rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in found.columns)
     rows = op.get_bind().execute(text(RANKED.format(address=rowid))).all()
+    if rows:
+        _prepare(found)
+    names = ", ".join(_quoted(name) for name in found.columns.values())
+    # S608: the statements are built of constants and quoted names only.
+    copy = f"INSERT INTO {ASIDE} ({names}, {REASON}) SELECT {names}, :reason FROM {TABLE} WHERE {rowid} = :address"  # noqa: S608
     for address, record_id, resolution, status, reason in rows:
-        _move(found, f"{rowid} = :address", address, reason)
+        op.get_bind().execute(text(copy), {"address": address, "reason": reason})
+        op.get_bind().execute(text(f"DELETE FROM {TABLE} WHERE {rowid} = :address"), {"address": address})  # noqa: S608
         say(
             Text(
                 "{table}: row {address} (record_id {record_id}, resolution {resolution}, status {status}) goes to "
@@ -61,16 +67,6 @@ def set_aside() -> None:
                 reason=reason,
             )
         )
-
-
-def _move(found: Shape, at: str, address: object, reason: str) -> None:
-    _prepare(found)
-    names = ", ".join(_quoted(name) for name in found.columns.values())
-    values = {"address": address, "reason": reason}
-    # S608: the statement is built of constants and quoted names only.
-    copy = f"INSERT INTO {ASIDE} ({names}, {REASON}) SELECT {names}, :reason FROM {TABLE} WHERE {at}"  # noqa: S608
-    op.get_bind().execute(text(copy), values)
-    op.get_bind().execute(text(f"DELETE FROM {TABLE} WHERE {at}"), values)  # noqa: S608
 
 
 def _prepare(found: Shape) -> None:

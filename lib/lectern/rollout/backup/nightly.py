@@ -85,21 +85,17 @@ def make(database: Store, name: str, into: Path, copy_to: str = "") -> NightlyBa
 
 def sweep(into: Path, prefix: str) -> None:
     """Delete what killed backups have left half done; the caller holds the lock, so nobody is writing one."""
-    for half in _halves(into, prefix):
+    for half in into.glob(f"{prefix}-*.part"):
         shutil.rmtree(half)
 
 
 def swept_bytes(into: Path, prefix: str) -> int:
     """The room that `sweep` would make."""
     taken = 0
-    for file in (file for half in _halves(into, prefix) for file in half.rglob("*")):
+    for file in into.glob(f"{prefix}-*.part/**/*"):
         with suppress(FileNotFoundError):  # another backup is under way, and ends now
             taken += file.lstat().st_blocks * 512
     return taken
-
-
-def _halves(into: Path, prefix: str) -> list[Path]:
-    return [*into.glob(f"{prefix}-*.part")]
 
 
 @contextmanager

@@ -3,28 +3,27 @@
 import time
 
 from lectern.db.engine import transaction
+from lectern.i18n import Text
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import opened, store
 from lectern.rollout.result import punctuated
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer, teacher
-from lectern.rollout.takeover.streamer import Sources
-from lectern.rollout.takeover.teacher import OldKeyNames, OldLists
+from lectern.rollout.takeover.streamer import MOVES, StreamerAdoption
+from lectern.rollout.takeover.teacher import OldLists
 
 
 def planned(wanted: Spec) -> tuple[list[str], list[str]]:
     """What `adopt` would do, and why it may not, in sentences; reads only, also before the keys have new names."""
     if wanted.role == "teacher":
         rules = redis_keys.rules(wanted)
-        names = OldKeyNames.parse(
-            teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
-        )
-        with redis_keys.opened(wanted) as client:
-            waiters = teacher.waiters(client, names)
+        order_key = wanted.order_key and teacher.before(wanted.order_key, rules)
+        with redis_keys.opened(wanted, lambda: Text("Nothing was changed.")) as client:
+            lists = OldLists(client, teacher.before(wanted.waiting_key, rules), order_key, time.time())
             with store.of(wanted).reading() as connection:
-                return OldLists(connection, client, names, waiters, time.time()).planned().said, []
+                return lists.planned(connection), []
     with store.of(wanted).reading() as connection:
-        plan = streamer.planned(connection, _sources(wanted), time.time())
+        plan = StreamerAdoption(connection, wanted, time.time())
     return punctuated(plan.said), punctuated(plan.refusals)
 
 
@@ -32,25 +31,18 @@ def adopt(wanted: Spec) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
     with opened(store.of(wanted).url) as engine:
         if wanted.role == "streamer":
-            return punctuated(streamer.adopt(engine, _sources(wanted), wanted.name, time.time()))
-        names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
+            return punctuated(streamer.adopt(engine, wanted, time.time()))
         # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
         config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
         time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
-        with redis_keys.opened(wanted) as client:
-            waiters = teacher.waiters(client, names)
+        with redis_keys.opened(wanted, lambda: Text("Nothing was adopted.")) as client:
+            lists = OldLists(client, wanted.waiting_key, wanted.order_key, time.time())
             with transaction(engine) as connection:
-                return OldLists(connection, client, names, waiters, time.time()).adopt(wanted.name, time_out_s)
+                return lists.adopt(connection, wanted.name, time_out_s)
 
 
 def undo(wanted: Spec) -> list[str]:
     """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
-    return punctuated(old_files.undo_moves(_sources(wanted).moves_journal))
-
-
-def _sources(wanted: Spec) -> Sources:
-    assert wanted.video_root is not None  # a streamer has one, as parsing has checked
-    roots = wanted.old_video_roots or [wanted.video_root]
-    return Sources(wanted.video_root, roots, wanted.record_patterns, wanted.backup_dir / "moves.json")
+    return punctuated(old_files.undo_moves(wanted.backup_dir / MOVES))

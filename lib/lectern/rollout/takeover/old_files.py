@@ -179,40 +179,6 @@ def _noted(journal: Path) -> tuple[list[FileMove], list[str]]:
     return [FileMove(**move) for move in noted["moves"]], noted["made"]
 
 
-def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> None:
-    """Do *moves* in their order, and return when they are on the disk; *owner* gets the new folders.
-
-    Raises CallAPerson if a move fails; nothing is ever overwritten.
-    """
-    if not moves:
-        return
-    (before, made), gone = _noted(journal), {move.old for move in moves}
-    above = {str(folder) for move in moves for folder in Path(move.new).parents}
-    missing = sorted(path for path in above if path in gone or not Path(path).is_dir())
-    folders = dict.fromkeys([*made, *missing])
-    noted = {"moves": [asdict(move) for move in dict.fromkeys([*before, *moves])], "made": [*folders]}
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    files.write(journal, json.dumps(noted).encode(), files.PRIVATE)  # ASCII, whatever a name holds
-    for move in moves:
-        try:
-            for folder in reversed(Path(move.new).parents):
-                if str(folder) in folders:
-                    folder.mkdir(exist_ok=True)
-                    os.chown(folder, owner.uid, owner.gid)
-                    folder.chmod(owner.mode)
-            if os.path.lexists(move.new):
-                raise FileExistsError(0, "there is something in its place")
-            Path(move.old).rename(move.new)
-        except OSError as error:
-            raise CallAPerson(
-                "{old} to {new}: cannot be moved ({strerror}). What was moved before it can be moved back.",
-                old=shown(move.old),
-                new=shown(move.new),
-                strerror=error.strerror,
-            ) from error
-    os.sync()
-
-
 def undo_moves(journal: Path) -> list[str]:
     """Undo all moves of the journal, the last one first; returns sentences on what was done, and what can never be.
 
@@ -405,7 +371,38 @@ def to_quarantine(strange: Sequence[Strange], video_root: Path) -> tuple[Strange
     return tuple(replace(file, place=place(file)) for file in strange)
 
 
-def moves(things: Sequence[Recording | Strange]) -> list[FileMove]:
-    """The moves of *things* to their places; give strange files first, so that they leave the places of recordings."""
+def move_all(things: Sequence[Recording | Strange], journal: Path, owner: Owner) -> None:
+    """Move *things* to their places in their order, and return when all is on the disk; *owner* gets the new folders.
+
+    Strange files come first, so that they leave the places of recordings. Raises CallAPerson if a move fails; nothing
+    is ever overwritten.
+    """
+    if not things:
+        return
     pairs = [(thing.found, thing.place) for thing in things]
-    return [FileMove(it.path, place, it.inode, it.size_bytes, it.mtime_ns) for it, place in pairs]
+    moves = [FileMove(it.path, place, it.inode, it.size_bytes, it.mtime_ns) for it, place in pairs]
+    (before, made), gone = _noted(journal), {move.old for move in moves}
+    above = {str(folder) for move in moves for folder in Path(move.new).parents}
+    missing = sorted(path for path in above if path in gone or not Path(path).is_dir())
+    folders = dict.fromkeys([*made, *missing])
+    noted = {"moves": [asdict(move) for move in dict.fromkeys([*before, *moves])], "made": [*folders]}
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    files.write(journal, json.dumps(noted).encode(), files.PRIVATE)  # ASCII, whatever a name holds
+    for move in moves:
+        try:
+            for folder in reversed(Path(move.new).parents):
+                if str(folder) in folders:
+                    folder.mkdir(exist_ok=True)
+                    os.chown(folder, owner.uid, owner.gid)
+                    folder.chmod(owner.mode)
+            if os.path.lexists(move.new):
+                raise FileExistsError(0, "there is something in its place")
+            Path(move.old).rename(move.new)
+        except OSError as error:
+            raise CallAPerson(
+                "{old} to {new}: cannot be moved ({strerror}). What was moved before it can be moved back.",
+                old=shown(move.old),
+                new=shown(move.new),
+                strerror=error.strerror,
+            ) from error
+    os.sync()
