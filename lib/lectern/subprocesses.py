@@ -332,7 +332,8 @@ class _Program:
         with suppress(subprocess.TimeoutExpired):
             popen.wait(_REAP_S)
         if popen.returncode is None:
-            raise NotEnded("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=popen.pid)
+            text = msgid("process {pid} cannot be ended, not even by KILL; does its disk hang?")
+            raise NotEnded(text, pid=popen.pid)
 
     def _end_group(self, popen: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
         """Send *sign* to the group, and wait for GRACE_S at most until it is empty.

@@ -49,13 +49,10 @@ class Redis:
     def __init__(self, *, is_copy: bool = False) -> None:
         self.is_up, self.refuses, self.is_copy, self.asked = True, False, is_copy, 0
 
-    async def holder(self, _lock: str) -> None:
+    async def hold(self, *_: object) -> None:
         self.asked += 1
-
-    async def hold(self, *_: object) -> bool:
         if self.is_copy:
             raise TryAgain("Redis: You can't write against a read only replica.")
-        return True
 
     async def now(self) -> float:
         if not self.is_up:
