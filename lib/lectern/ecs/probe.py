@@ -110,9 +110,9 @@ def check_streams(source: Media, thing: str) -> None:
         )
 
 
-async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subprocesses.Finished:
+async def _look(connection: ssh.SshConnection, argv: Sequence[str], least_s: float = 0.0) -> subprocesses.Finished:
     try:
-        return await connection.run(argv, timeout_s=LOOK_S)
+        return await connection.run(argv, timeout_s=max(LOOK_S, least_s))
     except subprocesses.TimedOut as error:
         raise TryAgain("{host}: {error}; is its disk busy?", host=connection.host, error=error.message) from error
 
@@ -162,7 +162,7 @@ async def _earlier_end(connection: ssh.SshConnection, program: str, wanted: Want
     """
 
     async def tail(path: str, last_s: int) -> str:
-        ended = await _look(connection, _tail_argv(program, wanted, path, last_s))
+        ended = await _look(connection, _tail_argv(program, wanted, path, last_s), last_s)  # as long as it plays
         report = f"\n{ended.output}"[-2000:].partition("\n")[2]  # of a long one the last whole lines
         return _end_of(f"{ended.returncode}\n{ended.errors}\n{report}")
 

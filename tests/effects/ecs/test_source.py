@@ -5,8 +5,10 @@ import itertools
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import av
@@ -310,6 +312,24 @@ async def test_a_source_of_any_length_that_moved_is_followed(
     report = JobReport()
     await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"), report)
     assert report.duration_s == pytest.approx(seconds, abs=0.2)
+
+
+async def test_however_long_a_screen_stands_still_there_is_time_to_find_its_last_picture() -> None:
+    """A quarter of an hour of 1080P is not decoded within the minute of a look: its host was taken for at fault."""
+    asked: list[tuple[str, int, float]] = []
+
+    class Host:
+        host = "ssh://ecs@one.example:22"
+
+        async def run(self, argv: Sequence[str], *, timeout_s: float) -> subprocesses.Finished:
+            path, last_s = argv[argv.index("-i") + 1], -int(argv[argv.index("-sseof") + 1])
+            asked.append((path, last_s, timeout_s))
+            return subprocesses.Finished(0, f"frame={int(last_s > 900)}\nprogress=end\n", "")
+
+    source, output = ecs_probe.Media(640, 360, 3600, "h264", "aac"), ffmpeg.Output("/made", Resolution.P240, 426, 240)
+    wanted = ecs_probe.Wanted(output, source, "/source", 3600, "6666_240P")
+    assert await ecs_probe._earlier_end(cast("Any", Host()), "ffmpeg", wanted) == ""
+    assert asked[-2:] == [("file:/source", 768, 768), ("file:/made", 3072, 3072)]
 
 
 def test_a_picture_has_the_size_in_which_it_is_shown_and_no_recording_has_none() -> None:
