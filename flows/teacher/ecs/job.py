@@ -119,6 +119,7 @@ class TranscodeJob:
         self.host, self.due, self.owner = host, list(due), owner
         self.settings = host.settings  # of its last try
         self.avoid: list[str] = []  # the hosts where it has failed
+        self.away = 0  # number of its tries that do not count, because the host could not be reached
         self.yields_until: float | None = None  # epoch seconds
         self.wanted = False  # it was begun for classes, and ends with the last of them
         self.report = JobReport()
@@ -176,7 +177,7 @@ class TranscodeJob:
                 its = error if isinstance(error, LecternError) else CallAPerson(failures.words(error))
                 missed = {rendition.resolution: its for rendition in self.due}
             if missed:
-                await self._failed(missed, tries if self.place else decide.TRIES)
+                await self._failed(missed, tries - self.away if self.place else decide.TRIES)
             if not missed or not self.due:
                 return
             await pause(tries)
@@ -316,16 +317,14 @@ class TranscodeJob:
         To a host that cannot be reached a job of a later class comes back as often as that takes: see `assign`.
         """
         first = decide.first_start(self.keys, await self.host.read_tx(transcodings.first_starts))
-        may_wait = decide.has_time(first, self.settings.ready_before_s, time.time())
+        is_away = all(isinstance(error, ssh.Lost) for error in missed.values())
+        is_away = is_away and decide.has_time(first, self.settings.ready_before_s, time.time())
+        self.away += is_away
         where = self.place.host if self.place else "none"
         for error in set(missed.values()):
             log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
         failed = [(rendition, missed[rendition.resolution]) for rendition in self.due if rendition.resolution in missed]
-        again = [
-            rendition
-            for rendition, error in failed
-            if decide.again(error, tries) or (may_wait and isinstance(error, ssh.Lost))
-        ]
+        again = [rendition for rendition, error in failed if is_away or decide.again(error, tries)]
         await self.host.write_tx(self._note_failure, failed, again)
         await publish_outbox(self.host)
         self._failures += dict.fromkeys(error.message for rendition, error in failed if rendition not in again)
