@@ -485,6 +485,22 @@ async def test_a_job_of_a_later_class_waits_while_the_only_host_is_started_again
     assert told(teacher) == [result]
 
 
+async def test_a_job_that_brings_its_host_down_is_given_up_however_late_its_class_is(
+    teacher: TeacherHost, far: Far
+) -> None:
+    """It was tried for days, and ended what the host made for others, each time."""
+
+    async def work(report: JobReport) -> None:
+        report.step = "encode"
+        raise ssh.Lost("no answer for 45 s, hung up")
+
+    far.does = work
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ONE})
+    waits(teacher, in_s=86_400)
+    assert await made(take(teacher)) == ["no answer for 45 s, hung up"]
+    assert (far.at, told(teacher)) == ([ONE] * FAILURES * len(RETRIED), [("failed", TRANSCODE_FAILED.number)])
+
+
 async def test_what_goes_on_at_a_host_that_fails_is_tried_at_another(teacher: TeacherHost, far: Far) -> None:
     far.fails = [FallBack("no room", NO_ECS_ROOM)]
     is_begun(teacher, take(teacher), TWO)

@@ -314,10 +314,11 @@ class TranscodeJob:
     async def _failed(self, missed: Missed, tries: int) -> None:
         """Keep the renditions that are worth another try, and publish that the others failed.
 
-        To a host that cannot be reached a job of a later class comes back as often as that takes: see `assign`.
+        To a host that cannot be reached a job of a later class comes back as often as that takes: see `assign`. Where
+        it was logged in before the connection broke, it may be what harms the host.
         """
         first = decide.first_start(self.keys, await self.host.read_tx(transcodings.first_starts))
-        is_away = all(isinstance(error, ssh.Lost) for error in missed.values())
+        is_away = self.report.step == "connect" and all(isinstance(error, ssh.Lost) for error in missed.values())
         is_away = is_away and decide.has_time(first, self.settings.ready_before_s, time.time())
         self.away += is_away
         where = self.place.host if self.place else "none"
