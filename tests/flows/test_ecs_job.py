@@ -467,8 +467,8 @@ async def test_a_job_of_a_later_class_waits_while_the_only_host_is_started_again
 ) -> None:
     """Job after job was tried three times in seconds: all that waited was refused, for a reboot that took a minute.
 
-    A class that begins soon is refused at once, as ever, so that the platform can move it. The wait is none of the tries
-    that a job has: what passes, such as a busy origin, is tried again after it, too.
+    A class that begins soon is refused at once, as ever, so that the platform can move it. The wait is none of the
+    tries that a job has: what passes, such as a busy origin, is tried again after it, too.
     """
     monkeypatch.setattr(job, "LOOK_S", 0.02)
     monkeypatch.setattr(job, "assign", looks := Mock(wraps=job.assign))
