@@ -485,6 +485,18 @@ async def test_a_job_of_a_later_class_waits_while_the_only_host_is_started_again
     assert told(teacher) == [result]
 
 
+async def test_a_host_that_was_put_aside_before_the_clock_was_set_back_is_not_waited_for(
+    teacher: TeacherHost, far: Far
+) -> None:
+    """All classes waited for it until two hours before they began."""
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ONE})
+    waits(teacher, in_s=7 * 86_400)
+    aside = EcsHost(ONE, 0, FAILURES, time.time() + 86_400)
+    commit(teacher.engine, transcodings.remember_host, aside, "no route", time.time())
+    assert await made(take(teacher)) == []
+    assert told(teacher) == [("sucess", None)]
+
+
 async def test_a_job_that_brings_its_host_down_is_given_up_however_late_its_class_is(
     teacher: TeacherHost, far: Far
 ) -> None:

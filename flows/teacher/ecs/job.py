@@ -488,6 +488,8 @@ def assign(
     owners = sorted({job.owner for job in waiting})
     transcodings.kept_waiting(connection, owners, now + LEASE_S, now)
     facts = {row.name: row for row in transcodings.host_facts(connection, list(known))}
+    # One that comes back later was put aside before the clock was set back, or by an older setting.
+    is_back_soon = any(row.aside_until <= now + settings.ecs_cooldown_s for row in facts.values())
     assigned: dict[TranscodeJob, BegunJob | None] = {}
     starts, earlier = transcodings.first_starts(connection), math.inf
     if settings.shared:
@@ -501,7 +503,7 @@ def assign(
         job.due, first = due, decide.first_start(job.keys, starts)
         if decide.waits(settings.windows, first, settings.ready_before_s, now):
             continue
-        may_wait = decide.has_time(first, settings.ready_before_s, now)
+        may_wait = is_back_soon and decide.has_time(first, settings.ready_before_s, now)
         chosen = decide.host_for(facts.values(), settings.max_ecs_jobs, job.avoid, now, may_wait=may_wait)
         if chosen is None:
             job.yields_until = None
