@@ -53,7 +53,8 @@ async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
         await transcoding.start_ecs(host, [rendition.key for rendition in lost])  # else it ends what a host has of them
         await transcoding.follow(host, [plan])
         if await host.read_tx(bookings.still_overdue):
-            host.ongoing[errors.STALE_WAITING.number] = time.monotonic()
+            # Nobody looks again before the next sweep.
+            host.ongoing[errors.STALE_WAITING.number] = time.monotonic() + host.settings.sweep_interval_s
     done = [*settled, plan]
     written = [row.after or {} for row in plan.rows.values()]
     late, again = (sum(column in columns for columns in written) for column in ("warned_at", "updated_at"))

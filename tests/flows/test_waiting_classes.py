@@ -172,13 +172,15 @@ async def test_a_sweep_takes_up_what_is_overlooked_and_nothing_before(
     teacher.background = cast("Any", SimpleNamespace(begin=lambda _, run: begun.append(run)))
     put(teacher)
     news(teacher)
-    young_s, old_s, summary = within_s - 30, within_s + 2, ""
+    young_s, old_s, summary, began = within_s - 30, within_s + 2, "", time.monotonic()
     for ago_s, dry_run, is_due in ((young_s, False, False), (old_s, True, False), (old_s, False, True)):
         commit(teacher.engine, Connection.execute, update(column.table).values({column: time.time() - ago_s}))
         _, summary, _ = await maintenance._sweep(teacher, dry_run)
         assert (len(begun) + len(news(teacher)) > 0) is is_due
     assert [int(number) for number in re.findall(r"\d+", summary)][1:] == said
     assert (STALE_WAITING.number in teacher.ongoing) is bool(said[1])
+    lasts_until = teacher.ongoing.get(STALE_WAITING.number, math.inf)
+    assert lasts_until >= began + teacher.settings.sweep_interval_s, "until the next sweep looks"
     teacher.ongoing.clear()
     commit(teacher.engine, Connection.execute, update(orders).values(state=BookingState.CANCELLED))
     await maintenance._sweep(teacher, dry_run=False)
