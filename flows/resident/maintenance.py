@@ -57,7 +57,7 @@ async def _pause(host: Host[Any], loop: str, pause_s: Callable[[Settings], float
 async def _until(host: Host[Any]) -> float:
     if not isinstance(host.settings, TeacherSettings):
         return float(host.settings.sweep_interval_s)
-    deadline = await host.write_tx(transcodings.next_deadline)
+    deadline = await host.write_tx(transcodings.next_deadline, time.time())
     left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
     return float(min(max(left, 1.0), host.settings.sweep_interval_s))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -175,7 +176,7 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         attempts = host.settings.download_tries
         again = stamina.AsyncRetryingCaller(attempts, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=most_s)
         try:
-            return await again(TryAgain, _fetch, host, stem)
+            return await again(TryAgain, _fetch, host, stem, iter(range(attempts)[::-1]))
         except LecternError as error:
             if not await host.read_tx(classes_on_air, stem, time.time()):
                 raise
@@ -188,13 +189,18 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         tries += 1
 
 
-async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
-    """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
+async def _fetch(host: StreamerHost, stem: str, left: Iterator[int] | None = None) -> tuple[RemoteFile, Probe]:
+    """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place.
+
+    *left* gives how many more there are: the last one begins anew at another origin if its own is still away.
+    """
     row = (await host.read_tx(cache.by_stem, [stem]))[stem]
     settings = host.settings
     final = cache_dir.rendition_path(settings.video_root, stem)
     part = cache_dir.part_path(settings.video_root, stem)
-    remote = await prepare.of_download(host, row)
+    is_last = left is not None and next(left) == 0
+    came = None if is_last else await cache_dir.in_thread(cache_dir.read_origin, part)
+    remote = await prepare.of_download(host, row, came)
     # The old program noted no sizes, and a file that was made plain FLV has another size than its origin.
     if remote.size_bytes and remote.size_bytes != row.size_bytes:
         await _resize(host, row, remote.size_bytes)
@@ -265,7 +271,7 @@ async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote:
     begins at the URL of a booking: where that redirected to may be valid only for a while.
     """
     for _ in range(LOOKS_AGAIN):
-        if (await prepare.of_download(host, row)).promise == remote.promise:
+        if (await prepare.of_download(host, row, remote)).promise == remote.promise:
             return
     await cache_dir.in_thread(cache_dir.remove, part)
     text = msgid("{stem}: was replaced at its origin while it was downloaded")

@@ -108,21 +108,24 @@ async def as_probed(
             task.cancel()
 
 
-async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
+async def of_download(host: StreamerHost, row: Cached, came: RemoteFile | None = None) -> RemoteFile:
     """What the origin promises of a recording that is to be downloaded, by its own URL or that of the youngest booking.
 
     A signed URL may expire, and its origin go away for good, while its download waits for others, or has to go on after
-    a break. Raises Refuse with what the origin said to its own URL, and TryAgain.
+    a break. Raises Refuse with what the origin said to its own URL, and TryAgain: an origin that is away for a moment
+    is waited for if the other one has another file than that of which a part *came*, which would be thrown away.
     """
     allowed, timeout_s = Allowlist.listed(host.settings.allowed_origins), host.settings.http_timeout_s
     try:
         return await origin.look(row.url or "", allowed=allowed, timeout_s=timeout_s)
-    except (Refuse, TryAgain):
+    except (Refuse, TryAgain) as error:
         youngest = await host.read_tx(airings.latest_url, row.stem)
         if youngest in (None, row.url):
             raise
         with suppress(Refuse):
-            return await origin.look(str(youngest), allowed=allowed, timeout_s=timeout_s)
+            its = await origin.look(str(youngest), allowed=allowed, timeout_s=timeout_s)
+            if came is None or isinstance(error, Refuse) or its.promise == came.promise:
+                return its
         raise
 
 

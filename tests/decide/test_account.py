@@ -16,6 +16,7 @@ from lectern.decide import account as decide
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing, account, gathered, standing, with_status
 from lectern.decide.airing import STORY
+from lectern.decide.cache import Admit
 from lectern.errors import CODES
 from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun, Needed
@@ -253,6 +254,7 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(drawn: Clas
 
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
     names = sorted({*map(str, extracted(NOTES)), *STORY, CHECKED, NOT_READY, FAULTS_TOLD, timeline.NOT_SENT})
+    assert {f"prepare: {how}" for how in Admit if how is not Admit.FULL} < STORY, "as they are noted"
     events = [EventView(NOW + at, what, "c-1", None, "streamer1", "on s1") for at, what in enumerate(names)]
     said = explain.lines("c-1", Account(Standing.AIRED, (), (), tuple(timeline.lines(events))), "zh")
     assert len(said) == len(names)

@@ -87,7 +87,7 @@ TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
     "explain": lambda connection, _: account.at_teacher(connection, "t", f"old{SOME}-17"),
     "the timetable": due,
     "what a sweep finds": swept,
-    "the next deadline": lambda connection, _: transcodings.next_deadline(connection),
+    "the next deadline": transcodings.next_deadline,
     "the loads": bookings.having,
     "what is to be sent": lambda connection, now: outbox.claim(connection, "t", limit=100, now=now),
     "what is forgotten": forgotten,

@@ -81,7 +81,7 @@ def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: py
         transcodings.ownerless(rows, NOW, NOW),
     ):
         assert {one.key for one in found} == {(RECORD, P240), (RECORD, P480), (RECORD, P720)}
-    assert transcodings.next_deadline(rows) == NOW - 1
+    assert transcodings.next_deadline(rows, NOW) == NOW - 1
     waits = {"start_time": NOW, "end_time": NOW + 60, "payload": "{}", "received_at": NOW, "updated_at": NOW}
     for size in ("1440P", "720P"):
         known = {"class_id": f"c-{size}", "record_id": 1, "resolution": size, "state": "waiting"}
@@ -90,6 +90,14 @@ def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: py
     assert transcodings.first_starts(rows) == {(1, P720): NOW}
     assert (1, "1440P") not in transcodings.waiting_elsewhere(rows, [], NOW)
     assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text
+
+
+def test_what_a_dead_run_left_makes_no_sweep_come_each_second(rows: Connection) -> None:
+    """Each began one more run for each such rendition, until it was taken up: thousands after a power cut."""
+    take(rows, [P240], "a")
+    rows.execute(update(videos).where(videos.c.resolution == P240).values(deadline=NOW + 100))
+    assert [transcodings.next_deadline(rows, NOW + at) for at in (60, 61)] == [NOW + 100, NOW + 3600]
+    assert transcodings.overdue(rows, NOW + 100) == []
 
 
 def test_a_transcoding_is_late_forsaken_or_waited_for_from_its_second_on(rows: Connection) -> None:
@@ -150,4 +158,4 @@ def test_a_request_is_its_owners_until_it_is_made_or_its_lease_is_over(either_en
         assert [transcodings.may_request(rows, key, *one, end) for one in asked] == [False, False, True]
         assert [transcodings.note_requested(rows, key, one, NOW, end) for one in (1, 2)] == [False, True]
         assert transcodings.last_request_taken(rows) == NOW
-        assert transcodings.next_deadline(rows) == end
+        assert transcodings.next_deadline(rows, NOW) == end

@@ -253,6 +253,44 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
     assert (f"answered {code}" in raised.value.message) is not fresh
 
 
+async def test_an_origin_that_is_away_for_a_moment_costs_nothing_of_what_came(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gigabytes were thrown away for a second of 503, because a younger booking names another origin.
+
+    The last try begins anew there: its own origin may be gone for good.
+    """
+    size_bytes, now, asked = row(streamer).size_bytes, time.time(), list[str]()
+    own, other = (RemoteFile(f"http://{one}.example/1.flv", size_bytes, one, None) for one in ("own", "other"))
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        asked.append(url)
+        if url == own.url:
+            raise TryAgain("it is busy", DOWNLOAD_FAILED)
+        return other
+
+    with transaction(streamer.engine) as connection:
+        connection.execute(classes.update().values(state=AiringState.WAITING))
+        connection.execute(update(files).values(state=FileState.DOWNLOADING, url=own.url))
+        younger = rows.prepare("younger", 1, now + 3600, video_url=other.url)
+        rows.add(connection, younger, AiringState.WAITING, "", now + 1)
+    part = cache_dir.part_path(streamer.settings.video_root, "1")
+    part.write_bytes(b"came")
+    cache_dir.write_origin(part, own)
+    monkeypatch.setattr(origin, "look", look)
+    with pytest.raises(TryAgain, match="it is busy"):  # nor is it taken for replaced once all of it came
+        await streamer_downloads._of_one_recording(streamer, row(streamer), part, own)
+    assert part.read_bytes() == b"came"
+    asked.clear()
+    monkeypatch.setattr(streamer_downloads, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(cache_dir, "resume", resumed := Mock(side_effect=Refuse("far enough", DOWNLOAD_FAILED)))
+    streamer.settings = streamer.settings.model_copy(update={"download_tries": 2})
+    with pytest.raises(Refuse, match="far enough"):
+        await streamer_downloads._fetched(streamer, "1")
+    assert asked == [own.url, other.url] * 2
+    resumed.assert_called_once_with(part, other)
+
+
 @pytest.mark.parametrize(
     ("size_bytes", "crc64", "decodes", "raised", "stays"),
     [

@@ -136,8 +136,7 @@ def overdue(connection: Connection, now: float) -> list[RenditionRow]:
 
     OSS transcodings that were not requested yet are left out, and those whose ECS run died before it: see `take`.
     """
-    died = to_be_made() & (func.coalesce(videos.c.lease_until, videos.c.deadline) < videos.c.deadline)
-    return where(connection, _asked_for() & (videos.c.deadline <= now) & ~died)
+    return where(connection, _asked_for() & (videos.c.deadline <= now) & ~_died(now))
 
 
 def under_way(connection: Connection) -> list[RenditionRow]:
@@ -145,10 +144,13 @@ def under_way(connection: Connection) -> list[RenditionRow]:
     return where(connection, videos.c.status == RenditionState.TRANSCODING, most=None)
 
 
-def next_deadline(connection: Connection) -> float | None:
-    """The earliest deadline of a transcoding that can be read, see `where`, in epoch seconds; None if there is none."""
+def next_deadline(connection: Connection, now: float) -> float | None:
+    """The earliest deadline of a transcoding that can be read, see `where`, in epoch seconds; None if there is none.
+
+    What a dead run left has none before it is taken up: see `overdue`.
+    """
     known = videos.c.resolution.in_(list(Resolution)) & func.coalesce(videos.c.backend, Backend.ECS).in_(list(Backend))
-    return connection.execute(select(func.min(videos.c.deadline)).where(_asked_for(), known)).scalar()
+    return connection.execute(select(func.min(videos.c.deadline)).where(_asked_for(), known, ~_died(now))).scalar()
 
 
 def ownerless(connection: Connection, before: float, now: float) -> list[RenditionRow]:
@@ -172,6 +174,12 @@ def where(connection: Connection, which: ColumnElement[bool], most: int | None =
 def _asked_for() -> ColumnElement[bool]:
     elsewhere = videos.c.backend.is_(None) | (videos.c.backend != Backend.OSS)
     return (videos.c.status == RenditionState.TRANSCODING) & (elsewhere | videos.c.requested_at.is_not(None))
+
+
+def _died(now: float) -> ColumnElement[bool]:
+    """Selects the ECS transcodings whose run died before their deadline."""
+    lease_until = func.coalesce(videos.c.lease_until, videos.c.deadline)  # of one that no run has had yet
+    return to_be_made() & (lease_until < videos.c.deadline) & (lease_until < now)
 
 
 def to_be_made() -> ColumnElement[bool]:
