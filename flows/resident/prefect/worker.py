@@ -43,12 +43,15 @@ NOBODY = ""  # in place of a host's name: adopt only runs that were abandoned wi
 
 
 async def take_due(runs: ResidentRuns, settings: Settings) -> None:
-    """Execute the runs of this host's queue that are due; raises what the client raises."""
-    due = await runs.client.get_scheduled_flow_runs_for_work_pool(
-        settings.work_pool, [settings.queue], datetime.now(UTC)
-    )
+    """Execute the runs of this host's queue that are due; raises TryAgain if Prefect does not answer."""
+    async with asking():
+        due = await runs.client.get_scheduled_flow_runs_for_work_pool(
+            settings.work_pool, [settings.queue], datetime.now(UTC)
+        )
     for response in due:
-        if (mine := await _claimed(runs, response.flow_run)) is not None:
+        async with asking():  # for each: one whose claim is cut off stays Pending, with nobody at it
+            mine = await _claimed(runs, response.flow_run)
+        if mine is not None:
             runs.take(mine)
 
 
@@ -145,11 +148,11 @@ async def poll(host: Host[Any], runs: ResidentRuns) -> None:
     log.info("Worker %r started!", settings.name)
     while True:
         try:
-            async with asking():
-                if time.monotonic() - shown_at >= SHOWN_S:
+            if time.monotonic() - shown_at >= SHOWN_S:
+                async with asking():
                     await runs.client.send_worker_heartbeat(settings.work_pool, settings.name, SHOWN_S)
-                    shown_at = time.monotonic()
-                await take_due(runs, settings)
+                shown_at = time.monotonic()
+            await take_due(runs, settings)
             failed = 0
         except TryAgain as error:
             failed += 1
