@@ -463,6 +463,21 @@ async def test_a_queue_that_cannot_be_polled_is_polled_again_and_calls_somebody_
     assert polling.cancelled() or isinstance(polling.exception(), httpx.ConnectError)
 
 
+async def test_a_database_of_prefect_that_begins_anew_calls_nobody(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect is there meanwhile, and fails: after three polls, within ten seconds, it was an alarm."""
+    fails = [httpx.ReadError("500")] * int(worker.ALARM_AFTER_S / worker.UNHEARD_EVERY_S)
+    monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.01)
+    mine, due = runs(Prefect()), AsyncMock(return_value=[])
+    monkeypatch.setattr(mine.client, "send_worker_heartbeat", AsyncMock(side_effect=[*fails, None]), raising=False)
+    monkeypatch.setattr(mine.client, "get_scheduled_flow_runs_for_work_pool", due, raising=False)
+    polling = asyncio.create_task(worker.poll(teacher, mine))
+    await async_wait_until(lambda: due.called or polling.done(), description="it is polled again, or given up")
+    assert not polling.done()
+    polling.cancel()
+
+
 async def test_prefect_that_is_away_is_an_alarm_although_its_queue_is_polled_on(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

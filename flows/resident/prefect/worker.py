@@ -28,11 +28,14 @@ from lectern.timing import backoff_s, comes
 
 STEADY_S = 60.0
 SHOWN_S = 30.0  # seconds between two heartbeats by which the UI shows the host as a worker of its queue
-POLLS = 3  # number of polls that may fail in a row while Prefect is there
 ALARM_AFTER_S = 60.0
 """Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
 UNHEARD_EVERY_S = 5.0
+POLLS = 13
+"""Number of polls that may fail in a row while Prefect is there: they take ALARM_AFTER_S, in which its database may
+begin anew."""
+
 ANSWERS_S = 10.0  # seconds that Prefect has to answer the question whether it is there, before it counts as away
 LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT, "Crashed"]
 
