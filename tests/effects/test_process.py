@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,32 @@ async def test_what_on_line_raises_ends_the_program_and_a_grandchild_holds_nobod
     assert (finished.returncode, ended([int(finished.output)])) == (0, True)
 
 
-async def test_a_program_that_nobody_can_end_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its disk hangs, and says nothing of the file: a booking was refused because of a look at its recording."""
+@pytest.fixture
+def _nobody_ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A program that was started stays, as on a disk that hangs."""
     left = list["subprocess.Popen[bytes]"]()
     monkeypatch.setattr(subprocesses._Program, "_end_group", lambda _, popen, sign: left.append(popen))
     monkeypatch.setattr(subprocesses, "_REAP_S", 0.05)
-    with pytest.raises(TryAgain, match="does its disk hang"):
-        await subprocesses.run(["sleep", "60"], timeout_s=0.05)
+    yield
     left[0].kill()
     left[0].wait(10)
+
+
+@pytest.mark.usefixtures("_nobody_ends")
+async def test_a_program_that_nobody_can_end_is_tried_again() -> None:
+    """Its disk hangs, and says nothing of the file: a booking was refused because of a look at its recording."""
+    with pytest.raises(TryAgain, match="does its disk hang"):
+        await subprocesses.run(["sleep", "60"], timeout_s=0.05)
+
+
+@pytest.mark.usefixtures("_nobody_ends")
+async def test_a_run_that_is_cancelled_ends_by_that_though_nobody_can_end_its_program() -> None:
+    """A download that a person had cancelled in the UI was tried again, because its disk hung."""
+    lines: list[str] = []
+    run = subprocesses.run(["sh", "-c", "echo begun; exec sleep 60"], timeout_s=60, on_line=lines.append)
+    task = asyncio.create_task(run)
+    await async_wait_until(lambda: lines, description="it has begun")
+    await cancelled(task)
 
 
 async def test_what_is_missing_is_named_and_no_file_grows_over_its_limit(tmp_path: Path) -> None:

@@ -415,6 +415,28 @@ async def test_a_teacher_that_drains_claims_no_run_that_another_one_can_execute(
     assert (server.states, taken) == (({}, []) if drains else ({server.run.id: "Pending"}, [server.run.id]))
 
 
+async def test_many_runs_may_take_longer_to_claim_than_prefect_has_to_answer(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a teacher that died: a claim that was cut off left its run *Pending*, with nobody at it."""
+    monkeypatch.setattr(prefect_api, "ASK_S", 1.0)
+    mine, taken = runs(Prefect()), list[int]()
+
+    async def claims(_: ResidentRuns, run: Any) -> Any:
+        await asyncio.sleep(0.15)
+        return run
+
+    due = AsyncMock(return_value=[SimpleNamespace(flow_run=number) for number in range(10)])
+    monkeypatch.setattr(mine.client, "send_worker_heartbeat", AsyncMock(), raising=False)
+    monkeypatch.setattr(mine.client, "get_scheduled_flow_runs_for_work_pool", due, raising=False)
+    monkeypatch.setattr(worker, "_claimed", claims)
+    monkeypatch.setattr(mine, "take", taken.append)
+    polling = asyncio.create_task(worker.poll(teacher, mine))
+    await async_wait_until(lambda: len(taken) >= 10, description="so many are claimed")
+    polling.cancel()
+    assert taken[:10] == [*range(10)]
+
+
 async def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect's client would wait for minutes, and the server would mark runs as silent that are at work."""
     monkeypatch.setattr(deployments, "ASK_S", 0.05)
@@ -439,6 +461,21 @@ async def test_a_queue_that_cannot_be_polled_is_polled_again_and_calls_somebody_
     polling.cancel()
     await asyncio.wait([polling])
     assert polling.cancelled() or isinstance(polling.exception(), httpx.ConnectError)
+
+
+async def test_a_database_of_prefect_that_begins_anew_calls_nobody(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect is there meanwhile, and fails: after three polls, within ten seconds, it was an alarm."""
+    fails = [httpx.ReadError("500")] * int(worker.ALARM_AFTER_S / worker.UNHEARD_EVERY_S)
+    monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.01)
+    mine, due = runs(Prefect()), AsyncMock(return_value=[])
+    monkeypatch.setattr(mine.client, "send_worker_heartbeat", AsyncMock(side_effect=[*fails, None]), raising=False)
+    monkeypatch.setattr(mine.client, "get_scheduled_flow_runs_for_work_pool", due, raising=False)
+    polling = asyncio.create_task(worker.poll(teacher, mine))
+    await async_wait_until(lambda: due.called or polling.done(), description="it is polled again, or given up")
+    assert not polling.done()
+    polling.cancel()
 
 
 async def test_prefect_that_is_away_is_an_alarm_although_its_queue_is_polled_on(

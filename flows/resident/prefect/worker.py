@@ -28,11 +28,14 @@ from lectern.timing import backoff_s, comes
 
 STEADY_S = 60.0
 SHOWN_S = 30.0  # seconds between two heartbeats by which the UI shows the host as a worker of its queue
-POLLS = 3  # number of polls that may fail in a row while Prefect is there
 ALARM_AFTER_S = 60.0
 """Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
 UNHEARD_EVERY_S = 5.0
+POLLS = 13
+"""Number of polls that may fail in a row while Prefect is there: they take ALARM_AFTER_S, in which its database may
+begin anew."""
+
 ANSWERS_S = 10.0  # seconds that Prefect has to answer the question whether it is there, before it counts as away
 LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT, "Crashed"]
 
@@ -43,12 +46,15 @@ NOBODY = ""  # in place of a host's name: adopt only runs that were abandoned wi
 
 
 async def take_due(runs: ResidentRuns, settings: Settings) -> None:
-    """Execute the runs of this host's queue that are due; raises what the client raises."""
-    due = await runs.client.get_scheduled_flow_runs_for_work_pool(
-        settings.work_pool, [settings.queue], datetime.now(UTC)
-    )
+    """Execute the runs of this host's queue that are due; raises TryAgain if Prefect does not answer."""
+    async with asking():
+        due = await runs.client.get_scheduled_flow_runs_for_work_pool(
+            settings.work_pool, [settings.queue], datetime.now(UTC)
+        )
     for response in due:
-        if (mine := await _claimed(runs, response.flow_run)) is not None:
+        async with asking():  # for each: one whose claim is cut off stays Pending, with nobody at it
+            mine = await _claimed(runs, response.flow_run)
+        if mine is not None:
             runs.take(mine)
 
 
@@ -145,11 +151,11 @@ async def poll(host: Host[Any], runs: ResidentRuns) -> None:
     log.info("Worker %r started!", settings.name)
     while True:
         try:
-            async with asking():
-                if time.monotonic() - shown_at >= SHOWN_S:
+            if time.monotonic() - shown_at >= SHOWN_S:
+                async with asking():
                     await runs.client.send_worker_heartbeat(settings.work_pool, settings.name, SHOWN_S)
-                    shown_at = time.monotonic()
-                await take_due(runs, settings)
+                shown_at = time.monotonic()
+            await take_due(runs, settings)
             failed = 0
         except TryAgain as error:
             failed += 1
