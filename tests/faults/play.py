@@ -93,6 +93,7 @@ class Play:
             self.world.tend()
             self._look()
             before, waits = waits, self.sight.unrest()
+            waits = waits or ([] if self.world.all_well() else [self._words()])  # who was just begun says nothing yet
             if not waits:
                 break
             changed = now if waits != before else changed
