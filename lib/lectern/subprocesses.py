@@ -129,10 +129,6 @@ class Stalled(_Ended):
     said = msgid("{program}: no progress for {seconds:.1f} s, ended; it said last: {last_words}")
 
 
-class NotEnded(TryAgain):
-    """A program that not even KILL ends: its disk hangs, which says nothing of what it was to do."""
-
-
 @dataclass(frozen=True)
 class Finished:
     """A program that ended by itself; *output* and *errors* are the last 8 KiB of each."""
@@ -175,7 +171,7 @@ async def run(
     *file_limit_bytes* (it is then killed by SIGXFSZ), nor its memory over *memory_limit_bytes*. It reads *stdin*, else
     nothing. Any return code is returned: the caller judges it. A program that takes longer than *timeout_s*, shows no
     line for *stall_s*, or whose run is cancelled, gets TERM, after GRACE_S KILL, with all its children.
-    Raises TimedOut, Stalled, NotEnded, Misuse (no such program).
+    Raises TimedOut, Stalled, TryAgain (not even KILL ends it: its disk hangs), Misuse (no such program).
     """
     before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
     begin = partial(_begin, argv, stdin, cwd, env, before_exec)
@@ -324,7 +320,7 @@ class _Program:
                 key.data.end()
 
     def _end(self, popen: "subprocess.Popen[bytes]") -> None:
-        """End the program and its group if anything is left of them, and reap it; raises NotEnded if it stays."""
+        """End the program and its group if anything is left of them, and reap it; raises TryAgain if it stays."""
         self.out.on_line = lambda _: False
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if not self._is_over(popen):
@@ -332,8 +328,7 @@ class _Program:
         with suppress(subprocess.TimeoutExpired):
             popen.wait(_REAP_S)
         if popen.returncode is None:
-            text = msgid("process {pid} cannot be ended, not even by KILL; does its disk hang?")
-            raise NotEnded(text, pid=popen.pid)
+            raise TryAgain("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=popen.pid)
 
     def _end_group(self, popen: "subprocess.Popen[bytes]", sign: signal.Signals) -> None:
         """Send *sign* to the group, and wait for GRACE_S at most until it is empty.
