@@ -1,20 +1,23 @@
 """``make mutants N=200 SEED=7``: draws single faults of the product, and names those that the nearest tests miss.
 
 A mutant's nearest tests are the files without a mark that import its module; if none does, a module that does. They are
-collected once; each mutant is put into a fork, which runs them up to the first failure. Survivors that may live stand
-in ``known.txt``, each with its reason; another one is a missing test, and the exit code is 1.
+collected once; each mutant is put into a fork, which runs them up to the first failure, a fork for each processor.
+Survivors that may live stand in ``known.txt``, each with its reason; another one is a missing test, and the exit code
+is 1.
 """
 
 import argparse
 import ast
 import ctypes
+import itertools
 import os
 import random
 import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,16 @@ RINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Where the product is changed, and where its nearest tests stand."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """The nearest tests of a module, with a mutant of it or as it is, and the seconds they may take."""
+
+    module: str
+    mutant: Mutant | None
+    items: Sequence[pytest.Item]
+    within_s: float
+
+
 class Judge:
     """A plugin of pytest that runs the collected tests once as they are, and once for each mutant."""
 
@@ -51,55 +64,71 @@ class Judge:
         for item in session.items:
             if not any(item.get_closest_marker(name) for name in ("live", "night")):
                 items[item.path].append(item)
-        within_s: dict[str, float] = {}  # of the modules whose tests pass as they are
-        for module in dict.fromkeys(mutant.module for mutant in self._drawn):
-            began = time.monotonic()
-            if self._items(items, module) and _passes(self._items(items, module), session, None, ALL_S):
-                within_s[module] = max(EACH_S, SLOWER * (time.monotonic() - began))
+        modules = dict.fromkeys(mutant.module for mutant in self._drawn)
+        whole = [Run(module, None, self._items(items, module), ALL_S) for module in modules]
+        took_s = {run.module: took for run, took in _judged(whole, session) if run.items and took is not None}
         for mutant in self._drawn:
-            if mutant.module not in within_s:
+            if mutant.module not in took_s:
                 self.untested += 1
                 _say(f"not judged  {mutant.name}: its tests fail, take longer than {ALL_S:.0f} s, or there are none")
-            elif _passes(self._items(items, mutant.module), session, mutant, within_s[mutant.module]):
-                self.survivors.append(mutant)
-                _say(f"SURVIVED    {mutant.name}  ({mutant.path.relative_to(ROOT)}:{mutant.line})")
-            else:
+        runs = (
+            Run(one.module, one, self._items(items, one.module), max(EACH_S, SLOWER * took_s[one.module]))
+            for one in self._drawn
+            if one.module in took_s
+        )
+        for run, took in _judged(runs, session):
+            if took is None:
                 self.killed += 1
+            elif run.mutant:
+                self.survivors.append(run.mutant)
+                _say(f"SURVIVED    {run.mutant.name}  ({run.mutant.path.relative_to(ROOT)}:{run.mutant.line})")
         return True
 
     def _items(self, items: Mapping[Path, list[pytest.Item]], module: str) -> list[pytest.Item]:
         return [item for path in sorted(self._near[module]) for item in items.get(path, [])]
 
 
-def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutant | None, within_s: float) -> bool:
-    """Run *items* in a fork, with *mutant* put in, up to the first failure or the end of its time."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            sink = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(sink, 1)
-            os.dup2(sink, 2)
-            os.setpgid(0, 0)
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent
-            if mutant is not None:
-                put_in(mutant)
-            for item, after in zip(items, [*items[1:], None], strict=True):
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-                if session.testsfailed:
-                    break
-            code = 1 if session.testsfailed else 0
-        finally:
-            os._exit(code)
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status == 0
+def _judged(runs: Iterable[Run], session: pytest.Session) -> Iterator[tuple[Run, float | None]]:
+    """Each run with the seconds it took if all its tests passed; as many at once as there are processors."""
+    left, going = iter(runs), dict[int, tuple[Run, float]]()  # by process: since when
+    while True:
+        for run in itertools.islice(left, (os.cpu_count() or 1) - len(going)):
+            going[_begun(run, session)] = (run, time.monotonic())
+        if not going:
+            return
         time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
+        for pid, (run, began) in list(going.items()):
+            took = time.monotonic() - began
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended and took > run.within_s:
+                os.killpg(pid, signal.SIGKILL)
+                ended, status = os.waitpid(pid, 0)
+            if ended:
+                del going[pid]
+                yield run, None if status else took
+
+
+def _begun(run: Run, session: pytest.Session) -> int:
+    """Fork a process that does *run*, with its mutant put in, up to the first failure; its exit code is 0 if none."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+        os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent
+        if run.mutant is not None:
+            put_in(run.mutant)
+        for item, after in zip(run.items, [*run.items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if session.testsfailed:
+                break
+        code = 1 if session.testsfailed else 0
+    finally:
+        os._exit(code)
 
 
 def _modules(folder: str) -> dict[str, Path]:
