@@ -1,4 +1,4 @@
-"""The one module of the playbooks hands over what is wanted, gives the answer back, and shows no secret."""
+"""The one action of the playbooks hands over what is wanted, gives the answer back, and shows no secret."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from playbooks.action_plugins import lectern_step as of_the_plugin
-from playbooks.library import lectern_step as of_the_module
+from lectern.rollout.steps import TASKS
+from playbooks.action_plugins.lectern_step import SILENT
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.stage import wait_until
@@ -196,9 +196,9 @@ def test_a_step_of_the_silence_that_takes_too_long_says_that_the_host_goes_on(ho
     assert host.calls() == []
 
 
-def test_both_sides_of_ansible_know_the_same_steps_of_the_silence() -> None:
-    """The plugin asks the process on the host for them, and the module the command if that process has ended."""
-    assert of_the_plugin.SILENT == of_the_module.SILENT
+def test_the_playbooks_and_the_program_know_the_same_steps_of_the_silence() -> None:
+    """The others are commands of their own."""
+    assert set(SILENT) == {task for tasks in TASKS.values() for task in tasks}
 
 
 def test_where_the_process_has_ended_a_step_is_its_plan_or_what_the_command_says_became_of_it(host: Host) -> None:
