@@ -7,9 +7,8 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -262,11 +261,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Strange:
-    """A file that can be no rendition, the reason, and the *place* in the quarantine that it goes to."""
+    """A file that can be no rendition, and the reason."""
 
     found: FoundRecording
     why: str
-    place: str = ""
 
 
 class Claims:
@@ -348,38 +346,18 @@ def match(
     return recordings, sorted(strange, key=lambda file: file.found.path)
 
 
-def to_quarantine(strange: Sequence[Strange], video_root: Path) -> tuple[Strange, ...]:
-    """*strange* with the places in the quarantine: the path below the root, with a number if that is taken."""
-    planned: dict[str, bool] = {}  # path: whether it is to be a folder
+def move_all(
+    strange: Sequence[Strange], aside: Path, recordings: Sequence[Recording], journal: Path, owner: Owner
+) -> None:
+    """Move *strange* files below *aside*, and *recordings* to their places; *owner* gets the new folders.
 
-    def free(path: str, *, is_folder: bool) -> str:
-        """The first path that is free on the disk and in this plan; a folder may exist already."""
-        for candidate in (f"{path}.{number}" if number else path for number in count()):
-            status = _look(candidate)
-            there = planned.get(candidate, None if status is None else stat.S_ISDIR(status.st_mode))
-            if there is None or (is_folder and there):
-                planned[candidate] = is_folder
-                return candidate
-        raise AssertionError  # numbers do not end
-
-    def place(file: Strange) -> str:
-        folder = f"{video_root}/{cache_dir.QUARANTINE}"
-        if file.found.folder is not None:
-            folder = free(f"{folder}/{file.found.folder}", is_folder=True)
-        return free(f"{folder}/{file.found.name}", is_folder=False)
-
-    return tuple(replace(file, place=place(file)) for file in strange)
-
-
-def move_all(things: Sequence[Recording | Strange], journal: Path, owner: Owner) -> None:
-    """Move *things* to their places in their order, and return when all is on the disk; *owner* gets the new folders.
-
-    Strange files come first, so that they leave the places of recordings. Raises CallAPerson if a move fails; nothing
-    is ever overwritten.
+    All is on the disk when it returns. Strange files come first, so that they leave the places of recordings. Raises
+    CallAPerson if a move fails; nothing is ever overwritten.
     """
-    if not things:
+    pairs = [(it.found, f"{aside}{Path(it.found.root).resolve()}/{it.found.place}") for it in strange]
+    pairs += [(it.found, it.place) for it in recordings]
+    if not pairs:
         return
-    pairs = [(thing.found, thing.place) for thing in things]
     moves = [FileMove(it.path, place, it.inode, it.size_bytes, it.mtime_ns) for it, place in pairs]
     (before, made), gone = _noted(journal), {move.old for move in moves}
     above = {str(folder) for move in moves for folder in Path(move.new).parents}
