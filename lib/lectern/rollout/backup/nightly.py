@@ -272,9 +272,8 @@ class CopyTarget:
 def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
     """Copy a backup, and record that in its manifest, which is returned.
 
-    It gets its name there only when all of it has arrived, in full size; copies that were broken off, which can fill a
-    disk, are deleted first. Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not
-    everything has arrived.
+    It gets its name there only when all of it has arrived; copies that were broken off, which can fill a disk, are
+    deleted first. Raises TryAgain if the machine does not answer, refuses the login, or has no room.
     """
     folder = made.path
     _sftp(target, f"-mkdir {target.folder}")
@@ -282,20 +281,7 @@ def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
         _sftp(target, f"-rm {target.folder}/{half}/*", f"rmdir {target.folder}/{half}")
     there = f"{target.folder}/{folder.name}"
     here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
-    _sftp(target, f'put -pR "{here}" {there}.part')
-    listed = _sftp(target, f"ls -ln {there}.part").splitlines()
-    words = [line.split(maxsplit=8) for line in listed if not line.startswith("sftp>")]  # a name may have blanks
-    come = {of[-1].rpartition("/")[2]: int(of[4]) for of in words if len(of) >= 9 and of[0][0] == "-"}
-    sent = {path.name: path.stat().st_size for path in folder.iterdir()}
-    if come != sent:
-        raise CallAPerson(
-            "{target}: of {name} {come} has come, and {sent} was sent. Is its disk full?",
-            target=target,
-            name=folder.name,
-            come=come,
-            sent=sent,
-        )
-    _sftp(target, f"rename {there}.part {there}")
+    _sftp(target, f'put -pR "{here}" {there}.part', f"rename {there}.part {there}")
     copied = made.model_copy(update={"copied_to": str(target), "copied_at": time.time()})
     files.write_json(folder / disk.MANIFEST, copied.model_dump(mode="json"))
     return copied
