@@ -71,6 +71,13 @@ exit $status
 
 So if the network or the controller is lost, it gets neither a hang-up nor a broken pipe, and finishes.
 """
+IN_A_SCOPE = """
+[ -x "$1" ] || exit 127
+scope="systemd-run --scope --quiet --collect"
+[ -d /run/systemd/system ] && $scope true 2>/dev/null && exec $scope "$@"
+exec "$@"
+"""
+"""Runs `open` in a unit of its own under systemd: else the end of the session (ssh) could end what it leaves."""
 WITH_SETTINGS = "import json, os, sys; os.environ.update(json.load(sys.stdin)); os.execv(sys.argv[1], sys.argv[1:])"
 """Runs a command with settings that it reads: on a command line, as Ansible's `environment:`, all could read them."""
 
@@ -117,6 +124,8 @@ class ActionModule(ActionBase):
         """The JSON answer of the command; if it gives none, a failure with its exit status and its last lines."""
         step, lectern, timeout_s = words[0], given["lectern"], given["timeout_s"]
         command, folder, stdin, before = [lectern, "rollout", *words], "/", given["wanted"], list[str]()
+        if step == "open":
+            before = ["sh", "-c", IN_A_SCOPE, "lectern"]
         if step == "deploy":
             command, folder = [lectern, "deploy", wanted["role"], "--json"], wanted["code_dir"]
             stdin = json.dumps({name: str(value) for name, value in wanted["env"].items()})

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lectern.rollout.steps import TASKS
-from playbooks.action_plugins.lectern_step import SILENT
+from playbooks.action_plugins.lectern_step import IN_A_SCOPE, SILENT
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.stage import wait_until
@@ -211,6 +211,19 @@ def test_where_the_process_has_ended_a_step_is_its_plan_or_what_the_command_says
     host.orders({"changed": False, "said": ["the host went on by itself"]})
     assert host.run("alter")[0]["said"] == ["the host went on by itself"]
     assert [call["argv"] for call in host.calls()] == [["rollout", "ended", "alter"]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_under_systemd_what_opens_a_window_is_in_a_unit_of_its_own(tmp_path: Path, *, fails: bool) -> None:
+    """So that the end of the ssh session does not end what it leaves. If systemd does not answer, it does."""
+    run = f'echo scope >>{tmp_path}/did; shift 3; exec "$@"'
+    here.program(tmp_path / "systemd-run", f"#!/bin/sh\n{'exit 1' if fails else run}\n")
+    here.program(tmp_path / "lectern", f'#!/bin/sh\necho "$@" >>{tmp_path}/did\n')
+    argv = ["sh", "-c", IN_A_SCOPE.replace("/run/systemd/system", str(tmp_path)), "lectern"]
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([*argv, str(tmp_path / "lectern"), "rollout", "open"], env=env, timeout=30, check=True)
+    assert (tmp_path / "did").read_text().split() == ([] if fails else ["scope"] * 2) + ["rollout", "open"]
+    assert subprocess.run([*argv, str(tmp_path / "none")], env=env, timeout=30, check=False).returncode == 127
 
 
 def test_deployments_are_made_with_the_settings_and_go_on_though_the_controller_is_killed(host: Host) -> None:
