@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from struct import calcsize, unpack
 from typing import Any
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
@@ -297,19 +296,6 @@ def address(folder: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}/{SOCKET}"
     finally:
         os.close(descriptor)
-
-
-def process_at_work(folder: Path) -> int | None:
-    """The process that does a window in *folder*, found without a word to it; None if there is none."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_READ_S)
-        try:
-            with address(folder) as place:
-                connection.connect(place)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        process, _, _ = unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, calcsize("3i")))
-    return int(process)
 
 
 @contextmanager
