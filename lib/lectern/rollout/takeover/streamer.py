@@ -17,7 +17,7 @@ from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Event
 from lectern.model.tables import streamer as tables
 from lectern.rollout.files import Owner
-from lectern.rollout.result import at, shown, some
+from lectern.rollout.result import shown, some
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database, old_files
 from lectern.rollout.takeover.old_database import OldClassRow, OldFileRow
@@ -119,9 +119,8 @@ class StreamerAdoption:
                     "old_video_roots, or cancel the class in the old program",
                     stem=it.stem,
                 )
-                yield Text(
-                    "class {class_id} at {start}: {why}", class_id=shown(it.class_id), start=at(it.start), why=why
-                )
+                text = msgid("class {class_id} at {start:moment}: {why}")
+                yield Text(text, class_id=shown(it.class_id), start=it.start, why=why)
 
     def _cached(self) -> Iterator[tuple[str, Values]]:
         """The columns of each rendition whose file is there, that a class needs, or whose file was there once."""
