@@ -188,12 +188,10 @@ def undo_moves(journal: Path) -> list[str]:
     """
     moves, made = _noted(journal)
     folders = set(made)
-    back: list[str] = []
-    left: dict[str, list[str]] = defaultdict(list)
-    failed: list[str] = []
+    back, left, failed = list[str](), list[str](), list[str]()
     for move in reversed(moves):
         try:
-            reason = _move_back(move)
+            is_back = _move_back(move)
         except OSError as error:
             text = msgid("{path}: {why}; repair it, and run this again")
             failed.append(Text(text, path=shown(move.new), why=error.strerror))
@@ -202,41 +200,37 @@ def undo_moves(journal: Path) -> list[str]:
             if str(folder) in folders:
                 with suppress(OSError):  # something was put into it since: it stays
                     folder.rmdir()
-        if reason:
-            left[reason].append(f"{shown(move.old)} ({shown(move.new)})")
-        elif reason is not None:
+        if is_back:
             back.append(shown(move.old))
+        elif is_back is not None:
+            left.append(f"{shown(move.old)} ({shown(move.new)})")
     if moves and not failed:
         os.sync()
         files.remove(journal)
-    by_fate = {Text("moved back"): back, **left} if back else left
+    stays = Text("not moved back, because this program has evicted or replaced them, or others are in their places")
     sentences: list[str] = []
-    for what, those in by_fate.items():
+    for what, those in ((Text("moved back"), back), (stays, left)):
         number = Text.many("{n:,} file", "{n:,} files", n=len(those))
-        sentences.append(Text("{files} {what}: {names}", files=number, what=what, names=some(those)))
+        sentences += [Text("{files} {what}: {names}", files=number, what=what, names=some(those))] if those else []
     if failed:
         raise CallAPerson("{sentence}.", sentence=joined([*sentences, *failed]))
     return sentences
 
 
-def _move_back(move: FileMove) -> str | None:
-    """Move a file back; returns why that is impossible, empty if it was done, None if there was nothing to do."""
+def _move_back(move: FileMove) -> bool | None:
+    """Move a file back, if it is still the same and its place is free; None if there was nothing to do."""
     there, old = _look(move.new), _look(move.old)
     is_same = there is not None and there.st_ino == move.inode
     if there is not None and stat.S_ISREG(there.st_mode):
         is_same = is_same and (there.st_size, there.st_mtime_ns) == (move.size_bytes, move.mtime_ns)
-    if not is_same:
-        if old is not None and old.st_ino == move.inode:
-            return None  # the crash came before the move, or after the move back
-        evicted = Text("this program has evicted or moved them")
-        why = evicted if there is None else Text("they were replaced since")
-        return Text("cannot be moved back, because {why}", why=why)
-    if old is not None:
-        return Text("cannot be moved back, because there is something in their old place; they stay in the new one")
+    if not is_same and old is not None and old.st_ino == move.inode:
+        return None  # the crash came before the move, or after the move back
+    if not is_same or old is not None:
+        return False
     Path(move.old).parent.mkdir(parents=True, exist_ok=True)
     path_of(Path(move.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
     Path(move.new).rename(move.old)
-    return ""
+    return True
 
 
 def _look(path: str) -> os.stat_result | None:
