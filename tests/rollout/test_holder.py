@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import window
 from lectern.rollout.spec import Installed
 from lectern.rollout.steps import TASKS
-from lectern.rollout.window import SOCKET, address
+from lectern.rollout.window import SOCKET
 from tests.rollout.host import Host
 from tests.stage import wait_until
 
@@ -45,9 +46,10 @@ def opened(host: Host, *options: str, fault: str = "") -> dict[str, Any]:
 def ask(host: Host, task: str) -> dict[str, Any]:
     """As the playbook's module asks; of a holder that has ended, what became of the task."""
     try:
-        with address(host.root / "rollout") as place, socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(60)
-            connection.connect(place)
+            with chdir(host.root / "rollout"):
+                connection.connect(SOCKET)
             connection.sendall(json.dumps({"task": task}).encode() + b"\n")
             with connection.makefile("r", encoding="utf-8") as file:
                 told = file.readline()

@@ -7,7 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Event
@@ -211,8 +211,8 @@ def test_whoever_confirms_by_hand_has_as_long_for_the_first_task_as_for_any_othe
     asked = Installed(role="streamer", root=tmp_path)
     asked.rollout_dir.mkdir()
     with window._listening(asked) as listener, socket.socket(socket.AF_UNIX) as person:
-        with window.address(asked.rollout_dir) as place:
-            person.connect(place)
+        with chdir(asked.rollout_dir):
+            person.connect(window.SOCKET)
         person.sendall(b'{"task": "stop"}\n')
         agent = window.RolloutAgent(listener, by_hand=True, check=lambda: None)
         agent.wait("stop")

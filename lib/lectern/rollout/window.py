@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -289,27 +289,13 @@ def _hold(wanted: Spec, journal: RolloutJournal, opened: int, *, by_hand: bool) 
 
 
 @contextmanager
-def address(folder: Path) -> Iterator[str]:
-    """A short path to the socket in *folder*: a socket's path is limited to 108 bytes."""
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def _listening(wanted: Installed) -> Iterator[socket.socket]:
-    """The socket, which only its owner may use; it is removed when the agent ends."""
+    """The socket, in a folder that is closed to others; it is removed when the agent ends."""
     path = wanted.rollout_dir / SOCKET
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
-        before = os.umask(0o177)
-        try:
-            with address(wanted.rollout_dir) as place:
-                listener.bind(place)
-        finally:
-            os.umask(before)
+        with chdir(wanted.rollout_dir):  # a socket's path may have no more than 108 bytes
+            listener.bind(SOCKET)
         listener.listen(8)
         try:
             yield listener
