@@ -432,7 +432,7 @@ def test_a_copy_of_a_live_database_is_one_instant_of_it(writer: Path, tmp_path: 
         copied = SqliteFile(writer).copy(tmp_path)
         assert copied.rows["a"] == copied.rows["b"]
         assert copied.rows["a"] >= 199 + 1
-        SqliteFile(writer).try_restore(copied, tmp_path)
+        nightly.try_restore(SqliteFile(writer), copied, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"live", writer.name}
 
 
@@ -506,11 +506,11 @@ def test_a_copy_is_tried_by_a_restore_that_the_program_s_own_engine_opens(
 
     monkeypatch.setattr(db_engine, "open_database", noted)
     found, copied = SqliteFile(live), SqliteFile(live).copy(tmp_path)
-    found.try_restore(copied, tmp_path)
+    nightly.try_restore(found, copied, tmp_path)
     assert opened == [f"sqlite:///{tmp_path}/.restored.db"]
     assert {path.name for path in tmp_path.iterdir()} == {"live", live.name}
     with pytest.raises(CallAPerson, match="other rows"):
-        found.try_restore(copied.model_copy(update={"rows": {**copied.rows, "a": 1}}), tmp_path)
+        nightly.try_restore(found, copied.model_copy(update={"rows": {**copied.rows, "a": 1}}), tmp_path)
 
 
 def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
-from lectern.rollout.backup import Copy
+from lectern.rollout.backup import Copy, rows
 from lectern.rollout.backup.postgres import DUMP, PostgresServer
 from lectern.rollout.backup.store import Store
 from lectern.rollout.files import sha256
@@ -119,8 +119,22 @@ def begun(target: Path) -> Iterator[Path]:
 def proved(database: Store, part: Path) -> Copy:
     """Copy the database into *part*, and try its restore."""
     copied = database.copy(part)
-    database.try_restore(copied, part)
+    try_restore(database, copied, part)
     return copied
+
+
+def try_restore(database: Store, copied: Copy, folder: Path) -> None:
+    """Restore the copy in *folder* as a scratch database; raises CallAPerson if it has other rows than were copied."""
+    with database.restored(folder / copied.file) as connection:
+        counted = rows(connection)
+    if counted != copied.rows:
+        raise CallAPerson(
+            "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Does the disk keep "
+            "what is written to it? Nothing was changed.",
+            file=folder / copied.file,
+            counted=counted,
+            copied=copied.rows,
+        )
 
 
 def finished(manifest: M, part: Path) -> M:
