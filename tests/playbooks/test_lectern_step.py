@@ -1,4 +1,4 @@
-"""The one module of the playbooks hands over what is wanted, gives the answer back, and shows no secret."""
+"""The one action of the playbooks hands over what is wanted, gives the answer back, and shows no secret."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from playbooks.action_plugins import lectern_step as of_the_plugin
-from playbooks.library import lectern_step as of_the_module
+from lectern.rollout.steps import TASKS
+from playbooks.action_plugins.lectern_step import IN_A_SCOPE, SILENT
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.stage import wait_until
@@ -196,9 +196,9 @@ def test_a_step_of_the_silence_that_takes_too_long_says_that_the_host_goes_on(ho
     assert host.calls() == []
 
 
-def test_both_sides_of_ansible_know_the_same_steps_of_the_silence() -> None:
-    """The plugin asks the process on the host for them, and the module the command if that process has ended."""
-    assert of_the_plugin.SILENT == of_the_module.SILENT
+def test_the_playbooks_and_the_program_know_the_same_steps_of_the_silence() -> None:
+    """The others are commands of their own."""
+    assert set(SILENT) == {task for tasks in TASKS.values() for task in tasks}
 
 
 def test_where_the_process_has_ended_a_step_is_its_plan_or_what_the_command_says_became_of_it(host: Host) -> None:
@@ -211,6 +211,19 @@ def test_where_the_process_has_ended_a_step_is_its_plan_or_what_the_command_says
     host.orders({"changed": False, "said": ["the host went on by itself"]})
     assert host.run("alter")[0]["said"] == ["the host went on by itself"]
     assert [call["argv"] for call in host.calls()] == [["rollout", "ended", "alter"]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_under_systemd_what_opens_a_window_is_in_a_unit_of_its_own(tmp_path: Path, *, fails: bool) -> None:
+    """So that the end of the ssh session does not end what it leaves. If systemd does not answer, it does."""
+    run = f'echo scope >>{tmp_path}/did; shift 3; exec "$@"'
+    here.program(tmp_path / "systemd-run", f"#!/bin/sh\n{'exit 1' if fails else run}\n")
+    here.program(tmp_path / "lectern", f'#!/bin/sh\necho "$@" >>{tmp_path}/did\n')
+    argv = ["sh", "-c", IN_A_SCOPE.replace("/run/systemd/system", str(tmp_path)), "lectern"]
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([*argv, str(tmp_path / "lectern"), "rollout", "open"], env=env, timeout=30, check=True)
+    assert (tmp_path / "did").read_text().split() == ([] if fails else ["scope"] * 2) + ["rollout", "open"]
+    assert subprocess.run([*argv, str(tmp_path / "none")], env=env, timeout=30, check=False).returncode == 127
 
 
 def test_deployments_are_made_with_the_settings_and_go_on_though_the_controller_is_killed(host: Host) -> None:

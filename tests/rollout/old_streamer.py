@@ -120,6 +120,15 @@ class OldStreamer:
     def journal(self) -> Path:
         return self.wanted.backup_dir / MOVES
 
+    @property
+    def aside(self) -> Path:
+        """Where a migration at NOW puts strange files."""
+        return self.video_root / "quarantine" / "20251124T190000Z"
+
+    def quarantined(self, place: str) -> Path:
+        """The place there of what lay at *place* in the store."""
+        return Path(f"{self.aside}{self.video_root}/{place}")
+
     def planned(self, now: float = NOW) -> StreamerAdoption:
         with opened(self.url) as engine, engine.connect() as connection:
             return StreamerAdoption(connection, self.wanted, now)

@@ -90,7 +90,7 @@ def test_any_name_that_a_file_can_have(host: OldStreamer, name: str) -> None:
     assert host.states() == ({"c-1": "ready"} if is_text else {})
     assert said.replace("\n", "").isprintable()
     assert shown(strange) in said
-    assert (host.video_root / "quarantine" / f"folder of {name}" / name).exists()
+    assert host.quarantined(f"folder of {name}/{name}").exists()
     assert host.adopt() == []
     host.undo()
     assert host.tree() == tree
@@ -137,12 +137,12 @@ def test_of_several_files_the_newest_whole_one_stays(host: OldStreamer) -> None:
     assert stems(host) == {"7.flv": "7", "7/7.flv": "another file of 7 is kept", "c-1.flv": "is 7, but cut off"}
     host.adopt()
     assert (host.video_root / "7" / "7.flv").read_bytes() == flv(3)
-    assert (host.video_root / "quarantine" / "7" / "7.flv").read_bytes() == flv(2)
+    assert host.quarantined("7/7.flv").read_bytes() == flv(2)
     assert host.adopt() == []
 
 
 def test_the_quarantine_overwrites_nothing(host: OldStreamer) -> None:
-    """What has a name that is taken there gets a number; a folder is none where a file has its name."""
+    """Each file keeps its whole path there, below the time of the rollout."""
     other = host.top / "other"
     host.old_roots = [other]
     names = ("quarantine/a", "quarantine/a.1", "quarantine/b", "a", "b/c", "d")
@@ -151,9 +151,9 @@ def test_the_quarantine_overwrites_nothing(host: OldStreamer) -> None:
     before = host.contents()
     host.adopt()
     assert host.contents() == before
-    quarantine = host.video_root / "quarantine"
-    found = {str(path.relative_to(quarantine)) for path in quarantine.rglob("*") if path.is_file()}
-    assert found == {"a", "a.1", "b", "a.2", "b.1/c", "d.1", "a.3", "b.1/c.1", "d/e"}
+    places = [f"video/{name}" for name in ("a", "b/c", "d")] + ["other/a", "other/b/c", "other/d/e"]
+    found = {path for path in host.aside.rglob("*") if path.is_file()}
+    assert found == {Path(f"{host.aside}{host.top}/{place}") for place in places}
 
 
 def test_what_is_not_ours_is_left_alone(host: OldStreamer) -> None:
@@ -174,7 +174,7 @@ def test_what_is_not_ours_is_left_alone(host: OldStreamer) -> None:
     moved = {"video/12.flv", "video/13", "old/quarantine", "old/quarantine/10.flv"}
     after = host.tree()
     assert {place: after[place] for place in before.keys() - moved} == {p: before[p] for p in before.keys() - moved}
-    assert host.video_root.joinpath("quarantine", "12.flv").readlink() == outside
+    assert host.quarantined("12.flv").readlink() == outside
 
 
 def test_a_database_in_the_store_is_left_alone(host: OldStreamer) -> None:

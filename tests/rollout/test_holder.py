@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import window
 from lectern.rollout.spec import Installed
 from lectern.rollout.steps import TASKS
-from lectern.rollout.window import SOCKET, address
-from tests.playbooks.here import program
+from lectern.rollout.window import SOCKET
 from tests.rollout.host import Host
 from tests.stage import wait_until
 
@@ -46,9 +46,10 @@ def opened(host: Host, *options: str, fault: str = "") -> dict[str, Any]:
 def ask(host: Host, task: str) -> dict[str, Any]:
     """As the playbook's module asks; of a holder that has ended, what became of the task."""
     try:
-        with address(host.root / "rollout") as place, socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(60)
-            connection.connect(place)
+            with chdir(host.root / "rollout"):
+                connection.connect(SOCKET)
             connection.sendall(json.dumps({"task": task}).encode() + b"\n")
             with connection.makefile("r", encoding="utf-8") as file:
                 told = file.readline()
@@ -65,22 +66,6 @@ def process_of(host: Host) -> int:
 
 def state_of(host: Host) -> str:
     return host.history().state(host.parsed().id)
-
-
-def test_under_systemd_it_lives_in_a_unit_of_its_own(host: Host, tmp_path: Path) -> None:
-    """So that the end of the ssh session, or of whatever called it, does not end it."""
-    asked = tmp_path / "asked"
-    program(tmp_path / "busctl", f'#!/bin/sh\necho "$@" >{asked}\n')
-    fault = PATIENCE.format(name="FIRST_WORD_S", seconds=1)
-    fault += (
-        f"import os, pathlib\nwindow._SYSTEMD = pathlib.Path('/')\nos.environ['PATH'] = '{tmp_path}:/usr/bin:/bin'\n"
-    )
-    said = opened(host, fault=fault)["said"][0]
-    wait_until(asked.exists, description="systemd is asked")
-    pid = said.split()[1]
-    assert (
-        f"StartTransientUnit ssa(sv)a(sa(sv)) lectern-rollout-{pid}.scope fail 2 PIDs au 1 {pid}" in asked.read_text()
-    )
 
 
 LATE = """

@@ -7,7 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Event
@@ -178,16 +178,16 @@ def test_a_preflight_refuses_while_the_window_of_another_operator_is_at_work(hos
     """Else the second one would find no lock, fail, and take back what the first one does."""
     wanted = host.parsed()
     assert not [*preflight.other_rollout(wanted)]
-    wanted.rollout_dir.mkdir()
-    with window._listening(wanted):
+    with locked(wanted.rollout_dir, work="window"):
         (unbegun,) = preflight.other_rollout(wanted)
         RolloutJournal.of(wanted).note(wanted.id, "window", "begin")
         (refusal,) = preflight.other_rollout(wanted)
     assert "nothing is stopped yet" in unbegun
     assert f"{wanted.id}: another rollout is at work on this host (process {os.getpid()})" in refusal
-    with socket.socket(socket.AF_UNIX) as killed, window.address(wanted.rollout_dir) as place:
-        killed.bind(place)
+    RolloutJournal.of(wanted).note(wanted.id, "committed", "done")
     assert not [*preflight.other_rollout(wanted)]
+    with locked(wanted.rollout_dir):  # by a backup, for which the next step waits
+        assert not [*preflight.other_rollout(wanted)]
 
 
 @pytest.mark.parametrize("earlier", [(WINDOW, COMMITTED), (WINDOW, BACK, ROLLEDBACK)], ids=["finished", "rolled back"])
@@ -211,8 +211,8 @@ def test_whoever_confirms_by_hand_has_as_long_for_the_first_task_as_for_any_othe
     asked = Installed(role="streamer", root=tmp_path)
     asked.rollout_dir.mkdir()
     with window._listening(asked) as listener, socket.socket(socket.AF_UNIX) as person:
-        with window.address(asked.rollout_dir) as place:
-            person.connect(place)
+        with chdir(asked.rollout_dir):
+            person.connect(window.SOCKET)
         person.sendall(b'{"task": "stop"}\n')
         agent = window.RolloutAgent(listener, by_hand=True, check=lambda: None)
         agent.wait("stop")

@@ -14,6 +14,7 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -341,6 +342,27 @@ def test_an_old_copy_of_which_the_files_are_gone_fails_no_night(live: Path, tmp_
         found = told("streamer", "--keep", "1", *to(target))
     assert found["failed"] is None
     assert [one.name for one in there.iterdir()] == [Path(str(found["folder"])).name]
+
+
+def test_a_copy_for_which_there_is_no_room_gets_no_name(
+    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its files does not arrive."""
+    plain = asyncssh.SFTPServer.write
+
+    def full(server: Any, file: Any, offset: int, data: bytes) -> Any:
+        if b'"sha256"' in data:
+            raise asyncssh.SFTPFailure("No space left on device")
+        return plain(server, file, offset, data)
+
+    monkeypatch.setattr(asyncssh.SFTPServer, "write", full)
+    there = tmp_path / "there" / "lectern"
+    there.mkdir(parents=True)
+    with sftp_server(there.parent) as target:
+        done = typed("streamer", *to(target))
+    assert isinstance(done.exception, LecternError)
+    assert "no copy of it is off this host" in done.exception.message
+    assert [one.suffix for one in there.iterdir()] == [".part"]
 
 
 def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, folder: Path, tmp_path: Path) -> None:

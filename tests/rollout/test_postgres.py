@@ -74,7 +74,7 @@ def test_a_copy_is_of_one_instant_and_its_restore_has_the_rows_that_were_counted
     for folder, copied in zip(folders, copies, strict=True):
         assert copied.rows["a"] == copied.rows['odd "name"'] >= 200
         assert copied.sha256 == sha256(folder / copied.file)
-        found.try_restore(copied, folder)
+        nightly.try_restore(found, copied, folder)
     assert (folders[2] / copies[2].file).stat().st_mode & 0o777 == 0o600
     assert not [name for name in names(live) if name.startswith("lectern_scratch")]
 
@@ -87,11 +87,11 @@ def test_a_copy_that_is_damaged_or_whose_restore_has_other_rows_is_no_backup(liv
     copied = PostgresServer(live).copy(tmp_path)
     other = copied.model_copy(update={"rows": {"a": 201, 'odd "name"': 200}})
     with pytest.raises(CallAPerson, match="other rows"):
-        PostgresServer(live).try_restore(other, tmp_path)
+        nightly.try_restore(PostgresServer(live), other, tmp_path)
     file = tmp_path / copied.file
     file.write_bytes(file.read_bytes()[: copied.size_bytes * 2 // 3])
     with pytest.raises(CallAPerson, match="pg_restore failed"):
-        PostgresServer(live).try_restore(copied, tmp_path)
+        nightly.try_restore(PostgresServer(live), copied, tmp_path)
     assert {name for name in names(live) if name.startswith("lectern_scratch")} == {"lectern_scratch_9999999999_ab"}
     with PostgresServer(live).connected(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("DROP DATABASE lectern_scratch_9999999999_ab"))
@@ -104,7 +104,7 @@ def test_a_user_who_may_make_no_scratch_database_is_told_what_to_type(live: URL,
     poor = live.set(username="poor")
     copied = PostgresServer(poor).copy(tmp_path)
     with pytest.raises(Misuse, match="alter role poor createdb"):
-        PostgresServer(poor).try_restore(copied, tmp_path)
+        nightly.try_restore(PostgresServer(poor), copied, tmp_path)
     execute(live, "DROP OWNED BY poor")
 
 

@@ -6,7 +6,6 @@ What a step needs is imported when it is called: the other commands of `lectern`
 # ruff: noqa: FBT002, PLC0415 (an option of the command line is a boolean with a name; imports: see above)
 import gc
 import json
-import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -148,11 +147,7 @@ def _print_fields(
     except (LecternError, OSError) as error:
         fields, code = failure(error), 2 if isinstance(error, Misuse) else 1
     printed = _masked(in_language(fields, languages[-1]), sorted(secrets, key=len, reverse=True))
-    try:
-        sys.stdout.write(json.dumps(printed) + "\n")
-        sys.stdout.flush()
-    except OSError:  # the reader has gone: no error, because the step has been done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter tries once more
+    typer.echo(json.dumps(printed))
     raise typer.Exit(code)
 
 

@@ -260,6 +260,15 @@ def locked(
         os.close(descriptor)
 
 
+def process_at_work(rollout_dir: Path) -> int | None:
+    """The process that does a window in *rollout_dir*, found without a word to it; None if there is none."""
+    with suppress(FileNotFoundError), (rollout_dir / "lock").open() as lock:
+        process, _, work = lock.read().partition(" ")
+        if work == WINDOW and not _taken(lock.fileno()):
+            return int(process)
+    return None
+
+
 def _taken(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

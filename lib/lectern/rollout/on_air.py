@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from lectern.db.airings import epoch
 from lectern.errors import CallAPerson
+from lectern.formatting import moment
 from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.playout.control_socket import UPGRADE_S, PlayoutUnreachable, RequestRefused, asked
@@ -17,7 +18,7 @@ from lectern.rollout import files
 from lectern.rollout.backup import store
 from lectern.rollout.backup.store import Store
 from lectern.rollout.journal import RolloutJournal
-from lectern.rollout.result import StepAnswer, at, shown, some
+from lectern.rollout.result import StepAnswer, shown, some
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database
 from lectern.settings import StreamerSettings
@@ -68,14 +69,15 @@ def _told(wanted: Spec, now: float, minutes: float, pattern: str) -> list[str]:
     for class_id, start, end, state in coming(store.of(wanted), wanted.role, now):
         if start is None or start > now + minutes * 60:
             continue
-        is_teacher = wanted.role == "teacher"
-        what = f"{at(start)}, {state}" if is_teacher else Text("{begin} to {end}", begin=at(start), end=at(end))
-        is_harmed = state in _UNPLACED if is_teacher else class_id not in held
+        what: str = Text("{begin:moment} to {end:moment}", begin=start, end=end)
+        is_harmed = class_id not in held
+        if wanted.role == "teacher":
+            what, is_harmed = f"{moment(start)}, {state}", state in _UNPLACED
         if is_harmed:
             harmed.append((start, end, Text("class {class_id} ({what})", class_id=shown(class_id), what=what)))
     if not harmed:
         return []
-    named, until, unheld = some(name for _, _, name in sorted(harmed)), at(max(until for _, until, _ in harmed)), ""
+    named, until, unheld = some(name for _, _, name in sorted(harmed)), moment(max(until for _, until, _ in harmed)), ""
     if not is_first:
         why = why or Text("the resident has not told it of them yet")
         unheld = Text(", and the playout does not hold them ({why})", why=why)

@@ -13,11 +13,11 @@ from redis.exceptions import NoPermissionError
 from lectern.errors import LecternError
 from lectern.i18n import BESIDE, Text, joined
 from lectern.redis import connection
-from lectern.rollout import files, on_air, redis_keys, rollback, settings_files, steps, window
+from lectern.rollout import files, on_air, redis_keys, rollback, settings_files, steps
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.store import Store
 from lectern.rollout.files import sha256
-from lectern.rollout.journal import RolloutJournal, State
+from lectern.rollout.journal import RolloutJournal, State, process_at_work
 from lectern.rollout.result import Failed, StepAnswer, shown, some
 from lectern.rollout.spec import Spec
 from lectern.rollout.supervisord import Supervisord
@@ -76,7 +76,7 @@ def _asked(gate: Gate[T], about: T) -> list[str]:
 def other_rollout(wanted: Spec) -> Iterator[str]:
     """Refuse if a rollout is at work on this host now, another is half done, or the rollback of this one."""
     history = RolloutJournal.of(wanted).history()
-    if (process := window.process_at_work(wanted.rollout_dir)) is not None:  # no time-out of this one may end it
+    if (process := process_at_work(wanted.rollout_dir)) is not None:  # no time-out of this one may end it
         yield Text(
             "{rollout}: another rollout is at work on this host (process {process}). Wait until it is done (ps -p "
             "{process}), then run this again; to take back what it does, type {command}.",

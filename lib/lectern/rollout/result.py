@@ -119,8 +119,3 @@ def failure(error: BaseException) -> dict[str, Any]:
         error = CallAPerson("{thing}: {why}. Mend it, then run this again.", thing=thing, why=why)
     fields = error.answer.to_dict() if isinstance(error, Failed) else {"changed": False, "said": []}
     return {**fields, "failed": True, "msg": words(error)}
-
-
-def at(seconds: float) -> str:
-    """Epoch seconds for people, in the host's local time."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

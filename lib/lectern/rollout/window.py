@@ -5,7 +5,6 @@ root's and does one task of the window at each request of the playbook. If no re
 itself, or undoes everything if a person confirms each task.
 """
 
-import asyncio
 import json
 import os
 import select
@@ -14,13 +13,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from struct import calcsize, unpack
 from typing import Any
 
-from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
 from lectern.i18n import BESIDE, ENGLISH, Text, joined, msgid
 from lectern.rollout import on_air, redis_keys, release_link, rollback, steps, supervisord, verify
@@ -40,7 +37,6 @@ BY_HAND_S = 600.0
 """Seconds without a request after which everything is undone, if a person confirms each task."""
 OPEN_TIMEOUT_S = 60.0
 _READ_S = 5.0
-_SYSTEMD, _SYSTEMD_S = Path("/run/systemd/system"), 5.0
 
 
 @dataclass
@@ -271,7 +267,6 @@ def _hold(wanted: Spec, journal: RolloutJournal, opened: int, *, by_hand: bool) 
         with interruption() as check, locked(wanted.rollout_dir, work=WINDOW), _listening(wanted) as listener:
             make_ready(wanted, journal)
             _let_go(wanted.rollout_dir / "holder.log")
-            _leave_session()
             pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
             pipe.close()
             language = wanted.env.get("LECTERN_LANG", ENGLISH)
@@ -294,40 +289,13 @@ def _hold(wanted: Spec, journal: RolloutJournal, opened: int, *, by_hand: bool) 
 
 
 @contextmanager
-def address(folder: Path) -> Iterator[str]:
-    """A short path to the socket in *folder*: a socket's path is limited to 108 bytes."""
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
-    finally:
-        os.close(descriptor)
-
-
-def process_at_work(folder: Path) -> int | None:
-    """The process that does a window in *folder*, found without a word to it; None if there is none."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_READ_S)
-        try:
-            with address(folder) as place:
-                connection.connect(place)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        process, _, _ = unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, calcsize("3i")))
-    return int(process)
-
-
-@contextmanager
 def _listening(wanted: Installed) -> Iterator[socket.socket]:
-    """The socket, which only its owner may use; it is removed when the agent ends."""
+    """The socket, in a folder that is closed to others; it is removed when the agent ends."""
     path = wanted.rollout_dir / SOCKET
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
-        before = os.umask(0o177)
-        try:
-            with address(wanted.rollout_dir) as place:
-                listener.bind(place)
-        finally:
-            os.umask(before)
+        with chdir(wanted.rollout_dir):  # a socket's path may have no more than 108 bytes
+            listener.bind(SOCKET)
         listener.listen(8)
         try:
             yield listener
@@ -341,27 +309,6 @@ def _let_go(log: Path) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, target in ((0, nothing), (1, descriptor), (2, descriptor)):
         os.dup2(target, number)
-
-
-def _leave_session() -> None:
-    """Under systemd, move to a unit of its own: else the end of the caller's session (ssh) could end this process.
-
-    It does what `systemd-run --scope` does, but for a running process that has everything imported.
-    """
-    if not _SYSTEMD.is_dir():
-        return
-    properties = ["PIDs", "au", "1", str(os.getpid()), "CollectMode", "s", "inactive-or-failed"]
-    words = ["ssa(sv)a(sa(sv))", f"lectern-rollout-{os.getpid()}.scope", "fail", "2", *properties, "0"]
-    place = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"]
-    argv = ["busctl", "--system", "call", *place, "StartTransientUnit", *words]
-    try:
-        done = asyncio.run(subprocesses.run(argv, timeout_s=_SYSTEMD_S))
-        reason = "" if done.returncode == 0 else done.last_words or f"it ended with {done.returncode}"
-    except LecternError as error:
-        reason = error.message
-    if reason:
-        sys.stderr.write(f"The agent stays in the session of its caller: {reason}\n")
-        sys.stderr.flush()
 
 
 def ended(asked: Installed, task: str) -> StepAnswer:

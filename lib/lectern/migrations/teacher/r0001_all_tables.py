@@ -1,10 +1,11 @@
 """The teacher's tables, around the old ``video_list``, whose unusable rows are set aside: none is deleted for good."""
 
+from itertools import chain, count
+
 from alembic import op
-from sqlalchemy import text
 
 from lectern.i18n import Text
-from lectern.migrations.steps import Shape, complete, need, say, shape
+from lectern.migrations.steps import complete, need, say, shape
 from lectern.model.tables.teacher import TeacherTable
 
 revision = "teacher_0001"
@@ -12,7 +13,6 @@ down_revision = None
 
 
 TABLE = "video_list"
-ASIDE = "video_list_set_aside"
 REASON = "set_aside_reason"
 FLAW = (
     "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL'"
@@ -20,8 +20,7 @@ FLAW = (
     " THEN 'its record_id is no whole number'"
     " WHEN typeof(resolution) <> 'text' THEN 'its resolution is no text' ELSE '' END"
 )
-# Values for people as bytes, because an old text need not be valid UTF-8.
-RANKED = f"""
+UNFIT = f"""
 WITH judged AS (
     SELECT {{address}} AS address, record_id, resolution, status, {FLAW} AS flaw FROM video_list
 ), ranked AS (
@@ -30,9 +29,8 @@ WITH judged AS (
         ORDER BY CASE status WHEN 'success' THEN 0 WHEN 'transcoding' THEN 1 ELSE 2 END, address DESC
     ) AS place FROM judged
 )
-SELECT address, CAST(record_id AS BLOB), CAST(resolution AS BLOB), CAST(status AS BLOB),
-    CASE flaw WHEN '' THEN 'another row of the rendition is kept' ELSE flaw END
-FROM ranked WHERE flaw <> '' OR place > 1 ORDER BY address
+SELECT address, CASE flaw WHEN '' THEN 'another row of the rendition is kept' ELSE flaw END AS {REASON}
+FROM ranked WHERE flaw <> '' OR place > 1
 """  # noqa: S608 (a constant)
 
 
@@ -42,54 +40,32 @@ def set_aside() -> None:
     Of several rows of one rendition, the row with the best status stays (success, then transcoding, then any other),
     and the newest of equals.
     """
-    found = shape(op.get_bind(), TABLE)
+    bind = op.get_bind()
+    found = shape(bind, TABLE)
     assert found is not None
     rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in found.columns)
-    rows = op.get_bind().execute(text(RANKED.format(address=rowid))).all()
-    if rows:
-        _prepare(found)
-    names = ", ".join(_quoted(name) for name in found.columns.values())
-    # S608: the statements are built of constants and quoted names only.
-    copy = f"INSERT INTO {ASIDE} ({names}, {REASON}) SELECT {names}, :reason FROM {TABLE} WHERE {rowid} = :address"  # noqa: S608
-    for address, record_id, resolution, status, reason in rows:
-        op.get_bind().execute(text(copy), {"address": address, "reason": reason})
-        op.get_bind().execute(text(f"DELETE FROM {TABLE} WHERE {rowid} = :address"), {"address": address})  # noqa: S608
+    names = (f"{TABLE}_set_aside{number}" for number in chain([""], (f"_{number}" for number in count(2))))
+    aside = next(name for name in names if shape(bind, name) is None)
+    # S608: the statements are built of constants only.
+    unfit = f"({UNFIT.format(address=rowid)}) AS unfit"
+    counted = bind.exec_driver_sql(f"SELECT {REASON}, count(*) FROM {unfit} GROUP BY {REASON}").all()  # noqa: S608
+    if not counted:
+        return
+    # Created from the table itself: a column of the same affinity keeps every value as it is.
+    kept = f"SELECT {TABLE}.*, unfit.{REASON} FROM {TABLE} JOIN {unfit} ON {TABLE}.{rowid} = unfit.address"  # noqa: S608
+    bind.exec_driver_sql(f"CREATE TABLE {aside} AS {kept}")
+    bind.exec_driver_sql(f"DELETE FROM {TABLE} WHERE {rowid} IN (SELECT address FROM {unfit})")  # noqa: S608
+    for reason, number in counted:
         say(
-            Text(
-                "{table}: row {address} (record_id {record_id}, resolution {resolution}, status {status}) goes to "
-                "{aside}: {reason}",
+            Text.many(
+                "{table}: {n:,} row goes to {aside}: {reason}",
+                "{table}: {n:,} rows go to {aside}: {reason}",
+                n=number,
                 table=TABLE,
-                address=address,
-                record_id=_text(record_id),
-                resolution=_text(resolution),
-                status=_text(status),
-                aside=ASIDE,
+                aside=aside,
                 reason=reason,
             )
         )
-
-
-def _prepare(found: Shape) -> None:
-    there = shape(op.get_bind(), ASIDE)
-    if there is None:
-        # Created from the table itself: a column of the same affinity keeps every value as it is.
-        like = f"SELECT {TABLE}.*, CAST('' AS TEXT) AS {REASON} FROM {TABLE} WHERE 1 = 0"  # noqa: S608
-        op.get_bind().execute(text(f"CREATE TABLE {ASIDE} AS {like}"))
-        say(Text("{table}: new table", table=ASIDE))
-        return
-    for name in there.lacks([*found.columns.values(), REASON]):
-        op.get_bind().execute(text(f"ALTER TABLE {ASIDE} ADD COLUMN {_quoted(name)}"))
-
-
-def _quoted(name: str) -> str:
-    # SQLAlchemy's text() would take a colon for the beginning of a parameter.
-    return op.get_bind().dialect.identifier_preparer.quote_identifier(name).replace(":", r"\:")
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return "NULL" if value is None else repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")
 
 
 def upgrade() -> None:

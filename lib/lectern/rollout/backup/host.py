@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
@@ -37,19 +37,6 @@ _CHANGED = 1
 """The exit code of tar that says only that a file changed while it was read."""
 
 
-class Archive(BaseModel):
-    """What is in the archive of a live folder, which is for people, and what is not."""
-
-    model_config = ConfigDict(frozen=True)
-
-    file: str
-    size_bytes: int
-    sha256: str
-    members: int
-    unsteady: list[str]
-    """Files that changed while they were read: they are in it as they were at some moment."""
-
-
 def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
     """Size of the archive of *folder* in bytes, found without reading a file."""
     errors = _tar(folder, Path(os.devnull), left_out).errors
@@ -58,25 +45,22 @@ def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
     return int(counted[1])
 
 
-def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
-    """Write *folder* to *target*, then read it back to its end; raises CallAPerson if that fails."""
+def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> list[str]:
+    """Write the live *folder* to *target*, for people, then read it back to its end; raises CallAPerson if that fails.
+
+    Returns the files that changed while they were read: they are in it as they were at some moment.
+    """
     files.make_private(target)
     errors = _tar(folder, target, left_out).errors
     files.sync(target)
     try:
         with tarfile.open(target) as tar:
-            members = len(tar.getmembers())
+            tar.getmembers()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise CallAPerson(
             "{target}: the archive cannot be read back ({error}). Is the disk sound?", target=target, error=error
         ) from error
-    return Archive(
-        file=target.name,
-        size_bytes=target.stat().st_size,
-        sha256=sha256(target),
-        members=members,
-        unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", errors, re.MULTILINE),
-    )
+    return re.findall(r"^tar: \./(.*): file changed as we read it", errors, re.MULTILINE)
 
 
 def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.Finished:
@@ -130,6 +114,33 @@ class FilesBefore(BaseModel):
         """The text that *path* held; empty if there was no such file. A comment in it may be in any encoding."""
         return (self.data(path) or b"").decode(errors="surrogateescape")
 
+    def is_back(self, path: Path) -> bool:
+        """Whether *path* holds what it held, and leads where it led if it was a link."""
+        kept, data = self.kept(path), self.data(path)
+        return (
+            (path.read_bytes() if path.exists() else None) == data
+            and kept.link in {None, files.link_target(path)}
+            and os.path.lexists(path) == (data is not None or kept.link is not None)
+        )
+
+    def put_back(self, path: Path, *, is_ours: bool) -> list[str]:
+        """Restore *path* unless it is neither missing nor ours: what somebody has written since stays as it is."""
+        files.sweep(path)
+        if self.is_back(path):
+            return []
+        if os.path.lexists(path) and not is_ours:
+            text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
+            return [Text(text, path=path)]
+        kept, data = self.kept(path), self.data(path)
+        if kept.link is not None:
+            files.switch_link(path, kept.link)
+        elif data is not None:
+            files.write(path, data, kept.owner)
+        else:
+            files.remove(path)
+            return [Text("{path}: taken out.", path=path)]
+        return [Text("{path}: put back.", path=path)]
+
 
 def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     """Copy into *folder* every file that the window of *wanted* can change."""
@@ -155,7 +166,8 @@ class Backup(NightlyBackup):
     """The manifest of a host's backup."""
 
     before: FilesBefore
-    code: Archive | None = None
+    unsteady: Sequence[str] = ()
+    """Files of the code folder that changed while they were archived."""
 
 
 def read(folder: Path) -> Backup | None:
@@ -212,8 +224,8 @@ def make(wanted: Spec, *, check: bool = False, files_only: bool = False) -> Step
         if backup.file:
             rows = Text("rows: {rows}", rows=counted_rows(backup))
         answer.say(Text("{path}: backed up and proved; {rows}.", path=wanted.backup_dir, rows=rows))
-        if backup.code is not None and backup.code.unsteady:
-            names = ", ".join(backup.code.unsteady[:10])
+        if backup.unsteady:
+            names = ", ".join(backup.unsteady[:10])
             answer.say(Text("Written to while they were archived: {names}.", names=names))
         answer.more["backup"] = str(wanted.backup_dir)
         answer.say(*_prune(wanted, journal))
@@ -256,14 +268,14 @@ def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
 
 
 def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_only: bool = False) -> Backup:
-    database, copied, code = store.of(wanted), None, None
+    database, copied, unsteady = store.of(wanted), None, list[str]()
     with nightly.begun(target) as part:
         if database.exists() and not files_only:
             with answer.timed("1 copy the database"):
                 copied = nightly.proved(database, part) if live else database.copy(part)
         if live and not files_only:
             with answer.timed("1 archive the code folder"):
-                code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
+                unsteady = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
         if live:
             files.write_json(part / WANTED, wanted.model_dump(mode="json"))
         backup = Backup(
@@ -273,7 +285,7 @@ def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_
             version=wanted.version,
             made_at=time.time(),
             before=keep_before(wanted, part / "files"),
-            code=code,
+            unsteady=unsteady,
             **(copied.model_dump() if copied else {}),
         )
         return nightly.finished(backup, part)

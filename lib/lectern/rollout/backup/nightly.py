@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import files
-from lectern.rollout.backup import Copy
+from lectern.rollout.backup import Copy, rows
 from lectern.rollout.backup.postgres import DUMP, PostgresServer
 from lectern.rollout.backup.store import Store
 from lectern.rollout.files import sha256
@@ -119,8 +119,22 @@ def begun(target: Path) -> Iterator[Path]:
 def proved(database: Store, part: Path) -> Copy:
     """Copy the database into *part*, and try its restore."""
     copied = database.copy(part)
-    database.try_restore(copied, part)
+    try_restore(database, copied, part)
     return copied
+
+
+def try_restore(database: Store, copied: Copy, folder: Path) -> None:
+    """Restore the copy in *folder* as a scratch database; raises CallAPerson if it has other rows than were copied."""
+    with database.restored(folder / copied.file) as connection:
+        counted = rows(connection)
+    if counted != copied.rows:
+        raise CallAPerson(
+            "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Does the disk keep "
+            "what is written to it? Nothing was changed.",
+            file=folder / copied.file,
+            counted=counted,
+            copied=copied.rows,
+        )
 
 
 def finished(manifest: M, part: Path) -> M:
@@ -272,9 +286,8 @@ class CopyTarget:
 def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
     """Copy a backup, and record that in its manifest, which is returned.
 
-    It gets its name there only when all of it has arrived, in full size; copies that were broken off, which can fill a
-    disk, are deleted first. Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not
-    everything has arrived.
+    It gets its name there only when all of it has arrived; copies that were broken off, which can fill a disk, are
+    deleted first. Raises TryAgain if the machine does not answer, refuses the login, or has no room.
     """
     folder = made.path
     _sftp(target, f"-mkdir {target.folder}")
@@ -282,20 +295,7 @@ def copy_away(made: NightlyBackup, target: CopyTarget) -> NightlyBackup:
         _sftp(target, f"-rm {target.folder}/{half}/*", f"rmdir {target.folder}/{half}")
     there = f"{target.folder}/{folder.name}"
     here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
-    _sftp(target, f'put -pR "{here}" {there}.part')
-    listed = _sftp(target, f"ls -ln {there}.part").splitlines()
-    words = [line.split(maxsplit=8) for line in listed if not line.startswith("sftp>")]  # a name may have blanks
-    come = {of[-1].rpartition("/")[2]: int(of[4]) for of in words if len(of) >= 9 and of[0][0] == "-"}
-    sent = {path.name: path.stat().st_size for path in folder.iterdir()}
-    if come != sent:
-        raise CallAPerson(
-            "{target}: of {name} {come} has come, and {sent} was sent. Is its disk full?",
-            target=target,
-            name=folder.name,
-            come=come,
-            sent=sent,
-        )
-    _sftp(target, f"rename {there}.part {there}")
+    _sftp(target, f'put -pR "{here}" {there}.part', f"rename {there}.part {there}")
     copied = made.model_copy(update={"copied_to": str(target), "copied_at": time.time()})
     files.write_json(folder / disk.MANIFEST, copied.model_dump(mode="json"))
     return copied

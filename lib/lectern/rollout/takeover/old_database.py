@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 
 from lectern import rendition_ids
 from lectern.db.airings import BEYOND, epoch
+from lectern.formatting import moment
 from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.rendition_ids import HeldStem, stem
 from lectern.rollout.backup import quoted
-from lectern.rollout.result import at, shown
+from lectern.rollout.result import shown
 from lectern.states import LIVE_AIRINGS, AiringState, FileState, Resolution
 from lectern.urls import Url, http, push, redact_url
 from lectern.wire.fields import is_name
@@ -225,7 +226,8 @@ def _sort(judged: Judged, row: OldTaskRow, before: OldClassRow | None, found: st
         else:
             judged.unreadable[row.class_id] = text
     elif fault := _fault(row, found, start, end):
-        refusal = Text("class {class_id} at {start}: {why}", class_id=shown(row.class_id), start=at(start), why=fault)
+        text = msgid("class {class_id} at {start:moment}: {why}")
+        refusal = Text(text, class_id=shown(row.class_id), start=start, why=fault)
         judged.refusals.append(refusal)
     elif found:
         judged.going.append(Going(row.class_id, found, start))
@@ -239,7 +241,7 @@ def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str 
         )
     if end <= start:
         text = msgid("it ends ({end}) before it begins; correct its times, or cancel it in the old program")
-        return Text(text, end=at(end))
+        return Text(text, end=moment(end))
     if not _fits(push, row.push_url):
         text = msgid("its push_url {url} is no rtmp address; correct it, or cancel the class")
         return Text(text, url=shown(redact_url(row.push_url)))

@@ -7,9 +7,8 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -189,12 +188,10 @@ def undo_moves(journal: Path) -> list[str]:
     """
     moves, made = _noted(journal)
     folders = set(made)
-    back: list[str] = []
-    left: dict[str, list[str]] = defaultdict(list)
-    failed: list[str] = []
+    back, left, failed = list[str](), list[str](), list[str]()
     for move in reversed(moves):
         try:
-            reason = _move_back(move)
+            is_back = _move_back(move)
         except OSError as error:
             text = msgid("{path}: {why}; repair it, and run this again")
             failed.append(Text(text, path=shown(move.new), why=error.strerror))
@@ -203,41 +200,37 @@ def undo_moves(journal: Path) -> list[str]:
             if str(folder) in folders:
                 with suppress(OSError):  # something was put into it since: it stays
                     folder.rmdir()
-        if reason:
-            left[reason].append(f"{shown(move.old)} ({shown(move.new)})")
-        elif reason is not None:
+        if is_back:
             back.append(shown(move.old))
+        elif is_back is not None:
+            left.append(f"{shown(move.old)} ({shown(move.new)})")
     if moves and not failed:
         os.sync()
         files.remove(journal)
-    by_fate = {Text("moved back"): back, **left} if back else left
+    stays = Text("not moved back, because this program has evicted or replaced them, or others are in their places")
     sentences: list[str] = []
-    for what, those in by_fate.items():
+    for what, those in ((Text("moved back"), back), (stays, left)):
         number = Text.many("{n:,} file", "{n:,} files", n=len(those))
-        sentences.append(Text("{files} {what}: {names}", files=number, what=what, names=some(those)))
+        sentences += [Text("{files} {what}: {names}", files=number, what=what, names=some(those))] if those else []
     if failed:
         raise CallAPerson("{sentence}.", sentence=joined([*sentences, *failed]))
     return sentences
 
 
-def _move_back(move: FileMove) -> str | None:
-    """Move a file back; returns why that is impossible, empty if it was done, None if there was nothing to do."""
+def _move_back(move: FileMove) -> bool | None:
+    """Move a file back, if it is still the same and its place is free; None if there was nothing to do."""
     there, old = _look(move.new), _look(move.old)
     is_same = there is not None and there.st_ino == move.inode
     if there is not None and stat.S_ISREG(there.st_mode):
         is_same = is_same and (there.st_size, there.st_mtime_ns) == (move.size_bytes, move.mtime_ns)
-    if not is_same:
-        if old is not None and old.st_ino == move.inode:
-            return None  # the crash came before the move, or after the move back
-        evicted = Text("this program has evicted or moved them")
-        why = evicted if there is None else Text("they were replaced since")
-        return Text("cannot be moved back, because {why}", why=why)
-    if old is not None:
-        return Text("cannot be moved back, because there is something in their old place; they stay in the new one")
+    if not is_same and old is not None and old.st_ino == move.inode:
+        return None  # the crash came before the move, or after the move back
+    if not is_same or old is not None:
+        return False
     Path(move.old).parent.mkdir(parents=True, exist_ok=True)
     path_of(Path(move.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
     Path(move.new).rename(move.old)
-    return ""
+    return True
 
 
 def _look(path: str) -> os.stat_result | None:
@@ -262,11 +255,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Strange:
-    """A file that can be no rendition, the reason, and the *place* in the quarantine that it goes to."""
+    """A file that can be no rendition, and the reason."""
 
     found: FoundRecording
     why: str
-    place: str = ""
 
 
 class Claims:
@@ -348,38 +340,18 @@ def match(
     return recordings, sorted(strange, key=lambda file: file.found.path)
 
 
-def to_quarantine(strange: Sequence[Strange], video_root: Path) -> tuple[Strange, ...]:
-    """*strange* with the places in the quarantine: the path below the root, with a number if that is taken."""
-    planned: dict[str, bool] = {}  # path: whether it is to be a folder
+def move_all(
+    strange: Sequence[Strange], aside: Path, recordings: Sequence[Recording], journal: Path, owner: Owner
+) -> None:
+    """Move *strange* files below *aside*, and *recordings* to their places; *owner* gets the new folders.
 
-    def free(path: str, *, is_folder: bool) -> str:
-        """The first path that is free on the disk and in this plan; a folder may exist already."""
-        for candidate in (f"{path}.{number}" if number else path for number in count()):
-            status = _look(candidate)
-            there = planned.get(candidate, None if status is None else stat.S_ISDIR(status.st_mode))
-            if there is None or (is_folder and there):
-                planned[candidate] = is_folder
-                return candidate
-        raise AssertionError  # numbers do not end
-
-    def place(file: Strange) -> str:
-        folder = f"{video_root}/{cache_dir.QUARANTINE}"
-        if file.found.folder is not None:
-            folder = free(f"{folder}/{file.found.folder}", is_folder=True)
-        return free(f"{folder}/{file.found.name}", is_folder=False)
-
-    return tuple(replace(file, place=place(file)) for file in strange)
-
-
-def move_all(things: Sequence[Recording | Strange], journal: Path, owner: Owner) -> None:
-    """Move *things* to their places in their order, and return when all is on the disk; *owner* gets the new folders.
-
-    Strange files come first, so that they leave the places of recordings. Raises CallAPerson if a move fails; nothing
-    is ever overwritten.
+    All is on the disk when it returns. Strange files come first, so that they leave the places of recordings. Raises
+    CallAPerson if a move fails; nothing is ever overwritten.
     """
-    if not things:
+    pairs = [(it.found, f"{aside}{Path(it.found.root).resolve()}/{it.found.place}") for it in strange]
+    pairs += [(it.found, it.place) for it in recordings]
+    if not pairs:
         return
-    pairs = [(thing.found, thing.place) for thing in things]
     moves = [FileMove(it.path, place, it.inode, it.size_bytes, it.mtime_ns) for it, place in pairs]
     (before, made), gone = _noted(journal), {move.old for move in moves}
     above = {str(folder) for move in moves for folder in Path(move.new).parents}

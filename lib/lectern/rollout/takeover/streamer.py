@@ -1,6 +1,7 @@
 """Step 7 of a streamer's rollout: makes old bookings and files classes and cached renditions."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Event
 from lectern.model.tables import streamer as tables
 from lectern.rollout.files import Owner
-from lectern.rollout.result import at, shown, some
+from lectern.rollout.result import shown, some
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database, old_files
 from lectern.rollout.takeover.old_database import OldClassRow, OldFileRow
@@ -71,13 +72,14 @@ class StreamerAdoption:
         self._known_files, self._known = old_database.files(connection), old_database.classes(connection)
         self._judged = old_database.judge(old_database.tasks(connection), self._known, patterns, now)
         found, elsewhere = old_files.scan(self._root, wanted.old_video_roots, self.database)
-        self._recordings, strange = old_files.match(found, Claims(self._judged.tasks, patterns), self._root)
+        self._recordings, self.strange = old_files.match(found, Claims(self._judged.tasks, patterns), self._root)
         self.refusals = [*self._of_places(elsewhere), *self._judged.refusals, *self._unobtainable()]
         if (more := len(self.refusals) - MOST_REFUSALS) > 0:
             self.refusals[MOST_REFUSALS:] = [Text("and {n:,} more", n=more)]
         in_order = [recording for _, recording in sorted(self._recordings.items())]
         self.moves = [recording for recording in in_order if recording.found.path != recording.place]
-        self.strange = old_files.to_quarantine(strange, self._root)
+        # Below it each strange file keeps its whole path: no two can have the same place.
+        self.aside = self._root / cache_dir.QUARANTINE / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         self.files = _new(dict(self._cached()), self._known_files)
         self.classes = {**_new(dict(self._going()), self._known), **dict(self._closed(now))}
         self.said = [*self._sentences()]
@@ -117,9 +119,8 @@ class StreamerAdoption:
                     "old_video_roots, or cancel the class in the old program",
                     stem=it.stem,
                 )
-                yield Text(
-                    "class {class_id} at {start}: {why}", class_id=shown(it.class_id), start=at(it.start), why=why
-                )
+                text = msgid("class {class_id} at {start:moment}: {why}")
+                yield Text(text, class_id=shown(it.class_id), start=it.start, why=why)
 
     def _cached(self) -> Iterator[tuple[str, Values]]:
         """The columns of each rendition whose file is there, that a class needs, or whose file was there once."""
@@ -229,7 +230,8 @@ def adopt(engine: Engine, wanted: Spec, now: float) -> list[str]:
         raise Misuse("The old classes and recordings cannot be taken over: {refusals}.", refusals=joined(plan.refusals))
     # New folders belong to the owner of the store or, while there is no store, of the database.
     like = wanted.video_root if wanted.video_root and wanted.video_root.is_dir() else plan.database or Path.cwd()
-    old_files.move_all([*plan.strange, *plan.moves], wanted.backup_dir / MOVES, replace(Owner.of(like), mode=0o755))
+    owner = replace(Owner.of(like), mode=0o755)
+    old_files.move_all(plan.strange, plan.aside, plan.moves, wanted.backup_dir / MOVES, owner)
     with transaction(engine) as connection:
         plan.write(connection, wanted.name, now)
     return plan.said if plan.strange or plan.moves or plan.files or plan.classes else []
