@@ -56,12 +56,28 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
     return text
 
 
+def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
+    """*text* with the lines that still have the *wanted* value as they were *before*; others were edited since."""
+    old = values(before)
+    spelled = [(key, value) for name, value in wanted.items() for key in _spellings(text, name)]
+    for name, value in spelled:
+        if values(text).get(name) == _raw(value) != old.get(name):
+            was, line = _line(before, name), _line(text, name)
+            without = (
+                text if line is None else text[: line.start("head")] + _NEWLINE.sub("", text[line.end() :], count=1)
+            )
+            is_whole = was is not None and values(was[0]).get(name) == old.get(name)  # it does not span several lines
+            tried = (_in_place(text, name, was["value"]), without) if was and is_whole else (without,)
+            text = _first(tried, text, name, old.get(name))
+    return text
+
+
 def _spellings(text: str, name: str) -> list[str]:
     """The other spellings of *name* that *text* sets, then *name* itself."""
     return [*(other for other in values(text) if other != name and other.lower() == name.lower()), name]
 
 
-def _first(tried: Iterable[str], text: str, name: str, value: str) -> str:
+def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str:
     """The first text in which *name* has *value* and all other names have the value of *text*; raises Misuse."""
     others = {key: old for key, old in values(text).items() if key != name}
     for candidate in tried:

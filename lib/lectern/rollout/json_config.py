@@ -51,6 +51,14 @@ def edited(text: str, wanted: Mapping[str, Value]) -> str:
     return text
 
 
+def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
+    """*text* with the values that are still the *wanted* ones as they were *before*; others were edited since."""
+    for name in set(wanted).difference(missing_from(text, wanted)):
+        old = _place(before, name)
+        text = _without(text, name) if old is None else _with(text, name, before[old[1] : old[2]])
+    return text
+
+
 def missing_from(text: str, wanted: Mapping[str, Value]) -> list[str]:
     """The names whose values are not as *wanted*."""
     config = json.loads(strict(text))
@@ -67,8 +75,8 @@ def _is(there: object, value: object) -> bool:
     return json.dumps(there, sort_keys=True) == json.dumps(value, sort_keys=True)  # 1 is neither 1.0 nor true
 
 
-def _place(text: str, name: str) -> tuple[int, int] | None:
-    """Where the value of *name* in the outermost object begins and ends; None if there is none."""
+def _place(text: str, name: str) -> tuple[int, int, int] | None:
+    """The place of *name* in the outermost object: where it begins, and where its value begins and ends; else None."""
     plain = strict(text)
     config, decoder = json.loads(plain), json.JSONDecoder()
     for match in re.finditer(rf"{re.escape(json.dumps(name))}\s*:\s*", plain):
@@ -79,16 +87,28 @@ def _place(text: str, name: str) -> tuple[int, int] | None:
             # The probe changes the outermost object's own value only if the name is not that of an object inside it.
             probe = json.loads(f"{plain[:start]}{json.dumps(_PROBE)}{plain[end:]}")
             if _is(probe, {**config, name: _PROBE}):
-                return start, product.end() if product else end
+                return match.start(), start, product.end() if product else end
     return None
 
 
 def _with(text: str, name: str, written: str) -> str:
     if (place := _place(text, name)) is not None:
-        return text[: place[0]] + written + text[place[1] :]
+        return text[: place[1]] + written + text[place[2] :]
     opening = strict(text).index("{") + 1
     inner = strict(text)[opening:]
     gap = re.search(r"(\r?\n[ \t]*|[ \t]*)\Z", inner[: len(inner) - len(inner.lstrip())])
     assert gap is not None  # the pattern also matches the empty string
     comma = "" if inner.lstrip().startswith("}") else ","
     return f"{text[:opening]}{gap[0]}{json.dumps(name)}: {written}{comma}{text[opening:]}"
+
+
+def _without(text: str, name: str) -> str:
+    place, plain = _place(text, name), strict(text)
+    if place is None:
+        return text
+    start, _, end = place
+    before, comma = plain[:start].rstrip(), end + len(plain[end:]) - len(plain[end:].lstrip())
+    if plain[comma] == ",":
+        has_comment = text[len(before) : start].strip() != ""  # a line comment would hide what follows it
+        return text[: start if has_comment else len(before)] + text[comma + 1 :]
+    return text[: len(before) - before.endswith(",")] + text[end:]

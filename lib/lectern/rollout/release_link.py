@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from pathlib import Path
 
 from lectern.i18n import Text, msgid
 from lectern.rollout import env_file, files
-from lectern.rollout.backup.host import FilesBefore, KeptFile
+from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import TextDifference
 from lectern.rollout.spec import Spec
@@ -89,7 +90,7 @@ def undeclare(wanted: Spec) -> list[str]:
 
 def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
-    files.sweep(wanted.current)
+    files.sweep(wanted.current, wanted.conf, *wanted.old_confs)
     sentences: list[str] = []
     if files.link_target(wanted.current) != before.link:
         if before.link is None:
@@ -99,20 +100,49 @@ def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
         target = before.link or Text("nothing")
         sentences.append(Text("{path}: leads to {target} again.", path=wanted.current, target=target))
     for path in (wanted.conf, *wanted.old_confs):
-        is_ours = files.link_target(path) == _program(wanted) or not path.exists()
-        if path == wanted.conf and not is_ours and before.kept(path) == KeptFile(path=path):
-            # It goes even if somebody wrote it: supervisord would start both programs.
+        if not _is_as_before(path, before):
+            sentences += _taken_back(wanted, before, path)
+    return sentences
+
+
+def _taken_back(wanted: Spec, before: FilesBefore, path: Path) -> list[str]:
+    """Restore one of supervisor's files, which is not as it was *before*."""
+    kept, data = before.kept(path), before.data(path)
+    is_foreign = os.path.lexists(path) and files.link_target(path) != _program(wanted)
+    if data is None and kept.link is None:
+        if path != wanted.conf:
+            return []
+        # It goes even if somebody wrote it: supervisord would start both programs.
+        if is_foreign and not path.is_symlink():
             written = files.free(wanted.backup_dir / f"since-{path.name}")
             files.write(written, path.read_bytes(), files.PRIVATE)
             files.remove(path)
             text = msgid("{path}: taken out; what somebody has written there is in the backup, as {file}.")
-            sentences.append(Text(text, path=path, file=written.name))
-        else:
-            sentences += before.put_back(path, is_ours=is_ours)
-    return sentences
+            return [Text(text, path=path, file=written.name)]
+        files.remove(path)
+        return [Text("{path}: taken out.", path=path)]
+    if is_foreign:
+        text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
+        return [Text(text, path=path)]
+    if kept.link is not None:
+        files.switch_link(path, kept.link)
+    elif data is not None:
+        files.write(path, data, kept.owner)
+    return [Text("{path}: put back.", path=path)]
 
 
 def is_back(wanted: Spec, before: FilesBefore) -> bool:
     """Whether the link and supervisor's files are as they were *before*."""
     paths = (wanted.conf, *wanted.old_confs)
-    return files.link_target(wanted.current) == before.link and all(map(before.is_back, paths))
+    return files.link_target(wanted.current) == before.link and all(_is_as_before(path, before) for path in paths)
+
+
+def _is_as_before(path: Path, before: FilesBefore) -> bool:
+    """Whether *path* holds what it held *before*, and leads where it led if it was a link."""
+    kept, data = before.kept(path), before.data(path)
+    was_there = data is not None or kept.link is not None
+    return (
+        (path.read_bytes() if path.exists() else None) == data
+        and kept.link in {None, files.link_target(path)}
+        and os.path.lexists(path) == was_there
+    )

@@ -7,11 +7,11 @@ from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.old_config import old_times
 from lectern.rollout import env_file, files, json_config
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.result import TextDifference
+from lectern.rollout.result import TextDifference, punctuated
 from lectern.rollout.spec import Spec
 from lectern.settings import Settings, StreamerSettings, TeacherSettings, by_new_names
 
@@ -57,20 +57,38 @@ class SettingsFile:
         return [Text("{path}: {names} not as wanted.", path=self.path, names=", ".join(missing))]
 
     def take_back(self, before: FilesBefore) -> list[str]:
-        """Restore the file as it was *before*, byte for byte; one that somebody has edited since stays as it is."""
-        return before.put_back(self.path, is_ours=self._is_ours(before))
+        """Restore the file as it was *before*, byte for byte; from a file edited since, remove only our values."""
+        files.sweep(self.path)
+        try:
+            now, back, sentence = self._back(before)
+        except Misuse as error:
+            return [Text("{why} It was left as it is; the one from before is in the backup.", why=error.message)]
+        if now == back:
+            return []
+        if back is None:
+            files.remove(self.path)
+        else:
+            files.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
+        return punctuated([labelled(self.path, sentence)])
 
     def is_back(self, before: FilesBefore) -> bool:
-        """Whether the file is as it was *before*, or as somebody has made it since."""
-        return before.is_back(self.path) or not self._is_ours(before)
-
-    def _is_ours(self, before: FilesBefore) -> bool:
-        """Whether the file is gone, or holds what `apply` makes of the one *before*."""
+        """Whether the file is as it was *before*, or at least without our values."""
         try:
-            ours = str(self.kind.edited(before.text(self.path), self.wanted))
-        except (Misuse, ValueError):
-            return False  # nobody can edit it, so `apply` has not
-        return not self.path.exists() or self.path.read_bytes() == ours.encode(errors="surrogateescape")
+            now, back, _ = self._back(before)
+        except Misuse:
+            return True  # a person's own text: it was left as it is
+        return now == back
+
+    def _back(self, before: FilesBefore) -> tuple[bytes | None, bytes | None, str]:
+        """What the file holds, what a rollback makes of it (None: no file), and the sentence about that."""
+        now, data = self.path.read_bytes() if self.path.exists() else None, before.data(self.path)
+        if now is None or now == data:
+            return now, data, Text("somebody took it away since the window; put back")
+        text = before.text(self.path)
+        if now.decode(errors="surrogateescape") == self.kind.edited(text, self.wanted):
+            return now, data, Text("put back") if data is not None else Text("taken out, as there was none")
+        mine = self.kind.taken_back(self.kind.read(self.path), self.wanted, text)
+        return now, mine.encode(), Text("somebody edited it since the window; only our values were taken back")
 
 
 def env(wanted: Spec) -> SettingsFile | None:

@@ -114,33 +114,6 @@ class FilesBefore(BaseModel):
         """The text that *path* held; empty if there was no such file. A comment in it may be in any encoding."""
         return (self.data(path) or b"").decode(errors="surrogateescape")
 
-    def is_back(self, path: Path) -> bool:
-        """Whether *path* holds what it held, and leads where it led if it was a link."""
-        kept, data = self.kept(path), self.data(path)
-        return (
-            (path.read_bytes() if path.exists() else None) == data
-            and kept.link in {None, files.link_target(path)}
-            and os.path.lexists(path) == (data is not None or kept.link is not None)
-        )
-
-    def put_back(self, path: Path, *, is_ours: bool) -> list[str]:
-        """Restore *path* unless it is neither missing nor ours: what somebody has written since stays as it is."""
-        files.sweep(path)
-        if self.is_back(path):
-            return []
-        if os.path.lexists(path) and not is_ours:
-            text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
-            return [Text(text, path=path)]
-        kept, data = self.kept(path), self.data(path)
-        if kept.link is not None:
-            files.switch_link(path, kept.link)
-        elif data is not None:
-            files.write(path, data, kept.owner)
-        else:
-            files.remove(path)
-            return [Text("{path}: taken out.", path=path)]
-        return [Text("{path}: put back.", path=path)]
-
 
 def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     """Copy into *folder* every file that the window of *wanted* can change."""
