@@ -19,7 +19,7 @@ MISSING = frozenset({126, 127})
 """The exit codes by which a shell says that a program cannot be run."""
 
 _BY_ITSELF = frozenset({0, 1})
-"""The exit codes of ffprobe; of a killed one, setsid says the signal's number, and a shell 128 more."""
+"""The exit codes of ffprobe; of a killed one, a shell says 128 and the signal's number, and SSH -1."""
 
 _TAIL_S = 3
 _WHOLE_S = 10.0  # a shorter file is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
