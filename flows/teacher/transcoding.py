@@ -29,7 +29,7 @@ from lectern import errors, metrics
 from lectern.allowlist import Allowlist
 from lectern.db import bookings, inbox, incidents, transcodings
 from lectern.decide import transcoding
-from lectern.decide.transcoding import Breaker, Waiters, by_record
+from lectern.decide.transcoding import Waiters, by_record
 from lectern.ecs.transcode import hosts
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text, msgid
@@ -170,13 +170,17 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
 # -- the request -------------------------------------------------------------------------------------------------------
 
 POSTS, POSTS_AT_ONCE = 4, 16
+THRESHOLD, PAUSE_S = 5, 60.0
+"""Number of failures in a row after which the OSS is left alone where there is another way, and for how many seconds.
+Then one request tries it out."""
 
 
 class _Door:
     """Lets requests through to the OSS transcoder; while its API is down, they fall back to our own servers at once."""
 
     def __init__(self) -> None:
-        self.breaker = Breaker()
+        self.failures = 0  # in a row
+        self.closed_until = 0.0  # if there were too many, monotonic
         self.why = ""  # what went wrong with the last request
         self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
 
@@ -187,31 +191,31 @@ class _Door:
         Raises an alarm if the OSS does not know this teacher, which the fallback hides. The trouble goes on until a
         request is taken.
         """
-        now, refused = time.time(), errors.OSS_REFUSES
-        if host.settings.ecs_hosts and not self.breaker.lets(now):
+        now, refused = time.monotonic(), errors.OSS_REFUSES
+        if host.settings.ecs_hosts and self.failures >= THRESHOLD and now < self.closed_until:
             often = Text(
                 "{thing}: the OSS API failed {failures} times in a row, the last time because: {why}; it is left alone",
                 thing=thing,
-                failures=self.breaker.failures,
+                failures=self.failures,
                 why=self.why,
             )
             raise FallBack(often)
-        self.breaker = self.breaker.asked(now)
+        self.closed_until = now + PAUSE_S  # after a pause, this is the only request until its result is known
         try:
             yield
         except TryAgain as error:
-            self.breaker, self.why = self.breaker.failed(time.time()), error.message
-            if not self.breaker.lets(time.time()):
-                pause_s = self.breaker.closed_until - time.time()
-                log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why)
+            self.failures, self.why = self.failures + 1, error.message
+            self.closed_until = time.monotonic() + PAUSE_S
+            if self.failures >= THRESHOLD:
+                log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", PAUSE_S, self.why)
             raise
         except FallBack as error:  # a refusal is an answer, too
-            self.breaker = Breaker()
+            self.failures = 0
             if error.code is refused:
                 host.ongoing[refused.number] = math.inf
                 await raised(host, refused.meaning, refused, error.message, publish_outbox)
             raise
-        self.breaker = Breaker()
+        self.failures = 0
         host.ongoing.pop(refused.number, None)
 
 

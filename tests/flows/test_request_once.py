@@ -22,9 +22,9 @@ from flows.host import TeacherHost
 from flows.outbox_publisher import patience
 from flows.prefect_api import NewRun
 from flows.teacher import maintenance, transcoding
+from flows.teacher.transcoding import PAUSE_S, THRESHOLD
 from lectern.db import incidents, transcodings
 from lectern.db.engine import transaction
-from lectern.decide.transcoding import FIRST_PAUSE_S, THRESHOLD, Breaker
 from lectern.errors import OSS_REFUSES, FallBack, TryAgain
 from lectern.model.facts import RenditionKey
 from lectern.model.tables.teacher import videos
@@ -188,9 +188,9 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
     with transaction(teacher.engine) as connection:
         ((key, attempt),) = transcodings.take_requests(connection, [KEY], "mine", 60, time.time())
         transcodings.fall_back(connection, KEY, time.time())
-    transcoding._door.breaker = down = Breaker(THRESHOLD, time.time() - 1)
+    transcoding._door.failures = THRESHOLD
     await transcoding._post(teacher, key, attempt, "mine")
-    assert (transcoding._door.breaker, oss.asked) == (down, Counter())
+    assert (transcoding._door.failures, oss.asked) == (THRESHOLD, Counter())
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["the fallback", "the second attempt"])
@@ -229,11 +229,17 @@ async def test_an_oss_that_fails_again_and_again_is_left_alone_where_there_is_an
             await asked("ssh://us@ecs-1")
     (said,) = caplog.records
     assert isinstance(said.args, tuple)
-    assert said.args[0] == pytest.approx(FIRST_PAUSE_S, abs=1)
+    assert said.args[0] == PAUSE_S
     with pytest.raises(FallBack):
         await asked("ssh://us@ecs-1")
     with pytest.raises(TryAgain):
         await asked("")
+    door.closed_until = 0.0
+    async with door.passed(teacher, "1_720P"):
+        with pytest.raises(FallBack):
+            await asked("ssh://us@ecs-1")  # one request tries it out
+    with pytest.raises(TryAgain):
+        await asked("ssh://us@ecs-1")
 
 
 @pytest.mark.parametrize(("ecs", "state"), [("", "failed"), ("ssh://us@ecs-1", "transcoding")])
