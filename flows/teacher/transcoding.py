@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
-from flows.failures import isolated, raised, words
+from flows.failures import raised, words
 from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, current, log
 from flows.outbox_publisher import publish_outbox
@@ -228,18 +228,20 @@ _again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=
 """Does something until it is done; the pauses between the tries double."""
 
 
-async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
-    """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes.
+async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> bool:
+    """One signed POST to the OSS transcoder, if nobody but *owner* asks for the rendition when its turn comes.
 
     A cancel waits for the answer, at most http_timeout_s: the OSS is paid, so what it takes is not asked for again.
     """
     if (url := host.settings.oss_transcode_url) is None:  # it was set when the request was decided
         raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key))
     async with _door.at_once:
-        if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
+        lease_s, now = LEASE_S + host.settings.http_timeout_s, time.time()
+        if not await host.write_tx(transcodings.take_request, key, attempt, owner, lease_s, now):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
-            return
+            return False
         await shielded(_asked(host, url, key, attempt))
+    return True
 
 
 async def _asked(host: TeacherHost, url: str, key: RenditionKey, attempt: int) -> None:
@@ -265,23 +267,20 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     host: TeacherHost = current.get()
     owner = transcodings.request_owner(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
+    due = await _again(host.read_tx, transcodings.open_requests, keys, owner, time.time())
     if dry_run:
-        open_ = await host.read_tx(transcodings.open_requests, keys, owner, time.time())
-        named = ", ".join("{} {}".format(*key) for key, _ in open_)
+        named = ", ".join("{} {}".format(*key) for key, _ in due)
         return Completed(message=f"dry run: would ask for {named or 'nothing'}")
-    taken = await _again(host.write_tx, transcodings.take_requests, keys, owner, LEASE_S, time.time())
-    async with _kept(host, owner):
-        asking = (_again(_post, host, *one, owner) for one in taken)
-        outcomes = await asyncio.gather(*asking, return_exceptions=True)
-        for error in outcomes:
-            if isinstance(error, BaseException) and not isinstance(error, LecternError):
-                raise error
-    refused = [(one, error) for one, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)]
+    outcomes = await asyncio.gather(*(_again(_post, host, *one, owner) for one in due), return_exceptions=True)
+    for error in outcomes:
+        if isinstance(error, BaseException) and not isinstance(error, LecternError):
+            raise error
+    refused = [(one, error) for one, error in zip(due, outcomes, strict=True) if isinstance(error, LecternError)]
     rows = [row for key, error in refused for row in await _refused(host, key, error)]
     await artifacts.table("request-batch", rows, "What the OSS would not do")
     if refused:
-        return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
-    return Completed(message=f"{len(taken)} asked for")
+        return Failed(message=f"{len(refused)} of {len(due)} requests failed; the fallback takes over")
+    return Completed(message=f"{outcomes.count(True)} asked for")
 
 
 async def _refused(
@@ -307,27 +306,6 @@ async def _refused(
 def run_id() -> str:
     """The owner of renditions that are taken: the id of the current run, or a new id if there is none."""
     return str(runtime.flow_run.id or uuid4())
-
-
-@asynccontextmanager
-async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
-    """Renew the leases of the requests that *owner* has yet to make; if it is cut off, they are free at once."""
-
-    async def keep() -> None:
-        while True:
-            await asyncio.sleep(LEASE_S / 3)
-            async with isolated(host, "request", LEASE_S / 3, through=()):
-                await host.write_tx(transcodings.keep_requests, owner, LEASE_S, time.time())
-
-    keeping, cut_off = asyncio.create_task(keep()), True
-    try:
-        yield
-        cut_off = False
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        if cut_off:
-            await host.write_tx(transcodings.free_requests, owner)
 
 
 # -- the fallback ------------------------------------------------------------------------------------------------------

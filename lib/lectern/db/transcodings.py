@@ -197,24 +197,12 @@ def open_requests(
     return [((row.record_id, row.resolution), int(row.attempt)) for row in rows]
 
 
-def take_requests(
-    connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
-) -> list[tuple[RenditionKey, int]]:
-    """Lease, for *lease_s*, the open requests among *keys* to *owner*; returns them."""
-    requests = open_requests(connection, keys, owner, now)
-    _set(connection, renditions_among([key for key, _ in requests]), owner=owner, lease_until=now + lease_s)
-    return requests
-
-
-def keep_requests(connection: Connection, owner: str, lease_s: float, now: float) -> None:
-    """Renew, for *lease_s* more, the leases of all requests that *owner* has not made yet."""
-    _set(connection, _unasked() & (videos.c.owner == owner), lease_until=now + lease_s)
-
-
-def may_request(connection: Connection, key: RenditionKey, attempt: int, owner: str, until: float) -> bool:
-    """Whether *owner* is still to ask for *attempt* of *key*; if so, its lease goes on until *until*."""
-    mine = renditions_among([key]) & _unasked() & (videos.c.attempt == attempt) & (videos.c.owner == owner)
-    return _set(connection, mine, lease_until=until) == 1
+def take_request(
+    connection: Connection, key: RenditionKey, attempt: int, owner: str, lease_s: float, now: float
+) -> bool:
+    """Lease *attempt* of *key*, for *lease_s*, to *owner* for one request; False if it is not to be requested by it."""
+    free = renditions_among([key]) & _unasked() & (videos.c.attempt == attempt) & _free(now, owner)
+    return _set(connection, free, owner=owner, lease_until=now + lease_s) == 1
 
 
 def note_requested(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
