@@ -33,6 +33,7 @@ from lectern.errors import (
     HOST_ASIDE,
     NO_ECS_ROOM,
     TRANSCODE_FAILED,
+    UPLOAD_FAILED,
     FallBack,
     LecternError,
     Misuse,
@@ -57,6 +58,7 @@ class Far:
     def __init__(self) -> None:
         self.does: Callable[[JobReport], Awaitable[object]] = AsyncMock()
         self.fails: list[Exception] = []  # how the next jobs end
+        self.misses: list[Resolution] = []  # what the next job cannot make, though it makes the others
         self.lost = 0  # number of the next logins that fail
         self.at: list[str] = []  # where jobs were done
         self.left: list[str] = []
@@ -84,7 +86,9 @@ class Far:
         if self.fails:
             raise self.fails.pop()
         await self.does(report)
-        return JobOutcome({one: f"http://oss.example/up/{one}.flv" for one in remote.wanted}, {})
+        made = {one: f"http://oss.example/up/{one}.flv" for one in remote.wanted if one not in self.misses}
+        error, self.misses = Refuse("no upload", UPLOAD_FAILED) if self.misses else None, []
+        return JobOutcome(made, error)
 
     async def leave(self, _where: str, _root: str, name: str) -> None:
         self.left.append(name)
@@ -228,6 +232,14 @@ async def test_a_host_is_put_aside_for_its_own_failures_alone(teacher: TeacherHo
     assert (known.failures, known.aside_until > time.time()) == (failures, bool(failures))
     assert told(teacher) == [("failed", code)]
     assert [one["code"] for one in said(teacher, "alarm")] == alarms
+
+
+async def test_what_befalls_one_rendition_spares_the_other(teacher: TeacherHost, far: Far) -> None:
+    far.misses = [P240]
+    its = take(teacher, P240, P720)
+    assert await made(its) == ["no upload"]
+    assert told(teacher) == [("sucess", None), ("failed", UPLOAD_FAILED.number)]
+    assert (its.made, far.at) == ({f"{RECORD}_720P"}, [ONE])
 
 
 def other_takes(connection: Connection) -> None:

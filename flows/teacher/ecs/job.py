@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -60,7 +60,6 @@ SETTLED = "it was settled meanwhile"
 UNWANTED = "no class needs it any more"
 
 Due = Sequence[RenditionRow]
-Missed = Mapping[Resolution, LecternError]
 Urls = Mapping[Resolution, str]
 
 
@@ -166,19 +165,18 @@ class TranscodeJob:
     async def _climb(self) -> None:
         self.wanted = await self.host.read_tx(is_wanted, self.due)
         for tries in count(1):
-            self.place, missed = None, dict[Resolution, LecternError]()
+            self.place = None
             try:
                 with Caught(NoLongerOurs, DBAPIError) as failed:
                     self.place = await QUEUE.place(self)
-                    missed |= await self.attempt(self.place)
+                    await self.attempt(self.place)
             finally:
                 QUEUE.moved.set()
-            if (error := failed.error) is not None:  # of whatever kind: another host may do without it
-                its = error if isinstance(error, LecternError) else CallAPerson(failures.words(error))
-                missed = {rendition.resolution: its for rendition in self.due}
-            if missed:
-                await self._failed(missed, tries - self.away if self.place else decide.TRIES)
-            if not missed or not self.due:
+            if (error := failed.error) is None:
+                return
+            its = error if isinstance(error, LecternError) else CallAPerson(failures.words(error))
+            await self._failed(its, tries - self.away if self.place else decide.TRIES)
+            if not self.due:
                 return
             await pause(tries)
 
@@ -194,10 +192,10 @@ class TranscodeJob:
 
     # -- on a host -------------------------------------------------------------------------------------------------
 
-    async def attempt(self, place: BegunJob) -> Missed:
-        """Make the renditions at *place* and publish them; returns what went wrong with one of them alone.
+    async def attempt(self, place: BegunJob) -> None:
+        """Make the renditions at *place* and publish them; raises NoLongerOurs, or what went wrong first.
 
-        Raises NoLongerOurs, or what went wrong with all.
+        What was made by then is published, and stays.
         """
         self.report, self._published, self._step = JobReport(), False, None
         name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
@@ -212,7 +210,7 @@ class TranscodeJob:
                     await asyncio.wait({working}, timeout=0 if self._verdict else BEAT_S)
                 if not self._published:
                     working.cancel()
-                return await working
+                await working
             except asyncio.CancelledError:
                 if self._verdict is not None:
                     raise NoLongerOurs(self._verdict) from None
@@ -222,7 +220,7 @@ class TranscodeJob:
                 working.cancel()
                 await shielded(asyncio.wait({working}))
 
-    async def _work(self, place: BegunJob) -> Missed:
+    async def _work(self, place: BegunJob) -> None:
         there = place.host, place.job
         try:
             outcome = await self._reconnected(remote_job(self.settings, self.due, place.at), there)
@@ -236,7 +234,8 @@ class TranscodeJob:
                 await shielded(self.leave(there))
             raise
         await shielded(self.leave(there))
-        return outcome.missed
+        if outcome.error is not None:
+            raise outcome.error
 
     async def leave(self, there: tuple[str, str]) -> None:
         """End what is left of it at a host, in one try."""
@@ -311,43 +310,40 @@ class TranscodeJob:
 
     # -- the results -----------------------------------------------------------------------------------------------
 
-    async def _failed(self, missed: Missed, tries: int) -> None:
-        """Keep the renditions that are worth another try, and publish that the others failed.
+    async def _failed(self, error: LecternError, tries: int) -> None:
+        """Keep the renditions that were not made if they are worth another try; else publish that they failed.
 
         To a host that cannot be reached a job of a later class comes back as often as that takes: see `assign`. Where
         it was logged in before the connection broke, it may be what harms the host.
         """
         first = decide.first_start(self.keys, await self.host.read_tx(transcodings.first_starts))
-        is_away = self.report.step == "connect" and all(isinstance(error, ssh.Lost) for error in missed.values())
+        is_away = self.report.step == "connect" and isinstance(error, ssh.Lost)
         is_away = is_away and decide.has_time(first, self.settings.ready_before_s, time.time())
         self.away += is_away
         where = self.place.host if self.place else "none"
-        for error in set(missed.values()):
-            log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
-        failed = [(rendition, missed[rendition.resolution]) for rendition in self.due if rendition.resolution in missed]
-        again = [rendition for rendition, error in failed if is_away or decide.again(error, tries)]
-        await self.host.write_tx(self._note_failure, failed, again)
+        log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
+        self.due = [rendition for rendition in self.due if rendition.stem not in self.made]
+        again = is_away or decide.again(error, tries)
+        await self.host.write_tx(self._note_failure, error, again=again)
         await publish_outbox(self.host)
-        self._failures += dict.fromkeys(error.message for rendition, error in failed if rendition not in again)
-        self.due = again
+        if not again:
+            self._failures.append(error.message)
+            self.due = []
         self.avoid.append(where)
 
-    def _note_failure(
-        self, connection: Connection, failed: Sequence[tuple[RenditionRow, LecternError]], again: Due
-    ) -> None:
-        """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
+    def _note_failure(self, connection: Connection, error: LecternError, *, again: bool) -> None:
+        """Note a failure in one transaction, so that no other run takes what is given up for good."""
         now = time.time()
-        transcodings.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
-            reasons = {
-                rendition.stem: labelled(name, error.message.removeprefix(f"{name}: ")) for rendition, error in failed
-            }
+            why = labelled(name, error.message.removeprefix(f"{name}: "))
+            reasons = dict.fromkeys((rendition.stem for rendition in self.due), why)
             note(connection, self.host, msgid("ECS host failed"), reasons, now)
-            _blame(connection, self.host, name, [error for _, error in failed], now)
-        for rendition, error in failed:
-            if rendition not in again:
-                self._results(connection, [rendition], {}, error)
+            _blame(connection, self.host, name, error, now)
+        if again:
+            transcodings.given_up(connection, self.due, self.owner)
+        else:
+            self._results(connection, self.due, {}, error)
 
     async def _publish(self, made: Urls, error: LecternError | None = None) -> None:
         due = self.due if error else [rendition for rendition in self.due if rendition.resolution in made]
@@ -398,12 +394,11 @@ def is_wanted(connection: Connection, due: Due) -> bool:
     return any(bookings.waiting_for(connection, *rendition.key) for rendition in due)
 
 
-def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterable[LecternError], now: float) -> None:
-    """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
-    its_own = [error for error in errors if decide.is_of_host(error)]
-    if not its_own:
+def _blame(connection: Connection, host: TeacherHost, name: str, error: LecternError, now: float) -> None:
+    """Count a failure of the host if *error* is its own; a host that is put aside gets no job for a while."""
+    if not decide.is_of_host(error):
         return
-    message = its_own[0].message.removeprefix(f"{name}: ")
+    message = error.message.removeprefix(f"{name}: ")
     (before,) = transcodings.host_facts(connection, [name])
     after = decide.after_failure(before, now, host.settings.ecs_cooldown_s)
     transcodings.remember_host(connection, after, message, now)

@@ -82,10 +82,10 @@ class JobReport:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of each rendition of a job: its URL, seen where the platform will look for it, or why it has none."""
+    """What a job made: the URLs, seen where the platform will look for them, and why another rendition has none."""
 
     made: Mapping[Resolution, str]
-    missed: Mapping[Resolution, LecternError]
+    error: LecternError | None = None
 
 
 FETCHES, UPLOADS = 4, 7
@@ -150,7 +150,7 @@ class _Work:
         self._settings, self._source = job.settings, f"{folder.path}/{_SOURCE}"
         self._thing = Text("source of {record_id}", record_id=job.record_id)
         self._made: dict[Resolution, str] = {}
-        self._missed: dict[Resolution, LecternError] = {}
+        self._error: LecternError | None = None
 
     async def do(self, looking: Awaitable[RemoteFile]) -> JobOutcome:
         """Do the whole job; *looking* is what the origin promises of the source now."""
@@ -173,10 +173,10 @@ class _Work:
                     group.create_task(self._finish(each))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
-        return JobOutcome(self._made, self._missed)
+        return JobOutcome(self._made, self._error)
 
     async def _finish(self, wanted: Wanted) -> None:
-        """Check and upload a rendition; if that fails, it is noted for this one alone."""
+        """Check and upload a rendition; if that fails, it stops no other."""
         resolution = wanted.output.resolution
         try:
             size_bytes, md5 = await probe.made_well(self._connection, self._settings, wanted)
@@ -185,7 +185,7 @@ class _Work:
         except ssh.Lost:
             raise
         except LecternError as error:
-            self._missed[resolution] = error
+            self._error = self._error or error
 
     async def _run(self, step: DetachedStep, program: str, package: str) -> Ended:
         """How *step* ends within the time left for the whole job; *package* has the *program*.

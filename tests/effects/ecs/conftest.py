@@ -25,8 +25,8 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport |
     """The URLs of what was made, or the error of the first that was not; whatever happens, nothing is left behind."""
     try:
         outcome = await ecs_transcode.transcode(connection, job, report or JobReport())
-        for error in outcome.missed.values():
-            raise error
+        if outcome.error is not None:
+            raise outcome.error
         return dict(outcome.made)
     finally:
         await detached.leave(connection, job.settings.ecs_work_root, job.name)
