@@ -166,7 +166,7 @@ class _Work:
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
         record = self._job.record_id
-        wanted = [Wanted(one, source, self._source, reached_s, stem(record, one.resolution)) for one in outputs]
+        wanted = [Wanted(one, source, reached_s, stem(record, one.resolution)) for one in outputs]
         try:
             async with asyncio.TaskGroup() as group:
                 for each in wanted:
