@@ -25,7 +25,8 @@ WHAT = (
     "a recording at 720P becomes one at 480P on an ECS host: this machine, by an SSH server of its own on loopback. The"
     " bare commands are those that a person would type there: wget, ffprobe, ffmpeg, ffprobe, curl. The whole job has"
     " on top of them the login, the look at the origin before and after, a program that survives us, the output's MD5,"
-    " the look at what was uploaded, and the cleaning up. *Two at once*: 480P and 240P in one job, beside a job for each"
+    " the look at what was uploaded, and the cleaning up. *Two at once*: 480P and 240P in one job, beside a job for"
+    " each"
 )
 P480, P240 = Resolution.P480, Resolution.P240
 TURNS = 2

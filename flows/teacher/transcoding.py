@@ -237,7 +237,7 @@ async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) 
         raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key))
     async with _door.at_once:
         lease_s, now = LEASE_S + host.settings.http_timeout_s, time.time()
-        if not await host.write_tx(transcodings.take_request, key, attempt, owner, lease_s, now):
+        if not await host.write_tx(transcodings.take_request, (key, attempt), owner, lease_s, now):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return False
         await shielded(_asked(host, url, key, attempt))

@@ -148,12 +148,12 @@ def test_a_request_is_its_owners_until_it_is_made_or_its_lease_is_over(either_en
         forgotten = [transcodings.forgotten_requests(rows, NOW + at, NOW) for at in (0, 1)]
         assert [len(one) for one in forgotten] == [0, 1]
         asked = [(1, "a"), (2, "a"), (2, "b"), (2, "a")]
-        taken = [transcodings.take_request(rows, key, *one, LEASE_S, NOW) for one in asked]
+        taken = [transcodings.take_request(rows, (key, number), owner, LEASE_S, NOW) for number, owner in asked]
         assert taken == [False, True, False, True]
         assert [len(transcodings.forgotten_requests(rows, NOW + 1, end + at)) for at in (0, 1)] == [0, 1]
         assert transcodings.open_requests(rows, [key], "b", end) == []
         assert transcodings.open_requests(rows, [key], "b", end + 1) == [(key, 2)]
-        assert transcodings.take_request(rows, key, 2, "b", LEASE_S, end + 1)
+        assert transcodings.take_request(rows, (key, 2), "b", LEASE_S, end + 1)
         assert [transcodings.note_requested(rows, key, one, NOW, end) for one in (1, 2)] == [False, True]
         assert transcodings.last_request_taken(rows) == NOW
         assert transcodings.next_deadline(rows, NOW) == end

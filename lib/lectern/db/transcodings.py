@@ -197,10 +197,9 @@ def open_requests(
     return [((row.record_id, row.resolution), int(row.attempt)) for row in rows]
 
 
-def take_request(
-    connection: Connection, key: RenditionKey, attempt: int, owner: str, lease_s: float, now: float
-) -> bool:
-    """Lease *attempt* of *key*, for *lease_s*, to *owner* for one request; False if it is not to be requested by it."""
+def take_request(connection: Connection, one: tuple[RenditionKey, int], owner: str, lease_s: float, now: float) -> bool:
+    """Lease *one* rendition's attempt, for *lease_s*, to *owner* for a request; False if it is not to request it."""
+    key, attempt = one
     free = renditions_among([key]) & _unasked() & (videos.c.attempt == attempt) & _free(now, owner)
     return _set(connection, free, owner=owner, lease_until=now + lease_s) == 1
 
