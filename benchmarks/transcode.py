@@ -81,7 +81,7 @@ class Bench:
         host = ssh.SshHost.parse(self.server.url)
         async with ssh.connect(host, self.server.client_key, self.server.known_hosts, timeout_s=60) as connection:
             outcome = await transcode.transcode(connection, job, JobReport())
-            assert not outcome.missed, outcome.missed
+            assert outcome.error is None, outcome.error
             await detached.leave(connection, job.settings.ecs_work_root, job.name)
 
     async def two_jobs(self) -> None:

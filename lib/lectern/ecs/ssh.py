@@ -106,7 +106,7 @@ class SshConnection:
         process group, when *timeout_s* is over. Raises subprocesses.TimedOut, subprocesses.Stalled, Lost, CallAPerson
         (the host lacks coreutils).
         """
-        began_at = time.monotonic()
+        began_at, program = time.monotonic(), on_host(argv[0], self.host)
         out, err = subprocesses.ProgramOutput(on_line), subprocesses.ProgramOutput()
         command = shlex.join(["sh", "-c", _BEGIN, "lectern", f"{timeout_s + _GRACE_S:.0f}", *argv])
         channel = await self._threaded(partial(self._begun, command, stdin, timeout_s))
@@ -117,11 +117,11 @@ class SshConnection:
                 err.add(new_err)
                 if ended:
                     break
-                now, limits = time.monotonic(), [(subprocesses.TimedOut, began_at, timeout_s)]
-                limits += [] if stall_s is None else [(subprocesses.Stalled, out.progressed_at, stall_s)]
-                for error, since, limit_s in limits:
-                    if now - since >= limit_s:
-                        raise error(on_host(argv[0], self.host), now - since, subprocesses.last_line(err.text))
+                took_s, silent_s = time.monotonic() - began_at, time.monotonic() - out.progressed_at
+                if took_s >= timeout_s:
+                    raise subprocesses.TimedOut(program, took_s, subprocesses.last_line(err.text))
+                if stall_s is not None and silent_s >= stall_s:
+                    raise subprocesses.Stalled(program, silent_s, subprocesses.last_line(err.text))
             out.end()
             return subprocesses.Finished(self._returncode(channel, argv[0], err.text), out.text, err.text)
         finally:
