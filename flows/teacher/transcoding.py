@@ -23,7 +23,7 @@ from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, cancelled_runs, is_retried
-from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note
+from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note, result_of
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
 from lectern.allowlist import Allowlist
@@ -228,30 +228,30 @@ _again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=
 """Does something until it is done; the pauses between the tries double."""
 
 
-async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> bool:
+async def _post(host: TeacherHost, due: RenditionRow, owner: str) -> bool:
     """One signed POST to the OSS transcoder, if nobody but *owner* asks for the rendition when its turn comes.
 
     A cancel waits for the answer, at most http_timeout_s: the OSS is paid, so what it takes is not asked for again.
     """
     if (url := host.settings.oss_transcode_url) is None:  # it was set when the request was decided
-        raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key))
+        raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=due.stem)
     async with _door.at_once:
-        lease_s, now = LEASE_S + host.settings.http_timeout_s, time.time()
-        if not await host.write_tx(transcodings.take_request, (key, attempt), owner, lease_s, now):
-            log.info("%s: is asked for by another run, or is settled", stem(*key))
+        lease_s = LEASE_S + host.settings.http_timeout_s
+        if not await host.write_tx(transcodings.take_request, due, owner, lease_s, time.time()):
+            log.info("%s: is asked for by another run, or is settled", due.stem)
             return False
-        await shielded(_asked(host, url, key, attempt))
+        await shielded(_asked(host, url, due))
     return True
 
 
-async def _asked(host: TeacherHost, url: str, key: RenditionKey, attempt: int) -> None:
-    async with _door.passed(host, stem(*key)):
+async def _asked(host: TeacherHost, url: str, due: RenditionRow) -> None:
+    async with _door.passed(host, due.stem):
         secret = host.settings.transcode_sign_key.get_secret_value()
-        await oss.request_transcoding(url, *key, secret, timeout_s=host.settings.http_timeout_s)
+        await oss.request_transcoding(url, *due.key, secret, timeout_s=host.settings.http_timeout_s)
     now = time.time()
     deadline = now + host.settings.transcoding_time_out_s
-    if not await _again(host.write_tx, transcodings.note_requested, key, attempt, now, deadline):
-        log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
+    if not await _again(host.write_tx, transcodings.note_requested, due, now, deadline):
+        log.info("%s: the OSS took the request late, its attempt is over", due.stem)
 
 
 async def remember(host: TeacherHost) -> None:
@@ -269,37 +269,27 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
     due = await _again(host.read_tx, transcodings.open_requests, keys, owner, time.time())
     if dry_run:
-        named = ", ".join("{} {}".format(*key) for key, _ in due)
+        named = ", ".join("{} {}".format(*one.key) for one in due)
         return Completed(message=f"dry run: would ask for {named or 'nothing'}")
-    outcomes = await asyncio.gather(*(_again(_post, host, *one, owner) for one in due), return_exceptions=True)
+    outcomes = await asyncio.gather(*(_again(_post, host, one, owner) for one in due), return_exceptions=True)
     for error in outcomes:
         if isinstance(error, BaseException) and not isinstance(error, LecternError):
             raise error
     refused = [(one, error) for one, error in zip(due, outcomes, strict=True) if isinstance(error, LecternError)]
-    rows = [row for key, error in refused for row in await _refused(host, key, error)]
+    rows = [row for one, error in refused for row in await _refused(host, one, error)]
     await artifacts.table("request-batch", rows, "What the OSS would not do")
     if refused:
         return Failed(message=f"{len(refused)} of {len(due)} requests failed; the fallback takes over")
     return Completed(message=f"{outcomes.count(True)} asked for")
 
 
-async def _refused(
-    host: TeacherHost, rendition: tuple[RenditionKey, int], error: LecternError
-) -> list[dict[str, object]]:
+async def _refused(host: TeacherHost, due: RenditionRow, error: LecternError) -> list[dict[str, object]]:
     """Settle an attempt that the OSS would not make; returns what the run shows. Raises TryAgain if Redis is away."""
-    key, attempt = rendition
-    result = TranscodingResult(
-        record_id=key[0],
-        video_resolution=key[1],
-        result="failed",
-        type=Backend.OSS,
-        attempt=attempt,
-        message=error.message,
-    )
-    alive, lists = await alive_streamers(host), await old_waiters(host, {key})
+    alive, lists = await alive_streamers(host), await old_waiters(host, {due.key})
+    result = result_of(due, Backend.OSS, error=error)
     settled = await changed(host, lambda c, changes: decided_results(alive, lists, c, changes, [result]))
     await follow(host, [settled], lists)
-    settled.row(stem(*key), "OSS refused", detail=error.message)
+    settled.row(due.stem, "OSS refused", detail=error.message)
     return settled.table
 
 

@@ -170,10 +170,10 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
     """Nor does it say anything of the API: one that failed again and again is not taken for well."""
     commit(teacher.engine, begin, KEY)
     with transaction(teacher.engine) as connection:
-        ((key, attempt),) = transcodings.open_requests(connection, [KEY], "mine", time.time())
+        (due,) = transcodings.open_requests(connection, [KEY], "mine", time.time())
         transcodings.fall_back(connection, KEY, time.time())
     transcoding._door.failures = THRESHOLD
-    await transcoding._post(teacher, key, attempt, "mine")
+    await transcoding._post(teacher, due, "mine")
     assert (transcoding._door.failures, oss.asked) == (THRESHOLD, Counter())
 
 
@@ -247,8 +247,9 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
 
     async def asked(record: int) -> tuple[list[Any], bool]:
         commit(teacher.engine, begin, (record, P720))
+        (due,) = commit(teacher.engine, transcodings.open_requests, [(record, P720)], "mine", time.time())
         with suppress(FallBack):
-            await transcoding._post(teacher, (record, P720), 1, "mine")
+            await transcoding._post(teacher, due, "mine")
         with transaction(teacher.engine) as connection:
             told = [one for one in incidents.open_now(connection) if one["code"] == OSS_REFUSES.number]
         return told, OSS_REFUSES.number in patience(teacher).goes_on

@@ -358,22 +358,12 @@ class TranscodeJob:
                 log.info("%s: settled or taken over meanwhile; our result does not count", rendition.stem)
         if not ours:
             return
-        now, code = time.time(), (error.code or TRANSCODE_FAILED).number if error else None
-        for rendition in ours:
-            result = TranscodingResult(
-                record_id=rendition.record_id,
-                video_resolution=rendition.resolution,
-                result="failed" if error else "sucess",
-                transcode_video_url=made.get(rendition.resolution),
-                type=Backend.ECS,
-                attempt=rendition.attempt,
-                code=code,
-                message=error.message if error else None,
-            )
-            sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
-            outbox.put(connection, [sending], now)
+        now, channel = time.time(), self.host.settings.transcoding_channel
+        results = [result_of(row, Backend.ECS, made.get(row.resolution), error) for row in ours]
+        outbox.put(connection, [Outgoing(channel, OutgoingKind.CHANNEL, result) for result in results], now)
         details = {
-            rendition.stem: labelled(code, error.message) if error else made[rendition.resolution] for rendition in ours
+            result.stem: labelled(result.code, error.message) if error else made[result.video_resolution]
+            for result in results
         }
         self.made.update(() if error else details)
         if self.report.loudness and not error:
@@ -381,6 +371,22 @@ class TranscodeJob:
         note(connection, self.host, msgid("ECS transcoding ended"), details, now)
         if self.place is not None and not error:
             transcodings.remember_host(connection, EcsHost(self.place.host), None, now)
+
+
+def result_of(
+    row: RenditionRow, by: Backend, url: str | None = None, error: LecternError | None = None
+) -> TranscodingResult:
+    """That a rendition was made, and lies at *url*, or why it was not."""
+    return TranscodingResult(
+        record_id=row.record_id,
+        video_resolution=row.resolution,
+        result="failed" if error else "sucess",
+        transcode_video_url=url,
+        type=by,
+        attempt=row.attempt,
+        code=(error.code or TRANSCODE_FAILED).number if error else None,
+        message=error.message if error else None,
+    )
 
 
 def note(connection: Connection, host: TeacherHost, what: str, details: Mapping[str, str], now: float) -> None:
