@@ -5,7 +5,7 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import stamina
@@ -113,13 +113,8 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport) 
     begun there go on until ``detached.leave`` is called: so they survive the end of this process.
     """
     report.step = "enter"
-    looking = asyncio.ensure_future(promised(job))  # the origin and the host answer at the same time
-    try:
-        folder = await detached.enter(connection, job.settings.ecs_work_root, job.name)
-        return await _Work(connection, job, folder, report).do(looking)
-    finally:
-        looking.cancel()  # not needed if the source is there already
-        await asyncio.gather(looking, return_exceptions=True)
+    folder = await detached.enter(connection, job.settings.ecs_work_root, job.name)
+    return await _Work(connection, job, folder, report).do()
 
 
 def _allowed(job: Job) -> Allowlist:
@@ -152,9 +147,9 @@ class _Work:
         self._made: dict[Resolution, str] = {}
         self._error: LecternError | None = None
 
-    async def do(self, looking: Awaitable[RemoteFile]) -> JobOutcome:
-        """Do the whole job; *looking* is what the origin promises of the source now."""
-        media = await self._fetch(looking)
+    async def do(self) -> JobOutcome:
+        """Do the whole job."""
+        media = await self._fetch()
         probe.check_streams(media, self._thing)
         self._report.duration_s = media.duration_s
         outputs = []
@@ -218,8 +213,8 @@ class _Work:
 
     # -- the source ----------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, first: Awaitable[RemoteFile]) -> Media:
-        """Fetch the source, unless an earlier call has; *first* is what the origin promises of it now.
+    async def _fetch(self) -> Media:
+        """Fetch the source, unless an earlier call has.
 
         It is fetched again if the download breaks off, or if the origin has another file by its end.
         """
@@ -229,7 +224,7 @@ class _Work:
         file: str | None = None
         async for attempt in stamina.retry_context(_broke_off, attempts=FETCHES, timeout=None, **_PAUSES):
             with attempt:
-                remote = await (first if attempt.num == 1 else promised(self._job))
+                remote = await promised(self._job)
                 # A resumed job has its room; no rendition is larger than the source.
                 needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
                 if not self._folder.files and self._folder.free_bytes < needed:
