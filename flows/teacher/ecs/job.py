@@ -43,8 +43,7 @@ from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 LEASE_S = 60.0  # seconds for which a run owns what it is to do, renewed while it lives; then another run takes over
-RENEW_S = LEASE_S / 4  # seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it
-BEAT_S = 4.0
+BEAT_S = LEASE_S / 6  # seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it
 CONNECT_S = 15.0
 RECONNECTS = 4  # number of reconnects in a row, with doubling pauses, after which the host is given up
 LASTING_S = 60.0  # seconds from a login on after which a break of the connection is the first one again
@@ -130,8 +129,6 @@ class TranscodeJob:
         self._failures: list[str] = []
         self._published = False
         self._verdict: str | None = None
-        self._step: str | None = None  # the last one that was written down
-        self._renewed_at = -math.inf
 
     @property
     def keys(self) -> list[RenditionKey]:
@@ -197,7 +194,7 @@ class TranscodeJob:
 
         What was made by then is published, and stays.
         """
-        self.report, self._published, self._step = JobReport(), False, None
+        self.report, self._published = JobReport(), False
         name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
         where = hosts(self.settings)[place.host].name
         shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
@@ -264,26 +261,15 @@ class TranscodeJob:
     # -- kept ours -------------------------------------------------------------------------------------------------
 
     async def beat(self, place: BegunJob) -> str | None:
-        """Renew the leases and write the step when it is time; returns why the job is to be ended, if it is.
+        """Renew the leases and write the step; returns why the job is to be ended, if it is.
 
-        It is called every few seconds, and writes far more seldom: a read does not wait for those who write. While the
-        database is away, the job goes on.
+        While the database is away, the job goes on.
         """
-        step, now = self.report.step, time.monotonic()
         try:
-            if step == self._step and now - self._renewed_at < RENEW_S and not await self.host.read_tx(self._is_over):
-                return None
-            verdict = await self.host.write_tx(self._renew, place)
+            return await self.host.write_tx(self._renew, place)
         except OperationalError as error:  # nobody else can take it over meanwhile
             log.warning("%s: goes on, although the database does not answer: %s", self.due[0].stem, error.orig)
             return None
-        self._step, self._renewed_at = step, now
-        return verdict
-
-    def _is_over(self, connection: Connection) -> bool:
-        """Whether the job may be over; if so, the transaction that ends it checks again."""
-        still = transcodings.ours(connection, self.due, self.owner)
-        return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
 
     def _renew(self, connection: Connection, place: BegunJob) -> str | None:
         """Renew the leases, write the step, drop what was settled; returns why the job is to be ended, if it is."""
