@@ -397,12 +397,10 @@ async def work_on_ecs(
     for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
         if where in hosts(host.settings):
             await leave(host, host.settings, where, name)
-    failures: list[str] = []
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-        failures += outcome
-    if failures:
+    if failures := [why for job in working for why in job.failures]:
         return Failed(message="; ".join(failures))
     made = [rendition.stem for rendition in due if any(rendition.stem in job.made for job in working)]
     done = [f"made {', '.join(made)}"] if made else []
@@ -420,10 +418,9 @@ def _retried(connection: Connection, host: TeacherHost, keys: Sequence[Rendition
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
     """The rendition's public URL, if it is found there; None if that cannot be said, whatever went wrong."""
-    base = host.settings.public_url
-    if base is None:
+    if host.settings.public_url is None:
         return None
-    url = f"{base.rstrip('/')}/{row.record_id}/{row.stem}.flv"
+    url = oss.public_url(host.settings, f"{row.record_id}/{row.stem}.flv")
     with Caught() as failed:  # it stops no other rendition
         await _look(host.settings, url)
         return url
@@ -446,6 +443,5 @@ async def output_gone(host: TeacherHost, url: str) -> bool:
 
 
 async def _look(settings: TeacherSettings, url: str) -> None:
-    """Look at a rendition at *url*; raises what `origin.look` raises."""
     allowed = Allowlist.listed(settings.allowed_origins).and_server_of(settings.public_url or "")
     await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s, first_bytes=True)

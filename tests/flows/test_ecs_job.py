@@ -150,7 +150,8 @@ def told(host: TeacherHost) -> list[tuple[str, int | None]]:
 async def made(its: TranscodeJob) -> list[str]:
     """Why some could not be made; a test does not hang on what is never made."""
     async with asyncio.timeout(30):
-        return await its.run()
+        await its.run()
+    return its.failures
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["for a class", "for a request"])

@@ -126,7 +126,7 @@ class TranscodeJob:
         self.left: dict[tuple[str, str], TeacherSettings] = {}
         self.made: set[str] = set()
         self.unmade: list[str] = []  # what need not be made any more, and why, in words
-        self._failures: list[str] = []
+        self.failures: list[str] = []  # why some could not be made
         self._published = False
         self._verdict: str | None = None
 
@@ -140,8 +140,8 @@ class TranscodeJob:
         self.yields_until = self.yields_until or now + YIELD_S
         return now < self.yields_until
 
-    async def run(self) -> list[str]:
-        """Make the renditions and publish the results; returns why some could not be made.
+    async def run(self) -> None:
+        """Make the renditions and publish the results.
 
         If a person cancels its run, what runs on the host is ended; if this process is told to end, or is killed, it
         stays there, to be found again.
@@ -157,7 +157,6 @@ class TranscodeJob:
         while self.left:
             there, settings = self.left.popitem()
             await leave(self.host, settings, *there, tries=RECONNECTS)
-        return self._failures
 
     async def _climb(self) -> None:
         self.wanted = await self.host.read_tx(is_wanted, self.due)
@@ -313,7 +312,7 @@ class TranscodeJob:
         await self.host.write_tx(self._note_failure, error, again=again)
         await publish_outbox(self.host)
         if not again:
-            self._failures.append(error.message)
+            self.failures.append(error.message)
             self.due = []
         self.avoid.append(where)
 

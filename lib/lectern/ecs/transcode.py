@@ -162,12 +162,7 @@ class _Work:
         self._report.step = "check"
         record = self._job.record_id
         wanted = [Wanted(one, source, reached_s, stem(record, one.resolution)) for one in outputs]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in wanted:
-                    group.create_task(self._finish(each))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
+        await asyncio.gather(*map(self._finish, wanted))  # if the connection breaks, each of them is lost
         return JobOutcome(self._made, self._error)
 
     async def _finish(self, wanted: Wanted) -> None:
