@@ -179,3 +179,17 @@ async def test_a_server_that_only_does_exec_is_enough(tmp_path: Path, monkeypatc
                 await connection.run(["sh", "-c", FAMILY], timeout_s=BEGUN_S, on_line=lines.append)
             assert ended(map(int, lines[0].split()))
             assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
+
+
+async def test_what_a_login_shell_says_is_no_output_and_what_the_host_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = ssh._BEGIN
+    async with SshServer(tmp_path / "ssh") as server:
+        host = ssh.SshHost.parse(server.url)
+        async with ssh.connect(host, server.client_key, server.known_hosts, timeout_s=10) as connection:
+            monkeypatch.setattr(ssh, "_BEGIN", f"seq 1 50000; {begin}")
+            assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
+            monkeypatch.setattr(ssh, "_BEGIN", begin.replace("setsid", "no-such-program"))
+            with pytest.raises(CallAPerson, match="apt-get install util-linux coreutils"):
+                await connection.run(["true"], timeout_s=10)

@@ -21,12 +21,12 @@ from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
 
-_NOT_BEGUN = 125  # the exit code if timeout, or what detached programs need beside it, is missing there
-_FOUND = f"{{ command -v setsid && command -v timeout; }} >/dev/null || exit {_NOT_BEGUN}"
-_BEGIN = f'{_FOUND}; LC_ALL=C exec timeout -k 5 "$@"'
+_NEEDED = "{ command -v setsid && command -v timeout; } >/dev/null"  # by what runs there, detached or not
+_BEGIN = f'{_NEEDED} && echo lectern-begins && LC_ALL=C exec timeout -k 5 "$@"'
+_MARK = b"lectern-begins\n"  # what a login shell prints before it is no output of the program
 _CHUNK_BYTES = 65536
 _WAIT_S = 0.25
-_GRACE_S = 3  # seconds after its time after which a program is ended there, if we still listen to it until then
+_GRACE_S = 3  # seconds that a program has there beyond its time: whoever waits for it gives it up before
 _URL = re.compile(
     r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@"
     r"(?P<name>[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
@@ -108,11 +108,15 @@ class SshConnection:
         """
         began_at, program = time.monotonic(), on_host(argv[0], self.host)
         out, err = subprocesses.ProgramOutput(on_line), subprocesses.ProgramOutput()
+        head: bytes | None = b""  # None when the program has begun
         command = shlex.join(["sh", "-c", _BEGIN, "lectern", f"{timeout_s + _GRACE_S:.0f}", *argv])
         channel = await self._threaded(partial(self._begun, command, stdin, timeout_s))
         try:
             while True:
                 new_out, new_err, ended = await self._threaded(partial(_read, channel))
+                if head is not None:
+                    head, mark, new_out = (head[-_CHUNK_BYTES:] + new_out).partition(_MARK)
+                    head = None if mark else head
                 out.add(new_out)
                 err.add(new_err)
                 if ended:
@@ -123,7 +127,10 @@ class SshConnection:
                 if stall_s is not None and silent_s >= stall_s:
                     raise subprocesses.Stalled(program, silent_s, subprocesses.last_line(err.text))
             out.end()
-            return subprocesses.Finished(self._returncode(channel, argv[0], err.text), out.text, err.text)
+            returncode = self._returncode(channel, argv[0])
+            if head is not None:
+                raise self._not_begun(argv[0], returncode, subprocesses.last_line(err.text))
+            return subprocesses.Finished(returncode, out.text, err.text)
         finally:
             with suppress(OSError, EOFError, paramiko.SSHException):  # a broken connection has closed it
                 channel.close()
@@ -140,17 +147,18 @@ class SshConnection:
             channel.shutdown_write()
         return channel
 
-    def _returncode(self, channel: paramiko.Channel, program: str, errors: str) -> int:
+    def _returncode(self, channel: paramiko.Channel, program: str) -> int:
         returncode: int = channel.recv_exit_status()
         transport = self._client.get_transport()
         if returncode == -1 and (transport is None or not transport.is_active()):
             raise Lost("{host}: the connection was lost while {program} ran", host=self.host, program=program)
-        if returncode == _NOT_BEGUN:
-            reason = subprocesses.last_line(errors) or Text("no word")
-            needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
-            text = msgid("{host}: {program} could not be started ({returncode}): {reason}; {needs}")
-            raise CallAPerson(text, host=self.host, program=program, returncode=returncode, reason=reason, needs=needs)
         return returncode
+
+    def _not_begun(self, program: str, returncode: int, last_words: str) -> CallAPerson:
+        reason = last_words or Text("no word")
+        needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
+        text = msgid("{host}: {program} could not be started ({returncode}): {reason}; {needs}")
+        return CallAPerson(text, host=self.host, program=program, returncode=returncode, reason=reason, needs=needs)
 
     async def _threaded(self, work: Callable[[], T]) -> T:
         """Run *work* in a thread, and return its result; raises Lost, and hangs up, if the host is silent."""
