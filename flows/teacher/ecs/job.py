@@ -91,23 +91,19 @@ def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the 
     return ssh.connect(hosts(settings)[where], settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
 
 
-async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: str, tries: int = 1) -> bool:
+async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: str) -> bool:
     """End a job on a host, and clean up there; returns whether nothing is left. If it fails, a later job there does it.
 
     It logs in again: the connection of the job may be the reason why it ended.
     """
-    for number in range(1, tries + 1):
-        try:
-            async with connect(settings, where) as connection:
-                await detached.leave(connection, settings.ecs_work_root, name)
-        except LecternError as error:  # what really happened must not be hidden by this
-            log.warning("%s: may be left on %s: %s", name, where, error.message)
-        else:
-            await host.write_tx(transcodings.detached, where, name)
-            return True
-        if number < tries:
-            await pause(number)
-    return False
+    try:
+        async with connect(settings, where) as connection:
+            await detached.leave(connection, settings.ecs_work_root, name)
+    except LecternError as error:  # what really happened must not be hidden by this
+        log.warning("%s: may be left on %s: %s", name, where, error.message)
+        return False
+    await host.write_tx(transcodings.detached, where, name)
+    return True
 
 
 class TranscodeJob:
@@ -156,7 +152,7 @@ class TranscodeJob:
             raise
         while self.left:
             there, settings = self.left.popitem()
-            await leave(self.host, settings, *there, tries=RECONNECTS)
+            await leave(self.host, settings, *there)
 
     async def _climb(self) -> None:
         self.wanted = await self.host.read_tx(is_wanted, self.due)

@@ -22,7 +22,6 @@ from lectern.wire.parser import author_of, fields_of
 
 T = TypeVar("T")
 ON_AIR, NOTHING = "on air", "nothing to send"
-_CUT = ("push broke off", "push refused")
 CHECKED, NOT_READY = msgid("checked: ready"), msgid("checked: not ready")
 _MOST = 5_000
 """Most events of a class that one query reads, the newest ones: a push host that takes it and cuts it again for an hour
@@ -39,7 +38,7 @@ def newest(connection: Connection, class_ids: Iterable[str], whats: Sequence[str
 
 def pushed(connection: Connection, class_ids: Sequence[str]) -> list[str]:
     """The classes among *class_ids* that are sent: a server has taken the push, and it has something to send."""
-    taken = newest(connection, class_ids, (ON_AIR, "lease over", *_CUT))
+    taken = newest(connection, class_ids, (ON_AIR, "lease over", "push broke off", "push refused"))
     sent = newest(connection, class_ids, (ON_AIR, NOTHING, "slate", "recording again"))  # their push has gone on
     return [class_id for class_id, event in taken.items() if event.what == ON_AIR and sent[class_id].what != NOTHING]
 
