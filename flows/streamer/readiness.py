@@ -314,21 +314,21 @@ async def say(host: StreamerHost) -> None:
         await asyncio.sleep(settings.heartbeat_interval_s)
 
 
-async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
-    """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
+async def _sent(host: StreamerHost, due: Collection[str]) -> Mapping[str, Sending]:
+    """What the playout says of the classes *due*, which should be on air."""
     try:
         answer = await host.playout.ask("status", active=True)
     except TryAgain as error:
-        return {class_id: decide_account.without_playout(error.message) for class_id in rows}
+        return {class_id: decide_account.without_playout(error.message) for class_id in due}
     now = time.time()
-    sendings = dict.fromkeys(rows, decide_account.NOT_IN_PLAYOUT)  # the last report in the rows may be long outdated
+    sendings = dict.fromkeys(due, decide_account.NOT_IN_PLAYOUT)
     for status in answer["classes"]:
-        if (class_id := status["class_id"]) in rows:
+        if (class_id := status["class_id"]) in due:
             sending = decide_account.of_playout(status, now)
             if sending.gaps:
                 events = await host.read_tx(account.story_events, class_id, STORY)
                 sending = decide_account.of_playout(status, now, events)
-            sendings[class_id] = replace(sending, why_at=rows[class_id].why_at)
+            sendings[class_id] = sending
     return sendings
 
 
@@ -345,7 +345,7 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Stre
     due_ids = [airing.class_id for airing in due]
     return StreamerStatus(
         at=now,
-        sendings=dict.fromkeys(due_ids, Sending(on_air=False)) | account.last_failures(connection, due_ids),
+        sendings=dict.fromkeys(due_ids, Sending(on_air=False)),
         checks=account.checks(connection, [airing.class_id for airing in soon]),
         alarms=[replace(alarm, classes=alarm.classes[-CLASSES:]) for alarm in alarms[:ALARMS]],
         alarms_number=len(alarms),

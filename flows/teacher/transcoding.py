@@ -18,18 +18,18 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
-from flows.failures import isolated, raised, words
+from flows.failures import raised, words
 from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, current, log
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import NewRun, cancelled_runs, is_retried
-from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note
+from flows.teacher.ecs.job import LEASE_S, TranscodeJob, leave, note, result_of
 from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
 from lectern.allowlist import Allowlist
 from lectern.db import bookings, inbox, incidents, transcodings
 from lectern.decide import transcoding
-from lectern.decide.transcoding import Breaker, Waiters, by_record
+from lectern.decide.transcoding import Waiters, by_record
 from lectern.ecs.transcode import hosts
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
 from lectern.i18n import Text, msgid
@@ -170,13 +170,17 @@ async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lis
 # -- the request -------------------------------------------------------------------------------------------------------
 
 POSTS, POSTS_AT_ONCE = 4, 16
+THRESHOLD, PAUSE_S = 5, 60.0
+"""Number of failures in a row after which the OSS is left alone where there is another way, and for how many seconds.
+Then one request tries it out."""
 
 
 class _Door:
     """Lets requests through to the OSS transcoder; while its API is down, they fall back to our own servers at once."""
 
     def __init__(self) -> None:
-        self.breaker = Breaker()
+        self.failures = 0  # in a row
+        self.closed_until = 0.0  # if there were too many, monotonic
         self.why = ""  # what went wrong with the last request
         self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
 
@@ -187,31 +191,31 @@ class _Door:
         Raises an alarm if the OSS does not know this teacher, which the fallback hides. The trouble goes on until a
         request is taken.
         """
-        now, refused = time.time(), errors.OSS_REFUSES
-        if host.settings.ecs_hosts and not self.breaker.lets(now):
+        now, refused = time.monotonic(), errors.OSS_REFUSES
+        if host.settings.ecs_hosts and self.failures >= THRESHOLD and now < self.closed_until:
             often = Text(
                 "{thing}: the OSS API failed {failures} times in a row, the last time because: {why}; it is left alone",
                 thing=thing,
-                failures=self.breaker.failures,
+                failures=self.failures,
                 why=self.why,
             )
             raise FallBack(often)
-        self.breaker = self.breaker.asked(now)
+        self.closed_until = now + PAUSE_S  # after a pause, this is the only request until its result is known
         try:
             yield
         except TryAgain as error:
-            self.breaker, self.why = self.breaker.failed(time.time()), error.message
-            if not self.breaker.lets(time.time()):
-                pause_s = self.breaker.closed_until - time.time()
-                log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why)
+            self.failures, self.why = self.failures + 1, error.message
+            self.closed_until = time.monotonic() + PAUSE_S
+            if self.failures >= THRESHOLD:
+                log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", PAUSE_S, self.why)
             raise
         except FallBack as error:  # a refusal is an answer, too
-            self.breaker = Breaker()
+            self.failures = 0
             if error.code is refused:
                 host.ongoing[refused.number] = math.inf
                 await raised(host, refused.meaning, refused, error.message, publish_outbox)
             raise
-        self.breaker = Breaker()
+        self.failures = 0
         host.ongoing.pop(refused.number, None)
 
 
@@ -224,28 +228,30 @@ _again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=
 """Does something until it is done; the pauses between the tries double."""
 
 
-async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
-    """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes.
+async def _post(host: TeacherHost, due: RenditionRow, owner: str) -> bool:
+    """One signed POST to the OSS transcoder, if nobody but *owner* asks for the rendition when its turn comes.
 
     A cancel waits for the answer, at most http_timeout_s: the OSS is paid, so what it takes is not asked for again.
     """
     if (url := host.settings.oss_transcode_url) is None:  # it was set when the request was decided
-        raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key))
+        raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=due.stem)
     async with _door.at_once:
-        if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
-            log.info("%s: is asked for by another run, or is settled", stem(*key))
-            return
-        await shielded(_asked(host, url, key, attempt))
+        lease_s = LEASE_S + host.settings.http_timeout_s
+        if not await host.write_tx(transcodings.take_request, due, owner, lease_s, time.time()):
+            log.info("%s: is asked for by another run, or is settled", due.stem)
+            return False
+        await shielded(_asked(host, url, due))
+    return True
 
 
-async def _asked(host: TeacherHost, url: str, key: RenditionKey, attempt: int) -> None:
-    async with _door.passed(host, stem(*key)):
+async def _asked(host: TeacherHost, url: str, due: RenditionRow) -> None:
+    async with _door.passed(host, due.stem):
         secret = host.settings.transcode_sign_key.get_secret_value()
-        await oss.request_transcoding(url, *key, secret, timeout_s=host.settings.http_timeout_s)
+        await oss.request_transcoding(url, *due.key, secret, timeout_s=host.settings.http_timeout_s)
     now = time.time()
     deadline = now + host.settings.transcoding_time_out_s
-    if not await _again(host.write_tx, transcodings.note_requested, key, attempt, now, deadline):
-        log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
+    if not await _again(host.write_tx, transcodings.note_requested, due, now, deadline):
+        log.info("%s: the OSS took the request late, its attempt is over", due.stem)
 
 
 async def remember(host: TeacherHost) -> None:
@@ -261,69 +267,35 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     host: TeacherHost = current.get()
     owner = transcodings.request_owner(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
+    due = await _again(host.read_tx, transcodings.open_requests, keys, owner, time.time())
     if dry_run:
-        open_ = await host.read_tx(transcodings.open_requests, keys, owner, time.time())
-        named = ", ".join("{} {}".format(*key) for key, _ in open_)
+        named = ", ".join("{} {}".format(*one.key) for one in due)
         return Completed(message=f"dry run: would ask for {named or 'nothing'}")
-    taken = await _again(host.write_tx, transcodings.take_requests, keys, owner, LEASE_S, time.time())
-    async with _kept(host, owner):
-        asking = (_again(_post, host, *one, owner) for one in taken)
-        outcomes = await asyncio.gather(*asking, return_exceptions=True)
-        for error in outcomes:
-            if isinstance(error, BaseException) and not isinstance(error, LecternError):
-                raise error
-    refused = [(one, error) for one, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)]
-    rows = [row for key, error in refused for row in await _refused(host, key, error)]
+    outcomes = await asyncio.gather(*(_again(_post, host, one, owner) for one in due), return_exceptions=True)
+    for error in outcomes:
+        if isinstance(error, BaseException) and not isinstance(error, LecternError):
+            raise error
+    refused = [(one, error) for one, error in zip(due, outcomes, strict=True) if isinstance(error, LecternError)]
+    rows = [row for one, error in refused for row in await _refused(host, one, error)]
     await artifacts.table("request-batch", rows, "What the OSS would not do")
     if refused:
-        return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
-    return Completed(message=f"{len(taken)} asked for")
+        return Failed(message=f"{len(refused)} of {len(due)} requests failed; the fallback takes over")
+    return Completed(message=f"{outcomes.count(True)} asked for")
 
 
-async def _refused(
-    host: TeacherHost, rendition: tuple[RenditionKey, int], error: LecternError
-) -> list[dict[str, object]]:
+async def _refused(host: TeacherHost, due: RenditionRow, error: LecternError) -> list[dict[str, object]]:
     """Settle an attempt that the OSS would not make; returns what the run shows. Raises TryAgain if Redis is away."""
-    key, attempt = rendition
-    result = TranscodingResult(
-        record_id=key[0],
-        video_resolution=key[1],
-        result="failed",
-        type=Backend.OSS,
-        attempt=attempt,
-        message=error.message,
-    )
-    alive, lists = await alive_streamers(host), await old_waiters(host, {key})
+    alive, lists = await alive_streamers(host), await old_waiters(host, {due.key})
+    result = result_of(due, Backend.OSS, error=error)
     settled = await changed(host, lambda c, changes: decided_results(alive, lists, c, changes, [result]))
     await follow(host, [settled], lists)
-    settled.row(stem(*key), "OSS refused", detail=error.message)
+    settled.row(due.stem, "OSS refused", detail=error.message)
     return settled.table
 
 
 def run_id() -> str:
     """The owner of renditions that are taken: the id of the current run, or a new id if there is none."""
     return str(runtime.flow_run.id or uuid4())
-
-
-@asynccontextmanager
-async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
-    """Renew the leases of the requests that *owner* has yet to make; if it is cut off, they are free at once."""
-
-    async def keep() -> None:
-        while True:
-            await asyncio.sleep(LEASE_S / 3)
-            async with isolated(host, "request", LEASE_S / 3, through=()):
-                await host.write_tx(transcodings.keep_requests, owner, LEASE_S, time.time())
-
-    keeping, cut_off = asyncio.create_task(keep()), True
-    try:
-        yield
-        cut_off = False
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        if cut_off:
-            await host.write_tx(transcodings.free_requests, owner)
 
 
 # -- the fallback ------------------------------------------------------------------------------------------------------
@@ -425,12 +397,10 @@ async def work_on_ecs(
     for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
         if where in hosts(host.settings):
             await leave(host, host.settings, where, name)
-    failures: list[str] = []
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-        failures += outcome
-    if failures:
+    if failures := [why for job in working for why in job.failures]:
         return Failed(message="; ".join(failures))
     made = [rendition.stem for rendition in due if any(rendition.stem in job.made for job in working)]
     done = [f"made {', '.join(made)}"] if made else []
@@ -448,10 +418,9 @@ def _retried(connection: Connection, host: TeacherHost, keys: Sequence[Rendition
 
 async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
     """The rendition's public URL, if it is found there; None if that cannot be said, whatever went wrong."""
-    base = host.settings.public_url
-    if base is None:
+    if host.settings.public_url is None:
         return None
-    url = f"{base.rstrip('/')}/{row.record_id}/{row.stem}.flv"
+    url = oss.public_url(host.settings, f"{row.record_id}/{row.stem}.flv")
     with Caught() as failed:  # it stops no other rendition
         await _look(host.settings, url)
         return url
@@ -474,6 +443,5 @@ async def output_gone(host: TeacherHost, url: str) -> bool:
 
 
 async def _look(settings: TeacherSettings, url: str) -> None:
-    """Look at a rendition at *url*; raises what `origin.look` raises."""
     allowed = Allowlist.listed(settings.allowed_origins).and_server_of(settings.public_url or "")
     await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s, first_bytes=True)

@@ -2,12 +2,8 @@
 
 import math
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from lectern import errors
 from lectern.decide import transcoding as decide
-from lectern.decide.transcoding import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, THRESHOLD, Breaker
 from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
 from lectern.model.facts import EcsHost
 from lectern.states import Resolution
@@ -91,34 +87,3 @@ P720, P240 = Resolution.P720, Resolution.P240
 def test_the_class_that_begins_first_is_served_first_and_what_no_class_needs_last() -> None:
     waiting, starts = [[(1, P720)], [(2, P720), (2, P240)], [(3, P240)]], {(1, P720): NOW + 600, (2, P240): NOW + 60}
     assert sorted(waiting, key=lambda keys: decide.first_start(keys, starts)) == [waiting[1], waiting[0], waiting[2]]
-
-
-def after(failures: int, at: float = NOW) -> Breaker:
-    breaker = Breaker()
-    for _ in range(failures):
-        breaker = breaker.failed(at)
-    return breaker
-
-
-LETS = [
-    (after(THRESHOLD - 1), 0, True),
-    (after(THRESHOLD - 1).asked(NOW), 0, True),
-    (after(THRESHOLD), FIRST_PAUSE_S - 0.1, False),
-    (after(THRESHOLD), FIRST_PAUSE_S, True),
-    (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S, False),  # one request tries it out
-    (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S + PROBE_S, True),
-    (after(THRESHOLD, NOW + 3600), 0, True),  # the clock was set back
-    (after(THRESHOLD, NOW + FIRST_PAUSE_S), 0, False),
-]
-
-
-def test_after_so_many_failures_in_a_row_it_is_left_alone_for_a_while() -> None:
-    assert [(breaker, in_s, breaker.lets(NOW + in_s)) for breaker, in_s, _ in LETS] == LETS
-
-
-@given(st.integers(THRESHOLD, 10_000))
-def test_each_pause_is_twice_the_one_before_up_to_the_longest(failures: int) -> None:
-    pause, following = (after(number).closed_until - NOW for number in (min(failures, 40), min(failures, 40) + 1))
-    assert after(THRESHOLD).closed_until == NOW + FIRST_PAUSE_S <= NOW + pause <= NOW + following
-    assert following <= LONGEST_PAUSE_S
-    assert following in (2 * pause, LONGEST_PAUSE_S)

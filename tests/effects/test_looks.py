@@ -428,7 +428,6 @@ AIRED: list[tuple[Callable[[Connection], object], object]] = [
     (lambda c: [one.stem for one in cache.evicting(c)], ["8"]),
     (lambda c: [cache.idle(c, but=(), size_bytes=200, num=1), cache.idle(c, but=(), size_bytes=100, num=2)], IDLE),
     (lambda c: [one.update_time for one in cache.by_stem(c, "15").values()], [0, NOW]),
-    (lambda c: [account.at_streamer(c, "s", "begun", NOW - at).sending is None for at in (1, 0)], [True, False]),
 ]
 
 

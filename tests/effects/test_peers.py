@@ -73,15 +73,15 @@ def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(either_
     with transaction(either_engine) as connection:
         url = "http://origin.example/1.flv"
         transcodings.begin(connection, [Attempt(*key, 1, 1, NOW, Backend.OSS, NOW + 120, url) for key in keys], NOW)
-        for key, name in zip(keys, ("a", "a_b", "b"), strict=True):
-            transcodings.take_requests(connection, [key], transcodings.request_owner(name, "run"), 60, NOW)
+        due = sorted(transcodings.open_requests(connection, keys, "", NOW), key=lambda row: row.key)
+        for row, name in zip(due, ("a", "a_b", "b"), strict=True):
+            assert transcodings.take_request(connection, row, transcodings.request_owner(name, "run"), 60, NOW)
         assert leases.claiming_teachers(connection) == {"a", "a_b", "b"}
         assert leases.free_claims(connection, "a", "b") == 1
         assert leases.claiming_teachers(connection) == {"a_b", "b"}
-        assert transcodings.take_requests(connection, keys, transcodings.request_owner("b", "next"), 60, NOW) == [
-            (keys[0], 1)
-        ]
-        assert not transcodings.may_request(connection, keys[0], 1, transcodings.request_owner("a", "run"), NOW + 60)
+        assert [row.key for row in transcodings.open_requests(connection, keys, "b/next", NOW)] == [keys[0]]
+        assert transcodings.take_request(connection, due[0], "b/next", 60, NOW)
+        assert not transcodings.take_request(connection, due[0], transcodings.request_owner("a", "run"), 60, NOW)
 
 
 def test_a_duty_is_one_teachers_until_it_is_over_and_each_knows_the_others(

@@ -147,15 +147,15 @@ def test_a_request_is_its_owners_until_it_is_made_or_its_lease_is_over(either_en
         transcodings.begin(rows, [Attempt(*key, 2, 1, NOW, Backend.OSS, NOW + 600, ORIGINAL)], NOW)
         forgotten = [transcodings.forgotten_requests(rows, NOW + at, NOW) for at in (0, 1)]
         assert [len(one) for one in forgotten] == [0, 1]
-        assert transcodings.take_requests(rows, [key], "a", LEASE_S, NOW) == [(key, 2)]
+        (due,) = transcodings.open_requests(rows, [key], "a", NOW)
+        before = due.model_copy(update={"attempt": 1})
+        asked = [(before, "a"), (due, "a"), (due, "b"), (due, "a")]
+        taken = [transcodings.take_request(rows, *one, LEASE_S, NOW) for one in asked]
+        assert taken == [False, True, False, True]
         assert [len(transcodings.forgotten_requests(rows, NOW + 1, end + at)) for at in (0, 1)] == [0, 1]
-        transcodings.keep_requests(rows, "b", 9 * LEASE_S, NOW)
         assert transcodings.open_requests(rows, [key], "b", end) == []
-        assert transcodings.open_requests(rows, [key], "b", end + 1) == [(key, 2)]
-        transcodings.keep_requests(rows, "a", LEASE_S, NOW + 1)
-        assert transcodings.open_requests(rows, [key], "b", end + 1) == []
-        asked = [(1, "a"), (2, "b"), (2, "a")]
-        assert [transcodings.may_request(rows, key, *one, end) for one in asked] == [False, False, True]
-        assert [transcodings.note_requested(rows, key, one, NOW, end) for one in (1, 2)] == [False, True]
+        assert [one.attempt for one in transcodings.open_requests(rows, [key], "b", end + 1)] == [2]
+        assert transcodings.take_request(rows, due, "b", LEASE_S, end + 1)
+        assert [transcodings.note_requested(rows, one, NOW, end) for one in (before, due)] == [False, True]
         assert transcodings.last_request_taken(rows) == NOW
         assert transcodings.next_deadline(rows, NOW) == end

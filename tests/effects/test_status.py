@@ -64,7 +64,7 @@ def test_of_a_class_people_read_whether_it_is_answered_and_where_it_goes_without
     assert [one is not None and one.answered for one in found] == [True, False]
     with transaction(streamer_engine) as connection:
         rows.add(connection, rows.prepare("c-1", 1, NOW, push_url="rtmp://push/secret"), AiringState.READY, "", NOW)
-        cited = account.at_streamer(connection, "s", "c-1", NOW).cited
+        cited = account.at_streamer(connection, "s", "c-1").cited
     for one in (*found, cited):
         assert one is not None
         assert (one.push_url or "").startswith("rtmp://push")

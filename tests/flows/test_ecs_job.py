@@ -33,6 +33,7 @@ from lectern.errors import (
     HOST_ASIDE,
     NO_ECS_ROOM,
     TRANSCODE_FAILED,
+    UPLOAD_FAILED,
     FallBack,
     LecternError,
     Misuse,
@@ -57,6 +58,7 @@ class Far:
     def __init__(self) -> None:
         self.does: Callable[[JobReport], Awaitable[object]] = AsyncMock()
         self.fails: list[Exception] = []  # how the next jobs end
+        self.misses: list[Resolution] = []  # what the next job cannot make, though it makes the others
         self.lost = 0  # number of the next logins that fail
         self.at: list[str] = []  # where jobs were done
         self.left: list[str] = []
@@ -84,7 +86,9 @@ class Far:
         if self.fails:
             raise self.fails.pop()
         await self.does(report)
-        return JobOutcome({one: f"http://oss.example/up/{one}.flv" for one in remote.wanted}, {})
+        made = {one: f"http://oss.example/up/{one}.flv" for one in remote.wanted if one not in self.misses}
+        error, self.misses = Refuse("no upload", UPLOAD_FAILED) if self.misses else None, []
+        return JobOutcome(made, error)
 
     async def leave(self, _where: str, _root: str, name: str) -> None:
         self.left.append(name)
@@ -146,7 +150,8 @@ def told(host: TeacherHost) -> list[tuple[str, int | None]]:
 async def made(its: TranscodeJob) -> list[str]:
     """Why some could not be made; a test does not hang on what is never made."""
     async with asyncio.timeout(30):
-        return await its.run()
+        await its.run()
+    return its.failures
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["for a class", "for a request"])
@@ -180,7 +185,7 @@ WAYS: dict[str, tuple[int, int, int, list[str]]] = {
     "it breaks": (0, job.RECONNECTS, 0, RETRIED),
     "it breaks once more": (0, job.RECONNECTS + 1, 0, [*RETRIED, TWO]),
     "it cannot be logged in to": (1, 0, 0, [TWO]),
-    "it breaks when all is made": (0, 0, 2, [ONE]),
+    "it breaks when all is made": (0, 0, 1, [ONE]),
 }
 """How many logins fail, how often the connection breaks, how many logins fail after that; and where it is made."""
 
@@ -228,6 +233,14 @@ async def test_a_host_is_put_aside_for_its_own_failures_alone(teacher: TeacherHo
     assert (known.failures, known.aside_until > time.time()) == (failures, bool(failures))
     assert told(teacher) == [("failed", code)]
     assert [one["code"] for one in said(teacher, "alarm")] == alarms
+
+
+async def test_what_befalls_one_rendition_spares_the_other(teacher: TeacherHost, far: Far) -> None:
+    far.misses = [P240]
+    its = take(teacher, P240, P720)
+    assert await made(its) == ["no upload"]
+    assert told(teacher) == [("sucess", None), ("failed", UPLOAD_FAILED.number)]
+    assert (its.made, far.at) == ({f"{RECORD}_720P"}, [ONE])
 
 
 def other_takes(connection: Connection) -> None:
@@ -351,30 +364,20 @@ async def test_what_a_person_cancels_while_its_process_is_down_is_refused_and_no
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_a_job_is_noted_when_its_step_is_another_or_its_lease_is_old(
-    teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch, *, wanted: bool
-) -> None:
-    """It is looked at every few seconds, and a write waits for all who write."""
+async def test_a_job_is_kept_and_noted_as_long_as_it_is_ours(teacher: TeacherHost, far: Far, *, wanted: bool) -> None:
     waits(teacher)
     its, place = take(teacher, P240, P720), BegunJob(ONE, "a job", time.time())
     its.wanted, its.report.duration_s = wanted, 60.0
-    leases: list[float | None] = []
 
-    async def beat(*, step: str, renew_s: float = 3600.0) -> str | None:
-        monkeypatch.setattr(job, "RENEW_S", renew_s)
+    async def beat(*, step: str) -> str | None:
         its.report.step = step
-        verdict = await its.beat(place)
-        leases.append(row(teacher).lease_until)
-        return verdict
+        return await its.beat(place)
 
     assert await beat(step="fetch") is None
     assert (row(teacher).step, row(teacher).deadline) == ("fetch", place.at + total_limit_s(60.0) + job.SLACK_S)
-    assert (leases[0] or 0.0) > time.time()
-    await beat(step="fetch")
-    await beat(step="encode")
-    await beat(step="encode", renew_s=0.0)
-    assert leases[0] == leases[1]
-    assert len({*leases}) == 3
+    before = row(teacher).lease_until or 0.0
+    assert await beat(step="encode") is None
+    assert (row(teacher).lease_until or 0.0) > before > time.time()
     commit(teacher.engine, ended_in, (RECORD, P240), RenditionState.SUCCESS, time.time())
     assert await beat(step="encode") is None
     assert [one.resolution for one in its.due] == [P720], "the other is made still"
@@ -384,15 +387,14 @@ async def test_a_job_is_noted_when_its_step_is_another_or_its_lease_is_old(
     assert await beat(step="encode") is None, "its own result is why it is no longer ours"
 
 
-@pytest.mark.parametrize(("lost", "is_left", "pauses"), [(0, True, []), (2, True, [0, 1]), (3, False, [0, 1])])
-async def test_what_a_host_has_of_a_job_is_left_in_so_many_tries(
-    teacher: TeacherHost, far: Far, lost: int, pauses: list[int], *, is_left: bool
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_what_a_host_has_of_a_job_is_left_or_noted_for_a_later_one(
+    teacher: TeacherHost, far: Far, lost: int
 ) -> None:
     is_begun(teacher, take(teacher), ONE, "a job")
     far.lost = lost
-    assert await job.leave(teacher, teacher.settings, ONE, "a job", tries=3) is is_left
-    assert far.pauses == pauses
-    assert (row(teacher).ecs_job is None) is is_left
+    assert await job.leave(teacher, teacher.settings, ONE, "a job") is not bool(lost)
+    assert (row(teacher).ecs_job is None) is not bool(lost)
 
 
 RESUMED: dict[str, tuple[str, str, int, list[str]]] = {
@@ -627,8 +629,7 @@ async def test_a_free_place_is_left_to_the_teacher_whose_class_begins_first(
 async def test_a_database_that_is_away_ends_no_job(
     teacher: TeacherHost, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody else can take it over meanwhile: it is renewed four times as often as it must be."""
-    assert job.RENEW_S * 4 == job.LEASE_S
+    """Nobody else can take it over meanwhile."""
     its, write, done = take(teacher), teacher.write_tx, asyncio.Event()
     fails = [OperationalError("UPDATE video_list", {}, ConnectionError("the server is restarted"))] * 3
 

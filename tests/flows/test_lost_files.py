@@ -88,7 +88,7 @@ def test_a_class_that_lost_its_file_for_good_is_told_and_stays_in_sight_until_it
         assert [one.class_id for one in airings.live(connection)] == ["class"]
         samples = [sample for family in metrics._airings(connection, after) for sample in family.samples]
         assert [one.value for one in samples if one.name == "lectern_classes_not_on_air"] == [1]
-        found = db_account.at_streamer(connection, "streamer1", "class", time.time())
+        found = db_account.at_streamer(connection, "streamer1", "class")
     assert "lost its file" in account.account(found, time.time()).following[0]
     with transaction(streamer.engine) as connection:
         rows.did(connection, streamer, lease.release_classes, Release(class_id="class", placement=1))

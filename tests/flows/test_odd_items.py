@@ -34,7 +34,6 @@ from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import StreamerRow
-from lectern.model.views import Sending
 from lectern.states import BookingState, FileState, Resolution
 from lectern.storage import cache_dir, origin
 from lectern.wire.messages import Amend, Booking, Cancel
@@ -253,11 +252,8 @@ async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
         return {"classes": [status | {"class_id": class_id} for class_id in ("c-2", "c-3")]}
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
-    found = await readiness._sent(streamer, {"c-1": Sending(on_air=True), "c-2": Sending(on_air=False, why_at=5.0)})
-    assert [(class_id, one.on_air, one.why_at) for class_id, one in found.items()] == [
-        ("c-1", False, None),
-        ("c-2", True, 5.0),
-    ]
+    found = await readiness._sent(streamer, ["c-1", "c-2"])
+    assert [(class_id, one.on_air) for class_id, one in found.items()] == [("c-1", False), ("c-2", True)]
     assert "does not have it" in (found["c-1"].why or "")
     assert ["refused" in (gap.why or "") for gap in found["c-2"].gaps] == [True]
 

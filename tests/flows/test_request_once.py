@@ -22,9 +22,9 @@ from flows.host import TeacherHost
 from flows.outbox_publisher import patience
 from flows.prefect_api import NewRun
 from flows.teacher import maintenance, transcoding
+from flows.teacher.transcoding import PAUSE_S, THRESHOLD
 from lectern.db import incidents, transcodings
 from lectern.db.engine import transaction
-from lectern.decide.transcoding import FIRST_PAUSE_S, THRESHOLD, Breaker
 from lectern.errors import OSS_REFUSES, FallBack, TryAgain
 from lectern.model.facts import RenditionKey
 from lectern.model.tables.teacher import videos
@@ -116,7 +116,7 @@ def cut_off(step: str, times: int) -> Callable[..., Any]:
     return go
 
 
-@pytest.mark.parametrize("step", ["take_requests", "may_request", "note_requested"])
+@pytest.mark.parametrize("step", ["take_request", "note_requested"])
 async def test_a_session_that_the_database_ends_costs_a_request_no_lease(
     step: str, teacher: TeacherHost, oss: type[SlowOss], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,29 +137,13 @@ async def test_what_a_run_that_fails_has_taken_is_free_at_once(
 ) -> None:
     once = stamina.AsyncRetryingCaller(attempts=1).on(OperationalError)
     monkeypatch.setattr(transcoding, "_again", once)
-    monkeypatch.setattr(transcodings, "may_request", cut_off("may_request", 1000))
+    monkeypatch.setattr(transcodings, "take_request", cut_off("take_request", 1000))
     commit(teacher.engine, begin, KEY)
     with pytest.raises(OperationalError):
         await transcoding.request.fn([(1, "720P")])
     with transaction(teacher.engine) as connection:
         assert [one.key for one in transcodings.forgotten_requests(connection, time.time(), time.time())] == [KEY]
     assert not oss.asked
-
-
-async def test_leases_are_renewed_after_the_database_was_away_for_a_moment(
-    teacher: TeacherHost, oss: type[SlowOss], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transcoding, "LEASE_S", 0.3)
-    monkeypatch.setattr(transcodings, "keep_requests", cut_off("keep_requests", 2))
-    answers = threading.Event()
-    oss.meanwhile = answers.wait
-    commit(teacher.engine, begin, KEY)
-    asking = asyncio.create_task(transcoding.request.fn([(1, "720P")]))
-    await async_wait_until(lambda: oss.asked, description="it is asked")
-    until = row(teacher.engine).lease_until
-    await async_wait_until(lambda: row(teacher.engine).lease_until > until, description="the lease is renewed")
-    answers.set()
-    await asking
 
 
 async def test_what_the_oss_takes_from_a_run_that_is_cancelled_is_asked_for_by_no_other(
@@ -186,11 +170,11 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
     """Nor does it say anything of the API: one that failed again and again is not taken for well."""
     commit(teacher.engine, begin, KEY)
     with transaction(teacher.engine) as connection:
-        ((key, attempt),) = transcodings.take_requests(connection, [KEY], "mine", 60, time.time())
+        (due,) = transcodings.open_requests(connection, [KEY], "mine", time.time())
         transcodings.fall_back(connection, KEY, time.time())
-    transcoding._door.breaker = down = Breaker(THRESHOLD, time.time() - 1)
-    await transcoding._post(teacher, key, attempt, "mine")
-    assert (transcoding._door.breaker, oss.asked) == (down, Counter())
+    transcoding._door.failures = THRESHOLD
+    await transcoding._post(teacher, due, "mine")
+    assert (transcoding._door.failures, oss.asked) == (THRESHOLD, Counter())
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["the fallback", "the second attempt"])
@@ -229,11 +213,17 @@ async def test_an_oss_that_fails_again_and_again_is_left_alone_where_there_is_an
             await asked("ssh://us@ecs-1")
     (said,) = caplog.records
     assert isinstance(said.args, tuple)
-    assert said.args[0] == pytest.approx(FIRST_PAUSE_S, abs=1)
+    assert said.args[0] == PAUSE_S
     with pytest.raises(FallBack):
         await asked("ssh://us@ecs-1")
     with pytest.raises(TryAgain):
         await asked("")
+    door.closed_until = 0.0
+    async with door.passed(teacher, "1_720P"):
+        with pytest.raises(FallBack):
+            await asked("ssh://us@ecs-1")  # one request tries it out
+    with pytest.raises(TryAgain):
+        await asked("ssh://us@ecs-1")
 
 
 @pytest.mark.parametrize(("ecs", "state"), [("", "failed"), ("ssh://us@ecs-1", "transcoding")])
@@ -257,9 +247,9 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
 
     async def asked(record: int) -> tuple[list[Any], bool]:
         commit(teacher.engine, begin, (record, P720))
-        commit(teacher.engine, transcodings.take_requests, [(record, P720)], "mine", 60, time.time())
+        (due,) = commit(teacher.engine, transcodings.open_requests, [(record, P720)], "mine", time.time())
         with suppress(FallBack):
-            await transcoding._post(teacher, (record, P720), 1, "mine")
+            await transcoding._post(teacher, due, "mine")
         with transaction(teacher.engine) as connection:
             told = [one for one in incidents.open_now(connection) if one["code"] == OSS_REFUSES.number]
         return told, OSS_REFUSES.number in patience(teacher).goes_on

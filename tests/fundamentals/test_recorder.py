@@ -522,11 +522,9 @@ async def test_work_without_a_run_that_is_cut_off_is_not_shown(desk: Desk, monke
 @pytest.mark.parametrize("refused", [False, True])
 async def test_a_run_that_was_not_heard_of_shows_what_was_done_without_it(desk: Desk, *, refused: bool) -> None:
     """Prefect had created it: it is not done a second time, and it does not look alive for ever."""
-    desk.runs.created.unheard.append(str(RENDITION.key))
     made: dict[str, Any] = {"id": str(uuid4()), "parameters": {}, "tags": [], "state": {"type": "PENDING"}}
     desk.prefect.runs[str(RENDITION.key)] = made
     await desk.runs.without(RENDITION)
-    assert not desk.runs.created.unheard
     desk.prefect.trouble = lambda path, _: 422 if refused and path.endswith("set_state") else None
     await desk.recorder.tell()
     assert (made["state"]["type"], len(desk.prefect.runs)) == ("PENDING" if refused else "COMPLETED", 1)

@@ -5,10 +5,10 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import StateType, VersionInfo
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import Event
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
@@ -65,13 +66,9 @@ async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], 
             await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
 
 
-def _event(run_id: UUID, name: str) -> dict[str, object]:
-    return {
-        "id": str(uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": ALIVE,
-        "resource": {**_run(f"{run_id}"), "prefect.resource.name": name, MESSAGE: "alive"},
-    }
+def _event(run_id: UUID, name: str) -> dict[str, Any]:
+    resource = {**_run(f"{run_id}"), "prefect.resource.name": name, MESSAGE: "alive"}
+    return Event.model_validate({"event": ALIVE, "resource": resource}).model_dump(mode="json")
 
 
 def _run(id_: str) -> dict[str, str]:

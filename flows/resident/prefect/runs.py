@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
@@ -100,9 +99,8 @@ class ResidentRuns:
         """Do the work of *run* without it, because Prefect is away; the recorder shows it. Raises what it raises."""
         current.set(self.host)
         claimed.set(())
+        # Prefect may have created its run: by its key, the recorder will end that.
         began, key = time.time(), run.key or uuid4().hex
-        with suppress(ValueError):  # Prefect may have created its run: the recorder will end that
-            self.created.unheard.remove(key)
         returned: Any = None
         with Caught() as failed:  # if it is cut off, the next attempt does it again
             returned = await self._by_name[run.flow].fn(**run.parameters)
@@ -284,7 +282,6 @@ CREATE_S = 5.0  # seconds after which a Prefect server that has not taken a run 
 BULK = 25  # number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile
 HOST = "host:"  # the prefix of the tag by which a run of a shared queue names the host that executes it
 REFUSES = frozenset({400, 409, 413, 422, 500})  # the status codes that may mean that the request itself is bad
-UNHEARD_KEPT = 200  # number of runs that are looked for later because Prefect did not say whether it has created them
 
 
 def host_tag(name: str) -> str:
@@ -299,9 +296,6 @@ class Creation:
         self.client = client
         self.outdated = asyncio.Event()
         """Set if Prefect does not know the deployments, whose ids must be read again, or how runs ended."""
-
-        self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
-        """Keys of runs that Prefect may have created, and that no process executes."""
 
         self.tags: tuple[str, ...] = ()  # the tags of each new run; set before the first run is created
         self._ids: dict[str, UUID] = {}
@@ -352,9 +346,6 @@ class Creation:
             cause = error.__cause__
             if cause is None:  # its own
                 raise
-            is_unheard = run.key is not None and state.is_pending() and not isinstance(cause, httpx.HTTPStatusError)
-            if is_unheard and run.key not in self.unheard:  # each try has the same key
-                self.unheard.append(str(run.key))
             raise self.failed(run.name, cause) from cause
 
     async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
@@ -443,9 +434,3 @@ async def runs_named(client: PrefectClient, pool: str, queue: str, states: Seque
         runs += page
         if len(page) < PAGE:
             return runs
-
-
-async def runs_begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
-    """The runs that were created with one of these *keys* and look as if they were about to begin."""
-    pending = {"type": {"any_": [StateType.PENDING]}}
-    return await _found(client, {"idempotency_key": {"any_": list(keys)}, "state": pending})

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +18,7 @@ from flows.host import Host, log
 from flows.prefect_api import DIED, asking, to_go_on
 from flows.resident.prefect import deployments
 from flows.resident.prefect.deployments import SILENT
-from flows.resident.prefect.runs import CUT_OFF, HOST, ResidentRuns, host_tag, runs_begun, runs_named
+from flows.resident.prefect.runs import CUT_OFF, HOST, ResidentRuns, host_tag, runs_named
 from lectern import errors
 from lectern.errors import TryAgain
 from lectern.i18n import Text
@@ -31,7 +30,7 @@ SHOWN_S = 30.0  # seconds between two heartbeats by which the UI shows the host 
 ALARM_AFTER_S = 60.0
 """Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
-UNHEARD_EVERY_S = 5.0
+LOOK_S = 5.0
 POLLS = 13
 """Number of polls that may fail in a row while Prefect is there: they take ALARM_AFTER_S, in which its database may
 begin anew."""
@@ -62,24 +61,17 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
     """Claim *run* of the queue for this process; None if another process of the queue was quicker, or this one drains.
 
     The server accepts Pending from one process only. But it would begin a run again that another process has ended
-    meanwhile: the state of such a run is put back. Raises what the client raises if Prefect is away.
+    since it was due: its state is looked at before. Raises what the client raises if Prefect is away.
     """
     if runs.draining():
         return None  # nobody would execute it until this process is started again
     if not runs.created.tags or run.state is None:
         return run
-    known = {state.id for state in await runs.client.read_flow_run_states(run.id)}
     fresh = await runs.client.read_flow_run(run.id)
     if fresh.state is None or fresh.state.id != run.state.id:
         return None
     answer: OrchestrationResult[Any] = await runs.client.set_flow_run_state(run.id, Pending())
     if answer.status != SetStateStatus.ACCEPT or answer.state is None:
-        return None
-    known.add(answer.state.id)
-    others = [state for state in await runs.client.read_flow_run_states(run.id) if state.id not in known]
-    if others:
-        last = max(others, key=lambda state: state.timestamp)
-        await runs.client.set_flow_run_state(run.id, last, force=True)
         return None
     tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *runs.created.tags]
     await runs.client.update_flow_run(run.id, tags=tags)
@@ -89,7 +81,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
 async def listen(host: Host[Any], client: PrefectClient) -> None:
     """Note within seconds that Prefect does not answer: its own client retries for a quarter of an hour."""
     while True:
-        await asyncio.sleep(UNHEARD_EVERY_S)
+        await asyncio.sleep(LOOK_S)
         try:
             async with asyncio.timeout(ANSWERS_S):
                 why = await client.api_healthcheck()
@@ -162,18 +154,17 @@ async def poll(host: Host[Any], runs: ResidentRuns) -> None:
             log.warning("prefect: cannot %s: %s", "say which runs are due", error.message)
             if failed >= POLLS and not host.prefect_away:  # if it is, `_look_after` ends this
                 raise error.__cause__ or error from None
-        await asyncio.sleep(UNHEARD_EVERY_S if failed else settings.poll_interval_s)
+        await asyncio.sleep(LOOK_S if failed else settings.poll_interval_s)
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute runs whose creation was not confirmed; raises TryAgain if all must be read again, or nobody answers."""
+    """Raise TryAgain if the deployments and the runs that are left must be read again, or nobody answers."""
     while True:
         host.watchdog.beat("runs")
         if host.prefect_away:
             await runs.cancelled(())  # it may answer more than its own health
-        if await comes(runs.created.outdated, UNHEARD_EVERY_S):
+        if await comes(runs.created.outdated, LOOK_S):
             raise TryAgain(Text("the deployments, and the runs that are left, are read again"))
-        await take_unheard(runs)
 
 
 # -- runs that no process executes -------------------------------------------------------------------------------------
@@ -216,20 +207,3 @@ def _is_of(run: FlowRun, host: str) -> bool:
     if hosts or run.state is None:
         return host_tag(host) in hosts
     return (datetime.now(UTC) - run.state.timestamp).total_seconds() > UNTAGGED_S
-
-
-async def take_unheard(runs: ResidentRuns) -> None:
-    """Execute the runs whose creation Prefect did not confirm: otherwise they would look alive for ever.
-
-    Their messages may be handled by now: each flow skips what is done.
-    """
-    keys = list(runs.created.unheard)
-    if not keys:
-        return
-    begun_runs = await runs_begun(runs.client, keys)
-    for key in keys:
-        with suppress(ValueError):  # others that were not heard of meanwhile have taken its place
-            runs.created.unheard.remove(key)
-    for run in begun_runs:
-        log.info("%s: Prefect had created it without our hearing of it", run.name)
-        runs.take(run)

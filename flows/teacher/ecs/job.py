@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -43,8 +43,7 @@ from lectern.wire.messages import TranscodingResult
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 LEASE_S = 60.0  # seconds for which a run owns what it is to do, renewed while it lives; then another run takes over
-RENEW_S = LEASE_S / 4  # seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it
-BEAT_S = 4.0
+BEAT_S = LEASE_S / 6  # seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it
 CONNECT_S = 15.0
 RECONNECTS = 4  # number of reconnects in a row, with doubling pauses, after which the host is given up
 LASTING_S = 60.0  # seconds from a login on after which a break of the connection is the first one again
@@ -60,7 +59,6 @@ SETTLED = "it was settled meanwhile"
 UNWANTED = "no class needs it any more"
 
 Due = Sequence[RenditionRow]
-Missed = Mapping[Resolution, LecternError]
 Urls = Mapping[Resolution, str]
 
 
@@ -93,23 +91,19 @@ def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the 
     return ssh.connect(hosts(settings)[where], settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
 
 
-async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: str, tries: int = 1) -> bool:
+async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: str) -> bool:
     """End a job on a host, and clean up there; returns whether nothing is left. If it fails, a later job there does it.
 
     It logs in again: the connection of the job may be the reason why it ended.
     """
-    for number in range(1, tries + 1):
-        try:
-            async with connect(settings, where) as connection:
-                await detached.leave(connection, settings.ecs_work_root, name)
-        except LecternError as error:  # what really happened must not be hidden by this
-            log.warning("%s: may be left on %s: %s", name, where, error.message)
-        else:
-            await host.write_tx(transcodings.detached, where, name)
-            return True
-        if number < tries:
-            await pause(number)
-    return False
+    try:
+        async with connect(settings, where) as connection:
+            await detached.leave(connection, settings.ecs_work_root, name)
+    except LecternError as error:  # what really happened must not be hidden by this
+        log.warning("%s: may be left on %s: %s", name, where, error.message)
+        return False
+    await host.write_tx(transcodings.detached, where, name)
+    return True
 
 
 class TranscodeJob:
@@ -128,11 +122,9 @@ class TranscodeJob:
         self.left: dict[tuple[str, str], TeacherSettings] = {}
         self.made: set[str] = set()
         self.unmade: list[str] = []  # what need not be made any more, and why, in words
-        self._failures: list[str] = []
+        self.failures: list[str] = []  # why some could not be made
         self._published = False
         self._verdict: str | None = None
-        self._step: str | None = None  # the last one that was written down
-        self._renewed_at = -math.inf
 
     @property
     def keys(self) -> list[RenditionKey]:
@@ -144,8 +136,8 @@ class TranscodeJob:
         self.yields_until = self.yields_until or now + YIELD_S
         return now < self.yields_until
 
-    async def run(self) -> list[str]:
-        """Make the renditions and publish the results; returns why some could not be made.
+    async def run(self) -> None:
+        """Make the renditions and publish the results.
 
         If a person cancels its run, what runs on the host is ended; if this process is told to end, or is killed, it
         stays there, to be found again.
@@ -160,25 +152,23 @@ class TranscodeJob:
             raise
         while self.left:
             there, settings = self.left.popitem()
-            await leave(self.host, settings, *there, tries=RECONNECTS)
-        return self._failures
+            await leave(self.host, settings, *there)
 
     async def _climb(self) -> None:
         self.wanted = await self.host.read_tx(is_wanted, self.due)
         for tries in count(1):
-            self.place, missed = None, dict[Resolution, LecternError]()
+            self.place = None
             try:
                 with Caught(NoLongerOurs, DBAPIError) as failed:
                     self.place = await QUEUE.place(self)
-                    missed |= await self.attempt(self.place)
+                    await self.attempt(self.place)
             finally:
                 QUEUE.moved.set()
-            if (error := failed.error) is not None:  # of whatever kind: another host may do without it
-                its = error if isinstance(error, LecternError) else CallAPerson(failures.words(error))
-                missed = {rendition.resolution: its for rendition in self.due}
-            if missed:
-                await self._failed(missed, tries - self.away if self.place else decide.TRIES)
-            if not missed or not self.due:
+            if (error := failed.error) is None:
+                return
+            its = error if isinstance(error, LecternError) else CallAPerson(failures.words(error))
+            await self._failed(its, tries - self.away if self.place else decide.TRIES)
+            if not self.due:
                 return
             await pause(tries)
 
@@ -194,12 +184,12 @@ class TranscodeJob:
 
     # -- on a host -------------------------------------------------------------------------------------------------
 
-    async def attempt(self, place: BegunJob) -> Missed:
-        """Make the renditions at *place* and publish them; returns what went wrong with one of them alone.
+    async def attempt(self, place: BegunJob) -> None:
+        """Make the renditions at *place* and publish them; raises NoLongerOurs, or what went wrong first.
 
-        Raises NoLongerOurs, or what went wrong with all.
+        What was made by then is published, and stays.
         """
-        self.report, self._published, self._step = JobReport(), False, None
+        self.report, self._published = JobReport(), False
         name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
         where = hosts(self.settings)[place.host].name
         shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
@@ -212,7 +202,7 @@ class TranscodeJob:
                     await asyncio.wait({working}, timeout=0 if self._verdict else BEAT_S)
                 if not self._published:
                     working.cancel()
-                return await working
+                await working
             except asyncio.CancelledError:
                 if self._verdict is not None:
                     raise NoLongerOurs(self._verdict) from None
@@ -222,7 +212,7 @@ class TranscodeJob:
                 working.cancel()
                 await shielded(asyncio.wait({working}))
 
-    async def _work(self, place: BegunJob) -> Missed:
+    async def _work(self, place: BegunJob) -> None:
         there = place.host, place.job
         try:
             outcome = await self._reconnected(remote_job(self.settings, self.due, place.at), there)
@@ -236,7 +226,8 @@ class TranscodeJob:
                 await shielded(self.leave(there))
             raise
         await shielded(self.leave(there))
-        return outcome.missed
+        if outcome.error is not None:
+            raise outcome.error
 
     async def leave(self, there: tuple[str, str]) -> None:
         """End what is left of it at a host, in one try."""
@@ -265,26 +256,15 @@ class TranscodeJob:
     # -- kept ours -------------------------------------------------------------------------------------------------
 
     async def beat(self, place: BegunJob) -> str | None:
-        """Renew the leases and write the step when it is time; returns why the job is to be ended, if it is.
+        """Renew the leases and write the step; returns why the job is to be ended, if it is.
 
-        It is called every few seconds, and writes far more seldom: a read does not wait for those who write. While the
-        database is away, the job goes on.
+        While the database is away, the job goes on.
         """
-        step, now = self.report.step, time.monotonic()
         try:
-            if step == self._step and now - self._renewed_at < RENEW_S and not await self.host.read_tx(self._is_over):
-                return None
-            verdict = await self.host.write_tx(self._renew, place)
+            return await self.host.write_tx(self._renew, place)
         except OperationalError as error:  # nobody else can take it over meanwhile
             log.warning("%s: goes on, although the database does not answer: %s", self.due[0].stem, error.orig)
             return None
-        self._step, self._renewed_at = step, now
-        return verdict
-
-    def _is_over(self, connection: Connection) -> bool:
-        """Whether the job may be over; if so, the transaction that ends it checks again."""
-        still = transcodings.ours(connection, self.due, self.owner)
-        return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
 
     def _renew(self, connection: Connection, place: BegunJob) -> str | None:
         """Renew the leases, write the step, drop what was settled; returns why the job is to be ended, if it is."""
@@ -311,43 +291,40 @@ class TranscodeJob:
 
     # -- the results -----------------------------------------------------------------------------------------------
 
-    async def _failed(self, missed: Missed, tries: int) -> None:
-        """Keep the renditions that are worth another try, and publish that the others failed.
+    async def _failed(self, error: LecternError, tries: int) -> None:
+        """Keep the renditions that were not made if they are worth another try; else publish that they failed.
 
         To a host that cannot be reached a job of a later class comes back as often as that takes: see `assign`. Where
         it was logged in before the connection broke, it may be what harms the host.
         """
         first = decide.first_start(self.keys, await self.host.read_tx(transcodings.first_starts))
-        is_away = self.report.step == "connect" and all(isinstance(error, ssh.Lost) for error in missed.values())
+        is_away = self.report.step == "connect" and isinstance(error, ssh.Lost)
         is_away = is_away and decide.has_time(first, self.settings.ready_before_s, time.time())
         self.away += is_away
         where = self.place.host if self.place else "none"
-        for error in set(missed.values()):
-            log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
-        failed = [(rendition, missed[rendition.resolution]) for rendition in self.due if rendition.resolution in missed]
-        again = [rendition for rendition, error in failed if is_away or decide.again(error, tries)]
-        await self.host.write_tx(self._note_failure, failed, again)
+        log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
+        self.due = [rendition for rendition in self.due if rendition.stem not in self.made]
+        again = is_away or decide.again(error, tries)
+        await self.host.write_tx(self._note_failure, error, again=again)
         await publish_outbox(self.host)
-        self._failures += dict.fromkeys(error.message for rendition, error in failed if rendition not in again)
-        self.due = again
+        if not again:
+            self.failures.append(error.message)
+            self.due = []
         self.avoid.append(where)
 
-    def _note_failure(
-        self, connection: Connection, failed: Sequence[tuple[RenditionRow, LecternError]], again: Due
-    ) -> None:
-        """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
+    def _note_failure(self, connection: Connection, error: LecternError, *, again: bool) -> None:
+        """Note a failure in one transaction, so that no other run takes what is given up for good."""
         now = time.time()
-        transcodings.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
-            reasons = {
-                rendition.stem: labelled(name, error.message.removeprefix(f"{name}: ")) for rendition, error in failed
-            }
+            why = labelled(name, error.message.removeprefix(f"{name}: "))
+            reasons = dict.fromkeys((rendition.stem for rendition in self.due), why)
             note(connection, self.host, msgid("ECS host failed"), reasons, now)
-            _blame(connection, self.host, name, [error for _, error in failed], now)
-        for rendition, error in failed:
-            if rendition not in again:
-                self._results(connection, [rendition], {}, error)
+            _blame(connection, self.host, name, error, now)
+        if again:
+            transcodings.given_up(connection, self.due, self.owner)
+        else:
+            self._results(connection, self.due, {}, error)
 
     async def _publish(self, made: Urls, error: LecternError | None = None) -> None:
         due = self.due if error else [rendition for rendition in self.due if rendition.resolution in made]
@@ -362,22 +339,12 @@ class TranscodeJob:
                 log.info("%s: settled or taken over meanwhile; our result does not count", rendition.stem)
         if not ours:
             return
-        now, code = time.time(), (error.code or TRANSCODE_FAILED).number if error else None
-        for rendition in ours:
-            result = TranscodingResult(
-                record_id=rendition.record_id,
-                video_resolution=rendition.resolution,
-                result="failed" if error else "sucess",
-                transcode_video_url=made.get(rendition.resolution),
-                type=Backend.ECS,
-                attempt=rendition.attempt,
-                code=code,
-                message=error.message if error else None,
-            )
-            sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
-            outbox.put(connection, [sending], now)
+        now, channel = time.time(), self.host.settings.transcoding_channel
+        results = [result_of(row, Backend.ECS, made.get(row.resolution), error) for row in ours]
+        outbox.put(connection, [Outgoing(channel, OutgoingKind.CHANNEL, result) for result in results], now)
         details = {
-            rendition.stem: labelled(code, error.message) if error else made[rendition.resolution] for rendition in ours
+            result.stem: labelled(result.code, error.message) if error else made[result.video_resolution]
+            for result in results
         }
         self.made.update(() if error else details)
         if self.report.loudness and not error:
@@ -385,6 +352,22 @@ class TranscodeJob:
         note(connection, self.host, msgid("ECS transcoding ended"), details, now)
         if self.place is not None and not error:
             transcodings.remember_host(connection, EcsHost(self.place.host), None, now)
+
+
+def result_of(
+    row: RenditionRow, by: Backend, url: str | None = None, error: LecternError | None = None
+) -> TranscodingResult:
+    """That a rendition was made, and lies at *url*, or why it was not."""
+    return TranscodingResult(
+        record_id=row.record_id,
+        video_resolution=row.resolution,
+        result="failed" if error else "sucess",
+        transcode_video_url=url,
+        type=by,
+        attempt=row.attempt,
+        code=(error.code or TRANSCODE_FAILED).number if error else None,
+        message=error.message if error else None,
+    )
 
 
 def note(connection: Connection, host: TeacherHost, what: str, details: Mapping[str, str], now: float) -> None:
@@ -398,12 +381,11 @@ def is_wanted(connection: Connection, due: Due) -> bool:
     return any(bookings.waiting_for(connection, *rendition.key) for rendition in due)
 
 
-def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterable[LecternError], now: float) -> None:
-    """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
-    its_own = [error for error in errors if decide.is_of_host(error)]
-    if not its_own:
+def _blame(connection: Connection, host: TeacherHost, name: str, error: LecternError, now: float) -> None:
+    """Count a failure of the host if *error* is its own; a host that is put aside gets no job for a while."""
+    if not decide.is_of_host(error):
         return
-    message = its_own[0].message.removeprefix(f"{name}: ")
+    message = error.message.removeprefix(f"{name}: ")
     (before,) = transcodings.host_facts(connection, [name])
     after = decide.after_failure(before, now, host.settings.ecs_cooldown_s)
     transcodings.remember_host(connection, after, message, now)

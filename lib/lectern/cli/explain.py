@@ -81,7 +81,7 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
             with place.looking() as connection:
                 if isinstance(place.settings, StreamerSettings):
                     name = leases.last_name(connection) or place.settings.name  # that of `serve --name` is nowhere else
-                    streamer = db_account.at_streamer(connection, name, thing, now)
+                    streamer = db_account.at_streamer(connection, name, thing)
                     if streamer.cited is not None and streamer.cited.state is AiringState.WAITING:
                         _, ready_by = forecast.waiting(connection, place.settings, now).get(thing, (None, None))
                         streamer = replace(streamer, ready_by=ready_by)

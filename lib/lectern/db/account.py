@@ -15,15 +15,13 @@ from lectern.i18n import msgid
 from lectern.model.facts import Airing, Order
 from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import RenditionRow, journal, orders, streamers, videos
-from lectern.model.views import Booked, Check, ClassView, EventView, Sending
+from lectern.model.views import Booked, Check, ClassView, EventView
 from lectern.states import InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of, fields_of
 
 T = TypeVar("T")
 ON_AIR, NOTHING = "on air", "nothing to send"
-_CUT = ("push broke off", "push refused")
-BROKE_OFF = (*_CUT, NOTHING)
 CHECKED, NOT_READY = msgid("checked: ready"), msgid("checked: not ready")
 _MOST = 5_000
 """Most events of a class that one query reads, the newest ones: a push host that takes it and cuts it again for an hour
@@ -40,15 +38,9 @@ def newest(connection: Connection, class_ids: Iterable[str], whats: Sequence[str
 
 def pushed(connection: Connection, class_ids: Sequence[str]) -> list[str]:
     """The classes among *class_ids* that are sent: a server has taken the push, and it has something to send."""
-    taken = newest(connection, class_ids, (ON_AIR, "lease over", *_CUT))
+    taken = newest(connection, class_ids, (ON_AIR, "lease over", "push broke off", "push refused"))
     sent = newest(connection, class_ids, (ON_AIR, NOTHING, "slate", "recording again"))  # their push has gone on
     return [class_id for class_id, event in taken.items() if event.what == ON_AIR and sent[class_id].what != NOTHING]
-
-
-def last_failures(connection: Connection, class_ids: Iterable[str]) -> dict[str, Sending]:
-    """When and why the push of each class failed last; more of how it is sent only its playout knows."""
-    failed = newest(connection, class_ids, BROKE_OFF)
-    return {class_id: Sending(on_air=False, why=event.detail, why_at=event.at) for class_id, event in failed.items()}
 
 
 def story_events(connection: Connection, class_id: str, whats: Iterable[str]) -> list[EventView]:
@@ -109,7 +101,7 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
     )
 
 
-def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> ClassView:
+def at_streamer(connection: Connection, host: str, class_id: str) -> ClassView:
     """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
     airing = _known(airings.by_id, connection, class_id)
     story = _story(connection, class_id, airing)
@@ -121,7 +113,6 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         class_id,
         cited=replace(airing, video_url=video_url, push_url=redact_url(airing.push_url) if airing.push_url else ""),
         streamer=host,
-        sending=last_failures(connection, [class_id]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
         dead_air=airings.recording_warning(connection, airing),
         alarms=alarms,

@@ -187,40 +187,25 @@ def to_be_made() -> ColumnElement[bool]:
     return or_(videos.c.step.is_(None), videos.c.step != PUBLISHED) & transcoding(Backend.ECS)
 
 
-def open_requests(
-    connection: Connection, keys: Sequence[RenditionKey], owner: str, now: float
-) -> list[tuple[RenditionKey, int]]:
-    """The renditions among *keys*, with their attempts, that are to be requested, and that no other owner has taken."""
-    free = renditions_among(keys) & _unasked() & _free(now, owner)
-    columns = (videos.c.record_id, videos.c.resolution, videos.c.attempt)
-    rows = connection.execute(select(*columns).where(free))
-    return [((row.record_id, row.resolution), int(row.attempt)) for row in rows]
+def open_requests(connection: Connection, keys: Sequence[RenditionKey], owner: str, now: float) -> list[RenditionRow]:
+    """The renditions among *keys* that are to be requested, and that no other owner requests."""
+    return where(connection, renditions_among(keys) & _unasked() & _free(now, owner), most=None)
 
 
-def take_requests(
-    connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
-) -> list[tuple[RenditionKey, int]]:
-    """Lease, for *lease_s*, the open requests among *keys* to *owner*; returns them."""
-    requests = open_requests(connection, keys, owner, now)
-    _set(connection, renditions_among([key for key, _ in requests]), owner=owner, lease_until=now + lease_s)
-    return requests
+def take_request(connection: Connection, due: RenditionRow, owner: str, lease_s: float, now: float) -> bool:
+    """Lease *due*, for *lease_s*, to *owner* for one request; False if it is not to request this attempt."""
+    mine = _attempt(due) & _unasked() & _free(now, owner)
+    return _set(connection, mine, owner=owner, lease_until=now + lease_s) == 1
 
 
-def keep_requests(connection: Connection, owner: str, lease_s: float, now: float) -> None:
-    """Renew, for *lease_s* more, the leases of all requests that *owner* has not made yet."""
-    _set(connection, _unasked() & (videos.c.owner == owner), lease_until=now + lease_s)
-
-
-def may_request(connection: Connection, key: RenditionKey, attempt: int, owner: str, until: float) -> bool:
-    """Whether *owner* is still to ask for *attempt* of *key*; if so, its lease goes on until *until*."""
-    mine = renditions_among([key]) & _unasked() & (videos.c.attempt == attempt) & (videos.c.owner == owner)
-    return _set(connection, mine, lease_until=until) == 1
-
-
-def note_requested(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
-    """Note that the OSS took the request for *attempt*, with its *deadline*; False if the attempt is over meanwhile."""
-    mine = renditions_among([key]) & transcoding(Backend.OSS) & (videos.c.attempt == attempt)
+def note_requested(connection: Connection, due: RenditionRow, now: float, deadline: float) -> bool:
+    """Note that the OSS took the request for *due*, with its *deadline*; False if the attempt is over meanwhile."""
+    mine = _attempt(due) & transcoding(Backend.OSS)
     return _set(connection, mine, requested_at=now, deadline=deadline, owner=None, lease_until=None) == 1
+
+
+def _attempt(row: RenditionRow) -> ColumnElement[bool]:
+    return renditions_among([row.key]) & (videos.c.attempt == row.attempt)
 
 
 def forgotten_requests(connection: Connection, before: float, now: float) -> list[RenditionRow]:

@@ -329,11 +329,8 @@ def known_gaps(view: ClassView, now: float) -> list[Gap]:
 
 
 def _last_error(view: ClassView, class_: Booked | Airing) -> str:
-    sending = view.sending
-    if sending is not None and sending.why:
-        if sending.why_at is None:
-            return sending.why
-        return Text("{at:clock}: {why}", at=sending.why_at, why=sending.why)
+    if view.sending is not None and view.sending.why:
+        return view.sending.why
     is_bad = class_.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
     return labelled(class_.code, class_.message) if is_bad and class_.code else ""
 

@@ -19,23 +19,17 @@ MISSING = frozenset({126, 127})
 """The exit codes by which a shell says that a program cannot be run."""
 
 _BY_ITSELF = frozenset({0, 1})
-"""The exit codes of ffprobe; of a killed one, setsid says the signal's number, and a shell 128 more."""
+"""The exit codes of ffprobe; of a killed one, a shell says 128 and the signal's number, and SSH -1."""
 
-_TAIL_S = 3
-_WHOLE_S = 10.0  # a shorter file is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
 _ON_ITS_SIDE = re.compile(r"-?(90|270)(\.0*)?")
-_REPORT = re.compile(r"\w+=.*")
-_NO_PICTURE = Text("no picture")
 _NO_CURL, _NOT_MOVED = 97, 98
 # A host without curl could not upload a rendition, so it must not make one.
 _MOVE = f'command -v "$1" >/dev/null || exit {_NO_CURL}; mv -f -- "$2" "$3" || exit {_NOT_MOVED}; shift 3; exec "$@"'
 
 # One command finds out all about an output: starting a second one would cost as much as its work.
 _CHECK = r"""
-( {look}; printf '\nlectern-look %s\n' "$?"; stat -c %s -- {file}; md5sum <{file} ) &
-tail=$({tail} 2>&1); code=$?; wait
-printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
+{look}; printf '\nlectern-look %s\n' "$?"; stat -c %s -- {file}; md5sum <{file}
 """
 
 
@@ -110,9 +104,9 @@ def check_streams(source: Media, thing: str) -> None:
         )
 
 
-async def _look(connection: ssh.SshConnection, argv: Sequence[str], least_s: float = 0.0) -> subprocesses.Finished:
+async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subprocesses.Finished:
     try:
-        return await connection.run(argv, timeout_s=max(LOOK_S, least_s))
+        return await connection.run(argv, timeout_s=LOOK_S)
     except subprocesses.TimedOut as error:
         raise TryAgain("{host}: {error}; is its disk busy?", host=connection.host, error=error.message) from error
 
@@ -123,7 +117,6 @@ class Wanted:
 
     output: ffmpeg.Output
     source: Media
-    source_path: str
     reached_s: float
     thing: str
 
@@ -134,70 +127,21 @@ async def made_well(connection: ssh.SshConnection, settings: TeacherSettings, wa
     Raises Refuse if the source is at fault, TryAgain if we are.
     """
     path = wanted.output.path
-    probe, argv = (
-        shlex.join(_probe_argv(settings.ecs_ffprobe, path)),
-        _tail_argv(settings.ecs_ffmpeg, wanted, path, _TAIL_S),
-    )
-    script = _CHECK.format(look=probe, tail=shlex.join(argv), file=shlex.quote(path))
-    finished = await _look(connection, ["sh", "-c", script])
-    json_text, _, rest = finished.output.partition("\nlectern-look ")
-    measured, _, report = rest.partition("\nlectern-tail ")
+    probe = shlex.join(_probe_argv(settings.ecs_ffprobe, path))
+    finished = await _look(connection, ["sh", "-c", _CHECK.format(look=probe, file=shlex.quote(path))])
+    json_text, _, measured = finished.output.partition("\nlectern-look ")
     try:
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
         text = msgid("{host}: {path} cannot be read: {last_words}")
         raise TryAgain(text, host=connection.host, path=path, last_words=finished.last_words) from error
     _ended_itself(connection, settings.ecs_ffprobe, int(looked))
-    made, end = _recording(json_text, finished.last_words, wanted.thing, errors.TRANSCODE_FAILED), _end_of(report)
-    if end == _NO_PICTURE:
-        end = await _earlier_end(connection, settings.ecs_ffmpeg, wanted)
-    check(wanted, made, int(size), end)
+    check(wanted, _recording(json_text, finished.last_words, wanted.thing, errors.TRANSCODE_FAILED), int(size))
     return int(size), md5
 
 
-async def _earlier_end(connection: ssh.SshConnection, program: str, wanted: Wanted) -> str:
-    """What is wrong with a picture that ends before the sound; nothing if that of the source ends there, too.
-
-    A recorded screen on which nothing moves has no picture for long. More is looked at until there is one.
-    """
-
-    async def tail(path: str, last_s: int) -> str:
-        ended = await _look(connection, _tail_argv(program, wanted, path, last_s), last_s)  # as long as it plays
-        report = f"\n{ended.output}"[-2000:].partition("\n")[2]  # of a long one the last whole lines
-        return _end_of(f"{ended.returncode}\n{ended.errors}\n{report}")
-
-    end: str = _NO_PICTURE
-    last_s = _TAIL_S
-    while end == _NO_PICTURE and last_s < wanted.source.duration_s:
-        if await tail(wanted.source_path, last_s) != _NO_PICTURE:
-            break
-        last_s *= 4
-        end = await tail(wanted.output.path, last_s)
-    return end
-
-
-def _tail_argv(program: str, wanted: Wanted, path: str, last_s: int) -> list[str]:
-    """The command line that decodes the picture of the last *last_s* seconds of a source, or of what is made of it."""
-    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
-    argv += ["-sseof", f"-{last_s}"] if wanted.source.duration_s > _WHOLE_S else []
-    return [*argv, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
-
-
-def _end_of(tail: str) -> str:
-    """What is wrong with the picture of the last seconds, by ffmpeg's exit code and output; empty if nothing is."""
-    code, _, said = tail.partition("\n")
-    errors = [line for line in said.splitlines() if line.strip() and not _REPORT.fullmatch(line)]
-    if code != "0" or errors:
-        return errors[-1].strip() if errors else Text("ffmpeg ended with {code}", code=code)
-    frames = re.findall(r"^frame=\s*(\d+)", said, re.MULTILINE)
-    return "" if frames and int(frames[-1]) > 0 else _NO_PICTURE
-
-
-def check(wanted: Wanted, made: Media, size_bytes: int, tail: str) -> None:
-    """Raise if *made* is not what is *wanted*: Refuse if the source is at fault, TryAgain if the transcoding is.
-
-    *tail* says what is wrong with the rendition's end, or is empty.
-    """
+def check(wanted: Wanted, made: Media, size_bytes: int) -> None:
+    """Raise if *made* is not what is *wanted*: Refuse if the source is at fault, TryAgain if the transcoding is."""
     output, source, reached_s, thing = wanted.output, wanted.source, wanted.reached_s, wanted.thing
     slack_s = max(0.25, source.duration_s * 0.01)
     if abs(reached_s - source.duration_s) > slack_s >= abs(made.duration_s - reached_s):
@@ -231,8 +175,6 @@ def check(wanted: Wanted, made: Media, size_bytes: int, tail: str) -> None:
         )
     if size_bytes < _LEAST_BYTES_S * source.duration_s:
         wrong.append(Text("has only {size_bytes} bytes", size_bytes=size_bytes))
-    if tail:
-        wrong.append(Text("does not decode at its end ({tail})", tail=tail))
     if wrong:
         raise TryAgain(labelled(thing, joined(wrong)), errors.TRANSCODE_FAILED)
 

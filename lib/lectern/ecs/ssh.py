@@ -1,7 +1,6 @@
-"""Runs programs on another host by SSH: the host's key is verified, and no program is left running there."""
+"""Runs programs on another host by SSH: the host's key is verified, and no program outlives its time there."""
 
 import asyncio
-import logging
 import re
 import select
 import shlex
@@ -9,10 +8,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import paramiko  # type: ignore[import-untyped]
 from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
@@ -20,66 +20,13 @@ from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
-from lectern.timing import shielded
 
-# Begins and ends a program on another host: its id is known before it begins, and its process group is its own.
-GO = b"go\n"
-# A session of its own, so that its group can be ended. It waits for GO, which we send when we know its id: a start
-# during which we are cut off or cancelled leaves nothing there. Later, timeout ends it if we are cut off.
-BEGIN = 'echo "lectern-pid $$"; read -r go || exit 125; LC_ALL=C exec timeout -k 5 "$@"'
-WRAPPER = ("setsid", "-w", "sh", "-c", BEGIN, "lectern")
-# No "--" before the group: dash's kill takes it for a process.
-ENDING = """
-kill -TERM "-$1" 2>/dev/null; i=0
-while kill -0 "-$1" 2>/dev/null; do
-  i=$((i+1)); [ "$i" -gt "$2" ] && kill -KILL "-$1" 2>/dev/null; [ "$i" -gt "$(($2*2))" ] && exit 1; sleep 0.1
-done
-"""
-
-_CHUNK_BYTES = _HEAD_BYTES = 65536
+_NEEDED = "{ command -v setsid && command -v timeout; } >/dev/null"  # by what runs there, detached or not
+_BEGIN = f'{_NEEDED} && echo lectern-begins && LC_ALL=C exec timeout -k 5 "$@"'
+_MARK = b"lectern-begins\n"  # what a login shell prints before it is no output of the program
+_CHUNK_BYTES = 65536
 _WAIT_S = 0.25
-_PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
-
-
-@dataclass
-class Running:
-    """A program on the other host, and its output, whose first line is its process id there."""
-
-    out: subprocesses.ProgramOutput
-    err: subprocesses.ProgramOutput = field(default_factory=subprocesses.ProgramOutput)
-    channel: Any = None  # of paramiko, when it is open
-    head: bytes = b""
-    pid: int | None = None
-    told: bool = False  # whether it was told to begin
-
-    def read(self) -> tuple[bytes, bytes, bool]:
-        """Wait for at most 0.25 s; returns the new output, the new errors, and whether the program has ended."""
-        channel = self.channel
-        if not (channel.recv_ready() or channel.recv_stderr_ready()):
-            if channel.eof_received or channel.closed:
-                channel.status_event.wait(_WAIT_S)
-            else:
-                poll = select.poll()
-                poll.register(channel.fileno(), select.POLLIN)
-                poll.poll(_WAIT_S * 1000)
-        # Look for the end first: all that was printed before the end can then be read.
-        ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
-        out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
-        err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
-        return out, err, ended and not out and not err
-
-    def add(self, out: bytes, err: bytes) -> None:
-        """Take in new output *out* and new errors *err* of the program."""
-        self.err.add(err)
-        if self.pid is None:
-            self.head = (self.head + out)[-_HEAD_BYTES:]
-            matched = _PID.search(self.head)
-            if matched is None:
-                return
-            self.pid, out, self.head = int(matched[1]), self.head[matched.end() :], b""
-        self.out.add(out)
-
-
+_GRACE_S = 3  # seconds that a program has there beyond its time: whoever waits for it gives it up before
 _URL = re.compile(
     r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@"
     r"(?P<name>[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
@@ -111,13 +58,9 @@ class SshHost:
 
 
 T = TypeVar("T")
-_Cause = type[subprocesses.TimedOut] | type[subprocesses.Stalled] | None
-
-_log = logging.getLogger(__name__)
 _KEEPALIVE_S = 15
 _SILENCE_S = 45  # after which a peer that acknowledges nothing is gone
 _THREADS = 8
-_GRACE_S, _END_TIMEOUT_S = 3, 15.0
 _UNANSWERED = frozenset({"Authentication timeout.", "Authentication failed: transport shut down or saw EOF"})
 """What paramiko says, by the class of a refusal, of a host that has not answered whether it takes our key."""
 
@@ -155,101 +98,67 @@ class SshConnection:
         timeout_s: float,
         stall_s: float | None = None,
         on_line: subprocesses.OnLine | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes = b"",
     ) -> subprocesses.Finished:
         """Run a program there as ``subprocesses.run`` does here, each argument quoted; returncode -1 means a signal.
 
-        On timeout, stall or cancellation its process group gets TERM, then KILL, and is checked to be gone. Raises
-        subprocesses.TimedOut, subprocesses.Stalled, Lost, CallAPerson (the host lacks coreutils).
+        After a timeout, a stall or a cancellation nobody listens to it any more; ``timeout`` ends it there, with its
+        process group, when *timeout_s* is over. Raises subprocesses.TimedOut, subprocesses.Stalled, Lost, CallAPerson
+        (the host lacks coreutils).
         """
-        started_at = time.monotonic()
-        command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
-        running = Running(subprocesses.ProgramOutput(on_line))
-        cause: _Cause = None
-        ended = False
+        began_at, program = time.monotonic(), on_host(argv[0], self.host)
+        out, err = subprocesses.ProgramOutput(on_line), subprocesses.ProgramOutput()
+        head: bytes | None = b""  # None when the program has begun
+        command = shlex.join(["sh", "-c", _BEGIN, "lectern", f"{timeout_s + _GRACE_S:.0f}", *argv])
+        channel = await self._threaded(partial(self._begun, command, stdin, timeout_s))
         try:
-            # If we are cancelled while the channel opens, we wait for that, so that the channel can be closed.
-            await shielded(self._open(running, command, timeout_s))
-            cause = await self._watch(running, stdin or b"", started_at + timeout_s, stall_s)
-            ended = cause is None
+            while True:
+                new_out, new_err, ended = await self._threaded(partial(_read, channel))
+                if head is not None:
+                    head, mark, new_out = (head[-_CHUNK_BYTES:] + new_out).partition(_MARK)
+                    head = None if mark else head
+                out.add(new_out)
+                err.add(new_err)
+                if ended:
+                    break
+                took_s, silent_s = time.monotonic() - began_at, time.monotonic() - out.progressed_at
+                if took_s >= timeout_s:
+                    raise subprocesses.TimedOut(program, took_s, subprocesses.last_line(err.text))
+                if stall_s is not None and silent_s >= stall_s:
+                    raise subprocesses.Stalled(program, silent_s, subprocesses.last_line(err.text))
+            out.end()
+            returncode = self._returncode(channel, argv[0])
+            if head is not None:
+                raise self._not_begun(argv[0], returncode, subprocesses.last_line(err.text))
+            return subprocesses.Finished(returncode, out.text, err.text)
         finally:
-            await shielded(self._close(running, argv[0], ended=ended))
-        if cause is not None:
-            seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.out.progressed_at)
-            raise cause(on_host(argv[0], self.host), seconds, subprocesses.last_line(running.err.text))
-        returncode = self._returncode(running, argv[0])
-        return subprocesses.Finished(returncode, running.out.text, running.err.text)
+            with suppress(OSError, EOFError, paramiko.SSHException):  # a broken connection has closed it
+                channel.close()
 
-    def _returncode(self, running: Running, program: str) -> int:
-        assert running.channel is not None  # it was started
-        returncode: int = running.channel.recv_exit_status()
-        transport = self._client.get_transport()
-        if returncode == -1 and (transport is None or not transport.is_active()):
-            raise Lost("{host}: the connection was lost while {program} ran", host=self.host, program=program)
-        if running.pid is None:
-            said = subprocesses.last_line(running.err.text) or Text("no word")
-            needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
-            text = msgid("{host}: {program} could not be started ({returncode}): {reason}; {needs}")
-            raise CallAPerson(text, host=self.host, program=program, returncode=returncode, reason=said, needs=needs)
-        return returncode
-
-    async def _open(self, running: Running, command: str, timeout_s: float) -> None:
-        running.channel = await self._threaded(lambda: self._channel(command, timeout_s))
-
-    def _channel(self, command: str, timeout_s: float) -> paramiko.Channel:
+    def _begun(self, command: str, stdin: bytes, timeout_s: float) -> paramiko.Channel:
         transport = self._client.get_transport()
         if transport is None:
             raise Lost("{host}: the connection is closed", host=self.host)
         channel = transport.open_session(timeout=min(timeout_s, _SILENCE_S))
         channel.settimeout(min(timeout_s, _SILENCE_S))
         channel.exec_command(command)
+        with suppress(OSError):  # it has ended without reading all: the exit code is read next
+            channel.sendall(stdin)
+            channel.shutdown_write()
         return channel
 
-    async def _watch(self, running: Running, stdin: bytes, deadline: float, stall_s: float | None) -> _Cause:
-        """Tell a program to begin when its id is known, send what it reads, and read it to its end."""
+    def _returncode(self, channel: paramiko.Channel, program: str) -> int:
+        returncode: int = channel.recv_exit_status()
+        transport = self._client.get_transport()
+        if returncode == -1 and (transport is None or not transport.is_active()):
+            raise Lost("{host}: the connection was lost while {program} ran", host=self.host, program=program)
+        return returncode
 
-        def give() -> None:
-            with suppress(OSError):  # it has ended without reading all: the exit code is read next
-                running.channel.sendall(GO + stdin)
-                running.channel.shutdown_write()
-
-        while True:
-            out, err, ended = await self._threaded(running.read)
-            running.add(out, err)
-            if ended:
-                running.out.end()
-                return None
-            now = time.monotonic()
-            if now >= deadline:
-                return subprocesses.TimedOut
-            if running.pid is not None and not running.told:
-                running.told = True
-                await shielded(self._threaded(give))
-            elif running.told and stall_s is not None and now >= running.out.progressed_at + stall_s:
-                return subprocesses.Stalled
-
-    async def _close(self, running: Running, program: str, *, ended: bool) -> None:
-        """End the program over a second channel unless it has ended, and check that it is gone."""
-        if running.channel is None:
-            return
-        try:
-            if running.told and not ended:
-                await self._end(running, program)
-        except TryAgain as error:  # cut off: timeout ends it there
-            _log.warning("%s: %s (group %s) could not be ended: %s", self.host, program, running.pid, error)
-        finally:
-            with suppress(OSError, EOFError, paramiko.SSHException):  # a broken connection has closed it
-                running.channel.close()
-
-    async def _end(self, running: Running, program: str) -> None:
-        command = shlex.join(["sh", "-c", ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
-
-        def succeeds() -> bool:
-            with closing(self._channel(command, _END_TIMEOUT_S)) as channel:
-                return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
-
-        if not await self._threaded(succeeds):
-            _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
+    def _not_begun(self, program: str, returncode: int, last_words: str) -> CallAPerson:
+        reason = last_words or Text("no word")
+        needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
+        text = msgid("{host}: {program} could not be started ({returncode}): {reason}; {needs}")
+        return CallAPerson(text, host=self.host, program=program, returncode=returncode, reason=reason, needs=needs)
 
     async def _threaded(self, work: Callable[[], T]) -> T:
         """Run *work* in a thread, and return its result; raises Lost, and hangs up, if the host is silent."""
@@ -264,6 +173,22 @@ class SshConnection:
             raise Lost(
                 "{host}: the connection is lost: {error}", host=self.host, error=error or type(error).__name__
             ) from error
+
+
+def _read(channel: paramiko.Channel) -> tuple[bytes, bytes, bool]:
+    """Wait for at most 0.25 s; returns the new output, the new errors, and whether the program has ended."""
+    if not (channel.recv_ready() or channel.recv_stderr_ready()):
+        if channel.eof_received or channel.closed:
+            channel.status_event.wait(_WAIT_S)
+        else:
+            poll = select.poll()
+            poll.register(channel.fileno(), select.POLLIN)
+            poll.poll(_WAIT_S * 1000)
+    # Look for the end first: all that was printed before the end can then be read.
+    ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
+    out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
+    err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
+    return out, err, ended and not out and not err
 
 
 @asynccontextmanager

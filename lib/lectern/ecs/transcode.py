@@ -5,7 +5,7 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import stamina
@@ -82,10 +82,10 @@ class JobReport:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of each rendition of a job: its URL, seen where the platform will look for it, or why it has none."""
+    """What a job made: the URLs, seen where the platform will look for them, and why another rendition has none."""
 
     made: Mapping[Resolution, str]
-    missed: Mapping[Resolution, LecternError]
+    error: LecternError | None = None
 
 
 FETCHES, UPLOADS = 4, 7
@@ -113,13 +113,8 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport) 
     begun there go on until ``detached.leave`` is called: so they survive the end of this process.
     """
     report.step = "enter"
-    looking = asyncio.ensure_future(promised(job))  # the origin and the host answer at the same time
-    try:
-        folder = await detached.enter(connection, job.settings.ecs_work_root, job.name)
-        return await _Work(connection, job, folder, report).do(looking)
-    finally:
-        looking.cancel()  # not needed if the source is there already
-        await asyncio.gather(looking, return_exceptions=True)
+    folder = await detached.enter(connection, job.settings.ecs_work_root, job.name)
+    return await _Work(connection, job, folder, report).do()
 
 
 def _allowed(job: Job) -> Allowlist:
@@ -150,11 +145,11 @@ class _Work:
         self._settings, self._source = job.settings, f"{folder.path}/{_SOURCE}"
         self._thing = Text("source of {record_id}", record_id=job.record_id)
         self._made: dict[Resolution, str] = {}
-        self._missed: dict[Resolution, LecternError] = {}
+        self._error: LecternError | None = None
 
-    async def do(self, looking: Awaitable[RemoteFile]) -> JobOutcome:
-        """Do the whole job; *looking* is what the origin promises of the source now."""
-        media = await self._fetch(looking)
+    async def do(self) -> JobOutcome:
+        """Do the whole job."""
+        media = await self._fetch()
         probe.check_streams(media, self._thing)
         self._report.duration_s = media.duration_s
         outputs = []
@@ -166,17 +161,12 @@ class _Work:
         source = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
         record = self._job.record_id
-        wanted = [Wanted(one, source, self._source, reached_s, stem(record, one.resolution)) for one in outputs]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in wanted:
-                    group.create_task(self._finish(each))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
-        return JobOutcome(self._made, self._missed)
+        wanted = [Wanted(one, source, reached_s, stem(record, one.resolution)) for one in outputs]
+        await asyncio.gather(*map(self._finish, wanted))  # if the connection breaks, each of them is lost
+        return JobOutcome(self._made, self._error)
 
     async def _finish(self, wanted: Wanted) -> None:
-        """Check and upload a rendition; if that fails, it is noted for this one alone."""
+        """Check and upload a rendition; if that fails, it stops no other."""
         resolution = wanted.output.resolution
         try:
             size_bytes, md5 = await probe.made_well(self._connection, self._settings, wanted)
@@ -185,7 +175,7 @@ class _Work:
         except ssh.Lost:
             raise
         except LecternError as error:
-            self._missed[resolution] = error
+            self._error = self._error or error
 
     async def _run(self, step: DetachedStep, program: str, package: str) -> Ended:
         """How *step* ends within the time left for the whole job; *package* has the *program*.
@@ -218,8 +208,8 @@ class _Work:
 
     # -- the source ----------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, first: Awaitable[RemoteFile]) -> Media:
-        """Fetch the source, unless an earlier call has; *first* is what the origin promises of it now.
+    async def _fetch(self) -> Media:
+        """Fetch the source, unless an earlier call has.
 
         It is fetched again if the download breaks off, or if the origin has another file by its end.
         """
@@ -229,7 +219,7 @@ class _Work:
         file: str | None = None
         async for attempt in stamina.retry_context(_broke_off, attempts=FETCHES, timeout=None, **_PAUSES):
             with attempt:
-                remote = await (first if attempt.num == 1 else promised(self._job))
+                remote = await promised(self._job)
                 # A resumed job has its room; no rendition is larger than the source.
                 needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
                 if not self._folder.files and self._folder.free_bytes < needed:

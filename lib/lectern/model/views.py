@@ -69,7 +69,6 @@ class Sending:
     failures: int = 0  # attempts to connect since it was last on air
     cuts: int = 0  # how often it was cut after it had been on air
     why: Sentence | None = None  # the last thing that went wrong
-    why_at: float | None = None
     slate: bool = False
     is_playout_away: bool = False  # the playout of its streamer does not answer
     gaps: tuple[Gap, ...] = ()  # the last ones since its start
@@ -121,7 +120,7 @@ class ClassView:
     booked: Booked | None = None
     making: RenditionRow | None = None  # the rendition that it waits for
     cited: Airing | None = None  # as its streamer has it; its URLs have no secrets
-    streamer: str | None = None  # the host that *cited* and *sending* come from
+    streamer: str | None = None  # the host that *cited* comes from
     sending: Sending | None = None
     unheard: str | None = None  # why nobody knows what the streamer does; None if it was heard of lately
     check: Check | None = None

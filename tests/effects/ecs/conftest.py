@@ -15,6 +15,7 @@ from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, Sshd, login, make_recording
 from tests.stage import running_with
+from tests.waiting import async_wait_until
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"
 UP = "/up/6666/6666_240P.flv"
@@ -24,14 +25,15 @@ async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport |
     """The URLs of what was made, or the error of the first that was not; whatever happens, nothing is left behind."""
     try:
         outcome = await ecs_transcode.transcode(connection, job, report or JobReport())
-        for error in outcome.missed.values():
-            raise error
+        if outcome.error is not None:
+            raise outcome.error
         return dict(outcome.made)
     finally:
         await detached.leave(connection, job.settings.ecs_work_root, job.name)
         root = Path(job.settings.ecs_work_root)
         assert not root.exists() or list(root.iterdir()) == []
-        assert running_with(job.settings.ecs_work_root) == []
+        gone = "what watched a step there has seen its end"
+        await async_wait_until(lambda: running_with(job.settings.ecs_work_root) == [], description=gone)
 
 
 def under(job: Job, **changed: object) -> Job:

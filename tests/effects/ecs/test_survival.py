@@ -72,7 +72,7 @@ async def test_a_job_that_is_left_leaves_nothing(
     await async_wait_until(lambda: report.step == step and ours(), description=f"it is at {step}")
     began = ours()
     await cancelled(task)
-    assert not began & ours()
+    await async_wait_until(lambda: not began & ours(), description="what watched it there sees that it has ended")
 
 
 async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
@@ -88,7 +88,7 @@ async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     assert len(await transcode(connection, job)) == 1
 
 
-MOMENTS = 7  # the start, the id, the word to begin, and a few looks at what it says
+MOMENTS = 7  # the start, and a few looks at what it says
 _numbers = itertools.count()
 
 
@@ -124,27 +124,26 @@ async def cancelled_at(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_what_is_cancelled_at_any_moment_of_its_start_is_gone_or_ended_by_leaving(
-    connection: ssh.SshConnection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+    sshd: Sshd,
+    connection: ssh.SshConnection,
+    sleeping: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    when: str,
 ) -> None:
-    """A program, also between its start there and the reading of its id: it waits for a word that does not come.
-
-    A step of a job would go on without us, if it has begun.
-    """
+    """A step of a job would go on without us, if it has begun."""
 
     def gone() -> bool:
         return not running_with(" ".join(sleeping))
 
     for moment in range(1, MOMENTS + 1):
-        at = f"all is gone, cancelled {when} wait {moment}"
-        await cancelled_at(monkeypatch, moment, when, connection.run(sleeping, timeout_s=60))
-        assert running_with(*sleeping, name="sleep") == [], at
-        await async_wait_until(gone, description=at)
         folder = await detached.enter(connection, str(tmp_path), "job")
         step = detached.run(connection, folder, DetachedStep("step", sleeping), 60)
         await cancelled_at(monkeypatch, moment, when, step)
-        await detached.leave(connection, str(tmp_path), "job")
+        async with login(sshd) as another:  # as a job that is cancelled is left
+            await detached.leave(another, str(tmp_path), "job")
         assert list(tmp_path.iterdir()) == []
-        await async_wait_until(gone, description=at)
+        await async_wait_until(gone, description=f"all is gone, cancelled {when} wait {moment}")
 
 
 async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_ever(
