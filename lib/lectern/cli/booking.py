@@ -7,23 +7,22 @@ import shlex
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
-from lectern import errors
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings
 from lectern.db import transcodings as db_transcodings
 from lectern.db.writer import lines
-from lectern.decide import change as decide
 from lectern.decide import forecast
-from lectern.decide.booking import BookingVerdict, plan, transcodings
+from lectern.decide.booking import decide_orders
+from lectern.decide.forecast import Transcoding
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.model.plan import Changes
@@ -36,6 +35,9 @@ from lectern.wire.parser import in_words, parse
 
 app = typer.Typer()
 WAIT_S = 600.0
+UNKNOWN = "(whichever is alive)"
+"""In the place of a streamer: Redis, which knows who is alive, does not answer."""
+
 DEMO = Path(".demo/env")
 """The settings of the demo that stands in this folder; it deletes them when it ends."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be decided now; send nothing.")]
@@ -68,7 +70,7 @@ def book(
         return
     booking = _read(file)
     if dry_run:
-        said = _plan_of_booking(booking)
+        said = _plan(booking)
         say(as_json, {"class_id": booking.class_id, "plan": said}, said)
         return
     _send(booking, "sent to be booked", wait=wait, as_json=as_json)
@@ -152,28 +154,38 @@ async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) 
     )
 
 
-def _plan_of_booking(booking: Booking) -> list[str]:
-    """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
-    place = readers.teacher()
-    now = time.time()
+def _plan(message: Booking | Change) -> list[str]:
+    """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
+    place, class_id = readers.teacher(), message.class_id
+    own, changes = place.settings, Changes(place.settings, time.time())
+    alive, when = _alive(own), ""  # without Redis, the streamers that have classes are taken for those that are alive
     with place.looking() as connection:
-        known = account.booking(connection, booking.class_id)
-        changes = Changes(place.settings, now, orders={known.class_id: known} if known is not None else {})
-        facts = bookings.facts(connection, changes, [booking])
-        (decided,) = plan([booking], facts, place.settings, now)
-        if booking.class_id in facts.early and booking.class_id not in facts.orders:
-            decided = BookingVerdict(booking, BookingState.CANCELLED, code=errors.CANCELLED)
-        made_at = db_transcodings.made_at(connection, place.settings, now, transcodings([decided])).get(booking.stem)
-    if isinstance(decided, BookingVerdict) and decided.state is BookingState.PLACED and _alive(place.settings) == []:
-        decided = replace(decided, state=BookingState.REFUSED, code=errors.NO_STREAMER)
-    said = _in_lines(booking, decided)
-    state = decided.state if isinstance(decided, BookingVerdict) else None
+        alive = list(bookings.having(connection, changes.now)) or [UNKNOWN] if alive is None else alive
+        booked, _ = (account.booking(connection, one) for one in (class_id, f"{class_id}{BACKUP}"))
+        if isinstance(message, Change):
+            from flows.teacher.bookings import decided_changes  # noqa: PLC0415 (takes seconds: it loads Prefect)
+
+            decided_changes(alive, connection, changes, [message])
+        else:
+            changes.learn({class_id: booked} if booked is not None else {})
+            decide_orders(changes, [message], [], bookings.facts(connection, changes, [message], alive))
+            when = _when(connection, changes, message) if booked is None else ""
+    rows = ((row["class"], row["decision"], row["code"], row["where"], row["detail"]) for row in changes.table)
+    table = [f"{name}: {' '.join(str(one) for one in its if one)}" for name, *its in rows]
+    return [*lines(changes), *table, *([f"{class_id}: {when}"] if when else [])]
+
+
+def _when(connection: Connection, changes: Changes, booking: Booking) -> str:
+    """When the recording of a class that is taken would be there; empty if nobody says so."""
+    state = changes.orders[booking.class_id].state
+    begun = [Transcoding(one.stem, one.record_id, one.backend, booking.start_time) for one in changes.begun]
+    made_at = db_transcodings.made_at(connection, changes.settings, changes.now, begun).get(booking.stem)
     if state is BookingState.PLACED or (state is BookingState.WAITING and made_at is not None):
         with suppress(LecternError):  # without Redis nobody says when
-            heard = readers.words(place.settings).values()
-            _, when = forecast.booked_now(booking, heard, now, made_at if state is BookingState.WAITING else None)
-            said += [f"{booking.class_id}: {when}"] if when else []
-    return said
+            heard = readers.words(changes.settings).values()
+            waits_for = made_at if state is BookingState.WAITING else None
+            return forecast.booked_now(booking, heard, changes.now, waits_for)[1]
+    return ""
 
 
 def _alive(own: TeacherSettings) -> list[str] | None:
@@ -181,15 +193,6 @@ def _alive(own: TeacherSettings) -> list[str] | None:
     with suppress(LecternError):
         return list(on_bus(own, lambda bus: bus.alive(own.streamers_key, own.streamer_lost_after_s), readers.LOOK_S))
     return None
-
-
-def _in_lines(booking: Booking, decided: BookingVerdict | str) -> list[str]:
-    if isinstance(decided, str):
-        why = f"{BookingState.REFUSED} {errors.CONFLICT.number} {decided}" if decided else "delivered again"
-        return [f"{booking.class_id}: {why}"]
-    attempt, number = decided.attempt, decided.code.number if decided.code else ""
-    line = f"{booking.class_id}: {decided.state} {booking.stem} {number}".rstrip()
-    return [line, *([f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}"] if attempt else [])]
 
 
 @app.command()
@@ -244,7 +247,7 @@ def change(
     except ValidationError as error:
         raise Misuse(in_words(error)) from error
     if dry_run:
-        said = _plan_of_change(message)
+        said = _plan(message)
         say(as_json, {"class_id": class_id, "plan": said}, said)
         return
     _send(message, "the change is sent", wait=wait, as_json=as_json)
@@ -275,22 +278,3 @@ def _recording(file: Path | None) -> dict[str, Any]:
             names=", ".join(RECORDING),
         )
     return fields
-
-
-def _plan_of_change(message: Change) -> list[str]:
-    """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
-    from flows.teacher.bookings import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
-
-    place = readers.teacher()
-    own, changes = place.settings, Changes(place.settings, time.time())
-    alive = _alive(own)  # without Redis, the streamers that have classes are taken for those that are alive
-    with place.looking() as connection:
-        for one in (message.class_id, f"{message.class_id}{BACKUP}"):
-            account.booking(connection, one)  # raises LecternError if its row cannot be read
-        alive = list(bookings.having(connection, changes.now)) if alive is None else alive
-        known = facts(connection, changes, [message], alive)
-    decide.decide(changes, message, known)
-    return [
-        *lines(changes),
-        *(f"{row['class']}: {row['decision']} {row['code']} {row['detail']}" for row in changes.table),
-    ]
