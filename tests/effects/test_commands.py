@@ -337,7 +337,7 @@ def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
         "TRANSCODE_SIGN_KEY=(secret)",
         f"✓ database: {teacher}/teacher.db is as this release needs it",
         "✗ redis: redis://127.0.0.1:1",
-        "    --> redis-cli -h 127.0.0.1 -p 1 ping",
+        "    --> redis-cli -u redis://127.0.0.1:1/0 ping",
         "    --> curl http://127.0.0.1:1/api/health",
         "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there.",
         f"✗ process: http://{bind}/health cannot be reached: nobody answers there",
@@ -377,7 +377,7 @@ def test_doctor_takes_no_other_answer_for_that_of_prefect_a_process_or_a_redis(t
         client.replicaof("127.0.0.1", 1)
         said = looked_at(teacher, REDIS_URL=url)
     assert f"✗ redis: {url} answers, but takes no writes: You can't write against a" in said
-    assert "    --> redis-cli -h" in said
+    assert f"    --> redis-cli -u {url} INFO\n" in said
 
 
 def test_doctor_takes_writes_that_wait_for_no_wrong_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
