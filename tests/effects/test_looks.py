@@ -192,7 +192,7 @@ def test_renditions_are_read_for_a_booking_that_no_url_satisfies(
 
 
 def test_how_things_stand_with_a_teacher_is_told_in_seconds(teacher_engine: Engine) -> None:
-    found = commit(put(teacher_engine, TEACHERS), timetable.status_of_teacher, NOW)
+    found = commit(put(teacher_engine, TEACHERS), timetable.status_of_teacher, NOW, "teacher")
     assert found["oldest_waiting"] == {"class_id": "soon", "s": 1000}
     assert found["next"] == {"class_id": "soon", "streamer": None, "state": "waiting", "in_s": 300}
     assert (found["oldest_unsent_s"], found["booked"]) == (50, {"s1": 1, "s2": 1})

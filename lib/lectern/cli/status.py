@@ -71,7 +71,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     words: Mapping[str, StreamerStatus] | None = None
     now_there, beats = now, dict[str, dict[str, Any]]()
     with place.looking() as connection:
-        found = timetable.status_of_teacher(connection, now)
+        found = timetable.status_of_teacher(connection, now, own.name)
         due = timetable.due(connection, now)
     try:
         words, (now_there, beats, _) = on_bus(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_, select, true
@@ -213,7 +213,7 @@ NEAREST = 5
 _STATES = frozenset(map(str, BookingState))
 
 
-def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
+def status_of_teacher(connection: Connection, now: float, host: str) -> dict[str, Any]:
     """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
     oldest = outbox.oldest_unsent(connection)
     waiting = bookings.oldest_waiting(connection)
@@ -225,7 +225,7 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     return {
         "bookings": dict(by_state),
         "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
-        "incidents": incidents.open_now(connection),
+        "incidents": [asdict(one) for one in incidents.open_now(connection, host)],
         "renditions": dict(transcodings.counts(connection)),
         "under_way_number": len(under_way),
         "under_way": [

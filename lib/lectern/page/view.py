@@ -209,7 +209,7 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus]
     """
     there = {name: word for name, word in (words or {}).items() if (word.silent_s or 0.0) < LISTED_S}
     theirs = [alarm for word in there.values() for alarm in word.alarms]
-    alarms = sorted([*incidents.alarms(connection, host), *theirs], key=lambda one: -one.last_at)
+    alarms = sorted([*incidents.open_now(connection, host), *theirs], key=lambda one: -one.last_at)
     number = len(alarms)
     return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=there, is_deaf=words is None)
 
