@@ -90,13 +90,14 @@ import os, signal, sys
 import redis
 from lectern.redis import rename
 left = [7]
-def tick(_):
+def tick(*_):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-rename.MOST_COUNT = 100
+    return 100
+rename.next_count = tick  # after each slice
 with redis.Redis.from_url(sys.argv[1]) as client:
-    rename.renamed(client, [rename.Rule.parse(*sys.argv[2:])], on_slice=tick)
+    rename.renamed(client, [rename.Rule.parse(*sys.argv[2:])])
 """
 
 
@@ -115,19 +116,16 @@ def test_killed_in_the_middle_it_goes_on(client: redis.Redis) -> None:
     assert everything(client) == before
 
 
-def test_progress_is_told_by_slices_and_a_forgotten_script_is_given_again(client: redis.Redis) -> None:
-    """In keys looked at; they add up to about as many as there are."""
+def test_a_forgotten_script_is_given_again(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(client, 5000)
-    looked: list[int] = []
 
-    def forget(number: int) -> None:
+    def forget(count: int, _: float) -> int:
         client.script_flush()
-        looked.append(number)
+        return count
 
-    done = renamed(client, [RULE], on_slice=forget)
-    assert len(looked) == done.slices > 1
-    assert done.renamed == rename.to_look_at(client, [RULE]) == 5000
-    assert 4000 < sum(looked) < 15_000
+    monkeypatch.setattr(rename, "next_count", forget)
+    done = renamed(client, [RULE])
+    assert (done.renamed, done.slices > 1) == (5000, True)
 
 
 def test_a_server_without_clock_is_timed_from_here(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +312,9 @@ def test_a_user_who_may_not_is_told_what_is_needed(client: redis.Redis) -> None:
     assert len([name for name in names_of(client) if name.startswith(b"waiting:")]) == 3
 
 
-def test_a_server_that_hangs_or_goes_away_in_the_middle_is_said_in_words(tmp_path: Path) -> None:
+def test_a_server_that_hangs_or_goes_away_in_the_middle_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """How far it came, and that the same can be typed again."""
     with redis_server(tmp_path) as client:
         fill(client, 3000)
@@ -322,12 +322,14 @@ def test_a_server_that_hangs_or_goes_away_in_the_middle_is_said_in_words(tmp_pat
         with rename.opened(url_of(client), timeout_s=0.3) as other, paused(client), hangs:
             renamed(other, [RULE])
 
-        def away(_: int) -> None:
+        def away(count: int, _: float) -> int:
             client.shutdown(nosave=True)
+            return count
 
+        monkeypatch.setattr(rename, "next_count", away)
         said = r"Redis does not answer: .* [1-9]\d* keys, or a slice more, were"
         with rename.opened(url_of(client), timeout_s=5) as other, pytest.raises(TryAgain, match=said):
-            renamed(other, [RULE], on_slice=away)
+            renamed(other, [RULE])
 
 
 # The command.
@@ -338,7 +340,7 @@ def lectern(client: redis.Redis, folder: Path, *arguments: str) -> "subprocess.C
 
 
 def test_the_command_counts_renames_and_takes_back(client: redis.Redis, tmp_path: Path) -> None:
-    """Rules come from a file and from options; what programs read is JSON, and no bar is in it."""
+    """Rules come from a file and from options; what programs read is JSON."""
     (tmp_path / "rules").write_text("# waiting lists\n" + " => ".join(WAITING) + "\n")
     extra = ["--rule", "=>".join(CLASSES)]
     olds = fill(client, 20)

@@ -1,8 +1,6 @@
 """``lectern backup`` and ``rekey``: a proved backup of this host's databases; Redis keys are renamed by rules."""
 
-import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -144,14 +142,8 @@ def rekey(
     What differs from key to key is a field in braces: {record_id}, {resolution}, or any other name for an id. A * is
     no wildcard.
     """
-    from rich.console import Console  # noqa: PLC0415 (it takes long to load)
-    from rich.progress import Progress  # noqa: PLC0415
-
     rules = renaming.rules_in([*(read(file).splitlines() if file else []), *(rule or [])], back=back)
-    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with renaming.opened(Common.load().redis_url.get_secret_value()) as client, bar:
-        task = bar.add_task("keys looked at", total=renaming.to_look_at(client, rules))
-        looked = partial(bar.advance, task)
-        found = renaming.renamed(client, rules, dry_run=dry_run, on_slice=looked)
+    with renaming.opened(Common.load().redis_url.get_secret_value()) as client:
+        found = renaming.renamed(client, rules, dry_run=dry_run)
     say(as_json, asdict(found), found.lines())
     raise typer.Exit(1 if found.clash_count else 0)

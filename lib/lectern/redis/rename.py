@@ -18,7 +18,7 @@ from lectern.i18n import Text
 from lectern.redis import connection
 from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 
-__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
+__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in"]
 
 TARGET_S = 0.005  # of a slice, during which Redis serves no other client; none should wait for more than 20 ms
 FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
@@ -118,20 +118,11 @@ def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
     return client
 
 
-def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:
-    """About how many keys `renamed` will look at, for a progress bar. Raises as `renamed` does."""
-    with in_words(lambda: "Nothing was changed."):
-        return client.dbsize() * len(rules)
-
-
-def renamed(
-    client: redis.Redis, rules: Sequence[Rule], *, dry_run: bool = False, on_slice: Callable[[int], None] | None = None
-) -> Renamed:
+def renamed(client: redis.Redis, rules: Sequence[Rule], *, dry_run: bool = False) -> Renamed:
     """Rename every key of *client*'s database that fits a rule; keys whose new name is taken stay, and are listed.
 
-    Safe to repeat: if killed anywhere, the next call goes on. *on_slice* gets the approximate number of keys that each
-    slice looked at. The first slice has FIRST_COUNT, the others as many as can be looked at in the time that a slice
-    may take. Raises Misuse, TryAgain and CallAPerson in words.
+    Safe to repeat: if killed anywhere, the next call goes on. The first slice has FIRST_COUNT, the others as many as
+    can be looked at in the time that a slice may take. Raises Misuse, TryAgain and CallAPerson in words.
     """
     check(rules)
     done, began = Renamed(dry_run=dry_run), time.monotonic()
@@ -144,15 +135,13 @@ def renamed(
         if client.info("cluster").get("cluster_enabled"):
             raise Misuse(connection.NO_CLUSTER)
         for rule in rules:
-            for count in _through(client, rule, done):
-                if on_slice is not None:
-                    on_slice(count)
+            _through(client, rule, done)
     done.seconds = time.monotonic() - began
     return done
 
 
-def _through(client: redis.Redis, rule: Rule, done: Renamed) -> Iterator[int]:
-    """Rename the keys of *rule*, slice after slice, and count them in *done*; gives how many each slice looked at."""
+def _through(client: redis.Redis, rule: Rule, done: Renamed) -> None:
+    """Rename the keys of *rule*, slice after slice, and count them in *done*."""
     script = client.register_script(_script(rule, dry_run=done.dry_run))
     way_s = min(_timed(client.ping)[1] for _ in range(3))
     cursor, count = b"0", FIRST_COUNT
@@ -169,7 +158,6 @@ def _through(client: redis.Redis, rule: Rule, done: Renamed) -> Iterator[int]:
             done.clashes.append((old, new))
         if fault:
             raise RedisError(fault.decode(errors="replace"))
-        yield count
         if int(cursor) == 0:
             return
         count = next_count(count, took_s)
