@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -34,7 +35,6 @@ from lectern.model.tables.teacher import cancels, orders
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.wire import outgoing
-from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import parse
@@ -194,7 +194,6 @@ def test_what_a_change_would_do_is_said_by_who_is_alive_not_by_who_has_classes(t
         (("book", "no-such.json"), "lectern: no-such.json: No such file or directory\n", 2),
         (("book", "half.json"), "start_time", 2),
         (("cancel", "not a name"), "class_id", 2),
-        (("cancel", "c-aired"), "c-aired: it is aired already", 1),
         (("explain", "no-such-class"), "nothing is known of it here", 2),
         (("explain", "\udcbf\udcce"), "nothing is known of it here", 2),  # typed where the terminal has GBK
         (("preview", "no-such-class"), "lectern status", 2),
@@ -244,15 +243,28 @@ def test_booking_on_standard_input_is_utf_8_whatever_shell_has(encoding: str, mo
         _read(Path("-"))
 
 
-def test_a_class_whose_second_airing_goes_on_can_be_cancelled_though_its_first_is_over(teacher: Path) -> None:
-    """As after *Cancel* of the run of the first: the cancel is sent."""
-    booking = strategies.booking("c-two", start_time=1.0, end_time=2.0)
-    both = [(booking, BookingState.CANCELLED), (booking.under(f"c-two{BACKUP}"), BookingState.READY)]
-    with opened(f"sqlite:///{teacher}/teacher.db") as engine:
-        commit(engine, bookings.add, both, 1.0)
-    done = lectern(teacher, "cancel", "c-two")
-    assert "nothing was sent" not in done.stderr
-    assert "Redis does not answer" in done.stderr
+def test_a_cancel_ends_as_its_answer_says(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever cancels knows that the class is off the air, or why not; without an answer, that nobody knows it yet."""
+    answers = {"c-1": {"result": "success", "code": 0}, "c-2": {"result": "fail", "code": 404, "message": "not booked"}}
+    monkeypatch.setattr("lectern.cli.booking.CANCEL_S", 3.0)
+    with redis_server(teacher) as client, ThreadPoolExecutor(1) as thread:
+
+        def answer(class_id: str) -> None:
+            ((_, ((entry, fields),)),) = cast("Any", client.xread({"cancel": "0"}, block=20_000))
+            asked = json.loads(fields[b"body"])
+            client.xdel("cancel", entry)
+            assert (asked["class_id"], asked["by"]) == (class_id, options.me())
+            told = {"cmd": "cancel_result", "class_id": class_id, **answers[class_id]}
+            client.publish("cancel_result", json.dumps(told))
+
+        for class_id, code in (("c-1", 0), ("c-2", 1)):
+            answering = thread.submit(answer, class_id)
+            done = lectern(teacher, "cancel", class_id, REDIS_URL=url_of(client))
+            answering.result()
+            assert (done.returncode, str(answers[class_id]["result"]) in done.stdout) == (code, True), done.stderr
+        done = lectern(teacher, "cancel", "c-3", REDIS_URL=url_of(client))
+        assert (done.returncode, client.xlen("cancel")) == (1, 1)
+        assert "c-3: no answer within 3 s. See: lectern explain c-3" in done.stderr
 
 
 @pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
@@ -304,7 +316,6 @@ def test_the_incidents_of_a_streamer_that_was_taken_out_go_with_it(teacher: Path
     "arguments",
     [
         ("explain", "c-aired"),
-        ("cancel", "c-aired"),
         ("book", "-", "--dry-run"),
         ("change", "c-aired", "--end", "2026-11-26T19:00", "--dry-run"),
     ],

@@ -28,13 +28,16 @@ from lectern.i18n import Text
 from lectern.model.plan import Changes
 from lectern.redis.client import Bus
 from lectern.settings import Common, TeacherSettings
-from lectern.states import BOOKING_OVER, BookingState
+from lectern.states import BookingState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel, Change
 from lectern.wire.parser import in_words, parse
 
 app = typer.Typer()
 WAIT_S = 600.0
+CANCEL_S = 30.0
+"""Seconds for which a cancel waits for its answer, which a streamer that is there gives at once."""
+
 UNKNOWN = "(whichever is alive)"
 """In the place of a streamer: Redis, which knows who is alive, does not answer."""
 
@@ -73,7 +76,7 @@ def book(
         said = _plan(booking)
         say(as_json, {"class_id": booking.class_id, "plan": said}, said)
         return
-    _send(booking, "sent to be booked", wait=wait, as_json=as_json)
+    _send(booking, "sent to be booked", wait_s=WAIT_S if wait else None, as_json=as_json)
 
 
 def _read(file: Path | None) -> Booking:
@@ -119,26 +122,24 @@ def _example(now: float) -> dict[str, Any]:
     }
 
 
-def _send(message: Booking | Change, done: str, *, wait: bool, as_json: bool) -> None:
-    """Send a message about a class, and say that it is *done*; or wait for its answer, and exit by it."""
+def _send(message: Booking | Change | Cancel, done: str, *, wait_s: float | None, as_json: bool = False) -> None:
+    """Send a message about a class, and say that it is *done*; or wait *wait_s* for its answer, and exit by it."""
     class_id, settings = message.class_id, Common.load()
-    to, answers = settings.order_channel, settings.order_result_channel
-    if isinstance(message, Change):
-        to, answers = settings.change_channel, settings.change_result_channel
-    if not wait:
+    to, answers = (getattr(settings, name) for name in (message.comes_by, message.comes_by.replace("_", "_result_")))
+    if wait_s is None:
         on_bus(settings, lambda bus: bus.add(to, message.to_json()))
         line = f"{class_id}: {done}; whether it is taken, says: lectern explain {class_id}"
         say(as_json, {"class_id": class_id, "result": "sent"}, [line])
         return
-    answer = on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers))
+    answer = on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers, wait_s))
     say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
     raise typer.Exit(0 if answer["result"] == "success" else 1)
 
 
-async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
-    """The answer to a message; raises LecternError after WAIT_S seconds."""
+async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str, wait_s: float) -> dict[str, Any]:
+    """The answer to a message; raises LecternError after *wait_s* seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(WAIT_S), bus.subscribed([answered_on]) as heard:
+        async with asyncio.timeout(wait_s), bus.subscribed([answered_on]) as heard:
             await bus.add(to, body)
             async for one in heard:
                 fields: Any = None
@@ -150,7 +151,7 @@ async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) 
     raise LecternError(
         "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
         class_id=class_id,
-        waited_s=WAIT_S,
+        waited_s=wait_s,
     )
 
 
@@ -197,34 +198,15 @@ def _alive(own: TeacherSettings) -> list[str] | None:
 
 @app.command()
 def cancel(class_id: str) -> None:
-    """Cancel a class by hand; exit code 1 if nobody has booked it, or if it is over."""
+    """Cancel a class by hand; exit code 1 if nobody has booked it, if it is over, or if its streamer does not answer.
+
+    The cancel holds all the same: it is sent to the streamer again, and to a class whose booking is yet to come.
+    """
     try:
-        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id, "by": me()}), (Cancel,))
-    except Malformed as error:
-        raise Misuse(error.message) from error
-    place = booked = second = None
-    with suppress(Misuse):  # the teacher's database is not here: nobody knows whether it is booked
-        place = readers.teacher()
-    if place is not None:
-        with place.looking() as connection:
-            booked, second = (account.booking(connection, one) for one in (class_id, f"{class_id}{BACKUP}"))
-    # Who cancels the run of the first airing in the UI ends that alone.
-    goes_on = second is not None and second.state not in BOOKING_OVER
-    if booked is not None and booked.state in BOOKING_OVER and not goes_on:
-        raise LecternError(
-            "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
-            class_id=class_id,
-            state=booked.state,
-        )
-    settings = Common.load()
-    on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json()))
-    if place is not None and booked is None:
-        raise LecternError(
-            "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
-            "ten minutes, it is cancelled. Is the class_id right?",
-            class_id=class_id,
-        )
-    print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
+        message = Cancel(class_id=class_id, by=me())
+    except ValidationError as error:
+        raise Misuse(in_words(error)) from error
+    _send(message, "the cancel is sent", wait_s=CANCEL_S)
 
 
 @app.command()
@@ -250,7 +232,7 @@ def change(
         said = _plan(message)
         say(as_json, {"class_id": class_id, "plan": said}, said)
         return
-    _send(message, "the change is sent", wait=wait, as_json=as_json)
+    _send(message, "the change is sent", wait_s=WAIT_S if wait else None, as_json=as_json)
 
 
 def _seconds(option: str, text: str | None) -> float | None:
