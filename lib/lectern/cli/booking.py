@@ -34,6 +34,7 @@ from lectern.wire.messages import Booking, Cancel, Change
 from lectern.wire.parser import in_words, parse
 
 app = typer.Typer()
+_Asked = Booking | Change | Cancel
 WAIT_S = 600.0
 CANCEL_S = 30.0
 """Seconds for which a cancel waits for its answer, which a streamer that is there gives at once."""
@@ -122,7 +123,7 @@ def _example(now: float) -> dict[str, Any]:
     }
 
 
-def _send(message: Booking | Change | Cancel, done: str, *, wait_s: float | None, as_json: bool = False) -> None:
+def _send(message: _Asked, done: str, *, wait_s: float | None, as_json: bool = False) -> None:
     """Send a message about a class, and say that it is *done*; or wait *wait_s* for its answer, and exit by it."""
     class_id, settings = message.class_id, Common.load()
     to, answers = (getattr(settings, name) for name in (message.comes_by, message.comes_by.replace("_", "_result_")))
@@ -131,26 +132,26 @@ def _send(message: Booking | Change | Cancel, done: str, *, wait_s: float | None
         line = f"{class_id}: {done}; whether it is taken, says: lectern explain {class_id}"
         say(as_json, {"class_id": class_id, "result": "sent"}, [line])
         return
-    answer = on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers, wait_s))
+    answer = on_bus(settings, lambda bus: _asked(bus, message, to, answers, wait_s))
     say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
     raise typer.Exit(0 if answer["result"] == "success" else 1)
 
 
-async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str, wait_s: float) -> dict[str, Any]:
+async def _asked(bus: Bus, message: _Asked, to: str, answered_on: str, wait_s: float) -> dict[str, Any]:
     """The answer to a message; raises LecternError after *wait_s* seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(wait_s), bus.subscribed([answered_on]) as heard:
-            await bus.add(to, body)
+            await bus.add(to, message.to_json())
             async for one in heard:
                 fields: Any = None
                 with suppress(ValueError):  # another program's message
                     fields = json.loads(one[1]) if one is not None else None
                 is_answer = isinstance(fields, dict) and {"result", "code"} <= fields.keys()
-                if is_answer and fields.get("class_id") == class_id:
+                if is_answer and fields.get("class_id") == message.class_id:
                     return {"message": "", **fields}
     raise LecternError(
         "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
-        class_id=class_id,
+        class_id=message.class_id,
         waited_s=wait_s,
     )
 
