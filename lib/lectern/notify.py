@@ -23,7 +23,7 @@ REFUSALS = {"errcode": "errmsg", "code": "msg"}
 _REFUSED = 422
 
 
-_LIBRARY: Any = dingtalk.requests  # with which all of them post
+_LIBRARY: Any = vars(dingtalk)["requests"]  # with which all of them post
 
 
 def _post(url: str, **given: Any) -> Any:  # noqa: ANN401 (the plugin's, and its library's answer)
