@@ -93,7 +93,7 @@ def searched(connection: Connection, wanted: Search, span: Span = WHOLE) -> set[
 def waits(connection: Connection, now: float, of: str | None) -> list[tuple[object, ...]]:
     """Who waits, until which deadline, and since when its streamer is lost."""
     found = timetable.waiting(connection, now, of, 9)
-    return [(one.class_id, made and made.deadline, one.lost_since) for one, made in found]
+    return [(one.class_id, made and made.deadline, one.lost_since) for one, made, _ in found]
 
 
 def listed(connection: Connection, span: Span) -> list[str]:

@@ -129,7 +129,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
         assert following is not None
         for seen in (
             timetable.classes(connection, timetable.begins_in(span), 10),
-            [one for one, _ in timetable.waiting(connection, before, None, 10)],
+            [one for one, *_ in timetable.waiting(connection, before, None, 10)],
             timetable.planned(connection, span),
             timetable.page(connection, span, None, (0.0, ""), 1),
             [following],

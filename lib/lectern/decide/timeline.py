@@ -50,18 +50,6 @@ def next_of_booking(class_: Booked, making: RenditionRow | None, now: float) -> 
     return sentences
 
 
-def nearest_deadline(class_: Booked, making: RenditionRow | None) -> tuple[float, bool]:
-    """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
-
-    It is the deadline of the rendition that the booking waits for, if that comes before the start.
-    """
-    is_made = class_.state is BookingState.WAITING and making is not None and making.under_way
-    result_due = making.deadline if making is not None and is_made else None
-    if result_due is None or result_due >= class_.start_time:
-        return class_.start_time, True
-    return result_due, False
-
-
 def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:

@@ -69,7 +69,6 @@ class Waiting:
     one: Booked
     sentence: str
     deadline: float
-    is_start: bool
 
 
 @dataclass(frozen=True)
@@ -237,9 +236,9 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
 
 
-def _waiting(booked: Booked, making: RenditionRow | None, now: float) -> Waiting:
+def _waiting(booked: Booked, making: RenditionRow | None, deadline: float, now: float) -> Waiting:
     sentence = timeline.next_of_booking(booked, making, now)[0]
-    return Waiting(booked, sentence, *timeline.nearest_deadline(booked, making))
+    return Waiting(booked, sentence, deadline)
 
 
 @dataclass(frozen=True)
