@@ -170,7 +170,7 @@ def encrypted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[
 @pytest.mark.live
 async def test_what_is_sent_over_tls_is_heard_over_tls(encrypted: tuple[str, str]) -> None:
     async with opened("".join(encrypted)) as bus:
-        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+        async with bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
             while await bus._client.publish("order", "one") == 0:
                 await anext(messages)
             while (found := await anext(messages)) is None:

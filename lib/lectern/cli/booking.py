@@ -140,7 +140,7 @@ def _send(message: _Asked, done: str, *, wait_s: float | None, as_json: bool = F
 async def _asked(bus: Bus, message: _Asked, to: str, answered_on: str, wait_s: float) -> dict[str, Any]:
     """The answer to a message; raises LecternError after *wait_s* seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(wait_s), bus.subscribed([answered_on]) as heard:
+        async with asyncio.timeout(wait_s), bus.hearing.subscribed([answered_on]) as heard:
             await bus.add(to, message.to_json())
             async for one in heard:
                 fields: Any = None

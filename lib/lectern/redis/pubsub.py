@@ -149,7 +149,7 @@ class Subscription:
 
     @asynccontextmanager
     async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Message | None]]:
-        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came."""
+        """Subscribe; yields (channel, body), and None each second without one. Raises TryAgain, also while read."""
         own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
         self.sent_since, self._unheard = time.time(), 0
