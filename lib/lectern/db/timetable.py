@@ -52,8 +52,8 @@ def waiting(
     """
     rendition_of = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
     rendition_of &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
-    nearest = case((videos.c.deadline < orders.c.start_time, videos.c.deadline), else_=orders.c.start_time)
-    nearest = nearest.label("nearest")
+    is_first = videos.c.deadline < orders.c.start_time
+    nearest = case((is_first, videos.c.deadline), else_=orders.c.start_time).label("nearest")
     wanted = (
         select(*_COLUMNS, RenditionRow, streamers.c.lost_at, nearest)
         .select_from(orders.outerjoin(videos, rendition_of).outerjoin(streamers, streamers.c.name == orders.c.streamer))
