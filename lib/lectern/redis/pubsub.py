@@ -164,7 +164,7 @@ class Subscription:
                     log.warning(why, error)
                 await pubsub.subscribe(*channels, *([own] if self.sent_since is not None else []))
             if self.sent_since is not None:
-                ending.push_async_callback(_ended, asyncio.create_task(self._beat(own)))
+                ending.callback(asyncio.create_task(self._beat(own)).cancel)
             yield self._messages(pubsub, own)
 
     async def _beat(self, own: str) -> None:
@@ -216,11 +216,6 @@ async def _next(pubsub: PubSub, within_s: float) -> Message | None:
         raise away(error) from error
     check_cancelled()
     return (found["channel"], found["data"]) if found is not None and found["type"] == "message" else None
-
-
-async def _ended(beating: "asyncio.Task[None]") -> None:
-    beating.cancel()
-    await asyncio.wait([beating], timeout=1.0)
 
 
 async def _closed(pubsub: PubSub) -> None:
