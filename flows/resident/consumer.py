@@ -150,7 +150,7 @@ class Consumer:
     async def _listen(self) -> None:
         self._host.watchdog.beat("channels")
         hearing = self._host.bus.hearing
-        async with self._host.bus.subscribed(self._channels) as messages:
+        async with hearing.subscribed(self._channels) as messages:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for arrival in messages:
                 self._host.watchdog.beat("channels")

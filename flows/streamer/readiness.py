@@ -341,7 +341,7 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Stre
     """The status of this streamer at *now* (epoch seconds)."""
     soon = [airing for airing in airings.live(connection, now + SOON_S) if airing.end_time > now]
     due = [airing for airing in soon if airing.start_time <= now]
-    alarms = sorted(incidents.alarms(connection, settings.name), key=lambda alarm: -alarm.last_at)
+    alarms = sorted(incidents.open_now(connection, settings.name), key=lambda alarm: -alarm.last_at)
     due_ids = [airing.class_id for airing in due]
     return StreamerStatus(
         at=now,

@@ -231,8 +231,7 @@ class ClassesApi:
         intake = self._host.intake
         with self._waiting(class_id, wait_s) as came:
             if message is not None and intake is not None:
-                cmd = message.cmd  # type: ignore[attr-defined]  # each message has one
-                await intake([ReceivedMessage("http", cmd, message.to_json(), token_hex(12), time.time())])
+                await intake([ReceivedMessage("http", message.cmd, message.to_json(), token_hex(12), time.time())])
             outcome = await self._found(came, wait_s, look) if wait_s else None
         if outcome is not None:
             return await self._heard_by_client(class_id, outcome)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Collection
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,22 +23,17 @@ REFUSALS = {"errcode": "errmsg", "code": "msg"}
 _REFUSED = 422
 
 
-class _Heeding:
-    """A plugin's HTTP library: the plugin looks at the status alone, so a refusal gets one that says so."""
+_LIBRARY: Any = vars(dingtalk)["requests"]  # with which all of them post
 
-    def __init__(self, library: Any) -> None:  # noqa: ANN401 (the plugin's own)
-        self._library = library
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the plugin needs of it)
-        return getattr(self._library, name)
-
-    def post(self, url: str, **given: Any) -> Any:  # noqa: ANN401 (whatever the plugin gives, and its library's answer)
-        answer = self._library.post(url, **given)
-        why = _refusal(answer)
-        if answer.ok and why is not None:
-            log.warning("alarms: %s refuses a message: %s", urlsplit(url).hostname, why)
-            answer.status_code = _REFUSED
-        return answer
+def _post(url: str, **given: Any) -> Any:  # noqa: ANN401 (the plugin's, and its library's answer)
+    """The answer to a plugin, which looks at the status alone: a refusal gets one that says so."""
+    answer = _LIBRARY.post(url, **given)
+    why = _refusal(answer)
+    if answer.ok and why is not None:
+        log.warning("alarms: %s refuses a message: %s", urlsplit(url).hostname, why)
+        answer.status_code = _REFUSED
+    return answer
 
 
 def _refusal(answer: Any) -> str | None:  # noqa: ANN401 (of the plugin's library)
@@ -60,7 +56,7 @@ MOST_BYTES = {"wecombot": 2048 - len("\r\n")}
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
 for _plugin in PLUGINS:  # they take a refused message for refused from now on
-    _plugin.requests = _Heeding(_plugin.requests)
+    _plugin.requests = SimpleNamespace(**{**vars(_LIBRARY), "post": _post})
 _APPRISE = "https://github.com/caronc/apprise"
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from lectern.db.inbox import HandledMessage, format_id_ranges, work_of
@@ -233,25 +232,12 @@ def records_of(flow: str, rows: Sequence[HandledMessage], key: str, now: float) 
             sorted_[entry.kind].append(entry)
     records: list[RunRecord] = []
     for kind, entries in sorted_.items():
-        for some in _cut(entries, CLASSES if flow in FIND or kind is not RecordKind.DONE else MANY):
+        most = CLASSES if flow in FIND or kind is not RecordKind.DONE else MANY
+        for some in (entries[first : first + most] for first in range(0, len(entries), most)):
             its = f"{key}-{len(records)}" if records else key
             is_late = now - min(one.row.handled_at for one in some) > LATE_S
             records.append(RunRecord(flow, kind, its, some, work, is_late))
     return records
-
-
-def _cut(entries: Sequence[_Entry], most: int) -> list[list[_Entry]]:
-    """*entries* in parts of at most *most*; those of one message stay together, unless they are more."""
-    parts: list[list[_Entry]] = []
-    for _, of_row in groupby(entries, key=lambda entry: entry.row.id):
-        message = list(of_row)
-        if not parts or len(parts[-1]) + len(message) > most:
-            parts.append([])
-        for entry in message:
-            if len(parts[-1]) == most:
-                parts.append([])
-            parts[-1].append(entry)
-    return parts
 
 
 def clock(at: float) -> str:

@@ -37,16 +37,12 @@ class RenditionState(StrEnum):
     TIMED_OUT = msgid("timed out")
 
     @classmethod
-    def read(cls, stored: str | None) -> "RenditionState":
-        """The state that a stored status means.
+    def _missing_(cls, value: object) -> "RenditionState":
+        """A word that we do not know, as an old program's database can hold: such a rendition is of no use.
 
-        An old program's database can hold words that we do not know. A rendition with such a status is of no use, so it
-        is read as *failed*: the next booking asks for it again.
+        So it is read as *failed*: the next booking asks for it again.
         """
-        try:
-            return cls(stored or "")
-        except ValueError:
-            return cls.FAILED
+        return cls.FAILED
 
 
 class Backend(StrEnum):
@@ -92,16 +88,12 @@ class FileState(StrEnum):
     BAD = "bad"  # the last download failed; kept for the reason only, takes no room
 
     @classmethod
-    def read(cls, stored: str | None) -> "FileState":
-        """The state that a stored text means.
+    def _missing_(cls, value: object) -> "FileState":
+        """None, as a row of the old program has, or a word of a newer release that was rolled back.
 
-        A row of the old program has none. With that, or a word of a newer release that was rolled back, the file is
-        taken as here: the start compares it with its row, and downloads it again if it is not.
+        The file is taken as here: the start compares it with its row, and downloads it again if it is not.
         """
-        try:
-            return cls(stored or cls.READY)
-        except ValueError:
-            return cls.READY
+        return cls.READY
 
 
 class Right(StrEnum):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lectern import errors, formatting
 from lectern.decide import booking
-from lectern.decide.booking import differences, is_same
+from lectern.decide.booking import contradiction, is_same
 from lectern.errors import Malformed
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
@@ -100,7 +100,9 @@ def test_what_differs_is_named_and_no_url_is_shown() -> None:
     """A URL may hold a secret; times are written as people read them."""
     url, end = "rtmp://push.example/live/c?secret=1", BOOKING["end_time"]
     again = Booking.model_validate(BOOKING | {"end_time": end + 600, "push_url": url, "record_id": 7, "x_note": "new"})
-    found = differences([kept()], again)
+    start, _, differs = contradiction([kept()], again).partition(": ")
+    assert start == "it is booked already with other content"
+    found = differs.split(", ")
     assert [one.split()[0] for one in found] == ["end_time", "push_url", "record_id", "x_note"]
     assert f"record_id {BOOKING['record_id']} -> 7" in found
     assert f"end_time {formatting.moment(end)} -> {formatting.when(end + 600, end)}" in found
@@ -111,7 +113,7 @@ def test_a_recording_that_is_signed_anew_is_the_same_booking_and_another_change(
     """A change may be sent because the signature has expired."""
     signed = {size: f"{url}?Expires=1&Signature=new" for size, url in BOOKING["video_url_list"].items()}
     again = Booking.model_validate(BOOKING | {"video_url_list": signed})
-    assert differences([kept()], again) == []
+    assert contradiction([kept()], again) == ""
     assert not is_same(kept(), again)
 
 
@@ -119,9 +121,9 @@ def test_what_says_the_same_as_the_changed_class_is_the_same_booking() -> None:
     """The platform may send what it booked first, or what holds since its change; anything else is another booking."""
     changed = {"end_time": BOOKING["end_time"] + 600}
     payloads = [kept(), kept(**changed)]
-    assert [differences(payloads, Booking.model_validate(BOOKING | more)) for more in ({}, changed)] == [[], []]
-    (said,) = differences(payloads, Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 900}))
-    assert said.startswith(f"end_time {formatting.moment(changed['end_time'])}")
+    assert [contradiction(payloads, Booking.model_validate(BOOKING | more)) for more in ({}, changed)] == ["", ""]
+    said = contradiction(payloads, Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 900}))
+    assert f": end_time {formatting.moment(changed['end_time'])}" in said
 
 
 @pytest.mark.parametrize("state", [BookingState.WAITING, BookingState.READY, BookingState.CANCELLED])

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from lectern.decide.account import Standing, state_sentence
-from lectern.decide.timeline import lines, nearest_deadline, next_of_booking, next_of_unbooked, story
+from lectern.decide.timeline import lines, next_of_booking, next_of_unbooked, story
 from lectern.errors import CODES
 from lectern.i18n import translated
 from lectern.model.tables.teacher import RenditionRow
@@ -58,24 +58,6 @@ def test_an_answer_is_said_to_come_only_if_one_does(class_id: str, answered: boo
     """A class that was answered waits for a streamer again if it was moved; a second airing gets no answer."""
     said = next_of_booking(booked(BookingState.PLACED, class_id=class_id, answered=answered), None, NOW)
     assert ["Its answer comes then" in one for one in said] == [comes]
-
-
-DEADLINES: dict[str, tuple[BookingState, RenditionState, float | None, bool]] = {
-    "the result is due before the class begins": (BookingState.WAITING, RenditionState.TRANSCODING, NOW + 90, True),
-    "the class begins first": (BookingState.WAITING, RenditionState.TRANSCODING, NOW + 1e6, False),
-    "no transcoder was asked yet": (BookingState.WAITING, RenditionState.TRANSCODING, None, False),
-    "nobody makes it": (BookingState.WAITING, RenditionState.FAILED, NOW + 90, False),
-    "it is made already": (BookingState.PLACED, RenditionState.SUCCESS, NOW - 90, False),
-}
-
-
-@pytest.mark.parametrize("case", DEADLINES)
-def test_the_nearest_deadline_is_that_of_the_rendition_or_the_start(case: str) -> None:
-    state, rendition, due, is_first = DEADLINES[case]
-    one = booked(state, start_time=NOW + 3600)
-    wanted = (due, False) if is_first else (NOW + 3600, True)
-    assert nearest_deadline(one, transcoding(status=rendition, backend=Backend.OSS, attempt=1, deadline=due)) == wanted
-    assert nearest_deadline(one, None) == (NOW + 3600, True)
 
 
 def test_a_class_that_begins_soon_and_is_not_ready_is_in_danger_and_says_what_to_type() -> None:

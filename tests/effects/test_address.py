@@ -41,12 +41,12 @@ async def test_a_url_that_names_no_redis_of_ours_is_refused_in_words(url: str, s
 @pytest.mark.parametrize(
     ("url", "typed"),
     [
-        ("redis://10.0.0.1/3", "redis-cli -h 10.0.0.1 -p 6379 ping"),
-        ("redis://:a%40b@10.0.0.1:6380", "REDISCLI_AUTH=… redis-cli -h 10.0.0.1 -p 6380 ping"),
-        ("rediss://me:secret@[fd00::1]:6380/0", "REDISCLI_AUTH=… redis-cli -h fd00::1 -p 6380 --tls --user me ping"),
-        ("unix:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
-        ("redis+sentinel://:secret@one:26380,two/mymaster/0", "redis-cli -h one -p 26380 ping"),
-        ("redis://host:port", "redis-cli -u REDIS_URL ping"),
+        ("redis://10.0.0.1/3", "redis-cli -u redis://10.0.0.1/3 ping"),
+        ("rediss://[fd00::1]:6380/0", "redis-cli -u 'rediss://[fd00::1]:6380/0' ping"),
+        ("redis://:a%40b@10.0.0.1:6380", "redis-cli -u REDIS_URL ping"),
+        ("redis://10.0.0.1/0?password=secret", "redis-cli -u REDIS_URL ping"),
+        ("unix:///run/redis.sock", "redis-cli -u REDIS_URL ping"),
+        ("redis+sentinel://one:26380,two/mymaster/0", "redis-cli -u REDIS_URL ping"),
     ],
 )
 async def test_what_a_person_types_to_reach_it_has_its_place_and_no_password(url: str, typed: str) -> None:
@@ -170,7 +170,7 @@ def encrypted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[
 @pytest.mark.live
 async def test_what_is_sent_over_tls_is_heard_over_tls(encrypted: tuple[str, str]) -> None:
     async with opened("".join(encrypted)) as bus:
-        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+        async with bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
             while await bus._client.publish("order", "one") == 0:
                 await anext(messages)
             while (found := await anext(messages)) is None:

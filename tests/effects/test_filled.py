@@ -83,7 +83,7 @@ def claim(connection: Connection, host: StreamerHost) -> None:
 
 TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
     "/metrics": lambda connection, _: metrics.exposition("teacher", "t", connection),
-    "status": status_of_teacher,
+    "status": lambda connection, now: status_of_teacher(connection, now, "t"),
     "explain": lambda connection, _: account.at_teacher(connection, "t", f"old{SOME}-17"),
     "the timetable": due,
     "what a sweep finds": swept,

@@ -54,7 +54,7 @@ async def first(messages: AsyncIterator[tuple[str, str] | None]) -> tuple[str, s
 
 
 async def test_a_subscription_whose_connection_carries_nothing_any_more_is_made_anew(client: redis.Redis) -> None:
-    async with through(client) as (bus, proxy), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+    async with through(client) as (bus, proxy), bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
         await subscription(messages)
         client.publish("order", "one")
         assert await first(messages) == ("order", "one")
@@ -86,7 +86,7 @@ async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(
             own.publish("order", text)
 
     async def listen() -> None:
-        async with bus.subscribed(["order"]) as messages:
+        async with bus.hearing.subscribed(["order"]) as messages:
             async for one in messages:
                 if one is not None:
                     heard.append(one[1])  # noqa: PERF401 (what was heard counts although it is cancelled)
@@ -114,7 +114,7 @@ async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(
 
 
 async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(client: redis.Redis) -> None:
-    async with through(client) as (bus, _), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+    async with through(client) as (bus, _), bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
         await subscription(messages)
         bus.hearing.deaf_after_s = 3.0  # ten beats
         began, since = client.pubsub_channels("lectern:heard:*"), [bus.hearing.sent_since]
@@ -131,7 +131,7 @@ async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(cl
 
 async def test_who_did_not_listen_or_stood_still_hears_what_came_meanwhile(client: redis.Redis) -> None:
     """A full inbox holds up the reader, or a machine sleeps: what waits in the connection is not thrown away."""
-    async with through(client) as (bus, _), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+    async with through(client) as (bus, _), bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
         await subscription(messages)
         for number in range(3):
             client.publish("order", str(number))
@@ -155,7 +155,7 @@ async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(
     async with opened(url_of(client).replace("//", "//plain:pw@")) as bus:
         bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
         for is_checked in (False, True):
-            async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+            async with bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
                 await subscription(messages)
                 client.publish("order", "one")
                 assert await first(messages) == ("order", "one")
@@ -180,7 +180,7 @@ async def test_a_cancel_ends_a_reader_whenever_it_comes(bus: Bus, after_s: float
             await streams.next(count=10, block_ms=5)
 
     async def listen() -> None:
-        async with bus.subscribed(["order"]) as messages:
+        async with bus.hearing.subscribed(["order"]) as messages:
             async for _ in messages:
                 pass
 

@@ -93,7 +93,7 @@ def test_a_class_without_its_recording_is_one_incident_before_its_start_and_afte
     assert desk.told(NOT_READY_FOR_START, 1000, class_id="late") == [324]
     assert desk.told(NO_RECORDING, 1030, class_id="late") == []
     (found,) = commit(desk.engine, incidents.open_now)
-    assert (found["code"], found["count"], found["classes"]) == (326, 2, ["late"])
+    assert (found.code, found.count, found.classes) == (326, 2, ("late",))
     desk.patience = replace(PATIENCE, goes_on={326})
     assert desk.follow_up(9000) == [("escalated", 2)]
     assert desk.follow_up(9999) == [], "once"
@@ -206,8 +206,8 @@ def test_an_incident_names_all_its_classes_and_shows_its_newest_message(desk: De
     for _ in range(2):
         desk.told(DISK_FULL, 1000, 80)
     (one,) = commit(desk.engine, incidents.open_now)
-    assert (one["count"], one["classes"]) == (160, [f"c-{number}" for number in range(1, 161)])
-    assert one["message"].startswith("c-160:")
+    assert (one.count, one.classes) == (160, tuple(f"c-{number}" for number in range(1, 161)))
+    assert one.message.startswith("c-160:")
     assert [len(commit(desk.engine, incidents.about, "t", name)) for name in ("c-7", "c-999")] == [1, 0]
 
 
@@ -220,7 +220,7 @@ def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypat
         for alarm in (*desk.sent(now), *desk.followed_up(now)):
             told |= {alarm.class_id or "", *re.findall(r"c-\d+", alarm.message)} - {""}
     (one,) = commit(desk.engine, incidents.open_now)
-    assert (one["count"], one["classes"]) == (40, [f"c-{number}" for number in range(36, 41)])
+    assert (one.count, one.classes) == (40, tuple(f"c-{number}" for number in range(36, 41)))
     assert told == {f"c-{number}" for number in range(1, 41)}
 
 

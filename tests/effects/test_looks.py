@@ -93,7 +93,7 @@ def searched(connection: Connection, wanted: Search, span: Span = WHOLE) -> set[
 def waits(connection: Connection, now: float, of: str | None) -> list[tuple[object, ...]]:
     """Who waits, until which deadline, and since when its streamer is lost."""
     found = timetable.waiting(connection, now, of, 9)
-    return [(one.class_id, made and made.deadline, one.lost_since) for one, made in found]
+    return [(one.class_id, made and made.deadline, one.lost_since) for one, made, _ in found]
 
 
 def listed(connection: Connection, span: Span) -> list[str]:
@@ -192,7 +192,7 @@ def test_renditions_are_read_for_a_booking_that_no_url_satisfies(
 
 
 def test_how_things_stand_with_a_teacher_is_told_in_seconds(teacher_engine: Engine) -> None:
-    found = commit(put(teacher_engine, TEACHERS), timetable.status_of_teacher, NOW)
+    found = commit(put(teacher_engine, TEACHERS), timetable.status_of_teacher, NOW, "teacher")
     assert found["oldest_waiting"] == {"class_id": "soon", "s": 1000}
     assert found["next"] == {"class_id": "soon", "streamer": None, "state": "waiting", "in_s": 300}
     assert (found["oldest_unsent_s"], found["booked"]) == (50, {"s1": 1, "s2": 1})

@@ -129,7 +129,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
         assert following is not None
         for seen in (
             timetable.classes(connection, timetable.begins_in(span), 10),
-            [one for one, _ in timetable.waiting(connection, before, None, 10)],
+            [one for one, *_ in timetable.waiting(connection, before, None, 10)],
             timetable.planned(connection, span),
             timetable.page(connection, span, None, (0.0, ""), 1),
             [following],
@@ -142,7 +142,7 @@ def test_of_many_transcodings_all_are_counted_and_five_nearest_to_their_deadline
     common = {"resolution": "720P", "status": "transcoding", "attempt": 1, "backend": "oss"}
     rows = [{"record_id": one, "deadline": NOW + one if one > 1200 else None, **common} for one in range(1204, 0, -1)]
     commit(teacher_engine, Connection.execute, insert(videos), rows)
-    found = look(teacher_engine, timetable.status_of_teacher, NOW)
+    found = look(teacher_engine, timetable.status_of_teacher, NOW, "teacher")
     assert found["under_way_number"] == 1204
     assert [one["slack_s"] for one in found["under_way"]] == [1201, 1202, 1203, 1204, None]
 

@@ -61,7 +61,7 @@ def test_a_migration_closes_it_and_who_only_looks_leaves_it_as_it_is(tmp_path: P
     schema.plan(looks, "teacher")
     schema.check(looks, "teacher")
     with reading(looks) as connection:
-        timetable.status_of_teacher(connection, 0.0)
+        timetable.status_of_teacher(connection, 0.0, "teacher")
         account.at_teacher(connection, "teacher", "c-1")
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
     looks.dispose()

@@ -251,12 +251,12 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
         with suppress(FallBack):
             await transcoding._post(teacher, due, "mine")
         with transaction(teacher.engine) as connection:
-            told = [one for one in incidents.open_now(connection) if one["code"] == OSS_REFUSES.number]
+            told = [one for one in incidents.open_now(connection) if one.code == OSS_REFUSES.number]
         return told, OSS_REFUSES.number in patience(teacher).goes_on
 
     (first,), goes_on = await asked(1)
-    assert (first["count"], goes_on) == (1, True)
-    assert "1_720P: OSS transcoding: answered 401" in first["message"]
+    assert (first.count, goes_on) == (1, True)
+    assert "1_720P: OSS transcoding: answered 401" in first.message
     assert await asked(2) == ([first], True), "it is not said anew each time"
     teacher.ongoing.clear()  # as in a process that has just begun
     await transcoding.remember(teacher)

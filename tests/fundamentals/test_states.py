@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Set
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -85,8 +86,8 @@ def test_a_class_is_over_when_it_was_aired_refused_or_cancelled_and_keeps_its_pr
 
 
 def test_a_stored_status_is_read_and_one_that_nobody_knows_is_failed() -> None:
-    assert [RenditionState.read(one.value) for one in RenditionState] == list(RenditionState)
-    assert {RenditionState.read(odd) for odd in ("", None, "转码中", "TRANSCODING")} == {RenditionState.FAILED}
+    assert [RenditionState(one.value) for one in RenditionState] == list(RenditionState)
+    assert {RenditionState(odd) for odd in ("", cast("Any", None), "转码中", "TRANSCODING")} == {RenditionState.FAILED}
 
 
 def test_the_boxes_are_the_documented_ones_from_the_smallest_to_the_largest() -> None:

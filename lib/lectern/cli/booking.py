@@ -7,35 +7,41 @@ import shlex
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
-from lectern import errors
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings
 from lectern.db import transcodings as db_transcodings
 from lectern.db.writer import lines
-from lectern.decide import change as decide
 from lectern.decide import forecast
-from lectern.decide.booking import BookingVerdict, plan, transcodings
+from lectern.decide.booking import decide_orders
+from lectern.decide.forecast import Transcoding
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.model.plan import Changes
 from lectern.redis.client import Bus
 from lectern.settings import Common, TeacherSettings
-from lectern.states import BOOKING_OVER, BookingState
+from lectern.states import BookingState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel, Change
 from lectern.wire.parser import in_words, parse
 
 app = typer.Typer()
+_Asked = Booking | Change | Cancel
 WAIT_S = 600.0
+CANCEL_S = 30.0
+"""Seconds for which a cancel waits for its answer, which a streamer that is there gives at once."""
+
+UNKNOWN = "(whichever is alive)"
+"""In the place of a streamer: Redis, which knows who is alive, does not answer."""
+
 DEMO = Path(".demo/env")
 """The settings of the demo that stands in this folder; it deletes them when it ends."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be decided now; send nothing.")]
@@ -68,10 +74,10 @@ def book(
         return
     booking = _read(file)
     if dry_run:
-        said = _plan_of_booking(booking)
+        said = _plan(booking)
         say(as_json, {"class_id": booking.class_id, "plan": said}, said)
         return
-    _send(booking, "sent to be booked", wait=wait, as_json=as_json)
+    _send(booking, "sent to be booked", wait_s=WAIT_S if wait else None, as_json=as_json)
 
 
 def _read(file: Path | None) -> Booking:
@@ -117,63 +123,71 @@ def _example(now: float) -> dict[str, Any]:
     }
 
 
-def _send(message: Booking | Change, done: str, *, wait: bool, as_json: bool) -> None:
-    """Send a message about a class, and say that it is *done*; or wait for its answer, and exit by it."""
+def _send(message: _Asked, done: str, *, wait_s: float | None, as_json: bool = False) -> None:
+    """Send a message about a class, and say that it is *done*; or wait *wait_s* for its answer, and exit by it."""
     class_id, settings = message.class_id, Common.load()
-    to, answers = settings.order_channel, settings.order_result_channel
-    if isinstance(message, Change):
-        to, answers = settings.change_channel, settings.change_result_channel
-    if not wait:
+    to, answers = (getattr(settings, name) for name in (message.comes_by, message.comes_by.replace("_", "_result_")))
+    if wait_s is None:
         on_bus(settings, lambda bus: bus.add(to, message.to_json()))
         line = f"{class_id}: {done}; whether it is taken, says: lectern explain {class_id}"
         say(as_json, {"class_id": class_id, "result": "sent"}, [line])
         return
-    answer = on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers))
+    answer = on_bus(settings, lambda bus: _asked(bus, message, to, answers, wait_s))
     say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
     raise typer.Exit(0 if answer["result"] == "success" else 1)
 
 
-async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
-    """The answer to a message; raises LecternError after WAIT_S seconds."""
+async def _asked(bus: Bus, message: _Asked, to: str, answered_on: str, wait_s: float) -> dict[str, Any]:
+    """The answer to a message; raises LecternError after *wait_s* seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(WAIT_S), bus.subscribed([answered_on]) as heard:
-            await bus.add(to, body)
+        async with asyncio.timeout(wait_s), bus.hearing.subscribed([answered_on]) as heard:
+            await bus.add(to, message.to_json())
             async for one in heard:
                 fields: Any = None
                 with suppress(ValueError):  # another program's message
                     fields = json.loads(one[1]) if one is not None else None
                 is_answer = isinstance(fields, dict) and {"result", "code"} <= fields.keys()
-                if is_answer and fields.get("class_id") == class_id:
+                if is_answer and fields.get("class_id") == message.class_id:
                     return {"message": "", **fields}
     raise LecternError(
         "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
-        class_id=class_id,
-        waited_s=WAIT_S,
+        class_id=message.class_id,
+        waited_s=wait_s,
     )
 
 
-def _plan_of_booking(booking: Booking) -> list[str]:
-    """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
-    place = readers.teacher()
-    now = time.time()
+def _plan(message: Booking | Change) -> list[str]:
+    """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
+    place, class_id = readers.teacher(), message.class_id
+    own, changes = place.settings, Changes(place.settings, time.time())
+    alive, when = _alive(own), ""  # without Redis, the streamers that have classes are taken for those that are alive
     with place.looking() as connection:
-        known = account.booking(connection, booking.class_id)
-        changes = Changes(place.settings, now, orders={known.class_id: known} if known is not None else {})
-        facts = bookings.facts(connection, changes, [booking])
-        (decided,) = plan([booking], facts, place.settings, now)
-        if booking.class_id in facts.early and booking.class_id not in facts.orders:
-            decided = BookingVerdict(booking, BookingState.CANCELLED, code=errors.CANCELLED)
-        made_at = db_transcodings.made_at(connection, place.settings, now, transcodings([decided])).get(booking.stem)
-    if isinstance(decided, BookingVerdict) and decided.state is BookingState.PLACED and _alive(place.settings) == []:
-        decided = replace(decided, state=BookingState.REFUSED, code=errors.NO_STREAMER)
-    said = _in_lines(booking, decided)
-    state = decided.state if isinstance(decided, BookingVerdict) else None
+        alive = list(bookings.having(connection, changes.now)) or [UNKNOWN] if alive is None else alive
+        booked, _ = (account.booking(connection, one) for one in (class_id, f"{class_id}{BACKUP}"))
+        if isinstance(message, Change):
+            from flows.teacher.bookings import decided_changes  # noqa: PLC0415 (takes seconds: it loads Prefect)
+
+            decided_changes(alive, connection, changes, [message])
+        else:
+            changes.learn({class_id: booked} if booked is not None else {})
+            decide_orders(changes, [message], [], bookings.facts(connection, changes, [message], alive))
+            when = _when(connection, changes, message) if booked is None else ""
+    rows = ((row["class"], row["decision"], row["code"], row["where"], row["detail"]) for row in changes.table)
+    table = [f"{name}: {' '.join(str(one) for one in its if one)}" for name, *its in rows]
+    return [*lines(changes), *table, *([f"{class_id}: {when}"] if when else [])]
+
+
+def _when(connection: Connection, changes: Changes, booking: Booking) -> str:
+    """When the recording of a class that is taken would be there; empty if nobody says so."""
+    state = changes.orders[booking.class_id].state
+    begun = [Transcoding(one.stem, one.record_id, one.backend, booking.start_time) for one in changes.begun]
+    made_at = db_transcodings.made_at(connection, changes.settings, changes.now, begun).get(booking.stem)
     if state is BookingState.PLACED or (state is BookingState.WAITING and made_at is not None):
         with suppress(LecternError):  # without Redis nobody says when
-            heard = readers.words(place.settings).values()
-            _, when = forecast.booked_now(booking, heard, now, made_at if state is BookingState.WAITING else None)
-            said += [f"{booking.class_id}: {when}"] if when else []
-    return said
+            heard = readers.words(changes.settings).values()
+            waits_for = made_at if state is BookingState.WAITING else None
+            return forecast.booked_now(booking, heard, changes.now, waits_for)[1]
+    return ""
 
 
 def _alive(own: TeacherSettings) -> list[str] | None:
@@ -183,45 +197,17 @@ def _alive(own: TeacherSettings) -> list[str] | None:
     return None
 
 
-def _in_lines(booking: Booking, decided: BookingVerdict | str) -> list[str]:
-    if isinstance(decided, str):
-        why = f"{BookingState.REFUSED} {errors.CONFLICT.number} {decided}" if decided else "delivered again"
-        return [f"{booking.class_id}: {why}"]
-    attempt, number = decided.attempt, decided.code.number if decided.code else ""
-    line = f"{booking.class_id}: {decided.state} {booking.stem} {number}".rstrip()
-    return [line, *([f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}"] if attempt else [])]
-
-
 @app.command()
 def cancel(class_id: str) -> None:
-    """Cancel a class by hand; exit code 1 if nobody has booked it, or if it is over."""
+    """Cancel a class by hand; exit code 1 if nobody has booked it, if it is over, or if its streamer does not answer.
+
+    The cancel holds all the same: it is sent to the streamer again, and to a class whose booking is yet to come.
+    """
     try:
-        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id, "by": me()}), (Cancel,))
-    except Malformed as error:
-        raise Misuse(error.message) from error
-    place = booked = second = None
-    with suppress(Misuse):  # the teacher's database is not here: nobody knows whether it is booked
-        place = readers.teacher()
-    if place is not None:
-        with place.looking() as connection:
-            booked, second = (account.booking(connection, one) for one in (class_id, f"{class_id}{BACKUP}"))
-    # Who cancels the run of the first airing in the UI ends that alone.
-    goes_on = second is not None and second.state not in BOOKING_OVER
-    if booked is not None and booked.state in BOOKING_OVER and not goes_on:
-        raise LecternError(
-            "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
-            class_id=class_id,
-            state=booked.state,
-        )
-    settings = Common.load()
-    on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json()))
-    if place is not None and booked is None:
-        raise LecternError(
-            "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
-            "ten minutes, it is cancelled. Is the class_id right?",
-            class_id=class_id,
-        )
-    print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
+        message = Cancel(class_id=class_id, by=me())
+    except ValidationError as error:
+        raise Misuse(in_words(error)) from error
+    _send(message, "the cancel is sent", wait_s=CANCEL_S)
 
 
 @app.command()
@@ -244,10 +230,10 @@ def change(
     except ValidationError as error:
         raise Misuse(in_words(error)) from error
     if dry_run:
-        said = _plan_of_change(message)
+        said = _plan(message)
         say(as_json, {"class_id": class_id, "plan": said}, said)
         return
-    _send(message, "the change is sent", wait=wait, as_json=as_json)
+    _send(message, "the change is sent", wait_s=WAIT_S if wait else None, as_json=as_json)
 
 
 def _seconds(option: str, text: str | None) -> float | None:
@@ -275,22 +261,3 @@ def _recording(file: Path | None) -> dict[str, Any]:
             names=", ".join(RECORDING),
         )
     return fields
-
-
-def _plan_of_change(message: Change) -> list[str]:
-    """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
-    from flows.teacher.bookings import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
-
-    place = readers.teacher()
-    own, changes = place.settings, Changes(place.settings, time.time())
-    alive = _alive(own)  # without Redis, the streamers that have classes are taken for those that are alive
-    with place.looking() as connection:
-        for one in (message.class_id, f"{message.class_id}{BACKUP}"):
-            account.booking(connection, one)  # raises LecternError if its row cannot be read
-        alive = list(bookings.having(connection, changes.now)) if alive is None else alive
-        known = facts(connection, changes, [message], alive)
-    decide.decide(changes, message, known)
-    return [
-        *lines(changes),
-        *(f"{row['class']}: {row['decision']} {row['code']} {row['detail']}" for row in changes.table),
-    ]

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,24 +287,15 @@ def roles(role: Role | None, command: str = "doctor") -> list[Role]:
     """
     if role is not None:
         return [role]
-    found, missing = list[Role](), list[str]()
-    looks: Mapping[Role, Callable[[], object]] = {"teacher": readers.teacher, "streamer": readers.streamer}
-    for each, look in looks.items():
-        try:
-            look()
-        except NoDatabase as error:
-            missing.append(error.message)
-            continue
-        except Misuse:
-            pass
-        found.append(each)
-    if not found:
+    looked = readers.each()
+    missing = [one.message for one in looked.values() if isinstance(one, NoDatabase)]
+    if len(missing) == len(looked):
         raise Misuse(
             "{error} Say what this host is: lectern {command} teacher, or lectern {command} streamer",
             error=Text("No database is here. {missing}", missing=" ".join(missing)),
             command=command,
         )
-    return found
+    return [each for each, its in looked.items() if not isinstance(its, NoDatabase)]
 
 
 def _of(role: Role) -> Iterator[Finding]:

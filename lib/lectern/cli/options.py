@@ -56,19 +56,13 @@ def on_bus(settings: Common, work: Callable[[Bus], Awaitable[T]], within_s: floa
     async def ask() -> T:
         bus = Bus.open(url)
         try:
-            async with asyncio.timeout(within_s), asking():
+            async with asking(within_s):
                 return await work(bus)
         finally:
             await bus.close()
 
     try:
         return asyncio.run(ask())
-    except TimeoutError as error:
-        raise LecternError(
-            "Redis does not answer: nothing came within {waited_s:g} s. Is it up? {typed}",
-            waited_s=within_s,
-            typed=connection.command(url, "ping"),
-        ) from error
     except TryAgain as error:
         why = plain(error.__cause__ or error)
         if isinstance(error.__cause__, AuthenticationError):

@@ -1,6 +1,6 @@
 """What commands read: the databases of this host, opened for reading only, and what Redis knows of streamers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from lectern.db.engine import NoDatabase, looking, open_to_look
 from lectern.errors import Misuse
 from lectern.model.views import StreamerStatus
 from lectern.settings import Common, StreamerSettings, TeacherSettings
+from lectern.states import Role
 
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 LOOK_S = 3.0
@@ -45,21 +46,29 @@ def streamer() -> Place[StreamerSettings]:
     return at(StreamerSettings.load())
 
 
+def each() -> dict[Role, Place[Any] | Misuse]:
+    """The database of each role, the teacher's first; or why nobody can look at it: NoDatabase if there is none."""
+    found: dict[Role, Place[Any] | Misuse] = {}
+    looks: Mapping[Role, Callable[[], Place[Any]]] = {"teacher": teacher, "streamer": streamer}
+    for role, look in looks.items():
+        try:
+            found[role] = look()
+        except Misuse as error:
+            found[role] = error
+    return found
+
+
 def here() -> tuple[list[Place[Any]], list[str]]:
     """The roles with a database on this host, the teacher first, and what is wrong with the settings of the others.
 
     Raises Misuse if there is no database.
     """
-    found, missing = list[Place[Any]](), list[Misuse]()
-    looks: Sequence[Callable[[], Place[Any]]] = (teacher, streamer)
-    for look in looks:
-        try:
-            found.append(look())
-        except Misuse as error:
-            missing.append(error)
-    if not found:
-        raise Misuse("No database is here. {missing}", missing=" ".join(one.message for one in missing))
-    return found, [one.message for one in missing if not isinstance(one, NoDatabase)]
+    looked = each().values()
+    wrong = [one for one in looked if isinstance(one, Misuse)]
+    if len(wrong) == len(looked):
+        raise Misuse("No database is here. {missing}", missing=" ".join(one.message for one in wrong))
+    places = [one for one in looked if isinstance(one, Place)]
+    return places, [one.message for one in wrong if not isinstance(one, NoDatabase)]
 
 
 def words(settings: Common) -> Mapping[str, StreamerStatus]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Annotated
@@ -43,19 +44,11 @@ def report(
 
 
 def _day(option: str, text: str) -> date:
-    try:
+    with suppress(ValueError, OverflowError):
         found = datetime.strptime(text, "%Y-%m-%d").astimezone().date()
-    except (ValueError, OverflowError) as error:
-        raise Misuse("{option}: {text!r:.40} is no day. Write it as 2026-11-25.", option=option, text=text) from error
-    if not YEARS[0] <= found.year <= YEARS[1]:
-        raise Misuse(
-            "{option}: {text!r:.40} is not in the years {first} to {last}.",
-            option=option,
-            text=text,
-            first=YEARS[0],
-            last=YEARS[1],
-        )
-    return found
+        if YEARS[0] <= found.year <= YEARS[1]:
+            return found
+    raise Misuse("{option}: {text!r:.40} is no day. Write it as 2026-11-25.", option=option, text=text)
 
 
 def _begin(day: date) -> float:

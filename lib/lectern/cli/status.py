@@ -48,21 +48,17 @@ def status_(
 
 
 def _watch(place: Place[TeacherSettings]) -> None:
-    from rich.console import Console  # noqa: PLC0415 (only here is a screen wanted, and it takes long to load)
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text as Lines  # noqa: PLC0415
-
-    with Live(console=Console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
-        while True:
-            at = formatting.clock(time.time())
-            try:
-                found, trouble = _standing(place)
-                said = [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found, place.settings.lectern_lang)]
-                said += [painted(translated(trouble.message, place.settings.lectern_lang), "red")] if trouble else []
-            except LecternError as error:
-                said = [f"{at}  {translated(error.message, place.settings.lectern_lang)}"]
-            live.update(Lines.from_ansi("\n".join(said)), refresh=True)
-            time.sleep(WATCH_S)
+    clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+    while True:
+        at = formatting.clock(time.time())
+        try:
+            found, trouble = _standing(place)
+            said = [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found, place.settings.lectern_lang)]
+            said += [painted(translated(trouble.message, place.settings.lectern_lang), "red")] if trouble else []
+        except LecternError as error:
+            said = [f"{at}  {translated(error.message, place.settings.lectern_lang)}"]
+        print(clear + "\n".join(said), flush=True)
+        time.sleep(WATCH_S)
 
 
 def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
@@ -71,7 +67,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     words: Mapping[str, StreamerStatus] | None = None
     now_there, beats = now, dict[str, dict[str, Any]]()
     with place.looking() as connection:
-        found = timetable.status_of_teacher(connection, now)
+        found = timetable.status_of_teacher(connection, now, own.name)
         due = timetable.due(connection, now)
     try:
         words, (now_there, beats, _) = on_bus(

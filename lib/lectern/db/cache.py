@@ -26,7 +26,7 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
     stem, state, cited, site, url, size_bytes, duration_s, used_at, reason, source, crc64, *rest = row
     its_sum = None if crc64 is None else int(crc64)
     used = (duration_s, used_at or 0.0, reason, source, its_sum)
-    return Cached(stem, FileState.read(state), cited or 0, site, url, size_bytes or 0, *used, *rest)
+    return Cached(stem, FileState(state), cited or 0, site, url, size_bytes or 0, *used, *rest)
 
 
 _BY_STEM = select(*_COLUMNS).where(in_list(files.c.id))
@@ -108,7 +108,7 @@ def measured(connection: Connection, stem: str, duration_s: float) -> None:
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> None:
     """Set the sums from the rows, and num_cite of each from *citations*."""
     unknown = files.c.state.not_in(list(FileState))
-    connection.execute(update(files).where(unknown).values(state=None))  # as an old program's row: `FileState.read`
+    connection.execute(update(files).where(unknown).values(state=None))  # as an old program's row: see `FileState`
     wrong = func.coalesce(files.c.num_cite, 1) != 0
     connection.execute(update(files).where(wrong).values(num_cite=0))
     counted = [(number, stem) for stem, number in citations.items()]

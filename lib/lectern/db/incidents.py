@@ -209,33 +209,20 @@ def _newest(connection: Connection, row: Any) -> str:  # noqa: ANN401 (a row of 
 
 def open_of(connection: Connection, code: int) -> str | None:
     """The newest message of the open incident of *code*; None if there is none."""
-    return next((incident["message"] for incident in open_now(connection) if incident["code"] == code), None)
+    return next((incident.message for incident in open_now(connection) if incident.code == code), None)
 
 
-def open_now(connection: Connection) -> list[dict[str, Any]]:
-    """The incidents that are not resolved, oldest first, each with its newest message."""
+def open_now(connection: Connection, host: str = "") -> list[OpenAlarm]:
+    """The incidents of this *host* that are not resolved, oldest first, each with its newest message."""
     wanted = select(table).where(table.c.resolved_at.is_(None)).order_by(table.c.first_at)
-    return [
-        {
-            "code": row.code,
-            "count": row.number,
-            "first_at": row.first_at,
-            "last_at": row.last_at,
-            "message": _newest(connection, row) or i18n.from_json(row.message, row.sentence),
-            "classes": json.loads(row.classes),
-        }
-        for row in connection.execute(wanted)
-    ]
-
-
-def alarms(connection: Connection, host: str) -> list[OpenAlarm]:
-    """The incidents that are not resolved, as the accounts of classes need them."""
-    return [
-        OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
-        for one in open_now(connection)
-    ]
+    found: list[OpenAlarm] = []
+    for row in connection.execute(wanted):
+        message = _newest(connection, row) or i18n.from_json(row.message, row.sentence)
+        numbers = row.number, row.last_at, message, tuple(json.loads(row.classes)), row.first_at
+        found.append(OpenAlarm(row.code, host, *numbers))
+    return found
 
 
 def about(connection: Connection, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
     """The unresolved incidents that name a class."""
-    return tuple(alarm for alarm in alarms(connection, host) if class_id in alarm.classes)
+    return tuple(alarm for alarm in open_now(connection, host) if class_id in alarm.classes)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_, select, true
@@ -45,13 +45,17 @@ def next_class(connection: Connection, now: float) -> Booked | None:
 
 def waiting(
     connection: Connection, now: float, institution: str | None, limit: int
-) -> list[tuple[Booked, RenditionRow | None]]:
-    """The first *limit* classes that are not ready and have not ended, by their deadline; and what each waits for."""
+) -> list[tuple[Booked, RenditionRow | None, float]]:
+    """The first *limit* classes that are not ready and have not ended, each with what it waits for and its deadline.
+
+    That is its start, or the deadline of its rendition if that comes before (epoch seconds); they are ordered by it.
+    """
     rendition_of = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
     rendition_of &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
-    nearest = case((videos.c.deadline < orders.c.start_time, videos.c.deadline), else_=orders.c.start_time)
+    is_first = videos.c.deadline < orders.c.start_time
+    nearest = case((is_first, videos.c.deadline), else_=orders.c.start_time).label("nearest")
     wanted = (
-        select(*_COLUMNS, RenditionRow, streamers.c.lost_at)
+        select(*_COLUMNS, RenditionRow, streamers.c.lost_at, nearest)
         .select_from(orders.outerjoin(videos, rendition_of).outerjoin(streamers, streamers.c.name == orders.c.streamer))
         .where(waits(now, institution))
         .order_by(nearest, orders.c.class_id)
@@ -59,7 +63,7 @@ def waiting(
     )
     with Session(connection) as session:
         rows = readable(session.execute(wanted), _booked)
-        return [(replace(booked, lost_since=row.lost_at), row.RenditionRow) for row, booked in rows]
+        return [(replace(booked, lost_since=row.lost_at), row.RenditionRow, row.nearest) for row, booked in rows]
 
 
 def waits(now: float, institution: str | None) -> ColumnElement[bool]:
@@ -213,7 +217,7 @@ NEAREST = 5
 _STATES = frozenset(map(str, BookingState))
 
 
-def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
+def status_of_teacher(connection: Connection, now: float, host: str) -> dict[str, Any]:
     """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
     oldest = outbox.oldest_unsent(connection)
     waiting = bookings.oldest_waiting(connection)
@@ -225,7 +229,7 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     return {
         "bookings": dict(by_state),
         "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
-        "incidents": incidents.open_now(connection),
+        "incidents": [asdict(one) for one in incidents.open_now(connection, host)],
         "renditions": dict(transcodings.counts(connection)),
         "under_way_number": len(under_way),
         "under_way": [

@@ -26,7 +26,7 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
         *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
     )
     rows = connection.execute(select(*columns).where(renditions_among(keys)))
-    return {(record, size): Rendition(RenditionState.read(status), *more) for record, size, status, *more in rows}
+    return {(record, size): Rendition(RenditionState(status), *more) for record, size, status, *more in rows}
 
 
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:

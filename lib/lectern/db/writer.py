@@ -114,7 +114,7 @@ def lines(changes: Changes | StreamerChanges) -> list[str]:
         message, code, about = queued.message, "", queued.class_id
         if isinstance(message, Alarm):
             code, about = f" {message.code}", message.class_id
-        found.append(f"to {queued.target}: {getattr(message, 'cmd', '')}{code}{f' {about}' if about else ''}")
+        found.append(f"to {queued.target}: {message.cmd}{code}{f' {about}' if about else ''}")
     found += [f"event: {event.what} {event.class_id or event.stem or ''}".rstrip() for event in changes.notes]
     return [*found, *(f"inbox {id_}: done" for id_ in changes.done), *(f"inbox {id_}: dead" for id_, _ in changes.dead)]
 

@@ -34,8 +34,8 @@ def is_same(stored: str, booking: Booking) -> bool:
     return stored == booking.payload or not changed_fields(stored, booking, str)
 
 
-def differences(stored: Sequence[str], booking: Booking) -> list[str]:
-    """The fields that differ from the last of the payloads *stored*; none if *booking* says the same as one of them.
+def contradiction(stored: Sequence[str], booking: Booking) -> str:
+    """Why *booking* is refused beside the payloads *stored* of its class; empty if it says the same as one of them.
 
     The order of keys, the spelling of numbers and URLs, the signature of a recording's URL, and null entries make no
     difference.
@@ -43,14 +43,7 @@ def differences(stored: Sequence[str], booking: Booking) -> list[str]:
     differing: list[str] = []
     for payload in stored:
         if payload == booking.payload or not (differing := changed_fields(payload, booking)):
-            return []
-    return differing
-
-
-def contradiction(stored: Sequence[str], booking: Booking) -> str:
-    """Why *booking* is refused beside the payloads *stored* of its class; empty if it says the same as one of them."""
-    if not (differing := differences(stored, booking)):
-        return ""
+            return ""
     return Text("it is booked already with other content: {differs}", differs=", ".join(differing))
 
 

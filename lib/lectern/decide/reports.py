@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
-from lectern import errors, i18n
+from lectern import errors
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
 from lectern.decide.placement import Choice, cancel_second, end, reassign
@@ -340,6 +340,5 @@ def aired(changes: Changes, report: AiringReport) -> None:
         if order is not None and report.placement < order.placement:  # Redis may have lost the release
             changes.release(report.streamer, order.class_id, report.placement)
         return
-    why = i18n.of_wire(vars(report))
-    changes.announce(order, report.event, message=why, since=report.since, at=report.at)
-    changes.row(report.class_id, report.event, where=report.streamer, detail=why)
+    changes.announce(order, report.event, message=report.reason, since=report.since, at=report.at)
+    changes.row(report.class_id, report.event, where=report.streamer, detail=report.reason)

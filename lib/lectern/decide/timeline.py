@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import assert_never
 
 from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
@@ -50,18 +49,6 @@ def next_of_booking(class_: Booked, making: RenditionRow | None, now: float) -> 
     return sentences
 
 
-def nearest_deadline(class_: Booked, making: RenditionRow | None) -> tuple[float, bool]:
-    """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
-
-    It is the deadline of the rendition that the booking waits for, if that comes before the start.
-    """
-    is_made = class_.state is BookingState.WAITING and making is not None and making.under_way
-    result_due = making.deadline if making is not None and is_made else None
-    if result_due is None or result_due >= class_.start_time:
-        return class_.start_time, True
-    return result_due, False
-
-
 def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:
@@ -85,11 +72,10 @@ def next_of_airing(view: Airing, now: float) -> list[str]:
     """What comes next for a class, by its state on its streamer."""
     match view.state:
         case AiringState.REFUSED if view.lost:
-            sentences = _refused(view.code, view.message, over=now >= view.end_time)
             moves = Text(
                 "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323."
             )
-            return [moves, *sentences, *_danger(view.class_id, view.start_time, now)]
+            return [moves, *_over(view, now), *_danger(view.class_id, view.start_time, now)]
         case AiringState.WAITING:
             sentences = [
                 Text(
@@ -100,12 +86,8 @@ def next_of_airing(view: Airing, now: float) -> list[str]:
             return sentences + _danger(view.class_id, view.start_time, now)
         case AiringState.READY | AiringState.ON_AIR:
             return _begins(view.start_time, view.end_time, now)
-        case AiringState.AIRED:
-            return [Text("It was aired to its end. Nothing is to be done.")]
-        case AiringState.CANCELLED:
-            return [Text("It was cancelled; its rendition is released.")]
-        case AiringState.REFUSED | AiringState.BROKEN | AiringState.AIRED_WITH_GAPS:
-            return _refused(view.code, view.message, over=now >= view.end_time)
+        case _:
+            return _over(view, now)
 
 
 def _standing(class_: Booked, making: RenditionRow | None, now: float) -> list[str]:
@@ -130,14 +112,8 @@ def _standing(class_: Booked, making: RenditionRow | None, now: float) -> list[s
         case BookingState.READY:
             has = Text("{streamer} has {stem}.", streamer=class_.streamer, stem=class_.stem)
             return [joined((has, *_begins(class_.start_time, class_.end_time, now)), BESIDE)]
-        case BookingState.AIRED:
-            return [Text("It was aired to its end. Nothing is to be done.")]
-        case BookingState.CANCELLED:
-            return [Text("It was cancelled and is not aired. To have it all the same, book it with a new class_id.")]
-        case BookingState.REFUSED | BookingState.BROKEN | BookingState.AIRED_WITH_GAPS:
-            return _refused(class_.code, class_.message, over=now >= class_.end_time)
         case _:
-            assert_never(class_.state)
+            return _over(class_, now)
 
 
 def _is_unanswered(class_: Booked) -> bool:
@@ -175,13 +151,18 @@ def _begins(start: float, end: float, now: float) -> list[str]:
     return [] if now < end else [Text("Its time is over; its end will be noted within a minute.")]
 
 
-def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
-    known = CODES.get(code or 0)
-    sentences: list[str] = [Text("Cause: {message}", message=message)] if message else []
+def _over(class_: Booked | Airing, now: float) -> list[str]:
+    """What comes next for a class that is over, by its state and code, at its teacher as on its streamer."""
+    if class_.state in {BookingState.AIRED, AiringState.AIRED}:
+        return [Text("It was aired to its end. Nothing is to be done.")]
+    if class_.state in {BookingState.CANCELLED, AiringState.CANCELLED}:
+        return [Text("It was cancelled and is not aired. To have it all the same, book it with a new class_id.")]
+    known = CODES.get(class_.code or 0)
+    sentences: list[str] = [Text("Cause: {message}", message=class_.message)] if class_.message else []
     if known is None:
         return [*sentences, Text("Nothing comes next.")]
     should = Text("The platform should: {platform_should}", platform_should=known.platform_should)
-    return [*sentences, heading(known), *([] if over else [should])]
+    return [*sentences, heading(known), *([] if now >= class_.end_time else [should])]
 
 
 def _danger(class_id: str, start: float, now: float) -> list[str]:

@@ -86,7 +86,7 @@ class Check:
 
 @dataclass(frozen=True)
 class OpenAlarm:
-    """An open incident, and the classes that it names; *last_at* is epoch seconds."""
+    """An open incident, and the classes that it names; times are epoch seconds."""
 
     code: int
     host: str
@@ -94,6 +94,7 @@ class OpenAlarm:
     last_at: float
     message: Sentence
     classes: tuple[str, ...] = ()
+    first_at: float | None = None
 
 
 DETAIL_TOLD = 120

@@ -69,7 +69,6 @@ class Waiting:
     one: Booked
     sentence: str
     deadline: float
-    is_start: bool
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus]
     """
     there = {name: word for name, word in (words or {}).items() if (word.silent_s or 0.0) < LISTED_S}
     theirs = [alarm for word in there.values() for alarm in word.alarms]
-    alarms = sorted([*incidents.alarms(connection, host), *theirs], key=lambda one: -one.last_at)
+    alarms = sorted([*incidents.open_now(connection, host), *theirs], key=lambda one: -one.last_at)
     number = len(alarms)
     return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=there, is_deaf=words is None)
 
@@ -237,9 +236,9 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
 
 
-def _waiting(booked: Booked, making: RenditionRow | None, now: float) -> Waiting:
+def _waiting(booked: Booked, making: RenditionRow | None, deadline: float, now: float) -> Waiting:
     sentence = timeline.next_of_booking(booked, making, now)[0]
-    return Waiting(booked, sentence, *timeline.nearest_deadline(booked, making))
+    return Waiting(booked, sentence, deadline)
 
 
 @dataclass(frozen=True)

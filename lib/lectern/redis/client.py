@@ -3,8 +3,8 @@
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -222,10 +222,6 @@ class Bus:
             return await pipe.execute(raise_on_error)
 
     # -- messages ---------------------------------------------------------------------------------------------
-
-    def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
-        """Subscribe; yields (channel, body), and None each second without one. Raises TryAgain, also while read."""
-        return self.hearing.subscribed(channels)
 
     def streams(self, names: Sequence[str], consumer: str, *, shared: bool = False) -> Streams:
         """The streams *names*, read by *consumer* of our group; if *shared*, they take over entries of the dead."""

@@ -1,6 +1,7 @@
 """Opens Redis by its URL, one server or the master of sentinels; and says what a call of it raises."""
 
 import asyncio
+import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -90,24 +91,12 @@ def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> 
 
 
 def command(url: str, words: str) -> str:
-    """What a person types to ask the Redis of *url*, without its password: ``redis-cli -h 10.0.0.1 -p 6379 ping``.
+    """What a person types to ask the Redis of *url*: ``redis-cli -u redis://10.0.0.1:6379/0 ping``.
 
-    Of sentinels it asks the first one. A URL that names no server is left to the reader.
+    A URL with a password, or that redis-cli does not know, such as that of sentinels, is left to the reader.
     """
-    parts = urlsplit(url)
-    login, _, places = parts.netloc.rpartition("@")
-    user, _, password = ("", "", "") if parts.scheme in SENTINELS else login.partition(":")
-    try:
-        if parts.scheme in SENTINELS:
-            host, port = _place(places.partition(",")[0])
-        else:
-            host, port = parts.hostname or "localhost", parts.port or 6379
-    except (ValueError, Misuse):
-        return f"redis-cli -u REDIS_URL {words}"
-    where = f"-s {shlex.quote(parts.path)}" if parts.scheme == "unix" else f"-h {host} -p {port}"
-    where += " --tls" if parts.scheme.startswith("rediss") else ""
-    where += f" --user {shlex.quote(unquote(user))}" if user else ""
-    return f"{'REDISCLI_AUTH=… ' if password else ''}redis-cli {where} {words}"
+    place = shlex.quote(url) if re.fullmatch(r"rediss?://[^@?]+", url) else "REDIS_URL"
+    return f"redis-cli -u {place} {words}"
 
 
 async def close(client: "redis.Redis") -> None:

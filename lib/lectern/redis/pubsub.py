@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -129,214 +128,96 @@ log = logging.getLogger("lectern")
 HANGS_S = 2.0
 """Seconds after which a poll for a message, which should take one second, is given up and restarted."""
 
-
-BESIDE_S = 0.1
-"""Seconds for which a poll waits for a message while there are two subscriptions."""
-
-AT_ONCE = 1000
-"""Messages that are taken from one of two subscriptions before the other one has its turn."""
-
 Message = tuple[str, str]
 """A channel, and what was published on it."""
 
 
 @dataclass
 class Subscription:
-    """Subscriptions that check themselves: each publishes to a channel of its own, and must receive that."""
+    """A subscription that checks itself: it publishes its beat to a channel of its own, and must receive that.
+
+    If Redis took the beats of *deaf_after_s* and none was heard, the connection is dead although it looks alive, and is
+    made anew. A Redis that hangs takes none, so the connection stays: when Redis goes on, it executes what was
+    published meanwhile, and only those hear it that are subscribed already.
+    """
 
     client: "redis.Redis"
     beat_s: float = 5.0
     deaf_after_s: float = 15.0
     sent_since: float | None = None  # what arrives now was sent after this (epoch seconds); None if unknown
-    _is_allowed: bool = False  # whether it may publish to itself, as far as that is known
+    _unheard: int = 0  # number of beats that Redis has taken since anything was heard
 
     @asynccontextmanager
     async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Message | None]]:
-        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
-
-        If its own beat is not heard for *deaf_after_s*, it subscribes again: the connection may be dead although it
-        looks alive. The old subscription stays until the new one is proved: a Redis that hung executes what was
-        published meanwhile when it goes on, and only the old one hears that.
-        """
-        pair = _Pair(self, channels, await self.opened(channels))
-        try:
-            yield pair.messages()
-        except TryAgain as error:
-            if isinstance(error.__cause__, NoPermissionError):
-                self._is_allowed = False
-            raise
-        finally:
-            await pair.close()
-
-    @asking()
-    async def opened(self, channels: Sequence[str]) -> "_Subscription":
-        """A new subscription to *channels*."""
+        """Subscribe; yields (channel, body), and None each second without one. Raises TryAgain, also while read."""
         own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        began = time.time()
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
-        async with AsyncExitStack() as failed:
-            failed.push_async_callback(_closed, pubsub)
-            if not self._is_allowed:
+        self.sent_since, self._unheard = time.time(), 0
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(_closed, pubsub)
+            async with asking():
                 try:
                     await self.client.publish(own, "")
-                    self._is_allowed = True
                 except NoPermissionError as error:
+                    self.sent_since = None
                     why = "redis: a subscription that goes deaf is not noticed, give the user lectern:*: %s"
                     log.warning(why, error)
-            is_beating = self._is_allowed
-            await pubsub.subscribe(*channels, *([own] if is_beating else []))
-            failed.pop_all()
-        beating = asyncio.create_task(self._beat(own)) if is_beating else None
-        return _Subscription(pubsub, own, beating, sent_since=began if is_beating else None)
+                await pubsub.subscribe(*channels, *([own] if self.sent_since is not None else []))
+            if self.sent_since is not None:
+                ending.callback(asyncio.create_task(self._beat(own)).cancel)
+            yield self._messages(pubsub, own)
 
     async def _beat(self, own: str) -> None:
         while True:
             try:
                 async with asking(self.beat_s):
                     await self.client.publish(own, repr(time.time()))
+                    self._unheard += 1
             except TryAgain as error:
                 log.debug("%s: not published, so it is not heard: %s", own, error)
             check_cancelled()
             await asyncio.sleep(self.beat_s)
 
+    async def _messages(self, pubsub: PubSub, own: str) -> AsyncIterator[Message | None]:
+        from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
 
-@dataclass(eq=False)
-class _Subscription:
-    """One subscription, which publishes its beat on the channel *own* unless it may not (*beating* is None)."""
+        within_s = 1.0  # 0 while more may have come
+        while True:
+            found = await _next(pubsub, within_s)
+            if found is not None:
+                self._unheard = 0
+            elif within_s and self._unheard * self.beat_s >= self.deaf_after_s:
+                metrics.DEAF.inc()
+                await self._connect_anew(pubsub)
+            within_s = 1.0 if found is None else 0.0
+            if found is not None and found[0] == own:
+                # A process that stood still reads messages late, but all of them were sent after its last beat.
+                self.sent_since, found = float(found[1]), None
+                metrics.HEARD_AT.set_to_current_time()
+            yield found
 
-    pubsub: PubSub
-    own: str
-    beating: "asyncio.Task[None] | None"
-    sent_since: float | None
-    quiet_s: float = 0.0
-    """Seconds of listening since it last heard anything, its own beat included; 0 if it has none."""
+    async def _connect_anew(self, pubsub: PubSub) -> None:
+        """Connect again, by which the library subscribes again."""
+        silent_s, self._unheard = self._unheard * self.beat_s, 0
+        log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", silent_s)
+        async with asking():
+            await cast("Any", pubsub).connection.disconnect(nowait=True)
+            await pubsub.connect()  # type: ignore[no-untyped-call]  # as the library declares it
 
-    beats: int = 0
-    """Number of its own beats that it has heard."""
 
-    heard: Counter[Message] = field(default_factory=Counter)
-    """How often each message was heard since a second subscription was begun."""
-
-    async def next(self, within_s: float) -> Message | None:
-        """The next message; None if none came in time, or its own beat. Raises RedisError if the connection ends."""
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(HANGS_S) if within_s else nullcontext():  # else the library waits for nothing
-                found = await self.pubsub.get_message(timeout=within_s)
-        except TimeoutError:
-            found = None
-        check_cancelled()
-        if found is None or found["type"] != "message":
-            if self.beating is not None:
-                # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
-                self.quiet_s += min(time.monotonic() - began, HANGS_S)
-            return None
-        self.quiet_s = 0.0
-        if found["channel"] != self.own:
-            return found["channel"], found["data"]
-        # A process that stood still reads messages late, but all of them were sent after its last beat.
-        self.sent_since = float(found["data"])
-        self.beats += 1
-        return None
-
-    async def close(self) -> None:
-        if self.beating is not None:
-            self.beating.cancel()
-            await asyncio.wait([self.beating], timeout=1.0)
-        await _closed(self.pubsub)
+async def _next(pubsub: PubSub, within_s: float) -> Message | None:
+    """The next message; None if none came in time. Raises TryAgain if the connection ends."""
+    try:
+        async with asyncio.timeout(HANGS_S) if within_s else nullcontext():  # else the library waits for nothing
+            found = await pubsub.get_message(timeout=within_s)
+    except TimeoutError:
+        found = None
+    except (RedisError, OSError) as error:
+        raise away(error) from error
+    check_cancelled()
+    return (found["channel"], found["data"]) if found is not None and found["type"] == "message" else None
 
 
 async def _closed(pubsub: PubSub) -> None:
     async with asyncio.timeout(5.0):
         await pubsub.aclose()  # type: ignore[no-untyped-call]  # as the library declares it
-
-
-class _Pair:
-    """A subscription, and beside it the one that takes its place; what both hear is one message."""
-
-    def __init__(self, hearing: Subscription, channels: Sequence[str], first: _Subscription) -> None:
-        self._hearing, self._channels = hearing, channels
-        self._old, self._new = first, cast("_Subscription | None", None)
-        self._opening: asyncio.Task[_Subscription] | None = None
-        self._passed: Counter[Message] = Counter()  # the messages that were yielded since the second one was begun
-        self._proved: tuple[float, int] | None = None  # when the new one was (monotonic); the old one's beats then
-
-    async def messages(self) -> AsyncIterator[Message | None]:
-        """The messages, and None each second in which nothing came."""
-        while True:
-            await self._renew()
-            is_alone = self._new is None and self._opening is None
-            for one in [self._old] if self._new is None else [self._old, self._new]:
-                if one not in (self._old, self._new):
-                    continue  # its connection has just ended
-                found, taken = await self._next(one, 1.0 if is_alone else BESIDE_S), 1
-                while found is not None:
-                    if not is_alone:  # the k-th hearings of both are one message
-                        one.heard[found] += 1
-                    if is_alone or one.heard[found] > self._passed[found]:
-                        self._passed[found] += not is_alone
-                        self._hearing.sent_since = one.sent_since
-                        yield found
-                    found, taken = await self._next(one, 0.0) if taken < AT_ONCE else None, taken + 1
-            yield None
-
-    async def close(self) -> None:
-        """End all subscriptions."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening], timeout=1.0)
-            if self._opening.done() and not self._opening.cancelled() and self._opening.exception() is None:
-                await self._opening.result().close()
-        for one in (self._old, self._new):
-            if one is not None:
-                await one.close()
-
-    async def _next(self, one: _Subscription, within_s: float) -> Message | None:
-        beats = one.beats
-        try:
-            found = await one.next(within_s)
-        except (RedisError, OSError) as error:
-            if self._new is None:
-                raise away(error) from error
-            await self._end(one)
-            return None
-        if one.beats > beats:
-            self._hearing.sent_since = one.sent_since
-            from lectern import metrics  # noqa: PLC0415 (what only looks does without it)
-
-            metrics.HEARD_AT.set_to_current_time()
-        return found
-
-    async def _renew(self) -> None:
-        """Subscribe again if the subscription is deaf, and end the old one when the new one hears all."""
-        if self._new is not None:
-            now = time.monotonic()
-            if self._new.quiet_s >= self._hearing.deaf_after_s:
-                await self._end(self._new)
-            elif self._new.beats and self._proved is None:
-                self._proved = now, self._old.beats
-            elif self._proved and (
-                self._old.beats > self._proved[1] or now - self._proved[0] > 2 * self._hearing.beat_s
-            ):
-                await self._end(self._old)  # the old one has read all that only it heard, or it hears nothing any more
-        elif self._opening is not None and self._opening.done():
-            opening, self._opening = self._opening, None
-            try:
-                self._new = opening.result()
-            except TryAgain as error:
-                log.debug("redis: cannot be subscribed anew yet: %s", error)
-        elif self._opening is None and self._old.quiet_s >= self._hearing.deaf_after_s:
-            from lectern import metrics  # noqa: PLC0415 (as above)
-
-            metrics.DEAF.inc()
-            log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", self._old.quiet_s)
-            self._old.quiet_s = 0.0  # it is retried after as long
-            # Counted from now on: the new one may hear what comes before we know that it is there.
-            self._old.heard, self._passed, self._proved = Counter(), Counter(), None
-            self._opening = asyncio.create_task(self._hearing.opened(self._channels))
-
-    async def _end(self, one: _Subscription) -> None:
-        """End one of the two; the other one stays."""
-        assert self._new is not None
-        self._old, self._new = (self._new if one is self._old else self._old), None
-        await one.close()

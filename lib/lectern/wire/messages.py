@@ -44,6 +44,7 @@ class Message(BaseModel):
     """A frozen message; what it does not know, it keeps and passes on."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)  # a command reads few of them, or none
+    cmd: str
     comes_by: ClassVar[str] = ""
     """The setting that names the channel or stream on which it arrives; empty for what lectern sends."""
 
@@ -65,6 +66,19 @@ class Message(BaseModel):
 def _optional(kind: type[Message]) -> tuple[str, ...]:
     """The names of the fields that may be absent, with None as their default."""
     return tuple(name for name, field in kind.model_fields.items() if field.default is None)
+
+
+class SentenceMessage(Message):
+    """A message whose text is a sentence: its id is the English with named gaps, *args* are the values in them."""
+
+    message_id: str | None = None
+    message_plural: str | None = None
+    args: dict[str, Any] | None = None
+
+    @property
+    def reason(self) -> str:
+        """The message, with its id and its values if it came with them."""
+        return of_wire(vars(self))
 
 
 class Booking(Message, comes_by="order_channel", goes_to="booking"):
@@ -248,7 +262,7 @@ class Grant(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
     session: Name
 
 
-class Report(Message, comes_by="report_stream", goes_to="report"):
+class Report(SentenceMessage, comes_by="report_stream", goes_to="report"):
     """Streamer to teacher: what became of a class.
 
     ``prepared`` answers a Prepare, ``amended`` an Amend (then *class_id* is the revision's, and *of_placement* that of
@@ -261,24 +275,16 @@ class Report(Message, comes_by="report_stream", goes_to="report"):
     result: Literal["success", "fail"]
     code: Count = 0
     message: str = ""
-    message_id: str | None = None
-    message_plural: str | None = None
-    args: dict[str, Any] | None = None
     placement: Count = 1
     of_placement: Count | None = None
     as_run: list[dict[str, Any]] | None = None  # what was really sent of a class that ended, part by part: `AsRun`
     events: list[dict[str, Any]] | None = None  # what happened to it on its streamer while it was aired
 
-    @property
-    def reason(self) -> str:
-        """The message, with its id and its values if it came with them."""
-        return of_wire(vars(self))
-
 
 AiringEvent = Literal["ready", "not_ready", "on_air", "interrupted", "slate", "recording"]
 
 
-class AiringReport(Message, comes_by="report_stream", goes_to="report"):
+class AiringReport(SentenceMessage, comes_by="report_stream", goes_to="report"):
     """Streamer to teacher: how a class is, or is about to be, aired, and since when (*at*).
 
     What ends something says since when that lasted: ``on_air`` the silence before it, ``recording`` the slate.
@@ -292,9 +298,6 @@ class AiringReport(Message, comes_by="report_stream", goes_to="report"):
     at: EpochSeconds
     since: EpochSeconds | None = None
     message: str = ""
-    message_id: str | None = None
-    message_plural: str | None = None
-    args: dict[str, Any] | None = None
 
 
 class Change(Message, comes_by="change_channel", goes_to="change"):

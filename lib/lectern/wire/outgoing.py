@@ -11,7 +11,7 @@ from lectern import i18n
 from lectern.errors import ErrorCode
 from lectern.states import Resolution
 from lectern.wire.fields import read_resolution, unchecked
-from lectern.wire.messages import AiringEvent, Message, Prepare
+from lectern.wire.messages import AiringEvent, Message, Prepare, SentenceMessage
 
 
 class OutgoingKind(StrEnum):
@@ -34,7 +34,6 @@ class Outgoing:
 class Answer(Message):
     """What an answer of ours says of a class; code 0 is a success."""
 
-    cmd: str
     class_id: str
     result: Literal["success", "fail"]
     code: int
@@ -48,7 +47,7 @@ class OrderResult(Answer):
     streamer: str | None = None
 
 
-class Alarm(Message):
+class Alarm(SentenceMessage):
     """Calls a person; *runbook* is the heading in RUNBOOK.md.
 
     *message* is English. If it has an id, *message_id* is the English with named gaps (*message_plural* the one for
@@ -60,9 +59,6 @@ class Alarm(Message):
     message: str
     at: float
     runbook: str
-    message_id: str | None = None
-    message_plural: str | None = None
-    args: dict[str, Any] | None = None
     class_id: str | None = None
     record_id: int | None = None
     video_resolution: str | None = None
@@ -75,17 +71,14 @@ class ChangeResult(Answer):
     cmd: Literal["change_result"] = "change_result"
 
 
-class CancelResult(Answer):
+class CancelResult(Answer, SentenceMessage):
     """Our answer to a cancel: its streamer has confirmed it, and *sent_s* seconds had been sent; or why it fails."""
 
     cmd: Literal["cancel_result"] = "cancel_result"
-    message_id: str | None = None
-    message_plural: str | None = None
-    args: dict[str, Any] | None = None
     sent_s: float
 
 
-class ClassEvent(Message):
+class ClassEvent(SentenceMessage):
     """An event of a class's life: *seq* counts from 1 without holes, nothing follows ``refused`` or ``ended``.
 
     The same *seq* again is the same event. Times are epoch seconds. The sentence *message* has an id, as an alarm's.
@@ -99,9 +92,6 @@ class ClassEvent(Message):
     at: float
     code: int
     message: str
-    message_id: str | None = None
-    message_plural: str | None = None
-    args: dict[str, Any] | None = None
     streamer: str | None = None
     from_streamer: str | None = None  # of moved: the one before
     differs: list[str] | None = None  # of changed: the names of the fields

@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from lectern.wire.messages import Message
 from lectern.wire.outgoing import Alarm, CancelResult, ChangeResult, ClassEvent, OrderResult
@@ -18,34 +18,23 @@ READ = (OrderResult, ChangeResult, CancelResult, ClassEvent, Alarm)
 """What the platform reads. Messages between teacher and streamers are internal, so the schema leaves them out."""
 
 
+class _Untitled(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False  # it would be the field's name once more
+
+
 def schema() -> dict[str, Any]:
     """The schema document: a message is any one of the kinds, told apart by its ``cmd``."""
     kinds: tuple[type[Message], ...] = SENT + READ
-    _, found = models_json_schema([(kind, "validation") for kind in kinds])
+    _, found = models_json_schema([(kind, "validation") for kind in kinds], schema_generator=_Untitled)
     for kind in kinds:
         found["$defs"][kind.__name__].setdefault("required", []).insert(0, "cmd")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Messages of lectern",
         "oneOf": [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds],
-        "$defs": _plain(found["$defs"]),
+        "$defs": found["$defs"],
     }
-
-
-def _plain(found: object) -> object:
-    """The schema *found* without titles and null defaults."""
-    if isinstance(found, list):
-        return [_plain(one) for one in found]
-    if not isinstance(found, dict):
-        return found
-    kept = {
-        key: _plain(one)
-        for key, one in found.items()
-        if not (key == "title" and isinstance(one, str)) and not (key == "default" and one is None)
-    }
-    if "const" in kept:
-        kept.pop("default", None)
-    return kept
 
 
 @cache

@@ -62,7 +62,7 @@ class RenditionRow(TeacherTable, table=True):
     @property
     def state(self) -> RenditionState:
         """What its status means."""
-        return RenditionState.read(self.status)
+        return RenditionState(self.status or "")
 
     @property
     def under_way(self) -> bool:
