@@ -225,7 +225,7 @@ class PlayoutSync:
         ours = {asyncio.create_task(self._keep_looking_around())}
         try:
             await self._bring_up_to_date()
-            ours.add(asyncio.create_task(self._events(client)))  # not before: a status would undo what is newer than it
+            ours.add(asyncio.create_task(self._events(client)))
             done, _ = await asyncio.wait(ours, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -264,9 +264,10 @@ class PlayoutSync:
         host.alarmed_at.forget(errors.PLAYOUT_AWAY.meaning)  # the next time is another one
         log.info("playout: release %s, %d classes", status["release"], len(playout.confirmed))
         ours |= await host.read_tx(_unheard, over)
-        for class_ in status["classes"]:
-            if class_["class_id"] in ours and class_["state"] != "waiting":
-                await self._following.catch_up(class_)
+        for one in over:
+            if one["class_id"] in ours:
+                await self._following.take(one)
+        self._following.news.set()  # what else was missed, the statuses say
 
     async def _events(self, client: Client) -> None:
         async for event in client.events():
@@ -278,8 +279,8 @@ class PlayoutSync:
             await comes(self._following.news, LOOK_EVERY_S)
             self._following.news.clear()
             self._host.watchdog.beat("playout")  # a connection that lasts is no loop that stands still
-            status = await self._host.playout.ask("status", active=True)
-            await self._following.look_around(time.time(), status["classes"])
+            now, status = time.time(), await self._host.playout.ask("status", active=True)
+            await self._following.look_around(now, status["classes"])
             await asyncio.sleep(WRITE_EVERY_S)
 
     # -- the timetable -------------------------------------------------------------------------------------------------

@@ -16,9 +16,6 @@ from lectern.wire.messages import AiringEvent, Release
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
 
-NO_ANSWER_S = 15.0
-"""Seconds after the start within which the first failure of a class says that it was never on air."""
-
 RUN_AHEAD_S = 60.0
 """Seconds before its lead time within which a class gets its run at once."""
 
