@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,15 +58,14 @@ class Playout:
     for the rows of this moment after `in_force` returned True, and is replaced as a whole, so it may be kept.
     """
 
+    step: Callable[[], Awaitable[bool]] | None = None
+    """Has the playout air what the rows say, see `flows.streamer.playout_sync`; None while nobody looks after it."""
+
+    is_written: bool = False  # whether the timetable on the disk has the rows of the last step
+
     watches: dict[str, Watch] = field(default_factory=dict)  # the runs that watch classes, by class_id
     unkept: set[str] = field(default_factory=set)
     """The kinds of requests whose last one the playout took, but could not write down."""
-
-    _asked: int = 0
-    _written: int = 0
-    _confirmed: int = 0
-    _is_kept: bool = False
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
@@ -120,45 +119,16 @@ class Playout:
     # -- the timetable -------------------------------------------------------------------------------------------------
 
     async def in_force(self, timeout_s: float) -> bool:
-        """Wait until the playout has confirmed that it airs what the rows say now; False if it does not in time.
+        """Have the playout air what the rows say now; False if it does not confirm that in time.
 
         It confirms all classes at once, so that `confirmed` then tells of each how it is aired, or that it is not.
         While the playout is away this returns False as soon as the timetable is on the disk, where the next worker
         reads it.
         """
-        self._asked += 1
-        number = self._asked
-        self.wanted.set()
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, TryAgain):
             async with asyncio.timeout(timeout_s):
-                while self._is_kept and self._confirmed < number:
-                    if self.client is None and self._written >= number:
-                        break
-                    await self._news.wait()
-        return self._confirmed >= number
-
-    def is_written(self) -> bool:
-        """Whether the timetable on the disk has the rows of the last `in_force`."""
-        return self._written >= self._asked
-
-    def begin_round(self) -> int:
-        """The number of a round in which the rows are read, written and confirmed; `in_force` waits for it."""
-        self._is_kept = True
-        return self._asked
-
-    def written(self, number: int) -> None:
-        """Note that the timetable of a round is on the disk."""
-        self._written = number
-        self._tell_news()
-
-    def confirm(self, number: int, lessons: Mapping[str, ScheduledClass]) -> None:
-        """Note that the playout has confirmed the timetable of a round, of which it airs *lessons*."""
-        self._confirmed, self.confirmed = number, lessons
-        self._tell_news()
-
-    def _tell_news(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+                return self.step is not None and await self.step()
+        return False
 
     # -- whether it is there -------------------------------------------------------------------------------------------
 
@@ -170,7 +140,6 @@ class Playout:
         """Note that the playout does not answer, or that its worker has ended."""
         self.client = self.cleared = None
         self.confirmed = {}
-        self._tell_news()
         if self.why is None:
             self.away_since = time.monotonic()
         self.why = why

@@ -92,7 +92,7 @@ async def confirm(host: StreamerHost) -> None:
         return
     lessons = host.playout.confirmed if await host.playout.in_force(CONFIRMS_S) else None
     # If no worker is there, the next one goes by the timetable on the disk, which has the earlier rows.
-    is_written = host.playout.is_written() and host.playout.away_s() > NO_WORKER_S
+    is_written = host.playout.is_written and host.playout.away_s() > NO_WORKER_S
     if (await changed(host, confirmed(waiting, lessons, is_written=is_written))).sends:
         await publish_outbox(host)
 

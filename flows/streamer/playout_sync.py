@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,9 @@ class PlayoutSync:
         self._version: str | None = None  # of the timetable that was written there last
         self._writing: asyncio.Future[str] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._stepped_at = -math.inf  # monotonic
+        self._next: asyncio.Task[bool] | None = None  # the step that waits for its turn
+        host.playout.step = self.step
         self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
         self._made_slate: str | None = None  # the path of the one that is made if the settings name none
 
@@ -251,6 +255,7 @@ class PlayoutSync:
             )
         is_back, away_at = self._holder_pid != 0, time.time() - playout.away_s()
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
+        self._stepped_at = -math.inf  # whoever holds a lease anew waits for it
         await self.step()
         status = await playout.ask("status")
         ours = await host.read_tx(airings.live_ids)
@@ -295,23 +300,30 @@ class PlayoutSync:
             self._host.watchdog.beat("timetable of the playout")
             with suppress(TryAgain):  # its connection has ended, which `run` notes
                 await self.step()
-            await asyncio.sleep(WRITE_EVERY_S)
 
-    async def step(self) -> None:
+    async def step(self) -> bool:
         """Write the timetable if it is another one, and have the playout take it over if that airs another one.
 
-        Raises TryAgain if the playout is away.
+        Returns whether the playout airs what the rows said after this was called. Raises TryAgain if it is away.
         """
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._step())
+        await asyncio.wait({step := self._next})  # whoever gives up does not cancel it for the others
+        return step.result()
+
+    async def _step(self) -> bool:
         host, playout = self._host, self._host.playout
         async with self._one_at_a_time:
+            await asyncio.sleep(self._stepped_at + WRITE_EVERY_S - time.monotonic())
+            self._next, self._stepped_at = None, time.monotonic()  # who asks from here on may know of later rows
             playout.wanted.clear()
-            number, allowed = playout.begin_round(), await prepare.push_allowlist(host)
+            playout.is_written, allowed = False, await prepare.push_allowlist(host)
             wanted = await host.read_tx(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
             for class_id, error in wanted.odd.items():
                 await failures.report(host, Text("class {class_id}", class_id=class_id), error, LOOK_EVERY_S)
             if self._path is None:  # the playout was never there, so nobody knows where it reads
-                playout.written(number)
-                return
+                playout.is_written = True
+                return False
             version = version_of(wanted.lines)
             try:
                 await self._write(self._path, version, wanted.lines)
@@ -320,10 +332,9 @@ class PlayoutSync:
                 with TemporaryDirectory(prefix="lectern-", dir=NO_DISK) as folder:
                     path = Path(folder) / NAME
                     await asyncio.to_thread(write_timetable, path, wanted.lines)
-                    await self._hand_over(number, version, wanted, path=str(path))
-                return
-            playout.written(number)
-            await self._hand_over(number, version, wanted)
+                    return await self._hand_over(version, wanted, path=str(path))
+            playout.is_written = True
+            return await self._hand_over(version, wanted)
 
     async def _write(self, path: Path, version: str, lines: Sequence[str]) -> None:
         """Write the timetable, unless it lies there; raises OSError, also if the disk hangs."""
@@ -338,26 +349,26 @@ class PlayoutSync:
             writing, self._writing = self._writing, None
             self._version = writing.result()
 
-    async def _hand_over(self, number: int, version: str, wanted: DesiredTimetable, **where: str) -> None:
-        """Ask the playout to take the timetable over, and note what it confirms; alarm what it does not air."""
+    async def _hand_over(self, version: str, wanted: DesiredTimetable, **where: str) -> bool:
+        """Ask the playout to take the timetable over; returns whether it does. Alarm what it does not air."""
         playout = self._host.playout
         if playout.client is None:
-            return
+            return False
         refused: dict[str, str] = {}
         try:
             answer = await playout.ask("timetable", version=version, **where)
         except NotTaken as error:
             answer = {"version": None}
             log.error("playout: the timetable is not taken: %s", error.message)
-        if answer["version"] == version:
+        if is_taken := answer["version"] == version:
             left_out = list(wanted.lessons)[len(wanted.lessons) - answer["left_out"] :]
             refused = {**answer["refused"], **dict.fromkeys(left_out, Text("its timetable is full"))}
-            aired = {class_id: scheduled for class_id, scheduled in wanted.lessons.items() if class_id not in refused}
-            playout.confirm(number, aired)
+            playout.confirmed = {class_id: its for class_id, its in wanted.lessons.items() if class_id not in refused}
             playout.cleared = wanted.session, self._holder_pid
         else:
             self._version = None  # whatever lies there: it is written again at the next beat
         await self._tell(wanted, refused)
+        return bool(is_taken)
 
     async def _tell(self, wanted: DesiredTimetable, refused: Mapping[str, str]) -> None:
         """Alarm the classes that the playout refuses, each once, and those that have begun without it."""

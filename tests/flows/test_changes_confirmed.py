@@ -20,6 +20,7 @@ from flows.streamer.playout_events import PlayoutEvents
 from flows.streamer.playout_sync import AHEAD_S
 from lectern.db import airings
 from lectern.db.engine import transaction
+from lectern.errors import TryAgain
 from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.control_socket import version_of
 from lectern.states import AiringState
@@ -59,18 +60,9 @@ def its_class(host: StreamerHost) -> Any:
 
 async def confirmed(host: StreamerHost, **has: object) -> None:
     """One look at the changes, while the playout confirms that it airs the class with what it *has*."""
-    lessons = {"c-1": {**lesson(host, its_class(host)), **has}}
-
-    async def beat() -> None:
-        host.playout.begin_round()
-        while True:
-            host.playout.confirm(host.playout.begin_round(), lessons)
-            await asyncio.sleep(0.01)
-
-    beats = asyncio.create_task(beat())
-    await asyncio.sleep(0.02)
+    host.playout.confirmed = {"c-1": {**lesson(host, its_class(host)), **has}}
+    host.playout.step = AsyncMock(return_value=True)
     await amend.confirm(host)
-    beats.cancel()
 
 
 @pytest.mark.parametrize("before", [[], [1]], ids=["it is new", "it was here before"])
@@ -159,13 +151,15 @@ async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
 ) -> None:
     """Once the playout has surely no worker, the timetable on the disk says what the next one airs."""
     monkeypatch.setattr(amend, "CONFIRMS_S", 0.05)
-    await amend.confirm(streamer)
+    for step in (None, asyncio.Event().wait, AsyncMock(side_effect=TryAgain("it is not there"))):
+        streamer.playout.step = step
+        await amend.confirm(streamer)
     assert reports(streamer) == []
     streamer.playout.is_away("it was killed")
     streamer.playout.away_since = time.monotonic() - amend.NO_WORKER_S - 1
     await amend.confirm(streamer)
     assert reports(streamer) == [], "its timetable is not written"
-    streamer.playout.written(streamer.playout.begin_round() + 1)
+    streamer.playout.is_written = True
     await amend.confirm(streamer)
     assert reports(streamer) == [0]
 
@@ -229,13 +223,9 @@ async def test_the_end_of_a_class_that_was_changed_and_taken_away_at_once_is_tol
 
 async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: StreamerHost) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
-    lessons = {"c-1": lesson(streamer, its_class(streamer))}
-
-    def confirms() -> list[int]:
-        streamer.playout.confirm(streamer.playout.begin_round(), lessons)
-        return reports(streamer)
-
+    streamer.playout.confirmed = {"c-1": lesson(streamer, its_class(streamer))}
+    streamer.playout.step = AsyncMock(return_value=True)
     work = asyncio.create_task(amend.keep_confirming(streamer))
     streamer.amended.set()
-    assert await async_wait_until(confirms, description="its teacher hears of it") == [0]
+    assert await async_wait_until(lambda: reports(streamer), description="its teacher hears of it") == [0]
     work.cancel()

@@ -241,6 +241,7 @@ def statuses(streamer: StreamerHost, timetable: Path, monkeypatch: pytest.Monkey
         return {**answer, **taken, "timetable": {"path": str(timetable), "version": None}}
 
     monkeypatch.setattr(playout_sync, "publish_outbox", rows.unsent)
+    monkeypatch.setattr(playout_sync, "WRITE_EVERY_S", 0.0)
     monkeypatch.setattr(streamer.playout, "ask", ask)
     monkeypatch.setattr(streamer.playout, "client", cast("Client", Told()))
     return found
