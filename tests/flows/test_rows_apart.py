@@ -398,7 +398,7 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried again later, not at once; the guard airs it without a run."""
-    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 1e-9)
     for number, name in enumerate(("odd", "refused", "good")):
         add(streamer, name, starts_in_s=100 + number)
     runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
@@ -710,7 +710,7 @@ async def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_a
 
     Work that needs a run waits for its own answer: nothing of it can be done without.
     """
-    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 1e-9)
     away, at_once = Runs(), prefect_api.AT_ONCE
     away.slow_s = 0.3  # a real one says so after up to five seconds
     away.odd |= dict.fromkeys(map(str, range(40)), TryAgain("Prefect does not take the run"))
