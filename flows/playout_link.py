@@ -4,9 +4,9 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRe
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
 log = logging.getLogger("lectern")
-LINES = 200  # number of log lines kept for the run that watches a class; older lines are dropped
 
 ScheduledClass = Mapping[str, Any]
 """A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""
@@ -29,11 +28,10 @@ class NotTaken(TryAgain):
 
 @dataclass
 class Watch:
-    """A run that watches a class, with the lines for its log."""
+    """A run that watches a class; lines that are logged in its context are in its log."""
 
     run_id: str
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    context: Context = field(default_factory=copy_context)
 
 
 @dataclass
@@ -150,16 +148,7 @@ class Playout:
 
     # -- who watches ---------------------------------------------------------------------------------------------------
 
-    def tell(self, class_id: str, line: str) -> bool:
-        """Pass a line on to the run that watches the class; False if none does."""
+    def tell(self, class_id: str, line: str) -> None:
+        """Log a line about a class, in the log of the run that watches it, if one does."""
         watch = self.watches.get(class_id)
-        if watch is None:
-            return False
-        watch.lines.append(line)
-        watch.news.set()
-        return True
-
-    def over(self, class_id: str) -> None:
-        """Note that the class is over, so that the run that watches it can end."""
-        if (watch := self.watches.get(class_id)) is not None:
-            watch.news.set()
+        (watch.context if watch is not None else copy_context()).run(log.info, "%s: %s", class_id, line)

@@ -21,7 +21,7 @@ from lectern.model.facts import Airing
 from lectern.states import AiringState
 from lectern.timing import comes
 
-LOOK_EVERY_S = 5.0  # seconds after which the class is read from the database although no event came
+LOOK_EVERY_S = 5.0  # seconds between two looks of a run at its class
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
@@ -53,7 +53,7 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
         async with artifacts.ProgressBar(
             f"broadcast-{host.settings.name}-{airing.class_id}", f"{airing.class_id} on air"
         ) as bar:
-            over = await _watched(host, airing, watching, bar)
+            over = await _watched(host, airing, bar)
             bar.end(f"{airing.class_id}: {over.state}")
             return over
     except asyncio.CancelledError:
@@ -66,12 +66,9 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
         host.playout.watches.pop(airing.class_id, None)
 
 
-async def _watched(host: StreamerHost, airing: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
+async def _watched(host: StreamerHost, airing: Airing, bar: artifacts.ProgressBar) -> Airing:
     while True:
-        await comes(watching.news, LOOK_EVERY_S)  # if no event comes, a look at the row costs little
-        watching.news.clear()
-        while watching.lines:
-            log.info("%s: %s", airing.class_id, watching.lines.popleft())
+        await asyncio.sleep(LOOK_EVERY_S)
         now = (await host.read_tx(airings.by_id, [airing.class_id])).get(airing.class_id)
         if now is None or now.state not in OPEN | {AiringState.WAITING}:
             return now or airing

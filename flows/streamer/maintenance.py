@@ -50,7 +50,6 @@ async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
     for airing, way in ways:
         async with isolated(host, Text("class {class_id}", class_id=airing.class_id)):  # one odd row holds up no other
             done.append(await changed(host, way))
-            host.playout.over(airing.class_id)
     if evicting:
         await disk_answers(host)
         async with host.cache_lock:  # while the playout was asked, one may have been downloaded again

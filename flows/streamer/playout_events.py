@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows.failures import isolated
-from flows.handling import Decide, changed, decision
+from flows.handling import changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads
@@ -38,7 +38,9 @@ from lectern.wire.fields import called
 
 async def complete(host: StreamerHost, class_id: str, ending: Mapping[str, Any]) -> None:
     """Close a class as the playout reports its end: *ending* is the event `ended`, or the `status` of the class."""
-    if not (await _closed(host, class_id, closing_of(class_id, ending))).sent:
+    changes = await changed(host, closing_of(class_id, ending))
+    await publish_outbox(host)
+    if not changes.sent:
         log.info("%s: ended as it was before a change, which changes nothing of it as it is now", class_id)
         host.playout.wanted.set()
 
@@ -68,14 +70,8 @@ async def close_cancelled(host: StreamerHost, class_id: str) -> None:
         airing = airings.by_id(connection, [class_id])[class_id]
         decide.close(changes, airing, AiringState.CANCELLED, Text("cancelled in the UI"))
 
-    await _closed(host, class_id, go)
-
-
-async def _closed(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]) -> StreamerChanges:
-    changes = await changed(host, go)
-    host.playout.over(class_id)
+    await changed(host, go)
     await publish_outbox(host)
-    return changes
 
 
 @decision
@@ -290,8 +286,7 @@ class PlayoutEvents:
                 return
             if number > 1:
                 detail = Text("{detail} (so far {number:,} times)", detail=detail, number=number)
-        if not self._host.playout.tell(class_id, f"{what}: {detail}"):
-            log.info("%s: %s: %s", class_id, what, detail)
+        self._host.playout.tell(class_id, f"{what}: {detail}")
         await changed(self._host, _noted(class_id, what, detail))
 
     async def _without_recording(self, airing: Airing, status: Mapping[str, Any], now: float) -> None:
