@@ -238,13 +238,10 @@ def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = Fal
     elif airing.state is AiringState.BROKEN:
         changes.give_up(airing)  # how it ended was reported before
     else:
-        code, why = errors.AIRING_BROKEN, Text("not aired to its end: nobody knows how much of it was sent")
+        why = Text("not aired to its end: nobody knows how much of it was sent")
         if is_known and airing.state is AiringState.READY:  # no receiver ever took it
             why = Text("not aired: nothing was sent")
-        after = changes.move(airing, AiringState.BROKEN, code, why)
-        changes.report("ended", after, code, why)
-        changes.give_up(after)
-        changes.note("closed late", airing, why)
+        close(changes, airing, AiringState.BROKEN, why)
 
 
 def _refuse_over(
