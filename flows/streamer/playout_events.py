@@ -129,7 +129,7 @@ class PlayoutEvents:
         self._ends: dict[str, Mapping[str, Any]] = {}  # those that the database did not take
         self._off: dict[str, float] = {}  # since when receivers take nothing, by the last look (epoch seconds)
         self._lacking: Collection[str] = ()  # classes whose recordings are not sent, by the last look
-        self.unaired: Collection[str] = ()  # classes that the playout does not take, or does not know
+        self._unaired: Collection[str] = ()  # classes that the playout does not take, or does not know
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down, or the status of a class that has ended; a full disk ends no class."""
@@ -223,7 +223,7 @@ class PlayoutEvents:
         """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
         if self._lacking:
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
-        if self.unaired or self._off:
+        if self._unaired or self._off:
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
 
     async def _state(self, live: Mapping[str, Airing], now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
@@ -247,13 +247,12 @@ class PlayoutEvents:
                     self._classes[airing.class_id].stated[statement.event in decide.OF_SOURCE] = statement
                 await publish_outbox(self._host)
 
-    async def not_known(self, class_id: str, why: str) -> bool:
-        """Note that the playout does not air a class, and why; False if the database did not take that."""
-        is_noted = False
-        async with self._alone(class_id):
-            await self._alarm(class_id, errors.AIRING_BROKEN, why)
-            is_noted = True
-        return is_noted  # noqa: RET504 (an error that is kept leaves it as it was)
+    async def alarm_unaired(self, whys: Mapping[str, str]) -> None:
+        """Raise the alarms of the classes that the playout does not air, each with the reason why."""
+        self._unaired = whys.keys()
+        for class_id, why in whys.items():
+            async with self._alone(class_id):
+                await self._alarm(class_id, errors.AIRING_BROKEN, why)
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all classes but *class_ids*."""

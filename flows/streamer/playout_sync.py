@@ -181,7 +181,7 @@ class PlayoutSync:
         self._stepped_at = -math.inf  # monotonic
         self._next: asyncio.Task[bool] | None = None  # the step that waits for its turn
         host.playout.step = self.step
-        self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
+        self._said: Mapping[str, str] = {}  # what was said of classes that the playout refuses
         self._made_slate: str | None = None  # the path of the one that is made if the settings name none
 
     async def run(self) -> None:
@@ -371,22 +371,17 @@ class PlayoutSync:
         return bool(is_taken)
 
     async def _tell(self, wanted: DesiredTimetable, refused: Mapping[str, str]) -> None:
-        """Alarm the classes that the playout refuses, each once, and those that have begun without it."""
-        self._said = {
-            class_id: why
-            for class_id, why in refused.items()
-            if self._said.get(class_id) == why or await self._say_refused(class_id, why)
-        }
+        """Alarm the classes that the playout refuses, and those that have begun without it."""
+        for class_id, why in refused.items():
+            if self._said.get(class_id) != why:
+                log.error("%s: the playout does not take it: %s", class_id, why)
+        self._said = refused
         confirmed, begun_before = self._host.playout.confirmed, time.time() - LATE_S
         begun = takewhile(lambda its: its[1]["start"] <= begun_before, wanted.lessons.items())
-        unknown = [class_id for class_id, its in begun if class_id not in refused and confirmed.get(class_id) != its]
-        self._following.unaired = {*refused, *unknown}
-        for class_id in unknown:
-            await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
-
-    async def _say_refused(self, class_id: str, why: str) -> bool:
-        log.error("%s: the playout does not take it: %s", class_id, why)
-        return await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
+        unknown = [class_id for class_id, its in begun if confirmed.get(class_id) != its]
+        unaired: dict[str, str] = dict.fromkeys(unknown, Text("the playout does not know it as it is booked"))
+        unaired |= {id_: Text("the playout does not take it: {reason}", reason=why) for id_, why in refused.items()}
+        await self._following.alarm_unaired(unaired)
 
     # -- it is not there -----------------------------------------------------------------------------------------------
 
