@@ -97,49 +97,38 @@ class RunScheduler:
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._aside: dict[str, float] = {}  # until when classes are passed over, epoch seconds
-        self._later: list[Airing] = []  # the next classes that do not begin soon
-        self._looked_at = -EVERY_S  # when no class was to begin soon, monotonic
 
     async def run(self) -> None:
         """Make runs until cancelled."""
         while True:
             self._host.watchdog.beat("plan")
-            pause_s = await self.step()
-            await (comes(self._host.unplanned, EVERY_S) if pause_s is None else asyncio.sleep(pause_s))
+            if not await self.step():
+                await comes(self._host.unplanned, EVERY_S)
 
-    async def step(self) -> float | None:
-        """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
-        now = time.time()
+    async def step(self) -> bool:
+        """Make the runs of the next classes; returns whether there may be more that can be made at once."""
+        host, now = self._host, time.time()
+        host.unplanned.clear()
         self._aside = {class_id: until for class_id, until in self._aside.items() if until > now}
-        classes = await self._next(now)
-        began = time.monotonic()
-        for airing in classes:
-            self._host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
+        aside, soon = list(self._aside), now + host.settings.broadcast_lead_s + RUN_AHEAD_S
+        classes = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
+        at_once = [airing for airing in classes if airing.start_time < soon]
+        for airing in at_once:
+            host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
             if not await self._made(airing):
-                return None
-        if not classes:
-            return None
-        return 0.0 if len(classes) > 1 else 2 * (time.monotonic() - began)
-
-    async def _next(self, now: float) -> list[Airing]:
-        host, aside = self._host, list(self._aside)
-        if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
-            host.unplanned.clear()
-            soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
-            classes = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
-            if at_once := [airing for airing in classes if airing.start_time < soon]:
-                return at_once
-            self._looked_at = time.monotonic()
-        if await host.read_tx(inbox.waits, "prepare"):
-            return []
-        if not self._later:
-            self._later = await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
-        while self._later:
-            class_id = self._later.pop(0).class_id
+                return False
+        later = [] if at_once else await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
+        for class_id in [airing.class_id for airing in later]:
+            host.watchdog.beat("plan")
+            if host.unplanned.is_set() or await host.read_tx(inbox.waits, "prepare"):
+                return False
+            began = time.monotonic()
             airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
             if airing is not None and airing.state is AiringState.READY and airing.run_id is None:
-                return [airing]
-        return []
+                if not await self._made(airing):
+                    return False
+                await asyncio.sleep(2 * (time.monotonic() - began))
+        return bool(at_once or later)
 
     async def _made(self, airing: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
