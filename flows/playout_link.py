@@ -59,8 +59,6 @@ class Playout:
     step: Callable[[], Awaitable[bool]] | None = None
     """Has the playout air what the rows say, see `flows.streamer.playout_sync`; None while nobody looks after it."""
 
-    is_written: bool = False  # whether the timetable on the disk has the rows of the last step
-
     watches: dict[str, Watch] = field(default_factory=dict)  # the runs that watch classes, by class_id
     unkept: set[str] = field(default_factory=set)
     """The kinds of requests whose last one the playout took, but could not write down."""

@@ -29,8 +29,6 @@ LOOK_EVERY_S = 3.0  # seconds between two looks at the changes that wait to be c
 CONFIRMS_S = 5.0
 """Seconds in which the playout mostly confirms; a change that it does not confirm by then is looked at again."""
 
-NO_WORKER_S = 10.0  # seconds without a connection after which the playout has no worker: one that hangs is ended sooner
-
 
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)
 async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
@@ -91,9 +89,7 @@ async def confirm(host: StreamerHost) -> None:
     if not waiting:
         return
     lessons = host.playout.confirmed if await host.playout.in_force(CONFIRMS_S) else None
-    # If no worker is there, the next one goes by the timetable on the disk, which has the earlier rows.
-    is_written = host.playout.is_written and host.playout.away_s() > NO_WORKER_S
-    if (await changed(host, confirmed(waiting, lessons, is_written=is_written))).sends:
+    if (await changed(host, confirmed(waiting, lessons))).sends:
         await publish_outbox(host)
 
 
@@ -103,19 +99,14 @@ def confirmed(
     changes: StreamerChanges,
     among: Collection[str],
     lessons: Mapping[str, ScheduledClass] | None,
-    *,
-    is_written: bool = False,
 ) -> None:
-    """Decide which of the revisions *among* are in force, by all that the playout airs.
-
-    If nobody knows that (*lessons* is None), by whether the rows are written where its next worker reads them.
-    """
+    """Decide which of the revisions *among* are in force, by all that the playout airs; None if nobody knows that."""
     waiting = [airing for airing in airings.unconfirmed(connection) if airing.class_id in among]
     classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
         airing, is_aired = classes.get(called(revision.class_id)), False
         if airing is not None and airing.end_time > changes.now:
-            is_aired = is_written if lessons is None else _is_aired(changes, airing, lessons.get(airing.class_id))
+            is_aired = lessons is not None and _is_aired(changes, airing, lessons.get(airing.class_id))
         decide.confirm(changes, revision, airing, is_aired=is_aired)
 
 

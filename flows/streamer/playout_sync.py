@@ -317,12 +317,11 @@ class PlayoutSync:
             await asyncio.sleep(self._stepped_at + WRITE_EVERY_S - time.monotonic())
             self._next, self._stepped_at = None, time.monotonic()  # who asks from here on may know of later rows
             playout.wanted.clear()
-            playout.is_written, allowed = False, await prepare.push_allowlist(host)
+            allowed = await prepare.push_allowlist(host)
             wanted = await host.read_tx(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
             for class_id, error in wanted.odd.items():
                 await failures.report(host, Text("class {class_id}", class_id=class_id), error, LOOK_EVERY_S)
             if self._path is None:  # the playout was never there, so nobody knows where it reads
-                playout.is_written = True
                 return False
             version = version_of(wanted.lines)
             try:
@@ -333,7 +332,6 @@ class PlayoutSync:
                     path = Path(folder) / NAME
                     await asyncio.to_thread(write_timetable, path, wanted.lines)
                     return await self._hand_over(version, wanted, path=str(path))
-            playout.is_written = True
             return await self._hand_over(version, wanted)
 
     async def _write(self, path: Path, version: str, lines: Sequence[str]) -> None:
