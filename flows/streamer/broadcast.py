@@ -123,9 +123,9 @@ class RunScheduler:
             if host.unplanned.is_set() or await host.read_tx(inbox.waits, "prepare"):
                 return False
             began = time.monotonic()
-            airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
-            if airing is not None and airing.state is AiringState.READY and airing.run_id is None:
-                if not await self._made(airing):
+            ready = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
+            if ready is not None and ready.state is AiringState.READY and ready.run_id is None:
+                if not await self._made(ready):
                     return False
                 await asyncio.sleep(2 * (time.monotonic() - began))
         return bool(at_once or later)

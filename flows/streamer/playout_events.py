@@ -311,10 +311,12 @@ class PlayoutEvents:
 
         If the database takes nothing, the next look asks for it again.
         """
+        is_asked = False
         async with self._alone(airing.class_id):
             await downloads.redownload(self._host, airing.stem, why, seen_at=lost_at)
-            return
-        self._classes[airing.class_id].fetched = -math.inf
+            is_asked = True
+        if not is_asked:
+            self._classes[airing.class_id].fetched = -math.inf
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str, every_s: float = ALARM_EVERY_S) -> None:
         alarmed, what = self._classes[class_id].alarmed, str(code.number)
