@@ -274,19 +274,13 @@ def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]
     """The cache of a streamer as a table: what is used, reserved, pinned, evictable."""
     here = [row for row in rows if row.state is FileState.READY]
     idle = [row for row in here if row.num_cite <= 0]
-    kinds = {
-        "used": here,
-        "reserved": [row for row in rows if row.state is FileState.DOWNLOADING],
-        "pinned": [row for row in here if row.num_cite > 0],
-        "evictable": idle,
-    }
+    coming = [row for row in rows if row.state is FileState.DOWNLOADING]
+    kinds = {"used": here, "reserved": coming, "pinned": [row for row in here if row.num_cite > 0], "evictable": idle}
     sums = {what: Usage(sum(row.size_bytes for row in some), len(some)) for what, some in kinds.items()}
     sums["bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)"] = bound
-    lines: list[dict[str, object]] = [
-        {"what": what, "renditions": its.num, "size": formatting.size(its.size_bytes)} for what, its in sums.items()
-    ]
     oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
-    return [*lines, {"what": oldest, "renditions": "", "size": ""}]
+    lines = [(what, its.num, formatting.size(its.size_bytes)) for what, its in sums.items()]
+    return [{"what": what, "renditions": num, "size": size} for what, num, size in [*lines, (oldest, "", "")]]
 
 
 SOON_S = 3600.0

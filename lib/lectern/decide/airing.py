@@ -1,6 +1,7 @@
 """What becomes of a class on air: what its playout reports, and its end as aired, broken, released or closed late."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -66,12 +67,11 @@ def statements(status: Mapping[str, Any], now: float, why: str | None, *, is_mov
     if not parts:
         return []
     began, silent_since, ended = parts[0].begins, None, parts[0].ends
-    shown = [parts[0]]  # the first part of each stretch of the recording, or of the slate
     for part in parts[1:]:
         if part.begins - ended >= TAKEN_WITHIN_S:
             began, silent_since = part.begins, ended
         ended = max(ended, part.ends)
-        shown += [part] if part.source != shown[-1].source else []
+    shown = [next(group) for _, group in groupby(parts, key=attrgetter("source"))]  # the first part of each stretch
     news: list[Statement] = []
     cut = why or status["why"] or Text("no reason is known")
     if now - ended >= TAKEN_WITHIN_S:
