@@ -1,6 +1,6 @@
 """Applies the teacher's changes to classes, and tells the teacher when they are aired so, in the same session."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -85,28 +85,22 @@ async def keep_confirming(host: StreamerHost) -> None:
 
 async def confirm(host: StreamerHost) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
-    waiting = {airing.class_id for airing in await host.read_tx(airings.unconfirmed)}
-    if not waiting:
+    if not await host.read_tx(airings.unconfirmed):
         return
-    lessons = host.playout.confirmed if await host.playout.in_force(CONFIRMS_S) else None
-    if (await changed(host, confirmed(waiting, lessons))).sends:
+    await host.playout.in_force(CONFIRMS_S)  # if it does not confirm that in time, it airs what it has confirmed before
+    if (await changed(host, confirmed(host.playout.confirmed))).sends:
         await publish_outbox(host)
 
 
 @decision
-def confirmed(
-    connection: Connection,
-    changes: StreamerChanges,
-    among: Collection[str],
-    lessons: Mapping[str, ScheduledClass] | None,
-) -> None:
-    """Decide which of the revisions *among* are in force, by all that the playout airs; None if nobody knows that."""
-    waiting = [airing for airing in airings.unconfirmed(connection) if airing.class_id in among]
+def confirmed(connection: Connection, changes: StreamerChanges, lessons: Mapping[str, ScheduledClass]) -> None:
+    """Decide which revisions are in force: by content, as the rows are now, and as the playout airs its *lessons*."""
+    waiting = airings.unconfirmed(connection)
     classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
         airing, is_aired = classes.get(called(revision.class_id)), False
         if airing is not None and airing.end_time > changes.now:
-            is_aired = lessons is not None and _is_aired(changes, airing, lessons.get(airing.class_id))
+            is_aired = _is_aired(changes, airing, lessons.get(airing.class_id))
         decide.confirm(changes, revision, airing, is_aired=is_aired)
 
 

@@ -254,13 +254,6 @@ class PlayoutEvents:
             async with self._alone(class_id):
                 await self._alarm(class_id, errors.AIRING_BROKEN, why)
 
-    def only(self, class_ids: Collection[str]) -> None:
-        """Forget all classes but *class_ids*."""
-        for class_id in self._classes.keys() - set(class_ids):
-            del self._classes[class_id]
-        self._off = {class_id: since for class_id, since in self._off.items() if class_id in class_ids}
-        self._lacking = set(self._lacking) & set(class_ids)
-
     @asynccontextmanager
     async def _alone(self, class_id: str) -> AsyncIterator[None]:
         """A context in which an error of one class ends nothing else: the others go on, and the lease is passed on."""

@@ -142,12 +142,8 @@ def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[
     released = {class_id for class_id, airing in known.items() if decide.is_taken(airing)}
     parts = events.parts_of(connection, sorted(released), as_runs)
     begun = {class_id: {part.begins for part in theirs} for class_id, theirs in parts.items()}
-    unheard: set[str] = set()
-    for one in ended:
-        sent = {part.begins for part in gaps.longest(decide.as_run(one["as_run"]), decide.KEPT)}
-        if one["class_id"] in released and not sent <= begun.get(one["class_id"], set()):
-            unheard.add(one["class_id"])
-    return unheard
+    sent = {one["class_id"]: gaps.longest(decide.as_run(one["as_run"]), decide.KEPT) for one in ended}
+    return {id_ for id_ in released if not {part.begins for part in sent[id_]} <= begun.get(id_, set())}
 
 
 LOOK_EVERY_S = 3.0
@@ -259,12 +255,10 @@ class PlayoutSync:
         await self.step()
         status = await playout.ask("status")
         ours = await host.read_tx(airings.live_ids)
-        self._following.only(ours)
         over = [one for one in status["classes"] if one["state"] == "ended"]
-        live = [one for one in status["classes"] if one["state"] != "ended" and one["class_id"] in ours]
         if is_back:
-            begun = [one["class_id"] for one in live if one["start"] <= time.time()]
-            await self._following.was_away(begun, away_at)
+            live = [one for one in status["classes"] if one["state"] != "ended" and one["class_id"] in ours]
+            await self._following.was_away([one["class_id"] for one in live if one["start"] <= time.time()], away_at)
         playout.is_there()  # what happened to its classes takes seconds to write down if there are many
         host.alarmed_at.forget(errors.PLAYOUT_AWAY.meaning)  # the next time is another one
         log.info("playout: release %s, %d classes", status["release"], len(playout.confirmed))

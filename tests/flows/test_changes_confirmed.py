@@ -106,7 +106,7 @@ def test_a_change_of_a_class_that_the_playout_need_not_know_yet_is_in_force(
     its = update(tasks).values(start_time=now + starts_in_s, end_time=now + starts_in_s + 900)
     commit(streamer.engine, Connection.execute, its)
     lessons = {"c-1": lesson(streamer, its_class(streamer))} if is_aired else {}
-    commit(streamer.engine, rows.went, streamer, amend.confirmed({CHANGE}, lessons))
+    commit(streamer.engine, rows.went, streamer, amend.confirmed(lessons))
     assert reports(streamer) == codes
 
 
@@ -138,7 +138,7 @@ async def test_no_answer_waits_until_the_run_for_another_time_is_cancelled(strea
     streamer.runs = cast("Any", SimpleNamespace(cancel=cancel))
     before = replace(its_class(streamer), run_id="run")
     lessons = {"c-1": lesson(streamer, before)}
-    commit(streamer.engine, rows.went, streamer, amend.confirmed({CHANGE}, lessons))
+    commit(streamer.engine, rows.went, streamer, amend.confirmed(lessons))
     changes = SimpleNamespace(amended=[(before, replace(before, start_time=before.start_time + 60))])
     following = asyncio.create_task(amend.after(streamer, [cast("Any", changes)]))
     await asked.wait()
@@ -179,7 +179,7 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
         told["push_urls_hash"] = version_of([url or one.push_url])
     with transaction(streamer.engine) as connection:
         rows.went(connection, streamer, playout_events.closing_of("c-1", told))
-        rows.went(connection, streamer, amend.confirmed({CHANGE}, {}))
+        rows.went(connection, streamer, amend.confirmed({}))
         assert airings.unconfirmed(connection) == []
     assert reports(streamer) == [code]
 

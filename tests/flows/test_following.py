@@ -202,8 +202,7 @@ async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
     following.still()
     assert errors.AIRING_BROKEN.number in patience(streamer).goes_on
     streamer.ongoing.clear()
-    following.only([])
-    following.still()
+    await following.look_around(START + 70)
     assert errors.AIRING_BROKEN.number not in patience(streamer).goes_on
 
 
@@ -504,7 +503,7 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
 
     async def slowly(*asked: Any) -> Any:
         found = await look(*asked)
-        following.only([])
+        following._classes.clear()
         return found
 
     monkeypatch.setattr(streamer, "read_tx", slowly)
