@@ -282,14 +282,11 @@ class PlayoutEvents:
         await changed(self._host, _noted(class_id, what, detail))
 
     async def _without_recording(self, airing: Airing, status: Mapping[str, Any], now: float) -> None:
-        """Raise the alarm that the recording of a class is missing, and have it downloaded again if that helps.
-
-        Its playout opens the file before the class.
-        """
+        """Raise the alarm that the recording of a class is missing, and have it downloaded again if that helps."""
         followed, has_slate = self._classes[airing.class_id], bool(status["slate"])
         followed.lost = followed.lost or {"why": status["why"], "at": now}
         why, lost_at = followed.lost["why"], float(followed.lost["at"])
-        sent = decide.without_recording(has_slate=has_slate, has_begun=airing.start_time <= now)
+        sent = Text("its slate is sent") if has_slate else Text("nothing is sent, there is no slate")
         if followed.has_slate and not has_slate:  # it is worse than the last alarm said
             followed.alarmed.forget(str(errors.NO_RECORDING.number))
         followed.has_slate = has_slate

@@ -126,7 +126,7 @@ async def test_a_class_without_its_recording_is_alarmed_each_time_that_it_lacks_
     await following.look_around(START, [on_air(state="waiting", slate=True)])
     await following.take(told("behind", behind_s=2.1))
     *said, behind = alarms(streamer)
-    missing = ["from its start on: the recording is missing", ": the recording is missing", ": no reason is known"]
+    missing = [": the recording is missing", ": the recording is missing", ": no reason is known"]
     assert [one.removeprefix("c-1: its slate is sent").strip() for one in said] == missing
     assert behind.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 

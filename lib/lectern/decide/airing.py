@@ -126,15 +126,6 @@ def event_text(event: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def without_recording(*, has_slate: bool, has_begun: bool) -> str:
-    """What a class without its recording sends: its slate, or nothing; from its start on, if that is still to come."""
-    if has_begun:
-        return Text("its slate is sent") if has_slate else Text("nothing is sent, there is no slate")
-    if has_slate:
-        return Text("its slate is sent from its start on")
-    return Text("nothing will be sent, there is no slate")
-
-
 CANCELLED = Text("it was cancelled")
 """The playout's reason for the end of a class that was taken off the air."""
 
