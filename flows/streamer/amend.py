@@ -16,7 +16,6 @@ from flows.streamer.playout_events import scheduled
 from flows.streamer.playout_sync import AHEAD_S
 from lectern.db import airings, inbox
 from lectern.decide import change as decide
-from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes
 from lectern.timing import comes
@@ -100,12 +99,9 @@ def confirmed(connection: Connection, changes: StreamerChanges, lessons: Mapping
     for revision in waiting:
         airing, is_aired = classes.get(called(revision.class_id)), False
         if airing is not None and airing.end_time > changes.now:
-            is_aired = _is_aired(changes, airing, lessons.get(airing.class_id))
+            wanted, lesson = scheduled(changes.settings.video_root, airing), lessons.get(airing.class_id)
+            if lesson is None:  # so far ahead of its start the playout must not know it
+                is_aired = airing.start_time > changes.now + AHEAD_S
+            else:
+                is_aired = all(lesson[name] == value for name, value in wanted.items())
         decide.confirm(changes, revision, airing, is_aired=is_aired)
-
-
-def _is_aired(changes: StreamerChanges, airing: Airing, lesson: ScheduledClass | None) -> bool:
-    """Whether a class is, or will be, aired as its row is; *lesson* is what the playout has of it."""
-    if lesson is None:  # so far ahead of its start the playout must not know it
-        return airing.start_time > changes.now + AHEAD_S
-    return all(lesson[name] == value for name, value in scheduled(changes.settings.video_root, airing).items())

@@ -359,21 +359,17 @@ class PlayoutSync:
             playout.cleared = wanted.session, self._holder_pid
         else:
             self._version = None  # whatever lies there: it is written again at the next beat
-        await self._tell(wanted, refused)
-        return bool(is_taken)
-
-    async def _tell(self, wanted: DesiredTimetable, refused: Mapping[str, str]) -> None:
-        """Alarm the classes that the playout refuses, and those that have begun without it."""
         for class_id, why in refused.items():
             if self._said.get(class_id) != why:
                 log.error("%s: the playout does not take it: %s", class_id, why)
         self._said = refused
-        confirmed, begun_before = self._host.playout.confirmed, time.time() - LATE_S
+        begun_before = time.time() - LATE_S
         begun = takewhile(lambda its: its[1]["start"] <= begun_before, wanted.lessons.items())
-        unknown = [class_id for class_id, its in begun if confirmed.get(class_id) != its]
+        unknown = [class_id for class_id, its in begun if playout.confirmed.get(class_id) != its]
         unaired: dict[str, str] = dict.fromkeys(unknown, Text("the playout does not know it as it is booked"))
         unaired |= {id_: Text("the playout does not take it: {reason}", reason=why) for id_, why in refused.items()}
         await self._following.alarm_unaired(unaired)
+        return bool(is_taken)
 
     # -- it is not there -----------------------------------------------------------------------------------------------
 
