@@ -108,7 +108,6 @@ async def raised(
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
-    """Raise an alarm for a disk that cannot be written."""
     log.error("%s: the disk cannot be written: %s; it is tried again", what, why)
     host.no_room_at = time.monotonic()
     said = Text("{host}: the disk cannot be written: {why}", host=host.settings.name, why=why)

@@ -66,7 +66,6 @@ class Readiness:
         self._host = host
         self._board = Board(client)
         self._live: dict[str, Airing] = {}
-        self._rows: dict[str, Cached] = {}
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
         self._looks: dict[str, _Look] = {}  # those under way
@@ -152,9 +151,7 @@ class Readiness:
         return bool(self._unreadable or self._late) or any(self._reds.get(class_id) for class_id in coming)
 
     async def _begin(self, due: Collection[str]) -> None:
-        """Begin to look at the classes *due*; also the looks under way go by the rows as they are now."""
-        stems = {self._live[class_id].stem for class_id in (*self._looks, *due)}
-        self._rows = await self._host.read_tx(cache.by_stem, stems)
+        """Begin to look at the classes *due*."""
         skew_s: float | None = None
         with suppress(TryAgain):
             before = time.time()
@@ -169,7 +166,8 @@ class Readiness:
                 airing = self._live[class_id]
                 if airing.state is AiringState.REFUSED:
                     return [Text("it was refused: {why}", why=airing.message)], None
-                seen = await self._seen(airing, self._rows.get(airing.stem), skew_s)
+                row = (await self._host.read_tx(cache.by_stem, [airing.stem])).get(airing.stem)
+                seen = await self._seen(airing, row, skew_s)
                 return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
         error = failed.error
         log.error("%s: its check failed: %r", class_id, error)
