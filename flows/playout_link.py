@@ -5,13 +5,12 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRefused, asked
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
@@ -121,10 +120,11 @@ class Playout:
         While the playout is away this returns False as soon as the timetable is on the disk, where the next worker
         reads it.
         """
-        with suppress(TimeoutError, TryAgain):
+        is_aired = False
+        with Caught():  # whatever it is, who keeps the playout in step meets it too, and says so
             async with asyncio.timeout(timeout_s):
-                return self.step is not None and await self.step()
-        return False
+                is_aired = self.step is not None and await self.step()
+        return is_aired
 
     # -- whether it is there -------------------------------------------------------------------------------------------
 

@@ -151,7 +151,11 @@ async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
 ) -> None:
     """The playout is away, or hangs: its teacher hears of the change once that has confirmed it."""
     monkeypatch.setattr(amend, "CONFIRMS_S", 0.05)
-    for step in (None, asyncio.Event().wait, AsyncMock(side_effect=TryAgain("it is not there"))):
+    for step in (
+        None,
+        asyncio.Event().wait,
+        *(AsyncMock(side_effect=error) for error in (TryAgain("it is not there"), OSError())),
+    ):
         streamer.playout.step = step
         await amend.confirm(streamer)
     assert reports(streamer) == []
