@@ -36,15 +36,6 @@ from lectern.timing import Throttle
 from lectern.wire.fields import called
 
 
-async def complete(host: StreamerHost, class_id: str, ending: Mapping[str, Any]) -> None:
-    """Close a class as the playout reports its end: *ending* is the event `ended`, or the `status` of the class."""
-    changes = await changed(host, closing_of(class_id, ending))
-    await publish_outbox(host)
-    if not changes.sent:
-        log.info("%s: ended as it was before a change, which changes nothing of it as it is now", class_id)
-        host.playout.wanted.set()
-
-
 def scheduled(root: Path, airing: Airing) -> dict[str, Any]:
     """What a change of a class may change of its line in the playout's timetable, as its row is now."""
     path, push_url = cache_dir.rendition_path(root, airing.stem), airing.push_url  # its site may be below a former root
@@ -149,11 +140,10 @@ class PlayoutEvents:
                 await self._note(class_id, event)
             if kind in {"on_air", "slate", "back"}:
                 self.news.set()
-            if kind in {"broke_off", "slate"}:
-                followed.why = event["why"]
             if kind == "slate":
-                followed.lost = event
+                followed.why, followed.lost = event["why"], event
             elif kind == "broke_off":
+                followed.why = event["why"]
                 metrics.RECONNECTS.inc()
             elif kind == "fenced":
                 followed.why = Text("its streamer held no lease")
@@ -164,11 +154,16 @@ class PlayoutEvents:
 
     async def _ended(self, class_id: str, ending: Mapping[str, Any]) -> None:
         try:
-            await complete(self._host, class_id, {**ending, "last": self._classes[class_id].why})
+            last = {**ending, "last": self._classes[class_id].why}
+            changes = await changed(self._host, closing_of(class_id, last))
         except DBAPIError:
             self._ends[class_id] = ending
             raise
+        if not changes.sent:
+            log.info("%s: ended as it was before a change, which changes nothing of it as it is now", class_id)
+            self._host.playout.wanted.set()
         self._classes.pop(class_id, None)
+        await publish_outbox(self._host)
 
     async def was_away(self, class_ids: Collection[str], at: float) -> None:
         """Note that the playout was not there from *at* (epoch seconds) on: another one airs the classes now."""
