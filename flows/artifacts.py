@@ -5,7 +5,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -26,8 +26,7 @@ PROGRESS_S = 30.0
 """Seconds between two writes of a bar, whose whole per cent must have changed: a write for each class on air every few
 seconds fills a Prefect server."""
 
-LOOK_S = 1.0
-"""Seconds between two looks at how far the work is; work that ends before the first look gets no progress bar."""
+LOOK_S = 1.0  # seconds from the beginning of work to the first look at how far it is
 
 SHOW_S = 8.0  # seconds that a Prefect server has to take a table: the checks of the classes wait for it
 LAST_S = 1.0  # seconds that work waits at its end for the last write of its progress bar; the write itself has SHOW_S
@@ -47,15 +46,12 @@ def _slug(key: str) -> str:
 
 
 class ProgressBar:
-    """A progress bar in the UI, set from any thread; its first value and 100 % are due at once, see PROGRESS_S."""
+    """A progress bar in the UI, set from any thread; work that ends before the first look at it gets none."""
 
-    def __init__(self, key: str, description: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, key: str, description: str) -> None:
         self._key = _slug(key)
         self._description = description
-        self._clock = clock
         self._percent = 0.0
-        self._written: int | None = None  # the last whole per cent
-        self._written_at = -math.inf  # by the clock
         self._artifact: UUID | None = None
         self._shown: tuple[float, str] | None = None
         self._is_away = False
@@ -84,40 +80,31 @@ class ProgressBar:
         if FlowRunContext.get() is None:
             return  # a class that is aired without a run
         try:
+            await asyncio.sleep(LOOK_S)
             while True:
-                await asyncio.sleep(LOOK_S)
-                await self._if_there(self.show(), math.inf)
+                await self._show()
+                await asyncio.sleep(PROGRESS_S)
         except asyncio.CancelledError:
             if self._shown is not None and self._percent >= 100.0:
-                await self._if_there(self._put(100.0, self._description), SHOW_S)
+                await self._show()
             raise
 
-    async def _if_there(self, writing: Awaitable[None], within_s: float) -> None:
-        """Write, or log once that the UI is away: work of hours is shown again when it is back."""
+    async def _show(self) -> None:
+        """Write how far the work is if that is news, or log once that the UI is away."""
+        shown = percent, description = float(math.floor(self._percent)), self._description
+        if shown == self._shown:
+            return
         try:
-            async with asking(within_s):
-                await writing
-            self._is_away = False
+            async with asking(SHOW_S):
+                if self._artifact is None:
+                    self._artifact = await acreate_progress_artifact(percent, key=self._key, description=description)
+                else:
+                    await aupdate_progress_artifact(self._artifact, percent, description=description)
+            self._shown, self._is_away = shown, False
         except TryAgain as error:
             if not self._is_away:
                 log.warning("prefect: cannot %s: %s", f"show artifact {self._key}", error.message)
             self._is_away = True
-
-    async def show(self) -> None:
-        """Write how far the work is, if that is due; raises what Prefect's client raises."""
-        whole, now = math.floor(self._percent), self._clock()
-        if whole != self._written and (whole == 100 or now - self._written_at >= PROGRESS_S):
-            self._written, self._written_at = whole, now
-            await self._put(float(whole), self._description)
-
-    async def _put(self, percent: float, description: str) -> None:
-        if self._shown == (percent, description):
-            return
-        if self._artifact is None:
-            self._artifact = await acreate_progress_artifact(percent, key=self._key, description=description)
-        else:
-            await aupdate_progress_artifact(self._artifact, percent, description=description)
-        self._shown = percent, description
 
 
 class Board:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import stamina
 from prefect.client.schemas.objects import FlowRun, State
 from redis.exceptions import AuthenticationError, ResponseError
 from sqlalchemy import Connection
@@ -25,7 +26,7 @@ from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.storage import disk
-from lectern.timing import backoff_s
+from lectern.timing import FIRST_S, MOST_S
 from lectern.wire import outgoing
 from lectern.wire.fields import is_count
 from lectern.wire.parser import fields_of
@@ -107,7 +108,6 @@ async def raised(
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
-    """Raise an alarm for a disk that cannot be written."""
     log.error("%s: the disk cannot be written: %s; it is tried again", what, why)
     host.no_room_at = time.monotonic()
     said = Text("{host}: the disk cannot be written: {why}", host=host.settings.name, why=why)
@@ -169,8 +169,8 @@ AGAIN_S = 2.0
 AWAY_S = 5.0
 """Seconds until messages are retried after the database, Redis or Prefect was away (TryAgain, and other errors)."""
 
-RELEASE_ATTEMPTS = 7
-"""Number of retries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
+RELEASE_ATTEMPTS = 8
+"""Number of tries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
 
 
 async def after_failure(
@@ -181,15 +181,8 @@ async def after_failure(
         await failed(host, ids, flow, words(error))
         return
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
-    for failures in range(RELEASE_ATTEMPTS):
-        try:
-            await host.write_tx(_put_off, ids, time.time() + pause_s)
-        except OperationalError as away:
-            log.info("inbox: %d messages are put back when the database is there again: %r", len(ids), away.orig)
-            await asyncio.sleep(backoff_s(failures))
-        else:
-            return
-    await host.write_tx(_put_off, ids, time.time() + pause_s)
+    again = stamina.AsyncRetryingCaller(RELEASE_ATTEMPTS, timeout=None, wait_initial=FIRST_S, wait_max=MOST_S)
+    await again(OperationalError, host.write_tx, _put_off, ids, time.time() + pause_s)
 
 
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:

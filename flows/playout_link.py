@@ -4,20 +4,18 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRefused, asked
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
 log = logging.getLogger("lectern")
-LINES = 200  # number of log lines kept for the run that watches a class; older lines are dropped
 
 ScheduledClass = Mapping[str, Any]
 """A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""
@@ -29,11 +27,10 @@ class NotTaken(TryAgain):
 
 @dataclass
 class Watch:
-    """A run that watches a class, with the lines for its log."""
+    """A run that watches a class; lines that are logged in its context are in its log."""
 
     run_id: str
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    context: Context = field(default_factory=copy_context)
 
 
 @dataclass
@@ -58,15 +55,12 @@ class Playout:
     for the rows of this moment after `in_force` returned True, and is replaced as a whole, so it may be kept.
     """
 
+    step: Callable[[], Awaitable[bool]] | None = None
+    """Has the playout air what the rows say, see `flows.streamer.playout_sync`; None while nobody looks after it."""
+
     watches: dict[str, Watch] = field(default_factory=dict)  # the runs that watch classes, by class_id
     unkept: set[str] = field(default_factory=set)
     """The kinds of requests whose last one the playout took, but could not write down."""
-
-    _asked: int = 0
-    _written: int = 0
-    _confirmed: int = 0
-    _is_kept: bool = False
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
@@ -120,45 +114,17 @@ class Playout:
     # -- the timetable -------------------------------------------------------------------------------------------------
 
     async def in_force(self, timeout_s: float) -> bool:
-        """Wait until the playout has confirmed that it airs what the rows say now; False if it does not in time.
+        """Have the playout air what the rows say now; False if it does not confirm that in time.
 
         It confirms all classes at once, so that `confirmed` then tells of each how it is aired, or that it is not.
         While the playout is away this returns False as soon as the timetable is on the disk, where the next worker
         reads it.
         """
-        self._asked += 1
-        number = self._asked
-        self.wanted.set()
-        with suppress(TimeoutError):
+        is_aired = False
+        with Caught():  # whatever it is, who keeps the playout in step meets it too, and says so
             async with asyncio.timeout(timeout_s):
-                while self._is_kept and self._confirmed < number:
-                    if self.client is None and self._written >= number:
-                        break
-                    await self._news.wait()
-        return self._confirmed >= number
-
-    def is_written(self) -> bool:
-        """Whether the timetable on the disk has the rows of the last `in_force`."""
-        return self._written >= self._asked
-
-    def begin_round(self) -> int:
-        """The number of a round in which the rows are read, written and confirmed; `in_force` waits for it."""
-        self._is_kept = True
-        return self._asked
-
-    def written(self, number: int) -> None:
-        """Note that the timetable of a round is on the disk."""
-        self._written = number
-        self._tell_news()
-
-    def confirm(self, number: int, lessons: Mapping[str, ScheduledClass]) -> None:
-        """Note that the playout has confirmed the timetable of a round, of which it airs *lessons*."""
-        self._confirmed, self.confirmed = number, lessons
-        self._tell_news()
-
-    def _tell_news(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+                is_aired = self.step is not None and await self.step()
+        return is_aired
 
     # -- whether it is there -------------------------------------------------------------------------------------------
 
@@ -170,7 +136,6 @@ class Playout:
         """Note that the playout does not answer, or that its worker has ended."""
         self.client = self.cleared = None
         self.confirmed = {}
-        self._tell_news()
         if self.why is None:
             self.away_since = time.monotonic()
         self.why = why
@@ -181,16 +146,7 @@ class Playout:
 
     # -- who watches ---------------------------------------------------------------------------------------------------
 
-    def tell(self, class_id: str, line: str) -> bool:
-        """Pass a line on to the run that watches the class; False if none does."""
+    def tell(self, class_id: str, line: str) -> None:
+        """Log a line about a class, in the log of the run that watches it, if one does."""
         watch = self.watches.get(class_id)
-        if watch is None:
-            return False
-        watch.lines.append(line)
-        watch.news.set()
-        return True
-
-    def over(self, class_id: str) -> None:
-        """Note that the class is over, so that the run that watches it can end."""
-        if (watch := self.watches.get(class_id)) is not None:
-            watch.news.set()
+        (watch.context if watch is not None else copy_context()).run(log.info, "%s: %s", class_id, line)

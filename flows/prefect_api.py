@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import httpx
+import stamina
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.context import AsyncClientContext, SyncClientContext
@@ -19,7 +20,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry
 
 from lectern.errors import Caught, TryAgain
-from lectern.timing import backoff_s
+from lectern.timing import FIRST_S
 
 log = logging.getLogger("lectern")
 ASK_S = 30.0
@@ -88,7 +89,6 @@ async def is_retried(run_id: UUID) -> bool:
 
 WAITING = 1000  # number of runs that may wait to be begun; the sweeper begins those beyond it
 AT_ONCE = 4
-TRIES = 3
 PATIENCE_S = 3.0
 """Seconds after which a failed request to Prefect is not retried, because a class that begins soon may wait for it."""
 
@@ -197,7 +197,11 @@ class BackgroundRuns:
         why = "Prefect took no run just before"
         if needs_run or time.monotonic() >= self._open_until:
             try:
-                run_id = await _asked(runs, run, at)
+                again = stamina.AsyncRetryingCaller(attempts=3, timeout=PATIENCE_S, wait_initial=FIRST_S)
+                if at is None:
+                    run_id = await again(TryAgain, runs.start, run)
+                else:
+                    run_id = await again(TryAgain, runs.schedule, run, at)
             except TryAgain as error:
                 self._open_until = time.monotonic() + CIRCUIT_OPEN_S
                 if needs_run or runs.draining():
@@ -230,16 +234,3 @@ async def _without(runs: Runs, run: NewRun) -> None:
         await runs.without(run)
     if failed.error is not None:
         log.error("%s: failed without a run, it is begun again: %r", run.name, failed.error)
-
-
-async def _asked(runs: Runs, run: NewRun, at: float | None) -> str:
-    """Begin a run, or make it for *at*; returns its id. Raises TryAgain if Prefect does not take it."""
-    until, failures = time.monotonic() + PATIENCE_S, 0
-    while True:
-        try:
-            return await (runs.start(run) if at is None else runs.schedule(run, at))
-        except TryAgain:
-            if failures + 1 == TRIES or time.monotonic() > until:
-                raise
-            await asyncio.sleep(backoff_s(failures))
-            failures += 1

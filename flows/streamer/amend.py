@@ -1,6 +1,6 @@
 """Applies the teacher's changes to classes, and tells the teacher when they are aired so, in the same session."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -16,7 +16,6 @@ from flows.streamer.playout_events import scheduled
 from flows.streamer.playout_sync import AHEAD_S
 from lectern.db import airings, inbox
 from lectern.decide import change as decide
-from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes
 from lectern.timing import comes
@@ -28,8 +27,6 @@ OTHER_TIME = "the class was changed, and begins at another time"
 LOOK_EVERY_S = 3.0  # seconds between two looks at the changes that wait to be confirmed, if no new one is announced
 CONFIRMS_S = 5.0
 """Seconds in which the playout mostly confirms; a change that it does not confirm by then is looked at again."""
-
-NO_WORKER_S = 10.0  # seconds without a connection after which the playout has no worker: one that hangs is ended sooner
 
 
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)
@@ -87,40 +84,24 @@ async def keep_confirming(host: StreamerHost) -> None:
 
 async def confirm(host: StreamerHost) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
-    waiting = {airing.class_id for airing in await host.read_tx(airings.unconfirmed)}
-    if not waiting:
+    if not await host.read_tx(airings.unconfirmed):
         return
-    lessons = host.playout.confirmed if await host.playout.in_force(CONFIRMS_S) else None
-    # If no worker is there, the next one goes by the timetable on the disk, which has the earlier rows.
-    is_written = host.playout.is_written() and host.playout.away_s() > NO_WORKER_S
-    if (await changed(host, confirmed(waiting, lessons, is_written=is_written))).sends:
+    await host.playout.in_force(CONFIRMS_S)  # if it does not confirm that in time, it airs what it has confirmed before
+    if (await changed(host, confirmed(host.playout.confirmed))).sends:
         await publish_outbox(host)
 
 
 @decision
-def confirmed(
-    connection: Connection,
-    changes: StreamerChanges,
-    among: Collection[str],
-    lessons: Mapping[str, ScheduledClass] | None,
-    *,
-    is_written: bool = False,
-) -> None:
-    """Decide which of the revisions *among* are in force, by all that the playout airs.
-
-    If nobody knows that (*lessons* is None), by whether the rows are written where its next worker reads them.
-    """
-    waiting = [airing for airing in airings.unconfirmed(connection) if airing.class_id in among]
+def confirmed(connection: Connection, changes: StreamerChanges, lessons: Mapping[str, ScheduledClass]) -> None:
+    """Decide which revisions are in force: by content, as the rows are now, and as the playout airs its *lessons*."""
+    waiting = airings.unconfirmed(connection)
     classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
         airing, is_aired = classes.get(called(revision.class_id)), False
         if airing is not None and airing.end_time > changes.now:
-            is_aired = is_written if lessons is None else _is_aired(changes, airing, lessons.get(airing.class_id))
+            wanted, lesson = scheduled(changes.settings.video_root, airing), lessons.get(airing.class_id)
+            if lesson is None:  # so far ahead of its start the playout must not know it
+                is_aired = airing.start_time > changes.now + AHEAD_S
+            else:
+                is_aired = all(lesson[name] == value for name, value in wanted.items())
         decide.confirm(changes, revision, airing, is_aired=is_aired)
-
-
-def _is_aired(changes: StreamerChanges, airing: Airing, lesson: ScheduledClass | None) -> bool:
-    """Whether a class is, or will be, aired as its row is; *lesson* is what the playout has of it."""
-    if lesson is None:  # so far ahead of its start the playout must not know it
-        return airing.start_time > changes.now + AHEAD_S
-    return all(lesson[name] == value for name, value in scheduled(changes.settings.video_root, airing).items())

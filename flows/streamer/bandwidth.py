@@ -73,12 +73,11 @@ class Governor:
     async def step(self, *, looks: bool = True) -> None:
         """Share out once; if it *looks*, by how far classes are behind now: downloads are cut, or rise, by the look."""
         host, now = self._host, time.time()
-        its = host.settings
         if time.monotonic() - self._read_at >= READ_S:
             self._needed = await host.read_tx(airings.needed, now, now + decide.AHEAD_S + READ_S)
             self._read_at = time.monotonic()
         need_bytes = decide.push_bytes(self._needed, now)
-        bounds = Bounds.of(its)
+        bounds = Bounds.of(host.settings)
         await self._share_out(bounds, need_bytes, now, looks=looks)
         uses = {"push": need_bytes, "download": sum(host.shares.rates.values()), "bound": bounds.host_bytes}
         for use, each in uses.items():

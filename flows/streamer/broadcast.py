@@ -21,7 +21,7 @@ from lectern.model.facts import Airing
 from lectern.states import AiringState
 from lectern.timing import comes
 
-LOOK_EVERY_S = 5.0  # seconds after which the class is read from the database although no event came
+LOOK_EVERY_S = 5.0  # seconds between two looks of a run at its class
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
@@ -53,7 +53,7 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
         async with artifacts.ProgressBar(
             f"broadcast-{host.settings.name}-{airing.class_id}", f"{airing.class_id} on air"
         ) as bar:
-            over = await _watched(host, airing, watching, bar)
+            over = await _watched(host, airing, bar)
             bar.end(f"{airing.class_id}: {over.state}")
             return over
     except asyncio.CancelledError:
@@ -66,12 +66,9 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
         host.playout.watches.pop(airing.class_id, None)
 
 
-async def _watched(host: StreamerHost, airing: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
+async def _watched(host: StreamerHost, airing: Airing, bar: artifacts.ProgressBar) -> Airing:
     while True:
-        await comes(watching.news, LOOK_EVERY_S)  # if no event comes, a look at the row costs little
-        watching.news.clear()
-        while watching.lines:
-            log.info("%s: %s", airing.class_id, watching.lines.popleft())
+        await asyncio.sleep(LOOK_EVERY_S)
         now = (await host.read_tx(airings.by_id, [airing.class_id])).get(airing.class_id)
         if now is None or now.state not in OPEN | {AiringState.WAITING}:
             return now or airing
@@ -100,49 +97,38 @@ class RunScheduler:
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._aside: dict[str, float] = {}  # until when classes are passed over, epoch seconds
-        self._later: list[Airing] = []  # the next classes that do not begin soon
-        self._looked_at = -EVERY_S  # when no class was to begin soon, monotonic
 
     async def run(self) -> None:
         """Make runs until cancelled."""
         while True:
             self._host.watchdog.beat("plan")
-            pause_s = await self.step()
-            await (comes(self._host.unplanned, EVERY_S) if pause_s is None else asyncio.sleep(pause_s))
+            if not await self.step():
+                await comes(self._host.unplanned, EVERY_S)
 
-    async def step(self) -> float | None:
-        """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
-        now = time.time()
+    async def step(self) -> bool:
+        """Make the runs of the next classes; returns whether there may be more that can be made at once."""
+        host, now = self._host, time.time()
+        host.unplanned.clear()
         self._aside = {class_id: until for class_id, until in self._aside.items() if until > now}
-        classes = await self._next(now)
-        began = time.monotonic()
-        for airing in classes:
-            self._host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
+        aside, soon = list(self._aside), now + host.settings.broadcast_lead_s + RUN_AHEAD_S
+        classes = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
+        at_once = [airing for airing in classes if airing.start_time < soon]
+        for airing in at_once:
+            host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
             if not await self._made(airing):
-                return None
-        if not classes:
-            return None
-        return 0.0 if len(classes) > 1 else 2 * (time.monotonic() - began)
-
-    async def _next(self, now: float) -> list[Airing]:
-        host, aside = self._host, list(self._aside)
-        if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
-            host.unplanned.clear()
-            soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
-            classes = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
-            if at_once := [airing for airing in classes if airing.start_time < soon]:
-                return at_once
-            self._looked_at = time.monotonic()
-        if await host.read_tx(inbox.waits, "prepare"):
-            return []
-        if not self._later:
-            self._later = await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
-        while self._later:
-            class_id = self._later.pop(0).class_id
-            airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
-            if airing is not None and airing.state is AiringState.READY and airing.run_id is None:
-                return [airing]
-        return []
+                return False
+        later = [] if at_once else await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
+        for class_id in [airing.class_id for airing in later]:
+            host.watchdog.beat("plan")
+            if host.unplanned.is_set() or await host.read_tx(inbox.waits, "prepare"):
+                return False
+            began = time.monotonic()
+            ready = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
+            if ready is not None and ready.state is AiringState.READY and ready.run_id is None:
+                if not await self._made(ready):
+                    return False
+                await asyncio.sleep(2 * (time.monotonic() - began))
+        return bool(at_once or later)
 
     async def _made(self, airing: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""

@@ -37,7 +37,7 @@ from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
-from lectern.timing import backoff_s, comes, shielded
+from lectern.timing import backoff_s, comes
 from lectern.urls import redact_url
 
 
@@ -102,7 +102,6 @@ def alarm_on_air(connection: Connection, changes: StreamerChanges, stem: str, wh
     decide.alarm_on_air(changes, classes_on_air(connection, stem, changes.now), why)
 
 
-SYNC_BYTES = 64 * 1024**2  # number of bytes that a download grows by until it is synced to the disk
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 ON_AIR_PAUSE_S = 60.0  # longest pause between two tries while a class on air lacks the recording
 LOOKS_AGAIN = 3
@@ -210,17 +209,12 @@ async def _fetch(host: StreamerHost, stem: str, left: Iterator[int] | None = Non
     with disk.writing(str(part)):
         goes_on = await cache_dir.in_thread(cache_dir.resume, part, remote)
     async with artifacts.ProgressBar(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
-        periodic_sync = PeriodicSync(part, remote)
 
         def on_progress(size_bytes: int) -> None:
             bar.set(100 * size_bytes / max(row.size_bytes, 1))
-            periodic_sync.reached(size_bytes)
 
         try:
-            try:
-                goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
-            finally:
-                await shielded(periodic_sync.close())
+            goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
         except Refuse as refused:
             if refused.code is errors.DOWNLOAD_FAILED:  # such as a recording that is longer now
                 await _of_one_recording(host, row, part, remote)
@@ -346,29 +340,6 @@ def failed(connection: Connection, changes: StreamerChanges, stem: str, error: L
     decide.refuse_waiting(changes, waiting, code, error.message)
     changes.fail(row, error.message)
     changes.note("download failed", detail=labelled(code.number, error.message), stem=stem)
-
-
-class PeriodicSync:
-    """A download under way, synced to the disk now and then: a power cut costs no more than what came since."""
-
-    def __init__(self, part: Path, remote: RemoteFile) -> None:
-        self._part, self._remote = part, remote
-        self._synced_bytes = 0
-        self._syncing: asyncio.Future[None] | None = None
-
-    def reached(self, size_bytes: int) -> None:
-        """Note that the download has *size_bytes* now."""
-        busy = self._syncing is not None and not self._syncing.done()
-        if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
-            self._synced_bytes = size_bytes
-            self._syncing = asyncio.ensure_future(cache_dir.in_thread(cache_dir.write_origin, self._part, self._remote))
-
-    async def close(self) -> None:
-        """Wait for the sync under way; if it failed, only less of the download is safe from a power cut."""
-        if self._syncing is not None:
-            await asyncio.wait({self._syncing})
-            if (error := self._syncing.exception()) is not None:
-                log.warning("%s: could not be synced: %s", self._part, error)
 
 
 # The queue of downloads, which are rows that wait; a download gets a run only when it gets a place.

@@ -385,18 +385,14 @@ class QuorumCheck:
         try:
             async with asyncio.timeout(min(ASK_S, self._host.settings.lease_s / 4)):
                 taken = [await is_taken(self._host.settings.name, session) for session in sessions]
-        except (TryAgain, TimeoutError) as error:
-            log.debug("prefect: cannot be asked for the lease: %r", error)
+        except (TryAgain, TimeoutError):
             return PrefectAnswer.AWAY
         return PrefectAnswer.TAKEN if any(taken) else PrefectAnswer.FREE
 
     async def _peers(self, policy: str) -> Peers:
         if policy != "ask peers" or self._known is None:
             return Peers.SILENT  # not asked, or no heartbeat has told yet who the others are
-        looks = await asyncio.gather(*(_look(*peer) for peer in self._known.items()))
-        for name, look in zip(self._known, looks, strict=True):
-            log.debug("%s: %s", name, look.name.lower())
-        return decide_leases.together(looks)
+        return decide_leases.together(await asyncio.gather(*(_look(*peer) for peer in self._known.items())))
 
 
 async def _look(name: str, address: str) -> Peers:

@@ -11,15 +11,15 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.failures import isolated
-from flows.handling import Decide, Swept, apart, changed, decision, sweep_flow
+from flows.handling import Decide, Swept, changed, sweep_flow
 from flows.host import NOWHERE, StreamerHost, current, log
 from flows.streamer import downloads, playout_events
-from flows.streamer.prepare import disk_answers, follow, remove_files
+from flows.streamer.prepare import disk_answers, remove_files
 from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, lasting
 from lectern.errors import LecternError, TryAgain
-from lectern.i18n import Text, labelled
+from lectern.i18n import Text
 from lectern.media import integrity, probe
 from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
@@ -50,7 +50,6 @@ async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
     for airing, way in ways:
         async with isolated(host, Text("class {class_id}", class_id=airing.class_id)):  # one odd row holds up no other
             done.append(await changed(host, way))
-            host.playout.over(airing.class_id)
     if evicting:
         await disk_answers(host)
         async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
@@ -100,9 +99,7 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[
         odd = await cache_dir.in_thread(lasting, differences(files, rows), root)
         if dry_run:
             return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
-        now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
-        table = [await _mended(host, difference) for difference in now]
-        table += await _fetch_again(host, [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None])
+        table = [await _mended(host, difference) for difference in odd if difference.odd is not Odd.TOUCHED]
         await host.write_tx(_agree, host, files, rows)
     host.touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
     here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
@@ -148,6 +145,11 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
             return await _take(host, row.stem, path)
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
             return await _replace(host, row, path, f"it has {difference.why}")
+        case CacheDifference(Odd.MISSING, Cached() as row):
+            why = Text("it is not on the disk")
+            if row.site not in {None, str(cache_dir.rendition_path(root, row.stem))}:  # former root
+                why = Text("it is not on the disk, it was at {site}", site=row.site)
+            return "it is downloaded again" if await downloads.fetch_again(host, row, why) else "nobody needs it"
         case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
             return await _read(host, row.stem, path)
         case CacheDifference(Odd.UNKNOWN, _, Path() as path):
@@ -197,29 +199,6 @@ async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str
     await cache_dir.in_thread(cache_dir.quarantine, host.settings.video_root, path)
     again = await downloads.fetch_again(host, row, why)
     return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
-
-
-async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[dict[str, object]]:
-    """Download all missing files again, reserved in one transaction: a new disk lacks them all."""
-
-    @decision
-    def lost(connection: Connection, changes: StreamerChanges, rows: Sequence[Cached]) -> None:
-        for row in rows:
-            why = Text("it is not on the disk")
-            if row.site not in {None, str(cache_dir.rendition_path(host.settings.video_root, row.stem))}:  # former root
-                why = Text("it is not on the disk, it was at {site}", site=row.site)
-            downloads.lose_file(connection, changes, row, why)
-
-    if not missing:
-        return []
-    result = await apart(host, missing, lost, lambda row: row.stem)
-    table: list[dict[str, object]] = []
-    for changes in result.done:
-        follow(host, changes)
-        for stem in changes.lost:
-            done = Text("it is downloaded again") if stem in changes.reserved else "nobody needs it"
-            table.append({"what": labelled(stem, Odd.MISSING), "done": done})
-    return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in result.failed]
 
 
 def _agree(connection: Connection, host: StreamerHost, files: Sequence[FoundFile], rows: Mapping[str, Cached]) -> None:

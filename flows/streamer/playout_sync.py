@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,12 +142,8 @@ def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[
     released = {class_id for class_id, airing in known.items() if decide.is_taken(airing)}
     parts = events.parts_of(connection, sorted(released), as_runs)
     begun = {class_id: {part.begins for part in theirs} for class_id, theirs in parts.items()}
-    unheard: set[str] = set()
-    for one in ended:
-        sent = {part.begins for part in gaps.longest(decide.as_run(one["as_run"]), decide.KEPT)}
-        if one["class_id"] in released and not sent <= begun.get(one["class_id"], set()):
-            unheard.add(one["class_id"])
-    return unheard
+    sent = {one["class_id"]: gaps.longest(decide.as_run(one["as_run"]), decide.KEPT) for one in ended}
+    return {id_ for id_ in released if not {part.begins for part in sent[id_]} <= begun.get(id_, set())}
 
 
 LOOK_EVERY_S = 3.0
@@ -177,7 +174,10 @@ class PlayoutSync:
         self._version: str | None = None  # of the timetable that was written there last
         self._writing: asyncio.Future[str] | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
+        self._stepped_at = -math.inf  # monotonic
+        self._next: asyncio.Task[bool] | None = None  # the step that waits for its turn
+        host.playout.step = self.step
+        self._said: Mapping[str, str] = {}  # what was said of classes that the playout refuses
         self._made_slate: str | None = None  # the path of the one that is made if the settings name none
 
     async def run(self) -> None:
@@ -225,7 +225,7 @@ class PlayoutSync:
         ours = {asyncio.create_task(self._keep_looking_around())}
         try:
             await self._bring_up_to_date()
-            ours.add(asyncio.create_task(self._events(client)))  # not before: a status would undo what is newer than it
+            ours.add(asyncio.create_task(self._events(client)))
             done, _ = await asyncio.wait(ours, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -251,22 +251,22 @@ class PlayoutSync:
             )
         is_back, away_at = self._holder_pid != 0, time.time() - playout.away_s()
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
+        self._stepped_at = -math.inf  # whoever holds a lease anew waits for it
         await self.step()
         status = await playout.ask("status")
         ours = await host.read_tx(airings.live_ids)
-        self._following.only(ours)
         over = [one for one in status["classes"] if one["state"] == "ended"]
-        live = [one for one in status["classes"] if one["state"] != "ended" and one["class_id"] in ours]
         if is_back:
-            begun = [one["class_id"] for one in live if one["start"] <= time.time()]
-            await self._following.was_away(begun, away_at)
+            live = [one for one in status["classes"] if one["state"] != "ended" and one["class_id"] in ours]
+            await self._following.was_away([one["class_id"] for one in live if one["start"] <= time.time()], away_at)
         playout.is_there()  # what happened to its classes takes seconds to write down if there are many
         host.alarmed_at.forget(errors.PLAYOUT_AWAY.meaning)  # the next time is another one
         log.info("playout: release %s, %d classes", status["release"], len(playout.confirmed))
         ours |= await host.read_tx(_unheard, over)
-        for class_ in status["classes"]:
-            if class_["class_id"] in ours and class_["state"] != "waiting":
-                await self._following.catch_up(class_)
+        for one in over:
+            if one["class_id"] in ours:
+                await self._following.take(one)
+        self._following.news.set()  # what else was missed, the statuses say
 
     async def _events(self, client: Client) -> None:
         async for event in client.events():
@@ -278,8 +278,8 @@ class PlayoutSync:
             await comes(self._following.news, LOOK_EVERY_S)
             self._following.news.clear()
             self._host.watchdog.beat("playout")  # a connection that lasts is no loop that stands still
-            status = await self._host.playout.ask("status", active=True)
-            await self._following.look_around(time.time(), status["classes"])
+            now, status = time.time(), await self._host.playout.ask("status", active=True)
+            await self._following.look_around(now, status["classes"])
             await asyncio.sleep(WRITE_EVERY_S)
 
     # -- the timetable -------------------------------------------------------------------------------------------------
@@ -294,23 +294,29 @@ class PlayoutSync:
             self._host.watchdog.beat("timetable of the playout")
             with suppress(TryAgain):  # its connection has ended, which `run` notes
                 await self.step()
-            await asyncio.sleep(WRITE_EVERY_S)
 
-    async def step(self) -> None:
+    async def step(self) -> bool:
         """Write the timetable if it is another one, and have the playout take it over if that airs another one.
 
-        Raises TryAgain if the playout is away.
+        Returns whether the playout airs what the rows said after this was called. Raises TryAgain if it is away.
         """
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._step())
+        await asyncio.wait({step := self._next})  # whoever gives up does not cancel it for the others
+        return step.result()
+
+    async def _step(self) -> bool:
         host, playout = self._host, self._host.playout
         async with self._one_at_a_time:
+            await asyncio.sleep(self._stepped_at + WRITE_EVERY_S - time.monotonic())
+            self._next, self._stepped_at = None, time.monotonic()  # who asks from here on may know of later rows
             playout.wanted.clear()
-            number, allowed = playout.begin_round(), await prepare.push_allowlist(host)
+            allowed = await prepare.push_allowlist(host)
             wanted = await host.read_tx(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
             for class_id, error in wanted.odd.items():
                 await failures.report(host, Text("class {class_id}", class_id=class_id), error, LOOK_EVERY_S)
             if self._path is None:  # the playout was never there, so nobody knows where it reads
-                playout.written(number)
-                return
+                return False
             version = version_of(wanted.lines)
             try:
                 await self._write(self._path, version, wanted.lines)
@@ -319,10 +325,8 @@ class PlayoutSync:
                 with TemporaryDirectory(prefix="lectern-", dir=NO_DISK) as folder:
                     path = Path(folder) / NAME
                     await asyncio.to_thread(write_timetable, path, wanted.lines)
-                    await self._hand_over(number, version, wanted, path=str(path))
-                return
-            playout.written(number)
-            await self._hand_over(number, version, wanted)
+                    return await self._hand_over(version, wanted, path=str(path))
+            return await self._hand_over(version, wanted)
 
     async def _write(self, path: Path, version: str, lines: Sequence[str]) -> None:
         """Write the timetable, unless it lies there; raises OSError, also if the disk hangs."""
@@ -337,44 +341,35 @@ class PlayoutSync:
             writing, self._writing = self._writing, None
             self._version = writing.result()
 
-    async def _hand_over(self, number: int, version: str, wanted: DesiredTimetable, **where: str) -> None:
-        """Ask the playout to take the timetable over, and note what it confirms; alarm what it does not air."""
+    async def _hand_over(self, version: str, wanted: DesiredTimetable, **where: str) -> bool:
+        """Ask the playout to take the timetable over; returns whether it does. Alarm what it does not air."""
         playout = self._host.playout
         if playout.client is None:
-            return
+            return False
         refused: dict[str, str] = {}
         try:
             answer = await playout.ask("timetable", version=version, **where)
         except NotTaken as error:
             answer = {"version": None}
             log.error("playout: the timetable is not taken: %s", error.message)
-        if answer["version"] == version:
+        if is_taken := answer["version"] == version:
             left_out = list(wanted.lessons)[len(wanted.lessons) - answer["left_out"] :]
             refused = {**answer["refused"], **dict.fromkeys(left_out, Text("its timetable is full"))}
-            aired = {class_id: scheduled for class_id, scheduled in wanted.lessons.items() if class_id not in refused}
-            playout.confirm(number, aired)
+            playout.confirmed = {class_id: its for class_id, its in wanted.lessons.items() if class_id not in refused}
             playout.cleared = wanted.session, self._holder_pid
         else:
             self._version = None  # whatever lies there: it is written again at the next beat
-        await self._tell(wanted, refused)
-
-    async def _tell(self, wanted: DesiredTimetable, refused: Mapping[str, str]) -> None:
-        """Alarm the classes that the playout refuses, each once, and those that have begun without it."""
-        self._said = {
-            class_id: why
-            for class_id, why in refused.items()
-            if self._said.get(class_id) == why or await self._say_refused(class_id, why)
-        }
-        confirmed, begun_before = self._host.playout.confirmed, time.time() - LATE_S
+        for class_id, why in refused.items():
+            if self._said.get(class_id) != why:
+                log.error("%s: the playout does not take it: %s", class_id, why)
+        self._said = refused
+        begun_before = time.time() - LATE_S
         begun = takewhile(lambda its: its[1]["start"] <= begun_before, wanted.lessons.items())
-        unknown = [class_id for class_id, its in begun if class_id not in refused and confirmed.get(class_id) != its]
-        self._following.unaired = {*refused, *unknown}
-        for class_id in unknown:
-            await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
-
-    async def _say_refused(self, class_id: str, why: str) -> bool:
-        log.error("%s: the playout does not take it: %s", class_id, why)
-        return await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
+        unknown = [class_id for class_id, its in begun if playout.confirmed.get(class_id) != its]
+        unaired: dict[str, str] = dict.fromkeys(unknown, Text("the playout does not know it as it is booked"))
+        unaired |= {id_: Text("the playout does not take it: {reason}", reason=why) for id_, why in refused.items()}
+        await self._following.alarm_unaired(unaired)
+        return bool(is_taken)
 
     # -- it is not there -----------------------------------------------------------------------------------------------
 

@@ -66,7 +66,6 @@ class Readiness:
         self._host = host
         self._board = Board(client)
         self._live: dict[str, Airing] = {}
-        self._rows: dict[str, Cached] = {}
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
         self._looks: dict[str, _Look] = {}  # those under way
@@ -152,9 +151,7 @@ class Readiness:
         return bool(self._unreadable or self._late) or any(self._reds.get(class_id) for class_id in coming)
 
     async def _begin(self, due: Collection[str]) -> None:
-        """Begin to look at the classes *due*; also the looks under way go by the rows as they are now."""
-        stems = {self._live[class_id].stem for class_id in (*self._looks, *due)}
-        self._rows = await self._host.read_tx(cache.by_stem, stems)
+        """Begin to look at the classes *due*."""
         skew_s: float | None = None
         with suppress(TryAgain):
             before = time.time()
@@ -169,7 +166,8 @@ class Readiness:
                 airing = self._live[class_id]
                 if airing.state is AiringState.REFUSED:
                     return [Text("it was refused: {why}", why=airing.message)], None
-                seen = await self._seen(airing, self._rows.get(airing.stem), skew_s)
+                row = (await self._host.read_tx(cache.by_stem, [airing.stem])).get(airing.stem)
+                seen = await self._seen(airing, row, skew_s)
                 return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
         error = failed.error
         log.error("%s: its check failed: %r", class_id, error)
@@ -274,19 +272,13 @@ def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]
     """The cache of a streamer as a table: what is used, reserved, pinned, evictable."""
     here = [row for row in rows if row.state is FileState.READY]
     idle = [row for row in here if row.num_cite <= 0]
-    kinds = {
-        "used": here,
-        "reserved": [row for row in rows if row.state is FileState.DOWNLOADING],
-        "pinned": [row for row in here if row.num_cite > 0],
-        "evictable": idle,
-    }
+    coming = [row for row in rows if row.state is FileState.DOWNLOADING]
+    kinds = {"used": here, "reserved": coming, "pinned": [row for row in here if row.num_cite > 0], "evictable": idle}
     sums = {what: Usage(sum(row.size_bytes for row in some), len(some)) for what, some in kinds.items()}
     sums["bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)"] = bound
-    lines: list[dict[str, object]] = [
-        {"what": what, "renditions": its.num, "size": formatting.size(its.size_bytes)} for what, its in sums.items()
-    ]
     oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
-    return [*lines, {"what": oldest, "renditions": "", "size": ""}]
+    lines = [(what, its.num, formatting.size(its.size_bytes)) for what, its in sums.items()]
+    return [{"what": what, "renditions": num, "size": size} for what, num, size in [*lines, (oldest, "", "")]]
 
 
 SOON_S = 3600.0

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -35,24 +34,14 @@ IndexSeen = tuple[int, int]
 
 
 async def keep_indexes(host: StreamerHost) -> None:
-    """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
+    """Make what is missing for the classes that begin soon, one file after another, until cancelled.
+
+    No rounds are counted, by which `/health` would see that it stands still: one file can take half an hour.
+    """
     failed: dict[str, IndexSeen] = {}
     while True:
-        await _done(host, "indexes", make_indexes(host, failed), INDEXES_EVERY_S)
+        await make_indexes(host, failed)
         await asyncio.sleep(INDEXES_EVERY_S)
-
-
-async def _done(host: StreamerHost, loop: str, work: Coroutine[Any, Any, None], round_s: float) -> None:
-    """Do *work*, while rounds of its *loop* are counted: one file can take half an hour."""
-    doing = asyncio.create_task(work, name=loop)
-    try:
-        while not doing.done():
-            host.watchdog.beat(loop)
-            await asyncio.wait({doing}, timeout=round_s)
-        doing.result()
-    finally:
-        doing.cancel()
-        await asyncio.wait({doing})  # the program that it has started ends before this process
 
 
 async def make_indexes(host: StreamerHost, failed: dict[str, IndexSeen]) -> None:
@@ -124,11 +113,10 @@ REPORTED = 200
 
 
 async def keep_dead_air(host: StreamerHost) -> None:
-    """Look through one recording after another, until cancelled."""
+    """Look through one recording after another, until cancelled; no rounds are counted, see `keep_indexes`."""
     while True:
-        host.watchdog.beat("dead air")
         if (row := await host.read_tx(airings.unlooked, time.time())) is not None:
-            await _done(host, "dead air", look_for_dead_air(host, row), DEAD_AIR_EVERY_S)
+            await look_for_dead_air(host, row)
         else:
             await asyncio.sleep(DEAD_AIR_EVERY_S)
 

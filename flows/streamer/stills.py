@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +11,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flows.host import StreamerHost, log
+from flows.host import StreamerHost
 from lectern.db import leases
-from lectern.errors import Caught, LecternError, TryAgain
+from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
 
-AT_ONCE = 4  # number of stills that one child decodes
-JOIN_S = 0.05  # seconds that a child waits for further pictures to make
-EACH_S = 1.2
+AT_ONCE = 2  # number of stills that are decoded at the same time
+EACH_S = 2.0
 """Seconds in which at most one still is made anew if many are looked at: 50 classes take less than 5 % of a core."""
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -30,8 +29,6 @@ class StillServer:
 
     def __init__(self, host: StreamerHost) -> None:
         self._host, self._stills = host, Stills(AT_ONCE, EACH_S)
-        self._child = asyncio.Semaphore(1)
-        self._asked: list[tuple[bytes, asyncio.Future[bytes]]] = []
 
     def routes(self) -> list[Route]:
         """The route of the stills."""
@@ -60,31 +57,10 @@ class StillServer:
         lesson = self._host.playout.confirmed.get(class_id)
         if sent is None or lesson is None or sent["state"] != "on_air":
             raise TryAgain(Text("not on air"))
+        recording, at_s = lesson["file"], sent["position_s"] or 0.0
         if sent["slate"] and lesson.get("slate"):
-            return await self._decoded(Path(lesson["slate"]), 0.0)
-        return await self._decoded(Path(lesson["file"]), sent["position_s"] or 0.0)
-
-    async def _decoded(self, recording: Path, at_s: float) -> bytes:
-        """The picture at a position; the child that makes it makes all that were asked for while another one ran."""
-        picture: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        excerpt = await ffmpeg.excerpt(recording, at_s)
-        self._asked.append((excerpt, picture))
-        async with self._child:
-            if not picture.done():
-                await asyncio.sleep(JOIN_S)
-                asked, self._asked = self._asked, []
-                pictures: Sequence[bytes | str] = ()
-                with Caught() as failed:  # whoever waits is answered, whatever happened
-                    pictures = await ffmpeg.jpegs([excerpt for excerpt, _ in asked])
-                if failed.error is not None:
-                    log.warning("stills: %d pictures cannot be made: %r", len(asked), failed.error)
-                    pictures = [str(failed.error)] * len(asked)
-                for (_, waits), made in zip(asked, pictures, strict=True):
-                    if isinstance(made, bytes):
-                        waits.set_result(made)
-                    else:
-                        waits.set_exception(TryAgain("no picture: {why}", why=made))
-        return await picture
+            recording, at_s = lesson["slate"], 0.0
+        return await ffmpeg.jpeg(await ffmpeg.excerpt(Path(recording), at_s))
 
 
 KEPT_S = 10.0  # seconds for which a still is kept, and also the reason why there is none

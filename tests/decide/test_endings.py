@@ -207,12 +207,6 @@ def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -
 # What the playout says of a class, its events and its parts, is read as it writes them.
 
 
-@pytest.mark.parametrize(("has_slate", "has_begun"), [(True, True), (True, False), (False, True), (False, False)])
-def test_a_class_without_its_recording_sends_its_slate_from_its_start_on(has_slate: bool, has_begun: bool) -> None:
-    said = airing.without_recording(has_slate=has_slate, has_begun=has_begun)
-    assert ("no slate" in said, "will be" in said or "start" in said) == (not has_slate, not has_begun)
-
-
 EVENTS: list[tuple[dict[str, object], tuple[str, str] | None]] = [
     ({"event": "connected", "session": 1}, ("connected", "session 1 is ready to publish")),
     ({"event": "on_air", "session": 2, "position_s": 12.34}, ("on air", "at 12.3 s, session 2")),

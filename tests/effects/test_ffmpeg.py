@@ -5,7 +5,6 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
@@ -176,10 +175,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def jpeg(recording: Path, at_s: float) -> bytes:
-    (made,) = await ffmpeg.jpegs([await ffmpeg.excerpt(recording, at_s)])
-    if isinstance(made, str):
-        raise TryAgain(made)
-    return made
+    return await ffmpeg.jpeg(await ffmpeg.excerpt(recording, at_s))
 
 
 @pytest.fixture(autouse=True)
@@ -222,22 +218,3 @@ async def test_without_a_picture_or_the_memory_for_it_it_says_so(
     monkeypatch.setattr(ffmpeg, "MEMORY_BYTES", 1_000_000)
     with pytest.raises(TryAgain):
         await jpeg(lesson, 0.0)
-
-
-async def test_one_child_makes_several_and_a_broken_one_harms_no_other(
-    lesson: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a broken one among them, each has a child of its own."""
-    children, run = list[int](), subprocesses.run
-
-    async def counted(*args: Any, **more: Any) -> subprocesses.Finished:
-        children.append(1)
-        return await run(*args, **more)
-
-    monkeypatch.setattr(subprocesses, "run", counted)
-    wanted = [await ffmpeg.excerpt(lesson, at_s) for at_s in (0.0, 2.0, 4.0, 100.0)]
-    made = await ffmpeg.jpegs(wanted)
-    assert ([type(one) for one in made], len(children)) == ([bytes] * 4, 1)
-    mixed = await ffmpeg.jpegs([wanted[0], wanted[0][:40], wanted[3]])
-    assert [type(one) for one in mixed] == [bytes, str, bytes]
-    assert (mixed[0], mixed[2], len(children)) == (made[0], made[3], 5)

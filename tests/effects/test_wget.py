@@ -77,6 +77,25 @@ async def test_a_disk_that_hangs_during_a_download_does_not_hold_up_its_process(
     await work
 
 
+async def test_a_download_is_synced_whenever_so_much_came(
+    origin: Origin, part: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A part that cannot be synced is fetched on."""
+    synced = list[int]()
+
+    def write_origin(part: Path, _: RemoteFile) -> None:
+        synced.append(cache_dir.size_bytes(part))
+        raise OSError("full")
+
+    monkeypatch.setattr(cache_dir, "write_origin", write_origin)
+    monkeypatch.setattr("lectern.storage.origin.SYNC_BYTES", 100_000)
+    monkeypatch.setattr("lectern.storage.origin._LOOK_S", 0.05)
+    await fetch(f"{origin.url}/a.flv", part, rate="300k")
+    assert part.read_bytes() == BODY
+    assert (2 <= len(synced) <= 4, synced[0] >= 100_000) == (True, True)
+    assert caplog.text.count("could not be synced") == len(synced)
+
+
 async def test_a_disk_that_hangs_takes_no_thread_from_what_needs_no_recording(
     part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

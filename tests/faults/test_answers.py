@@ -237,18 +237,10 @@ class Resident:
         if link.client is not None:
             await self._handing._following.look_around(time.time(), (await link.ask("status", active=True))["classes"])
         await self._handing.step()
-        await self._confirm()
+        await amend.confirm(self.host)
         for one in await self.host.read_tx(airings.over, time.time() - maintenance.OVER_S):
             if (way := await maintenance._way(self.host, one)) is not None:
                 await changed(self.host, way)
-
-    async def _confirm(self) -> None:
-        confirming = asyncio.create_task(amend.confirm(self.host))
-        while not confirming.done():
-            if self.host.playout.wanted.is_set():
-                await self._handing.step()
-            await asyncio.sleep(0)
-        await confirming
 
 
 class Day:
@@ -514,6 +506,7 @@ class OneClass(RuleBasedStateMachine):
         self.now = 1_764_010_000.0
         patched = self.stack.enter_context(pytest.MonkeyPatch.context())
         patched.setattr(time, "time", lambda: self.now)
+        patched.setattr(playout_sync, "WRITE_EVERY_S", 0.0)
         patched.setattr(schedule, "ClassPublisher", Push)
         for module in (amend, playout_events, playout_sync, failures):
             patched.setattr(

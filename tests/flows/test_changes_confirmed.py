@@ -20,6 +20,7 @@ from flows.streamer.playout_events import PlayoutEvents
 from flows.streamer.playout_sync import AHEAD_S
 from lectern.db import airings
 from lectern.db.engine import transaction
+from lectern.errors import TryAgain
 from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.control_socket import version_of
 from lectern.states import AiringState
@@ -59,18 +60,9 @@ def its_class(host: StreamerHost) -> Any:
 
 async def confirmed(host: StreamerHost, **has: object) -> None:
     """One look at the changes, while the playout confirms that it airs the class with what it *has*."""
-    lessons = {"c-1": {**lesson(host, its_class(host)), **has}}
-
-    async def beat() -> None:
-        host.playout.begin_round()
-        while True:
-            host.playout.confirm(host.playout.begin_round(), lessons)
-            await asyncio.sleep(0.01)
-
-    beats = asyncio.create_task(beat())
-    await asyncio.sleep(0.02)
+    host.playout.confirmed = {"c-1": {**lesson(host, its_class(host)), **has}}
+    host.playout.step = AsyncMock(return_value=True)
     await amend.confirm(host)
-    beats.cancel()
 
 
 @pytest.mark.parametrize("before", [[], [1]], ids=["it is new", "it was here before"])
@@ -114,7 +106,7 @@ def test_a_change_of_a_class_that_the_playout_need_not_know_yet_is_in_force(
     its = update(tasks).values(start_time=now + starts_in_s, end_time=now + starts_in_s + 900)
     commit(streamer.engine, Connection.execute, its)
     lessons = {"c-1": lesson(streamer, its_class(streamer))} if is_aired else {}
-    commit(streamer.engine, rows.went, streamer, amend.confirmed({CHANGE}, lessons))
+    commit(streamer.engine, rows.went, streamer, amend.confirmed(lessons))
     assert reports(streamer) == codes
 
 
@@ -146,7 +138,7 @@ async def test_no_answer_waits_until_the_run_for_another_time_is_cancelled(strea
     streamer.runs = cast("Any", SimpleNamespace(cancel=cancel))
     before = replace(its_class(streamer), run_id="run")
     lessons = {"c-1": lesson(streamer, before)}
-    commit(streamer.engine, rows.went, streamer, amend.confirmed({CHANGE}, lessons))
+    commit(streamer.engine, rows.went, streamer, amend.confirmed(lessons))
     changes = SimpleNamespace(amended=[(before, replace(before, start_time=before.start_time + 60))])
     following = asyncio.create_task(amend.after(streamer, [cast("Any", changes)]))
     await asked.wait()
@@ -157,17 +149,16 @@ async def test_no_answer_waits_until_the_run_for_another_time_is_cancelled(strea
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the playout has surely no worker, the timetable on the disk says what the next one airs."""
+    """The playout is away, or hangs: its teacher hears of the change once that has confirmed it."""
     monkeypatch.setattr(amend, "CONFIRMS_S", 0.05)
-    await amend.confirm(streamer)
+    for step in (
+        None,
+        asyncio.Event().wait,
+        *(AsyncMock(side_effect=error) for error in (TryAgain("it is not there"), OSError())),
+    ):
+        streamer.playout.step = step
+        await amend.confirm(streamer)
     assert reports(streamer) == []
-    streamer.playout.is_away("it was killed")
-    streamer.playout.away_since = time.monotonic() - amend.NO_WORKER_S - 1
-    await amend.confirm(streamer)
-    assert reports(streamer) == [], "its timetable is not written"
-    streamer.playout.written(streamer.playout.begin_round() + 1)
-    await amend.confirm(streamer)
-    assert reports(streamer) == [0]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +183,7 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
         told["push_urls_hash"] = version_of([url or one.push_url])
     with transaction(streamer.engine) as connection:
         rows.went(connection, streamer, playout_events.closing_of("c-1", told))
-        rows.went(connection, streamer, amend.confirmed({CHANGE}, {}))
+        rows.went(connection, streamer, amend.confirmed({}))
         assert airings.unconfirmed(connection) == []
     assert reports(streamer) == [code]
 
@@ -229,13 +220,9 @@ async def test_the_end_of_a_class_that_was_changed_and_taken_away_at_once_is_tol
 
 async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: StreamerHost) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
-    lessons = {"c-1": lesson(streamer, its_class(streamer))}
-
-    def confirms() -> list[int]:
-        streamer.playout.confirm(streamer.playout.begin_round(), lessons)
-        return reports(streamer)
-
+    streamer.playout.confirmed = {"c-1": lesson(streamer, its_class(streamer))}
+    streamer.playout.step = AsyncMock(return_value=True)
     work = asyncio.create_task(amend.keep_confirming(streamer))
     streamer.amended.set()
-    assert await async_wait_until(confirms, description="its teacher hears of it") == [0]
+    assert await async_wait_until(lambda: reports(streamer), description="its teacher hears of it") == [0]
     work.cancel()

@@ -26,12 +26,13 @@ from flows.streamer.playout_events import PlayoutEvents
 from flows.streamer.playout_sync import AHEAD_S, Facts, PlayoutSync, TimetableReader, lesson
 from lectern import errors
 from lectern.allowlist import Allowlist
-from lectern.decide.airing import NO_ANSWER_S, NOT_ON_AIR_S
+from lectern.decide.airing import NOT_ON_AIR_S
 from lectern.errors import TryAgain
 from lectern.media import ffmpeg
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import PROTOCOL, Client, write_timetable
 from tests import rows
+from tests.waiting import async_wait_until, cancelled
 
 START = 0.0
 """When the class of a test began, a moment before it; a whole run may take longer than the class."""
@@ -75,6 +76,21 @@ def back() -> dict[str, Any]:
     return told("back", 0, why="it is there", position_s=9.0)
 
 
+def on_air(**fields: object) -> dict[str, Any]:
+    """What the playout says of the class while a receiver takes it."""
+    return {"class_id": "c-1", "state": "on_air", "slate": False, "why": None, "as_run": [], **fields}
+
+
+def off_air(**fields: object) -> dict[str, Any]:
+    """The same while no receiver takes it."""
+    return on_air(**{"state": "trying", "why": "the server took nothing for 5 s", **fields})
+
+
+def lost(**fields: object) -> dict[str, Any]:
+    """The same while its recording cannot be sent."""
+    return on_air(**{"lost": True, "slate": True, **fields})
+
+
 def over(**fields: object) -> dict[str, Any]:
     """What the playout says of the class when it is over, and nothing was sent of it."""
     sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 2700.0, "sessions": 0, "as_run": []}
@@ -103,12 +119,14 @@ async def test_a_class_without_its_recording_is_alarmed_each_time_that_it_lacks_
     for starts_in_s in (2, 0):
         rows.commit(streamer.engine, Connection.execute, update(tasks).values(start_time=START + starts_in_s))
         await following.take(slate())
-        await following.take(slate())
+        for _ in range(2):
+            await following.look_around(START, [lost(why="its server refuses it")])
         await following.take(back())
-    await following.catch_up({"class_id": "c-1", "state": "waiting", "slate": True, "why": None})
+        await following.look_around(START, [on_air()])
+    await following.look_around(START, [on_air(state="waiting", slate=True)])
     await following.take(told("behind", behind_s=2.1))
     *said, behind = alarms(streamer)
-    missing = ["from its start on: the recording is missing", ": the recording is missing", ": no reason is known"]
+    missing = [": the recording is missing", ": the recording is missing", ": no reason is known"]
     assert [one.removeprefix("c-1: its slate is sent").strip() for one in said] == missing
     assert behind.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 
@@ -117,12 +135,13 @@ async def test_it_is_alarmed_once_that_a_slate_is_not_sent_after_all(
     streamer: StreamerHost, following: PlayoutEvents
 ) -> None:
     """Its playout says first that the recording is missing; a process that begins has only the status of the class."""
+    await following.take(slate())
     for _ in range(2):
-        await following.take(slate())
-    for _ in range(2):
-        await following.take(slate("the slate is missing") | {"slate": None})
-    status = {"class_id": "c-1", "state": "trying", "lost": True, "slate": False, "why": "the slate is missing"}
-    await PlayoutEvents(streamer).catch_up(status)
+        await following.look_around(START, [lost()])
+    await following.take(slate("the slate is missing") | {"slate": None})
+    status = lost(state="trying", slate=False, why="the slate is missing")
+    for its in (following, following, PlayoutEvents(streamer)):
+        await its.look_around(START, [status])
     nothing = "c-1: nothing is sent, there is no slate: the slate is missing"
     assert alarms(streamer) == ["c-1: its slate is sent: the recording is missing", nothing, nothing]
 
@@ -130,23 +149,24 @@ async def test_it_is_alarmed_once_that_a_slate_is_not_sent_after_all(
 async def test_a_push_that_broke_off_is_alarmed_unless_it_comes_back_at_once(
     streamer: StreamerHost, following: PlayoutEvents
 ) -> None:
-    """Though nothing is told after it."""
-    await following.take(broke_off(20))
-    await following.take(told("on_air", 22, session=2, position_s=22.0))
-    await following.look_around(START + 30)
-    await following.take(broke_off(50))
-    await following.look_around(START + 49.9 + NOT_ON_AIR_S)
+    """By its statuses: nothing is told after it."""
+    streamer.playout.until = math.inf
+    await following.look_around(START + 20, [off_air()])
+    await following.look_around(START + 22, [on_air()])
+    await following.look_around(START + 50, [off_air()])
+    await following.look_around(START + 49.9 + NOT_ON_AIR_S, [off_air()])
     assert alarms(streamer) == []
-    await following.look_around(START + 50 + NOT_ON_AIR_S)
+    await following.look_around(START + 50 + NOT_ON_AIR_S, [off_air()])
     (said,) = alarms(streamer)
     assert "it is not on air: the server took nothing for 5 s" in said
 
 
 async def test_trouble_of_a_class_on_air_is_not_called_over_because_its_playout_is_away(streamer: StreamerHost) -> None:
     """Nobody sees how the class is aired then, if it is."""
+    streamer.playout.until = math.inf
     handing = playout_sync.PlayoutSync(streamer)
-    for one in (slate(), broke_off(), {**told("on_air", session=1, position_s=0.0), "class_id": "without trouble"}):
-        await handing._following.take(one)
+    await handing._following.look_around(START + 20, [lost(state="trying"), on_air(class_id="without trouble")])
+    streamer.ongoing.clear()
     streamer.playout.is_away("it was killed")
     await handing._say_away()
     assert {errors.NO_RECORDING.number, errors.AIRING_BROKEN.number}.issubset(patience(streamer).goes_on)
@@ -177,33 +197,29 @@ async def test_trouble_of_a_class_that_is_another_streamers_now_goes_on_no_more(
     for until, is_alarmed in ((0.0, False), (math.inf, True)):  # without a lease it is not to be on air
         streamer.playout.until = until
         for after_s in (60, 60 + NOT_ON_AIR_S):
-            status: dict[str, Any] = {"class_id": "c-1", "state": state, "why": why, "as_run": []}
-            await following.look_around(START + after_s, [status])
+            await following.look_around(START + after_s, [on_air(state=state, why=why)])
         assert [said in one for one in alarms(streamer)] == [True] * is_alarmed
     following.still()
     assert errors.AIRING_BROKEN.number in patience(streamer).goes_on
     streamer.ongoing.clear()
-    following.only([])
-    following.still()
+    await following.look_around(START + 70)
     assert errors.AIRING_BROKEN.number not in patience(streamer).goes_on
 
 
-@pytest.mark.parametrize(
-    "status", [over(), {"class_id": "c-1", "state": "on_air", "slate": False}, None], ids=["end", "on", "unheard"]
-)
+@pytest.mark.parametrize("statuses", [[], [on_air()]], ids=["over", "on air"])
 async def test_trouble_that_is_over_goes_on_no_longer_although_nobody_heard_of_its_end(
-    streamer: StreamerHost, following: PlayoutEvents, status: dict[str, Any] | None
+    streamer: StreamerHost, following: PlayoutEvents, statuses: list[dict[str, Any]]
 ) -> None:
-    """What was said while nobody listened, the status says; and no trouble goes on longer than its class.
+    """The statuses say so; those of what should be on air lack a class that is over.
 
     No alarm is raised, nor kept open for ever, for it.
     """
-    await following.take(broke_off())
+    streamer.playout.until = math.inf
     await following.take(slate(wants_file=False))
+    await following.look_around(START + 60, [lost(state="trying")])
     raised = rows.said(streamer, "alarm")
-    await (following.catch_up(status) if status else following.look_around(START + 2701))
     streamer.ongoing.clear()
-    await following.look_around(START + 90)
+    await following.look_around(START + 90, statuses)
     assert (streamer.ongoing, rows.said(streamer, "alarm")) == ({}, raised)
 
 
@@ -224,6 +240,7 @@ def statuses(streamer: StreamerHost, timetable: Path, monkeypatch: pytest.Monkey
         return {**answer, **taken, "timetable": {"path": str(timetable), "version": None}}
 
     monkeypatch.setattr(playout_sync, "publish_outbox", rows.unsent)
+    monkeypatch.setattr(playout_sync, "WRITE_EVERY_S", 0.0)
     monkeypatch.setattr(streamer.playout, "ask", ask)
     monkeypatch.setattr(streamer.playout, "client", cast("Client", Told()))
     return found
@@ -256,8 +273,7 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
     monkeypatch.setattr(time, "time", lambda: START)
     rows.commit(streamer.engine, rows.bare, "c-2", START + 5000)
     handing = playout_sync.PlayoutSync(streamer)
-    on_air = {"class_id": "c-1", "state": "on_air", "slate": False, "start": START}
-    statuses += [on_air, on_air | {"class_id": "c-2", "state": "waiting", "start": START + 5000}]
+    statuses += [on_air(start=START), on_air(class_id="c-2", state="waiting", start=START + 5000)]
     for number in (1, 2):
         streamer.playout.is_away("it was killed")
         await handing._say_away()
@@ -282,7 +298,8 @@ async def test_a_playout_is_there_once_it_airs_the_timetable_however_much_it_did
     async def caught_up(_: object) -> None:
         wrong.append(f"{report._unaired(streamer)}")
 
-    monkeypatch.setattr(handing._following, "catch_up", caught_up)
+    statuses.append(over())
+    monkeypatch.setattr(handing._following, "take", caught_up)
     await handing._bring_up_to_date()
     assert wrong == ["[]"]
 
@@ -313,19 +330,18 @@ async def test_a_playout_that_cannot_be_followed_is_tried_after_ever_longer_paus
     assert pauses == [1, 2, 3, 0, 0, 0]
 
 
-async def test_what_a_class_reports_counts_more_than_its_status_which_is_older(
-    streamer: StreamerHost, statuses: list[dict[str, Any]]
+async def test_what_was_missed_while_nobody_listened_the_next_statuses_say(
+    streamer: StreamerHost, statuses: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its recording is there again just when a process connects: it does not count as missing to the class's end."""
-    status = {"class_id": "c-1", "state": "on_air", "start": START, "as_run": [], "why": "the recording is missing"}
-    statuses.append(status | {"lost": True, "slate": True})
+    """They are asked for at once when a process connects: the recording of the class is missing."""
+    monkeypatch.setattr(playout_sync, "LOOK_EVERY_S", 60.0)
+    statuses.append(lost(start=START, why="the recording is missing"))
     handing = PlayoutSync(streamer)
-    with pytest.raises(TryAgain):
-        await handing._followed(cast("Client", Told(events=[back()])))
-    streamer.ongoing.clear()
-    handing._following.still()
-    assert ["its slate is sent" in one for one in alarms(streamer)] == [True], "it was missing"
-    assert errors.NO_RECORDING.number not in patience(streamer).goes_on
+    await handing._bring_up_to_date()
+    looking = asyncio.create_task(handing._keep_looking_around())
+    await async_wait_until(lambda: alarms(streamer), description="it is alarmed")
+    await cancelled(looking)
+    assert ["its slate is sent" in one for one in alarms(streamer)] == [True]
 
 
 async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired(
@@ -482,29 +498,17 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events are taken beside the look; one of the last class must not end the whole work on the playout."""
-    await following.take(broke_off())
+    streamer.playout.until = math.inf
     look = streamer.read_tx
 
     async def slowly(*asked: Any) -> Any:
         found = await look(*asked)
-        following.only([])
+        following._classes.clear()
         return found
 
     monkeypatch.setattr(streamer, "read_tx", slowly)
-    await following.look_around(START + 60)
+    await following.look_around(START + 60, [off_air()])
     assert alarms(streamer) == []
-
-
-@pytest.mark.parametrize(
-    ("after_s", "was_on_air", "is_alarmed"),
-    [(NO_ANSWER_S - 2, False, True), (NO_ANSWER_S, False, False), (NO_ANSWER_S - 2, True, False)],
-)
-async def test_a_class_that_was_never_on_air_counts_from_its_start(
-    streamer: StreamerHost, following: PlayoutEvents, after_s: float, was_on_air: bool, is_alarmed: bool
-) -> None:
-    """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
-    await following.take(broke_off(after_s, was_on_air=was_on_air))
-    assert bool(alarms(streamer)) is is_alarmed
 
 
 async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, following: PlayoutEvents) -> None:
@@ -518,7 +522,7 @@ async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost, followi
     """The playout was away when the sweeper closed it, and says now what it has sent."""
     broken = update(classes).values(state="broken", message="nobody knows how much of it was sent")
     rows.commit(streamer.engine, Connection.execute, broken)
-    await following.catch_up(aired())
+    await following.take(aired())
     assert rows.state_of(streamer, "c-1") == "aired"
     for class_id in ("c-1", "nobody's"):
         await following.take(told("behind", behind_s=2.1) | {"class_id": class_id})
@@ -581,14 +585,14 @@ async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(
         return [(one["event"], one["at"] - START) for one in rows.said(streamer, "airing")]
 
     part = aired()["as_run"][0] | {"to": START + 20}
-    on_air: dict[str, Any] = {"class_id": "c-1", "state": "on_air", "why": None, "as_run": [part]}
+    status = on_air(as_run=[part])
     for _ in range(2):
-        await following.look_around(START + 20, [on_air])
+        await following.look_around(START + 20, [status])
     assert stated() == [("on_air", 0)]
     for at in (23, 26):
-        await following.look_around(START + at, [on_air | {"state": "trying"}])
+        await following.look_around(START + at, [status | {"state": "trying"}])
     assert stated()[1:] == [("interrupted", 20)]
-    again = on_air | {"as_run": [part, part | {"source": "slate", "from": START + 28, "to": START + 40}]}
+    again = status | {"as_run": [part, part | {"source": "slate", "from": START + 28, "to": START + 40}]}
     for its in (following, PlayoutEvents(streamer)):
         await its.look_around(START + 40, [again])
     assert stated()[2:] == [("on_air", 28), ("slate", 28)] * 2
@@ -623,14 +627,14 @@ async def test_a_database_that_takes_nothing_does_not_end_the_work_on_the_playou
     handing = PlayoutSync(streamer)
     streamer.playout.is_away("it was killed")
     streamer.playout.until = math.inf
-    on_air: dict[str, Any] = {"class_id": "c-1", "state": "on_air", "why": None, "as_run": aired()["as_run"]}
+    status = on_air(as_run=aired()["as_run"])
     full = OperationalError("INSERT INTO outbox", {}, Exception("database or disk is full"))
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
         await following.take({"event": "lease_over", "class_id": None})
-        await following.look_around(START + 20, [on_air])
+        await following.look_around(START + 20, [status])
         await handing._say_away()
-    await following.look_around(START + 23, [on_air])
+    await following.look_around(START + 23, [status])
     await handing._say_away()
     assert [one["event"] for one in rows.said(streamer, "airing")] == ["on_air"]
     assert [one["code"] for one in rows.said(streamer, "alarm")] == [errors.PLAYOUT_AWAY.number]
@@ -641,7 +645,7 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
 ) -> None:
     """It would end the whole work on the playout, which passes the lease on: all classes would leave the air."""
     monkeypatch.setattr(failures, "publish_outbox", rows.unsent)
-    await following.catch_up({"class_id": "c-1", "state": "on_air"})
+    await following.look_around(START + 60, [{"class_id": "c-1", "state": "on_air"}])
     await following.take(told("behind"))
     (said,) = alarms(streamer)
     assert said.startswith("streamer1: class c-1 does not work: KeyError")
@@ -650,35 +654,34 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
 async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
     following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if nobody listened: else the slate is sent to the end of the class, for the playout says it only once."""
-    asked: list[tuple[str, str, bool]] = []
+    """Also if nobody listened; not at each look, for its download takes its time."""
+    asked: list[tuple[str, str, float]] = []
 
     async def replace(_host: object, stem: str, why: str, *, seen_at: float) -> bool:
-        asked.append((stem, why, seen_at == START))
+        asked.append((stem, why, seen_at - START))
         return seen_at > 0
 
     monkeypatch.setattr(downloads, "redownload", replace)
-    status = {"class_id": "c-1", "state": "on_air", "slate": True, "why": "the recording is missing"}
-    await following.catch_up(status)  # an older playout does not say what helps
-    for _ in range(2):
-        await following.catch_up({**status, "wants_file": True})
+    missing = "the recording is missing"
+    await following.look_around(START + 20, [lost(why=missing)])  # an older playout does not say what helps
+    for after_s in (23, 26):
+        await following.look_around(START + after_s, [lost(why=missing, wants_file=True)])
         await fetched(following)
-    assert asked == [("6666", "the recording is missing", False)]
-    for why in ("it is missing again", "it is missing once more"):
+    assert asked == [("6666", missing, 20)]
+    for at, why in ((29, "it is missing again"), (30, "it is missing once more")):
         await following.take(back())
-        await following.take(slate(why, wants_file=True))
-        await fetched(following)
-    assert asked[1:] == [("6666", "it is missing again", True), ("6666", "it is missing once more", True)]
+        await following.take(slate(why, wants_file=True) | {"at": START + at})
+        for _ in range(2):
+            await following.look_around(START + 32, [lost(wants_file=True)])
+            await fetched(following)
+    assert asked[1:] == [("6666", "it is missing again", 29), ("6666", "it is missing once more", 30)]
 
 
 @pytest.mark.parametrize("is_event", [True, False], ids=["event", "status"])
 async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_downloaded_again_and_alarmed_when_it_does(
     streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch, is_event: bool
 ) -> None:
-    """Its playout says it only once, and once that it goes on: the slate would be sent to the end of the class.
-
-    A process that begins has only the status of the class.
-    """
+    """The slate would be sent to the end of the class. A process that begins has only the status of the class."""
     full = OperationalError("DELETE FROM video_list", {}, Exception("database or disk is full"))
     asked = Mock(side_effect=[full, full, True])
 
@@ -686,20 +689,21 @@ async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_down
         return bool(asked())
 
     monkeypatch.setattr(downloads, "redownload", redownload)
-    monkeypatch.setattr(playout_events, "backoff_s", lambda _: 0.0, raising=False)
+    status = lost(wants_file=True, why="the recording is missing")
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
-        lost = slate(wants_file=True)
-        await (following.take(lost) if is_event else following.catch_up(lost | {"state": "on_air"}))
-        await following.look_around(START + 60)
-    await fetched(following)
+        if is_event:
+            await following.take(slate(wants_file=True))
+        await following.look_around(START + 60, [status])
+        await fetched(following)
+    for after_s in (63, 66, 69):
+        await following.look_around(START + after_s, [status])
+        await fetched(following)
     assert asked.call_count == 3
-    for after_s in (63, 66):
-        await following.look_around(START + after_s)
     assert ["the recording is missing" in one for one in alarms(streamer)] == [True]
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
-        await following.take(back())
+        await following.look_around(START + 72, [on_air(as_run=aired()["as_run"])])
     streamer.ongoing.clear()
     following.still()
     assert streamer.ongoing == {}

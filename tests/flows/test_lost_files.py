@@ -332,34 +332,6 @@ async def test_what_came_is_taken_if_it_is_what_was_promised(
     assert part.exists() is stays
 
 
-async def test_a_download_is_synced_whenever_so_much_came_and_never_twice_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A part that cannot be synced is fetched on."""
-    part, synced, go_on = tmp_path / "1.flv.part", list[RemoteFile](), threading.Event()
-    part.write_bytes(b"x" * 5)
-
-    def write_origin(_: Path, remote: RemoteFile) -> None:
-        synced.append(remote)
-        go_on.wait(20)
-        if len(synced) == 3:
-            raise OSError("full")
-
-    monkeypatch.setattr(streamer_downloads, "SYNC_BYTES", 10)
-    monkeypatch.setattr(cache_dir, "write_origin", write_origin)
-    monkeypatch.setattr(cache_dir, "size_bytes", Mock(side_effect=AssertionError("a disk may hang, and all with it")))
-    await streamer_downloads.PeriodicSync(part, RemoteFile("", 99, None, None)).close()
-    syncs = streamer_downloads.PeriodicSync(part, RemoteFile("", 99, None, None))
-    for sizes, number in (((14, 15, 40), 1), ((24, 25), 2), ((35,), 3)):
-        for size_bytes in sizes:
-            syncs.reached(size_bytes)
-        go_on.set()
-        await syncs.close()
-        assert len(synced) == number
-        go_on.clear()
-    assert caplog.text.count("could not be synced") == 1
-
-
 @pytest.mark.parametrize("error", [Refuse("No space left on device", DISK_FULL), OSError("odd")], ids=["full", "odd"])
 async def test_a_recording_that_came_is_aired_without_its_index_until_that_can_be_written(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -33,7 +33,7 @@ from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.gaps import LOST_S
 from lectern.errors import TryAgain
 from lectern.media import integrity
-from lectern.model.facts import Cached, Event, Usage
+from lectern.model.facts import Airing, Cached, Event, Usage
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk
@@ -398,24 +398,19 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried again later, not at once; the guard airs it without a run."""
-    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 1e-9)
     for number, name in enumerate(("odd", "refused", "good")):
         add(streamer, name, starts_in_s=100 + number)
     runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
     runs.odd = {"odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no surrogates"), "refused": TryAgain("409")}
-    assert await plan.step() is None, "Prefect seems to be away"
-    began = time.monotonic()
-    pause_s = await plan.step()
-    assert pause_s is not None
-    assert 0 < pause_s <= 2 * (time.monotonic() - began), "a third of the time"
-    for _ in range(2):
-        assert await plan.step() is None
+    assert not await plan.step(), "Prefect seems to be away"
+    assert [await plan.step() for _ in range(3)] == [True, False, False]
     assert (runs.wanted, [*runs.made]) == (["odd", "refused", "good"], ["good"])
     runs.odd.clear()
     plan._aside.clear()
     streamer.unplanned.set()
     monkeypatch.setattr(streamer.watchdog, "beat", (rounds := list[str]()).append)
-    assert await plan.step() == 0, "of those that come together, the next is not kept waiting"
+    assert await plan.step(), "of those that come together, the next is not kept waiting"
     assert sorted(runs.made) == ["good", "odd", "refused"]
     assert rounds == ["plan"] * 2, "if Prefect takes 4 s for each, twenty of them do not stand still"
 
@@ -482,21 +477,28 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
 ) -> None:
     """To look through all of them before each run would take longer than the run."""
     monkeypatch.setattr(broadcast, "CALM_S", -1.0)
-    monkeypatch.setattr(broadcast, "EVERY_S", 600.0)  # nobody looks again meanwhile, however busy the machine is
     for number in range(5):
         add(streamer, f"c-{number}", starts_in_s=90_000 + number)
     looks = Mock(wraps=airings.unscheduled)
     monkeypatch.setattr(airings, "unscheduled", looks)
-    plan = broadcast.RunScheduler(streamer)
-    await plan.step()
-    planned(streamer, "c-1", AiringState.CANCELLED)
-    for _ in range(2):
-        await plan.step()
-    made = cast("Runs", streamer.runs).made
+    runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
+    runs.slow_s, make, made = 0.02, plan._made, runs.made
+
+    async def then(airing: Airing) -> bool:
+        is_made = await make(airing)
+        if airing.class_id == "c-0":
+            planned(streamer, "c-1", AiringState.CANCELLED)
+        if airing.class_id == "c-3":
+            add(streamer, "soon", starts_in_s=30)
+            streamer.unplanned.set()
+        return is_made
+
+    monkeypatch.setattr(plan, "_made", then)
+    began = time.monotonic()
+    assert not await plan.step()
+    assert time.monotonic() - began > 3 * 3 * runs.slow_s, "it takes a third of the time"
     assert [*made] == ["c-0", "c-2", "c-3"]
     assert looks.call_count == 2, "once for those that begin soon, once for the others"
-    add(streamer, "soon", starts_in_s=30)
-    streamer.unplanned.set()
     await plan.step()
     assert [*made][3:] == ["soon"], "what gets ready and begins soon is planned before those for later"
 
@@ -710,7 +712,7 @@ async def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_a
 
     Work that needs a run waits for its own answer: nothing of it can be done without.
     """
-    monkeypatch.setattr(prefect_api, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 1e-9)
     away, at_once = Runs(), prefect_api.AT_ONCE
     away.slow_s = 0.3  # a real one says so after up to five seconds
     away.odd |= dict.fromkeys(map(str, range(40)), TryAgain("Prefect does not take the run"))

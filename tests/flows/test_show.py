@@ -71,32 +71,31 @@ async def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(
 
 
 class Bar:
-    """A bar whose seconds are counted by the test; what is written of it is kept, with its second."""
+    """A bar that is written every 0.05 s; what is written of it is kept."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(FlowRunContext, "get", object)
-        self.now = 0
-        self.written: list[tuple[int, float]] = []
+        monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
+        monkeypatch.setattr(artifacts, "PROGRESS_S", 0.05)
+        self.written: list[float] = []
         self.said: list[str | None] = []
         self.key = ""
-        self.bar = ProgressBar("download-6666_720P", "download 6666_720P", lambda: float(self.now))
+        self.bar = ProgressBar("download-6666_720P", "download 6666_720P")
 
         async def create(percent: float, key: str, description: str | None = None) -> UUID:
             self.key = key
             return await update(uuid4(), percent, description)
 
         async def update(artifact: UUID, percent: float, description: str | None = None) -> UUID:
-            self.written.append((self.now, percent))
+            self.written.append(percent)
             self.said.append(description)
             return artifact
 
         monkeypatch.setattr(artifacts, "acreate_progress_artifact", create)
         monkeypatch.setattr(artifacts, "aupdate_progress_artifact", update)
 
-    async def second(self, percent: float) -> None:
-        self.bar.set(percent)
-        await self.bar.show()
-        self.now += 1
+    async def comes_to(self, *written: float) -> None:
+        await async_wait_until(lambda: self.written == [*written], description="it is written")
 
 
 @pytest.fixture
@@ -104,31 +103,33 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Bar:
     return Bar(monkeypatch)
 
 
-@pytest.mark.parametrize(
-    ("percents", "written"),
-    [
-        pytest.param([at / 6 for at in range(601)], [(at, at / 6) for at in range(0, 601, 30)], id="every 30 s"),
-        pytest.param([at / 100 for at in range(1000)], [(100 * at, at) for at in range(10)], id="a per cent more"),
-        pytest.param([9.99] * 3600, [(0, 9)], id="it stands still"),
-        pytest.param([1, 99.9, 100], [(0, 1), (2, 100)], id="its end"),
-    ],
-)
-async def test_a_bar_is_written_at_both_ends_and_every_30_s_that_bring_it_further(
-    shown: Bar, percents: list[float], written: list[tuple[int, float]]
-) -> None:
-    for percent in percents:
-        await shown.second(percent)
-    assert shown.written == written
-
-
-async def test_what_came_of_the_work_is_written_although_the_bar_is_full_already(shown: Bar) -> None:
+async def test_a_bar_is_written_at_both_ends_and_when_it_has_come_further_by_a_whole_per_cent(shown: Bar) -> None:
     """Under a key as Prefect takes it, whatever the work is called."""
-    await shown.second(100)
+    async with shown.bar as bar:
+        bar.set(1.9)
+        await shown.comes_to(1)
+        bar.set(1.99)
+        await asyncio.sleep(0.2)
+        bar.set(2)
+        await shown.comes_to(1, 2)
+        bar.end("6666_720P: downloaded")
+    assert (shown.written, shown.said[-1]) == ([1, 2, 100], "6666_720P: downloaded")
+    assert shown.key == "download-6666-720p"
+
+
+@pytest.mark.parametrize("percent", [99.9, 100])
+async def test_what_came_of_the_work_is_written_unless_it_was_over_at_once_or_did_not_come_to_its_end(
+    shown: Bar, percent: float
+) -> None:
     async with shown.bar as bar:
         await asyncio.sleep(0)  # its writer begins
         bar.end("6666_720P: downloaded")
-    assert (shown.written, shown.said[-1]) == ([(0, 100.0), (1, 100.0)], "6666_720P: downloaded")
-    assert shown.key == "download-6666-720p"
+    assert shown.written == []
+    async with shown.bar as bar:
+        bar.set(percent)
+        await async_wait_until(lambda: shown.written, description="it is written")
+        bar.end("6666_720P: downloaded once more") if percent == 100 else None
+    assert len(shown.written) == 1 + (percent == 100)
 
 
 @pytest.mark.parametrize(
@@ -138,21 +139,18 @@ async def test_a_bar_goes_on_after_prefect_was_away_or_answered_what_is_no_prefe
     shown: Bar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception
 ) -> None:
     """A page of a proxy, say; it is logged once, however long that is."""
-    monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
-    create, asked = vars(artifacts)["acreate_progress_artifact"], list[int]()
+    create, asked = vars(artifacts)["acreate_progress_artifact"], list[object]()
 
     async def away(*_: object, **__: object) -> UUID:
-        asked.append(31)
-        shown.now += 31
-        shown.bar.set(len(asked))
+        asked.append(answer)
         if len(asked) == 3:
             monkeypatch.setattr(artifacts, "acreate_progress_artifact", create)
         raise answer
 
     monkeypatch.setattr(artifacts, "acreate_progress_artifact", away)
-    async with shown.bar:
-        await async_wait_until(lambda: shown.written, description="it is written again")
-    assert shown.written == [(93, 3.0)]
+    async with shown.bar as bar:
+        bar.set(3.5)
+        await shown.comes_to(3)
     assert caplog.text.count("cannot show artifact") == 1
 
 
@@ -161,7 +159,6 @@ async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(
 ) -> None:
     """The last write of a bar stood between a recording that was there and its class, until the client gave up."""
     monkeypatch.setattr(artifacts, "LAST_S", 0.05)
-    await shown.second(1)
     asked = asyncio.Event()
 
     async def hangs(*_: object, **__: object) -> None:
@@ -171,7 +168,8 @@ async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(
     monkeypatch.setattr(artifacts, "aupdate_progress_artifact", hangs)
     async with asyncio.timeout(20):
         async with shown.bar as bar:
-            await asyncio.sleep(0)  # its writer begins
+            bar.set(1)
+            await shown.comes_to(1)
             bar.set(100)
         await asked.wait()
 

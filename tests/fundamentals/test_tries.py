@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+import stamina
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed
 from sqlalchemy import insert, select
@@ -163,6 +164,6 @@ def test_messages_go_back_as_soon_as_the_database_is_there(host: Host[Any], monk
         return await commit(*given)
 
     monkeypatch.setattr(host, "write_tx", gives_way)
-    monkeypatch.setattr(flows_failures, "backoff_s", lambda _failures: 0.0)
-    asyncio.run(flows_failures.after_failure(host, [kept.id], away, passes=True))
+    with stamina.set_testing(True, attempts=3):
+        asyncio.run(flows_failures.after_failure(host, [kept.id], away, passes=True))
     assert [one.id for one in claim(host)] == [kept.id]

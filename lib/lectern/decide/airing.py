@@ -1,6 +1,7 @@
 """What becomes of a class on air: what its playout reports, and its end as aired, broken, released or closed late."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -15,9 +16,6 @@ from lectern.wire.messages import AiringEvent, Release
 
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
-
-NO_ANSWER_S = 15.0
-"""Seconds after the start within which the first failure of a class says that it was never on air."""
 
 RUN_AHEAD_S = 60.0
 """Seconds before its lead time within which a class gets its run at once."""
@@ -69,12 +67,11 @@ def statements(status: Mapping[str, Any], now: float, why: str | None, *, is_mov
     if not parts:
         return []
     began, silent_since, ended = parts[0].begins, None, parts[0].ends
-    shown = [parts[0]]  # the first part of each stretch of the recording, or of the slate
     for part in parts[1:]:
         if part.begins - ended >= TAKEN_WITHIN_S:
             began, silent_since = part.begins, ended
         ended = max(ended, part.ends)
-        shown += [part] if part.source != shown[-1].source else []
+    shown = [next(group) for _, group in groupby(parts, key=attrgetter("source"))]  # the first part of each stretch
     news: list[Statement] = []
     cut = why or status["why"] or Text("no reason is known")
     if now - ended >= TAKEN_WITHIN_S:
@@ -127,15 +124,6 @@ def event_text(event: Mapping[str, Any]) -> tuple[str, str] | None:
                 "{behind_s:.1f} s late; it goes on at the clock's position", behind_s=event["behind_s"]
             )
     return None
-
-
-def without_recording(*, has_slate: bool, has_begun: bool) -> str:
-    """What a class without its recording sends: its slate, or nothing; from its start on, if that is still to come."""
-    if has_begun:
-        return Text("its slate is sent") if has_slate else Text("nothing is sent, there is no slate")
-    if has_slate:
-        return Text("its slate is sent from its start on")
-    return Text("nothing will be sent, there is no slate")
 
 
 CANCELLED = Text("it was cancelled")
@@ -241,13 +229,10 @@ def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = Fal
     elif airing.state is AiringState.BROKEN:
         changes.give_up(airing)  # how it ended was reported before
     else:
-        code, why = errors.AIRING_BROKEN, Text("not aired to its end: nobody knows how much of it was sent")
+        why = Text("not aired to its end: nobody knows how much of it was sent")
         if is_known and airing.state is AiringState.READY:  # no receiver ever took it
             why = Text("not aired: nothing was sent")
-        after = changes.move(airing, AiringState.BROKEN, code, why)
-        changes.report("ended", after, code, why)
-        changes.give_up(after)
-        changes.note("closed late", airing, why)
+        close(changes, airing, AiringState.BROKEN, why)
 
 
 def _refuse_over(

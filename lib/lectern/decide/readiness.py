@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TypeVar
 
 from lectern import errors
@@ -159,12 +159,9 @@ def dead_air_warning(samples: Samples) -> str:
 
 def _black(samples: Samples) -> list[Stretch]:
     times = [at_s for at_s, _, _ in samples.pictures]
-    dark = [lightest <= DARK for _, lightest, _ in samples.pictures]
-    edges = [at for at in range(1, len(dark)) if dark[at] != dark[at - 1]]
-    shown = pairwise([0, *edges, len(dark)])
-    return [
-        _widened(times, begin, beyond - 1, samples.duration_s) for begin, beyond in shown if any(dark[begin:beyond])
-    ]
+    shown = groupby(range(len(times)), key=lambda at: samples.pictures[at][1] <= DARK)
+    stretches = [list(group) for is_dark, group in shown if is_dark]
+    return [_widened(times, stretch[0], stretch[-1], samples.duration_s) for stretch in stretches]
 
 
 def _frozen(samples: Samples) -> list[Stretch]:

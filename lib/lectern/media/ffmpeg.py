@@ -184,8 +184,8 @@ async def make_slate(path: Path) -> None:
 
 WIDTH = 320
 STILL_S = 2.0
-MEMORY_BYTES, MORE_BYTES = 256 * 1024 * 1024, 96 * 1024 * 1024
-"""What a child may take for the first picture, and for each further one."""
+MEMORY_BYTES = 256 * 1024 * 1024
+"""What a child may take for its picture."""
 
 MOST_STILL_BYTES = 512 * 1024
 """Greatest size of a still."""
@@ -204,35 +204,27 @@ async def excerpt(recording: Path, at_s: float) -> bytes:
         raise TryAgain("no picture: {why}", why=error) from error
 
 
-async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:
-    """Each picture of *excerpts* as a JPEG that is WIDTH wide, or in words why there is none.
-
-    One child makes them all, because ffmpeg takes longer to start than to make a picture. Raises TryAgain if it takes
-    too long, OSError if there is no room for its files.
-    """
-    with TemporaryDirectory(prefix="lectern-still-") as name:
-        folder = Path(name)
-        for at, one in enumerate(excerpts):
-            await asyncio.to_thread((folder / f"{at}.flv").write_bytes, one)
-        argv = [executable(), "-hide_banner", "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
-        for at in range(len(excerpts)):
-            argv += ["-threads", "1", "-f", "flv", "-i", f"file:{folder / str(at)}.flv"]
-        for at in range(len(excerpts)):
-            argv += ["-map", f"{at}:v:0", "-frames:v", "1", "-vf", f"scale={WIDTH}:-2", "-q:v", "4"]
-            argv += ["-f", "mjpeg", f"file:{folder / str(at)}.jpg"]
-        finished = await subprocesses.run(
-            argv,
-            timeout_s=STILL_S,
-            nice=subprocesses.GIVES_WAY,
-            file_limit_bytes=MOST_STILL_BYTES,
-            memory_limit_bytes=MEMORY_BYTES + MORE_BYTES * (len(excerpts) - 1),
-        )
-        made = [folder / f"{at}.jpg" for at in range(len(excerpts))]
-        if finished.returncode == 0 and all(one.exists() for one in made):
-            return [await asyncio.to_thread(one.read_bytes) for one in made]
-    if len(excerpts) == 1:
-        return [finished.last_words]
-    return [picture for one in excerpts for picture in await jpegs([one])]  # one that is broken harms no other
+async def jpeg(excerpt: bytes) -> bytes:
+    """The picture of *excerpt* as a JPEG that is WIDTH wide; raises TryAgain if there is none, or no room for it."""
+    try:
+        with TemporaryDirectory(prefix="lectern-still-") as name:
+            recording, made = Path(name) / "still.flv", Path(name) / "still.jpg"
+            await asyncio.to_thread(recording.write_bytes, excerpt)
+            argv = [executable(), "-hide_banner", "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
+            argv += ["-threads", "1", "-f", "flv", "-i", f"file:{recording}", "-map", "0:v:0", "-frames:v", "1"]
+            argv += ["-vf", f"scale={WIDTH}:-2", "-q:v", "4", "-f", "mjpeg", f"file:{made}"]
+            finished = await subprocesses.run(
+                argv,
+                timeout_s=STILL_S,
+                nice=subprocesses.GIVES_WAY,
+                file_limit_bytes=MOST_STILL_BYTES,
+                memory_limit_bytes=MEMORY_BYTES,
+            )
+            if finished.returncode == 0 and made.exists():
+                return await asyncio.to_thread(made.read_bytes)
+    except OSError as error:
+        raise TryAgain("no picture: {why}", why=error) from error
+    raise TryAgain("no picture: {why}", why=finished.last_words)
 
 
 def _excerpt(recording: Path, at_ms: float) -> bytes:

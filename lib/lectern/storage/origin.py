@@ -26,6 +26,7 @@ from lectern.i18n import Text, msgid
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sentences import cleaned
 from lectern.storage import cache_dir
+from lectern.timing import shielded
 from lectern.urls import redact_url
 
 T = TypeVar("T")
@@ -292,6 +293,7 @@ def _number(url: str, name: str, text: str, most: int) -> int | None:
 ENVIRONMENT = {"LC_ALL": "C"}  # judge_wget reads its errors in English
 
 _LOOK_S = 0.5
+SYNC_BYTES = 64 * 1024**2  # number of bytes that a download grows by until it is synced to the disk
 _IDLE_S = 30
 _RATE = re.compile(r"[0-9]+(\.[0-9]+)?[kmgKMG]?")
 _STATUS = re.compile(r"ERROR (\d{3})")
@@ -354,7 +356,7 @@ async def download(
     if await cache_dir.in_thread(cache_dir.size_bytes, part) > limit_bytes:
         raise too_large
 
-    watch = asyncio.ensure_future(_watch(part, on_progress))
+    watch = asyncio.ensure_future(_watch(remote, part, on_progress))
     try:
         finished = await subprocesses.run(
             wget_argv(wget_path, str(part), limits.rate, options),
@@ -393,7 +395,16 @@ def judge_wget(finished: subprocesses.Finished, url: str) -> None:
     raise TryAgain(found)
 
 
-async def _watch(part: Path, on_progress: Callable[[int], None]) -> None:
+async def _watch(remote: RemoteFile, part: Path, on_progress: Callable[[int], None]) -> None:
+    """Report the size of a download, and sync it now and then: a power cut costs no more than what came since."""
+    synced_bytes = 0
     while True:
         await asyncio.sleep(_LOOK_S)
-        on_progress(await cache_dir.in_thread(cache_dir.size_bytes, part))  # the disk may hang
+        came_bytes = await cache_dir.in_thread(cache_dir.size_bytes, part)  # the disk may hang
+        on_progress(came_bytes)
+        if came_bytes - synced_bytes >= SYNC_BYTES:
+            synced_bytes = came_bytes
+            try:
+                await shielded(cache_dir.in_thread(cache_dir.write_origin, part, remote))
+            except OSError as error:
+                _log.warning("%s: could not be synced: %s", part, error)
