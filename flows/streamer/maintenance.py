@@ -147,7 +147,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
         case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
             return await _take(host, row.stem, path)
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
-            return await _replace(host, row, path, f"it has {difference.why}")
+            return await _replace(host, row, path, difference.why)
         case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
             return await _read(host, row.stem, path)
         case CacheDifference(Odd.UNKNOWN, _, Path() as path):

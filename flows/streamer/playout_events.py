@@ -25,7 +25,7 @@ from lectern.decide import airing as decide
 from lectern.decide import change
 from lectern.decide.airing import STORY
 from lectern.errors import ErrorCode
-from lectern.i18n import Text, labelled
+from lectern.i18n import Text, labelled, spoken
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.views import EventView
@@ -135,6 +135,7 @@ class PlayoutEvents:
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down; a full disk ends no class."""
+        event = spoken(event)
         class_id = event.get("class_id")
         if class_id is None:  # the end of the playout's lease
             if self._host.playout.held():
@@ -157,6 +158,7 @@ class PlayoutEvents:
 
     async def catch_up(self, status: Mapping[str, Any]) -> None:
         """Take in the present status of a class whose events this process may have missed."""
+        status = spoken(status)
         class_id, state = str(status["class_id"]), status["state"]
         async with self._alone(class_id):
             if state == "ended":
@@ -192,7 +194,7 @@ class PlayoutEvents:
         ends, self._ends = self._ends, {}
         for event in ends.values():
             await self.take(event)
-        await self._compare(now, statuses)
+        await self._compare(now, [spoken(status) for status in statuses])
         self.still()
         for class_id in [class_id for class_id, its in self._classes.items() if its.off_since is not None or its.lacks]:
             async with self._alone(class_id):

@@ -14,7 +14,7 @@ from lectern.playout.control_socket import version_of
 from lectern.playout.kernel import SLOW_S, Isolated, Now, StateFile, say
 from lectern.playout.publisher import LEAD_S, ClassPublisher, WorkerContext
 from lectern.playout.rtmp import target
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import Sentence, sentence
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, ScheduledClass, TimetableDifference
 
 CANCELLED = sentence("it was cancelled")
@@ -146,6 +146,7 @@ class ClassPlayer:
         lesson, pushes = self.entry.lesson, list(self._pushes.values())
         sending = next((push for push in pushes if push.shown_state == "on_air"), None)
         lost = [push for push in pushes if push.state != "ended" and push.feed.lost is not None]
+        why = self.entry.ended or next((push.why for push in pushes if push.why), None)
         return {
             "class_id": self.class_id,
             "state": self.state,
@@ -159,7 +160,8 @@ class ClassPlayer:
             "position_s": round(sending.feed.muxer.last_ms / 1000, 3) if sending is not None else None,
             "behind_s": round(sending.behind_s, 3) if sending is not None else 0.0,
             "first_byte_at": self.entry.first_byte_at,
-            "why": self.entry.ended or next((push.why for push in pushes if push.why), None),
+            "why": why,
+            "sentence": why.pair() if isinstance(why, Sentence) else None,
             "bytes": sum(push.as_run.bytes for push in pushes),
             **self.sums(now),
             "pushes": [self._push_status(url) for url in lesson.push_urls],

@@ -102,7 +102,7 @@ def judge(path: str, url: str, host: object, ended: Finished) -> int | None:
     if ended.returncode == 0 and (not code or code.startswith("2")):
         crc = _CRC.search(ended.output)
         return int(crc[1]) if crc else None
-    why = ": ".join(dict(_WHY.findall(ended.output)).values()) or ended.last_words
+    why = ": ".join(dict(_WHY.findall(ended.output)).values()) or ended.last_words or Text("no reason was given")
     found = Text(
         "{path}: could not be uploaded from {host} to {shown}: {code} {reason}",
         path=path,
@@ -110,7 +110,7 @@ def judge(path: str, url: str, host: object, ended: Finished) -> int | None:
         shown=redact_url(url),
         code=code or ended.returncode,
         reason=why,
-    ).rstrip()
+    )
     if code.startswith("4") and int(code) not in origin.PASSING_STATUS:
         raise CallAPerson("{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED, found=found)
     raise TryAgain(found, UPLOAD_FAILED)
@@ -191,9 +191,8 @@ async def request_transcoding(
         raise TryAgain("{thing}: no answer: {error}", thing=thing, error=_words(error)) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise FallBack("{thing}: cannot be asked: {error}", thing=thing, error=_words(error)) from error
-    found = Text(
-        "{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=said
-    ).rstrip(": ")
+    why = said or Text("no reason was given")
+    found = Text("{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=why)
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
     raise FallBack(found, errors.OSS_REFUSES if answer.status_code in {401, 403} else None)
