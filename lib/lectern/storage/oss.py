@@ -142,7 +142,6 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None, allowed: A
 # Asks the OSS transcoder for a rendition by a signed POST, and checks such signatures.
 _TOLD_CHARACTERS = 200
 _TOLD_BYTES = 4 * _TOLD_CHARACTERS
-_ERROR_CHARACTERS = 400
 
 
 def sign(fields: Mapping[str, object], secret: str) -> str:
@@ -188,15 +187,11 @@ async def request_transcoding(
     except TimeoutError as error:
         raise TryAgain("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s) from error
     except httpx.TransportError as error:
-        raise TryAgain("{thing}: no answer: {error}", thing=thing, error=_words(error)) from error
+        raise TryAgain("{thing}: no answer: {error}", thing=thing, error=origin.words(error)) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FallBack("{thing}: cannot be asked: {error}", thing=thing, error=_words(error)) from error
+        raise FallBack("{thing}: cannot be asked: {error}", thing=thing, error=origin.words(error)) from error
     why = said or Text("no reason was given")
     found = Text("{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=why)
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
     raise FallBack(found, errors.OSS_REFUSES if answer.status_code in {401, 403} else None)
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
