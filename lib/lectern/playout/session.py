@@ -9,6 +9,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from lectern.playout import kernel, net
@@ -314,7 +315,9 @@ class Session:
             pass  # it was broken already
         finally:
             if is_waited_for:
-                _close_after(self.connection)
+                closing = asyncio.get_running_loop().create_task(_close_after(self.connection))
+                _closing.add(closing)
+                closing.add_done_callback(_closing.discard)
             else:
                 self.connection.close()
             if self.journal is not None:
@@ -338,28 +341,17 @@ class Session:
         return counted
 
 
-def _close_after(connection: socket.socket) -> None:
+_closing: set[asyncio.Task[None]] = set()
+
+
+async def _close_after(connection: socket.socket) -> None:
     """Close *connection* once its peer has closed it, at most CLOSE_S later.
 
     If it were closed with something unread, or something came after it, the kernel would reset it, and what is not sent
     yet would be lost.
     """
-    loop = asyncio.get_running_loop()
-
-    def close() -> None:
-        loop.remove_reader(connection)
-        connection.close()
-
-    def read() -> None:
-        try:
-            is_over = connection.recv(PORTION_BYTES) == b""
-        except BlockingIOError:
-            return
-        except OSError:
-            is_over = True
-        if is_over:
-            at_last.cancel()
-            close()
-
-    at_last = loop.call_later(CLOSE_S, close)
-    loop.add_reader(connection, read)
+    with suppress(OSError):
+        async with asyncio.timeout(CLOSE_S):
+            while net.receive(connection, PORTION_BYTES) != b"":
+                await net.until_ready(connection)
+    connection.close()
