@@ -87,7 +87,7 @@ _REDIRECTS = 3
 _TRIES = 3
 _STOOD_STILL = 1.5  # times a limit that passed before its end was seen: the process was stopped meanwhile
 _PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_HOST, _CONTROL = re.compile(r"[A-Za-z0-9._-]{1,253}"), re.compile(r"[\x00-\x1f\x7f]")
 _HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
 _UNSUPPORTED_HEAD = frozenset({403, 405, 501})
 _ABSENT = frozenset({404, 410})
@@ -131,20 +131,17 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
     said = redact_url(url)
     try:
         parts = urlsplit(url)
-        port = parts.port
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+        if not (_HOST.fullmatch(host) or ":" in host) or "\\" in parts.netloc or _CONTROL.search(url):
+            raise ValueError("its host or its characters")
     except ValueError as error:
         raise Refuse("{url}: is no URL", errors.FORBIDDEN_ORIGIN, url=said) from error
-    host = parts.hostname or ""
     if parts.scheme not in _PORTS:
         raise Refuse("{url}: only http and https are allowed", errors.FORBIDDEN_ORIGIN, url=said)
     if "@" in parts.netloc:
         text = msgid("{scheme}://{host}: a URL with a user or password is not allowed")
         raise Refuse(text, errors.FORBIDDEN_ORIGIN, scheme=parts.scheme, host=host)
-    if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
-        raise Refuse("{url}: has control characters or a backslash", errors.FORBIDDEN_ORIGIN, url=said)
-    if not _HOST.fullmatch(host) and ":" not in host:
-        raise Refuse("{url}: its host cannot be read", errors.FORBIDDEN_ORIGIN, url=said)
-    return parts, host, port or _PORTS[parts.scheme]
+    return parts, host, port
 
 
 async def look(url: str, *, allowed: Allowlist, timeout_s: float, first_bytes: bool = False) -> RemoteFile:

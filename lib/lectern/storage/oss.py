@@ -178,12 +178,8 @@ async def request_transcoding(
         ):
             if answer.is_success:
                 return
-            raw = b""
-            async for chunk in answer.aiter_raw():  # it may be of any length, and wrongly encoded
-                raw += chunk
-                if len(raw) >= _TOLD_BYTES:
-                    break
-            said = cleaned(raw[:_TOLD_BYTES])[:_TOLD_CHARACTERS]
+            raw = await anext(answer.aiter_raw(_TOLD_BYTES), b"")  # it may be of any length, and wrongly encoded
+            said = cleaned(raw)[:_TOLD_CHARACTERS]
     except TimeoutError as error:
         raise TryAgain("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s) from error
     except httpx.TransportError as error:
