@@ -274,11 +274,7 @@ def translated(text: str, language: str) -> str:
 
 def translator(language: str) -> Callable[..., str]:
     """What writes sentences, given as their ids and values, in *language*: ``t("{n} classes", n=3)``."""
-
-    def t(id_: str, /, **args: object) -> str:
-        return translated(Text(id_, **args), language)
-
-    return t
+    return lambda id_, /, **args: translated(Text(id_, **args), language)
 
 
 @cache

@@ -34,13 +34,8 @@ async def connect(
         raise OSError(sentence("{host} has no address", host=target.host))
     allowed = [found for found in addresses[:8] if may_reach(str(found[4][0]), networks)]
     if not allowed:
-        raise OSError(
-            sentence(
-                "{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS",
-                host=target.host,
-                address=addresses[0][4][0],
-            )
-        )
+        its = {"host": target.host, "address": addresses[0][4][0]}
+        raise OSError(sentence("{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS", **its))
     problems: list[OSError] = []
     for number, (family, kind, protocol, _, address) in enumerate(allowed, 1):
         try_s = TRY_S if number == len(allowed) else NEXT_S

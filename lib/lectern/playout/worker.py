@@ -52,9 +52,7 @@ async def connect_refusal(
         else:
             return None
         finally:
-            connection.close()
-            if session.journal is not None:
-                session.journal.close()
+            session.close(politely=False)
 
 
 LIBRARY = Path(__file__).resolve().parents[2]
