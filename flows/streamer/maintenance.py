@@ -23,6 +23,8 @@ from lectern.i18n import Text, labelled
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
+from lectern.playout import keyframe_index
+from lectern.playout.flv import NotAirable
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.cache_dir import FoundFile
@@ -105,6 +107,8 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False) -> list[dict[
         table += await _fetch_again(host, [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None])
         await host.write_tx(_agree, host, files, rows)
     host.touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
+    here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
+    await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table
 
 
@@ -160,7 +164,7 @@ async def _read(host: StreamerHost, stem: str, path: Path) -> str:
     try:
         mtime = (await cache_dir.in_thread(path.stat)).st_mtime
         before = await host.read_tx(cache.by_stem, [stem])  # those before it may have taken hours
-        why = await cache_dir.in_thread(integrity.trouble, path, before[stem]) if stem in before else None
+        why = await integrity.trouble(path, before[stem]) if stem in before else None
         async with host.cache_lock:
             row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
             is_same = (await cache_dir.in_thread(path.stat)).st_mtime == mtime
@@ -230,3 +234,17 @@ def _agree(connection: Connection, host: StreamerHost, files: Sequence[FoundFile
             new.append((row.stem, file.size_bytes, file.mtime))
     cache.seen(connection, new)
     cache.recount(connection, host.settings.video_root, airings.citations(connection))
+
+
+async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
+    """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
+    for stem in stems:
+        path = cache_dir.rendition_path(host.settings.video_root, stem)
+        if not await cache_dir.in_thread(path.exists):
+            continue  # it was put aside or deleted a moment ago, and the log says so
+        try:
+            found = await cache_dir.in_thread(keyframe_index.look, path)
+        except (NotAirable, OSError) as error:  # its plain FLV file is measured when it is made
+            log.warning("%s: %s", stem, error)
+            continue
+        await host.write_tx(cache.measured, stem, found.duration_s)

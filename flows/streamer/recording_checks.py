@@ -90,11 +90,10 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
                 return
             if plain != path:
                 await cache_dir.in_thread(cache_dir.finish, plain, path)
-            # Before there is an index, without which all of it is done again. An old row may have no duration.
-            if look.size_bytes != row.size_bytes or row.duration_s is None:
+            if look.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
                 its = {"size_bytes": look.size_bytes, "mtime": look.mtime, "duration_s": look.duration_s}
                 await host.write_tx(remade, host.settings.video_root, row.stem, its)
-                log.info("%s: an FLV file of %d bytes, %.0f s", row.stem, look.size_bytes, look.duration_s)
+                log.info("%s: made a plain FLV file, of %d bytes", row.stem, look.size_bytes)
             await cache_dir.in_thread(integrity.write_index, look, path)
     finally:
         if plain != path:

@@ -132,20 +132,20 @@ async def test_damage_in_the_middle_is_found_by_sum_and_tags_whatever_size_and_t
     assert row.duration_s == pytest.approx(12, abs=0.2)
     assert (integrity.last_tag_s(whole) or 0.0) >= 12.2 - integrity.SHORT_S
     unsummed = replace(row, crc64=None)
-    found = [integrity.trouble(whole, row), integrity.trouble(whole, unsummed)]
+    found = [await integrity.trouble(whole, row), await integrity.trouble(whole, unsummed)]
     looked, _ = await integrity.looked(whole)
     integrity.write_index(looked, whole)
-    assert [*found, integrity.trouble(whole, unsummed)] == [None] * 3
+    assert [*found, await integrity.trouble(whole, unsummed)] == [None] * 3
     with whole.open("r+b") as file:
         file.seek(before.st_size // 2)
         file.write(bytes(40_000))
     os.utime(whole, ns=(before.st_atime_ns, before.st_mtime_ns))
-    (size, why), crc64 = await integrity.seen(whole, row), integrity.trouble(whole, row)
+    (size, why), crc64 = await integrity.seen(whole, row), await integrity.trouble(whole, row)
     assert size == before.st_size
     assert "its tags cannot be read from byte" in str(why)
     assert "CRC-64" in str(crc64)
     keyframe_index.path_of(whole).unlink()
-    assert integrity.trouble(whole, row, by_sum=False) is None
+    assert integrity.tag_trouble(whole, row) is None
 
 
 async def test_a_file_without_its_end_is_found(whole: Path) -> None:
@@ -153,7 +153,7 @@ async def test_a_file_without_its_end_is_found(whole: Path) -> None:
     row, size = row_of(whole), whole.stat().st_size
     for length in (size // 2, size):
         os.truncate(whole, length)
-        assert "it ends after" in str(integrity.trouble(whole, row, by_sum=False))
+        assert "it ends after" in str(integrity.tag_trouble(whole, row))
 
 
 async def test_an_odd_end_and_a_slow_disk_are_no_damage(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,11 @@ def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> Non
     update_many(connection, files, (("id",), ()), ("size_bytes", "mtime"), rows)
 
 
+def measured(connection: Connection, stem: str, duration_s: float) -> None:
+    """Note the duration of a recording in seconds."""
+    connection.execute(update(files).where(files.c.id == stem).values(duration_s=duration_s))
+
+
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> None:
     """Set the sums from the rows, and num_cite of each from *citations*."""
     unknown = files.c.state.not_in(list(FileState))

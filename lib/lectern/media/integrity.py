@@ -166,6 +166,24 @@ SEEN_S = 180.0
 _TAGS = 16
 
 
+async def trouble(path: Path, row: Cached) -> str | None:
+    """Why *path* is not the file of *row*; None if it is. Reads the whole file if its CRC-64 is known.
+
+    Raises FileNotFoundError if the file has gone, TryAgain if nothing can be said of it just now.
+    """
+    if row.crc64 is None:
+        return await cache_dir.in_thread(tag_trouble, path, row)
+    try:
+        crc64 = await cache_dir.in_thread(cache_dir.crc64, path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return cache_dir.read_fault(path, error)
+    if crc64 == row.crc64:
+        return None
+    return Text("its CRC-64 is {crc64}, not {other_crc64}", crc64=crc64, other_crc64=row.crc64)
+
+
 async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
     """The size of *path*, and what is cheap to find of why it is not the file of *row*; None and None if it has gone.
 
@@ -174,7 +192,7 @@ async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
     try:
         async with asyncio.timeout(SEEN_S):
             size = (await cache_dir.in_thread(path.stat)).st_size
-            return size, await cache_dir.in_thread(trouble, path, row, by_sum=False) if size == row.size_bytes else None
+            return size, await cache_dir.in_thread(tag_trouble, path, row) if size == row.size_bytes else None
     except FileNotFoundError:
         return None, None
     except TimeoutError as error:
@@ -182,19 +200,14 @@ async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
         raise TryAgain(text, path=path, timeout_s=SEEN_S) from error
 
 
-def trouble(path: Path, row: Cached, *, by_sum: bool = True) -> str | None:
-    """Why *path* is not the file of *row*; None if it is, or if nobody knows what that was.
+def tag_trouble(path: Path, row: Cached) -> str | None:
+    """Why the tags of *path* are not those of *row*'s recording; None if they are, or if nobody knows how they were.
 
-    Reads the whole file if its CRC-64 is known, and *by_sum*. Else its tags, about 0.1 s for 45 minutes of recording:
-    this finds a file that was cut short, and bytes that have changed, whatever the size and the time of the file say,
-    because all tags could be read when its index was written. Raises FileNotFoundError if the file has gone, TryAgain
-    if nothing can be said of it just now.
+    This finds a file that was cut short, and bytes that have changed, whatever the size and the time of the file say:
+    when its index was written, all tags could be read. Takes about 0.1 s for 45 minutes of recording. Raises
+    FileNotFoundError if the file has gone, TryAgain if nothing can be said of it just now.
     """
     try:
-        if by_sum and row.crc64 is not None:
-            crc64 = cache_dir.crc64(path)
-            its = {"crc64": crc64, "other_crc64": row.crc64}
-            return None if crc64 == row.crc64 else Text("its CRC-64 is {crc64}, not {other_crc64}", **its)
         found = keyframe_index.look(path)
         has_end = found.broken_at is not None and last_tag_s(path) is not None  # though its middle cannot be read
         if row.duration_s is not None and found.duration_s < row.duration_s - SHORT_S and not has_end:

@@ -142,7 +142,7 @@ def ends(path: str, size_bytes: int) -> tuple[bool, float | None]:
     """Look at both ends of the file *path*: whether it was cut off, and its duration in seconds if they tell it.
 
     An FLV that does not end with a whole tag was cut off. A file of another kind is not examined; the streamer measures
-    it when it makes its index. Raises Misuse if the file cannot be read.
+    it when it starts. Raises Misuse if the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
