@@ -11,8 +11,8 @@ from tests.stage import Stage, wait_until
 
 WHAT = (
     "a recording comes from an origin on loopback at a limited rate. *run*: the download's run, by Prefect's clock: the"
-    " look at the origin, wget, length, CRC-64, a look at all its tags, fsync, its place in the cache. *answer*: from"
-    " the booking's PUBLISH to its answer. The peer is wget alone with the same `--limit-rate`"
+    " look at the origin, wget, length, CRC-64, probe, fsync, its place in the cache. *answer*: from the booking's"
+    " PUBLISH to its answer. The peer is wget alone with the same `--limit-rate`"
 )
 RATE = "2m"
 RATE_BITS_S = 8 * 2 * 2**20

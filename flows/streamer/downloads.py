@@ -29,7 +29,8 @@ from lectern.decide import readiness as decide
 from lectern.decide.bandwidth import Bounds, Turn, turns
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.i18n import Text, labelled, msgid
-from lectern.media import integrity
+from lectern.media import integrity, probe
+from lectern.media.probe import Probe
 from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.playout.keyframe_index import Look
@@ -130,8 +131,8 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
                 stem=stem,
                 max_runs=MAX_RUNS,
             )
-        remote, found = await _fetched(host, stem)
-        changes = await _noted(host, stem, remote, found)
+        remote, probed = await _fetched(host, stem)
+        changes = await _noted(host, stem, remote, probed)
     except LecternError as error:
         await give_up(host, stem, error)
         return Failed(message=labelled(stem, error.message))
@@ -147,7 +148,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         host.unfetched.set()
     await publish_outbox(host)
     follow(host, changes)
-    return Completed(message=f"{found.size_bytes} bytes for {len(changes.ready)} classes")
+    return Completed(message=f"{probed.size_bytes} bytes for {len(changes.ready)} classes")
 
 
 def cancelled(stem: str) -> Refuse:
@@ -166,7 +167,7 @@ async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
     await publish_outbox(host)
 
 
-async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Look]:
+async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     """Download; while a class on air lacks the recording, try again whatever was wrong, until its end."""
     tries = 0
     while True:
@@ -188,7 +189,7 @@ async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Look]:
         tries += 1
 
 
-async def _fetch(host: StreamerHost, stem: str, left: Iterator[int] | None = None) -> tuple[RemoteFile, Look]:
+async def _fetch(host: StreamerHost, stem: str, left: Iterator[int] | None = None) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place.
 
     *left* gives how many more there are: the last one begins anew at another origin if its own is still away.
@@ -228,27 +229,26 @@ async def _fetch(host: StreamerHost, stem: str, left: Iterator[int] | None = Non
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, row, part, remote)
         try:
-            await check_sum(stem, part, remote)
-            found, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
-            await cache_dir.in_thread(integrity.check_whole, plain, found)
+            probed = await checked(stem, part, remote)
+            look, plain = await integrity.looked(part)  # the playout's view of it, and a file that it can air
         except Refuse:  # the next try begins from zero
-            await cache_dir.in_thread(cache_dir.remove, part)
+            await cache_dir.in_thread(part.unlink)
             raise
         if plain != part:  # from here on its size and its sum are not the origin's
-            remote = replace(remote, crc64=None, etag=None)
-            if found.size_bytes != row.size_bytes:  # by its row it is known for whole if this process dies now
-                await _resize(host, row, found.size_bytes)
+            probed, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
+            if probed.size_bytes != row.size_bytes:  # by its row it is known for whole if this process dies now
+                await _resize(host, row, probed.size_bytes)
         bar.set(100)
-    await cache_dir.in_thread(_finish, part, plain, final, found)
+    await cache_dir.in_thread(_finish, part, plain, final, look)
     host.checks.append((time.monotonic() - came_at, row.size_bytes))
-    return remote, found
+    return remote, probed
 
 
-async def _noted(host: StreamerHost, stem: str, remote: RemoteFile, found: Look) -> StreamerChanges:
+async def _noted(host: StreamerHost, stem: str, remote: RemoteFile, probed: Probe) -> StreamerChanges:
     """Note what is in its place as soon as the database takes it: its class may begin before it came again."""
     while True:
         try:
-            return await changed(host, arrived(stem, remote, found))
+            return await changed(host, arrived(stem, remote, probed))
         except OperationalError as error:
             await failures.report(host, Text("the download of {stem}", stem=stem), error, AGAIN_S)
         await asyncio.sleep(AGAIN_S)
@@ -278,8 +278,8 @@ async def _of_one_recording(host: StreamerHost, row: Cached, part: Path, remote:
     raise TryAgain(text, errors.DOWNLOAD_FAILED, stem=row.stem)
 
 
-async def check_sum(stem: str, part: Path, remote: RemoteFile) -> None:
-    """Check length and CRC-64; raises TryAgain for another length. A file that has another sum is deleted, too."""
+async def checked(stem: str, part: Path, remote: RemoteFile) -> Probe:
+    """Length, CRC-64, pictures; raises Refuse for a bad file. One that has another sum is deleted: TryAgain."""
     size = await cache_dir.in_thread(lambda: part.stat().st_size)
     if size != remote.size_bytes:
         raise TryAgain(
@@ -300,6 +300,10 @@ async def check_sum(stem: str, part: Path, remote: RemoteFile) -> None:
                 crc64=crc64,
                 other_crc64=remote.crc64,
             )
+    probed = await probe.probe(part)
+    if not probed.last_second_decodes:
+        raise Refuse("{stem}: its end cannot be decoded", errors.BAD_RECORDING, stem=stem)
+    return probed
 
 
 def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
@@ -314,19 +318,19 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
 
 
 @decision
-def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, found: Look) -> None:
+def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, probed: Probe) -> None:
     """Note that a download is in its place: its classes become ready, but for those that have ended."""
     row = cache.by_stem(connection, [stem])[stem]
     if row.state is not FileState.DOWNLOADING:
         return  # a start, or a person who reconciled, has noted it before
-    values = {"duration_s": found.duration_s, "etag": remote.etag, "mtime": found.mtime}
-    changes.arrive(row, found.size_bytes, remote.crc64, **values)
+    values = {"duration_s": probed.duration_s, "etag": remote.etag, "mtime": probed.mtime}
+    changes.arrive(row, probed.size_bytes, remote.crc64, **values)
     for class_ in airings.citing(connection, stem, {AiringState.WAITING}):
         if class_.end_time > changes.now:
             changes.report("prepared", changes.move(class_, AiringState.READY), message=msgid("downloaded"))
         elif not class_.lost:  # how much of a class was aired that had its file before, the playout reports
             airing.close_late(changes, class_)
-    size = Text("{size:size}, {length_s:.1f} s", size=found.size_bytes, length_s=found.duration_s)
+    size = Text("{size:size}, {length_s:.1f} s", size=probed.size_bytes, length_s=probed.duration_s)
     changes.note("downloaded", detail=size, stem=stem)
 
 

@@ -20,11 +20,9 @@ from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, lasting
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text, labelled
-from lectern.media import integrity
+from lectern.media import integrity, probe
 from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.playout import keyframe_index
-from lectern.playout.flv import NotAirable
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.cache_dir import FoundFile
@@ -186,9 +184,8 @@ async def _take(host: StreamerHost, stem: str, path: Path) -> str:
     part = cache_dir.part_path(host.settings.video_root, row.stem)
     remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
     try:
-        await downloads.check_sum(row.stem, path, remote)
-        found = await cache_dir.in_thread(integrity.look_whole, path)
-        await changed(host, downloads.arrived(row.stem, remote, found))
+        probed = await downloads.checked(row.stem, path, remote)
+        await changed(host, downloads.arrived(row.stem, remote, probed))
     except LecternError as error:
         log.warning("%s: %s", row.stem, error.message)
         await cache_dir.in_thread(cache_dir.remove, path)
@@ -243,8 +240,8 @@ async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
         if not await cache_dir.in_thread(path.exists):
             continue  # it was put aside or deleted a moment ago, and the log says so
         try:
-            found = await cache_dir.in_thread(keyframe_index.look, path)
-        except (NotAirable, OSError) as error:  # its plain FLV file is measured when it is made
-            log.warning("%s: %s", stem, error)
+            probed = await probe.probe(path)
+        except LecternError as error:
+            log.warning("%s: %s", stem, error.message)
             continue
-        await host.write_tx(cache.measured, stem, found.duration_s)
+        await host.write_tx(cache.measured, stem, probed.duration_s)

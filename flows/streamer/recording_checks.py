@@ -91,8 +91,8 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
             if plain != path:
                 await cache_dir.in_thread(cache_dir.finish, plain, path)
             if look.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
-                its = {"size_bytes": look.size_bytes, "mtime": look.mtime, "duration_s": look.duration_s}
-                await host.write_tx(remade, host.settings.video_root, row.stem, its)
+                mtime = (await cache_dir.in_thread(path.stat)).st_mtime
+                await host.write_tx(remade, host.settings.video_root, row.stem, look.size_bytes, mtime)
                 log.info("%s: made a plain FLV file, of %d bytes", row.stem, look.size_bytes)
             await cache_dir.in_thread(integrity.write_index, look, path)
     finally:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lectern import subprocesses
 from lectern.decide import readiness
 from lectern.errors import LecternError, Misuse, TryAgain
-from lectern.media import ffmpeg
+from lectern.media import ffmpeg, probe
 from lectern.media.ffmpeg import Output
 from lectern.media.sampling import CPU_S, samples
 from lectern.playout import keyframe_index
@@ -61,7 +61,7 @@ async def test_two_renditions_come_out_of_one_run(recording: Path, tmp_path: Pat
     assert finished.returncode == 0, finished.errors
     assert max(ffmpeg.out_time_s(line) or 0 for line in lines) == pytest.approx(4, abs=0.1)
     for output in outputs:
-        found = keyframe_index.look(Path(output.path))
+        found = await probe.probe(Path(output.path))
         assert shape(Path(output.path)) == (output.width, output.height, ["aac"])
         assert found.duration_s == pytest.approx(4, abs=0.1)
         assert keyframes(Path(output.path)) == [0, 2]

@@ -387,7 +387,7 @@ def begun(connection: Connection, stem: str) -> str | None:
 
 def remade(connection: Connection) -> dict[str, tuple[int, int]]:
     """The size of some files, and how many classes cite each."""
-    airings.remade(connection, Path("/v"), "3", {"size_bytes": 7, "mtime": NOW})
+    airings.remade(connection, Path("/v"), "3", 7, NOW)
     return {name: (one.size_bytes, one.num_cite) for name, one in cache.by_stem(connection, "138").items()}
 
 

@@ -1,16 +1,18 @@
 """A recording is looked at, checked whole, and made such that it can be aired."""
 
+import json
 import os
 import resource
 import shutil
-from dataclasses import replace
+import sys
 from pathlib import Path
 
 import pytest
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, DISK_FULL, ErrorCode, LecternError, Refuse, TryAgain
-from lectern.media import ffmpeg, integrity, sampling
+from lectern.i18n import unpacked
+from lectern.media import ffmpeg, integrity, probe, sampling
 from lectern.model.facts import Cached
 from lectern.playout import keyframe_index
 from lectern.states import FileState
@@ -21,20 +23,28 @@ from tests.text.test_catalogues import left
 
 
 @pytest.mark.parametrize("flags", [(), ("-flvflags", "no_duration_filesize+no_metadata")], ids=["said", "not said"])
-@pytest.mark.parametrize("begins", ["0", "5000"], ids=["at 0", "late"])
-def test_a_recording_is_described(tmp_path: Path, flags: tuple[str, ...], begins: str) -> None:
+@pytest.mark.parametrize(("begins", "within_s"), [("0", 0.1), ("5000", 0.2)], ids=["at 0", "late"])
+async def test_a_recording_is_described(tmp_path: Path, flags: tuple[str, ...], begins: str, within_s: float) -> None:
     """A recorded live stream begins at its own clock, and is whole also if its header does not say how long it is."""
     path = make_recording(tmp_path / 'it\'s a "lesson" -1.flv', "-output_ts_offset", begins, *flags)
-    found = integrity.look_whole(path)
-    assert found.duration_s == pytest.approx(4, abs=0.2)
-    assert (found.size_bytes, found.mtime) == (path.stat().st_size, path.stat().st_mtime)
+    found = await probe.probe(path)
+    assert found.duration_s == pytest.approx(4, abs=within_s)
+    assert (found.size_bytes, found.last_second_decodes) == (path.stat().st_size, True)
 
 
-def test_a_recording_may_lack_sound_only(tmp_path: Path) -> None:
-    with pytest.raises(Refuse, match="only sound") as raised:
-        integrity.look_whole(make_recording(tmp_path / "audio.flv", video=False))
+async def test_a_recording_may_lack_sound_only_and_a_long_one_is_looked_at_at_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refuse, match="only audio") as raised:
+        await probe.probe(make_recording(tmp_path / "audio.flv", video=False))
     assert raised.value.code is BAD_RECORDING
-    assert integrity.look_whole(make_recording(tmp_path / "mute.flv", audio=False)).has_pictures
+    monkeypatch.setattr(probe, "_TAIL_BYTES", 100_000)
+    fine = ("-b:v", "4M", "-minrate", "4M", "-bufsize", "1M")
+    path = make_recording(tmp_path / "long.flv", *fine, audio=False, seconds=6)
+    assert path.stat().st_size > 1_000_000
+    found = await probe.probe(path)
+    assert found.duration_s == pytest.approx(6, abs=0.1)
+    assert found.last_second_decodes
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>" * 100, flv.HEADER, b"ffconcat version 1.0\nfile x.flv\n"])
@@ -45,60 +55,71 @@ async def test_what_is_no_recording_is_refused_and_leaves_nothing(
     shutil.copy(recording, tmp_path / "x.flv")
     path = tmp_path / "bad.flv"
     path.write_bytes(content)
-    with pytest.raises(Refuse, match="cannot be aired") as raised:
-        await integrity.looked(path)
-    assert raised.value.code is BAD_RECORDING
+    for look, words in ((probe.probe, "cannot be opened|no stream"), (integrity.looked, "cannot be aired")):
+        with pytest.raises(Refuse, match=words) as raised:
+            await look(path)
+        assert raised.value.code is BAD_RECORDING
     assert {one.name for one in tmp_path.iterdir()} == {"bad.flv", "x.flv"}
 
 
 async def test_a_recording_is_not_refused_because_too_many_files_are_open(recording: Path) -> None:
     """It would be deleted, and its classes be refused, for what is wrong with this process."""
-    await cache_dir.in_thread(int)
     _, most = before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
     try:
         with pytest.raises(TryAgain, match="Too many open files"):
-            await integrity.looked(recording)
+            await probe.probe(recording)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_slides_with_few_keyframes_are_no_fault_though_the_file_is_small(tmp_path: Path) -> None:
-    """Encoders make a keyframe every 250 pictures, or fewer; of a transport stream a plain FLV is made."""
+    """A transport stream is sought by time to any picture; encoders make a keyframe every 250 pictures, or fewer."""
     path = tmp_path / "slides.ts"
     slides = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=5:duration=50")
     argv = ("ffmpeg", "-v", "error", *slides, "-c:v", "libx264", "-preset", "ultrafast", "-g", "250", "-f", "mpegts")
     assert (await subprocesses.run([*argv, str(path)], timeout_s=60)).returncode == 0
-    found, plain = await integrity.looked(path)
-    integrity.check_whole(plain, found)
+    found = await probe.probe(path)
     assert found.duration_s == pytest.approx(50, abs=0.3)
+    assert found.last_second_decodes
 
 
-async def test_a_damaged_end_is_seen_and_what_is_shorter_than_it_says(tmp_path: Path) -> None:
+async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(tmp_path: Path) -> None:
+    """All its pictures since the keyframe were kept: a minute of them took gigabytes of the resident."""
+    long = ("-s", "1280x720", "-g", "500", "-keyint_min", "500", "-sc_threshold", "0")
+    path = make_recording(tmp_path / "long.flv", *long, seconds=16)
+
+    async def within(megabytes: int) -> str:
+        code = f"from lectern.media import probe; probe.MEMORY_BYTES = {megabytes} * 1024**2"
+        argv = [sys.executable, "-I", "-c", f"{code}; probe.main({str(path)!r})"]
+        return (await subprocesses.run(argv, timeout_s=60)).output
+
+    assert '["found", ' in await within(100)
+    refused = await within(20)
+    assert '["refused", ' in refused
+    said = unpacked(json.loads(refused)[1])
+    assert said.endswith("cannot be opened as a recording: decoding it takes more than 20 MB of memory")
+    assert left(said) == [], "it has its Chinese"
+
+
+async def test_a_damaged_end_is_seen_and_a_truncated_recording_says_what_is_there(tmp_path: Path) -> None:
     """A title in GBK, as many Chinese tools write one, is no fault: the playout sends it as it is."""
     path = make_recording(tmp_path / "1.flv", "-metadata", "title=ABCDEFGH", seconds=6)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"ABCDEFGH", "语文课一".encode("gbk")))
-    assert integrity.look_whole(path).duration_s == pytest.approx(6, abs=0.2)
+    assert (await probe.probe(path)).last_second_decodes
     assert (await sampling.samples(path, 6.0)).sounds
     path.write_bytes(whole[:-700_000] + bytes(700_000))
-    with pytest.raises(Refuse, match="its tags cannot be read from byte") as raised:
-        await integrity.looked(path)
+    assert not (await probe.probe(path)).last_second_decodes
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(Refuse, match="it ends after 3 s, not 6 s") as again:
-        integrity.look_whole(path)
-    film = make_recording(tmp_path / "1.mp4", "-movflags", "+faststart", seconds=6, container="mp4")
-    os.truncate(film, film.stat().st_size // 2)
-    with pytest.raises(Refuse, match="it ends after 3 s, not 6 s") as third:
-        await integrity.looked(film)
-    assert {one.value.code for one in (raised, again, third)} == {BAD_RECORDING}
-    assert left(third.value.message) == [], "it has its Chinese"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["1.flv", "1.mp4"]
+    found = await probe.probe(path)
+    assert 1 < found.duration_s < 5
+    assert not found.last_second_decodes
 
 
 @pytest.mark.parametrize(("kind", "codec"), [(8, 0xD0), (9, 0x0F)], ids=["sound", "pictures"])
 async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Path, kind: int, codec: int) -> None:
-    """Pictures that cannot be decoded are refused at once, not after ten runs."""
+    """Pictures that cannot be decoded are refused at once, not after ten runs that crash."""
     data, place = bytearray(recording.read_bytes()), 13
     while place < len(data):
         if data[place] == kind:
@@ -107,16 +128,16 @@ async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Pat
     path = tmp_path / "odd.flv"
     path.write_bytes(data)
     if kind == 8:
-        assert integrity.look_whole(path).size_bytes == len(data)
+        assert (await probe.probe(path)).size_bytes == len(data)
         return
-    with pytest.raises(Refuse, match="the pictures are of the unknown kind 15") as raised:
-        await integrity.looked(path)
+    with pytest.raises(Refuse, match="its pictures are of a kind that is not known") as raised:
+        await probe.probe(path)
     assert raised.value.code is BAD_RECORDING
 
 
-def row_of(path: Path) -> Cached:
+async def row_of(path: Path) -> Cached:
     """The row of a file that is whole now."""
-    found, at = keyframe_index.look(path), str(path)
+    found, at = await probe.probe(path), str(path)
     its = (found.size_bytes, found.duration_s)
     return Cached("1", FileState.READY, 1, at, None, *its, crc64=cache_dir.crc64(path), mtime=found.mtime)
 
@@ -128,44 +149,40 @@ def whole(tmp_path: Path) -> Path:
 
 async def test_damage_in_the_middle_is_found_by_sum_and_tags_whatever_size_and_time_say(whole: Path) -> None:
     """A whole recording has no trouble; without an index nobody knows how it was. A cheap look is for its last tags."""
-    row, before = row_of(whole), whole.stat()
+    row, before = await row_of(whole), whole.stat()
     assert row.duration_s == pytest.approx(12, abs=0.2)
     assert (integrity.last_tag_s(whole) or 0.0) >= 12.2 - integrity.SHORT_S
-    unsummed = replace(row, crc64=None)
-    found = [await integrity.trouble(whole, row), await integrity.trouble(whole, unsummed)]
+    found = [await integrity.end_trouble(whole, row), await integrity.trouble(whole, row)]
+    found.append(await integrity.middle_trouble(whole))
     looked, _ = await integrity.looked(whole)
     integrity.write_index(looked, whole)
-    assert [*found, await integrity.trouble(whole, unsummed)] == [None] * 3
+    assert [*found, await integrity.middle_trouble(whole)] == [None] * 4
     with whole.open("r+b") as file:
         file.seek(before.st_size // 2)
         file.write(bytes(40_000))
     os.utime(whole, ns=(before.st_atime_ns, before.st_mtime_ns))
-    (size, why), crc64 = await integrity.seen(whole, row), await integrity.trouble(whole, row)
-    assert size == before.st_size
-    assert "its tags cannot be read from byte" in str(why)
-    assert "CRC-64" in str(crc64)
-    keyframe_index.path_of(whole).unlink()
-    assert integrity.tag_trouble(whole, row) is None
+    assert whole.stat().st_size == before.st_size
+    assert await integrity.end_trouble(whole, row) is None
+    assert "its tags cannot be read from byte" in str(await integrity.middle_trouble(whole))
+    assert "CRC-64" in str(await integrity.trouble(whole, row))
 
 
 async def test_a_file_without_its_end_is_found(whole: Path) -> None:
     """Whether it is cut short, or there are zeros in its second half."""
-    row, size = row_of(whole), whole.stat().st_size
+    row, size = await row_of(whole), whole.stat().st_size
     for length in (size // 2, size):
         os.truncate(whole, length)
-        assert "it ends after" in str(integrity.tag_trouble(whole, row))
+        assert "it ends after" in str(await integrity.end_trouble(whole, row))
 
 
 async def test_an_odd_end_and_a_slow_disk_are_no_damage(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recorder that was stopped left half a tag behind."""
+    """A recorder that was stopped left half a tag behind: the decoder has the last word, and time to say it."""
     with whole.open("ab") as file:
         file.write(b"\x09\x00\x10\x00half a tag")
-    row = row_of(whole)
+    row = await row_of(whole)
     assert integrity.last_tag_s(whole) is None
-    looked, plain = await integrity.looked(whole)
-    integrity.write_index(looked, whole)
-    assert (plain, await integrity.seen(whole, row)) == (whole, (row.size_bytes, None))
-    monkeypatch.setattr(integrity, "SEEN_S", 0.0)
+    assert await integrity.end_trouble(whole, row) is None
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.0)
     with pytest.raises(TryAgain, match="is the disk busy"):
         await integrity.seen(whole, row)
 

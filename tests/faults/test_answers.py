@@ -40,6 +40,7 @@ from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.streamer import files, journal
 from lectern.model.tables.teacher import StreamerRow, orders, videos
@@ -47,7 +48,6 @@ from lectern.playout import as_run, schedule, timetable
 from lectern.playout.as_run import AiredClass, AsRunRows
 from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.playout.kernel import Now
-from lectern.playout.keyframe_index import Look
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
@@ -68,7 +68,7 @@ BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
 MOVES = [-600, 0, 60, AHEAD_S, -AHEAD_S]
 PASSES = [1.0, 4.0, 30.0, 590.0, AHEAD_S]
 SIZE = 10
-LOOK = Look(SIZE, 10_000, None, ())
+PROBE = Probe(10.0, SIZE, last_second_decodes=True)
 OVER = {*BOOKING_OVER, BookingState.BROKEN}
 
 Content = tuple[float, float, str]
@@ -397,9 +397,9 @@ class Day:
             under_way = connection.execute(select(files.c.id).where(files.c.state == FileState.DOWNLOADING)).scalars()
             for stem in sorted(under_way):
                 remote = RemoteFile("http://origin.example/x", SIZE, None, None)
-                error = Refuse("its end is damaged", BAD_RECORDING)
+                error = Refuse("its end cannot be decoded", BAD_RECORDING)
                 fails = self._chance.random() < 0.1
-                way = downloads.failed(stem, error) if fails else downloads.arrived(stem, remote, LOOK)
+                way = downloads.failed(stem, error) if fails else downloads.arrived(stem, remote, PROBE)
                 handling.change(connection, host, way)
 
         self.at(host, work)

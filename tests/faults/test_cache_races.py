@@ -21,9 +21,9 @@ from flows.streamer.prepare import ProbeResult
 from lectern.db import airings, cache
 from lectern.db.engine import transaction
 from lectern.errors import BAD_RECORDING, Refuse
+from lectern.media.probe import Probe
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, dirs, files
-from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare, Release
@@ -88,9 +88,9 @@ class Cache(RuleBasedStateMachine):
     def a_download_ends(self, data: st.DataObject, *, ok: bool) -> None:
         stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
         commit(self.engine, airings.tried, stem)
-        size, error = size_of(int(stem)), Refuse("its end is damaged", BAD_RECORDING)
+        size, error = size_of(int(stem)), Refuse("its end cannot be decoded", BAD_RECORDING)
         remote = RemoteFile("http://origin.example/x", size, None, None)
-        found = Look(size, 10_000, None, ())
+        found = Probe(10.0, size, last_second_decodes=True)
         self.does(downloads.arrived(stem, remote, found) if ok else downloads.failed(stem, error))
 
     @precondition(lambda self: self.living())

@@ -23,6 +23,7 @@ from lectern.db.engine import transaction
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.errors import DISK_FULL, Refuse
 from lectern.media import integrity
+from lectern.media.probe import Probe
 from lectern.model.facts import Idle, InboxMessage, Samples
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
@@ -219,7 +220,7 @@ async def test_each_recording_is_looked_through_once_and_its_faults_are_told(
     await cancelled(running)
 
 
-LOOK = Look(10, 10_000, None, ())
+PROBE = Probe(10.0, 10, last_second_decodes=True)
 SOON_S = 300 + RUN_AHEAD_S
 LONG_S = 1000
 """Seconds until the class is over."""
@@ -245,7 +246,7 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_readies_the_others(
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).where(tasks.c.class_id == "c-60").values(end_time=now))
         remote = RemoteFile(both[0].video_url, 10, None, None)
-        handling.change(connection, streamer, downloads.arrived("6666", remote, LOOK))
+        handling.change(connection, streamer, downloads.arrived("6666", remote, PROBE))
     # Their rendition is here: a class that comes late is refused all the same.
     rows.prepared(streamer, rows.prepare("c-late", 6666, now - 9, 8))
     found = look(streamer.engine, Connection.execute, select(classes.c.class_id, classes.c.state, classes.c.code)).all()

@@ -25,7 +25,8 @@ from lectern.db import airings, cache, metrics
 from lectern.db.engine import reading, transaction
 from lectern.decide import account
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
-from lectern.media import integrity
+from lectern.media import integrity, probe
+from lectern.media.probe import Probe
 from lectern.model.facts import Cached, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
@@ -291,11 +292,12 @@ async def test_an_origin_that_is_away_for_a_moment_costs_nothing_of_what_came(
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "crc64", "raised", "stays"),
+    ("size_bytes", "crc64", "decodes", "raised", "stays"),
     [
-        pytest.param(11, None, pytest.raises(TryAgain), True, id="cut short"),
-        pytest.param(10, 1, pytest.raises(TryAgain), False, id="another sum"),
-        pytest.param(10, cache_dir.crc64, nullcontext(), True, id="whole"),
+        pytest.param(11, None, True, pytest.raises(TryAgain), True, id="cut short"),
+        pytest.param(10, 1, True, pytest.raises(TryAgain), False, id="another sum"),
+        pytest.param(10, None, False, pytest.raises(Refuse), True, id="its end is damaged"),
+        pytest.param(10, cache_dir.crc64, True, nullcontext(), True, id="whole"),
     ],
 )
 async def test_what_came_is_taken_if_it_is_what_was_promised(
@@ -303,6 +305,7 @@ async def test_what_came_is_taken_if_it_is_what_was_promised(
     tmp_path: Path,
     size_bytes: int,
     crc64: Any,
+    decodes: bool,
     raised: Any,
     stays: bool,
 ) -> None:
@@ -319,9 +322,13 @@ async def test_what_came_is_taken_if_it_is_what_was_promised(
 
     monkeypatch.setattr(Path, "unlink", in_a_thread)
 
+    async def probed(_: Path) -> Probe:
+        return Probe(1.0, 10, last_second_decodes=decodes)
+
+    monkeypatch.setattr(probe, "probe", probed)
     with raised:
         its = RemoteFile("", size_bytes, None, crc64(part) if callable(crc64) else crc64)
-        await streamer_downloads.check_sum("1", part, its)
+        await streamer_downloads.checked("1", part, its)
     assert part.exists() is stays
 
 
@@ -382,7 +389,7 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
 ) -> None:
     """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
     remote = RemoteFile("http://origin.example/1.flv", flv.size(20), None, None)
-    found = keyframe_index.Look(flv.size(20), 20_000, None, ())
+    found = Probe(20.0, flv.size(20), last_second_decodes=True, mtime=1.0)
     full = OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
     monkeypatch.setattr(streamer_downloads, "_fetched", fetched := AsyncMock(side_effect=[(remote, found)]))
     monkeypatch.setattr(streamer_downloads, "changed", AsyncMock(wraps=changed, side_effect=[full, full, DEFAULT]))

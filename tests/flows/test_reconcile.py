@@ -23,10 +23,9 @@ from lectern.db import airings, cache, cache_check
 from lectern.db.cache_check import Odd, differences, doubtful
 from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
-from lectern.media import integrity
+from lectern.media import integrity, probe
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
-from lectern.playout import keyframe_index
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
@@ -186,10 +185,10 @@ async def test_a_download_that_is_noted_while_another_difference_is_mended_stays
     """A person reconciles: by the row that was read before, a plain FLV that was made of it is of another size."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
     (streamer.settings.video_root / "0.txt").touch()
-    found, plain = keyframe_index.look(site), cache_dir.quarantine
+    probed, plain = await probe.probe(site), cache_dir.quarantine
 
     def quarantine_of(root: Path, path: Path) -> Path:
-        noted = downloads.arrived("1", RemoteFile("http://origin.example/1.flv", None, None, None), found)
+        noted = downloads.arrived("1", RemoteFile("http://origin.example/1.flv", None, None, None), probed)
         commit(streamer.engine, handling.change, streamer, noted)
         return plain(root, path)
 
@@ -204,7 +203,7 @@ async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer
     site = put(streamer, "1", master, FileState.DOWNLOADING)
     await maintenance.reconciled(streamer)
     assert state(streamer) == "ready"
-    found = keyframe_index.look(site)
+    found = await probe.probe(site)
     remote = RemoteFile("http://origin.example/1.flv", len(master), None, None)
     with transaction(streamer.engine) as connection:
         handling.change(connection, streamer, downloads.arrived("1", remote, found))
@@ -246,11 +245,10 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
     left.write_bytes(b"x")
     there: list[bool] = []
 
-    async def remux(_: Path, to: Path, why: str) -> tuple[float, float]:
+    async def remux(_: Path, to: Path, why: str) -> None:
         to.write_bytes(master)
         await maintenance.reconciled(streamer)
         there.extend([to.exists(), left.exists()])
-        return 0.0, 0.0
 
     monkeypatch.setattr(integrity, "_remux", remux)
     await integrity.looked(site)
@@ -293,8 +291,7 @@ async def test_what_comes_and_goes_while_the_disk_is_scanned_is_no_difference(
         evicted.unlink()
         commit(streamer.engine, cache.forget, ["2"])
         made.write_bytes(longer := master + b"x")
-        its = {"size_bytes": len(longer), "mtime": made.stat().st_mtime}
-        commit(streamer.engine, airings.remade, root, "3", its)
+        commit(streamer.engine, airings.remade, root, "3", len(longer), made.stat().st_mtime)
         return found
 
     monkeypatch.setattr(cache_dir, "scan", scanned)

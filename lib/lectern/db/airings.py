@@ -1,7 +1,7 @@
 """The classes of a streamer: which rendition each cites, when it is aired, which run airs it, what became of it."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -237,9 +237,10 @@ def unconfirmed(connection: Connection) -> list[Airing]:
     return where(connection, classes.c.unconfirmed_since.is_not(None))
 
 
-def remade(connection: Connection, root: Path, stem: str, its: Mapping[str, float | None]) -> None:
-    """Note size, mtime and duration of the new file, forget its CRC-64 and ETag, and recount the cache."""
-    connection.execute(update(files).where(files.c.id == stem).values(**its, crc64=None, etag=None))
+def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:
+    """Note the new size and mtime of the file, forget its CRC-64 and ETag, and recount the cache."""
+    values = {"size_bytes": size_bytes, "mtime": mtime, "crc64": None, "etag": None}
+    connection.execute(update(files).where(files.c.id == stem).values(**values))
     cache.recount(connection, root, citations(connection))
 
 

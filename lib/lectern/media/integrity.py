@@ -2,21 +2,18 @@
 
 import asyncio
 import os
-import re
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, DISK_FULL, Refuse, TryAgain
-from lectern.i18n import Text, labelled, msgid
-from lectern.media import ffmpeg
+from lectern.i18n import Text, msgid
+from lectern.media import ffmpeg, probe
 from lectern.model.facts import Cached
-from lectern.playout import demuxer, flv, keyframe_index
+from lectern.playout import flv, keyframe_index
 from lectern.playout.flv import NotAirable
 from lectern.playout.keyframe_index import Look
-from lectern.playout.rtmp import NotRtmp, amf0
 from lectern.storage import cache_dir, disk
 
 REMUX_S = 1800.0
@@ -30,8 +27,8 @@ async def looked(path: Path) -> tuple[Look, Path]:
     """Look through a recording; returns what was found, and the file to be aired.
 
     If *path* is no plain FLV, the latter is a new file beside it, with the same packets in a plain FLV. The caller
-    puts it in its place. Raises Refuse (319) if not even that can be aired, TryAgain if the disk is full or cannot be
-    read, or ffmpeg was killed.
+    puts it in its place. Raises Refuse (319) if not even that can be aired, TryAgain if the disk is full or ffmpeg was
+    killed.
     """
     try:
         return await cache_dir.in_thread(_looked, path), path
@@ -42,53 +39,14 @@ async def looked(path: Path) -> tuple[Look, Path]:
     try:
         with ExitStack() as failed:
             failed.callback(remuxed.unlink, missing_ok=True)
-            promised_s, begins_s = await _remux(path, remuxed, why)
+            await _remux(path, remuxed, why)
             found = await cache_dir.in_thread(_looked, remuxed)
-            _check_length(path, found, promised_s, begins_s)
             failed.pop_all()
             return found, remuxed
     except NotAirable as error:
         raise Refuse("{path}: cannot be aired: {error}", BAD_RECORDING, path=path, error=error) from error
     finally:
         _at_work.discard(remuxed)
-
-
-def look_whole(path: Path) -> Look:
-    """Look through a plain FLV that came; raises Refuse (319) if it is none, or not whole, TryAgain as `looked`."""
-    try:
-        found = _looked(path)
-    except NotAirable as error:
-        raise Refuse("{path}: cannot be aired: {error}", BAD_RECORDING, path=path, error=error) from error
-    check_whole(path, found)
-    return found
-
-
-def check_whole(path: Path, found: Look) -> None:
-    """Raise Refuse (319) if a plain FLV that came has no pictures, or is shorter than it says itself."""
-    if not found.has_pictures:
-        raise Refuse("{path}: has no video, only {found}", BAD_RECORDING, path=path, found="sound")
-    with _reading(path), path.open("rb") as file:
-        begins_ms, _ = demuxer.beginning(file.fileno())
-        file.seek(flv.HEAD_BYTES)
-        head = flv.tag_head(file.read(flv.TAG_HEAD_BYTES), 0)
-        body = file.read(head.size) if head is not None and head.kind == flv.SCRIPT else b""
-    try:
-        values = amf0.decode(body)
-    except (NotRtmp, ValueError):
-        return  # nobody knows what it says
-    said = next((value.get("duration") for value in values if isinstance(value, Mapping)), None)
-    if isinstance(said, float):
-        _check_length(path, found, said, begins_ms / 1000)
-
-
-def _check_length(path: Path, found: Look, promised_s: float, begins_s: float) -> None:
-    """Raise Refuse unless *promised_s* are there; a recorded live stream promises its end, and begins at *begins_s*."""
-    missing_s = promised_s - found.duration_s
-    slack_s = max(2.0, promised_s * 0.01)
-    if missing_s > slack_s and abs(missing_s - begins_s) > slack_s:
-        text = msgid("it ends after {duration_s:.0f} s, not {source_s:.0f} s")
-        why = Text(text, duration_s=found.duration_s, source_s=promised_s)
-        raise Refuse(labelled(path, why), BAD_RECORDING)
 
 
 def is_at_work(path: Path) -> bool:
@@ -112,32 +70,12 @@ def has_index(path: Path) -> bool:
 
 
 def _looked(path: Path) -> Look:
-    with _reading(path):
-        found = keyframe_index.look(path)
-        try:
-            keyframe_index.check(found)
-        except NotAirable as error:
-            if last_tag_s(path) is not None:  # what is behind the damage can be saved
-                raise
-            raise Refuse("{path}: cannot be aired: {error}", BAD_RECORDING, path=path, error=error) from error
+    found = keyframe_index.look(path)
+    keyframe_index.check(found)
     return found
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Raise TryAgain for what the system says of *path*: that is nothing of the recording."""
-    try:
-        yield
-    except OSError as error:
-        raise TryAgain("{path}: cannot be read: {reason}", path=path, reason=error.strerror or error) from error
-
-
-_LENGTH = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+), start: (-?[\d.]+)")
-"""What ffmpeg prints of its input: hours, minutes and seconds that its header promises, and where it begins."""
-
-
-async def _remux(path: Path, to: Path, why: str) -> tuple[float, float]:
-    """Make a plain FLV; returns the seconds that the header of *path* promises, and where they begin, else zeros."""
+async def _remux(path: Path, to: Path, why: str) -> None:
     argv = ffmpeg.remux_argv(str(path), str(to))
     finished = await subprocesses.run(
         argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None, nice=subprocesses.GIVES_WAY
@@ -152,9 +90,6 @@ async def _remux(path: Path, to: Path, why: str) -> tuple[float, float]:
             )
         text = msgid("{path}: cannot be aired ({reason}), nor made a plain FLV file: {last_words}")
         raise Refuse(text, BAD_RECORDING, path=path, reason=why, last_words=finished.last_words)
-    if (said := _LENGTH.search(finished.errors)) is None:
-        return 0.0, 0.0
-    return int(said[1]) * 3600 + int(said[2]) * 60 + float(said[3]), float(said[4])
 
 
 SHORT_S = 2.0
@@ -172,7 +107,7 @@ async def trouble(path: Path, row: Cached) -> str | None:
     Raises FileNotFoundError if the file has gone, TryAgain if nothing can be said of it just now.
     """
     if row.crc64 is None:
-        return await cache_dir.in_thread(tag_trouble, path, row)
+        return await end_trouble(path, row)
     try:
         crc64 = await cache_dir.in_thread(cache_dir.crc64, path)
     except FileNotFoundError:
@@ -192,7 +127,9 @@ async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
     try:
         async with asyncio.timeout(SEEN_S):
             size = (await cache_dir.in_thread(path.stat)).st_size
-            return size, await cache_dir.in_thread(tag_trouble, path, row) if size == row.size_bytes else None
+            if size != row.size_bytes:
+                return size, None
+            return size, await end_trouble(path, row) or await middle_trouble(path)
     except FileNotFoundError:
         return None, None
     except TimeoutError as error:
@@ -200,25 +137,41 @@ async def seen(path: Path, row: Cached) -> tuple[int | None, str | None]:
         raise TryAgain(text, path=path, timeout_s=SEEN_S) from error
 
 
-def tag_trouble(path: Path, row: Cached) -> str | None:
-    """Why the tags of *path* are not those of *row*'s recording; None if they are, or if nobody knows how they were.
+async def end_trouble(path: Path, row: Cached) -> str | None:
+    """Why the end of *path* is not that of *row*'s recording; None if it is, or if nobody knows its length.
 
-    This finds a file that was cut short, and bytes that have changed, whatever the size and the time of the file say:
-    when its index was written, all tags could be read. Takes about 0.1 s for 45 minutes of recording. Raises
-    FileNotFoundError if the file has gone, TryAgain if nothing can be said of it just now.
+    This finds a file that was cut short, or whose end is nothing but zeros; for the rest see `middle_trouble`. Raises
+    TryAgain if that cannot be said just now.
     """
+    if row.duration_s is None:
+        return None
     try:
-        found = keyframe_index.look(path)
-        has_end = found.broken_at is not None and last_tag_s(path) is not None  # though its middle cannot be read
-        if row.duration_s is not None and found.duration_s < row.duration_s - SHORT_S and not has_end:
-            text = msgid("it ends after {duration_s:.0f} s, not {source_s:.0f} s")
-            return Text(text, duration_s=found.duration_s, source_s=row.duration_s)
-        if has_index(path):
-            keyframe_index.check(found)
+        end_s = await cache_dir.in_thread(last_tag_s, path)
+        if end_s is not None and end_s >= row.duration_s - SHORT_S:
+            return None
+        found = await probe.probe(path)  # decodes its last packets: some files end oddly from the start
+    except Refuse as error:
+        return error.message
+    except OSError as error:
+        return cache_dir.read_fault(path, error)
+    if found.duration_s < row.duration_s - SHORT_S:
+        text = msgid("it ends after {duration_s:.0f} s, not {source_s:.0f} s")
+        return Text(text, duration_s=found.duration_s, source_s=row.duration_s)
+    return None if found.last_second_decodes else Text("its end cannot be decoded")
+
+
+async def middle_trouble(path: Path) -> str | None:
+    """Why the tags of *path* cannot be read one after the other; None if they can, or if it has no index.
+
+    They could be read when the index was written: if they cannot be read now, the bytes have changed, whatever the size
+    and the time of the file say. Takes about 0.1 s for 45 minutes of recording. Raises TryAgain as `end_trouble` does.
+    """
+    if not await cache_dir.in_thread(has_index, path):
+        return None
+    try:
+        keyframe_index.check(await cache_dir.in_thread(keyframe_index.look, path))
     except NotAirable as error:
-        return str(error) if has_index(path) else None
-    except FileNotFoundError:
-        raise
+        return str(error)
     except OSError as error:
         return cache_dir.read_fault(path, error)
     return None

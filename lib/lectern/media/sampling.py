@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import av
 from av.audio.frame import AudioFrame
@@ -22,7 +21,7 @@ from av.video.frame import VideoFrame
 from lectern import subprocesses
 from lectern.errors import TryAgain
 from lectern.i18n import Text, msgid
-from lectern.media.ffmpeg import FORMATS
+from lectern.media.probe import HOW
 from lectern.model.facts import Samples
 from lectern.playout import keyframe_index
 from lectern.playout.flv import NotAirable
@@ -45,11 +44,6 @@ STILL = 5
 
 SAMPLE_RATE = 16_000
 _NOTHING = -120.0
-_HOW: dict[str, Any] = {"options": {"protocol_whitelist": "file", "format_whitelist": FORMATS}}
-"""How a file that came from elsewhere is opened."""
-
-if int(av.__version__.partition(".")[0]) < 19:  # from 19 on, PyAV takes a title in GBK by itself, and has no such word
-    _HOW["metadata_errors"] = "replace"
 
 
 async def samples(path: Path, duration_s: float) -> Samples:
@@ -174,7 +168,7 @@ def main(path: str, cpu_s: str) -> None:
     """Print what is found in *path*, in at most *cpu_s* seconds of a processor."""
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 1))
     av.logging.set_level(None)
-    with av.open(f"file:{path}", **_HOW) as container:
+    with av.open(f"file:{path}", **HOW) as container:
         for line in _told(container):
             sys.stdout.write(f"{json.dumps(line)}\n")
             sys.stdout.flush()

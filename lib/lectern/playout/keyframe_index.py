@@ -51,7 +51,7 @@ class Look:
     """What was found in a recording.
 
     *broken_at* is the offset from which it cannot be read, None if all of it can. In the *holes*, from one time in
-    milliseconds to another, there is neither sound nor picture. *mtime* is that of the file.
+    milliseconds to another, there is neither sound nor picture.
     """
 
     size_bytes: int
@@ -59,13 +59,6 @@ class Look:
     broken_at: int | None
     records: tuple[Record, ...]
     holes: tuple[tuple[int, int], ...] = ()
-    has_pictures: bool = True
-    mtime: float | None = None
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds from the first sound or picture to the last."""
-        return self.duration_ms / 1000
 
 
 def path_of(recording: Path) -> Path:
@@ -131,8 +124,7 @@ def headers(records: tuple[Record, ...], offset: int) -> dict[int, int]:
 class _Scan:
     def __init__(self, file: int) -> None:
         self._file = file
-        state = os.fstat(file)
-        self._size, self._mtime = state.st_size, state.st_mtime
+        self._size = os.fstat(file).st_size
         self._headers: list[Record] = []
         self._keyframes: list[Record] = []
         self._sounds: list[Record] = []
@@ -156,7 +148,7 @@ class _Scan:
         length_ms = self._last - (self._first or 0)
         if length_ms == 0:
             raise NotAirable(sentence("its times do not go on: all of it is at one moment"))
-        return Look(self._size, length_ms, broken_at, records, tuple(self._holes), has_picture, self._mtime)
+        return Look(self._size, length_ms, broken_at, records, tuple(self._holes))
 
     def _walk(self) -> int | None:
         """Examine each tag; returns the offset at which the file is broken, None if it is whole."""
