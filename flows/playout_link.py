@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import Caught, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, spoken
 from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRefused, asked
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
@@ -106,9 +106,10 @@ class Playout:
         if self.socket is None:
             return None
         try:
-            found = (await asked(self.socket, "try", url=push_url, networks=networks)).get("refused")
+            answer = await asked(self.socket, "try", url=push_url, networks=networks)
         except (PlayoutUnreachable, RequestRefused):  # it is away, which is reported elsewhere, or too old to try
             return None
+        found = spoken(answer, "refused").get("refused")
         return None if found is None else str(found)
 
     # -- the timetable -------------------------------------------------------------------------------------------------

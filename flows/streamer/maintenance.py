@@ -144,7 +144,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
         case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
             return await _take(host, row.stem, path)
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
-            return await _replace(host, row, path, f"it has {difference.why}")
+            return await _replace(host, row, path, difference.why)
         case CacheDifference(Odd.MISSING, Cached() as row):
             why = Text("it is not on the disk")
             if row.site not in {None, str(cache_dir.rendition_path(root, row.stem))}:  # former root

@@ -24,7 +24,7 @@ from lectern.decide import airing as decide
 from lectern.decide import change
 from lectern.decide.airing import STORY
 from lectern.errors import ErrorCode
-from lectern.i18n import Text, labelled, msgid
+from lectern.i18n import Text, labelled, msgid, spoken
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes
@@ -124,6 +124,7 @@ class PlayoutEvents:
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down, or the status of a class that has ended; a full disk ends no class."""
+        event = spoken(event)
         class_id = event.get("class_id")
         if class_id is None:  # the end of the playout's lease
             if self._host.playout.held():
@@ -186,6 +187,7 @@ class PlayoutEvents:
         ends, self._ends = self._ends, {}
         for event in ends.values():
             await self.take(event)
+        statuses = [spoken(status) for status in statuses]
         live = await self._host.read_tx(_live, [str(status["class_id"]) for status in statuses])
         await self._state(live, now, statuses)
         off, lacking = dict[str, float](), set[str]()

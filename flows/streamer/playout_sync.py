@@ -28,7 +28,7 @@ from lectern.db import airings, cache, events, leases
 from lectern.decide import airing as decide
 from lectern.decide import gaps
 from lectern.errors import Caught, LecternError, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, from_pair
 from lectern.media import ffmpeg
 from lectern.model.facts import Airing
 from lectern.model.tables.streamer import as_runs
@@ -354,7 +354,9 @@ class PlayoutSync:
             log.error("playout: the timetable is not taken: %s", error.message)
         if is_taken := answer["version"] == version:
             left_out = list(wanted.lessons)[len(wanted.lessons) - answer["left_out"] :]
-            refused = {**answer["refused"], **dict.fromkeys(left_out, Text("its timetable is full"))}
+            pairs = answer.get("sentences", {})  # which a playout of the release before does not tell
+            refused = {class_id: from_pair(pairs.get(class_id)) or why for class_id, why in answer["refused"].items()}
+            refused |= dict.fromkeys(left_out, Text("its timetable is full"))
             playout.confirmed = {class_id: its for class_id, its in wanted.lessons.items() if class_id not in refused}
             playout.cleared = wanted.session, self._holder_pid
         else:

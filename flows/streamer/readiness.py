@@ -30,7 +30,7 @@ from lectern.decide.forecast import slowness, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import Caught, TryAgain
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, masked
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Usage
 from lectern.model.streamer_plan import StreamerChanges
@@ -171,7 +171,8 @@ class Readiness:
                 return decide.reds(seen, self._late.get(class_id)), decide.lost_file(seen)
         error = failed.error
         log.error("%s: its check failed: %r", class_id, error)
-        return [Text("its check failed: {kind}: {error}", kind=type(error).__name__, error=error).masked(redact)], None
+        why = Text("its check failed: {kind}: {error}", kind=type(error).__name__, error=error)
+        return [masked(why, redact)], None
 
     async def _tell_unreadable(self) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from lectern import errors
 from lectern.errors import ErrorCode, LecternError, Malformed
-from lectern.i18n import Text, accepted, translated
+from lectern.i18n import Text, accepted, found_wrong, translated
 from lectern.timing import Rate
 from lectern.wire.parser import read
 
@@ -69,8 +69,7 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
                 503, Text("the database does not answer: {error}", error=error.orig), Retry_After=str(AGAIN_S)
             )
         elif isinstance(error, RequestValidationError):
-            reason = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-            error = Refused(422, reason)
+            error = Refused(422, found_wrong(error.errors(), "request"))
         elif isinstance(error, Malformed):
             error = Refused(422, error.message, error.code, error.class_id)
         elif isinstance(error, LecternError):

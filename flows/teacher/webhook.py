@@ -23,7 +23,6 @@ from lectern.db import bookings, outbox
 from lectern.db.outbox import Telling, WebhookDue
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.i18n import Text
-from lectern.playout.sentences import cleaned
 from lectern.settings import TeacherSettings
 from lectern.storage import origin
 from lectern.timing import backoff_s
@@ -170,7 +169,7 @@ class Webhook:
         except TimeoutError:
             return f"no answer within {POST_S:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, Refuse, TryAgain, OSError) as error:
-            return cleaned(f"{type(error).__name__} {error}")[:200]
+            return origin.words(error)
         return "" if answer.is_success else f"it answered {answer.status_code}"
 
     def _note(self, connection: Connection, message: WebhookDue, why: str, now: float, url: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lectern.i18n import ENGLISH, Text, labelled, msgid, translated
+from lectern.i18n import ENGLISH, Text, labelled, masked, msgid, translated
 from lectern.playout.kernel import Isolated
 from lectern.urls import redact
 
@@ -151,8 +151,7 @@ class LecternError(Exception):
     """
 
     def __init__(self, message: str, code: ErrorCode | None = None, /, **values: object) -> None:
-        message = Text(message, **values) if values else message
-        message = message.masked(redact) if isinstance(message, Text) else redact(message)
+        message = masked(Text(message, **values) if values else message, redact)
         super().__init__(message)
         self.message = message
         self.code = code

@@ -3,15 +3,15 @@
 import gettext
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from string import Formatter
-from struct import iter_unpack, unpack_from
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from lectern import formatting
+from lectern.playout.sentences import Sentence
 
 ENGLISH = "en"
 LOCALE = Path(__file__).with_name("locale")
@@ -36,18 +36,14 @@ _UNIT = re.compile(r"(?<=\d )[a-z]+")
 _OF_UNITS = frozenset({"span", "length", "minutes", "size"})
 
 
-class Text(str):
-    """A sentence in English that knows its id and its values, so that an edge can write it in another language.
+class Text(Sentence):
+    """A sentence that an edge can write in another language, whose gaps may name a kind.
 
-    It is stored, sent, compared and logged as the English that it is. A value is a number, a text, or another `Text`;
-    an error is its message. Joined with other texts by ``+`` or an f-string it becomes plain English.
+    A value is a number, a text, or another sentence; an error is its message. Joined with other texts by ``+`` or an
+    f-string it becomes plain English.
     """
 
-    __slots__ = ("_json", "args", "id", "plural")
-    id: str
-    plural: str | None
-    args: Mapping[str, Any]
-    _json: str | None
+    __slots__ = ()
 
     def __new__(cls, id: str, /, **args: object) -> Self:
         """The sentence *id* with *args* in its gaps."""
@@ -62,50 +58,41 @@ class Text(str):
     def _made(cls, id_: str, plural: str | None, args: Mapping[str, Any]) -> Self:
         pattern = id_ if plural is None or args["n"] == 1 else plural
         self = super().__new__(cls, _filled(pattern, args))
-        self.id, self.plural, self.args, self._json = id_, plural, args, None
+        self.id, self.plural, self.args, self.json = id_, plural, args, None
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self)._made, (self.id, self.plural, dict(self.args))
-
-    def __str__(self) -> str:
-        """The sentence itself, with its id."""
-        return self
-
-    def masked(self, mask: Callable[[str], str]) -> str:
-        """The sentence with *mask* on each of its texts; plain English if only the whole of it is masked."""
-        args = {
-            name: one.masked(mask) if isinstance(one, Text) else mask(one) if isinstance(one, str) else one
-            for name, one in self.args.items()
-        }
-        made = self if args == self.args else type(self)._made(self.id, self.plural, args)
-        whole = mask(plain(made))
-        return made if whole == made else whole
-
-    def pair(self) -> dict[str, Any]:
-        """The id and the values, for JSON."""
-        args = {name: one.pair() if isinstance(one, Text) else one for name, one in self.args.items()}
-        return {"id": self.id, "args": args} | ({} if self.plural is None else {"plural": self.plural})
 
 
 def _value(one: object) -> Any:  # noqa: ANN401 (a number or a text)
     if type(one) in _VALUES:
         return one
     if isinstance(one, BaseException):
-        one = getattr(one, "message", None) or (one.args[0] if one.args and isinstance(one.args[0], Text) else str(one))
-    if isinstance(one, Text | int | float) and not isinstance(one, bool):
+        one = getattr(one, "message", None) or str(one)
+    if isinstance(one, Sentence | int | float) and not isinstance(one, bool):
         return one
     if isinstance(one, StrEnum):
         return Text(one.value)
     return str(one)
 
 
-_VALUES = frozenset({Text, str, int, float})
+_VALUES = frozenset({Text, Sentence, str, int, float})
 
 
 def plain(text: str) -> str:
     """*text* as English alone."""
     return "".join((text, ""))
+
+
+def masked(text: str, mask: Callable[[str], str]) -> str:
+    """*text* with *mask* on each of its values; plain English if only the whole of it is masked."""
+    if not isinstance(text, Sentence):
+        return mask(text)
+    args = {name: masked(one, mask) if isinstance(one, str) else one for name, one in text.args.items()}
+    made = text if args == text.args else Text._made(text.id, text.plural, args)
+    whole = mask(plain(made))
+    return made if whole == made else whole
 
 
 @lru_cache(maxsize=4096)
@@ -126,8 +113,6 @@ def _filled(pattern: str, args: Mapping[str, Any], wording: Callable[[Any, str],
 
 
 def _in_english(value: Any, kind: str) -> str:  # noqa: ANN401 (a number or a text)
-    if isinstance(value, str):  # a number in a sentence that was found by its English is written already
-        return value if kind in KINDS or kind.endswith(("f", "g", ",")) else format(value, kind)
     return KINDS[kind](value) if kind in KINDS else format(value, kind)
 
 
@@ -155,11 +140,11 @@ _JSON = json.JSONEncoder()
 
 def to_json(text: str | None) -> str | None:
     """The `pair` of a sentence as it is stored beside the English; None for plain words."""
-    if not isinstance(text, Text):
+    if not isinstance(text, Sentence):
         return None
-    if text._json is None:
-        text._json = _JSON.encode(text.pair())
-    return text._json
+    if text.json is None:
+        text.json = _JSON.encode(text.pair())
+    return text.json
 
 
 def from_json(english: str, stored: str | None) -> str:
@@ -178,7 +163,7 @@ def stored(text: str) -> str:
 
 def wire(text: str) -> dict[str, Any]:
     """The fields of a message beside the English: *message_id*, *args* and *message_plural*; none for plain words."""
-    if not isinstance(text, Text):
+    if not isinstance(text, Sentence):
         return {}
     pair = text.pair()
     return {"message_id": pair["id"], "args": pair["args"], "message_plural": pair.get("plural")}
@@ -193,9 +178,15 @@ def of_wire(fields: Mapping[str, Any]) -> str:
     return from_pair(pair) or english
 
 
+def spoken(fields: Mapping[str, Any], name: str = "why") -> Mapping[str, Any]:
+    """The *fields* that the playout tells, with the id of the sentence *name* if it came with one."""
+    text = from_pair(fields.get("sentence"))
+    return fields if text is None else {**fields, name: text}
+
+
 def packed(text: str) -> str | dict[str, Any]:
     """A sentence for JSON that has a place for texts: its `pair`; plain words as they are."""
-    return text.pair() if isinstance(text, Text) else text
+    return text.pair() if isinstance(text, Sentence) else text
 
 
 def unpacked(value: object) -> str:
@@ -217,21 +208,58 @@ def labelled(thing: object, what: object) -> Text:
     return Text("{thing}: {what}", thing=thing, what=what)
 
 
+def found_wrong(faults: Iterable[Mapping[str, Any]], whole: str, named: Callable[[str], str] = plain) -> str:
+    """The *faults* that pydantic has found, each as ``field: what is wrong``; *whole* is the name of all fields.
+
+    Values are left out, because URLs can hold secrets.
+    """
+    names = (named(".".join(map(str, one["loc"]))) or Text(whole) for one in faults)
+    return joined(map(labelled, names, map(_fault, faults)))
+
+
+def _fault(fault: Mapping[str, Any]) -> object:
+    match fault:
+        case {"ctx": {"error": error}}:
+            return error
+        case {"ctx": {"expected": str(expected)}}:
+            return Text("must be one of {choices}", choices=expected.replace(" or ", ", "))
+        case {"ctx": {"ge": least}}:
+            return Text("Input should be greater than or equal to {least}", least=least)
+        case {"ctx": {"gt": bound}}:
+            return Text("Input should be greater than {bound}", bound=bound)
+        case {"ctx": {"lt": bound}}:
+            return Text("Input should be less than {bound}", bound=bound)
+    return fault["msg"]
+
+
+OF_PYDANTIC = (
+    msgid("Field required"),
+    msgid("Input should be a valid string"),
+    msgid("Input should be a valid number"),
+    msgid("Input should be a valid number, unable to parse string as a number"),
+    msgid("Input should be a finite number"),
+    msgid("Input should be a valid integer"),
+    msgid("Input should be a valid integer, got a number with a fractional part"),
+    msgid("Input should be a valid integer, unable to parse string as an integer"),
+    msgid("Input should be a valid mapping"),
+    msgid("Input should be a valid dictionary"),
+    msgid("Input should be a valid list"),
+)
+"""What else pydantic finds wrong with a field, in its own words, which catalogues have, too."""
+
 BESIDE = msgid("{first} {second}")
 """How two whole sentences stand together."""
 
 
-def translated(text: str, language: str, deep: int = 0) -> str:
-    """*text* in *language*: by its id, or by its English if it came without one; words of programs stay as they are.
-
-    *deep* counts the sentences around it.
-    """
+def translated(text: str, language: str) -> str:
+    """*text* in *language*, by its id; text without one that is no sentence of ours, as programs say it, stays."""
     if language == ENGLISH:
         return plain(text)
-    text = text if isinstance(text, Text) else _recognized(text, language, deep)
-    if not isinstance(text, Text) or not text.id:
-        return plain(text)
     known = catalogue(language)
+    if not isinstance(text, Sentence):
+        return known.gettext(text) if " " in text else text  # a word alone is a name
+    if not text.id:
+        return plain(text)
     pattern = known.gettext(text.id)
     if text.plural is not None:
         pattern = known.ngettext(text.id, text.plural, int(text.args["n"]))
@@ -239,116 +267,14 @@ def translated(text: str, language: str, deep: int = 0) -> str:
     def wording(value: Any, kind: str) -> str:  # noqa: ANN401 (a number or a text)
         if kind in _OF_UNITS:
             return _UNIT.sub(lambda unit: known.gettext(_UNITS.get(unit[0], unit[0])), _in_english(value, kind))
-        if isinstance(value, str) and not kind and (isinstance(value, Text) or " " in value):
-            return translated(value, language, deep + 1)  # a word alone is a name
-        return _in_english(value, kind)
+        return translated(value, language) if isinstance(value, str) and not kind else _in_english(value, kind)
 
     return _filled(pattern, text.args, wording)
 
 
-# Finds the id of a sentence that came without one: the playout and rows have English alone.
-class _Form(NamedTuple):
-    """An id with gaps, as it is looked for: *longest* are the words by which most texts are passed over."""
-
-    id: str
-    plural: str | None
-    longest: str
-    pattern: "re.Pattern[str]"
-
-
-_NUMBER, _COUNT = r"[+-]?[\d,]+(?:\.\d+)?", r"\d[\d,]{0,14}"
-_SPAN = r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*"
-_LOOKS: Mapping[str, str] = {
-    "moment": r"\d{4}-[\d: -]+",
-    "clock": r"\d\d:\d\d:\d\d",
-    "position": r"[\d:]+",
-    "size": r"[\d,.]+ (?:bytes|kB|MB|GB)",
-    **dict.fromkeys(("span", "length", "minutes"), _SPAN),
-}
-_MOST_PARTS, _DEEPEST = 30, 8
-"""Number of sentences that stand together, and that stand in each other; what is beyond stays English."""
-_LEAST = 5
-"""Number of letters between gaps by which a sentence is known; fewer, as in ``on {streamer}``, may be a program's."""
-
-
-@lru_cache(maxsize=4096)
-def _recognized(english: str, language: str, deep: int) -> str:
-    """The sentence of the catalogue of *language* whose English is *english*; plain words if there is none."""
-    whole = _whole(english, language, deep)
-    if whole is not None or "; " not in english:
-        return english if whole is None else whole
-    parts = english.split("; ", _MOST_PARTS)
-    known = [_whole(one, language, deep) for one in parts]
-    return joined(one or other for one, other in zip(known, parts, strict=True)) if any(known) else english
-
-
-def _whole(english: str, language: str, deep: int) -> Text | None:
-    """A single sentence, or one after the class, the host or the URL that it is about."""
-    if deep > _DEEPEST:
-        return None
-    exact, forms = _forms(language)
-    if " " not in english:  # a word alone is a name
-        return None
-    if english in exact:
-        return Text(english)
-    several = "; " in english
-    for form in forms:
-        if form.longest in english and (not several or "; " in form.id) and (gaps := form.pattern.fullmatch(english)):
-            return _of_gaps(form, gaps.groupdict(), language, deep + 1)
-    name, _, rest = english.partition(": ")
-    what = _whole(rest, language, deep + 1) if rest else None
-    thing = _whole(name, language, deep + 1) if rest and (what is None or " " in name) else None
-    if thing is None and (what is None or " " in name):
-        return None
-    return labelled(thing or name, what or rest)
-
-
-def _of_gaps(form: _Form, gaps: Mapping[str, str], language: str, deep: int) -> Text | None:
-    kinds = {name: (kind, conversion) for _, name, kind, conversion in _parts(form.plural or form.id) if name}
-    args = {
-        name: one[1:-1] if conversion == "r" else one if kind else _recognized(one, language, deep)
-        for name, one in gaps.items()
-        for kind, conversion in [kinds.get(name, ("", None))]
-    }
-    if form.plural is None:
-        return Text._made(form.id, None, args)
-    return Text._made(form.id, form.plural, {**args, "n": int(gaps.get("n", "1").replace(",", ""))})
-
-
-@cache
-def _forms(language: str) -> tuple[frozenset[str], Sequence[_Form]]:
-    """The ids of the catalogue of *language*: those without gaps, and the others, those of the most words first."""
-    exact, forms = set[str](), []
-    for path in LOCALE.glob(f"{language}/LC_MESSAGES/lectern.mo"):
-        compiled = path.read_bytes()
-        number, at = unpack_from("<2I", compiled, 8)
-        for length, begins in iter_unpack("<2I", compiled[at : at + 8 * number]):
-            id_, _, plural = compiled[begins : begins + length].decode().partition("\0")
-            forms += [_form(id_, plural or None, each) for each in {id_, plural or id_} if "{" in each]
-            exact |= set() if plural or "{" in id_ else {id_}
-    forms = [form for form in forms if len(re.findall("[A-Za-z]", form.longest)) >= _LEAST]
-    return frozenset(exact), sorted(forms, key=lambda form: -len(re.sub(r"{[^}]*}", "", form.id)))
-
-
-def _form(id_: str, plural: str | None, pattern: str) -> _Form:
-    parts, written = _parts(pattern), ""
-    for at, (words, name, kind, _) in enumerate(parts):
-        written += re.escape(words)
-        if name is not None:
-            is_last = at + 1 == len(parts) or (at + 2 == len(parts) and not parts[-1][0])
-            looks = _LOOKS.get(kind) or (_NUMBER if kind[-1:] in {",", "f", "g"} else None)
-            looks = _COUNT if plural and name == "n" else looks or (".+" if is_last else r"(?:[^:;]|[:;](?! ))+?")
-            written += f"(?P={name})" if f"(?P<{name}>" in written else f"(?P<{name}>{looks})"
-    return _Form(id_, plural, max((words for words, *_ in parts), key=len), re.compile(written, re.DOTALL))
-
-
 def translator(language: str) -> Callable[..., str]:
     """What writes sentences, given as their ids and values, in *language*: ``t("{n} classes", n=3)``."""
-
-    def t(id_: str, /, **args: object) -> str:
-        return translated(Text(id_, **args), language)
-
-    return t
+    return lambda id_, /, **args: translated(Text(id_, **args), language)
 
 
 @cache

@@ -26,7 +26,7 @@ from pydantic_settings import (
 from lectern import urls, windows
 from lectern.allowlist import Allowlist
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import ENGLISH, Text, languages, msgid, translated
+from lectern.i18n import ENGLISH, Text, found_wrong, languages, msgid, translated
 from lectern.old_config import OldConfig
 from lectern.states import Role
 from lectern.windows import Windows
@@ -282,10 +282,7 @@ class Common(BaseSettings):
             read = (one for one in map(Path, files) if one.is_file() and one.read_bytes() == error.object)
             raise no_utf_8(next(read, ".env"), error) from error
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors(include_url=False, include_input=False)
-            )
+            faults = found_wrong(error.errors(include_url=False, include_input=False), "settings", str.upper)
             raise Misuse(
                 "Settings are wrong or missing: {faults}. Set them in the environment or in .env.", faults=faults
             ) from error

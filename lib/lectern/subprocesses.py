@@ -7,7 +7,6 @@ import resource
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -74,15 +73,11 @@ def last_line(text: str) -> str:
 
 
 # Runs in a child between fork and exec; imports nothing there, because another thread could hold the import lock.
-def preexec(
-    file_limit_bytes: int | None, nice: int, memory_limit_bytes: int | None = None
-) -> Callable[[], None] | None:
-    """A function for the child: die with us, bound its files and memory, give way by *nice*; None if there is nothing.
+def preexec(file_limit_bytes: int | None, nice: int, memory_limit_bytes: int | None = None) -> Callable[[], None]:
+    """A function for the child: die with us, bound its files and memory, give way by *nice*.
 
     Shared libraries do not count as memory: those of ffmpeg alone take 200 MB of addresses.
     """
-    if sys.platform != "linux" and file_limit_bytes is None and memory_limit_bytes is None and not nice:
-        return None
     parent = os.getpid()
 
     def child() -> None:
@@ -195,7 +190,7 @@ def _begin(
     stdin: bytes | None,
     cwd: Path | None,
     env: Mapping[str, str] | None,
-    before_exec: Callable[[], None] | None,
+    before_exec: Callable[[], None],
 ) -> "subprocess.Popen[bytes]":
     try:
         with ExitStack() as ours:

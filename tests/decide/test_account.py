@@ -41,6 +41,7 @@ def cited(state: AiringState = AiringState.ON_AIR, **fields: object) -> Airing:
     return replace(Airing("c-1", "6666_720P", state, "", START, END, 6666, None), **fields)  # type: ignore[arg-type]
 
 
+SILENT = Text("{streamer} has been silent for {silent_s:span}", streamer="streamer1", silent_s=9)
 ON_AIR = Sending(on_air=True, since=START, position_s=123)
 REFUSED = Sending(on_air=False, failures=17, why="Connection refused")
 
@@ -226,9 +227,9 @@ makings = st.builds(
         st.none() | st.builds(cited, st.sampled_from(AiringState), **reasons, lost=st.booleans()),
         st.just("streamer1"),
         st.sampled_from([None, ON_AIR, REFUSED]),
-        st.sampled_from([None, "Redis cannot be asked", "streamer1 has been silent for 9 s"]),
+        st.sampled_from([None, Text("Redis cannot be asked"), SILENT]),
         st.sampled_from([None, Check(NOW, ""), Check(NOW, "its file is gone")]),
-        st.sampled_from(["", "black from 0:08 to 1:00; silent from 4:00 to 5:10; 7 more places"]),
+        st.sampled_from(["", Text("{more:,} more places", more=7)]),
         st.sampled_from([(), (OpenAlarm(321, "streamer1", 3, NOW, "c-1: it is not on air", ("c-1",)),)]),
     ),
     st.sampled_from([START - 1000, START - 500, NOW, END + 1000]),

@@ -13,6 +13,7 @@ from lectern.db import bookings
 from lectern.decide.account import Account, Standing
 from lectern.decide.leases import Presence
 from lectern.decide.timeline import TimelineLine
+from lectern.i18n import Text
 from lectern.model.views import Booked, EventView, Sending, StreamerStatus
 from lectern.states import BookingState
 from tests import laid, strategies
@@ -104,8 +105,10 @@ def test_without_redis_nobody_is_called_dead() -> None:
 
 
 def test_each_line_is_chinese_to_those_who_read_chinese() -> None:
-    unaired = "not on air: nothing of it was sent yet by streamer1"
-    silent = "streamer2 has been silent for 40 s: nobody here knows whether the class is on air"
+    unsent = Text("nothing of it was sent yet by {host}", host="streamer1")
+    unaired = Text("not on air: {why}", why=unsent)
+    unheard = Text("{streamer} has been silent for {silent_s:span}", streamer="streamer2", silent_s=40)
+    silent = Text("{unheard}: nobody here knows whether the class is on air", unheard=unheard)
     made = {"rendition": "1_240P", "backend": "oss", "attempt": 1, "slack_s": 80.0}
     found = WELL | {"oldest_waiting": {"class_id": "c-3", "s": 40.0}, "oldest_unsent_s": 61.0, "under_way": [made] * 12}
     found |= {"missing": [{"class_id": "c", "why": unaired}] * 12, "unknown": [{"class_id": "d", "why": silent}] * 12}

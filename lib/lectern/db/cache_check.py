@@ -101,7 +101,10 @@ def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
     if row.state is FileState.DOWNLOADING:
         return CacheDifference(Odd.ARRIVED, row, file.path)
     if row.size_bytes and row.size_bytes != file.size_bytes:
-        return CacheDifference(Odd.RESIZED, row, file.path, f"{file.size_bytes} bytes, not {row.size_bytes}")
+        its = {"found_bytes": file.size_bytes, "wanted_bytes": row.size_bytes}
+        return CacheDifference(
+            Odd.RESIZED, row, file.path, Text("it has {found_bytes} bytes, not {wanted_bytes}", **its)
+        )
     if row.mtime is not None and row.mtime != file.mtime:
         return CacheDifference(Odd.TOUCHED, row, file.path)
     return None

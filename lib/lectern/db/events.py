@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, insert, or_, 
 
 from lectern import i18n
 from lectern.db.engine import bind_list, in_list, insert_many, rows_of
-from lectern.i18n import Text, to_json
+from lectern.i18n import masked, to_json
 from lectern.model.facts import AsRun, Event
 from lectern.model.plan import Changes
 from lectern.model.tables.shared import sentence
@@ -35,11 +35,11 @@ def note(connection: Connection, host: str, events: Iterable[Event], now: float)
 
 
 def _detail(detail: str) -> tuple[str, str | None]:
-    if not isinstance(detail, Text):
-        return redact(detail), None
     stored = to_json(detail)
-    if stored is not None and "://" in stored:  # thousands of refusals name no URL
-        detail = detail.masked(redact)
+    if stored is None:
+        return redact(detail), None
+    if "://" in stored:  # thousands of refusals name no URL
+        detail = masked(detail, redact)
         stored = to_json(detail)
     return detail, stored
 

@@ -15,7 +15,7 @@ from lectern.decide import gaps, timeline
 from lectern.decide.forecast import about, will_be_there
 from lectern.decide.timeline import heading
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
-from lectern.i18n import BESIDE, Text, joined, labelled, msgid
+from lectern.i18n import BESIDE, Text, joined, labelled, msgid, spoken
 from lectern.model.facts import Airing, Needed
 from lectern.model.views import Booked, ClassView, EventView, Gap, OpenAlarm, Sending, StreamerStatus
 from lectern.states import ON_STREAMER, AiringState, BookingState
@@ -444,7 +444,7 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
         position_s=status.get("position_s"),
         failures=0 if is_on_air else max(int(push.get("failures") or 0) for push in pushes),
         cuts=max(int(status.get("sessions") or 0) - len(pushes), 0),
-        why=None if status.get("state") == "ended" else waits or status.get("why"),  # why it ended is no error
+        why=None if status.get("state") == "ended" else waits or spoken(status).get("why"),  # why it ended is no error
         slate=bool(status.get("slate")),
         behind_s=float(status.get("behind_s") or 0.0),
         sent_bytes=int(status.get("bytes") or 0),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lectern import errors
 from lectern.decide import gaps
-from lectern.i18n import Text, joined, msgid
+from lectern.i18n import Text, joined, msgid, spoken
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import ANY_PLACEMENT, AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
@@ -162,7 +162,7 @@ def ended(
     if is_taken(airing) and (parts or airing.start_time <= changes.now):  # see `release`
         told = Text("what was sent before it was cancelled")
         changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
-    why = ending["why"]
+    why = spoken(ending)["why"]
     if why == CANCELLED and airing.end_time <= changes.now:
         why = Text("its end has come")  # its playout stood still then, and its line was taken out meanwhile
     if airing.state not in LIVE_AIRINGS or why == CANCELLED:

@@ -190,9 +190,6 @@ MEMORY_BYTES = 256 * 1024 * 1024
 MOST_STILL_BYTES = 512 * 1024
 """Greatest size of a still."""
 
-SCANNED_BYTES = 16 * 1024 * 1024
-"""Greatest size of a recording without an index that is looked through for its keyframes: that of a slate."""
-
 _FLV_HEAD = b"FLV\x01\x01" + (flv.HEAD_BYTES - flv.TAIL_BYTES).to_bytes(4, "big") + bytes(flv.TAIL_BYTES)
 
 
@@ -228,11 +225,8 @@ async def jpeg(excerpt: bytes) -> bytes:
 
 
 def _excerpt(recording: Path, at_ms: float) -> bytes:
-    size_bytes = recording.stat().st_size
-    records = keyframe_index.read(keyframe_index.path_of(recording), size_bytes)
-    if records is None and size_bytes <= SCANNED_BYTES:
-        records = keyframe_index.look(recording).records
-    records = records or ()
+    index = keyframe_index.path_of(recording)
+    records = keyframe_index.read(index, recording.stat().st_size) or keyframe_index.look(recording).records
     key = keyframe_index.keyframe(records, at_ms) or keyframe_index.keyframe(records, at_ms, after=True)
     if key is None:
         raise TryAgain(Text("its recording has no picture here"))

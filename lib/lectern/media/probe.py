@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
-from lectern.i18n import Text, msgid
+from lectern.i18n import Text, msgid, packed, unpacked
 from lectern.media.ffmpeg import FORMATS
 from lectern.storage import cache_dir
 
@@ -70,7 +70,7 @@ async def probe(path: Path) -> Probe:
         what, said = json.loads(done.output)
         if what == "found":
             return Probe(**said)
-        raise Refuse(said, BAD_RECORDING) if what == "refused" else TryAgain(said)
+        raise Refuse(unpacked(said), BAD_RECORDING) if what == "refused" else TryAgain(unpacked(said))
     if -done.returncode in _CRASHES:
         raise Refuse("{path}: cannot be opened as a recording: the decoder crashes on it", BAD_RECORDING, path=path)
     text = msgid("{path}: cannot be probed: {last_words}")
@@ -85,11 +85,11 @@ def main(path: str) -> None:
         said: tuple[str, Any] = "found", asdict(_probe(Path(path)))
     except MemoryError:
         most = Text("decoding it takes more than {memory_mb} MB of memory", memory_mb=MEMORY_BYTES // 1024**2)
-        said = "refused", Text("{path}: cannot be opened as a recording: {most}", path=path, most=most)
+        said = "refused", packed(Text("{path}: cannot be opened as a recording: {most}", path=path, most=most))
     except Refuse as error:
-        said = "refused", error.message
+        said = "refused", packed(error.message)
     except TryAgain as error:
-        said = "again", error.message
+        said = "again", packed(error.message)
     sys.stdout.write(json.dumps(said))
 
 

@@ -4,6 +4,7 @@ This runs as a program of its own (``python -m lectern.media.sampling PATH``), a
 file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
 """
 
+import json
 import resource
 import sys
 from collections.abc import Iterator
@@ -47,19 +48,11 @@ _NOTHING = -120.0
 
 async def samples(path: Path, duration_s: float) -> Samples:
     """Look through *path*, whose length is about *duration_s*; raises LecternError if that cannot be done in time."""
-    pictures: list[tuple[float, int, bool]] = []
-    sounds: list[tuple[float, float]] = []
-    loudness: list[float] = []
+    told: dict[str, list[Any]] = {"picture": [], "sound": [], "loudness": []}
 
     def take(line: str) -> None:
-        what, *numbers = line.split()
-        if what == "picture":
-            at, lightest, is_same = numbers
-            pictures.append((float(at), int(lightest), is_same == "same"))
-        elif what == "sound":
-            sounds.append((float(numbers[0]), float(numbers[1])))
-        else:
-            loudness.append(float(numbers[0]))
+        what, *values = json.loads(line)
+        told[what].append(tuple(values))
 
     timeout_s = min(max(LEAST_S, duration_s * SHARE), MOST_S)
     argv = [sys.executable, "-I", "-m", __name__, str(path.absolute()), str(int(CPU_S + duration_s * CPU_SHARE))]
@@ -71,7 +64,12 @@ async def samples(path: Path, duration_s: float) -> Samples:
     with suppress(NotAirable):  # it is no plain FLV, and nobody airs it
         found = await cache_dir.in_thread(keyframe_index.look, path)
         holes = tuple((begins_ms / 1000, ends_ms / 1000) for begins_ms, ends_ms in found.holes)
-    return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None, holes)
+    loudness = told["loudness"][-1][0] if told["loudness"] else None
+    return Samples(duration_s, tuple(told["picture"]), tuple(told["sound"]), loudness, holes)
+
+
+Line = tuple[object, ...]
+"""What is said of a moment: `picture`, `sound` or `loudness`, and its values, as `Samples` has them."""
 
 
 class _Pictures:
@@ -81,7 +79,7 @@ class _Pictures:
         self._last_s = -EVERY_S
         self._first: bytes | None = None
 
-    def lines(self, frame: VideoFrame, begin_s: float) -> Iterator[str]:
+    def lines(self, frame: VideoFrame, begin_s: float) -> Iterator[Line]:
         at_s = frame.time - begin_s if frame.pts is not None else None
         if at_s is None or 0 <= at_s - self._last_s < EVERY_S:
             return
@@ -92,7 +90,7 @@ class _Pictures:
         if not is_same:
             self._first = seen
         self._last_s = at_s
-        yield f"picture {at_s:.3f} {max(seen)} {'same' if is_same else 'other'}"
+        yield "picture", round(at_s, 3), max(seen), is_same
 
 
 class _Sounds:
@@ -104,7 +102,7 @@ class _Sounds:
         self._second: int | None = None
         self._loudest = self._whole = _NOTHING
 
-    def lines(self, frame: AudioFrame) -> Iterator[str]:
+    def lines(self, frame: AudioFrame) -> Iterator[Line]:
         for part in self._resampler.resample(frame):
             if self._graph is None:
                 self._graph = _loudness_graph(part)
@@ -119,14 +117,14 @@ class _Sounds:
                     self._loudest = max(self._loudest, _number(metered.metadata.get("lavfi.r128.M")))
                     self._whole = _number(metered.metadata.get("lavfi.r128.I"))
 
-    def _line(self) -> Iterator[str]:
+    def _line(self) -> Iterator[Line]:
         if self._second is not None:
-            yield f"sound {self._second} {self._loudest:.1f}"
+            yield "sound", self._second, round(self._loudest, 1)
 
-    def end(self) -> Iterator[str]:
+    def end(self) -> Iterator[Line]:
         yield from self._line()
         if self._second is not None:
-            yield f"loudness {self._whole:.1f}"
+            yield "loudness", round(self._whole, 1)
 
 
 def _loudness_graph(part: AudioFrame) -> Graph:
@@ -145,7 +143,7 @@ def _number(text: str | None) -> float:
     return max(value, _NOTHING) if value == value else _NOTHING  # noqa: PLR0124 (no number differs from itself)
 
 
-def _told(container: InputContainer) -> Iterator[str]:
+def _told(container: InputContainer) -> Iterator[Line]:
     """The lines of all that is found; damage in the middle is skipped, as a player does."""
     video = container.streams.video[0] if container.streams.video else None
     audio: AudioStream | None = container.streams.audio[0] if container.streams.audio else None
@@ -172,7 +170,7 @@ def main(path: str, cpu_s: str) -> None:
     av.logging.set_level(None)
     with av.open(f"file:{path}", **HOW) as container:
         for line in _told(container):
-            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(f"{json.dumps(line)}\n")
             sys.stdout.flush()
 
 

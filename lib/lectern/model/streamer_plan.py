@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lectern import errors, i18n
 from lectern.errors import ErrorCode
-from lectern.i18n import Text, labelled, wire
+from lectern.i18n import Text, labelled, packed, wire
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
@@ -248,8 +248,8 @@ class StreamerChanges(Decided[StreamerSettings]):
         told: list[dict[str, Any]] = []
         for event in events[-EVENTS_TOLD:]:
             told.append({"at": event.at, "what": event.what, "detail": event.detail[:DETAIL_TOLD]})
-            if isinstance(event.detail, Text) and len(event.detail) <= DETAIL_TOLD:
-                told[-1]["sentence"] = event.detail.pair()
+            if len(event.detail) <= DETAIL_TOLD and isinstance(pair := packed(event.detail), dict):
+                told[-1]["sentence"] = pair
         sent = {"as_run": [one.row() for one in parts] or None, "events": told or None}
         self.report_as(cmd, about.class_id, about.placement, (code, message), **sent)
 

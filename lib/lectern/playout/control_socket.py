@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout.kernel import Isolated, replace
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import Sentence, sentence
 from lectern.playout.timetable import BadRequest
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -111,6 +111,9 @@ class Control:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
+    """The *fields* as JSON, with the id and values of the sentence among them, so that it can be translated."""
+    pair = next((value.pair() for value in fields.values() if isinstance(value, Sentence)), None)
+    fields = fields if pair is None else {**fields, "sentence": pair}
     lists = {name: value for name, value in fields.items() if isinstance(value, Lines)}
     plain = json.dumps({name: value for name, value in fields.items() if name not in lists})
     more = "".join(f', "{name}": [{", ".join(value)}]' for name, value in lists.items())

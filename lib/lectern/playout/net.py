@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from lectern.playout.rtmp import Target
-from lectern.playout.sentences import cleaned, sentence
+from lectern.playout.sentences import Sentence, cleaned, sentence
 from lectern.playout.timetable import may_reach
 
 TRY_S, NEXT_S = 5.0, 2.0
@@ -34,13 +34,8 @@ async def connect(
         raise OSError(sentence("{host} has no address", host=target.host))
     allowed = [found for found in addresses[:8] if may_reach(str(found[4][0]), networks)]
     if not allowed:
-        raise OSError(
-            sentence(
-                "{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS",
-                host=target.host,
-                address=addresses[0][4][0],
-            )
-        )
+        its = {"host": target.host, "address": addresses[0][4][0]}
+        raise OSError(sentence("{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS", **its))
     problems: list[OSError] = []
     for number, (family, kind, protocol, _, address) in enumerate(allowed, 1):
         try_s = TRY_S if number == len(allowed) else NEXT_S
@@ -85,21 +80,19 @@ def receive(connection: socket.socket, size: int, flags: int = 0) -> bytes | Non
 
 def words(error: Exception) -> str:
     """The reason of a connection's failure, for people; what a server or its certificate says in it is cleaned."""
-    return cleaned(_words(error))
-
-
-def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return sentence("the server's certificate is not trusted: {why}", why=error.verify_message)
+        return sentence("the server's certificate is not trusted: {why}", why=cleaned(error.verify_message))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return sentence("the server closed the connection")
     if isinstance(error, ssl.SSLError):  # its number is one of OpenSSL, not of the system
-        return sentence("TLS with the server fails: {why}", why=(error.reason or str(error)).replace("_", " ").lower())
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        return sentence("TLS with the server fails: {why}", why=cleaned(why))
     if isinstance(error, socket.gaierror):
-        return sentence("the name of the server cannot be resolved: {why}", why=error.strerror)
+        return sentence("the name of the server cannot be resolved: {why}", why=cleaned(str(error.strerror)))
     if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
-    return str(error) or type(error).__name__
+        return cleaned(os.strerror(error.errno) if error.errno > 0 else str(error.strerror))
+    said = str(error) or type(error).__name__
+    return said if isinstance(said, Sentence) else cleaned(said)
 
 
 async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLContext) -> ssl.SSLSocket:

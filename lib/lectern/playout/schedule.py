@@ -14,7 +14,7 @@ from lectern.playout.control_socket import version_of
 from lectern.playout.kernel import SLOW_S, Isolated, Now, StateFile, say
 from lectern.playout.publisher import LEAD_S, ClassPublisher, WorkerContext
 from lectern.playout.rtmp import target
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import Sentence, sentence
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, ScheduledClass, TimetableDifference
 
 CANCELLED = sentence("it was cancelled")
@@ -146,6 +146,7 @@ class ClassPlayer:
         lesson, pushes = self.entry.lesson, list(self._pushes.values())
         sending = next((push for push in pushes if push.shown_state == "on_air"), None)
         lost = [push for push in pushes if push.state != "ended" and push.feed.lost is not None]
+        why = self.entry.ended or next((push.why for push in pushes if push.why), None)
         return {
             "class_id": self.class_id,
             "state": self.state,
@@ -159,7 +160,8 @@ class ClassPlayer:
             "position_s": round(sending.feed.muxer.last_ms / 1000, 3) if sending is not None else None,
             "behind_s": round(sending.behind_s, 3) if sending is not None else 0.0,
             "first_byte_at": self.entry.first_byte_at,
-            "why": self.entry.ended or next((push.why for push in pushes if push.why), None),
+            "why": why,
+            "sentence": why.pair() if isinstance(why, Sentence) else None,
             "bytes": sum(push.as_run.bytes for push in pushes),
             **self.sums(now),
             "pushes": [self._push_status(url) for url in lesson.push_urls],
@@ -224,15 +226,14 @@ class Schedule:
         """The classes whose time has come, and that are not over."""
         self._context = context
         self._coming: list[tuple[float, str]] = []  # a heap: when a class is due, in epoch seconds
-        self._lines: dict[bytes, str] = {}  # the timetable's lines, and their class_ids
-        self._line_of: dict[str, bytes] = {}
+        self._line_of: dict[str, bytes] = {}  # the lines of the timetable, by class_id
 
     # -- the timetable -------------------------------------------------------------------------------------------------
 
     @property
     def lines(self) -> frozenset[bytes]:
         """The lines of the timetable that is in force, or of that part of it that was taken over."""
-        return frozenset(self._lines)
+        return frozenset(self._line_of.values())
 
     def begin(
         self, difference: TimetableDifference, entries: dict[str, AiredClass], on_air: Collection[str], now: Now
@@ -262,16 +263,16 @@ class Schedule:
 
         It may be left at any step: the next timetable is compared with the lines that were taken until then.
         """
+        before = {line: class_id for class_id, line in self._line_of.items()}
         for line in difference.new:
-            if line not in self._lines:
+            if line not in before:
                 with Isolated() as isolated:  # one odd class must not keep the others off the air
                     self._take_line(line, difference.gone)
                 if isolated.fault:
                     say(f"{line[:60]!r}: {isolated.fault}")
-                    self._lines[line] = ""
             yield
         for line in difference.gone:
-            class_id = self._lines.pop(line, None)
+            class_id = before.get(line)
             if class_id is not None and self._line_of.get(class_id) == line:
                 del self._line_of[class_id]
                 self.refused.pop(class_id, None)
@@ -289,18 +290,17 @@ class Schedule:
         before = self._line_of.get(class_id)
         if before is not None and before not in gone:
             say(f"{class_id}: is in the timetable twice; its first line counts")
-            self._lines[line] = class_id
         elif isinstance(wanted, ScheduledClass):
             self._take(line, wanted, None)
         else:
-            self._lines[line], self._line_of[class_id] = class_id, line
+            self._line_of[class_id] = line
             self.refused[class_id] = wanted[1]
             if class_id not in self.active:  # what is on air goes on, and its next line may be good
                 self._drop(class_id)
 
     def _take(self, line: bytes, wanted: ScheduledClass, entry: AiredClass | None) -> None:
         class_id = wanted.class_id
-        self._lines[line], self._line_of[class_id] = class_id, line
+        self._line_of[class_id] = line
         self.refused.pop(class_id, None)
         airing = self.airings.get(class_id)
         if airing is None or airing.entry.ended == CANCELLED:  # and is booked anew: perhaps nobody has heard its end

@@ -1,11 +1,39 @@
 """What the playout says to people, by which catalogues know it, and text from outside, made fit for people."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 
-def sentence(english: str, /, **values: object) -> str:
+class Sentence(str):
+    """A sentence in English that knows its *id*, which is the English with named gaps, and the values in them.
+
+    It is stored, sent and compared as the English that it is; *plural* is the id for several things, if there is one.
+    *json* is its `pair` as JSON once somebody has stored that.
+    """
+
+    __slots__ = ("args", "id", "json", "plural")
+    id: str
+    args: Mapping[str, Any]
+    json: str | None
+    plural: str | None
+
+    def __str__(self) -> str:
+        """The sentence itself, with its id."""
+        return self
+
+    def pair(self) -> dict[str, Any]:
+        """The id and the values, for JSON."""
+        args = {name: one.pair() if isinstance(one, Sentence) else one for name, one in self.args.items()}
+        return {"id": self.id, "args": args} | ({} if self.plural is None else {"plural": self.plural})
+
+
+def sentence(english: str, /, **values: object) -> Sentence:
     """*english* with *values* in its gaps; `make catalogues` finds it by the name of this function."""
-    return english.format(**values) if values else english
+    made = Sentence(english.format(**values) if values else english)
+    made.id, made.plural, made.json = english, None, None
+    made.args = {name: one if isinstance(one, int | float) else str(one) for name, one in values.items()}
+    return made
 
 
 MAX_CHARACTERS = 300

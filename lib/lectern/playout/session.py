@@ -9,6 +9,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from lectern.playout import kernel, net
@@ -282,13 +283,8 @@ class Session:
     def watch(self, now: float) -> None:
         """Raise Broken if the peer has not answered, or has taken nothing for too long."""
         if self._deadline is not None and now > self._deadline and self.step is not Step.READY:
-            raise Broken(
-                sentence(
-                    "the server did not answer within {set_up_s:g} s, at the step {step}",
-                    set_up_s=SET_UP_S,
-                    step=self.step,
-                )
-            )
+            its = {"set_up_s": SET_UP_S, "step": self.step}
+            raise Broken(sentence("the server did not answer within {set_up_s:g} s, at the step {step}", **its))
         counted = kernel.counts(self.connection)
         acknowledged = counted.acknowledged if counted else self.written
         waits = counted.waits if counted else bool(self._rest)
@@ -314,7 +310,10 @@ class Session:
             pass  # it was broken already
         finally:
             if is_waited_for:
-                _close_after(self.connection)
+                closing = asyncio.get_running_loop().create_task(_closed(self.connection))
+                _closing.add(closing)
+                closing.add_done_callback(_closing.discard)
+                closing.add_done_callback(lambda _: self.connection.close())
             else:
                 self.connection.close()
             if self.journal is not None:
@@ -338,28 +337,16 @@ class Session:
         return counted
 
 
-def _close_after(connection: socket.socket) -> None:
-    """Close *connection* once its peer has closed it, at most CLOSE_S later.
+_closing: set[asyncio.Task[None]] = set()
+
+
+async def _closed(connection: socket.socket) -> None:
+    """Wait until the peer of *connection* has closed it, for CLOSE_S at most.
 
     If it were closed with something unread, or something came after it, the kernel would reset it, and what is not sent
     yet would be lost.
     """
-    loop = asyncio.get_running_loop()
-
-    def close() -> None:
-        loop.remove_reader(connection)
-        connection.close()
-
-    def read() -> None:
-        try:
-            is_over = connection.recv(PORTION_BYTES) == b""
-        except BlockingIOError:
-            return
-        except OSError:
-            is_over = True
-        if is_over:
-            at_last.cancel()
-            close()
-
-    at_last = loop.call_later(CLOSE_S, close)
-    loop.add_reader(connection, read)
+    with suppress(OSError):
+        async with asyncio.timeout(CLOSE_S):
+            while net.receive(connection, PORTION_BYTES) != b"":
+                await net.until_ready(connection)

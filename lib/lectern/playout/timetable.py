@@ -126,7 +126,7 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
         try:
             target(str(url))
         except NotRtmp as error:
-            raise BadRequest(f"push_urls[{number}]: {error}") from error
+            raise BadRequest(sentence("{thing}: {what}", thing=f"push_urls[{number}]", what=error)) from error
     given = {name for name, value in fields.items() if value is not None}
     class_ = ScheduledClass(
         class_id=class_id_of(fields),

@@ -20,7 +20,7 @@ from lectern.playout.kernel import Isolated, Now, say
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.rtmp import NotRtmp, Target, target
 from lectern.playout.schedule import CANCELLED, AiredFile, Schedule, in_slices
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import Sentence, sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
@@ -52,9 +52,7 @@ async def connect_refusal(
         else:
             return None
         finally:
-            connection.close()
-            if session.journal is not None:
-                session.journal.close()
+            session.close(politely=False)
 
 
 LIBRARY = Path(__file__).resolve().parents[2]
@@ -297,7 +295,8 @@ class Worker:
                 task.result()
         problem = self.aired.saved.problem
         answer = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
-        return {**answer, "durable": problem is None, **({"why": problem} if problem else {})}
+        known = {class_id: why.pair() for class_id, why in schedule.refused.items() if isinstance(why, Sentence)}
+        return {**answer, "sentences": known, "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         schedule = self.schedule
@@ -328,7 +327,7 @@ class Worker:
         try:
             where = target(str(request.get("url")))
         except NotRtmp as error:
-            raise BadRequest(f"url: {error}") from error
+            raise BadRequest(sentence("{thing}: {what}", thing="url", what=error)) from error
         allowed = networks(request)
         try:
             trusted = self.context.trusted if where.secure else None

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lectern.errors import CallAPerson, Misuse
+from lectern.i18n import found_wrong
 
 WANTED = "wanted.json"
 """The file, in the backup of a rollout, of what it wanted."""
@@ -68,10 +69,7 @@ class Installed(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg'].removeprefix('Value error, ')}"
-                for fault in error.errors(include_url=False, include_input=False, include_context=False)
-            )
+            faults = found_wrong(error.errors(include_url=False, include_input=False), "all of it")
             raise Misuse(
                 "What is wanted of this host cannot be read: {faults}. Correct the inventory.", faults=faults
             ) from error

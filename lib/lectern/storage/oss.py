@@ -102,7 +102,7 @@ def judge(path: str, url: str, host: object, ended: Finished) -> int | None:
     if ended.returncode == 0 and (not code or code.startswith("2")):
         crc = _CRC.search(ended.output)
         return int(crc[1]) if crc else None
-    why = ": ".join(dict(_WHY.findall(ended.output)).values()) or ended.last_words
+    why = ": ".join(dict(_WHY.findall(ended.output)).values()) or ended.last_words or Text("no reason was given")
     found = Text(
         "{path}: could not be uploaded from {host} to {shown}: {code} {reason}",
         path=path,
@@ -110,7 +110,7 @@ def judge(path: str, url: str, host: object, ended: Finished) -> int | None:
         shown=redact_url(url),
         code=code or ended.returncode,
         reason=why,
-    ).rstrip()
+    )
     if code.startswith("4") and int(code) not in origin.PASSING_STATUS:
         raise CallAPerson("{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED, found=found)
     raise TryAgain(found, UPLOAD_FAILED)
@@ -142,7 +142,6 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None, allowed: A
 # Asks the OSS transcoder for a rendition by a signed POST, and checks such signatures.
 _TOLD_CHARACTERS = 200
 _TOLD_BYTES = 4 * _TOLD_CHARACTERS
-_ERROR_CHARACTERS = 400
 
 
 def sign(fields: Mapping[str, object], secret: str) -> str:
@@ -179,25 +178,16 @@ async def request_transcoding(
         ):
             if answer.is_success:
                 return
-            raw = b""
-            async for chunk in answer.aiter_raw():  # it may be of any length, and wrongly encoded
-                raw += chunk
-                if len(raw) >= _TOLD_BYTES:
-                    break
-            said = cleaned(raw[:_TOLD_BYTES])[:_TOLD_CHARACTERS]
+            raw = await anext(answer.aiter_raw(_TOLD_BYTES), b"")  # it may be of any length, and wrongly encoded
+            said = cleaned(raw)[:_TOLD_CHARACTERS]
     except TimeoutError as error:
         raise TryAgain("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s) from error
     except httpx.TransportError as error:
-        raise TryAgain("{thing}: no answer: {error}", thing=thing, error=_words(error)) from error
+        raise TryAgain("{thing}: no answer: {error}", thing=thing, error=origin.words(error)) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FallBack("{thing}: cannot be asked: {error}", thing=thing, error=_words(error)) from error
-    found = Text(
-        "{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=said
-    ).rstrip(": ")
+        raise FallBack("{thing}: cannot be asked: {error}", thing=thing, error=origin.words(error)) from error
+    why = said or Text("no reason was given")
+    found = Text("{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=why)
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
     raise FallBack(found, errors.OSS_REFUSES if answer.status_code in {401, 403} else None)
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lectern.errors import Malformed
-from lectern.i18n import Text, joined, labelled, msgid
+from lectern.i18n import Text, found_wrong, joined, msgid
 from lectern.states import Backend
 from lectern.wire import messages
 from lectern.wire.fields import PLATFORM, is_name
@@ -143,34 +143,6 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
 
 
 def in_words(error: ValidationError) -> str:
-    """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
-    faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
-    # The sender chose unknown keys, so they are escaped.
-    names = [ascii(".".join(map(str, one["loc"])))[1:-1][:80] or Text("message") for one in faults]
-    whats = [_what(one["msg"], **one.get("ctx", {})) for one in faults]
-    return joined(map(labelled, names, whats))
-
-
-def _what(said: str, *, error: ValueError | None = None, expected: str = "", **_: object) -> object:
-    if expected:
-        return Text("must be one of {choices}", choices=expected.replace(" or ", ", "))
-    return error or said
-
-
-OF_PYDANTIC = (
-    msgid("Field required"),
-    msgid("Input should be a valid string"),
-    msgid("Input should be a valid number"),
-    msgid("Input should be a valid number, unable to parse string as a number"),
-    msgid("Input should be a finite number"),
-    msgid("Input should be a valid integer"),
-    msgid("Input should be a valid integer, got a number with a fractional part"),
-    msgid("Input should be a valid integer, unable to parse string as an integer"),
-    msgid("Input should be a valid mapping"),
-    msgid("Input should be a valid dictionary"),
-    msgid("Input should be a valid list"),
-    msgid("Input should be greater than or equal to {least}"),
-    msgid("Input should be greater than {bound}"),
-    msgid("Input should be less than {bound}"),
-)
-"""What pydantic finds wrong with a field, in its own words, which catalogues have, too."""
+    """Every fault as ``field: what is wrong``; unknown keys are escaped, because the sender chose them."""
+    faults = error.errors(include_url=False, include_input=False)
+    return found_wrong(faults, msgid("message"), lambda name: ascii(name)[1:-1][:80])
