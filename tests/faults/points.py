@@ -135,7 +135,7 @@ STEPS: Mapping[str, str] = {
 """What is done again and again, and the function that does it: ``module:function`` or ``module:Class.method``."""
 
 AT_START: Mapping[str, str] = {
-    "a channel is subscribed": "lectern.redis.client:Bus.subscribed",
+    "a channel is subscribed": "lectern.redis.pubsub:Subscription.subscribed",
     "deployments are read": "flows.resident.prefect.deployments:read",
     "orphans are adopted": "flows.resident.prefect.worker:adopt",
     "the playout is connected": "flows.playout_link:Playout.connect",

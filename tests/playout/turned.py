@@ -164,8 +164,14 @@ class Airing:
 
     def _is_quiet(self) -> bool:
         """Whether no connection is being made, no answer is awaited, and all is taken."""
-        quiet = all(one.is_clear and one.step in (Step.READY, Step.LIVE) for one in self.sessions.values())
+        each = self.sessions.values()
+        quiet = all(one.is_clear and one.step in (Step.READY, Step.LIVE) and self._is_taken(one) for one in each)
         return all(one._connecting is None for one in self.pushes) and (quiet or not self.is_patient)
+
+    def _is_taken(self, its: Session) -> bool:
+        """Whether the clock may go on: it is turned faster than a kernel acknowledges what has come."""
+        counted = kernel.counts(its.connection)
+        return counted is None or not counted.waits or self.clock.mono - its._acknowledged_at < session.TAKEN_S / 2
 
 
 class Air:
