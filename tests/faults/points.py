@@ -31,7 +31,8 @@ from typing import Any, Literal
 
 from tests.waiting import wait_until
 
-LAUNCHER = (sys.executable, "-m", "tests.faults.points")
+LAUNCHER = (sys.executable, "-c", f"from {__name__} import main; main()")
+"""As `tests.stage.children.started` has it, which is not imported here: it would come before Prefect's settings."""
 FOLDERS = "TEST_ORDERS"
 """Names the folders of orders that a process obeys, with a colon between them."""
 
@@ -285,7 +286,3 @@ def main() -> None:
 
     serving.set_prefect = set_prefect
     importlib.import_module("lectern.cli").main()
-
-
-if __name__ == "__main__":
-    main()

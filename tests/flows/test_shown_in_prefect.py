@@ -3,7 +3,8 @@
 import asyncio
 import inspect
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -61,6 +62,45 @@ def test_the_queue_that_nobody_polls_is_paused(stage: Stage) -> None:
     """Else it is a red dot on the dashboard for ever, for which each new operator looks."""
     queues = stage.town.api.post("/work_pools/resident/queues/filter", json={}).json()
     assert [one["status"] for one in queues if one["name"] == UNUSED] == ["PAUSED"]
+
+
+def test_a_run_is_due_from_its_time_on_until_it_begins(town: Town) -> None:
+    """In its own queue of its own pool; a host asks each second, and as a worker only if one is."""
+    pool = f"pool-{uuid4()}"
+
+    @stamina.retry(on=HTTPStatusError, attempts=30, wait_initial=0.05, wait_max=0.5)  # two writers met in its SQLite
+    def said(path: str, **body: object) -> Any:
+        return town.api.post(path, json=body).raise_for_status().json()
+
+    def made(path: str, **body: object) -> str:
+        return str(said(path, **body)["id"])
+
+    def due() -> list[str]:
+        async def asked() -> list[str]:
+            async with PrefectClient(str(town.api.base_url)) as client:
+                queues = [("resident", "a"), (pool, "a"), (pool, "b")]
+                return [" ".join(one) for one in queues if await runs.is_due(client, *one)]
+
+        return asyncio.run(asked())
+
+    made("/work_pools/", name=pool, type="process")
+    for name in "ab":
+        made(f"/work_pools/{pool}/queues", name=name)
+    flow_id = made("/flows/", name=pool)
+    deployment = made("/deployments/", name=pool, flow_id=flow_id, work_pool_name=pool, work_queue_name="a")
+
+    def scheduled(in_s: float, name: str) -> str:
+        at = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
+        state = {"type": "SCHEDULED", "name": name, "state_details": {"scheduled_time": at}}
+        return made(f"/deployments/{deployment}/create_flow_run", state=state)
+
+    scheduled(3600, "Scheduled")
+    assert due() == []
+    for name in ("Scheduled", "AwaitingRetry"):
+        run_id = scheduled(-1, name)
+        assert due() == [f"{pool} a"]
+        said(f"/flow_runs/{run_id}/set_state", state={"type": "PENDING"})
+        assert due() == []
 
 
 def test_the_run_that_took_the_classes_is_found(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

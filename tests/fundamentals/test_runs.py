@@ -390,6 +390,21 @@ async def test_a_teacher_that_drains_claims_no_run_that_another_one_can_execute(
     assert (server.states, taken) == (({}, []) if drains else ({server.run.id: "Pending"}, [server.run.id]))
 
 
+async def test_a_queue_is_asked_as_a_worker_asks_if_a_run_is_due_or_to_show_the_host(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each such question is some writes of the server, and each host has one a second; a paused queue has no answer."""
+    mine, asked = runs(server := Prefect()), AsyncMock(return_value=[])
+    monkeypatch.setattr(mine.client, "get_scheduled_flow_runs_for_work_pool", asked, raising=False)
+    await worker.take_due(mine, teacher.settings, shows=False)
+    assert not asked.called
+    await worker.take_due(mine, teacher.settings, shows=True)
+    assert asked.call_count == 1
+    server.there = [await server.read_flow_run(uuid4())]
+    await worker.take_due(mine, teacher.settings, shows=False)
+    assert asked.call_count == 2
+
+
 async def test_many_runs_may_take_longer_to_claim_than_prefect_has_to_answer(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

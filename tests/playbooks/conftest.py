@@ -45,6 +45,7 @@ def built_release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
         if not any(users.iterdir()):
             for file in folder.glob("*.tar.gz*"):
                 file.unlink()
+            shutil.rmtree(folder / "staged", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from playbooks import release
 from playbooks.release import Source, Target
@@ -33,7 +33,10 @@ def manifest_digest(file: Path) -> str:
 
 def _manifest(file: Path) -> bytes:
     with tarfile.open(file) as tar:
-        content = tar.extractfile(release.MANIFEST)
+        first = tar.next()  # by its name it would be looked for in all of them
+        assert first is not None
+        assert first.name == release.MANIFEST
+        content = tar.extractfile(first)
         assert content is not None  # it is a plain file
         return content.read()
 
@@ -42,6 +45,11 @@ def _manifest(file: Path) -> bytes:
 class Small:
     file: Path
     version: str
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        """That of a *file*, be it small or not."""
+        return cls(file, json.loads(_manifest(file))["version"])
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -92,10 +100,10 @@ def on_host(verb: str, asked: Mapping[str, Any]) -> "subprocess.Popen[str]":
     return process
 
 
-def answer(verb: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def answer(verb: str, asked: Mapping[str, Any], timeout_s: float = 60) -> dict[str, Any]:
     """What it answers; one that refuses fails the test."""
     with on_host(verb, asked) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out)
     return found

@@ -25,8 +25,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def scene(town: Town, release_file: Path) -> Iterator[Scene]:
     with opened(town, release_file, "streamer1", "streamer2") as found:
-        found.reset()
-        found.run("rollout", "--tags", "prepare").assert_ok()  # faults are laid into a staged release
+        found.stage("streamer1", "streamer2")  # faults are laid into a staged release
         yield found
 
 

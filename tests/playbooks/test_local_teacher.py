@@ -30,6 +30,7 @@ UNCHANGED = {"teacher1": 0, "streamer1": 0}
 @pytest.fixture(scope="module")
 def scene(town: Town, release_file: Path) -> Iterator[Scene]:
     with opened(town, release_file, "teacher1", "streamer1") as found:
+        found.stage("streamer1")  # the teacher's is staged by its playbook
         oss = OssTranscoder(town.origin.root, town.origin.url, found.redis_url, SIGN_KEY)
         oss.behave(Rule(Behaviour.SILENT))
         town.background.run(oss.start())

@@ -76,6 +76,7 @@ def scene(town: Town, release_file: Path) -> Iterator[Scene]:
         found.vary(
             streamer1={"streamer_download_rate": "40000k"}
         )  # a recording that lasts for all tests is there at once
+        found.stage("streamer1")  # the teacher's is staged by the rollout itself
         yield found
 
 

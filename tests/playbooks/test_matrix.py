@@ -21,5 +21,6 @@ def test_a_host_ends_wholly_new_or_wholly_old_whatever_fails(
     seed, tally = pytestconfig.option.seed, Tally(Console(highlight=False, soft_wrap=True))
     name, plan = "teacher1" if seed % 2 else "streamer1", ROLLBACK if seed // 2 % 2 else ROLLOUT
     with opened(town, release_file, name) as scene:
+        scene.stage(name)
         play_all(scene, name, plan, Share(draw=CASES, seed=seed), tally)
     assert (tally.done, tally.bad) == (CASES, [])

@@ -17,8 +17,13 @@ from tests.waiting import wait_until
 UP_S = 600.0
 """A start is no claim: whoever waits for one waits while the process lives, and this is the end of that."""
 
-LECTERN = (sys.executable, "-c", "from lectern.cli import main; main()")
-"""How tests start the command; it is a fork unless LECTERN_BY_EXEC is set, which costs seconds of each start."""
+
+def started(module: str) -> tuple[str, str, str]:
+    """How tests start the command, by the `main` of *module*: it is a fork unless LECTERN_BY_EXEC is set."""
+    return (sys.executable, "-c", f"from {module} import main; main()")
+
+
+LECTERN = started("lectern.cli")
 
 # A child dies with the tests, even where they are killed: the setting survives the exec.
 _MORTAL = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -26,7 +31,13 @@ _MORTAL = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.ar
 
 def is_forked(argv: Sequence[str]) -> bool:
     """Whether *argv* is the command, which need not be started from nothing."""
-    return tuple(argv[: len(LECTERN)]) == LECTERN and not os.environ.get("LECTERN_BY_EXEC")
+    return _module(argv) is not None and not os.environ.get("LECTERN_BY_EXEC")
+
+
+def _module(argv: Sequence[str]) -> str | None:
+    """The module by whose `main` the command is started; None if *argv* is another program."""
+    words = argv[2].split() if len(argv) > 2 else []
+    return words[1] if words[:1] == ["from"] and tuple(argv[:3]) == started(words[1]) else None
 
 
 class Child:
@@ -39,7 +50,7 @@ class Child:
         self._process: Forked | subprocess.Popen[bytes]
         if is_forked(argv):
             log.touch()  # the fork writes to it a moment later, and it is read at once
-            self._process = Forked(argv[len(LECTERN) :], environment, log.parent, log)
+            self._process = Forked(argv[3:], environment, log.parent, log, module=str(_module(argv)))
         else:
             with log.open("ab") as sink:
                 self._process = subprocess.Popen(

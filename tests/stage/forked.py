@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,10 +32,17 @@ _DIES_WITH_ITS_PARENT = 1, signal.SIGKILL
 class Forked:
     """One ``lectern …`` at work, as far as tests look at a process that they started."""
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path, *streams: Path) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        *streams: Path,
+        module: str = "lectern.cli",
+    ) -> None:
         self.args = ["lectern", *words]
         marks.starts(" ".join(self.args))
-        given = (list(words), dict(environment), str(folder), [str(one) for one in streams])
+        given = (list(words), dict(environment), str(folder), [str(one) for one in streams], module)
         self._process = PROCESSES.Process(target=_run, args=given)
         self._process.start()
         assert self._process.pid is not None
@@ -73,7 +81,7 @@ def run(
         return subprocess.CompletedProcess(process.args, code, out.read_text(), err.read_text())
 
 
-def _run(words: list[str], environment: dict[str, str], folder: str, streams: list[str]) -> None:
+def _run(words: list[str], environment: dict[str, str], folder: str, streams: list[str], module: str) -> None:
     """The life of the fork: what a fresh process has, and nothing of the tests' own."""
     import ctypes
 
@@ -95,10 +103,8 @@ def _run(words: list[str], environment: dict[str, str], folder: str, streams: li
         setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (the process's own, until its end)
     sys.argv = ["lectern", *words]
     _prefect_anew()
-    from lectern.cli import main
-
     try:
-        main()
+        import_module(module).main()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -434,3 +434,15 @@ async def runs_named(client: PrefectClient, pool: str, queue: str, states: Seque
         runs += page
         if len(page) < PAGE:
             return runs
+
+
+async def is_due(client: PrefectClient, pool: str, queue: str) -> bool:
+    """Whether a run of a *queue* should have begun by now, be the queue paused or not."""
+    due = {
+        "state": {"type": {"any_": [StateType.SCHEDULED]}},
+        "next_scheduled_start_time": {"before_": datetime.now(UTC)},
+    }
+    # Not by the name that a run has itself: SQLite would look through all runs of the queue, of two weeks.
+    of_pool = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[pool]))
+    of_queue = filters.WorkQueueFilter(name=filters.WorkQueueFilterName(any_=[queue]))
+    return bool(await _found(client, due, work_pool_filter=of_pool, work_queue_filter=of_queue, limit=1))

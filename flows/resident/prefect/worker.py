@@ -18,7 +18,7 @@ from flows.host import Host, log
 from flows.prefect_api import DIED, asking, to_go_on
 from flows.resident.prefect import deployments
 from flows.resident.prefect.deployments import SILENT
-from flows.resident.prefect.runs import CUT_OFF, HOST, ResidentRuns, host_tag, runs_named
+from flows.resident.prefect.runs import CUT_OFF, HOST, ResidentRuns, host_tag, is_due, runs_named
 from lectern import errors
 from lectern.errors import TryAgain
 from lectern.i18n import Text
@@ -26,7 +26,10 @@ from lectern.settings import Settings
 from lectern.timing import backoff_s, comes
 
 STEADY_S = 60.0
-SHOWN_S = 30.0  # seconds between two heartbeats by which the UI shows the host as a worker of its queue
+SHOWN_S = 30.0
+"""Seconds between two heartbeats by which the UI shows the host as a worker of its queue, and between two questions of
+a worker, without which queue and deployments are shown as not ready after a minute."""
+
 ALARM_AFTER_S = 60.0
 """Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
@@ -44,8 +47,13 @@ UNTAGGED_S = 60.0
 NOBODY = ""  # in place of a host's name: adopt only runs that were abandoned without a host's tag
 
 
-async def take_due(runs: ResidentRuns, settings: Settings) -> None:
-    """Execute the runs of this host's queue that are due; raises TryAgain if Prefect does not answer."""
+async def take_due(runs: ResidentRuns, settings: Settings, *, shows: bool = True) -> None:
+    """Execute the runs of this host's queue that are due; raises TryAgain if Prefect does not answer.
+
+    A worker asks for them, which *shows* that the queue and its deployments are ready, and costs the server writes.
+    """
+    if not shows and not await is_due(runs.client, settings.work_pool, settings.queue):
+        return
     async with asking():
         due = await runs.client.get_scheduled_flow_runs_for_work_pool(
             settings.work_pool, [settings.queue], datetime.now(UTC)
@@ -143,11 +151,12 @@ async def poll(host: Host[Any], runs: ResidentRuns) -> None:
     log.info("Worker %r started!", settings.name)
     while True:
         try:
-            if time.monotonic() - shown_at >= SHOWN_S:
+            shows = time.monotonic() - shown_at >= SHOWN_S
+            if shows:
                 async with asking():
                     await runs.client.send_worker_heartbeat(settings.work_pool, settings.name, SHOWN_S)
                 shown_at = time.monotonic()
-            await take_due(runs, settings)
+            await take_due(runs, settings, shows=shows)
             failed = 0
         except TryAgain as error:
             failed += 1

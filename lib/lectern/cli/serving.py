@@ -80,6 +80,7 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     set_prefect(settings)
     from flows.resident.prefect import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
+    gc.freeze()  # what was imported is neither looked through now nor freed at the end
     gc.enable()
     return asyncio.run(deployments.make(settings, check=check))
 

@@ -1,8 +1,10 @@
 """A host that is a folder of this machine: a real supervisord as an ordinary child, no Docker, no root."""
 
 import asyncio
+import fcntl
 import getpass
 import http.client
+import os
 import shutil
 import socket
 import subprocess
@@ -21,7 +23,9 @@ from lectern.playout.control_socket import asked
 from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import Facts, Host
 from tests.playbooks.hosts.places import Places, Role
+from tests.playbooks.small_release import Small, answer
 from tests.stage import Child, wait_until
+from tests.stage.children import UP_S
 from town import playout
 from town.ports import free_port
 
@@ -40,6 +44,22 @@ serverurl=unix://{socket}
 [include]
 files={base}/conf.d/*.conf
 """
+
+
+def _staged(file: Path) -> Path:
+    """The release *file*, staged beside it by what the playbook sends to a host, for whoever asks first."""
+    small, root = Small.of(file), file.parent / "staged"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        into = root / "releases" / small.version
+        if not (into / ".complete").exists():
+            into.parent.mkdir(exist_ok=True)
+            arrived = root / file.name
+            arrived.unlink(missing_ok=True)
+            arrived.hardlink_to(file)  # it is removed when it has been unpacked
+            answer("stage", small.asked(root, tarball=str(arrived)), timeout_s=UP_S)
+    return into
 
 
 class LocalHost(Host):
@@ -94,6 +114,18 @@ class LocalHost(Host):
         conf.write_text(_SUPERVISORD.format(base=base, socket=f"{self.short}/s"))
         argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
         self.supervisord = Child(argv, self.environment, base / "supervisord.out")
+
+    def stage(self, file: Path) -> None:
+        """Lay the release *file* where `prepare` does: hard links to one that was staged once, and its own programs."""
+        staged = _staged(file)
+        into = Path(self.places.root) / "releases" / staged.name
+        shutil.copytree(staged, into, symlinks=True, copy_function=os.link)
+        for program in (into / "venv/bin").iterdir():
+            text = "" if program.is_symlink() else program.read_text()
+            if str(staged) in text:
+                program.unlink()  # the link: what was staged stays as it is
+                program.write_text(text.replace(str(staged), str(into)))
+                program.chmod(0o755)
 
     def reset(self) -> None:
         """Also without the link of `air_from_the_release`; that of a provisioned host stays, as its playout does."""
