@@ -168,6 +168,7 @@ class BackgroundRuns:
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
+        self._keys: dict[str, str] = {}  # of needed runs that Prefect may have created without saying so
         self._open_until = 0.0  # monotonic
 
     def begin(self, runs: Runs, run: NewRun, *, needs_run: bool = False) -> None:
@@ -193,7 +194,9 @@ class BackgroundRuns:
 
         Raises TryAgain if it *needs_run*, or the process goes down.
         """
-        run = replace(run, key=run.key or f"{run.name} {uuid4().hex}")
+        what = f"{run.flow} {run.parameters}"
+        key = self._keys.pop(what, f"{run.name} {uuid4().hex}")
+        run = replace(run, key=run.key or key)
         why = "Prefect took no run just before"
         if needs_run or time.monotonic() >= self._open_until:
             try:
@@ -205,6 +208,7 @@ class BackgroundRuns:
             except TryAgain as error:
                 self._open_until = time.monotonic() + CIRCUIT_OPEN_S
                 if needs_run or runs.draining():
+                    self._keys[what] = str(run.key)  # the next try finds that run
                     raise
                 why = error.message
             else:

@@ -22,7 +22,7 @@ from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
-from lectern.model.tables.teacher import CancelRow
+from lectern.model.tables.teacher import CancelRow, RenditionRow
 from lectern.states import BookingState
 
 UNREPORTED_S = 60.0  # least seconds until a class is sent again to a streamer that has reported nothing about it
@@ -39,7 +39,9 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
 
 async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
     now = time.time()
-    forgotten = await host.read_tx(transcodings.forgotten_requests, now - GRACE_S, now)
+    forgotten: list[RenditionRow] = []
+    if not transcoding.requests_wait():
+        forgotten = await host.read_tx(transcodings.forgotten_requests, now - GRACE_S, now)
     try:
         settled = await transcoding.time_out(host, dry_run=dry_run)
     except TryAgain as error:

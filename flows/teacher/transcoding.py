@@ -228,6 +228,11 @@ _again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=
 """Does something until it is done; the pauses between the tries double."""
 
 
+def requests_wait() -> bool:
+    """Whether requests wait for their turn here: those of a run are nobody's until then, but not forgotten."""
+    return _door.at_once.locked()
+
+
 async def _post(host: TeacherHost, due: RenditionRow, owner: str) -> bool:
     """One signed POST to the OSS transcoder, if nobody but *owner* asks for the rendition when its turn comes.
 

@@ -739,6 +739,30 @@ async def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_a
     assert [*away.made] == ["0"]
 
 
+async def test_a_run_that_is_needed_is_asked_for_until_prefect_says_that_it_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By one key, since Prefect may have created it; else each try left one that nobody executes, and none moved."""
+    keys: list[str | None] = []
+
+    async def slow(run: NewRun) -> str:
+        keys.append(run.key)
+        if len(keys) < 3:
+            raise TryAgain("no answer in time")
+        return f"run-{run.key}"
+
+    monkeypatch.setattr(prefect_api, "PATIENCE_S", 1e-9)
+    runs, mine, move = Runs(), BackgroundRuns(), NewRun("move", {"streamer": "a"}, "move classes of a")
+    monkeypatch.setattr(runs, "start", slow)
+    for _ in range(2):
+        with pytest.raises(TryAgain):
+            await mine.start(cast("Any", runs), move, needs_run=True)
+    assert [await mine.start(cast("Any", runs), move, needs_run=True) for _ in range(2)] == [
+        f"run-{key}" for key in keys[2:]
+    ]
+    assert (len({*keys[:3]}), len({*keys})) == (1, 2), "what is announced later is another run"
+
+
 def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: StreamerHost) -> None:
     """Not that of a short class that begins later, but is over before."""
     now = time.time()

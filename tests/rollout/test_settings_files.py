@@ -62,6 +62,7 @@ def test_any_value_is_read_back_from_any_file(text: str, wanted: dict[str, str])
 @settings(deadline=None)
 @given(FILES, st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["1", "x y", "it's"]), max_size=3))
 @example("# c\r\nNOT A LINE\n=x\n\nX=\\'\nY='it\\'s'\n", {"A": "1"})
+@example("A='open\nB='x' # c\n", {"B": "x y", "A": "1"})
 def test_every_other_line_stays_and_what_was_put_in_can_be_taken_out(text: str, wanted: dict[str, str]) -> None:
     """After a person added a line, each name has the value of before again, and those that were not there are gone.
 

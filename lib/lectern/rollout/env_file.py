@@ -68,7 +68,7 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
             )
             is_whole = was is not None and values(was[0]).get(name) == old.get(name)  # it does not span several lines
             tried = (_in_place(text, name, was["value"]), without) if was and is_whole else (without,)
-            text = _first(tried, text, name, old.get(name))
+            text = _first(tried, text, name, old.get(name), before)
     return text
 
 
@@ -77,14 +77,17 @@ def _spellings(text: str, name: str) -> list[str]:
     return [*(other for other in values(text) if other != name and other.lower() == name.lower()), name]
 
 
-def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str:
-    """The first text in which *name* has *value* and all other names have the value of *text*; raises Misuse."""
+def _first(tried: Iterable[str], text: str, name: str, value: str | None, before: str = "") -> str:
+    """The first text in which *name* has *value* and all other names have the value of *text*; raises Misuse.
+
+    It names the line of *text*, or of what was *before*, that cannot be read.
+    """
     others = {key: old for key, old in values(text).items() if key != name}
     for candidate in tried:
         read_back = values(candidate)
         if read_back.pop(name, None) == value and read_back == others:
             return candidate
-    bad = next((b.original.line for b in _bindings(text) if b.error), "unknown")
+    bad = next((b.original.line for b in (*_bindings(text), *_bindings(before)) if b.error), "unknown")
     raise Misuse(
         "line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close "
         "the quote, or take the line out.",
