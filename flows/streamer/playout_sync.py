@@ -342,7 +342,7 @@ class PlayoutSync:
             self._version = writing.result()
 
     async def _hand_over(self, version: str, wanted: DesiredTimetable, **where: str) -> bool:
-        """Ask the playout to take the timetable over; returns whether it does. Alarm what it does not air."""
+        """Ask the playout to take the timetable over; returns whether it does. Note what it does not air."""
         playout = self._host.playout
         if playout.client is None:
             return False
@@ -370,7 +370,9 @@ class PlayoutSync:
         unknown = [class_id for class_id, its in begun if playout.confirmed.get(class_id) != its]
         unaired: dict[str, str] = dict.fromkeys(unknown, Text("the playout does not know it as it is booked"))
         unaired |= {id_: Text("the playout does not take it: {reason}", reason=why) for id_, why in refused.items()}
-        await self._following.alarm_unaired(unaired)
+        self._following.unaired = (
+            unaired  # it is alarmed beside this: whoever waits for the step need not wait for that
+        )
         return bool(is_taken)
 
     # -- it is not there -----------------------------------------------------------------------------------------------

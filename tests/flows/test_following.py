@@ -352,7 +352,7 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
 ) -> None:
     """It refuses it, its timetable is full, or it has another timetable although the class has begun.
 
-    Each reason is logged once. The alarm, which is raised once, stays open until the playout takes the class: it was
+    Each reason is logged, and alarmed, once. The alarm stays open until the playout takes the class: it was
     called over after five minutes, hours before the class that was not aired.
     """
     for class_id, in_s in (("odd", 200), ("last", 300)):
@@ -372,11 +372,14 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
 
     await handing._bring_up_to_date()
     assert list(streamer.playout.confirmed) == ["c-1"]
-    for why in ("its URL is odd", "its URL is odder"):
+    for why in ("its URL is odd", "its URL is odd", "its URL is odder"):
         more["refused"] = {"odd": why}
         await handing.step()
+        await handing._following.look_around(START)
+        for one in handing._following._classes.values():
+            one.alarmed.forget()  # a minute has passed
         assert goes_on()
-    assert sorted(one["class_id"] for one in rows.said(streamer, "alarm")) == ["last", "odd"]
+    assert sorted(one["class_id"] for one in rows.said(streamer, "alarm")) == ["last", "odd", "odd"]
     assert [one.levelname for one in caplog.records].count("ERROR") == 3
     more.update(left_out=0, refused={})
     await handing.step()
@@ -384,6 +387,7 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
     more["version"] = "another"
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=START + 5000))
     await handing.step()
+    await handing._following.look_around(START)
     assert [one["class_id"] for one in rows.said(streamer, "alarm")].count("c-1") == 1
     assert goes_on()
 
@@ -417,6 +421,31 @@ async def test_a_disk_that_hangs_on_the_timetable_holds_up_one_step_and_not_each
 
 
 @pytest.mark.usefixtures("statuses")
+async def test_who_waits_for_a_step_does_not_wait_for_the_alarms_of_what_is_not_aired(
+    streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis hangs, or thousands of classes are refused: a change would not be confirmed, nor a cancel, in time."""
+    ask, handing, asked = streamer.playout.ask, PlayoutSync(streamer), asyncio.Event()
+
+    async def refuses(do: str, **fields: Any) -> dict[str, Any]:
+        return await ask(do, **fields) | {"refused": {"c-1": "its URL is odd"}}
+
+    async def hangs(_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(streamer.playout, "ask", refuses)
+    monkeypatch.setattr(playout_events, "publish_outbox", hangs)
+    handing._path = timetable
+    looking = asyncio.create_task(handing._keep_looking_around())
+    for _ in range(2):
+        assert await streamer.playout.in_force(10.0)
+        handing._following.news.set()
+        await asked.wait()
+    await cancelled(looking)
+
+
+@pytest.mark.usefixtures("statuses")
 async def test_what_the_playout_does_not_take_is_alarmed_once_when_the_database_takes_that(
     streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,9 +462,11 @@ async def test_what_the_playout_does_not_take_is_alarmed_once_when_the_database_
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
         await handing.step()
+        await handing._following.look_around(START)
     assert alarms(streamer) == []
     for _ in range(2):
         await handing.step()
+        await handing._following.look_around(START)
     assert alarms(streamer) == ["odd: the playout does not take it: its URL is odd"]
 
 
