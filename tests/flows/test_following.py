@@ -1,12 +1,14 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
 import asyncio
+import gc
 import json
 import logging
 import math
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import AsyncMock, Mock
@@ -16,7 +18,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import failures
-from flows.host import StreamerHost
+from flows.host import StreamerHost, current
 from flows.outbox_publisher import patience
 from flows.playout_link import NotTaken, Playout, ScheduledClass
 from flows.resident import http
@@ -443,6 +445,33 @@ async def test_who_waits_for_a_step_does_not_wait_for_the_alarms_of_what_is_not_
         handing._following.news.set()
         await asked.wait()
     await cancelled(looking)
+
+
+@pytest.mark.usefixtures("statuses")
+async def test_a_step_that_fails_after_all_who_waited_gave_up_is_nobodys_error(
+    streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playout hangs for longer than a change waits for it; the next step says what is wrong with it.
+
+    Nor is what the step logs in the log of the run that waited for it: it is about all classes.
+    """
+    go, handing, faults = asyncio.Event(), PlayoutSync(streamer), list[object]()
+    current.set("the run")
+
+    async def hangs(_do: str, **_: object) -> None:
+        await go.wait()
+        faults.extend(value for value in copy_context().values() if value == "the run")
+        raise TryAgain("it does not answer")
+
+    monkeypatch.setattr(streamer.playout, "ask", hangs)
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", faults.append)
+    handing._path = timetable
+    assert not await streamer.playout.in_force(0.2)
+    go.set()
+    async with handing._one_at_a_time:
+        await asyncio.sleep(0)
+    gc.collect()
+    assert faults == []
 
 
 @pytest.mark.usefixtures("statuses")
