@@ -142,8 +142,10 @@ class PlayoutEvents:
                 await self._note(class_id, event)
             if kind in {"on_air", "slate", "back"}:
                 self.news.set()
-            if kind == "slate":
-                followed.why, followed.lost = event["why"], event
+            if kind == "slate":  # told again of the same loss if its slate is lost, too, or is there again
+                followed.why, followed.lost = event["why"], {**event, "at": (followed.lost or event)["at"]}
+            elif kind == "back":
+                followed.lost = None
             elif kind == "broke_off":
                 followed.why = event["why"]
                 metrics.RECONNECTS.inc()

@@ -714,7 +714,10 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
 async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
     following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if nobody listened; not at each look, for its download takes its time."""
+    """Also if nobody listened; not at each look, for its download takes its time.
+
+    Nor when its slate is lost, too: that would put aside the file that has just come.
+    """
     asked: list[tuple[str, str, float]] = []
 
     async def replace(_host: object, stem: str, why: str, *, seen_at: float) -> bool:
@@ -734,6 +737,9 @@ async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
         for _ in range(2):
             await following.look_around(START + 32, [lost(wants_file=True)])
             await fetched(following)
+    await following.take(slate("the slate is missing", wants_file=True) | {"at": START + 33})
+    await following.look_around(START + 35, [lost(wants_file=True, slate=False)])
+    await fetched(following)
     assert asked[1:] == [("6666", "it is missing again", 29), ("6666", "it is missing once more", 30)]
 
 
