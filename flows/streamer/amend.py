@@ -86,14 +86,19 @@ async def confirm(host: StreamerHost) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
     if not await host.read_tx(airings.unconfirmed):
         return
-    await host.playout.in_force(CONFIRMS_S)  # if it does not confirm that in time, it airs what it has confirmed before
-    if (await changed(host, confirmed(host.playout.confirmed))).sends:
+    is_known = await host.playout.in_force(CONFIRMS_S)  # if not in time, it airs what it has confirmed before
+    if (await changed(host, confirmed(host.playout.confirmed, is_known=is_known))).sends:
         await publish_outbox(host)
 
 
 @decision
-def confirmed(connection: Connection, changes: StreamerChanges, lessons: Mapping[str, ScheduledClass]) -> None:
-    """Decide which revisions are in force: by content, as the rows are now, and as the playout airs its *lessons*."""
+def confirmed(
+    connection: Connection, changes: StreamerChanges, lessons: Mapping[str, ScheduledClass], *, is_known: bool = True
+) -> None:
+    """Decide which revisions are in force: by content, as the rows are now, and as the playout airs its *lessons*.
+
+    If it is not known that it airs no others, it may air a class that is not among them at the time of before.
+    """
     waiting = airings.unconfirmed(connection)
     classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
@@ -101,7 +106,7 @@ def confirmed(connection: Connection, changes: StreamerChanges, lessons: Mapping
         if airing is not None and airing.end_time > changes.now:
             wanted, lesson = scheduled(changes.settings.video_root, airing), lessons.get(airing.class_id)
             if lesson is None:  # so far ahead of its start the playout must not know it
-                is_aired = airing.start_time > changes.now + AHEAD_S
+                is_aired = is_known and airing.start_time > changes.now + AHEAD_S
             else:
                 is_aired = all(lesson[name] == value for name, value in wanted.items())
         decide.confirm(changes, revision, airing, is_aired=is_aired)

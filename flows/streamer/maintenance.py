@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
 from flows.failures import isolated
@@ -18,7 +19,7 @@ from flows.streamer.prepare import disk_answers, remove_files
 from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful, lasting
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import Caught, LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import integrity, probe
 from lectern.model.facts import Airing, Cached
@@ -124,11 +125,10 @@ async def read_again(host: StreamerHost) -> list[dict[str, object]]:
 
 async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, object]:
     """Repair one difference; returns a row that says what was done. A failure holds up none of the others."""
-    try:
+    with Caught(OperationalError) as failed:
         return {"what": difference.words(), "done": await _mend(host, difference)}
-    except (OSError, LecternError) as error:
-        log.error("%s: the disk and the database still disagree: %s", difference.words(), error)
-        return {"what": difference.words(), "done": f"not mended: {error}"}
+    log.error("%s: the disk and the database still disagree: %s", difference.words(), failed.error)
+    return {"what": difference.words(), "done": f"not mended: {failed.error}"}
 
 
 async def _mend(host: StreamerHost, difference: CacheDifference) -> str:

@@ -120,7 +120,8 @@ class PlayoutEvents:
         self._ends: dict[str, Mapping[str, Any]] = {}  # those that the database did not take
         self._off: dict[str, float] = {}  # since when receivers take nothing, by the last look (epoch seconds)
         self._lacking: Collection[str] = ()  # classes whose recordings are not sent, by the last look
-        self._unaired: Collection[str] = ()  # classes that the playout does not take, or does not know
+        self.unaired: Mapping[str, str] = {}  # why the playout does not air classes: it refuses them, or knows others
+        self._alarmed: Mapping[str, str] = {}  # those of them that were alarmed, each with that reason
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down, or the status of a class that has ended; a full disk ends no class."""
@@ -141,8 +142,10 @@ class PlayoutEvents:
                 await self._note(class_id, event)
             if kind in {"on_air", "slate", "back"}:
                 self.news.set()
-            if kind == "slate":
-                followed.why, followed.lost = event["why"], event
+            if kind == "slate":  # told again of the same loss if its slate is lost, too, or is there again
+                followed.why, followed.lost = event["why"], {**event, "at": (followed.lost or event)["at"]}
+            elif kind == "back":
+                followed.lost = None
             elif kind == "broke_off":
                 followed.why = event["why"]
                 metrics.RECONNECTS.inc()
@@ -215,12 +218,13 @@ class PlayoutEvents:
                     await changed(self._host, _on_air(class_id))
         self._off, self._lacking = off, lacking
         self.still()
+        await self._alarm_unaired()
 
     def still(self) -> None:
         """Note that the trouble of classes goes on; without a playout, nobody sees that it is over."""
         if self._lacking:
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
-        if self._unaired or self._off:
+        if self.unaired or self._off:
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
 
     async def _state(self, live: Mapping[str, Airing], now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
@@ -244,12 +248,14 @@ class PlayoutEvents:
                     self._classes[airing.class_id].stated[statement.event in decide.OF_SOURCE] = statement
                 await publish_outbox(self._host)
 
-    async def alarm_unaired(self, whys: Mapping[str, str]) -> None:
-        """Raise the alarms of the classes that the playout does not air, each with the reason why."""
-        self._unaired = whys.keys()
-        for class_id, why in whys.items():
+    async def _alarm_unaired(self) -> None:
+        """Raise the alarms of the classes that the playout does not air, once for each reason."""
+        before, self._alarmed = self._alarmed, (alarmed := dict[str, str]())
+        for class_id, why in self.unaired.items():
             async with self._alone(class_id):
-                await self._alarm(class_id, errors.AIRING_BROKEN, why)
+                if before.get(class_id) != why:
+                    await self._alarm(class_id, errors.AIRING_BROKEN, why)
+                alarmed[class_id] = why
 
     @asynccontextmanager
     async def _alone(self, class_id: str) -> AsyncIterator[None]:

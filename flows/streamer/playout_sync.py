@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -174,7 +175,7 @@ class PlayoutSync:
         self._version: str | None = None  # of the timetable that was written there last
         self._writing: asyncio.Future[str] | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._stepped_at = -math.inf  # monotonic
+        self._context, self._stepped_at = copy_context(), -math.inf  # monotonic
         self._next: asyncio.Task[bool] | None = None  # the step that waits for its turn
         host.playout.step = self.step
         self._said: Mapping[str, str] = {}  # what was said of classes that the playout refuses
@@ -301,7 +302,8 @@ class PlayoutSync:
         Returns whether the playout airs what the rows said after this was called. Raises TryAgain if it is away.
         """
         if self._next is None or self._next.done():
-            self._next = asyncio.create_task(self._step())
+            self._next = asyncio.create_task(self._step(), context=self._context.copy())  # in no log of a caller's run
+            self._next.add_done_callback(lambda step: step.cancelled() or step.exception())  # all may have given up
         await asyncio.wait({step := self._next})  # whoever gives up does not cancel it for the others
         return step.result()
 
@@ -342,7 +344,7 @@ class PlayoutSync:
             self._version = writing.result()
 
     async def _hand_over(self, version: str, wanted: DesiredTimetable, **where: str) -> bool:
-        """Ask the playout to take the timetable over; returns whether it does. Alarm what it does not air."""
+        """Ask the playout to take the timetable over; returns whether it does. Note what it does not air."""
         playout = self._host.playout
         if playout.client is None:
             return False
@@ -370,7 +372,7 @@ class PlayoutSync:
         unknown = [class_id for class_id, its in begun if playout.confirmed.get(class_id) != its]
         unaired: dict[str, str] = dict.fromkeys(unknown, Text("the playout does not know it as it is booked"))
         unaired |= {id_: Text("the playout does not take it: {reason}", reason=why) for id_, why in refused.items()}
-        await self._following.alarm_unaired(unaired)
+        self._following.unaired = unaired  # whoever waits for this step does not wait for these alarms
         return bool(is_taken)
 
     # -- it is not there -----------------------------------------------------------------------------------------------

@@ -146,11 +146,17 @@ async def test_no_answer_waits_until_the_run_for_another_time_is_cancelled(strea
     await cancelled(following)
 
 
+@pytest.mark.parametrize("later_s", [0, 2 * AHEAD_S])
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, later_s: float
 ) -> None:
-    """The playout is away, or hangs: its teacher hears of the change once that has confirmed it."""
+    """The playout is away, or hangs: its teacher hears of the change once that has confirmed it.
+
+    Also of one to a time that the playout need not know yet: it may air the class at the time of before.
+    """
     monkeypatch.setattr(amend, "CONFIRMS_S", 0.05)
+    later = {name: tasks.c[name] + later_s for name in ("start_time", "end_time")}
+    commit(streamer.engine, Connection.execute, update(tasks).values(later))
     for step in (
         None,
         asyncio.Event().wait,

@@ -1,12 +1,14 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
 import asyncio
+import gc
 import json
 import logging
 import math
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import AsyncMock, Mock
@@ -16,7 +18,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import failures
-from flows.host import StreamerHost
+from flows.host import StreamerHost, current
 from flows.outbox_publisher import patience
 from flows.playout_link import NotTaken, Playout, ScheduledClass
 from flows.resident import http
@@ -352,7 +354,7 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
 ) -> None:
     """It refuses it, its timetable is full, or it has another timetable although the class has begun.
 
-    Each reason is logged once. The alarm, which is raised once, stays open until the playout takes the class: it was
+    Each reason is logged, and alarmed, once. The alarm stays open until the playout takes the class: it was
     called over after five minutes, hours before the class that was not aired.
     """
     for class_id, in_s in (("odd", 200), ("last", 300)):
@@ -372,11 +374,14 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
 
     await handing._bring_up_to_date()
     assert list(streamer.playout.confirmed) == ["c-1"]
-    for why in ("its URL is odd", "its URL is odder"):
+    for why in ("its URL is odd", "its URL is odd", "its URL is odder"):
         more["refused"] = {"odd": why}
         await handing.step()
+        await handing._following.look_around(START)
+        for one in handing._following._classes.values():
+            one.alarmed.forget()  # a minute has passed
         assert goes_on()
-    assert sorted(one["class_id"] for one in rows.said(streamer, "alarm")) == ["last", "odd"]
+    assert sorted(one["class_id"] for one in rows.said(streamer, "alarm")) == ["last", "odd", "odd"]
     assert [one.levelname for one in caplog.records].count("ERROR") == 3
     more.update(left_out=0, refused={})
     await handing.step()
@@ -384,6 +389,7 @@ async def test_what_the_playout_does_not_take_is_alarmed_and_counts_as_not_aired
     more["version"] = "another"
     rows.commit(streamer.engine, Connection.execute, update(tasks).values(end_time=START + 5000))
     await handing.step()
+    await handing._following.look_around(START)
     assert [one["class_id"] for one in rows.said(streamer, "alarm")].count("c-1") == 1
     assert goes_on()
 
@@ -417,6 +423,58 @@ async def test_a_disk_that_hangs_on_the_timetable_holds_up_one_step_and_not_each
 
 
 @pytest.mark.usefixtures("statuses")
+async def test_who_waits_for_a_step_does_not_wait_for_the_alarms_of_what_is_not_aired(
+    streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis hangs, or thousands of classes are refused: a change would not be confirmed, nor a cancel, in time."""
+    ask, handing, asked = streamer.playout.ask, PlayoutSync(streamer), asyncio.Event()
+
+    async def refuses(do: str, **fields: Any) -> dict[str, Any]:
+        return await ask(do, **fields) | {"refused": {"c-1": "its URL is odd"}}
+
+    async def hangs(_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(streamer.playout, "ask", refuses)
+    monkeypatch.setattr(playout_events, "publish_outbox", hangs)
+    handing._path = timetable
+    looking = asyncio.create_task(handing._keep_looking_around())
+    for _ in range(2):
+        assert await streamer.playout.in_force(10.0)
+        handing._following.news.set()
+        await asked.wait()
+    await cancelled(looking)
+
+
+@pytest.mark.usefixtures("statuses")
+async def test_a_step_that_fails_after_all_who_waited_gave_up_is_nobodys_error(
+    streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playout hangs for longer than a change waits for it; the next step says what is wrong with it.
+
+    Nor is what the step logs in the log of the run that waited for it: it is about all classes.
+    """
+    go, handing, faults = asyncio.Event(), PlayoutSync(streamer), list[object]()
+    current.set("the run")
+
+    async def hangs(_do: str, **_: object) -> None:
+        await go.wait()
+        faults.extend(value for value in copy_context().values() if value == "the run")
+        raise TryAgain("it does not answer")
+
+    monkeypatch.setattr(streamer.playout, "ask", hangs)
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", faults.append)
+    handing._path = timetable
+    assert not await streamer.playout.in_force(0.2)
+    go.set()
+    async with handing._one_at_a_time:
+        await asyncio.sleep(0)
+    gc.collect()
+    assert faults == []
+
+
+@pytest.mark.usefixtures("statuses")
 async def test_what_the_playout_does_not_take_is_alarmed_once_when_the_database_takes_that(
     streamer: StreamerHost, timetable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,9 +491,11 @@ async def test_what_the_playout_does_not_take_is_alarmed_once_when_the_database_
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
         await handing.step()
+        await handing._following.look_around(START)
     assert alarms(streamer) == []
     for _ in range(2):
         await handing.step()
+        await handing._following.look_around(START)
     assert alarms(streamer) == ["odd: the playout does not take it: its URL is odd"]
 
 
@@ -654,7 +714,10 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
 async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
     following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if nobody listened; not at each look, for its download takes its time."""
+    """Also if nobody listened; not at each look, for its download takes its time.
+
+    Nor when its slate is lost, too: that would put aside the file that has just come.
+    """
     asked: list[tuple[str, str, float]] = []
 
     async def replace(_host: object, stem: str, why: str, *, seen_at: float) -> bool:
@@ -674,6 +737,9 @@ async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
         for _ in range(2):
             await following.look_around(START + 32, [lost(wants_file=True)])
             await fetched(following)
+    await following.take(slate("the slate is missing", wants_file=True) | {"at": START + 33})
+    await following.look_around(START + 35, [lost(wants_file=True, slate=False)])
+    await fetched(following)
     assert asked[1:] == [("6666", "it is missing again", 29), ("6666", "it is missing once more", 30)]
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, true, update
@@ -274,6 +275,24 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
     table = await maintenance.reconciled(streamer)
     assert aside(streamer) == ["b.txt"]
     assert [("not mended" in str(one["done"])) for one in table] == [True, False]
+
+
+async def test_a_missing_file_of_which_something_odd_is_decided_keeps_back_none_of_the_others(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new disk lacks all files: those behind it would not be there for their classes, and the start would fail."""
+    for stem in ("1", "2"):
+        put(streamer, stem, master).unlink()
+    lose = downloads.lose_file
+
+    def lost(connection: Connection, changes: Any, row: Cached, why: str) -> None:
+        if row.stem == "1":
+            raise ValueError("odd")
+        lose(connection, changes, row, why)
+
+    monkeypatch.setattr(downloads, "lose_file", lost)
+    table = await maintenance.reconciled(streamer)
+    assert [one["done"] for one in table] == ["not mended: odd", "it is downloaded again"]
 
 
 @pytest.mark.parametrize("by", ["lectern cache reconcile", "a dry run in the UI", "a run in the UI"])
