@@ -25,7 +25,7 @@ from lectern.decide.forecast import NEVER, will_be_there
 from lectern.decide.leases import LISTED_S
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
-from lectern.model.tables.teacher import RenditionRow, ViewerRow
+from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import strip as strips
 from lectern.page.strip import Strip
@@ -63,15 +63,6 @@ class PageLine:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A class that waits: what it waits for, and its nearest deadline (epoch seconds), which may be its start."""
-
-    one: Booked
-    sentence: str
-    deadline: float
-
-
-@dataclass(frozen=True)
 class Day:
     """Everything that the page shows of a day; times are epoch seconds."""
 
@@ -83,7 +74,7 @@ class Day:
     on_air: Sequence[PageLine] = ()
     missing: Sequence[PageLine] = ()
     unknown: Sequence[PageLine] = ()
-    waiting: Sequence[Waiting] = ()
+    waiting: Sequence[tuple[Booked, str, float]] = ()  # each with what it waits for, and its deadline or start
     waiting_number: int = 0  # with those that are not listed
     due: Mapping[Standing, int] = field(default_factory=dict)  # all classes in their time, with those not listed
     alarms: Sequence[OpenAlarm] = ()
@@ -175,7 +166,10 @@ def of_day(
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
-        [_waiting(*one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
+        [
+            (booked, timeline.next_of_booking(booked, making, now)[0], deadline)
+            for booked, making, deadline in timetable.waiting(connection, now, institution, LISTED)
+        ],
         timetable.number(connection, timetable.waits(now, institution)),
         Counter(standing for _, standing in due),
         strip=_strip(connection, words, now, institution) if begins <= now < until else None,
@@ -234,11 +228,6 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
         said = joined((said, will_be_there(booked.stem, late, booked.start_time, now, is_rough=is_rough)))
     heading = decide_account.why_not(known)[1].number if standing is Standing.NOT_ON_AIR else booked.code
     return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
-
-
-def _waiting(booked: Booked, making: RenditionRow | None, deadline: float, now: float) -> Waiting:
-    sentence = timeline.next_of_booking(booked, making, now)[0]
-    return Waiting(booked, sentence, deadline)
 
 
 @dataclass(frozen=True)
