@@ -343,7 +343,7 @@ async def test_only_a_storage_that_answers_says_whether_an_output_is_there_or_go
         teacher.settings = teacher.settings.model_copy(update={"public_url": f"{server.url}/up/"})
         url = f"{server.url}/up/6666/6666_720P.flv"
         assert await transcoding.output_there(teacher, one) == (url if is_there else None)
-        assert await transcoding.output_gone(teacher, url) is is_gone
+        assert (await transcoding.is_there(teacher, url) is False) is is_gone
     teacher.settings = teacher.settings.model_copy(update={"public_url": None})
     assert await transcoding.output_there(teacher, one) is None
 

@@ -19,7 +19,7 @@ from flows.host import TeacherHost
 from flows.prefect_api import asking
 from flows.teacher.ecs.job import note
 from flows.teacher.http_requests import Refused, admit, fields_of
-from flows.teacher.transcoding import ecs_run, output_gone
+from flows.teacher.transcoding import ecs_run, is_there
 from lectern.db import bookings, transcodings
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
@@ -153,7 +153,7 @@ class TranscodeApi:
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
         for row in await self._host.read_tx(transcodings.among, [key]):
-            if row.state is RenditionState.SUCCESS and row.url and await output_gone(self._host, row.url):
+            if row.state is RenditionState.SUCCESS and row.url and await is_there(self._host, row.url) is False:
                 return row.attempt
         return None
 
