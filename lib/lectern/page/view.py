@@ -87,11 +87,6 @@ class Day:
     refusals: Mapping[int, int] = field(default_factory=dict)  # number by code
 
     @property
-    def drawn_at(self) -> float:
-        """The time for which bars are drawn (epoch seconds)."""
-        return strips.drawn_at(self.now)
-
-    @property
     def pages(self) -> int:
         """Number of pages that the day's classes fill."""
         return max(1, -(-sum(self.outcomes.values()) // ROWS))
@@ -99,10 +94,6 @@ class Day:
     def count(self, *standings: Standing) -> int:
         """Number of classes in their time that have one of *standings*."""
         return sum(self.due.get(one, 0) for one in standings)
-
-    def of(self, *standings: Standing) -> Sequence[PageLine]:
-        """The classes shown that have one of *standings*."""
-        return [one for one in self.lines if one.standing in standings][:LISTED]
 
 
 class BitRates:
@@ -307,8 +298,9 @@ def fields_of(day: Day) -> dict[str, Any]:
     """The variables of the day's template."""
     yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
     needed = {name: max(one.ahead.get(NEEDED) or [0.0]) for name, one in day.words.items()}
-    days = {"day": day, "yesterday": yesterday, "tomorrow": tomorrow}
-    return days | {"Standing": Standing, "NEVER": NEVER, "needed": needed}
+    refused = [one for one in day.lines if one.standing is Standing.REFUSED][:LISTED]
+    days = {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "drawn_at": strips.drawn_at(day.now)}
+    return days | {"Standing": Standing, "NEVER": NEVER, "needed": needed, "refused": refused}
 
 
 # The timetable as a calendar (RFC 5545), which phones and office programs subscribe to.
