@@ -13,7 +13,7 @@ from lectern import formatting
 from lectern.db import timetable
 from lectern.db.timetable import Span
 from lectern.decide import gaps as decide
-from lectern.decide.gaps import NAMES, AsRunReport, ReportLine
+from lectern.decide.gaps import NAMES, ReportLine, Total
 from lectern.page.view import rendered
 from lectern.states import BookingState
 
@@ -28,14 +28,14 @@ class Format(StrEnum):
     html = "html"
 
 
-def made(connection: Connection, since: float, until: float, institution: str | None) -> AsRunReport:
+def made(connection: Connection, since: float, until: float, institution: str | None) -> Total:
     """The as-run report of the classes that begin between *since* and *until* (epoch seconds), as they stand now."""
     span = Span(since, until, institution)
     booked, sent = timetable.planned(connection, span), timetable.parts(connection, span)
     return decide.report(booked, sent, timetable.transcoding_s(connection, span), time.time())
 
 
-def written(found: AsRunReport, form: Format, title: str = "") -> str:
+def written(found: Total, form: Format, title: str = "") -> str:
     """The text of a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
     totals, whole = _totals(found), found.told()
     if form is Format.json:
@@ -60,11 +60,11 @@ def cells(one: ReportLine) -> list[object]:
     return [formatting.tenths(value) if name in TIMES and value is not None else value for name, value in named]
 
 
-def _totals(found: AsRunReport) -> list[tuple[str, dict[str, float | None]]]:
+def _totals(found: Total) -> list[tuple[str, dict[str, float | None]]]:
     return [(name, one.told()) for name, one in sorted(found.totals.items())]
 
 
-def fields_of(found: AsRunReport, most: int | None = None) -> dict[str, Any]:
+def fields_of(found: Total, most: int | None = None) -> dict[str, Any]:
     """The variables of the report's template, with the first *most* classes, those refused apart."""
     apart: dict[bool, list[ReportLine]] = {False: [], True: []}
     for one in found.lines[:most]:

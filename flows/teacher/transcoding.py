@@ -37,7 +37,6 @@ from lectern.model.facts import RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow
 from lectern.rendition_ids import stem
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.storage import origin, oss
 from lectern.timing import shielded
@@ -426,27 +425,18 @@ async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
     if host.settings.public_url is None:
         return None
     url = oss.public_url(host.settings, f"{row.record_id}/{row.stem}.flv")
-    with Caught() as failed:  # it stops no other rendition
-        await _look(host.settings, url)
-        return url
-    if isinstance(failed.error, LecternError):
-        log.info("%s: not there after all: %s", row.stem, failed.error.message)
-    elif failed.error is not None:
-        log.error("%s: its output cannot be looked for: %s", row.stem, words(failed.error))
-    return None
+    return url if await is_there(host, url) else None
 
 
-async def output_gone(host: TeacherHost, url: str) -> bool:
-    """Whether a HEAD says that nothing is at *url* any more; False if it cannot tell."""
-    try:
-        await _look(host.settings, url)
-    except origin.Absent:
-        return True
-    except LecternError as error:
-        log.info("%s: cannot be looked at, so it counts as being there: %s", redact_url(url), error.message)
-    return False
-
-
-async def _look(settings: TeacherSettings, url: str) -> None:
+async def is_there(host: TeacherHost, url: str) -> bool | None:
+    """Whether a HEAD finds a rendition at *url*, or says that nothing is there any more; None if it cannot tell."""
+    settings = host.settings
     allowed = Allowlist.listed(settings.allowed_origins).and_server_of(settings.public_url or "")
-    await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s, first_bytes=True)
+    with Caught() as failed:  # it stops no other rendition
+        await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s, first_bytes=True)
+        return True
+    if isinstance(failed.error, LecternError):
+        log.info("%s: not found there: %s", redact_url(url), failed.error.message)
+    elif failed.error is not None:
+        log.error("%s: its output cannot be looked for: %s", redact_url(url), words(failed.error))
+    return False if isinstance(failed.error, origin.Absent) else None

@@ -4,12 +4,12 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import itertools
 import time
 from collections import deque
 from dataclasses import replace
 
 import httpx
+import stamina
 from pydantic_core import from_json
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -25,7 +25,6 @@ from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.i18n import Text
 from lectern.settings import TeacherSettings
 from lectern.storage import origin
-from lectern.timing import backoff_s
 from lectern.urls import redact_url
 from lectern.wire import outgoing
 
@@ -44,6 +43,8 @@ LOOK_S = 1.0
 LEASE_S = 60.0
 DUTY = "webhook"
 GONE = "it answered 410"
+_until_noted = stamina.AsyncRetryingCaller(attempts=None, timeout=None).on(DBAPIError)
+"""Writes what became of a message, again until the database takes it: else the message would be posted again."""
 
 
 def signed(settings: TeacherSettings, id_: str, at: float, body: str) -> dict[str, str]:
@@ -126,24 +127,13 @@ class Webhook:
                     return
                 message = replace(message, body=body)
                 why = await self._post(client, message, url)
-                await self._noted(message, why, url)
+                await _until_noted(self._host.write_tx, self._note, message, why, time.time(), url)
                 self._host.webhook_off |= why == GONE and _digest(url) == self._receiver
                 if why:
                     log.warning("webhook: message %d is not taken, try %d: %s", message.id, message.tries + 1, why)
                     await publish_outbox(self._host)  # an alarm, perhaps
         finally:
             self._at_work.pop(message.key, None)
-
-    async def _noted(self, message: WebhookDue, why: str, url: str) -> None:
-        """Note what became of a message, again until the database takes it: what is not noted would be posted again."""
-        for tries in itertools.count():
-            try:
-                await self._host.write_tx(self._note, message, why, time.time(), url)
-            except DBAPIError as error:
-                await failures.report(self._host, "webhook", error, pause_s := backoff_s(tries))
-                await asyncio.sleep(pause_s)
-            else:
-                return
 
     async def _post(self, client: httpx.AsyncClient, message: WebhookDue, url: str) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""

@@ -85,7 +85,7 @@ NO_ROOM: list[tuple[int, Usage, Bound, int, str]] = [  # its size, what is used,
     (9, Usage(9 * GB, 1), Bound(9 * GB, 2), 0, "booked classes need 9.0 GB of 9.0 GB (MAX_VIDEO_SIZE)"),
     (9, Usage(9 * GB, 1), Bound(9 * GB, 2, True), 0, "booked classes need 9.0 GB of 9.0 GB that the disk has room for"),
     (95, Usage(12 * GB, 12), Bound(100 * GB, 12), 6, "booked classes need 6.0 GB of 100 GB (MAX_VIDEO_SIZE)"),
-    (1, Usage(12 * GB, 12), Bound(100 * GB, 6), 6, "booked classes need 6 of 6 renditions (MAX_VIDEO_NUM)"),
+    (1, Usage(12 * GB, 12), Bound(100 * GB, 6), 6, "booked classes need all places for renditions (MAX_VIDEO_NUM=6)"),
 ]
 
 
@@ -121,5 +121,5 @@ def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_n
     decisions = admit([WantedRendition("c-1", "a", 1), WantedRendition("c-2", "b", 1)], {}, Usage(0, 0), bound, [])
     taken, refused = decide.told_when(decisions, bound, [Needed("a", 1, NOW + in_s)], NOW)
     assert (taken.why, refused.admit) == ("", Admit.FULL)
-    assert refused.why.endswith(f"1 of 1 rendition (MAX_VIDEO_NUM); the next place for it is free at {free}")
+    assert refused.why.endswith(f"(MAX_VIDEO_NUM=1); the next place for it is free at {free}")
     assert (free == formatting.moment(NOW + in_s)) is (in_s > 86_400)

@@ -99,10 +99,9 @@ WAITS, MALFORMED = "messages wait in the inbox", "400: malformed booking"
     ("since_s", "malformed", "said", "heading"),
     [
         (20, False, "for 20 s: it is handled within a minute if its servers answer.", WAITS),
-        (600, False, "which is too long: ask this host's /health what is wrong", WAITS),
         (None, True, f"It is not booked: RUNBOOK.md: {MALFORMED}", MALFORMED),
     ],
-    ids=["a moment", "too long", "malformed"],
+    ids=["a moment", "malformed"],
 )
 def test_a_class_that_is_only_in_the_inbox_is_known(
     since_s: float | None, malformed: bool, said: str, heading: str

@@ -75,13 +75,13 @@ def test_a_heartbeat_that_somebody_else_wrote_hides_no_other_line(beat: dict[str
     heard = {"on_air": 1, "booked": 1, "alarms": 1, "state": "alive", **CACHE}
     odd = {"at": NOW, **beat, "on_air": 0, "booked": 0, "state": "alive"}
     assert status.lines({**WELL, "streamers": {"streamer1": heard, "odd": odd}})[-2:] == [
-        "streamer    streamer1: 1 on air, 1 class booked; cache: 500 GB of 1,000 GB, 1 of 1 rendition; 1 open alarm",
-        "streamer    odd: 0 on air, 0 classes booked; cache: not known",
+        "streamer    streamer1: 1 on air, 1 booked; cache: 500 GB of 1,000 GB, renditions: 1 of 1; 1 open alarm",
+        "streamer    odd: 0 on air, 0 booked; cache: not known",
     ]
 
 
 def test_a_streamer_is_said_to_be_what_it_is() -> None:
-    heard, silent = "0 on air, 2 classes booked", "not heard of for 5 min; 2 classes booked"
+    heard, silent = "0 on air, 2 booked", "not heard of for 5 min; 2 booked"
     said = {Presence.ALIVE: heard, Presence.DRAINED: f"drained; {heard}", Presence.HANGS: f"its process hangs; {heard}"}
     said |= {Presence.FULL: f"its disk takes nothing; {heard}"}
     said |= {one: f"{one}, {silent}" for one in (Presence.LOST, Presence.STOPPED)}

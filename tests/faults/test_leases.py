@@ -166,7 +166,7 @@ def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_wo
     """Not as if they were dead: the operator is to end the drain, not to start them."""
     teacher.beats = {"s1": {"at": 1.0, "drains": True}, "s2": {"at": 1.0, "drains": True, "gone": True}}
     changes = commit(teacher.engine, handling.change, teacher, lambda *_: None)
-    assert changes.no_streamer() == "no streamer takes classes: s1 is drained"
+    assert changes.no_streamer() == "no streamer takes classes; drained: s1"
     assert Changes(teacher.settings, 1.0).no_streamer() == "no streamer was heard of lately"
 
 

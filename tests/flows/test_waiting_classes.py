@@ -272,7 +272,7 @@ async def test_a_change_that_waits_has_not_failed_with_one_that_came_beside_it(
     def fails(*_: object, **__: object) -> None:
         raise KeyError("odd")
 
-    monkeypatch.setattr(at_bookings, "handled" if crashes else "decided_changes", fails)
+    monkeypatch.setattr(at_bookings, "batch_flow" if crashes else "decided_changes", fails)
     waits, odd = Change(class_id="c-9", end_time=3e9), Change(class_id="c-1", end_time=3e9)
     kept = came(teacher, waits, odd)
     await Handler(teacher, {"change": at_bookings.change}).handle("change", kept)
@@ -343,7 +343,7 @@ async def test_only_a_storage_that_answers_says_whether_an_output_is_there_or_go
         teacher.settings = teacher.settings.model_copy(update={"public_url": f"{server.url}/up/"})
         url = f"{server.url}/up/6666/6666_720P.flv"
         assert await transcoding.output_there(teacher, one) == (url if is_there else None)
-        assert await transcoding.output_gone(teacher, url) is is_gone
+        assert (await transcoding.is_there(teacher, url) is False) is is_gone
     teacher.settings = teacher.settings.model_copy(update={"public_url": None})
     assert await transcoding.output_there(teacher, one) is None
 

@@ -372,7 +372,6 @@ async def test_while_the_database_takes_nothing_no_message_is_posted_again(
     is_full = OperationalError("", None, sqlite3.OperationalError("database or disk is full"))
     note = Mock(wraps=outbox.note_webhook, side_effect=chain(repeat(is_full, 3), repeat(DEFAULT)))
     monkeypatch.setattr(outbox, "note_webhook", note)
-    monkeypatch.setattr(webhook, "backoff_s", lambda _: 0.02)
     sent(teacher, "c-1")
     async with posting(teacher):
         await async_wait_until(lambda: states(teacher) == ["told"], description="it is noted")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from flows.host import TeacherHost
 from flows.prefect_api import asking
 from flows.teacher.ecs.job import note
 from flows.teacher.http_requests import Refused, admit, fields_of
-from flows.teacher.transcoding import ecs_run, output_gone
+from flows.teacher.transcoding import ecs_run, is_there
 from lectern.db import bookings, transcodings
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
@@ -87,19 +88,6 @@ What is being made is joined: the answer names the run under way. What was made,
 is not made again. Without `at`, a request begins the first attempt only, so one that is sent again, by its sender or
 by whoever recorded it, begins nothing. After an attempt that failed, or if the file is gone, another one begins for
 a request whose `at` is later than that; such a request is taken for five minutes."""
-_LOOK = {
-    401: "The signature is wrong, or the request is of another time.",
-    404: "No booking names the record, or there is no such transcoding.",
-    429: "Too many requests; Retry-After says how long to wait.",
-    503: "No ECS host is set up, or Prefect is away.",
-}
-_ASK = _LOOK | {
-    408: "The body did not come in time.",
-    409: "Its last attempt failed, or its file is gone, and at is missing or before that; "
-    "or no attempt is left today, or there is nothing to transcode from.",
-    413: "The body is too long.",
-    422: "The body is not as it should be.",
-}
 
 
 def add_routes(app: FastAPI, host: TeacherHost, read_run: ReadRun) -> None:
@@ -109,23 +97,24 @@ def add_routes(app: FastAPI, host: TeacherHost, read_run: ReadRun) -> None:
     """
     api = TranscodeApi(host, read_run)
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Transcode"}}}}
-    made = {200: ("It was made, and nothing is begun.", RenditionAnswer), 202: ("It is being made.", RenditionAnswer)}
-    refused = {status: (why, TranscodeRefusal) for status, why in _ASK.items()}
+    refused = _answers(TranscodeRefusal, 401, 404, 408, 409, 413, 422, 429, 503)
     app.post(
         "/transcode",
         summary="Have a rendition made on an ECS host; a second request joins the one under way.",
         description=_ONE_ATTEMPT,
         openapi_extra={"requestBody": body},
-        responses={code: {"description": why, "model": model} for code, (why, model) in (made | refused).items()},
+        responses=_answers(RenditionAnswer, 200, 202) | refused,
     )(api.ask)
     app.get(
         "/transcode/{id}",
         summary="How far a transcoding is; sign is the signature of its id.",
         description="",
-        responses={
-            code: {"description": why, "model": TranscodeRefusal} for code, why in (_LOOK | {422: _ASK[422]}).items()
-        },
+        responses=_answers(TranscodeRefusal, 401, 404, 422, 429, 503),
     )(api.look)
+
+
+def _answers(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": HTTPStatus(status).phrase, "model": model} for status in statuses}
 
 
 class TranscodeApi:
@@ -164,7 +153,7 @@ class TranscodeApi:
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
         for row in await self._host.read_tx(transcodings.among, [key]):
-            if row.state is RenditionState.SUCCESS and row.url and await output_gone(self._host, row.url):
+            if row.state is RenditionState.SUCCESS and row.url and await is_there(self._host, row.url) is False:
                 return row.attempt
         return None
 

@@ -17,22 +17,14 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flows import artifacts, failures
 from flows.host import TeacherHost, log
 from flows.outbox_publisher import publish_outbox
+from lectern import errors
 from lectern.db import bookings, events, outbox, transcodings
 from lectern.db.transcodings import BegunJob
 from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import total_limit_s
 from lectern.ecs import detached, ssh, transcode
 from lectern.ecs.transcode import Job, JobOutcome, JobReport, hosts
-from lectern.errors import (
-    CANCELLED,
-    HOST_ASIDE,
-    TRANSCODE_FAILED,
-    CallAPerson,
-    Caught,
-    FallBack,
-    LecternError,
-    Refuse,
-)
+from lectern.errors import CallAPerson, Caught, FallBack, LecternError, Refuse
 from lectern.i18n import Text, labelled, msgid
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
@@ -77,11 +69,6 @@ def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Jo
         limit_s=total_limit_s,
         settings=settings,
     )
-
-
-async def pause(tries: int) -> None:
-    """Wait before the next try: about 1 s after the first, twice as long after each further try."""
-    await asyncio.sleep(backoff_s(tries - 1, 1.0))
 
 
 def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the context manager of ssh.connect)
@@ -170,7 +157,7 @@ class TranscodeJob:
             await self._failed(its, tries - self.away if self.place else decide.TRIES)
             if not self.due:
                 return
-            await pause(tries)
+            await asyncio.sleep(backoff_s(tries - 1, 1.0))
 
     async def _cancelled(self) -> None:
         """Publish that a person has cancelled its run, once; if the process ends, the next one goes on with it."""
@@ -180,7 +167,7 @@ class TranscodeJob:
 
     async def refuse(self) -> None:
         """Publish that a person has cancelled its run."""
-        await self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED))
+        await self._publish({}, Refuse(Text("cancelled in the UI"), errors.CANCELLED))
 
     # -- on a host -------------------------------------------------------------------------------------------------
 
@@ -251,7 +238,7 @@ class TranscodeJob:
             else:
                 self._published = True
                 return outcome
-            await pause(lost)
+            await asyncio.sleep(backoff_s(lost - 1, 1.0))
 
     # -- kept ours -------------------------------------------------------------------------------------------------
 
@@ -365,7 +352,7 @@ def result_of(
         transcode_video_url=url,
         type=by,
         attempt=row.attempt,
-        code=(error.code or TRANSCODE_FAILED).number if error else None,
+        code=(error.code or errors.TRANSCODE_FAILED).number if error else None,
         message=error.message if error else None,
     )
 
@@ -398,7 +385,7 @@ def _blame(connection: Connection, host: TeacherHost, name: str, error: LecternE
             for_s=for_s,
             why=message,
         )
-        outbox.put(connection, [host.alarm(HOST_ASIDE, sentence, now)], now)
+        outbox.put(connection, [host.alarm(errors.HOST_ASIDE, sentence, now)], now)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------

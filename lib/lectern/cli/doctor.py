@@ -33,26 +33,13 @@ from lectern.storage import disk, origin
 from lectern.urls import redact_url
 
 ENV_FILE = Path(".env")
-GONE = {
-    "ALARM_BLOCK": "alarms reach people by the channel and by ALARM_URLS",
-    "PLAYOUT": "each class is aired by the playout, which must run",
-}
-"""Settings that do nothing any more, and what is instead."""
 
 
-def gone() -> dict[str, str]:
-    """A sentence for each setting of this host that does nothing any more, or has another name now; and what to do."""
+def renamed() -> list[str]:
+    """A sentence for each setting of this host that has another name now."""
     written = {name.upper() for its in _places().values() for name in its}
     old = {old.upper(): new.upper() for new, old in RENAMED.items()}
-    where = "in the file, or in the environment"
-    return {
-        **{f"{name} does nothing any more: {GONE[name]}": f"take it out {where}" for name in GONE if name in written},
-        **{
-            f"{name} is now called {new}; the old name is still read": f"rename it {where}"
-            for name, new in old.items()
-            if name in written
-        },
-    }
+    return [f"{name} is now called {new}; the old name is still read" for name, new in old.items() if name in written]
 
 
 def by_source(settings: Settings) -> dict[str, list[str]]:
@@ -102,8 +89,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", is_well=False, said=said, to_type="cd to the folder of the host's .env, or set them")
     for source, named in sources.items():
         yield Finding("settings", is_well=True, said=f"from {source}: {', '.join(named)}")
-    for said, to_type in gone().items():
-        yield Finding("settings", is_well=False, said=said, to_type=to_type)
+    for said in renamed():
+        yield Finding("settings", is_well=False, said=said, to_type="rename it in the file, or in the environment")
 
 
 def of_database(settings: Settings) -> Finding:

@@ -33,7 +33,7 @@ def serve(
     settings = settings_of(role, name)
     logs.set_up(settings.log_format, settings.log_level)
     set_prefect(settings)
-    for warning in doctor.gone():
+    for warning in doctor.renamed():
         logging.getLogger("lectern").warning("settings: %s", warning)
     from flows.resident import process  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
@@ -59,9 +59,9 @@ def init(
         return
     made = _deploy(settings)
     faults = _redis_faults(settings)
-    gone = [*doctor.gone()]
-    fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults, "settings": gone}
-    say(as_json, fields, [*done, *made, *faults, *gone])
+    old = doctor.renamed()
+    fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults, "settings": old}
+    say(as_json, fields, [*done, *made, *faults, *old])
 
 
 @app.command()

@@ -239,28 +239,15 @@ def _of_streamer(to: _Lines, one: Mapping[str, Any]) -> list[str]:
     state, booked = one.get("state", Presence.ALIVE), one["booked"]
     if state in {Presence.LOST, Presence.STOPPED}:
         said = Text("{state}, not heard of for {silent_s:span}", state=Text(str(state)), silent_s=one["silent_s"])
-        counted = Text.many("{n:,} class booked", "{n:,} classes booked", n=booked)
-        return [to.said(said, "bold red" if state is Presence.LOST else None), counted]
+        return [to.said(said, "bold red" if state is Presence.LOST else None), Text("{n:,} booked", n=booked)]
     known = {name for name, value in one.items() if isinstance(value, int | float)}
     parts: list[str] = [] if state == Presence.ALIVE else [to.said(state, "yellow")]
-    on_air = Text.many(
-        "{on_air:,} on air, {n:,} class booked",
-        "{on_air:,} on air, {n:,} classes booked",
-        n=booked,
-        on_air=one["on_air"],
-    )
-    parts.append(on_air)
+    parts.append(Text("{on_air:,} on air, {n:,} booked", n=booked, on_air=one["on_air"]))
     cache = Text("cache: not known")
     if {"used_bytes", "max_bytes"} <= known:
         cache = Text("cache: {used:size} of {most:size}", used=one["used_bytes"], most=one["max_bytes"])
     if {"used_num", "max_num"} <= known:
-        cache = Text.many(
-            "{cache}, {used:,} of {n:,} rendition",
-            "{cache}, {used:,} of {n:,} renditions",
-            n=one["max_num"],
-            cache=cache,
-            used=one["used_num"],
-        )
+        cache = Text("{cache}, renditions: {used:,} of {n:,}", cache=cache, used=one["used_num"], n=one["max_num"])
     parts += [cache, *filter(None, [one.get("bandwidth")])]
     if "alarms" in known and one["alarms"]:
         parts.append(to.said(Text.many("{n:,} open alarm", "{n:,} open alarms", n=one["alarms"]), "red"))

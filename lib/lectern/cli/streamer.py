@@ -40,11 +40,8 @@ class Left:
     on_air: list[str]
     waiting: list[str]
     last_end: float | None
-    others: list[str] | None
-    """The other streamers that are alive; None if Redis does not answer."""
-
-    is_open: bool = False
-    """Whether it may still get classes, because no heartbeat has said that it is drained."""
+    others: list[str] | None  # the other streamers that are alive; None if Redis does not answer
+    is_open: bool = False  # it may still get classes, because no heartbeat has said that it is drained
 
     @property
     def is_empty(self) -> bool:

@@ -140,14 +140,7 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
         if row is None or row.state is not FileState.READY:
             raise Misuse("{stem}: is not in the cache. See: lectern cache ls", stem=stem)
         if row.num_cite > 0:
-            raise Misuse(
-                Text.many(
-                    "{stem}: {n:,} class needs it. Cancel it first, or wait for its end.",
-                    "{stem}: {n:,} classes need it. Cancel them first, or wait for their end.",
-                    n=row.num_cite,
-                    stem=stem,
-                )
-            )
+            raise Misuse("{stem}: a booked class needs it. Cancel that first, or wait for its end.", stem=stem)
         changes = StreamerChanges(settings, time.time())
         changes.evict([Idle(stem, row.size_bytes)])
         write(connection, changes)

@@ -75,20 +75,11 @@ def check(engine: Engine, role: Role) -> None:
             raise Misuse(Text("there is no such database. Make it with `lectern init`, or set the database URL."))
         _refuse_damage(engine)
         with (reader_of(file) if file is not None else engine).connect() as connection:
-            behind = _is_behind(connection, role, _script(role))
-            if not behind:
-                _refuse_missing(connection, role)
-    if behind:
-        changes = plan(engine, role)
-        raise Misuse(
-            Text.many(
-                "{database}: the database is behind this program by {n:,} change ({changes}). Run `lectern init`.",
-                "{database}: the database is behind this program by {n:,} changes ({changes}). Run `lectern init`.",
-                n=len(changes),
-                database=_name(engine),
-                changes="; ".join([*changes[:3], *(["..."] if changes[3:] else [])]),
-            )
-        )
+            if _is_behind(connection, role, _script(role)):
+                with _rehearsal(engine, role) as rehearsal:
+                    _migrate(rehearsal, role)  # raises why that cannot be changed, if so
+                raise Misuse("the database is behind this program. Run `lectern init {role}`.", role=role)
+            _refuse_missing(connection, role)
 
 
 def _script(role: Role) -> ScriptDirectory:

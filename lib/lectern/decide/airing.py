@@ -98,31 +98,27 @@ def is_news(statement: Statement, before: Statement | None) -> bool:
     )
 
 
+_EVENTS = {
+    "connected": ("connected", msgid("session {session} is ready to publish")),
+    "on_air": ("on air", msgid("at {position_s:.1f} s, session {session}")),
+    "back": ("recording again", msgid("{why}; it goes on at {position_s:.1f} s")),
+    "fenced": ("lease over", msgid("session {session} was ended: this streamer may not push")),
+    "behind": ("fell behind", msgid("{behind_s:.1f} s late; it goes on at the clock's position")),
+}
+"""The name, and the details by its fields, of each event of the playout that is not told by its reason alone."""
+
+
 def event_text(event: Mapping[str, Any]) -> tuple[str, str] | None:
     """The name and the details of an event, for the log; None for an event that another line reports."""
     match event["event"]:
-        case "connected":
-            return "connected", Text("session {session} is ready to publish", session=event["session"])
-        case "on_air":
-            return "on air", Text(
-                "at {at_s:.1f} s, session {session}", at_s=event["position_s"], session=event["session"]
-            )
         case "broke_off":
             return ("push broke off" if event["was_on_air"] else "push refused"), str(event["why"])
         case "slate":
             return ("slate" if event["slate"] else "nothing to send"), str(event["why"])
-        case "back":
-            return "recording again", Text(
-                "{reason}; it goes on at {position_s:.1f} s", reason=event["why"], position_s=event["position_s"]
-            )
-        case "fenced":
-            return "lease over", Text(
-                "session {session} was ended: this streamer may not push", session=event["session"]
-            )
-        case "behind":
-            return "fell behind", Text(
-                "{behind_s:.1f} s late; it goes on at the clock's position", behind_s=event["behind_s"]
-            )
+        case known if known in _EVENTS:
+            what, text = _EVENTS[known]
+            named = ("session", "position_s", "why", "behind_s")
+            return what, Text(text, **{name: event[name] for name in named if f"{{{name}" in text})
     return None
 
 

@@ -84,12 +84,7 @@ def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequen
     elif size_bytes > bound.max_bytes:
         why = Text("it is larger than the whole cache, {bytes:size} (MAX_VIDEO_SIZE)", bytes=bound.max_bytes)
     elif needed.num >= bound.max_num:
-        why = Text.many(
-            "booked classes need {needed:,} of {n:,} rendition (MAX_VIDEO_NUM)",
-            "booked classes need {needed:,} of {n:,} renditions (MAX_VIDEO_NUM)",
-            needed=needed.num,
-            n=bound.max_num,
-        )
+        why = Text("booked classes need all places for renditions (MAX_VIDEO_NUM={places})", places=bound.max_num)
     elif bound.by_disk:
         why = Text("booked classes need {needed:size} of {bytes:size} that the disk has room for", **sizes)
     return Text("no room for {stem} ({size_bytes:size}): {why}", stem=stem, size_bytes=size_bytes, why=why)

@@ -273,10 +273,11 @@ NAMES = ReportLine._fields[:-2]
 
 @dataclass
 class Total:
-    """The classes of an institution, and the seconds that transcoders worked for it."""
+    """The classes of an institution, or of all, and the seconds that transcoders worked for them."""
 
     lines: list[ReportLine] = field(default_factory=list)
     transcoding_s: float = 0.0
+    totals: dict[str, "Total"] = field(default_factory=dict)  # of each institution, if this is that of all
 
     def told(self) -> dict[str, float | None]:
         """The figures for people: per cent, hours, minutes, bytes, and seconds to a tenth."""
@@ -293,13 +294,6 @@ class Total:
             "size_bytes": sum(line.size_bytes for line in self.lines),
             "transcoding_minutes": round(self.transcoding_s / 60, 1),
         }
-
-
-@dataclass
-class AsRunReport(Total):
-    """The classes of a time, and those of each institution."""
-
-    totals: dict[str, Total] = field(default_factory=dict)
 
 
 def line(planned: Booked, parts: Sequence[AsRun], now: float = inf) -> ReportLine:
@@ -332,12 +326,12 @@ def line(planned: Booked, parts: Sequence[AsRun], now: float = inf) -> ReportLin
 
 def report(
     booked: Iterable[Booked], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float], now: float
-) -> AsRunReport:
+) -> Total:
     """All classes of *booked* with their *parts*, as they stand at *now* (epoch seconds).
 
     *transcoding_s* are the seconds that transcoders worked for each institution.
     """
-    result = AsRunReport()
+    result = Total()
     for planned in booked:
         row = line(planned, parts.get(planned.class_id, ()), now)
         result.lines.append(row)

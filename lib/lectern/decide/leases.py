@@ -47,11 +47,8 @@ class Lease:
     The witnesses are Prefect and the other streamers (`partition_verdict`).
     """
 
-    until: float = 0.0
-    """When it ends."""
-
-    answer: Answer = Answer.NONE
-    """Redis' last answer to a heartbeat."""
+    until: float = 0.0  # when it ends
+    answer: Answer = Answer.NONE  # Redis' last one to a heartbeat
 
     def answered(self, answer: Answer, asked_at: float, lease_s: float) -> "Lease":
         """The lease after Redis' *answer* to a heartbeat that was sent at *asked_at*."""

@@ -240,10 +240,8 @@ class Choice:
     """The streamers that classes can be moved to."""
 
     loads: Loads
-    no: Mapping[str, set[str]]
-    """The streamers that have refused each class."""
-    back: Mapping[str, str] = field(default_factory=dict)
-    """The streamer from which each class was taken before, if it can have the class back."""
+    no: Mapping[str, set[str]]  # the streamers that have refused each class
+    back: Mapping[str, str] = field(default_factory=dict)  # from whom each was taken before, who can have it back
 
 
 def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:

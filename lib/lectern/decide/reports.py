@@ -38,11 +38,8 @@ class ReportFacts:
     unconfirmed: Mapping[tuple[str, str], int]
     """A class and a streamer that has not confirmed the class's cancel, and how often that was asked for."""
 
-    parts: Mapping[str, Sequence[AsRun]] = field(default_factory=dict)
-    """What streamers have reported before to have sent of a class."""
-
-    moved: Mapping[str, Sequence[EventView]] = field(default_factory=dict)
-    """When a class was moved to another streamer."""
+    parts: Mapping[str, Sequence[AsRun]] = field(default_factory=dict)  # what was reported before to be sent of a class
+    moved: Mapping[str, Sequence[EventView]] = field(default_factory=dict)  # when a class was moved to another streamer
 
 
 NO_FACTS = ReportFacts(Choice({}, {}), {})

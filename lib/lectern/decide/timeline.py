@@ -13,9 +13,6 @@ from lectern.model.views import DETAIL_TOLD, Booked, ClassView, EventView, Gap
 from lectern.states import ON_STREAMER, AiringState, Backend, BookingState
 from lectern.wire.fields import BACKUP
 
-LATE_S = 120.0
-"""Seconds after which an unhandled message is late: the slowest, with all its retries, takes a minute."""
-
 ANSWERED_S = 15.0
 """Seconds within which an answer leaves, if Redis takes it."""
 
@@ -52,19 +49,11 @@ def next_of_booking(class_: Booked, making: RenditionRow | None, now: float) -> 
 def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:
-        waits_s = now - kept_since
-        text = Text(
+        text = msgid(
             "A message about it has waited in the inbox for {waits_s:span}: "
-            "it is handled within a minute if its servers answer.",
-            waits_s=waits_s,
+            "it is handled within a minute if its servers answer."
         )
-        if waits_s >= LATE_S:
-            text = Text(
-                "A message about it has waited in the inbox for {waits_s:span}, which is too long: "
-                "ask this host's /health what is wrong.",
-                waits_s=waits_s,
-            )
-        return [text, WAITING]
+        return [Text(text, waits_s=now - kept_since), WAITING]
     return [Text("It is not booked: {heading}", heading=heading(MALFORMED))] if malformed else []
 
 
@@ -137,12 +126,7 @@ def _making(stem: str, making: RenditionRow | None, now: float) -> str:
     if making.deadline is None:
         return Text("{waits}.", waits=attempt)
     left_s = making.deadline - now
-    due = Text("without a result in {left_s:span} it is settled as timed out.", left_s=left_s)
-    if left_s <= 0:
-        due = Text(
-            "without a result since {late_s:span}, so within a minute it is settled as timed out.", late_s=-left_s
-        )
-    return joined((attempt, due))
+    return joined((attempt, Text("without a result in {left_s:span} it is settled as timed out.", left_s=left_s)))
 
 
 def _begins(start: float, end: float, now: float) -> list[str]:

@@ -116,10 +116,8 @@ def settle(
     backend = result.type or (row and row.backend) or "unknown"
     word = "success" if result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
-    why = result.message or Text("the transcoding of {stem}: {word}", stem=result.stem, word=Text(word))
-    if not result.message and result.type:
-        its = {"backend": result.type, "stem": result.stem, "word": Text(word)}
-        why = Text("{backend} transcoding of {stem}: {word}", **its)
+    its = {"backend": backend, "stem": result.stem, "word": Text(word)}
+    why = result.message or Text("{backend} transcoding of {stem}: {word}", **its)
     url = result.transcode_video_url or ""
     match what:
         case Outcome.SUCCEED:
@@ -157,9 +155,7 @@ def expire(changes: Changes, late: RenditionRow, url: str | None, waiters: Waite
         changes.fell_back_to_ecs.append(late.key)
     else:
         what = Outcome.TIME_OUT
-        why = Text("no result of the old transcoding in time")
-        if late.backend:
-            why = Text("no result of the {backend} transcoding in time", backend=late.backend)
+        why = Text("no result of the {backend} transcoding in time", backend=late.backend or "old")
         give_up(changes, late.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
     changes.transcoded.append((str(late.backend), what.name.lower()))
     changes.note(Text("deadline passed: {what}", what=what), stem=late.stem)
@@ -199,13 +195,8 @@ def _unknown(changes: Changes, result: TranscodingResult, listed: Sequence[str])
     text = Text("{stem}: a result came, and nobody asked for it", stem=result.stem)
     if listed:
         name = changes.settings.waiting_key.format(record_id=result.record_id, resolution=result.video_resolution)
-        waiting = Text.many(
-            "{n:,} class waits on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
-            "{n:,} classes wait on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
-            n=len(listed),
-            list=name,
-        )
-        text = Text("{result}. {waiting}", result=text, waiting=waiting)
+        waiting = msgid("{result}. Who waits on its list is not answered: type redis-cli LRANGE {list} 0 -1")
+        text = Text(waiting, result=text, list=name)
     changes.alarm(errors.UNKNOWN_RENDITION, text, record_id=result.record_id, video_resolution=result.video_resolution)
 
 

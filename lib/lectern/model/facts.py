@@ -102,12 +102,8 @@ class Order:
     placement: int = 0
     promised_at: float | None = None
     url_stem: str | None = None
-    revises: str | None = None
-    """For a revision, the class that it will replace; None for a class."""
-
-    booked: str | None = None
-    """For a class that was changed, the payload of its first booking; else None."""
-
+    revises: str | None = None  # of a revision: the class that it will replace
+    booked: str | None = None  # of a class that was changed: the payload of its first booking
     institution_id: str | None = None
 
     @classmethod

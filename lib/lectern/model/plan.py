@@ -147,12 +147,7 @@ class Changes(Decided[TeacherSettings]):
         """Why no streamer can take a class."""
         if not self.drained:
             return Text("no streamer was heard of lately")
-        return Text.many(
-            "no streamer takes classes: {drained} is drained",
-            "no streamer takes classes: {drained} are drained",
-            n=len(self.drained),
-            drained=", ".join(self.drained),
-        )
+        return Text("no streamer takes classes; drained: {drained}", drained=", ".join(self.drained))
 
     # -- a class -------------------------------------------------------------------------------------------------------
 

@@ -168,9 +168,7 @@ class StreamerStatus:
     bound: Usage = field(default=Usage(0, 0))
     dead_air: Mapping[str, Sentence] = field(default_factory=dict)  # the dead air of its classes
     ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes
-    ready_by: Mapping[str, float] = field(
-        default_factory=dict
-    )  # when the recordings of classes that wait will be there
+    ready_by: Mapping[str, float] = field(default_factory=dict)  # when what classes wait for will be there
     booked_now_s: tuple[float, float] = (0.0, 0.0)
     """Seconds until a recording of no length, and one of an hour, would be there that is booked now; 0: not known."""
 

@@ -25,7 +25,7 @@ from lectern.decide.forecast import NEVER, will_be_there
 from lectern.decide.leases import LISTED_S
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
-from lectern.model.tables.teacher import RenditionRow, ViewerRow
+from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import strip as strips
 from lectern.page.strip import Strip
@@ -63,15 +63,6 @@ class PageLine:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A class that waits: what it waits for, and its nearest deadline (epoch seconds), which may be its start."""
-
-    one: Booked
-    sentence: str
-    deadline: float
-
-
-@dataclass(frozen=True)
 class Day:
     """Everything that the page shows of a day; times are epoch seconds."""
 
@@ -83,7 +74,7 @@ class Day:
     on_air: Sequence[PageLine] = ()
     missing: Sequence[PageLine] = ()
     unknown: Sequence[PageLine] = ()
-    waiting: Sequence[Waiting] = ()
+    waiting: Sequence[tuple[Booked, str, float]] = ()  # each with what it waits for, and its deadline or start
     waiting_number: int = 0  # with those that are not listed
     due: Mapping[Standing, int] = field(default_factory=dict)  # all classes in their time, with those not listed
     alarms: Sequence[OpenAlarm] = ()
@@ -96,11 +87,6 @@ class Day:
     refusals: Mapping[int, int] = field(default_factory=dict)  # number by code
 
     @property
-    def drawn_at(self) -> float:
-        """The time for which bars are drawn (epoch seconds)."""
-        return strips.drawn_at(self.now)
-
-    @property
     def pages(self) -> int:
         """Number of pages that the day's classes fill."""
         return max(1, -(-sum(self.outcomes.values()) // ROWS))
@@ -108,10 +94,6 @@ class Day:
     def count(self, *standings: Standing) -> int:
         """Number of classes in their time that have one of *standings*."""
         return sum(self.due.get(one, 0) for one in standings)
-
-    def of(self, *standings: Standing) -> Sequence[PageLine]:
-        """The classes shown that have one of *standings*."""
-        return [one for one in self.lines if one.standing in standings][:LISTED]
 
 
 class BitRates:
@@ -175,7 +157,10 @@ def of_day(
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
-        [_waiting(*one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
+        [
+            (booked, timeline.next_of_booking(booked, making, now)[0], deadline)
+            for booked, making, deadline in timetable.waiting(connection, now, institution, LISTED)
+        ],
         timetable.number(connection, timetable.waits(now, institution)),
         Counter(standing for _, standing in due),
         strip=_strip(connection, words, now, institution) if begins <= now < until else None,
@@ -234,11 +219,6 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
         said = joined((said, will_be_there(booked.stem, late, booked.start_time, now, is_rough=is_rough)))
     heading = decide_account.why_not(known)[1].number if standing is Standing.NOT_ON_AIR else booked.code
     return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
-
-
-def _waiting(booked: Booked, making: RenditionRow | None, deadline: float, now: float) -> Waiting:
-    sentence = timeline.next_of_booking(booked, making, now)[0]
-    return Waiting(booked, sentence, deadline)
 
 
 @dataclass(frozen=True)
@@ -318,8 +298,9 @@ def fields_of(day: Day) -> dict[str, Any]:
     """The variables of the day's template."""
     yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
     needed = {name: max(one.ahead.get(NEEDED) or [0.0]) for name, one in day.words.items()}
-    days = {"day": day, "yesterday": yesterday, "tomorrow": tomorrow}
-    return days | {"Standing": Standing, "NEVER": NEVER, "needed": needed}
+    refused = [one for one in day.lines if one.standing is Standing.REFUSED][:LISTED]
+    days = {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "drawn_at": strips.drawn_at(day.now)}
+    return days | {"Standing": Standing, "NEVER": NEVER, "needed": needed, "refused": refused}
 
 
 # The timetable as a calendar (RFC 5545), which phones and office programs subscribe to.

@@ -238,9 +238,7 @@ class TeacherOutbox(OutboxColumns):
 
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float = 0
-    webhook: str | None = Field(
-        default=None, max_length=10
-    )  # of what goes to EVENT_WEBHOOK_URL: due, told, given up, gone
+    webhook: str | None = Field(default=None, max_length=10)  # of what is posted: due, told, given up, gone
     webhook_tries: int = 0
     webhook_at: float = 0  # not before
 
