@@ -8,11 +8,13 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from flows.failures import AGAIN_S
-from flows.handling import Batch, Delivery, batch_flow, put_off, read
-from flows.host import NOWHERE, current
+from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled, put_off, read
+from flows.host import NOWHERE, TeacherHost, current
 from flows.teacher.membership import alive_streamers
 from flows.teacher.transcoding import follow
 from lectern.db import bookings, events, inbox, leases, transcodings
@@ -21,9 +23,10 @@ from lectern.decide import change as decide_change
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide_reports
 from lectern.decide.placement import Choice, secondary_id
-from lectern.errors import Refuse
+from lectern.errors import Misuse, Refuse
 from lectern.model.plan import Changes
 from lectern.wire.messages import AiringReport, Booking, Cancel, Change, Report
+from lectern.wire.parser import in_words
 
 Asked = Booking | Cancel
 """The messages that this flow handles."""
@@ -58,13 +61,34 @@ The cancel of an unknown class waits longer, because nobody waits for its answer
 
 
 @flow(name="change", persist_result=False, result_storage=NOWHERE)
-async def change(inbox_ids: str, dry_run: bool = False) -> State[None]:
-    """Change booked classes, as the messages of *inbox_ids* ask; by hand, ``lectern change`` does it."""
-    batch: Batch[Change] = await read(current.get(), inbox_ids, (Change,), dry_run=dry_run)
-    go = partial(decided_changes, await alive_streamers(batch.host))
+async def change(
+    inbox_ids: str = "",
+    class_id: str = "",
+    start_time: float | None = None,
+    end_time: float | None = None,
+    dry_run: bool = False,
+) -> State[None]:
+    """Change booked classes, as the messages of *inbox_ids* ask, or the times of one class by hand.
+
+    Push URLs and recordings are changed by ``lectern change``: a parameter of a run is no place for a secret.
+    """
+    host: TeacherHost = current.get()
+    by_hand: list[Change] = []
+    if class_id:
+        try:
+            by_hand = [Change(class_id=class_id, start_time=start_time, end_time=end_time, by=_author())]
+        except ValidationError as error:
+            raise Misuse(in_words(error)) from error
+    batch = await read(host, inbox_ids, (Change,), dry_run=dry_run)
+    go = partial(decided_changes, await alive_streamers(host))
     why = "the bookings of their classes are not here, or not handled yet"
-    batch = await put_off(batch, await batch.host.read_tx(early_changes, batch.came), AGAIN_S, why)
-    return await batch_flow("change", batch, go, follow, "What became of each change")
+    batch = await put_off(batch, await host.read_tx(early_changes, batch.came), AGAIN_S, why)
+    result = await handled(host, batch.came, go, dry_run=dry_run)
+    if by_hand:
+        result.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
+    if not dry_run:
+        await follow(host, result.done)
+    return await ended("change", batch, result, "What became of each change")
 
 
 def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> list[int]:
@@ -80,6 +104,13 @@ def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> l
     young = inbox.young(connection, list(unknown), time.time(), BOOKING_S)
     early = {id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young}
     return [id_ for id_ in asked if id_ in early or id_ in behind]
+
+
+def _author() -> str:
+    """Who began this run in Prefect's UI, if Prefect knows its users."""
+    context = FlowRunContext.get()
+    creator = context.flow_run.created_by if context is not None and context.flow_run is not None else None
+    return (creator.display_value if creator is not None else None) or "Prefect"
 
 
 def decided_changes(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:

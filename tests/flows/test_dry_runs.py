@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from redis.exceptions import ConnectionError as RedisAway
 from sqlalchemy import Connection, Engine, update
 
+from flows.teacher import bookings as teacher_bookings
 from flows.teacher import membership, transcoding
 from flows.teacher.bookings import booking, change, report
 from flows.teacher.maintenance import sweep_teacher
@@ -16,6 +20,7 @@ from flows.teacher.membership import move
 from flows.teacher.transcoding import settle
 from lectern.db import bookings
 from lectern.decide import leases
+from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import TeacherTable, orders
 from lectern.states import BookingState, Resolution
 from lectern.wire.messages import Cancel, Change, Report
@@ -100,6 +105,29 @@ def test_of_changes(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     said = agree(dry_run, "change", lambda **options: change.fn(ids, **options))
     assert says(said, "class_id: c-5^1 … state: placed", "order_list c-1: … payload, ")
     assert {"to change_result: change_result c-9", "inbox 4: dead"} <= set(said)
+
+
+def test_of_a_change_by_hand(dry_run: Stage) -> None:
+    """If it cannot be made now it fails: nobody tries it again, as a message of the inbox is."""
+    dry_run.placed("c-5", ready=True)
+    end = time.time() + 9000
+    said = agree(dry_run, "change", lambda **options: change.fn(class_id="c-5", end_time=end, **options))
+    assert says(said, "class_id: c-5^1 … state: placed")
+    with pytest.raises(Misuse, match="nothing is to be changed"):
+        dry_run.run(lambda: change.fn(class_id="c-5"))
+    dry_run.host.bus, dry_run.host.membership_cache = cast("Any", Away()), (-1e9, ())
+    for is_dry in (True, False):
+        with pytest.raises(TryAgain, match="heartbeats cannot be read"):
+            dry_run.run(partial(change.fn, class_id="c-5", end_time=end, dry_run=is_dry))
+
+
+def test_who_changes_a_class_by_hand_is_who_began_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert teacher_bookings._author() == "Prefect", "outside of a run"
+    anna, nobody = (SimpleNamespace(display_value=name) for name in ("anna", None))
+    runs = [None, *(SimpleNamespace(created_by=by) for by in (None, nobody, anna))]
+    for run, who in zip(runs, (*["Prefect"] * 3, "anna"), strict=True):
+        monkeypatch.setattr(FlowRunContext, "get", lambda run=run: SimpleNamespace(flow_run=run))
+        assert teacher_bookings._author() == who
 
 
 def test_of_reports(dry_run: Stage) -> None:

@@ -272,7 +272,7 @@ async def test_a_change_that_waits_has_not_failed_with_one_that_came_beside_it(
     def fails(*_: object, **__: object) -> None:
         raise KeyError("odd")
 
-    monkeypatch.setattr(at_bookings, "batch_flow" if crashes else "decided_changes", fails)
+    monkeypatch.setattr(at_bookings, "handled" if crashes else "decided_changes", fails)
     waits, odd = Change(class_id="c-9", end_time=3e9), Change(class_id="c-1", end_time=3e9)
     kept = came(teacher, waits, odd)
     await Handler(teacher, {"change": at_bookings.change}).handle("change", kept)
