@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -40,7 +41,7 @@ from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import parse
 from tests import laid, strategies, typed
 from tests.answering import serving
-from tests.effects.redis_servers import redis_server, url_of
+from tests.effects.redis_servers import paused, redis_server, url_of
 from tests.rows import add, commit, prepare, reserve
 from town.__main__ import next_steps
 from town.ports import free_port
@@ -265,6 +266,25 @@ def test_a_cancel_ends_as_its_answer_says(teacher: Path, monkeypatch: pytest.Mon
         done = lectern(teacher, "cancel", "c-3", REDIS_URL=url_of(client))
         assert (done.returncode, client.xlen("cancel")) == (1, 1)
         assert "c-3: no answer within 3 s. See: lectern explain c-3" in done.stderr
+
+
+def test_what_gets_no_answer_was_sent(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if Redis hung at first: who is told that no answer came takes the cancel for kept."""
+    monkeypatch.setattr("lectern.cli.booking.CANCEL_S", 0.5)
+    hangs = Event()
+    with redis_server(teacher) as client, ThreadPoolExecutor(1) as thread:
+
+        def hang() -> None:
+            with paused(client):
+                hangs.set()
+                time.sleep(2)
+
+        hanging = thread.submit(hang)
+        assert hangs.wait(30)
+        done = lectern(teacher, "cancel", "c-1", REDIS_URL=url_of(client))
+        hanging.result()
+        assert (done.returncode, client.xlen("cancel")) == (1, 1)
+        assert "c-1: no answer within 0.5 s" in done.stderr
 
 
 @pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])

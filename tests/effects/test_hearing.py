@@ -129,6 +129,27 @@ async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(cl
         assert set(client.pubsub_channels("lectern:heard:*")) <= set(began), "it is made anew"
 
 
+async def test_a_beat_that_is_heard_before_its_answer_comes_is_not_missed(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes over another connection. Counted as missed, it would make a subscription deaf too early."""
+    publish, heard = bus._client.publish, asyncio.Event()
+
+    async def published(*given: Any) -> Any:
+        number = await publish(*given)
+        await heard.wait()
+        return number
+
+    async with bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):
+        monkeypatch.setattr(bus._client, "publish", published)
+        began = bus.hearing.sent_since
+        while bus.hearing.sent_since == began:
+            assert await anext(messages) is None
+        heard.set()
+        await asyncio.sleep(0.1)
+        assert bus.hearing._unheard == 0
+
+
 async def test_who_did_not_listen_or_stood_still_hears_what_came_meanwhile(client: redis.Redis) -> None:
     """A full inbox holds up the reader, or a machine sleeps: what waits in the connection is not thrown away."""
     async with through(client) as (bus, _), bus.hearing.subscribed(["order"]) as messages, asyncio.timeout(20):

@@ -138,17 +138,18 @@ def _send(message: _Asked, done: str, *, wait_s: float | None, as_json: bool = F
 
 
 async def _asked(bus: Bus, message: _Asked, to: str, answered_on: str, wait_s: float) -> dict[str, Any]:
-    """The answer to a message; raises LecternError after *wait_s* seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(wait_s), bus.hearing.subscribed([answered_on]) as heard:
-            await bus.add(to, message.to_json())
-            async for one in heard:
-                fields: Any = None
-                with suppress(ValueError):  # another program's message
-                    fields = json.loads(one[1]) if one is not None else None
-                is_answer = isinstance(fields, dict) and {"result", "code"} <= fields.keys()
-                if is_answer and fields.get("class_id") == message.class_id:
-                    return {"message": "", **fields}
+    """The answer to a message; raises LecternError if none comes within *wait_s* seconds after Redis has taken it."""
+    async with bus.hearing.subscribed([answered_on]) as heard:
+        await bus.add(to, message.to_json())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                async for one in heard:
+                    fields: Any = None
+                    with suppress(ValueError):  # another program's message
+                        fields = json.loads(one[1]) if one is not None else None
+                    is_answer = isinstance(fields, dict) and {"result", "code"} <= fields.keys()
+                    if is_answer and fields.get("class_id") == message.class_id:
+                        return {"message": "", **fields}
     raise LecternError(
         "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
         class_id=message.class_id,

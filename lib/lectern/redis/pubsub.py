@@ -169,10 +169,11 @@ class Subscription:
 
     async def _beat(self, own: str) -> None:
         while True:
+            at = time.time()
             try:
                 async with asking(self.beat_s):
-                    await self.client.publish(own, repr(time.time()))
-                    self._unheard += 1
+                    await self.client.publish(own, repr(at))
+                    self._unheard += self.sent_since != at  # it may be heard before we are told that it was taken
             except TryAgain as error:
                 log.debug("%s: not published, so it is not heard: %s", own, error)
             check_cancelled()
