@@ -155,9 +155,8 @@ async def poll(host: Host[Any], runs: ResidentRuns) -> None:
             if shows:
                 async with asking():
                     await runs.client.send_worker_heartbeat(settings.work_pool, settings.name, SHOWN_S)
-                shown_at = time.monotonic()
             await take_due(runs, settings, shows=shows)
-            failed = 0
+            shown_at, failed = time.monotonic() if shows else shown_at, 0
         except TryAgain as error:
             failed += 1
             log.warning("prefect: cannot %s: %s", "say which runs are due", error.message)
