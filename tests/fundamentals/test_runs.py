@@ -355,6 +355,9 @@ class Due(Prefect):
         super().__init__()
         self.run = its_run(Scheduled())
 
+    async def read_flow_run_states(self, _: UUID) -> list[State[Any] | None]:
+        return [self.run.state, *self.ended.values()]
+
     async def read_flow_run(self, _: UUID) -> FlowRun:
         return self.run
 

@@ -69,17 +69,24 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
     """Claim *run* of the queue for this process; None if another process of the queue was quicker, or this one drains.
 
     The server accepts Pending from one process only. But it would begin a run again that another process has ended
-    since it was due: its state is looked at before. Raises what the client raises if Prefect is away.
+    meanwhile: the state of such a run is put back. Raises what the client raises if Prefect is away.
     """
     if runs.draining():
         return None  # nobody would execute it until this process is started again
     if not runs.created.tags or run.state is None:
         return run
+    known = {state.id for state in await runs.client.read_flow_run_states(run.id)}
     fresh = await runs.client.read_flow_run(run.id)
     if fresh.state is None or fresh.state.id != run.state.id:
         return None
     answer: OrchestrationResult[Any] = await runs.client.set_flow_run_state(run.id, Pending())
     if answer.status != SetStateStatus.ACCEPT or answer.state is None:
+        return None
+    known.add(answer.state.id)
+    others = [state for state in await runs.client.read_flow_run_states(run.id) if state.id not in known]
+    if others:
+        last = max(others, key=lambda state: state.timestamp)
+        await runs.client.set_flow_run_state(run.id, last, force=True)
         return None
     tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *runs.created.tags]
     await runs.client.update_flow_run(run.id, tags=tags)
