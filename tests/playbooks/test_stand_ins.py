@@ -30,7 +30,10 @@ DEAD = "streamer1"
 def lectern(folder: Path, name: str, **told: object) -> None:
     """Let the host *name* have one that answers to some steps what it is *told*."""
     text = LECTERN.format(python=sys.executable, did=str(folder / name / "did"), told=told)
-    program(folder / name / "releases/2.0.0/venv/bin/lectern", text)
+    programs = folder / name / "releases/2.0.0/venv/bin"
+    program(programs / "lectern", text)
+    if not (programs / "python").exists():
+        (programs / "python").symlink_to(sys.executable)
 
 
 def controller(folder: Path, roles: Mapping[str, str]) -> Controller:
