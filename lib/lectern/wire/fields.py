@@ -73,12 +73,6 @@ def read_resolution(value: object) -> object:
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
 
 
-def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
-    """Raise ValueError if a resolution is named without a record."""
-    if record_id is None and resolution is not None:
-        raise ValueError(Text("record_id is needed if a video_resolution is given"))
-
-
 M = TypeVar("M", bound=BaseModel)
 _NOT_GIVEN = frozenset({"cls", "_fields_set"})
 """Parameters of `model_construct` itself, under which no sender's field can be given to it."""
