@@ -132,10 +132,8 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
                     raise ValueError(text) from None
         return found
 
-    @cached_property
-    def payload(self) -> str:
-        """The JSON of the booking, which the database keeps."""
-        return self.to_json()
+    payload: ClassVar = cached_property(Message.to_json)
+    """The JSON of the booking, which the database keeps."""
 
     @cached_property
     def streams(self) -> tuple[str, ...]:
