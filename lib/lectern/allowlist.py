@@ -52,7 +52,7 @@ class Allowlist:
 
     def of_server(self, host: str, port: int) -> list[str] | None:
         """The networks in which the host's addresses must lie; None if the host is listed by name."""
-        name = _shortest(host)
+        name = _shortest(host) if ":" in host else host  # others have one spelling
         return None if {(name, port), (name, None)} & self.hosts else list(self.networks)
 
     def forbidden(self, host: str, port: int, addresses: Iterable[Address]) -> Address | None:

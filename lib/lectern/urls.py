@@ -3,9 +3,9 @@
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -59,13 +59,26 @@ READ = 8192
 
 @lru_cache(maxsize=READ)
 def read(text: str, schemes: tuple[str, ...]) -> Url:
-    """The URL in *text*; a plain one needs no check by `careful`. Raises ValueError as `careful` does."""
+    """The URL in *text*; a plain one needs no check by `careful`.
+
+    Raises ValueError as `careful` does, and if a push URL names no stream behind its host.
+    """
     found = _PLAIN.fullmatch(text) if len(text) <= MAX_LENGTH else None
     if found is None or found["scheme"] not in schemes:
-        return careful(text, schemes)
-    scheme, host, port, rest = found.groups()
-    path, _, query = (rest or "").partition("?")
-    return Url(text, scheme, host, int(port) if port else PORTS[scheme], path, query)
+        url = careful(text, schemes)
+    else:
+        scheme, host, port, rest = found.groups()
+        path, _, query = (rest or "").partition("?")
+        url = Url(text, scheme, host, int(port) if port else PORTS[scheme], path, query)
+    if schemes == RTMP and not url.path.strip("/"):
+        raise ValueError(Text("must name the stream to publish to, as in {url}", url="rtmp://host/application/stream"))
+    return url
+
+
+http: Callable[[str], Url] = partial(read, schemes=HTTP)
+"""The recording's URL in a text; raises ValueError that says what is wrong."""
+push: Callable[[str], Url] = partial(read, schemes=RTMP)
+"""The push URL in a text; raises ValueError that says what is wrong."""
 
 
 def careful(text: str, schemes: tuple[str, ...]) -> Url:
@@ -93,19 +106,6 @@ def careful(text: str, schemes: tuple[str, ...]) -> Url:
     rest = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
     whole = f"{parts.scheme}://{user}{at}{place}{'' if port is None else f':{port}'}{rest}"
     return Url(whole, parts.scheme, host, port or PORTS[parts.scheme], parts.path, parts.query)
-
-
-def http(text: str) -> Url:
-    """The recording's URL in *text*; raises ValueError that says what is wrong."""
-    return read(text, HTTP)
-
-
-def push(text: str) -> Url:
-    """The push URL in *text*; raises ValueError that says what is wrong, also if it names no stream behind its host."""
-    url = read(text, RTMP)
-    if not url.path.strip("/"):
-        raise ValueError(Text("must name the stream to publish to, as in {url}", url="rtmp://host/application/stream"))
-    return url
 
 
 def _host(name: str, *, in_brackets: bool) -> str:

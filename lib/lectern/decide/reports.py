@@ -157,21 +157,25 @@ def _prepared(changes: Changes, order: Order, report: Report, sent: SentParts, f
         cancel_second(changes, order)
 
 
+ANSWERED, ANSWERED_LATE, ANEW = msgid("answered with success"), msgid("answered with 410"), msgid("prepared anew")
+"""What is recorded when a class is prepared: its first report answers the booking."""
+
+
 def _late(order: Order) -> str:
     return Text("{streamer} did not say in time that it is ready", streamer=order.streamer)
 
 
 def _ready(changes: Changes, order: Order, report: Report) -> Order:
     changes.row(order.class_id, "ready", where=report.streamer)
-    what, promised_at, reason = msgid("prepared anew"), order.promised_at, report.reason
+    what, promised_at, reason = ANEW, order.promised_at, report.reason
     said = reason if " " in reason else PREPARED  # a sentence, if its recording comes later
     if promised_at is None and order.end_time <= changes.now:
         changes.answer(order, errors.ENDED.number, _late(order), order.deliveries)
-        what, promised_at = msgid("answered with 410"), changes.now
+        what, promised_at = ANSWERED_LATE, changes.now
     elif promised_at is None:
         changes.answer(order, 0, said, order.deliveries)
-        what, promised_at = msgid("answered with success"), changes.now
-    if what != "answered with 410":
+        what, promised_at = ANSWERED, changes.now
+    if what != ANSWERED_LATE:
         changes.announce(order, "accepted", message=said)
     changes.note(what, order, _by(report.streamer, reason))
     return changes.move(order, BookingState.READY, 0, reason, promised_at=promised_at)

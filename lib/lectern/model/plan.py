@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -169,27 +169,24 @@ class Changes(Decided[TeacherSettings]):
     def revise(self, order: Order, booking: Booking, url: str | None) -> Order:
         """Change a class to what *booking* says, with its recording at *url*; returns the class as it is then."""
         new, taken = Order.of(booking), ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem")
-        its: dict[str, Any] = {name: getattr(new, name) for name in taken}
-        after = replace(order, **its, url=url, booked=order.booked or order.payload)
+        its = {name: getattr(new, name) for name in taken} | {"url": url, "booked": order.booked or order.payload}
         stream, backup_stream = (*booking.streams, None)[:2]
-        return self._as(order, after, stream=stream, backup_stream=backup_stream, updated_at=self.now)
+        return self._as(order, its, stream=stream, backup_stream=backup_stream, updated_at=self.now)
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
         check_move(BOOKING_MOVES, order.class_id, order.state, state)
-        new = {"state": state, "code": code, "message": message, **more}
-        assert new.keys() <= vars(order).keys(), new
-        after = object.__new__(Order)  # `dataclasses.replace` would take as long as the rest of a decision
-        vars(after).update(vars(order), **new)
-        return self._as(order, after, updated_at=self.now)
+        return self._as(order, {"state": state, "code": code, "message": message, **more}, updated_at=self.now)
 
-    def _as(self, order: Order, after: Order, **noted: object) -> Order:
-        """*order* becomes *after*; *noted* are columns that no decision reads."""
+    def _as(self, order: Order, new: Mapping[str, Any], **noted: object) -> Order:
+        """*order* gets the values *new*; *noted* are columns that no decision reads. Returns it as it is then."""
+        old = vars(order)
+        assert new.keys() <= old.keys(), new
+        after = object.__new__(Order)  # `dataclasses.replace` would take as long as the rest of a decision
+        vars(after).update(old, **new)
         if order.class_id not in self.booked:
-            old, its = vars(order), vars(after)
-            before = {name: value for name, value in old.items() if its[name] is not value and its[name] != value}
-            new = {name: its[name] for name in before}
-            self.change(orders, {"class_id": order.class_id}, before, {**new, **noted})
+            its = {name: value for name, value in new.items() if value is not old[name] and value != old[name]}
+            self.change(orders, {"class_id": order.class_id}, {name: old[name] for name in its}, {**its, **noted})
         self.orders[order.class_id] = after
         return after
 
@@ -202,7 +199,7 @@ class Changes(Decided[TeacherSettings]):
 
     def count_delivery(self, order: Order) -> None:
         """Count another delivery of a booking."""
-        self._as(order, replace(order, deliveries=min(order.deliveries + 1, MAX_DELIVERIES)))
+        self._as(order, {"deliveries": min(order.deliveries + 1, MAX_DELIVERIES)})
 
     def refuse(self, order: Order, code: ErrorCode, why: str, *, alarm: bool = False) -> None:
         """Refuse a class with *code*, and answer the platform as many times as the class was booked."""

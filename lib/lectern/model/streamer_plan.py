@@ -65,27 +65,24 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     # -- a class -------------------------------------------------------------------------------------------------------
 
-    def admit(self, wanted: Prepare, state: AiringState) -> None:
-        """Take a class, which cites its rendition."""
-        self._come(wanted, state)
-        self.cited[wanted.stem] += 1
-
-    def refuse(self, wanted: Prepare, code: ErrorCode, why: str) -> None:
-        """Refuse a class and report it; the refusal is kept, so that a second delivery gets the same one."""
-        # Released at once: it never cited its rendition.
-        self._come(wanted, AiringState.REFUSED, code=code.number, message=why, released_at=self.now)
-        self.report("prepared", wanted, code, why)
-        self.note("refused", wanted, labelled(code.number, why))
-        self.row(wanted.class_id, f"refuse {code.number}", why)
-
-    def _come(self, wanted: Prepare, state: AiringState, **more: object) -> None:
+    def admit(self, wanted: Prepare, state: AiringState, **more: object) -> None:
         """Make the rows of a class instead of any that it has; the old program's table is filled as that did."""
+        if state in LIVE_AIRINGS:
+            self.cited[wanted.stem] += 1
         self.admitted.append((wanted, state))
         key, of_task = {"class_id": wanted.class_id}, {name: getattr(wanted, name) for name in _TASK}
         self.change(tasks, key, None, {**key, **of_task, "status": state})
         site = str(rendition_path(self.settings.video_root, wanted.stem))
         of_class = {"video_id": wanted.stem, "site": site, "record_id": wanted.record_id, "placement": wanted.placement}
         self.change(classes, key, None, {**key, **of_class, "state": state, "updated_at": self.now, **more})
+
+    def refuse(self, wanted: Prepare, code: ErrorCode, why: str) -> None:
+        """Refuse a class and report it; the refusal is kept, so that a second delivery gets the same one."""
+        # Released at once: it never cited its rendition.
+        self.admit(wanted, AiringState.REFUSED, code=code.number, message=why, released_at=self.now)
+        self.report("prepared", wanted, code, why)
+        self.note("refused", wanted, labelled(code.number, why))
+        self.row(wanted.class_id, f"refuse {code.number}", why)
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then.

@@ -65,23 +65,12 @@ def class_of(airing_id: str) -> str:
     return (revised(airing_id) or airing_id).removesuffix(BACKUP)
 
 
-def _airing(text: str) -> str:
-    a_name(class_of(text))
-    return text
-
-
 def read_resolution(value: object) -> object:
     """The resolution with its ``P``: the original protocol writes the smallest as ``240``."""
     if isinstance(value, str) and value in _AS_WRITTEN:  # as in nearly all messages
         return value
     text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
-
-
-def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
-    """Raise ValueError if a resolution is named without a record."""
-    if record_id is None and resolution is not None:
-        raise ValueError(Text("record_id is needed if a video_resolution is given"))
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -148,7 +137,7 @@ def _author(value: object) -> str | None:
 Author = Annotated[str | None, BeforeValidator(_author)]
 """Who asked for it: a client, a person at a host; without one it is the platform."""
 Name = Annotated[str, AfterValidator(a_name), _pattern(NAME.pattern)]
-AiringName = Annotated[str, AfterValidator(_airing)]
+AiringName = Annotated[str, AfterValidator(lambda text: a_name(class_of(text)) and text)]
 """A class_id, or the id of its second airing, or of a revision of either."""
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text), _pattern("[hH][tT][tT][pP][sS]?://.+")]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text), _pattern("[rR][tT][mM][pP][sS]?://.+")]

@@ -29,12 +29,12 @@ from lectern.wire.fields import (
     UrlList,
     WireResolution,
     is_count,
-    needs_record,
     read_resolution,
     unchecked,
 )
 
 _RESOLUTIONS = tuple(Resolution)
+_NEEDS_RECORD = Text("record_id is needed if a video_resolution is given")
 
 TAKE_BACK = "take back"
 """Stands for a flow: a streamer handles releases and grants at once, without a flow, whichever server is down."""
@@ -103,7 +103,8 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
             raise ValueError(Text("end_time must be after start_time"))
         if self.video_resolution is None and self.video_url is None:
             raise ValueError(Text("video_url is needed if no video_resolution is given"))
-        needs_record(self.record_id, self.video_resolution)
+        if self.video_resolution is not None and self.record_id is None:
+            raise ValueError(_NEEDS_RECORD)
         _ = self.urls  # reading the property checks the URLs
         if self.push_url_backup is not None:
             if len(self.class_id) + len(BACKUP) > MAX_NAME:
@@ -131,10 +132,8 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
                     raise ValueError(text) from None
         return found
 
-    @cached_property
-    def payload(self) -> str:
-        """The JSON of the booking, which the database keeps."""
-        return self.to_json()
+    payload: ClassVar = cached_property(Message.to_json)
+    """The JSON of the booking, which the database keeps."""
 
     @cached_property
     def streams(self) -> tuple[str, ...]:
@@ -222,7 +221,8 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
 
     @model_validator(mode="after")
     def _whole(self) -> "Prepare":
-        needs_record(self.record_id, self.video_resolution)
+        if self.video_resolution is not None and self.record_id is None:
+            raise ValueError(_NEEDS_RECORD)
         return self
 
     @cached_property
