@@ -140,13 +140,12 @@ class Batch(Generic[M]):
 
 
 async def read(host: Host[Any], inbox_ids: str, kinds: tuple[type[M], ...], *, dry_run: bool) -> Batch[M]:
-    """Read the messages of *inbox_ids*, parsed; those that were just claimed are not read again.
+    """Read the messages that this task has just claimed, or else those of *inbox_ids*, parsed.
 
     They are parsed before the transaction, because every other writer has to wait for its end.
     """
-    ids, kept = inbox.parse_id_ranges(inbox_ids), claimed.get()
-    if [one.id for one in kept] != ids:
-        kept = await host.read_tx(inbox.read, ids)
+    ids = [one.id for one in claimed.get()] or inbox.parse_id_ranges(inbox_ids)
+    kept = claimed.get() or await host.read_tx(inbox.read, ids)
     return Batch(host, [came(one, kinds) for one in kept], len(ids), dry_run)
 
 

@@ -55,7 +55,7 @@ class Handler:
             if flow == TAKE_BACK:
                 await self._take_back(kept)
             else:
-                state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges([message.id for message in kept]))
+                state = await self._flows[flow].fn(inbox_ids="")  # it takes what this task has claimed
                 if state is not None and (state.is_failed() or state.is_crashed()):
                     await failures.failed(self._host, _ids(), flow, state.message or "")
         if failed.error is None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import handling
 from flows.handling import Swept, sweep_flow
-from flows.host import TeacherHost
+from flows.host import TeacherHost, claimed
 from flows.prefect_api import NewRun
 from flows.resident.consumer import Handler
 from flows.resident.prefect import recorder
@@ -65,7 +65,7 @@ class Desk:
     def _booking(self) -> Any:
         @flow(name="booking")
         async def booking(inbox_ids: str = "") -> State[None]:
-            ids = inbox.parse_id_ranges(inbox_ids)
+            ids = [one.id for one in claimed.get()] or inbox.parse_id_ranges(inbox_ids)
             kept = await self.host.read_tx(inbox.read, ids)
             if isinstance(self.error, State):
                 return self.error
