@@ -50,6 +50,7 @@ ProbeResult = RemoteFile | LecternError
 PROBES, PROBES_AT_HOST = 128, 16
 """Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
 
+THERE = frozenset({FileState.READY, FileState.DOWNLOADING})
 NOTHING_COMES = Usage(0, 0), Bound(0, 0), list[Idle]()  # the room of the cache for classes that need none
 URLS = 3  # number of URLs of one recording that are tried, the youngest first: each booking brings a newly signed one
 PORTION_S = 1.0
@@ -67,8 +68,8 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
     Returns also those of the renditions that are there, or being downloaded.
     """
     asked = {prepared.named({}).stem for prepared in prepares(deliveries)}
-    here = _here(connection, asked)
-    held = {stem: HeldStem(row.source, row.url) for stem, row in here.items()}
+    rows = cache.by_stem(connection, asked)
+    held = {stem: HeldStem(row.source, row.url) for stem, row in rows.items() if row.state in THERE}
     resolved: list[Asked] = []
     for delivery in deliveries:
         if isinstance(delivery.message, Prepare):
@@ -78,14 +79,9 @@ def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[lis
             resolved.append(Delivery(delivery.kept, message))
         else:
             resolved.append(delivery)
-    others = {prepared.stem for prepared in prepares(resolved)} - asked
-    return resolved, here | _here(connection, others) if others else here
-
-
-def _here(connection: Connection, stems: Collection[str]) -> dict[str, Cached]:
-    """Those renditions among *stems* that are there or being downloaded."""
-    there = (FileState.READY, FileState.DOWNLOADING)
-    return {stem: row for stem, row in cache.by_stem(connection, stems).items() if row.state in there}
+    if others := {prepared.stem for prepared in prepares(resolved)} - asked:
+        rows |= cache.by_stem(connection, others)
+    return resolved, {stem: row for stem, row in rows.items() if row.state in THERE}
 
 
 async def as_probed(
@@ -193,7 +189,7 @@ def admit(
     """Decide the classes *new* in their order: each is cited, reserved for, or refused."""
     rows = cache.by_stem(connection, {message.stem for message in new})
     states = {stem: row.state for stem, row in rows.items()}
-    here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
+    here = {stem for stem, state in states.items() if state in THERE}
     origins = _coming(changes, looked, {message.stem for message in new} - here) if looked else {}
     wanted, by_id = decide_cache.wanted_renditions(changes, new, here, origins), {one.class_id: one for one in new}
     under_way: Mapping[str, Download] = {}
