@@ -455,7 +455,11 @@ def update_many(
     if not rows:
         return 0
     mark = _MARKS[connection.dialect.paramstyle]
-    values = ", ".join(f"{name} = {mark}" if name[0] != "+" else _sum(name[1:], mark) for name in names)
+    most = "MAX" if mark == "?" else "GREATEST"
+    values = ", ".join(
+        f"{name[1:]} = {most}(0, COALESCE({name[1:]}, 0) + {mark})" if name[0] == "+" else f"{name} = {mark}"
+        for name in names
+    )
     text = f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
     return connection.exec_driver_sql(text, list(rows)).rowcount
 
@@ -475,7 +479,3 @@ def _those(which: tuple[tuple[str, ...], tuple[str, ...]], mark: str) -> str:
     key, others = which
     same = "IS" if mark == "?" else "IS NOT DISTINCT FROM"
     return " AND ".join([*(f"{name} = {mark}" for name in key), *(f"{name} {same} {mark}" for name in others)])
-
-
-def _sum(name: str, mark: str) -> str:
-    return f"{name} = {'MAX' if mark == '?' else 'GREATEST'}(0, COALESCE({name}, 0) + {mark})"
