@@ -238,11 +238,6 @@ class Common(BaseSettings):
         return *results, self.class_event_channel
 
     @property
-    def shared(self) -> bool:
-        """Whether other hosts may work on the same rows."""
-        return False
-
-    @property
     def database_url(self) -> str:
         """SQLAlchemy URL."""
         url: SecretStr = getattr(self, f"{self.role}_database_url")
@@ -432,6 +427,7 @@ class StreamerSettings(Common):
     """Settings of a streamer, a push host; the documented names of the old program are kept."""
 
     role: ClassVar[Role] = "streamer"
+    shared: ClassVar[bool] = False  # nobody else works on its rows
     streamer_name: AtRestart[Name] = Field(default_factory=socket.gethostname)
     streamer_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///task_list.db")
     video_root: AtRestart[Path] = Path("/home/video")
