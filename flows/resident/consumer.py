@@ -213,8 +213,8 @@ class Consumer:
         while True:
             self._host.watchdog.beat("streams")
             entries = await streams.next(count=self._host.settings.batch_max, block_ms=BLOCK_MS)
-            for name, said in streams.refusals().items():
-                await failures.refused_stream(self._host, name, said)
+            while streams.refused:
+                await failures.refused_stream(self._host, *streams.refused.popitem())
             if entries:
                 await self.commit([self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries])
                 await streams.acknowledge(entries)

@@ -235,15 +235,13 @@ async def test_a_key_of_a_wrong_type_is_named_and_the_other_streams_are_read(cli
     client.xadd("streamer_report", {"body": "a report"})
     async with reading(client, "order", "cancel", "streamer_report") as streams:
         assert await all_bodies(streams) == ["a report"]
-        refused = streams.refusals()
-        assert list(refused) == ["order"]
-        assert "WRONGTYPE" in refused["order"]
-        assert streams.refusals() == {}, "it is named once for each look"
+        name, why = streams.refused.popitem()
+        assert (name, "WRONGTYPE" in why, streams.refused) == ("order", True, {}), "it is named once for each look"
         client.delete("cancel")
         client.set("cancel", "somebody's")
         client.xadd("streamer_report", {"body": "another"})
         assert await all_bodies(streams) == ["another"]
-        assert set(streams.refusals()) == {"order", "cancel"}
+        assert set(streams.refused) == {"order", "cancel"}
 
 
 async def test_what_was_read_and_not_acknowledged_comes_first_after_a_start(client: redis.Redis) -> None:
@@ -258,7 +256,7 @@ async def test_what_was_read_and_not_acknowledged_comes_first_after_a_start(clie
         client.flushall()
         client.xadd("order", {"body": "a booking"})
         assert await all_bodies(streams) == ["a booking"]
-        assert streams.refusals() == {}
+        assert streams.refused == {}
 
 
 async def test_without_memory_what_is_there_is_still_read(client: redis.Redis) -> None:
@@ -269,7 +267,7 @@ async def test_without_memory_what_is_there_is_still_read(client: redis.Redis) -
     try:
         async with reading(client, "order", "cancel") as streams:
             assert await all_bodies(streams) == ["a booking"]
-            assert list(streams.refusals()) == ["cancel"], "it had no group yet, and Redis has no room for it"
+            assert list(streams.refused) == ["cancel"], "it had no group yet, and Redis has no room for it"
     finally:
         client.config_set("maxmemory", 0)
 
@@ -407,7 +405,7 @@ async def test_a_stream_that_may_not_be_trimmed_is_named_and_the_others_are(
 
     monkeypatch.setattr(both.client, "xtrim", trimmed)
     assert await both.trim() == 1
-    assert list(both.refusals()) == ["cancel"]
+    assert list(both.refused) == ["cancel"]
 
 
 async def test_what_all_groups_acknowledged_is_trimmed(

@@ -48,12 +48,14 @@ class Streams:
     names: Sequence[str]
     consumer: str
     shared: bool = False  # other consumers of our group may read them, too
+    refused: dict[str, str] = field(default_factory=dict)
+    """The streams that Redis did not let us read, or trim, and a sentence about each; its reader empties it."""
+
     _looked_at: float = field(default_factory=time.monotonic)  # last look for entries of the dead, monotonic
     _trimmed_at: float = field(default_factory=time.monotonic)
     _open: set[str] = field(default_factory=set)  # streams that have our group
     _apart: dict[str, float] = field(default_factory=dict)  # streams without our group: when each is retried
     _caught_up: set[str] = field(default_factory=set)  # streams without pending entries from before our start
-    _refused: dict[str, str] = field(default_factory=dict)
 
     @asking()
     async def next(self, *, count: int, block_ms: int) -> list[StreamEntry]:
@@ -67,11 +69,6 @@ class Streams:
             self._apart.clear()
             await self._make_groups()
             return await self._read(count, block_ms)
-
-    def refusals(self) -> dict[str, str]:
-        """The streams that Redis did not let us read, or trim, since the last call, and a sentence about each."""
-        found, self._refused = self._refused, {}
-        return found
 
     @asking()
     async def acknowledge(self, entries: Sequence[StreamEntry]) -> None:
@@ -110,13 +107,13 @@ class Streams:
 
     @contextmanager
     def _set_apart(self, name: str, said: str) -> Iterator[None]:
-        """A context for one stream: what Redis refuses is *said* by `refusals`, and the others have their turn."""
+        """A context for one stream: what Redis refuses is *said* in `refused`, and the others have their turn."""
         try:
             yield
         except ReadOnlyError:
             raise
         except ResponseError as error:
-            self._refused[name] = Text(said, stream=name, why=error)
+            self.refused[name] = Text(said, stream=name, why=error)
 
     async def _left(self, count: int) -> list[StreamEntry]:
         """Take over entries that other consumers read and never acknowledged."""
