@@ -60,7 +60,8 @@ class Streams:
     @asking()
     async def next(self, *, count: int, block_ms: int) -> list[StreamEntry]:
         """The next messages, first those never acknowledged. Raises TryAgain if Redis is away, or is only a copy."""
-        await self._make_groups()
+        if len(self._open) < len(self.names):
+            await self._make_groups()
         try:
             left = await self._left(count) if self.shared else []
             return left or await self._read(count, block_ms)
