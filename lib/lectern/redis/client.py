@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import redis as blocking
 import redis.asyncio as redis
@@ -95,6 +95,9 @@ return 1
 """
 """Grants the lease of a streamer to a session, unless it was taken from just that one since the session was claimed."""
 
+NUMBERS = frozenset({int, float})  # as JSON has them: a bool, which Python takes for a number, is none
+FAR = 1e15
+
 
 def _keys(key: str) -> tuple[str, str, str]:
     """The hashes of the heartbeats, the leases and the claims of all streamers."""
@@ -120,16 +123,13 @@ def _readable(
 
 
 def _is_beat(fields: Mapping[str, Any]) -> bool:
-    return _is_number(fields.get("at"))
+    at: Any = fields.get("at")
+    return type(at) in NUMBERS and -FAR < at < FAR
 
 
 def _is_claim(fields: Mapping[str, Any]) -> bool:
-    session, lease_s = fields.get("session"), fields.get("lease_s")
-    return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+    session, lease_s = fields.get("session"), fields.get("lease_s", -1)
+    return isinstance(session, str) and is_name(session) and type(lease_s) in NUMBERS and 0 <= lease_s < FAR
 
 
 log = logging.getLogger("lectern")
