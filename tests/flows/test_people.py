@@ -32,8 +32,6 @@ from tests.answering import Answer, serving
 from tests.typed import lectern
 from tests.waiting import async_wait_until
 
-# A library of apprise's looks at images by a module that Python drops; nobody sends any.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 NOW = 1_764_010_000.0
 
 

@@ -39,7 +39,6 @@ from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until, cancelled
 
 __all__ = ["service"]
-pytestmark = [pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
 FULL = Mock(side_effect=OperationalError("", {}, Exception("database or disk is full")))
 
 

@@ -30,7 +30,6 @@ from lectern.wire import outgoing, parser
 from lectern.wire.messages import Booking, Cancel, Change, Report, TranscodingResult
 from tests.flows.test_people import NOW, alarm
 
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
 ERRORS = ("LecternError", "TryAgain", "FallBack", "Refuse", "CallAPerson", "Misuse", "Absent", "Lost")
