@@ -271,7 +271,7 @@ def _give_up(connection: Connection, host: Host[Any], one: InboxMessage) -> None
     log.error("inbox %d: %s", one.id, why)
     said = Text("inbox {number}: {why}", number=one.id, why=why)
     changes = host.changes()
-    changes.dead.append((one.id, why))
+    changes.dead[one.id] = why
     changes.sends.append(outgoing.dead_letter(host.settings.dead_letter_stream, one.command, one.body, why))
     if class_id is not None:
         _answer(connection, changes, one, class_id, why)

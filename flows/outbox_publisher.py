@@ -18,8 +18,8 @@ from lectern.db.outbox import Refusal, Unsent
 from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event
+from lectern.redis.client import Sent
 from lectern.redis.connection import asking
-from lectern.redis.pubsub import Sent
 from lectern.settings import TeacherSettings
 from lectern.wire import outgoing
 

@@ -68,7 +68,7 @@ def order(body: str) -> str | None:
             return None
         taken = changes.book(booking)
         if verdict.state is BookingState.PLACED:
-            proceed(changes, [(taken, verdict.url or "")], bookings.loads(connection, [STREAMER], now))
+            proceed(changes, [(taken, verdict.url or "")], bookings.loads(connection, now, [STREAMER]))
         else:
             assert verdict.code is not None, f"{booking.class_id} is {verdict.state}, which no benchmark asks for"
             changes.refuse(taken, verdict.code, verdict.message)

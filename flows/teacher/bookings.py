@@ -141,7 +141,7 @@ def facts(
     return decide_booking.BookingFacts(
         renditions=transcodings.states(connection, keys),
         taken=bookings.taken(connection, wanted, changes.now),
-        loads=bookings.loads(connection, alive, changes.now),
+        loads=bookings.loads(connection, changes.now, alive),
     )
 
 
@@ -165,7 +165,7 @@ def decided_reports(
         both = [*revised_ids, *map(secondary_id, revised_ids)]
         changes.learn(bookings.by_id(connection, list({*both, *map(secondary_id, ids)})))
         changes.learn(bookings.revisions_of(connection, both))
-        loads = bookings.loads(connection, alive, changes.now)
+        loads = bookings.loads(connection, changes.now, alive)
         no = leases.refused_by(connection, ids)
         before = leases.moved_from(connection, list(no))
         back = decide_leases.came_back(changes, before, leases.holders(connection) if before else {}, no)

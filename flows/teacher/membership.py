@@ -125,7 +125,7 @@ def _leaving(
     beside = [order.revises or secondary_id(order.class_id) for order in orders]
     changes.orders |= bookings.readable_among(connection, beside)
     no = leases.refused_by(connection, [order.class_id for order in orders])
-    return orders, Choice(bookings.loads(connection, alive, changes.now), no)
+    return orders, Choice(bookings.loads(connection, changes.now, alive), no)
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Membership:
         try:
             # First of all: who was lost is not back because nobody can hear it, and would not be alarmed again. And who
             # is read to have a class has beaten by then: it may be the first beat for hours.
-            holders, having = await self.host.read_tx(lambda c: (leases.holders(c), bookings.having(c, time.time())))
+            holders, having = await self.host.read_tx(lambda c: (leases.holders(c), bookings.loads(c, time.time())))
             if any(one.lost_at is not None for one in holders.values()):
                 self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)

@@ -92,7 +92,7 @@ def decided_results(
     """Decide what follows from transcoding results; the streamers *alive* can take classes."""
     rows = transcodings.states(connection, {result.key for result in results})
     waiters = waiters_of(connection, changes, rows, lists)
-    loads = bookings.loads(connection, alive, changes.now)
+    loads = bookings.loads(connection, changes.now, alive)
     for result in results:
         waiting = waiters.get(result.key) or Waiters(strangers=_readable(result.key, lists))
         if transcoding.settle(changes, result, rows, waiting, loads) is transcoding.Outcome.IGNORE:
@@ -365,7 +365,7 @@ def expired(
     """Settle those of *late*, each with the URL of its output if that was found, that no result has settled since."""
     open_ = {row.key for row in _overdue(connection, changes.now)}  # a look may take as long as a result
     waiters = waiters_of(connection, changes, [row.key for row, _ in late if row.key in open_], lists)
-    loads = bookings.loads(connection, alive, changes.now)
+    loads = bookings.loads(connection, changes.now, alive)
     for row, url in late:
         if row.key in open_:
             transcoding.expire(changes, row, url, waiters[row.key], loads)

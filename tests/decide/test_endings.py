@@ -188,7 +188,7 @@ def test_what_was_sent_before_a_class_was_taken_is_told_and_ended_by_who_took_it
     changes = StreamerChanges(SETTINGS, START + at_s)
     airing.ended(changes, "c-1", one, (), {"as_run": parts, "why": airing.CANCELLED})
     assert (reports(changes), changes.moved) == ([("ended", OFF)] * is_told, [])
-    assert [len(its) for _, its in changes.sent] == [len(parts)]
+    assert [len(its) for _, _, its in changes.sent] == [len(parts)]
 
 
 def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -> None:
@@ -200,7 +200,7 @@ def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -
     changes, said = ended(*rows, events=events)
     assert len(said.to_json().encode()) < MAX_BODY_BYTES
     assert (len(said.as_run or ()), len(said.events or ())) == (AS_RUN_TOLD, EVENTS_TOLD)
-    ((_, kept),) = changes.sent
+    ((_, _, kept),) = changes.sent
     assert len(kept) == len(rows)
 
 

@@ -12,9 +12,7 @@ import redis
 from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.views import StreamerStatus
-from lectern.redis import pubsub
-from lectern.redis.client import Bus
-from lectern.redis.pubsub import SEND_AT_ONCE
+from lectern.redis.client import SEND_AT_ONCE, Bus
 from lectern.wire.outgoing import OutgoingKind
 from tests.effects.redis_servers import opened, redis_server, url_of
 
@@ -94,7 +92,7 @@ async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it
 
     messages = to("streamer:a", *map(str, range(SEND_AT_ONCE + 1)), kind=OutgoingKind.STREAM)
     messages += to("streamer:b", "other", kind=OutgoingKind.STREAM)
-    sent = await pubsub.send(cast("Any", Mended()), messages)
+    sent = await Bus(cast("Any", Mended())).send(messages)
     assert (sent.number, sent.broke) == (len(messages), None)
     assert [one.message for one in sent.refused] == messages[: SEND_AT_ONCE + 1]
     assert (bodies(client, "streamer:a"), bodies(client, "streamer:b")) == ([], ["other"])

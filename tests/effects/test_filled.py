@@ -88,7 +88,7 @@ TEACHERS: Mapping[str, Callable[[Connection, float], object]] = {
     "the timetable": due,
     "what a sweep finds": swept,
     "the next deadline": transcodings.next_deadline,
-    "the loads": bookings.having,
+    "the loads": bookings.loads,
     "what is to be sent": lambda connection, now: outbox.claim(connection, "t", limit=100, now=now),
     "what is forgotten": forgotten,
     "what no run shows": lambda connection, _: inbox.unrecorded(connection, 10),

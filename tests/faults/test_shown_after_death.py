@@ -21,7 +21,7 @@ from flows.teacher import bookings
 from lectern.db import inbox
 from lectern.db.outbox import Unsent
 from lectern.model.tables.teacher import journal
-from lectern.redis.pubsub import Sent
+from lectern.redis.client import Sent
 from lectern.wire.messages import Cancel, Report
 from tests import laid, rows
 from tests.faults import hosts

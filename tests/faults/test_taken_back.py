@@ -189,7 +189,7 @@ async def test_a_class_is_aired_whole_although_redis_has_lost_the_report_of_its_
 
 def known(host: TeacherHost) -> tuple[Mapping[str, StreamerRow], Mapping[str, int]]:
     """The streamers that were leased, and how many classes each has."""
-    return look(host.engine, leases.holders), look(host.engine, bookings.having, time.time())
+    return look(host.engine, leases.holders), look(host.engine, bookings.loads, time.time())
 
 
 def test_a_streamer_that_fell_silent_before_the_clock_of_redis_was_set_back_is_lost(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from flows import host as at_host
 from flows.host import TeacherHost
 from lectern.db.outbox import Unsent
-from lectern.redis.pubsub import Sent
+from lectern.redis.client import Sent
 from tests.faults import hosts
 from tests.rows import unsent
 

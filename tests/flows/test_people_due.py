@@ -27,8 +27,7 @@ from lectern.db.engine import open_database, transaction
 from lectern.db.outbox import Refusal, Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
-from lectern.redis.client import Bus
-from lectern.redis.pubsub import Sent
+from lectern.redis.client import Bus, Sent
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests import laid, rows

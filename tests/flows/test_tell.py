@@ -22,8 +22,7 @@ from lectern.decide.placement import answer_again
 from lectern.errors import ENDED
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
-from lectern.redis.client import Bus
-from lectern.redis.pubsub import Sent
+from lectern.redis.client import Bus, Sent
 from lectern.wire import outgoing
 from lectern.wire.messages import Grant, Release
 from lectern.wire.outgoing import Outgoing, OutgoingKind

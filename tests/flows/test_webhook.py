@@ -27,7 +27,7 @@ from lectern.db import incidents, outbox
 from lectern.db.outbox import Unsent, WebhookDue
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.model.tables.teacher import journal, orders
-from lectern.redis.pubsub import Sent
+from lectern.redis.client import Sent
 from lectern.storage import origin
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind

@@ -163,7 +163,7 @@ def _plan(message: Booking | Change) -> list[str]:
     own, changes = place.settings, Changes(place.settings, time.time())
     alive, when = _alive(own), ""  # without Redis, the streamers that have classes are taken for those that are alive
     with place.looking() as connection:
-        alive = list(bookings.having(connection, changes.now)) or [UNKNOWN] if alive is None else alive
+        alive = list(bookings.loads(connection, changes.now)) or [UNKNOWN] if alive is None else alive
         booked, _ = (account.booking(connection, one) for one in (class_id, f"{class_id}{BACKUP}"))
         if isinstance(message, Change):
             from flows.teacher.bookings import decided_changes  # noqa: PLC0415 (takes seconds: it loads Prefect)

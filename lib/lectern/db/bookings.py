@@ -121,7 +121,7 @@ def facts(
         renditions,
         taken(connection, may_go, now),
         transcodings.least_s(connection, changes.settings) if unlisted else 0.0,
-        loads(connection, alive, now) if may_go and alive else dict.fromkeys(alive, 0),
+        loads(connection, now, alive) if may_go and alive else dict.fromkeys(alive, 0),
         cancelled_before(connection, [booking.class_id for booking in booked], now),
     )
 
@@ -132,15 +132,10 @@ def waiting_for(connection: Connection, record_id: int, resolution: Resolution) 
     return _orders(connection.execute(_WAITING, wanted))
 
 
-def having(connection: Connection, now: float) -> dict[str, int]:
-    """Number of open classes by streamer; streamers without one are left out."""
-    return {str(name): int(number) for name, number in connection.execute(_HAD, {"now": now})}
-
-
-def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
-    """Number of open classes by streamer, for each of *streamers*."""
-    numbers = having(connection, now)
-    return {name: numbers.get(name, 0) for name in streamers}
+def loads(connection: Connection, now: float, alive: Iterable[str] | None = None) -> dict[str, int]:
+    """Number of open classes by streamer: by each of those *alive*, or else by each that has one."""
+    numbers = {str(name): int(number) for name, number in connection.execute(_HAD, {"now": now})}
+    return numbers if alive is None else {name: numbers.get(name, 0) for name in alive}
 
 
 def on(connection: Connection, streamer: str, now: float) -> list[Order]:

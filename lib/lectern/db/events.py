@@ -103,6 +103,8 @@ _SENT = (
 
 def number(connection: Connection, changes: Changes) -> None:
     """Make events of the statements of *changes*, each with its number; what says nothing new goes."""
+    if not changes.class_events:
+        return
     heads: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
     ids = bind_list({statement.class_id for statement in changes.class_events})
     for class_id, event, seq, at in connection.execute(_HEADS, ids):

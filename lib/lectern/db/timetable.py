@@ -247,7 +247,7 @@ def status_of_teacher(connection: Connection, now: float, host: str) -> dict[str
             **{name: getattr(following, name) for name in ("class_id", "streamer", "state")},
             "in_s": following.start_time - now,
         },
-        "booked": bookings.having(connection, now),
+        "booked": bookings.loads(connection, now),
         "inbox": inbox.waiting(connection),
         "oldest_unsent_s": None if oldest is None else round(now - oldest, 1),
     }

@@ -23,24 +23,29 @@ Names = tuple[str, ...]
 
 def write(connection: Connection, changes: Changes | StreamerChanges) -> None:
     """Write *changes*, all rows of a kind together."""
+    now = changes.now
     if isinstance(changes, Changes):
         insert_many(connection, orders, NEW, changes.new())
     elif changes.reserved:
         cache.make_sums(connection, changes.settings.video_root)
     _rows(connection, changes.written())
-    now = changes.now
     outbox.put(connection, changes.sends, now)
+    for streamer, class_id, parts in changes.sent:
+        events.keep_parts(connection, class_id, parts, streamer)
     if isinstance(changes, Changes):
-        _of_teacher(connection, changes)
-    else:
-        for class_id, parts in changes.sent:
-            events.keep_parts(connection, class_id, parts)
-        if changes.session is not None:
-            leases.hold(connection, changes.settings.name, changes.session, now)
+        if changes.begun:
+            transcodings.begin(connection, changes.begun, now)
+        for key in changes.fell_back_to_ecs:
+            transcodings.fall_back(connection, key, now)
+        for story in changes.stories:
+            events.keep_of(connection, story)
+        events.number(connection, changes)
+        events.put(connection, changes)
+    elif changes.session is not None:
+        leases.hold(connection, changes.settings.name, changes.session, now)
     events.note(connection, changes.settings.name, changes.notes, now)
-    ids = [*changes.done, *(id_ for id_, _ in changes.dead)]
-    inbox.done(connection, ids, now, changes.said, is_shown=changes.shown)
-    for id_, error in changes.dead:
+    inbox.done(connection, [*changes.done, *changes.dead], now, changes.said, is_shown=changes.shown)
+    for id_, error in changes.dead.items():
         inbox.dead(connection, id_, error)
 
 
@@ -82,20 +87,6 @@ def _alike(connection: Connection, changes: Sequence[RowChange], names: Names) -
         raise ForbiddenMove(rows, msgid("as they were read"), msgid("changed"))
 
 
-def _of_teacher(connection: Connection, changes: Changes) -> None:
-    if changes.begun:
-        transcodings.begin(connection, changes.begun, changes.now)
-    for key in changes.fell_back_to_ecs:
-        transcodings.fall_back(connection, key, changes.now)
-    for streamer, class_id, parts in changes.sent:
-        events.keep_parts(connection, class_id, parts, streamer)
-    for story in changes.stories:
-        events.keep_of(connection, story)
-    if changes.class_events:
-        events.number(connection, changes)
-        events.put(connection, changes)
-
-
 def lines(changes: Changes | StreamerChanges) -> list[str]:
     """What a dry run prints, a line for each thing that *changes* would write; the text of a message may be secret."""
     booked = changes.new() if isinstance(changes, Changes) else ()
@@ -106,17 +97,17 @@ def lines(changes: Changes | StreamerChanges) -> list[str]:
         found += [f"{made.stem}: {made.backend} transcoding, attempt {made.attempt}" for made in changes.begun]
         found += [f"{stem(*key)}: falls back to ECS" for key in changes.fell_back_to_ecs]
         found += [f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories]
-        found += [f"{class_id}: what {name} sent of it: {len(parts)} parts" for name, class_id, parts in changes.sent]
-    else:
-        found += [f"{class_id}: {len(parts)} parts were sent" for class_id, parts in changes.sent]
-        found += [f"{changes.settings.name}: holds its lease"] if changes.session else []
+    elif changes.session:
+        found.append(f"{changes.settings.name}: holds its lease")
+    for name, class_id, parts in changes.sent:
+        found.append(f"{class_id}: what {name or changes.settings.name} sent of it: {len(parts)} parts")
     for queued in changes.sends:
         message, code, about = queued.message, "", queued.class_id
         if isinstance(message, Alarm):
             code, about = f" {message.code}", message.class_id
         found.append(f"to {queued.target}: {message.cmd}{code}{f' {about}' if about else ''}")
     found += [f"event: {event.what} {event.class_id or event.stem or ''}".rstrip() for event in changes.notes]
-    return [*found, *(f"inbox {id_}: done" for id_ in changes.done), *(f"inbox {id_}: dead" for id_, _ in changes.dead)]
+    return [*found, *(f"inbox {id_}: done" for id_ in changes.done), *(f"inbox {id_}: dead" for id_ in changes.dead)]
 
 
 SECRET = frozenset(

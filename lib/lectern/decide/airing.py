@@ -151,7 +151,7 @@ def ended(
     *events* are those of the class that it reports to its teacher, too.
     """
     parts = as_run(ending["as_run"])
-    changes.sent.append((class_id, gaps.longest(parts, KEPT)))
+    changes.sent.append((None, class_id, gaps.longest(parts, KEPT)))
     if airing is None:
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)

@@ -70,7 +70,8 @@ class Decided(Generic[S]):
     notes: list[Event] = field(default_factory=list)
     rows: dict[object, RowChange] = field(default_factory=dict)  # one for each row
     done: list[int] = field(default_factory=list)  # inbox ids of the handled messages
-    dead: list[tuple[int, str]] = field(default_factory=list)  # inbox ids of unreadable messages, and the fault of each
+    dead: dict[int, str] = field(default_factory=dict)  # inbox ids of unreadable messages, and the fault of each
+    sent: list[tuple[str | None, str, Sequence[AsRun]]] = field(default_factory=list)  # other host, class, parts
     table: list[dict[str, object]] = field(default_factory=list)  # what the UI shows after the commit
     said: Mapping[int, str] = field(default_factory=dict)  # its lines by message, as JSON
     shown: bool = False  # by the run that handles the messages
@@ -107,7 +108,7 @@ class Decided(Generic[S]):
 
     def dead_letter(self, kept: InboxMessage, error: Malformed) -> None:
         """Send an unreadable message to the dead letters, and show it in the run's table."""
-        self.dead.append((kept.id, error.message))
+        self.dead[kept.id] = error.message
         self.sends.append(
             outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error.message)
         )
@@ -134,7 +135,6 @@ class Changes(Decided[TeacherSettings]):
     begun: list[Attempt] = field(default_factory=list)
     fell_back_to_ecs: list[RenditionKey] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)  # classes that are taken from their streamers
-    sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
     stories: list[list[EventView]] = field(default_factory=list)  # what happened to a class on its streamer
     class_events: list[ClassEvent] = field(default_factory=list)  # what the platform is told, if that is new to it
     # done after the commit

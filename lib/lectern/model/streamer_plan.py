@@ -34,7 +34,6 @@ class StreamerChanges(Decided[StreamerSettings]):
     """What a flow of a streamer has decided; nothing of it happens before it is committed."""
 
     cited: Counter[str] = field(default_factory=Counter)  # citations that renditions gain, or lose
-    sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # parts that were sent of a class
     session: str | None = None  # of the lease that is held from now on
     checks: Sequence[tuple[float, int]] = ()  # the last ones of downloads on its host: seconds, and bytes
     # done after the commit
