@@ -46,9 +46,10 @@ async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float 
 
     *seen_at* is when the playout found that it cannot push the file (epoch seconds); a file that was put there since
     stays, as the playout looks for it by itself. If None, nothing is done while a class is pushed from the file, or if
-    it is well by now: another run may have repaired it meanwhile.
+    it is well by now: another run may have repaired it meanwhile. Raises TryAgain if the disk hangs.
     """
     path = cache_dir.rendition_path(host.settings.video_root, stem)
+    await prepare.disk_answers(host)
     async with host.cache_lock:
         row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
         pushed = await host.read_tx(airings.citing, stem, {AiringState.ON_AIR})

@@ -302,10 +302,10 @@ class PlayoutEvents:
     async def _fetch_again(self, airing: Airing, why: str, lost_at: float) -> None:
         """Have the recording of a class downloaded again, once for each loss; its playout goes on when it is there.
 
-        If the database takes nothing, the next look asks for it again.
+        If the database takes nothing, or the disk hangs, the next look asks for it again.
         """
         is_asked = False
-        async with self._alone(airing.class_id):
+        async with isolated(self._host, Text("class {class_id}", class_id=airing.class_id), through=()):
             await downloads.redownload(self._host, airing.stem, why, seen_at=lost_at)
             is_asked = True
         if not is_asked:

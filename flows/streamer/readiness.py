@@ -39,6 +39,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.urls import redact
+from lectern.wire.fields import called, revised
 
 REACH_S = 5.0
 AHEAD_S = 86_400.0  # seconds ahead: the timetable shows the classes that begin within them
@@ -138,12 +139,10 @@ class Readiness:
         for class_id in self._told_late.keys() - waiting.keys():  # what the next check finds is news
             self._reds.pop(class_id, None)
         self._late = late
-        if new:
-            found = [(airing, [late[airing.class_id]]) for airing in new]
-            await self._tell(found, {airing.class_id for airing in new}, now)
-        self._told_late = {id_: it for id_, it in self._told_late.items() if id_ in waiting} | {
-            airing.class_id: airing for airing in new
-        }
+        found = [(airing, [late[airing.class_id]]) for airing in new]
+        await self._tell(found, {airing.class_id for airing in new}, now)
+        self._told_late = {id_: it for id_, it in self._told_late.items() if id_ in waiting}
+        self._told_late |= {airing.class_id: airing for airing in new}
 
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""
@@ -252,13 +251,14 @@ def _is_same(airing: Airing, before: Airing | None) -> bool:
 def _told(_: Connection, changes: StreamerChanges, checked: _Checked, turned: Collection[str], now: float) -> None:
     """Note the checks, tell the teacher of the classes that have *turned*, raise an alarm for each that is red."""
     for airing, reds in checked:
-        changes.note(account.NOT_READY if reds else account.CHECKED, airing, joined(reds))
-        if airing.class_id in turned:
-            changes.state(airing, "not_ready" if reds else "ready", changes.now, joined(reds))
+        if is_class := revised(airing.class_id) is None:  # that of a revision is as ready as it was
+            changes.note(account.NOT_READY if reds else account.CHECKED, airing, joined(reds))
+            if airing.class_id in turned:
+                changes.state(airing, "not_ready" if reds else "ready", changes.now, joined(reds))
         if reds:
-            said = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, reds)
+            said = decide.sentence(called(airing.class_id), airing.stem, airing.start_time - now, reds)
             log.warning("%s", said)
-            changes.raise_alarm(errors.NOT_READY_FOR_START, said, class_id=airing.class_id, record_id=airing.record_id)
+            changes.alarm(errors.NOT_READY_FOR_START, said, airing, noted=not is_class)
 
 
 @decision

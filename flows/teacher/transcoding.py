@@ -235,14 +235,16 @@ def requests_wait() -> bool:
 async def _post(host: TeacherHost, due: RenditionRow, owner: str) -> bool:
     """One signed POST to the OSS transcoder, if nobody but *owner* asks for the rendition when its turn comes.
 
-    A cancel waits for the answer, at most http_timeout_s: the OSS is paid, so what it takes is not asked for again.
+    A cancel waits for the answer, at most http_timeout_s: the OSS is paid, so what it takes is not asked for again. Nor
+    does a process that is about to end ask for more, which might be taken after its end.
     """
     if (url := host.settings.oss_transcode_url) is None:  # it was set when the request was decided
         raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=due.stem)
     async with _door.at_once:
         lease_s = LEASE_S + host.settings.http_timeout_s
-        if not await host.write_tx(transcodings.take_request, due, owner, lease_s, time.time()):
-            log.info("%s: is asked for by another run, or is settled", due.stem)
+        wanted = due, owner, lease_s, time.time()
+        if host.runs.draining() or not await host.write_tx(transcodings.take_request, *wanted):
+            log.info("%s: is asked for by another run, or by the next process, or is settled", due.stem)
             return False
         await shielded(_asked(host, url, due))
     return True

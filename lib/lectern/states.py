@@ -131,7 +131,7 @@ BOOKING_MOVES: Mapping[BookingState, Set[BookingState]] = {
     _B.CANCELLED: set(),
     _B.AIRED: set(),
     _B.AIRED_WITH_GAPS: {_B.AIRED},  # another streamer reported its part late
-    _B.BROKEN: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED},  # a person retried in the UI
+    _B.BROKEN: {_B.AIRED, _B.AIRED_WITH_GAPS, _B.CANCELLED},  # its streamer reported late
 }
 AIRING_MOVES: Mapping[AiringState, Set[AiringState]] = {
     _A.WAITING: {_A.READY, _A.REFUSED, _A.CANCELLED},

@@ -149,17 +149,19 @@ class ActionModule(ActionBase):
 
     def _not_there(self, given: dict[str, Any]) -> dict[str, Any]:
         """The answer for a host without the release: a check says that it cannot look there, a step fails."""
-        step, lectern = given["step"], given["lectern"]
+        step, lectern, python = given["step"], given["lectern"], _beside(given["lectern"])
+        gone = f"{step}: {lectern} is not here, or {python}, which runs it, is not"
+        staged = f"If `ls {lectern}` finds it, install the Python to which `readlink -m {python}` leads."
         if given["standing"]:
             why = "No such release stands on this host; what runs is another one, or the old program."
-            return _failure(f"{step}: {lectern} is not here. {why}")
-        stage = (
-            "Stage it, which touches nothing that runs: ansible-playbook playbooks/rollout.yml -i … -e … --tags prepare"
-        )
+            return _failure(f"{gone}. {why} {staged}")
+        how = "which touches nothing that runs: ansible-playbook playbooks/rollout.yml -i … -e … --tags prepare"
         if self._task.check_mode:
-            said = f"{step}: {lectern} is not here yet, so a check cannot look further. {stage}"
-            return {"changed": step in CHANGERS, "said": [said]}
-        return _failure(f"{step}: {lectern} is not here. {stage}")
+            return {
+                "changed": step in CHANGERS,
+                "said": [f"{gone}, so a check sees no more. Stage it, {how}. {staged}"],
+            }
+        return _failure(f"{gone}. Stage it, {how}. {staged}")
 
 
 def _beside(lectern: str) -> str:

@@ -33,7 +33,7 @@ from lectern.db.incidents import AlertPolicy
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables.teacher import cancels, orders
-from lectern.settings import StreamerSettings
+from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.wire import outgoing
 from lectern.wire.messages import Booking
@@ -513,6 +513,35 @@ def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> 
         assert refused in looked_at(teacher, OSS_TRANSCODE_URL=url)
     away = f"✗ OSS transcoder: {url} cannot be reached: nobody answers there"
     assert away in looked_at(teacher, OSS_TRANSCODE_URL=url)
+
+
+ECS = {
+    "transcode_sign_key": "made-up",
+    "ecs_hosts": "ssh://ecs@127.0.0.1:1",
+    "ecs_ssh_key": "key",
+    "ecs_known_hosts": "known",
+    "upload_url": "https://store.example/put",
+    "public_url": "https://store.example",
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ecs_ssh_key": None}, "ECS_SSH_KEY must be set"),
+        ({"public_url": None}, "PUBLIC_URL must be set"),
+        ({"upload_url": "oss://bucket/x"}, "OSS_ACCESS_KEY_ID"),
+        ({"ecs_hosts": "127.0.0.1"}, "ssh://user@host:port"),
+        ({}, "ssh://ecs@127.0.0.1:1: "),
+    ],
+)
+def test_doctor_refuses_the_settings_of_transcoding_servers_with_which_no_teacher_starts(
+    wrong: dict[str, str | None], said: str
+) -> None:
+    """Of those that are right, it says whether each server lets us in."""
+    (found,) = doctor._ecs_hosts(TeacherSettings.load(_env_file=None, **(ECS | wrong)))
+    assert (found.is_well, said in found.said) == (False, True), found.said
+    assert found.to_type
 
 
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from flows import artifacts
 from flows.handling import BatchResult, Delivery
 from flows.host import StreamerHost, TeacherHost
 from flows.resident import maintenance as resident_maintenance
-from flows.streamer import bandwidth, maintenance, prepare
+from flows.streamer import bandwidth, downloads, maintenance, prepare
 from flows.streamer.readiness import Readiness
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance as teacher_maintenance
@@ -198,7 +198,9 @@ async def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Stre
         await asyncio.gather(*hanging)
 
 
-@pytest.mark.parametrize("what", ["prepare", "prepare what is to be downloaded already", "a forecast", "reconcile"])
+@pytest.mark.parametrize(
+    "what", ["prepare", "prepare what is to be downloaded already", "a forecast", "reconcile", "lost"]
+)
 async def test_a_disk_that_hangs_keeps_no_transaction_waiting(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -223,10 +225,12 @@ async def test_a_disk_that_hangs_keeps_no_transaction_waiting(
         "prepare what is to be downloaded already": partial(take, [joins], {}, BatchResult()),
         "reconcile": partial(maintenance.reconciled, streamer),
         "a forecast": partial(Readiness(streamer, cast("Any", None)).foresee, hosts.now()),
+        "lost": partial(downloads.redownload, streamer, "2", "it is lost", seen_at=hosts.now()),
     }
     try:
         with pytest.raises(TryAgain, match="is the disk busy"):
             await works[what]()
+        assert not streamer.cache_lock.locked()
         async with asyncio.timeout(10):
             assert [await streamer.read_tx(counted), await streamer.write_tx(counted)] == [0, 0]
     finally:

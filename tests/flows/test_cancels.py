@@ -222,7 +222,7 @@ async def test_the_cancel_of_a_class_that_lost_its_streamer_before_its_start_is_
 
 
 async def test_the_push_url_of_a_class_that_lost_its_streamer_is_free_once_it_is_cancelled(pair: Pair) -> None:
-    """Until then a person may have a broken class retried, so what is booked in its place is refused: see RUNBOOK."""
+    """Until then it may be on air where it was lost, so what is booked in its place is refused: see RUNBOOK."""
 
     def again(class_id: str) -> BookingState:
         pair.receive(pair.booking(class_id).model_copy(update={"push_url": pair.booking().push_url}))

@@ -235,6 +235,20 @@ async def test_a_host_is_put_aside_for_its_own_failures_alone(teacher: TeacherHo
     assert [one["code"] for one in said(teacher, "alarm")] == alarms
 
 
+async def test_why_a_host_failed_keeps_its_id_in_the_story_and_in_the_alarm(teacher: TeacherHost, far: Far) -> None:
+    """Else people who read Chinese would get it in English."""
+    error = FallBack("{host}: cannot be reached: {reason}", NO_ECS_ROOM, host=ONE, reason="no route to host")
+    far.fails = [error] * FAILURES
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": ONE})
+    await made(take(teacher))
+    failed = select(*events.COLUMNS).where(events.table.c.what == "ECS host failed")
+    told = [row.detail for row in look(teacher.engine, Connection.execute, failed)]
+    assert [getattr(one, "id", None) for one in told] == ["{host}: cannot be reached: {reason}"] * FAILURES
+    (alarm,) = said(teacher, "alarm")
+    assert alarm["args"]["why"]["id"] == "{host}: cannot be reached: {reason}"
+    assert alarm["message"].count(ONE) == 1
+
+
 async def test_what_befalls_one_rendition_spares_the_other(teacher: TeacherHost, far: Far) -> None:
     far.misses = [P240]
     its = take(teacher, P240, P720)

@@ -747,9 +747,12 @@ async def test_a_recording_is_downloaded_again_each_time_it_is_lost(
 async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_downloaded_again_and_alarmed_when_it_does(
     streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch, is_event: bool
 ) -> None:
-    """The slate would be sent to the end of the class. A process that begins has only the status of the class."""
+    """So if the disk hangs. Else the slate would be sent to the end of the class.
+
+    A process that begins has only the status of the class.
+    """
     full = OperationalError("DELETE FROM video_list", {}, Exception("database or disk is full"))
-    asked = Mock(side_effect=[full, full, True])
+    asked = Mock(side_effect=[full, full, TryAgain("is the disk busy?"), True])
 
     async def redownload(*_: object, **__: object) -> bool:
         return bool(asked())
@@ -762,14 +765,14 @@ async def test_a_recording_that_is_lost_while_the_database_takes_nothing_is_down
             await following.take(slate(wants_file=True))
         await following.look_around(START + 60, [status])
         await fetched(following)
-    for after_s in (63, 66, 69):
+    for after_s in (63, 66, 69, 72):
         await following.look_around(START + after_s, [status])
         await fetched(following)
-    assert asked.call_count == 3
+    assert asked.call_count == 4
     assert ["the recording is missing" in one for one in alarms(streamer)] == [True]
     with monkeypatch.context() as patch:
         patch.setattr(streamer, "write_tx", AsyncMock(side_effect=full))
-        await following.look_around(START + 72, [on_air(as_run=aired()["as_run"])])
+        await following.look_around(START + 75, [on_air(as_run=aired()["as_run"])])
     streamer.ongoing.clear()
     following.still()
     assert streamer.ongoing == {}

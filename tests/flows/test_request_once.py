@@ -58,6 +58,10 @@ class RunsHere:
 
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
+        self.ending = False
+
+    def draining(self) -> bool:
+        return self.ending
 
     async def start(self, run: NewRun) -> str:
         assert run.flow == "request"
@@ -92,6 +96,7 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
     commit(teacher.engine, begin, *keys, in_s=3600)
     await teacher.runs.start(NewRun("request", {"renditions": keys}, "request"))
     tasks = cast("RunsHere", teacher.runs).tasks
+    await async_wait_until(lambda: oss.asked, description="the run has read what it is to ask for")
     while not all(one.done() for one in tasks):
         await asyncio.sleep(0.5)  # no more requests come
         assert sum(oss.asked.values()) <= 240
@@ -161,6 +166,21 @@ async def test_what_the_oss_takes_from_a_run_that_is_cancelled_is_asked_for_by_n
     commit(teacher.engine, Connection.execute, update(videos).values(updated_at=0))
     forgotten = commit(teacher.engine, transcodings.forgotten_requests, time.time(), time.time())
     assert (asking.cancelled(), [one.record_id for one in forgotten]) == (True, [2])
+
+
+async def test_a_process_that_ends_asks_for_no_more_though_its_run_has_more_to_ask_for(
+    teacher: TeacherHost, oss: type[SlowOss]
+) -> None:
+    """What a slow OSS took as the process ended would be asked for again by the next one, and each request is paid."""
+    transcoding._door.at_once = asyncio.Semaphore(1)
+    oss.meanwhile = lambda: setattr(teacher.runs, "ending", True)
+    commit(teacher.engine, begin, KEY, (2, P720))
+    await transcoding.request.fn([(1, "720P"), (2, "720P")])
+    assert oss.asked.total() == 1
+    (asked,) = oss.asked
+    commit(teacher.engine, Connection.execute, update(videos).values(updated_at=0))
+    forgotten = commit(teacher.engine, transcodings.forgotten_requests, time.time(), time.time())
+    assert [one.record_id for one in forgotten] == [3 - asked], "the next process asks for it"
 
 
 async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(

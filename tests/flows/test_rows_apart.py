@@ -838,6 +838,28 @@ async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: Stre
     assert "1 will be there at " in told[0]["message"]
 
 
+async def test_a_change_whose_recording_will_be_late_is_alarmed_once_and_its_class_stays_ready(
+    streamer: StreamerHost, checks: Readiness
+) -> None:
+    """It was in time when it was admitted; until its recording is there, the class is aired as it was."""
+    now = time.time()
+    add(streamer, "c-1", starts_in_s=7200)
+    for later_s in (3700, 3715):  # the check of an hour before
+        await checks.check(now + later_s)
+    rows.prepared(streamer, rows.prepare("c-1^1", 2, now + 7200), size_bytes=200_000_000)
+    await checks.foresee(now)
+    assert alarms(streamer) == {}
+    streamer.settings = streamer.settings.model_copy(update={"download_rate": "20k"})
+    for _ in range(2):
+        await checks.foresee(now)
+    assert checks._is_red(now)
+    assert alarms(streamer).keys() == {"c-1"}
+    assert alarms(streamer)["c-1"].count("2 will be there at ") == 1
+    assert [(one["class_id"], one["event"]) for one in rows.said(streamer, "airing")] == [("c-1", "ready")]
+    with reading(streamer.engine) as connection:
+        assert account.checks(connection, ["c-1"])["c-1"].reds == ""
+
+
 async def test_a_class_whose_recording_came_after_all_is_told_to_be_ready_by_its_next_check(
     streamer: StreamerHost, checks: Readiness
 ) -> None:

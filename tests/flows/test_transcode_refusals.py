@@ -240,6 +240,17 @@ async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_o
     assert len({one.key for one in prefect.begun}) == len(prefect.begun) == 2
 
 
+async def test_why_no_attempt_begins_is_answered_in_the_language_that_is_asked_for(
+    host: TeacherHost, client: httpx.AsyncClient
+) -> None:
+    host.settings = host.settings.model_copy(update={"max_attempts_a_day": 1})
+    commit(host.engine, begin, KEY, by=Backend.ECS)
+    commit(host.engine, ended_in, KEY, RenditionState.FAILED, time.time(), reason="404")
+    for body in (wish(), wish(at=time.time())):
+        found = await client.post("/transcode", content=body, headers={"accept-language": "zh"})
+        assert (found.status_code, "failed" in found.json()["error"]) == (409, False), found.json()
+
+
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize("operation", ["POST /transcode", "GET /transcode/{id}"])
 def test_it_does_what_it_says_of_itself(

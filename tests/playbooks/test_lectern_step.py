@@ -165,6 +165,16 @@ def test_a_failure_says_why(host: Host, step: str, orders: dict[str, Any], optio
     assert words in found["msg"]
 
 
+@pytest.mark.parametrize("step", ["deploy", "backup"])
+def test_a_release_without_its_python_is_refused_with_what_is_missing_and_what_to_type(host: Host, step: str) -> None:
+    """Its link leads to one that was removed from the host; to stage the release again would change nothing."""
+    here.program(host.folder / "lectern", f"#!{host.folder}/python\n")
+    (host.folder / "python").unlink()
+    found, _ = host.run(step, fails=True)
+    assert f"or {host.folder}/python, which runs it, is not" in found["msg"]
+    assert "install the Python" in found["msg"]
+
+
 def test_a_check_is_a_check_of_the_command_and_shows_its_differences(host: Host) -> None:
     host.orders({"changed": True, "said": [], "diff": [{"before": "old-line\n", "after": "new-line\n"}]})
     assert "new-line" in host.run("open", "--check", "--diff")[1]

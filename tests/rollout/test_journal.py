@@ -14,6 +14,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -319,6 +320,17 @@ def test_a_streamer_without_a_lease_goes_back_though_a_class_should_be_on_air(
     assert on_air.cut_now(wanted, now) == [sentence]
     status.clear()
     assert on_air.cut_now(wanted, now) == [sentence]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_streamer_without_a_playout_is_not_rolled_out_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, check: bool
+) -> None:
+    """It would air nothing. Before its first rollout it need not have one."""
+    monkeypatch.setattr(on_air, "_asked", Mock(side_effect=PlayoutUnreachable("no playout answers there")))
+    wanted: Any = SimpleNamespace(version="2.0.0", env={}, code_dir=tmp_path, root=tmp_path)
+    with pytest.raises(CallAPerson, match=r"no playout answers there\. Start it \(systemctl start lectern-playout\)"):
+        on_air.upgrade_playout(wanted, check=check)
 
 
 def test_a_playout_that_is_gone_after_its_upgrade_or_was_started_again_is_a_sentence(

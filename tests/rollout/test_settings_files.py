@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lectern.errors import Misuse
 from lectern.old_config import strict
 from lectern.rollout import env_file, files, json_config, settings_files
+from lectern.rollout.backup.host import FilesBefore
 from lectern.settings import Common
 from tests.rollout.host import DOCUMENTED, a_host
 
@@ -239,6 +240,30 @@ def test_only_what_changes_is_shown_and_mode_and_owner_stay(both: Any, tmp_path:
     )
     assert len(config.apply()) == 1
     assert env.apply() == config.apply() == []
+
+
+@pytest.mark.parametrize(
+    ("now", "after"),
+    [
+        (json_config.edited("{}", WANTED), None),
+        (
+            '{"person": 1, "transcoding_time_out": 120000, "order_warn_time_out": 5}',
+            '{"person": 1, "order_warn_time_out": 5}',
+        ),
+    ],
+    ids=["with our values alone", "with others, too"],
+)
+def test_a_config_that_was_not_there_before_the_window_is_rolled_back(
+    both: Any, tmp_path: Path, now: str, after: str | None
+) -> None:
+    """`config_file` was corrected in the inventory since, or somebody put the file there: only our values go."""
+    (_, config), file = both, tmp_path / "default.json"
+    before = FilesBefore(link=None, files=[], folder=tmp_path)
+    file.write_text(now)
+    assert not config.is_back(before)
+    assert len(config.take_back(before)) == 1
+    assert (file.read_text() if file.exists() else None) == after
+    assert config.is_back(before)
 
 
 UNREADABLE = (

@@ -23,7 +23,7 @@ from flows.teacher.transcoding import ecs_run, is_there
 from lectern.db import bookings, transcodings
 from lectern.decide.transcoding import next_attempt
 from lectern.errors import Refuse, TryAgain
-from lectern.i18n import Text, msgid
+from lectern.i18n import Text, labelled, msgid
 from lectern.rendition_ids import stem
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.storage import oss
@@ -235,7 +235,7 @@ def _begin(
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
     if row is not None and (asked_at is None or (row.updated_at or 0.0) > asked_at):
         is_gone = row.attempt == gone
-        fate = Text("it was made, but its file is gone") if is_gone else f"{row.state}: {row.reason}"
+        fate = Text("it was made, but its file is gone") if is_gone else labelled(row.state, row.reason)
         again = Text(
             "{rendition}: {fate}; for another attempt, ask again with the time of now in at", rendition=name, fate=fate
         )
@@ -247,7 +247,7 @@ def _begin(
     own = host.settings.model_copy(update={"oss_transcode_url": None})
     attempt = next_attempt(Booking.model_validate_json(payload), key, row, own, now)
     if isinstance(attempt, Refuse):
-        raise Refused(409, f"{attempt.code.number}: {attempt.message}")
+        raise Refused(409, labelled(attempt.code.number, attempt.message))
     transcodings.begin(connection, [attempt], now)
     note(connection, host, ASKED, {name: attempt.text()}, now)
     return _Found(202, {"rendition": name, "status": "transcoding"}, attempt.attempt)

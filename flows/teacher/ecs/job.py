@@ -303,11 +303,11 @@ class TranscodeJob:
         """Note a failure in one transaction, so that no other run takes what is given up for good."""
         now = time.time()
         if self.place is not None:
-            name = self.place.host
-            why = labelled(name, error.message.removeprefix(f"{name}: "))
+            name, why = self.place.host, error.message
+            why = why if why.startswith(f"{name}: ") else labelled(name, why)
             reasons = dict.fromkeys((rendition.stem for rendition in self.due), why)
             note(connection, self.host, msgid("ECS host failed"), reasons, now)
-            _blame(connection, self.host, name, error, now)
+            _blame(connection, self.host, name, error, why)
         if again:
             transcodings.given_up(connection, self.due, self.owner)
         else:
@@ -368,22 +368,20 @@ def is_wanted(connection: Connection, due: Due) -> bool:
     return any(bookings.waiting_for(connection, *rendition.key) for rendition in due)
 
 
-def _blame(connection: Connection, host: TeacherHost, name: str, error: LecternError, now: float) -> None:
+def _blame(connection: Connection, host: TeacherHost, name: str, error: LecternError, why: str) -> None:
     """Count a failure of the host if *error* is its own; a host that is put aside gets no job for a while."""
     if not decide.is_of_host(error):
         return
-    message = error.message.removeprefix(f"{name}: ")
+    now = time.time()
     (before,) = transcodings.host_facts(connection, [name])
     after = decide.after_failure(before, now, host.settings.ecs_cooldown_s)
-    transcodings.remember_host(connection, after, message, now)
+    transcodings.remember_host(connection, after, why, now)
     if after.aside_until > before.aside_until:
-        for_s = host.settings.ecs_cooldown_s
         sentence = Text(
-            "{host}: failed {failures} times in a row, it gets no job for {for_s:.0f} s: {why}",
-            host=name,
+            "{why}; it failed {failures} times in a row, and gets no job for {for_s:.0f} s",
             failures=after.failures,
-            for_s=for_s,
-            why=message,
+            for_s=host.settings.ecs_cooldown_s,
+            why=why,
         )
         outbox.put(connection, [host.alarm(errors.HOST_ASIDE, sentence, now)], now)
 

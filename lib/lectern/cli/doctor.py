@@ -309,28 +309,24 @@ def _of(role: Role) -> Iterator[Finding]:
 
 
 def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
-    from lectern.ecs import ssh  # noqa: PLC0415 (paramiko takes long to load)
-    from lectern.ecs.ssh import SshHost  # noqa: PLC0415
+    from lectern.ecs import ssh, transcode  # noqa: PLC0415 (paramiko takes long to load)
 
-    named = [one.strip() for one in settings.ecs_hosts.split(",") if one.strip()]
-    key, known = settings.ecs_ssh_key, settings.ecs_known_hosts
-    if named and (key is None or known is None):
-        yield Finding("ECS hosts", is_well=False, said="ECS_SSH_KEY or ECS_KNOWN_HOSTS is not set", to_type="set both")
+    try:
+        transcode.check_ecs(settings)
+    except Misuse as error:
+        how = "correct it in settings.env or .env: the teacher does not start with it"
+        yield Finding("ECS hosts", is_well=False, said=error.message, to_type=how)
         return
+    key, known = settings.ecs_ssh_key or Path(), settings.ecs_known_hosts or Path()
 
-    async def look(host: SshHost) -> str | None:
-        assert key is not None and known is not None  # noqa: PT018 (it was looked at above)
+    async def look(host: ssh.SshHost) -> str | None:
         async with ssh.connect(host, key, known, timeout_s=LOOK_S) as connection:
             done = await connection.run([settings.ecs_ffmpeg, "-version"], timeout_s=LOOK_S)
             return None if done.returncode == 0 else f"{settings.ecs_ffmpeg} cannot be run there"
 
-    for one in named:
-        to_type = "write it in ECS_HOSTS as ssh://user@host:port"
+    for one, host in transcode.hosts(settings).items():
+        to_type = f"ssh -i {key} -o UserKnownHostsFile={known} -p {host.port} {host.user}@{host.name} ffmpeg -version"
         try:
-            host = SshHost.parse(one)
-            to_type = (
-                f"ssh -i {key} -o UserKnownHostsFile={known} -p {host.port} {host.user}@{host.name} ffmpeg -version"
-            )
             why = asyncio.run(look(host))
         except LecternError as error:
             why = error.message

@@ -153,8 +153,8 @@ def live_ids(connection: Connection) -> set[str]:
 
 
 def waiting(connection: Connection) -> list[Airing]:
-    """The classes that wait for their recording, by their start."""
-    return where(connection, (classes.c.state == AiringState.WAITING) & NO_REVISION)
+    """The classes that wait for their recording, and revisions that do, by their start."""
+    return where(connection, classes.c.state == AiringState.WAITING)
 
 
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:

@@ -51,7 +51,7 @@ def booked_now_s(connection: Connection, settings: StreamerSettings, now: float,
 def waiting(
     connection: Connection, settings: StreamerSettings, now: float, slow: float = 1.0
 ) -> dict[str, tuple[Airing, float]]:
-    """The classes that wait for a download, by class_id, each with the time (epoch seconds) when it will be there."""
+    """The classes and revisions that wait for a download, by id, each with when that will be there (epoch seconds)."""
     coming = downloads(connection, settings)
     if not coming:
         return {}

@@ -163,7 +163,7 @@ def standing(view: ClassView, now: float) -> Standing:
     is_its_time = known.start_time <= now < known.end_time
     is_sent = view.sending is not None and view.sending.on_air
     if is_its_time and (is_sent or (cited is not None and cited.state is AiringState.ON_AIR)):
-        return _in_its_time(view)  # a person may have retried a class that its teacher has as broken
+        return _in_its_time(view)  # a class that its teacher has as broken may be on air where it was lost
     for state in (booked.state if booked else None, cited.state if cited else None):
         if state in OVER:
             return Standing(state)

@@ -204,7 +204,7 @@ def close(
     if state in AIRED and airing.state in {AiringState.READY, AiringState.BROKEN}:
         airing = changes.move(airing, AiringState.ON_AIR)  # it ended before it was seen on air, or was closed too early
     after = changes.move(airing, state, code, message)
-    if changes.now >= airing.end_time:  # until then a person may retry a broken class
+    if changes.now >= airing.end_time:
         changes.give_up(after)
     if (airing.state, airing.message) == (state, message):
         return  # reported before; the playout says it again to each process that begins

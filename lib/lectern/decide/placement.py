@@ -125,8 +125,8 @@ EARLY = (0, Text("cancelled before anything was sent"))
 def _cancel(changes: Changes, order: Order, by: str = "") -> bool:
     """Cancel a class or a revision, as *by* says; returns False if it is over."""
     class_id = order.class_id
-    # A broken class is not over before its end: a person may have retried it, so it may be on air. One whose end has
-    # passed on its streamer was aired, as its report is about to say.
+    # A broken class is not over before its end: it may be on air where it was lost. One whose end has passed
+    # on its streamer was aired, as its report is about to say.
     passed = order.end_time <= changes.now and order.state in {*ON_STREAMER, BookingState.BROKEN}
     if order.state in BOOKING_OVER or passed:
         changes.row(class_id, f"cancel of a class that is {order.state}")

@@ -213,7 +213,7 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
     waiting = [airing for airing in citing if airing.state in {AiringState.WAITING, AiringState.ON_AIR}]
     for airing in needing:
         if airing.state is not AiringState.READY:
-            continue  # a broken class is not aired again unless a person retries it
+            continue  # a broken class is not aired again
         waiting.append(changes.move(airing, AiringState.WAITING))
         if url:
             _alarm(changes, airing, Text("its file is lost: {reason}; it is downloaded again", reason=why))

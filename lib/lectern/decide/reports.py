@@ -100,8 +100,8 @@ class SentParts:
     def is_open(self, order: Order, now: float) -> bool:
         """Whether more may be heard of a class that is over, soon, so that the platform is not told its end yet.
 
-        A broken class may be retried until its end. Of one that was cancelled in the UI, or was moved while it was on
-        air, another report may say what was sent.
+        Until its end, a broken class may be on air where it was lost. Of one that was cancelled in the UI, or was moved
+        while it was on air, another report may say what was sent.
         """
         if order.state is BookingState.BROKEN and now < order.end_time:
             return True

@@ -43,8 +43,8 @@ def read(path: Path) -> str:
 
 
 def edited(text: str, wanted: Mapping[str, Value]) -> str:
-    """*text* with the *wanted* values; a missing name is inserted first. Raises Misuse if a value cannot be set."""
-    for name in reversed(missing_from(text, wanted)):
+    """*text*, or that of a new file, with the *wanted* values, new names first. Raises Misuse if one cannot be set."""
+    for name in reversed(missing_from(text := text or "{}", wanted)):
         text = _with(text, name, json.dumps(wanted[name], ensure_ascii=False))
     if missing := missing_from(text, wanted):
         raise Misuse("{missing} cannot be set. Write it into the file by hand.", missing=", ".join(missing))
@@ -54,7 +54,7 @@ def edited(text: str, wanted: Mapping[str, Value]) -> str:
 def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
     """*text* with the values that are still the *wanted* ones as they were *before*; others were edited since."""
     for name in set(wanted).difference(missing_from(text, wanted)):
-        old = _place(before, name)
+        old = _place(before or "{}", name)
         text = _without(text, name) if old is None else _with(text, name, before[old[1] : old[2]])
     return text
 

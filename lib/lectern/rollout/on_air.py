@@ -157,13 +157,10 @@ def is_missing(wanted: Spec) -> str:
 def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions.
 
-    If no playout answers, upgrade nothing and say so. Raises CallAPerson if the playout refuses.
+    Raises CallAPerson if the playout refuses, or if none answers: the host would air nothing.
     """
     path = socket_of(wanted)
-    try:
-        before = _asked(path, "hello")
-    except PlayoutUnreachable:
-        return StepAnswer(said=[Text("No playout answers at {path}; nothing is to be upgraded.", path=path)])
+    before = _answered(path, "hello")
     if before["release"] == wanted.version:
         return StepAnswer(said=[Text("The playout is {version} already.", version=wanted.version)])
     if check:
@@ -185,7 +182,7 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
             error=error,
             release=before["release"],
         ) from error
-    after = _status_after(path)
+    after = _answered(path, "status")
     if after["release"] == before["release"]:
         if is_led:
             files.switch_link(link, str(led))
@@ -209,10 +206,10 @@ def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
     return StepAnswer(changed=True, said=[text])
 
 
-def _status_after(path: Path) -> dict[str, Any]:
-    """The status of the playout after an upgrade; raises CallAPerson if it is gone: a rollback says so, and goes on."""
+def _answered(path: Path, do: str) -> dict[str, Any]:
+    """What the playout answers; raises CallAPerson if it is not there: a rollback says so, and goes on."""
     try:
-        return _asked(path, "status")
+        return _asked(path, do)
     except PlayoutUnreachable as error:
         raise CallAPerson("{sentence}.", sentence=Text(_START_IT, error=error)) from error
 

@@ -44,8 +44,6 @@ class RenditionRow(TeacherTable, table=True):
     ecs_job: str | None = Field(default=None, max_length=250)  # its folder on the host; empty if nothing is left there
     begun_at: float | None = None
     step: str | None = Field(default=None, max_length=20)
-    percent: float | None = None  # this and the next are written by earlier releases alone
-    eta: float | None = None
     reason: str | None = Field(default=None, sa_type=Text)
     updated_at: float | None = None
 
