@@ -44,6 +44,21 @@ def play_of(hosts: str, role: str, part: str = "main") -> str:
     return json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": [task]}])
 
 
+def told(kind: str, value: str) -> str:
+    """A task that writes the JSON of what Jinja makes of *value* to `HOST.KIND`: a module takes ten times as long."""
+    written = "{{ out }}/{{ inventory_hostname }}." + kind
+    return json.dumps(
+        {"ansible.builtin.raw": f"echo {{{{ ({value}) | to_json | b64encode }}}} | base64 -d > {written}"}
+    )
+
+
+def texts(files: Mapping[str, str], program: str = "prefect") -> str:
+    """For Jinja: what becomes of templates of `provision`, by their names in *files*."""
+    paths = ", ".join(repr(str(PROVISION / "templates" / file)) for file in files.values())
+    lookup = f"query('ansible.builtin.template', {paths}, template_vars={{'provision_program': '{program}'}})"
+    return f"dict({[*files]} | zip({lookup}))"
+
+
 def played_with(
     folder: Path, text: str, hosts: str = "all: {}", inventory: str = "production", /, *arguments: str, **given: object
 ) -> "subprocess.CompletedProcess[str]":
@@ -51,7 +66,7 @@ def played_with(
     (folder / "play.yml").write_text(text)
     (folder / "more.yml").write_text(hosts)
     (folder / "out").mkdir(exist_ok=True)
-    values = {"out": str(folder / "out"), "templates": str(PROVISION / "templates"), "release": "2.0.0"}
+    values = {"out": str(folder / "out"), "release": "2.0.0"}
     local = {"ansible_connection": "local", "ansible_become": False}
     inventories = ("-i", f"inventory/{inventory}", "-i", str(folder / "more.yml"))
     secrets = ("-e", f"@{ROOT}/inventory/vault.yml.example", "-e", json.dumps({**values, **local, **given}))

@@ -106,10 +106,10 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
                     # No teacher is rolled out; without a lease, a streamer is not well for longer than a minute.
                     stack.enter_context(granting(fleet.redis, ["streamer1"], key="streamers", stream="streamer:{}"))
                     cuts: Plan = (("rollout", ("cut",)), ("rollback", ("cut",)))
-                    play_all(Only(fleet, "streamer1"), "streamer1", cuts, share, tally, ready.wait)
+                    play_all(prepared(Only(fleet, "streamer1")), "streamer1", cuts, share, tally, ready.wait)
                 else:
                     scene = stack.enter_context(opened(town, releases[None], name))
-                    play_all(scene, name, WHOLE, share, tally, ready.wait)
+                    play_all(prepared(scene), name, WHOLE, share, tally, ready.wait)
         except BaseException:
             ready.abort()
             raise
@@ -136,17 +136,22 @@ class Share:
         return found if self.draw is None else random.Random(self.seed).sample(found, min(self.draw, len(found)))
 
 
+def prepared(ground: Ground) -> Ground:
+    """Its hosts as the old programs left them, with the release beside them."""
+    ground.reset()
+    ground.run("rollout", "--tags", "prepare").assert_ok()
+    return ground
+
+
 def play_all(
     ground: Ground, name: str, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object] = lambda: None
 ) -> None:
-    """Play the *share* of the cases of *kinds* on the host *name*, after *all_listed* returned."""
+    """Play the *share* of the cases of *kinds* on the prepared host *name*, after *all_listed* returned."""
     host = ground.hosts[name]
-    ground.reset()
     if kinds == ROLLBACK:
+        ground.reset()
         ground.run("rollout").assert_ok()
         host.learn()
-    else:
-        ground.run("rollout", "--tags", "prepare").assert_ok()
     chosen = share.of([case for playbook, some in kinds for case in listed(ground, host, playbook, some)])
     with tally.lock:
         tally.total += len(chosen)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
@@ -22,38 +23,37 @@ CLUSTER = ROOT / "town" / "cluster"
 TEMPLATES = {
     "env": "prefect.env.j2",
     "service": "lectern-prefect.service.j2",
-    "services": "program-prefect-services.conf.j2",
     "program": "program-prefect.conf.j2",
     "balancer": "haproxy.cfg.j2",
     "firewall": "firewall.nft.j2",
     "postgres": "postgresql.conf.j2",
 }
-RENDER = """
+SERVICES = {"services": "program-prefect-services.conf.j2"}
+TEXTS = f"{here.texts(TEMPLATES)} | combine({here.texts(SERVICES, 'prefect-services')})"
+
+
+def render(texts: str = TEXTS) -> str:
+    return f"""
 - hosts: control:prefect
   gather_facts: false
   tasks:
-    - ansible.builtin.include_role: {name: provision, tasks_from: prefect_restart, public: true, apply: {when: false}}
-    - ansible.builtin.template:
-        src: "{{ templates }}/{{ item.value }}"
-        dest: "{{ out }}/{{ inventory_hostname }}.{{ item.key }}"
-      loop: "{{ files | dict2items }}"
-      vars: {provision_program: "{{ 'prefect-services' if item.key == 'services' else 'prefect' }}"}
-    - ansible.builtin.copy:
-        content: "{{ [provision_prefect_programs, provision_prefect_others, provision_prefect_health_url] | to_json }}"
-        dest: "{{ out }}/{{ inventory_hostname }}.told"
+    - ansible.builtin.include_role:
+        {{name: provision, tasks_from: prefect_restart, public: true, apply: {{when: false}}}}
+    - {here.told("texts", texts)}
+    - {here.told("told", "[provision_prefect_programs, provision_prefect_others, provision_prefect_health_url]")}
 """
-ASKED = """
+
+
+ASKED = f"""
 - hosts: streamers
   gather_facts: false
   tasks:
-    - ansible.builtin.include_role: {name: streamer, tasks_from: verify, public: true, apply: {when: false}}
-    - ansible.builtin.copy:
-        content: "{{ [streamer_health_bind, streamer_health_url] | to_json }}"
-        dest: "{{ out }}/{{ inventory_hostname }}.asked"
+    - ansible.builtin.include_role: {{name: streamer, tasks_from: verify, public: true, apply: {{when: false}}}}
+    - {here.told("asked", "[streamer_health_bind, streamer_health_url]")}
 - hosts: teacher1
   gather_facts: false
   tasks:
-    - ansible.builtin.template: {src: "{{ templates }}/prometheus-targets.json.j2", dest: "{{ out }}/teacher1.targets"}
+    - {here.told("targets", here.texts({"targets": "prometheus-targets.json.j2"}))}
 """
 TASKS = yaml.safe_load((PROVISION / "tasks/prefect.yml").read_text())
 SAME = f"""
@@ -62,9 +62,7 @@ SAME = f"""
   tasks:
     - ansible.builtin.include_role: {{name: provision, tasks_from: command, public: true, apply: {{when: false}}}}
     - {json.dumps(TASKS[1])}
-    - ansible.builtin.copy:
-        content: "{{{{ {{'from': provision_prefect_from, 'upgraded': provision_prefect_upgraded}} | to_json }}}}"
-        dest: "{{{{ out }}}}/told"
+    - {here.told("told", "{'from': provision_prefect_from, 'upgraded': provision_prefect_upgraded}")}
 """
 STREAMERS = {
     "192.0.2.77": {},
@@ -89,8 +87,11 @@ WRONG = more(prefect={"prefect2": {"ansible_host": "192.0.2.61"}, "teacher1": No
 class Written:
     folder: Path
 
+    def told(self, host: str, kind: str) -> Any:
+        return json.loads((self.folder / f"{host}.{kind}").read_text())
+
     def text(self, host: str, kind: str) -> str:
-        return (self.folder / f"{host}.{kind}").read_text()
+        return str(self.told(host, "texts")[kind])
 
     def env(self, host: str) -> dict[str, str]:
         return dict(re.findall(r"^(PREFECT_\w+)='(.*)'$", self.text(host, "env"), re.MULTILINE))
@@ -113,13 +114,13 @@ class Written:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """For the inventory as it is shipped."""
-    return Written(here.written(tmp_path_factory.mktemp("one"), RENDER, files=TEMPLATES))
+    return Written(here.written(tmp_path_factory.mktemp("one"), render()))
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """For two Prefect servers."""
-    return Written(here.written(tmp_path_factory.mktemp("two"), RENDER, TWO, files=TEMPLATES))
+    return Written(here.written(tmp_path_factory.mktemp("two"), render(), TWO))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Written:
     teacher = {"teacher_api_bind": "0.0.0.0:9900", "lectern_address": "10.0.0.10"}
     hosts = more(streamers=STREAMERS, teachers={"teacher1": teacher})
     folder = tmp_path_factory.mktemp("changed")
-    return Written(here.written(folder, f"{RENDER}{ASKED}", hosts, files=TEMPLATES, host_role="streamer"))
+    return Written(here.written(folder, f"{render()}{ASKED}", hosts, host_role="streamer"))
 
 
 # -- where hosts are reached, and who is let in ------------------------------------------------------------------------
@@ -144,8 +145,8 @@ def test_the_firewall_closes_the_ports_at_which_the_hosts_answer(one: Written, t
 def test_several_sentinels_keep_no_host_without_its_firewall(tmp_path: Path) -> None:
     """docs/SCALING.md names them for whom one machine is too few; their URL has more than one port."""
     url = "redis+sentinel://:hidden@192.0.2.10:26379,192.0.2.11:26379/mymaster/0"
-    files = {"firewall": TEMPLATES["firewall"]}
-    found = Written(here.written(tmp_path, RENDER, files=files, lectern_redis_url=url))
+    firewall = render(here.texts({"firewall": TEMPLATES["firewall"]}))
+    found = Written(here.written(tmp_path, firewall, lectern_redis_url=url))
     assert found.closed() == {26379, 4200, 5432, 8800, 8801}
 
 
@@ -176,12 +177,12 @@ def test_a_streamer_is_asked_where_it_answers_also_at_an_address_of_ipv6(changed
 
     The rollout would take each such streamer back, and Prometheus refuse it as a target.
     """
-    told = {host: json.loads(changed.text(host, "asked")) for host in STREAMERS}
+    told = {host: changed.told(host, "asked") for host in STREAMERS}
     for host in ("by-ipv6", "elsewhere"):
         assert told[host] == ["[fd00::7]:8801", "http://[fd00::7]:8801/health"]
     assert told["everywhere"][1] == "http://127.0.0.1:8802/health"
     assert told["everywhere-ipv6"][1] == "http://[::1]:8801/health"
-    scraped = json.loads(changed.text("teacher1", "targets"))
+    scraped = json.loads(changed.told("teacher1", "targets")["targets"])
     targets = {one["labels"]["instance"]: one["targets"] for one in scraped}
     assert (targets["everywhere-ipv6"], targets["everywhere"]) == (["[fd00::7]:8801"], ["192.0.2.7:8802"])
 
@@ -215,11 +216,11 @@ def test_two_servers_may_have_addresses_of_ipv6_and_an_apostrophe_in_redis_passw
     hosts = more(prefect={"teacher1": {}, "prefect2": {"ansible_host": "fd00::61"}})
     odd = {"vault_redis_url": "redis://lectern:it's@192.0.2.10:6379/0"}
     odd |= {"lectern_prefect_api_url": "http://[fd00::10]:4200/api"}
-    found = Written(here.written(tmp_path, RENDER, hosts, files=TEMPLATES, **odd))
+    found = Written(here.written(tmp_path, render(), hosts, **odd))
     env = found.env("prefect2")
     assert env["PREFECT_REDIS_MESSAGING_URL"] == "redis://lectern:it%27s@192.0.2.10:6379/1"
     assert env["PREFECT_SERVER_DATABASE_CONNECTION_URL"].endswith("@[fd00::10]/prefect")
-    assert json.loads(found.text("prefect2", "told"))[2] == "http://[fd00::61]:4201/api/health"
+    assert found.told("prefect2", "told")[2] == "http://[fd00::61]:4201/api/health"
 
 
 def test_each_serves_beside_the_balancer_and_only_the_first_has_the_services(two: Written) -> None:
@@ -231,8 +232,8 @@ def test_each_serves_beside_the_balancer_and_only_the_first_has_the_services(two
         assert "prefect server start --no-services\n" in two.text(host, "service")
         assert f"server {host} {address}:4201" in two.text("teacher1", "balancer")
     assert two.command("teacher1", "services", "prefect-services").endswith('prefect server services start"')
-    assert json.loads(two.text("teacher1", "told"))[:2] == [["prefect", "prefect-services"], ["prefect2"]]
-    assert json.loads(two.text("prefect2", "told"))[:2] == [["prefect"], ["teacher1"]]
+    assert two.told("teacher1", "told")[:2] == [["prefect", "prefect-services"], ["prefect2"]]
+    assert two.told("prefect2", "told")[:2] == [["prefect"], ["teacher1"]]
 
 
 def test_the_balancer_asks_and_waits_as_that_of_the_trial_cluster(two: Written) -> None:
@@ -254,7 +255,7 @@ def test_one_server_has_nothing_of_it(one: Written) -> None:
     assert (env["PREFECT_SERVER_API_HOST"], env["PREFECT_SERVER_API_PORT"]) == ("192.0.2.10", "4200")
     assert env["PREFECT_SERVER_DATABASE_CONNECTION_URL"].endswith("@localhost/prefect")
     assert one.command("teacher1", "program", "prefect").endswith('prefect server start"')
-    assert json.loads(one.text("teacher1", "told"))[:2] == [["prefect"], []]
+    assert one.told("teacher1", "told")[:2] == [["prefect"], []]
     assert "max_connections" not in one.text("teacher1", "postgres")
 
 
@@ -323,4 +324,4 @@ def test_a_server_of_the_same_release_is_not_upgraded_again_also_if_its_folder_i
     (root / "prefect").symlink_to("releases/2.0.0")
     asked = {"into": f"{root}/releases/2.0.0", "version": "2.0.0"}
     out = here.written(tmp_path, SAME, provision_root=str(root), release_asked=asked)
-    assert json.loads((out / "told").read_text()) == {"from": asked["into"], "upgraded": False}
+    assert Written(out).told("teacher1", "told") == {"from": asked["into"], "upgraded": False}

@@ -17,13 +17,14 @@ from town import programs
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
-RENDER = """
+RENDER = f"""
 - hosts: cases
   gather_facts: false
   tasks:
-    - ansible.builtin.include_role: {name: provision, tasks_from: prefect_restart, public: true, apply: {when: false}}
-    - ansible.builtin.template: {src: "{{ templates }}/redis.conf.j2", dest: "{{ out }}/{{ inventory_hostname }}.conf"}
-    - ansible.builtin.copy: {content: "{{ provision_redis_login }}", dest: "{{ out }}/{{ inventory_hostname }}.login"}
+    - ansible.builtin.include_role:
+        {{name: provision, tasks_from: prefect_restart, public: true, apply: {{when: false}}}}
+    - {here.told("conf", here.texts({"redis": "redis.conf.j2"}))}
+    - {here.told("login", "provision_redis_login")}
 """
 PASSWORDS = ("p@ss/w:rd#%41+", 'a "quoted" back\\slash', "密码 é")
 CASES = {f"case{n}": case for n, case in enumerate(product(("lectern", "default", ""), PASSWORDS))}
@@ -47,7 +48,8 @@ def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, rendered: Pat
     A URL may name the user whom Redis has from the start.
     """
     port = free_port()
-    conf = (rendered / f"{case}.conf").read_text().replace("port 6379", f"port {port}").replace(" 192.0.2.10", "")
+    conf = json.loads((rendered / f"{case}.conf").read_text())["redis"]
+    conf = conf.replace("port 6379", f"port {port}").replace(" 192.0.2.10", "")
     (tmp_path / "redis.conf").write_text(f"{conf}\ndir {tmp_path}\n")
     server = Child([programs.redis_server(), str(tmp_path / "redis.conf")], dict(os.environ), tmp_path / "redis.log")
     try:
@@ -56,7 +58,7 @@ def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, rendered: Pat
             assert client.ping()
         with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
-        login = (rendered / f"{case}.login").read_bytes()
+        login = json.loads((rendered / f"{case}.login").read_text()).encode()
         argv = ["redis-cli", "-p", str(port)]
         asked = subprocess.run(argv, input=login + b"PING", capture_output=True, check=True, timeout=20)
         assert asked.stdout.split() == [b"OK", b"PONG"]

@@ -26,7 +26,7 @@ ROLES = ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
 SIGN_KEY = "CHANGE-ME was changed"
 SETTINGS: dict[str, type[Settings]] = {"teacher": TeacherSettings, "streamer": StreamerSettings}
-ASK = """
+LOOK = """
 - hosts: teachers:streamers
   gather_facts: false
   vars:
@@ -34,11 +34,8 @@ ASK = """
   tasks:
     - ansible.builtin.include_role: {name: "{{ host_role }}", tasks_from: before, public: true, apply: {when: false}}
     - ansible.builtin.import_role: {name: host, tasks_from: look}
-    - ansible.builtin.copy:
-        dest: "{{ out }}/{{ inventory_hostname }}.json"
-        mode: "0600"
-        content: >-
-          {{ {'wanted': host_wanted, 'secrets': host_secrets} | to_json }}
+"""
+ASK = f"""{LOOK}    - {here.told("json", "{'wanted': host_wanted, 'secrets': host_secrets}")}
 """
 
 
@@ -98,7 +95,7 @@ def test_nothing_runs_as_root_unless_the_inventory_says_so(tmp_path: Path) -> No
     """The documented folder of the old program is root's."""
     gates = "    - ansible.builtin.import_role: {name: host, tasks_from: gates}\n"
     given = {"streamer_code_dir": "/", "teacher_code_dir": "/", "teacher_user": "root"}
-    done = _played(tmp_path, "staging", ASK[: ASK.index("    - ansible.builtin.copy")] + gates, **given)
+    done = _played(tmp_path, "staging", LOOK + gates, **given)
     said = here.refused(done)
     assert "Write streamer_user: lectern into the inventory" in said
     assert "Write teacher_user" not in said

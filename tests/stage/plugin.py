@@ -158,15 +158,19 @@ def needs(items: list[pytest.Item]) -> dict[Path, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The ordinary day first, then the longest files, then stages of modules, then what needs no town.
+    """The longest file first, then the ordinary day, other long files, stages of modules, and what needs no town.
 
     A worker that has begun the last long file works on while the others have nothing left to do. Long is a file whose
-    tests may take longer than others, as their mark `timeout` says, or that has many of them.
+    tests may take longer than others, as their marks `timeout` say in sum, or that has many of them.
     """
     needed, live = needs(items), Counter(one.path for one in items if marks.is_live(one))
-    may_last = {one.path: one.get_closest_marker("timeout") for one in items}
-    long = {path: mark.args[0] if mark is not None else 0 for path, mark in may_last.items()}
-    items.sort(key=lambda one: (needed[one.path] != DAY, -long[one.path], needed[one.path], -live[one.path]))
+    may_last = Counter[Path]()
+    for one in items:
+        mark = one.get_closest_marker("timeout")
+        may_last[one.path] += mark.args[0] if mark is not None else 0
+    day = {path for path, need in needed.items() if need == DAY}
+    first = day.union(path for path, seconds in may_last.most_common(1) if seconds)
+    items.sort(key=lambda one: (one.path not in first, -may_last[one.path], needed[one.path], -live[one.path]))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -46,7 +46,7 @@ files={base}/conf.d/*.conf
 """
 
 
-def _staged(file: Path) -> Path:
+def staged(file: Path) -> Path:
     """The release *file*, staged beside it by what the playbook sends to a host, for whoever asks first."""
     small, root = Small.of(file), file.parent / "staged"
     root.mkdir(exist_ok=True)
@@ -115,9 +115,8 @@ class LocalHost(Host):
         argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
         self.supervisord = Child(argv, self.environment, base / "supervisord.out")
 
-    def stage(self, file: Path) -> None:
-        """Lay the release *file* where `prepare` does: hard links to one that was staged once, and its own programs."""
-        staged = _staged(file)
+    def lay(self, staged: Path) -> None:
+        """Lay a release where `prepare` does: hard links to one that is *staged*, and its own programs."""
         into = Path(self.places.root) / "releases" / staged.name
         shutil.copytree(staged, into, symlinks=True, copy_function=os.link)
         for program in (into / "venv/bin").iterdir():

@@ -13,7 +13,7 @@ import redis
 from tests.effects.redis_servers import port_of, redis_server
 from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, variables
 from tests.playbooks.hosts.faults import Ground
-from tests.playbooks.hosts.local import LocalHost
+from tests.playbooks.hosts.local import LocalHost, staged
 from tests.playbooks.hosts.places import Role
 from tests.stage import Town
 from tests.stage.leases import granting
@@ -73,7 +73,7 @@ class Scene(Ground):
     def stage(self, *names: str) -> None:
         """Lay the release onto the hosts *names*, as its playbook does with many times the work."""
         for name in names:
-            self.hosts[name].stage(self.release)
+            self.hosts[name].lay(staged(self.release))
 
     def vary(self, **hosts: Mapping[str, Any]) -> None:
         """From now on, *hosts* have some variables differently."""

@@ -22,6 +22,7 @@ class Before:
         self.files: dict[str, Any] = host.snapshot(root=False)["files"]
         self.rows = self._old_rows()
         self.keys = old_world.keys_of(client) if client is not None else {}
+        self.download_rate = "1000k"
 
     def _old_rows(self) -> list[list[Any]]:
         if self.host.places.role == "teacher":
@@ -93,7 +94,7 @@ class Before:
         kept = [one for one in old_world.dotenv(at).decode().splitlines() if not one.startswith("wget_path")]
         found = [f".env: the line {line!r} is gone" for line in kept if line not in text]
         found += [f".env: there is {name}" for name in ("STREAMER_NAME", "VIDEO_ROOT") if name in text]
-        for name, value in {"wget_path": at.wget, "DOWNLOAD_RATE": "1000k", "MAX_VIDEO_NUM": "1000"}.items():
+        for name, value in {"wget_path": at.wget, "DOWNLOAD_RATE": self.download_rate, "MAX_VIDEO_NUM": "1000"}.items():
             if f"\n{name}={value}\n" not in f"{text}\n":
                 found.append(f".env: there is no {name}={value}")
         adopted = {row[0] for row in self.host.rows("SELECT class_id FROM class_list")}

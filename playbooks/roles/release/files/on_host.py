@@ -1,6 +1,6 @@
 """Checks a host, stages a release on it, and prunes old ones; the role sends it, the host's own Python runs it.
 
-    python3 -I - name|look|stage|prune '{"root": "/opt/lectern", ...}' < on_host.py
+    python3 -I - look|stage|prune '{"root": "/opt/lectern", ...}' < on_host.py
 
 It uses the standard library only and, until it knows that the Python fits, only what Python 3.8 has. Prints one JSON
 object; an error is one sentence on stderr, with exit code 1.
@@ -36,11 +36,6 @@ _PLATFORM = f"{platform.system().lower()}-{platform.machine()}"
 
 class Trouble(Exception):
     """An error: the text says what went wrong, and what to type."""
-
-
-def name(_: dict[str, Any]) -> dict[str, Any]:
-    """The kind of this host, as the name of a release file writes it."""
-    return {"name": f"{_PYTHON}-{_PLATFORM}"}
 
 
 def look(asked: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +203,7 @@ def _superfluous(asked: dict[str, Any]) -> list[Path]:
 def main(verb: str, asked: dict[str, Any]) -> int:
     """Do what *verb* asks for, and print the answer; returns the exit code."""
     try:
-        answer = {"name": name, "look": look, "stage": stage, "prune": prune}[verb](asked)
+        answer = {"look": look, "stage": stage, "prune": prune}[verb](asked)
     except (Trouble, OSError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"{error}\n")
         return 1
