@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lectern.i18n import ENGLISH, Text, labelled, masked, msgid, translated
-from lectern.playout.kernel import Isolated
+from lectern.playout.sentences import Isolated
 from lectern.urls import redact
 
 

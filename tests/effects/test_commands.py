@@ -50,7 +50,7 @@ CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
 FOREIGN = (
     *("sqlalchemy", "sqlalchemy.dialects.postgresql", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko"),
-    "importlib.metadata",
+    *("importlib.metadata", "ctypes"),
 )
 
 

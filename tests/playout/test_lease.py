@@ -16,8 +16,8 @@ from unittest.mock import Mock
 import pytest
 
 from lectern.playout import kernel
-from lectern.playout.kernel import Isolated
 from lectern.playout.lease import LINES_AT_ONCE, MAX_CLIENTS, MAX_LINE_BYTES, LeaseSocket, Misuse, listening, locked
+from lectern.playout.sentences import Isolated
 from lectern.playout.supervisor import HeldSession
 from lectern.playout.worker_process import Shared
 from tests.playout import flvs

@@ -10,8 +10,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from lectern.playout.kernel import Isolated, replace
-from lectern.playout.sentences import Sentence, sentence
+from lectern.playout.kernel import replace
+from lectern.playout.sentences import Isolated, Sentence, sentence
 from lectern.playout.timetable import BadRequest
 
 MAX_REQUEST_BYTES = 64 * 1024

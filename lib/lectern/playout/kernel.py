@@ -14,11 +14,11 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import Isolated, sentence
 
 HAND_OVER = sys.platform == "linux"
 """Whether a session can be handed to another process; if not, the next worker begins a new session."""
@@ -108,28 +108,6 @@ def die_with(parent: int) -> None:
         _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit(1)
-
-
-class Isolated(AbstractContextManager["Isolated", bool]):
-    """A context in which a fault of one class or request harms no other: it is kept. Errors of *through* are raised."""
-
-    def __init__(self, *through: type[Exception]) -> None:
-        self.error: Exception | None = None
-        self._through = through
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        """Keep *error*, unless it ends the process, or a task."""
-        if not isinstance(error, Exception) or isinstance(error, self._through):
-            return False
-        self.error = error
-        return True
-
-    @property
-    def fault(self) -> str:
-        """The fault in words; empty if there was none."""
-        if self.error is None:
-            return ""
-        return sentence("a fault of the playout: {name}: {error}", name=type(self.error).__name__, error=self.error)
 
 
 def say(text: str) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 from lectern.playout import net
 from lectern.playout.as_run import AiredClass, AsRunRows
-from lectern.playout.kernel import Isolated, Now
+from lectern.playout.kernel import Now
 from lectern.playout.muxer import BATCH_BYTES, NAMES
 from lectern.playout.rtmp import target
 from lectern.playout.rtmp.publish import Step
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import Isolated, sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 

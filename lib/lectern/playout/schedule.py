@@ -11,10 +11,10 @@ from typing import Any
 from lectern.playout import timetable
 from lectern.playout.as_run import AiredClass, covered, entry
 from lectern.playout.control_socket import version_of
-from lectern.playout.kernel import SLOW_S, Isolated, Now, StateFile, say
+from lectern.playout.kernel import SLOW_S, Now, StateFile, say
 from lectern.playout.publisher import LEAD_S, ClassPublisher, WorkerContext
 from lectern.playout.rtmp import target
-from lectern.playout.sentences import Sentence, sentence
+from lectern.playout.sentences import Isolated, Sentence, sentence
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, ScheduledClass, TimetableDifference
 
 CANCELLED = sentence("it was cancelled")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 
@@ -34,6 +35,28 @@ def sentence(english: str, /, **values: object) -> Sentence:
     made.id, made.plural, made.json = english, None, None
     made.args = {name: one if isinstance(one, int | float) else str(one) for name, one in values.items()}
     return made
+
+
+class Isolated(AbstractContextManager["Isolated", bool]):
+    """A context in which a fault of one class or request harms no other: it is kept. Errors of *through* are raised."""
+
+    def __init__(self, *through: type[Exception]) -> None:
+        self.error: Exception | None = None
+        self._through = through
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Keep *error*, unless it ends the process, or a task."""
+        if not isinstance(error, Exception) or isinstance(error, self._through):
+            return False
+        self.error = error
+        return True
+
+    @property
+    def fault(self) -> str:
+        """The fault in words; empty if there was none."""
+        if self.error is None:
+            return ""
+        return sentence("a fault of the playout: {name}: {error}", name=type(self.error).__name__, error=self.error)
 
 
 MAX_CHARACTERS = 300

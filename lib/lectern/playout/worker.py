@@ -16,11 +16,11 @@ from typing import Any
 from lectern.playout import kernel, net, session, timetable
 from lectern.playout.as_run import AIRED, AiredClass, read_aired
 from lectern.playout.control_socket import PROTOCOL, Control, Do, Lines
-from lectern.playout.kernel import Isolated, Now, say
+from lectern.playout.kernel import Now, say
 from lectern.playout.publisher import WorkerContext
 from lectern.playout.rtmp import NotRtmp, Target, target
 from lectern.playout.schedule import CANCELLED, AiredFile, Schedule, in_slices
-from lectern.playout.sentences import Sentence, sentence
+from lectern.playout.sentences import Isolated, Sentence, sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
