@@ -100,6 +100,14 @@ def test_who_looks_into_a_sqlite_file_does_not_wait_for_what_only_others_need(te
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.live
+def test_a_command_does_not_look_through_all_packages_that_are_installed(teacher: Path) -> None:
+    """Pydantic would before its first model, for plugins that nobody has: a fortieth of each start."""
+    listed = "sys.addaudithook(lambda event, of: event == 'open' and 'entry_points' in str(of[0]) and print(of[0]))"
+    done = ran(teacher, sys.executable, "-c", f"import sys; {listed}; {CODE}", "report", **os.environ)
+    assert (done.returncode, "institution" in done.stdout, "entry_points" in done.stdout) == (0, True, False)
+
+
 def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:
     said = lectern(tmp_path, "--help").stdout
     assert all(f"  {name} " in said for name in COMMANDS)
