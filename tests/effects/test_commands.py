@@ -108,6 +108,13 @@ def test_a_command_does_not_look_through_all_packages_that_are_installed(teacher
     assert (done.returncode, "institution" in done.stdout, "entry_points" in done.stdout) == (0, True, False)
 
 
+@pytest.mark.live
+def test_who_makes_deployments_waits_for_no_migrations(tmp_path: Path) -> None:
+    """Alembic takes a twentieth of `lectern deploy`, which a rollout types on each host; `init` loads it."""
+    done = ran(tmp_path, sys.executable, "-c", "import lectern.cli.serving, sys; print(*sys.modules)", **os.environ)
+    assert (done.returncode, "alembic" in done.stdout.split()) == (0, False), done.stderr
+
+
 def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:
     said = lectern(tmp_path, "--help").stdout
     assert all(f"  {name} " in said for name in COMMANDS)

@@ -19,7 +19,7 @@ from lectern import formatting, health, urls
 from lectern.allowlist import Allowlist
 from lectern.cli import readers
 from lectern.cli.options import Json, on_bus, painted, say, settings_of
-from lectern.db import airings, cache, incidents, schema, transcodings
+from lectern.db import airings, cache, incidents, transcodings
 from lectern.db.engine import NoDatabase, open_database
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, translator
@@ -95,6 +95,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
 
 def of_database(settings: Settings) -> Finding:
     """Whether the database exists, is sound, and has the schema of this release."""
+    from lectern.db import schema  # noqa: PLC0415 (Alembic takes long to load)
+
     try:
         schema.check(open_database(settings.database_url), settings.role)
     except LecternError as error:
@@ -214,9 +216,8 @@ def of_programs(settings: StreamerSettings) -> Iterator[Finding]:
     """Whether the programs that a streamer starts can be run."""
     for name, program in (("wget", settings.wget_path), ("ffmpeg", "ffmpeg")):
         found = shutil.which(program)
-        to_type = f"apt-get install {name}"
         said = f"{found or program}{'' if found else ' cannot be run'}"
-        yield Finding(f"program {name}", is_well=found is not None, said=said, to_type=to_type)
+        yield Finding(f"program {name}", is_well=found is not None, said=said, to_type=f"apt-get install {name}")
 
 
 def of_disk(settings: StreamerSettings) -> Finding:
@@ -310,7 +311,6 @@ def _of(role: Role) -> Iterator[Finding]:
 
 def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
     from lectern.ecs import ssh  # noqa: PLC0415 (paramiko takes long to load)
-    from lectern.ecs.ssh import SshHost  # noqa: PLC0415
 
     named = [one.strip() for one in settings.ecs_hosts.split(",") if one.strip()]
     key, known = settings.ecs_ssh_key, settings.ecs_known_hosts
@@ -318,7 +318,7 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
         yield Finding("ECS hosts", is_well=False, said="ECS_SSH_KEY or ECS_KNOWN_HOSTS is not set", to_type="set both")
         return
 
-    async def look(host: SshHost) -> str | None:
+    async def look(host: ssh.SshHost) -> str | None:
         assert key is not None and known is not None  # noqa: PT018 (it was looked at above)
         async with ssh.connect(host, key, known, timeout_s=LOOK_S) as connection:
             done = await connection.run([settings.ecs_ffmpeg, "-version"], timeout_s=LOOK_S)
@@ -327,7 +327,7 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
     for one in named:
         to_type = "write it in ECS_HOSTS as ssh://user@host:port"
         try:
-            host = SshHost.parse(one)
+            host = ssh.SshHost.parse(one)
             to_type = (
                 f"ssh -i {key} -o UserKnownHostsFile={known} -p {host.port} {host.user}@{host.name} ffmpeg -version"
             )
