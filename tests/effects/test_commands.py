@@ -109,6 +109,18 @@ def test_a_command_does_not_look_through_all_packages_that_are_installed(teacher
 
 
 @pytest.mark.live
+def test_how_things_stand_takes_no_mapping_of_rows_while_no_rendition_is_made(teacher: Path) -> None:
+    """SQLAlchemy maps all tables before the first row is a value: a fiftieth of `lectern status`."""
+    look = "with readers.teacher().looking() as connection: timetable.status_of_teacher(connection, 1.0, 'teacher')"
+    code = f"""from lectern.cli import readers
+from lectern.db import timetable
+from lectern.model.tables.teacher import RenditionRow
+{look}
+print(RenditionRow.__mapper__.configured)"""
+    assert ran(teacher, sys.executable, "-c", code, **os.environ).stdout == "False\n"
+
+
+@pytest.mark.live
 def test_who_makes_deployments_waits_for_no_migrations(tmp_path: Path) -> None:
     """Alembic takes a twentieth of `lectern deploy`, which a rollout types on each host; `init` loads it."""
     done = ran(tmp_path, sys.executable, "-c", "import lectern.cli.serving, sys; print(*sys.modules)", **os.environ)
