@@ -48,7 +48,10 @@ from town.ports import free_port
 
 CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
-FOREIGN = ("sqlalchemy", "sqlalchemy.dialects.postgresql", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko")
+FOREIGN = (
+    *("sqlalchemy", "sqlalchemy.dialects.postgresql", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko"),
+    *("importlib.metadata", "ctypes"),
+)
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def loaded_by(folder: Path, *words: str) -> tuple[str, set[str]]:
 def test_the_first_word_loads_nothing_that_takes_long(tmp_path: Path, option: str) -> None:
     """Measured on an idle machine it comes within 0.2 s; what is loaded is the same on a busy one."""
     said, loaded = loaded_by(tmp_path, option)
-    assert loaded == set()
+    assert loaded == ({"importlib.metadata"} if option == "--version" else set())
     assert ("lectern " + __version__ if option == "--version" else "Usage: lectern") in said
 
 
@@ -95,6 +98,33 @@ def test_who_looks_into_a_sqlite_file_does_not_wait_for_what_only_others_need(te
     done = ran(teacher, sys.executable, "-c", "import lectern.cli.status, sys; print(*sys.modules)", **os.environ)
     assert not {*done.stdout.split()} & {"httpx", "lectern.model.tables.streamer", "rich"}
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.live
+def test_a_command_does_not_look_through_all_packages_that_are_installed(teacher: Path) -> None:
+    """Pydantic would before its first model, for plugins that nobody has: a fortieth of each start."""
+    listed = "sys.addaudithook(lambda event, of: event == 'open' and 'entry_points' in str(of[0]) and print(of[0]))"
+    done = ran(teacher, sys.executable, "-c", f"import sys; {listed}; {CODE}", "report", **os.environ)
+    assert (done.returncode, "institution" in done.stdout, "entry_points" in done.stdout) == (0, True, False)
+
+
+@pytest.mark.live
+def test_how_things_stand_takes_no_mapping_of_rows_while_no_rendition_is_made(teacher: Path) -> None:
+    """SQLAlchemy maps all tables before the first row is a value: a fiftieth of `lectern status`."""
+    look = "with readers.teacher().looking() as connection: timetable.status_of_teacher(connection, 1.0, 'teacher')"
+    code = f"""from lectern.cli import readers
+from lectern.db import timetable
+from lectern.model.tables.teacher import RenditionRow
+{look}
+print(RenditionRow.__mapper__.configured)"""
+    assert ran(teacher, sys.executable, "-c", code, **os.environ).stdout == "False\n"
+
+
+@pytest.mark.live
+def test_who_makes_deployments_waits_for_no_migrations(tmp_path: Path) -> None:
+    """Alembic takes a twentieth of `lectern deploy`, which a rollout types on each host; `init` loads it."""
+    done = ran(tmp_path, sys.executable, "-c", "import lectern.cli.serving, sys; print(*sys.modules)", **os.environ)
+    assert (done.returncode, "alembic" in done.stdout.split()) == (0, False), done.stderr
 
 
 def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ LOOKS = ("status", "explain")
 def main() -> None:
     """Run the command: the entry point of ``lectern``."""
     gc.disable()  # until a command is loaded: of the objects that are made, none is garbage; a quarter of every start
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for some in all that is installed
     from lectern.cli import app  # noqa: PLC0415 (`lectern --help` takes as long as its imports)
 
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lectern import __version__
+import lectern
 from lectern.errors import LecternError, Misuse
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -128,7 +128,7 @@ _OUTPUT_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        print(f"lectern {__version__}")
+        print(f"lectern {lectern.__version__}")  # looked up only now: all else that is typed starts without it
         raise typer.Exit
 
 

@@ -19,7 +19,7 @@ from lectern import formatting, health, urls
 from lectern.allowlist import Allowlist
 from lectern.cli import readers
 from lectern.cli.options import Json, on_bus, painted, say, settings_of
-from lectern.db import airings, cache, incidents, schema, transcodings
+from lectern.db import airings, cache, incidents, transcodings
 from lectern.db.engine import NoDatabase, open_database
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, translator
@@ -95,6 +95,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
 
 def of_database(settings: Settings) -> Finding:
     """Whether the database exists, is sound, and has the schema of this release."""
+    from lectern.db import schema  # noqa: PLC0415 (Alembic takes long to load)
+
     try:
         schema.check(open_database(settings.database_url), settings.role)
     except LecternError as error:
@@ -214,9 +216,8 @@ def of_programs(settings: StreamerSettings) -> Iterator[Finding]:
     """Whether the programs that a streamer starts can be run."""
     for name, program in (("wget", settings.wget_path), ("ffmpeg", "ffmpeg")):
         found = shutil.which(program)
-        to_type = f"apt-get install {name}"
         said = f"{found or program}{'' if found else ' cannot be run'}"
-        yield Finding(f"program {name}", is_well=found is not None, said=said, to_type=to_type)
+        yield Finding(f"program {name}", is_well=found is not None, said=said, to_type=f"apt-get install {name}")
 
 
 def of_disk(settings: StreamerSettings) -> Finding:

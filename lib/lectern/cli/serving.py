@@ -10,7 +10,6 @@ import typer
 from lectern import health, logs
 from lectern.cli import doctor
 from lectern.cli.options import Json, Name, on_bus, say, set_prefect, settings_of
-from lectern.db import schema
 from lectern.db.engine import opened
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text, labelled, translated
@@ -25,10 +24,7 @@ Python's own 700, a storm spent a seventh of its time on collecting."""
 
 
 @app.command()
-def serve(
-    role: Role,
-    name: Name = None,
-) -> None:
+def serve(role: Role, name: Name = None) -> None:
     """Run this host's resident process until SIGTERM."""
     settings = settings_of(role, name)
     logs.set_up(settings.log_format, settings.log_level)
@@ -51,6 +47,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Migrate this host's database, make its deployments, and look at its keys in Redis; safe to repeat."""
+    from lectern.db import schema  # noqa: PLC0415 (only who migrates waits for Alembic)
+
     settings = settings_of(role, name)
     with opened(settings.database_url) as engine:
         done = (schema.plan if check else schema.upgrade)(engine, role)

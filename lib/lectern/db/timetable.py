@@ -206,9 +206,8 @@ def _found(connection: Connection, wanted: Select[Any]) -> list[Booked]:
 def _booked(row: Any, by: str = "") -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
     known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
-    more = {"institution_id": row.institution_id, "by": by}
-    more |= {"answered": row.answered_at is not None, "received_at": row.received_at, "decided_at": row.updated_at}
-    return Booked(*known, row.streamer, **more)
+    more = {"answered": row.answered_at is not None, "received_at": row.received_at, "decided_at": row.updated_at}
+    return Booked(*known, row.streamer, institution_id=row.institution_id, by=by, **more)
 
 
 NEAREST = 5
@@ -221,7 +220,9 @@ def status_of_teacher(connection: Connection, now: float, host: str) -> dict[str
     """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
     oldest = outbox.oldest_unsent(connection)
     waiting = bookings.oldest_waiting(connection)
-    under_way = sorted(transcodings.under_way(connection), key=lambda row: row.deadline or float("inf"))
+    renditions = transcodings.counts(connection)
+    rows = transcodings.under_way(connection) if RenditionState.TRANSCODING in renditions else []
+    under_way = sorted(rows, key=lambda row: row.deadline or float("inf"))
     following = next_class(connection, now)
     by_state = Counter[str]()
     for (state, _), number in bookings.counts(connection, now).items():
@@ -230,7 +231,7 @@ def status_of_teacher(connection: Connection, now: float, host: str) -> dict[str
         "bookings": dict(by_state),
         "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
         "incidents": [asdict(one) for one in incidents.open_now(connection, host)],
-        "renditions": dict(transcodings.counts(connection)),
+        "renditions": dict(renditions),
         "under_way_number": len(under_way),
         "under_way": [
             {
@@ -262,8 +263,7 @@ def planned(connection: Connection, span: Span) -> Iterator[Booked]:
 
 def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:
     """The parts that were sent of each class of *span*, in time order."""
-    its = connection.execute(select(orders.c.class_id).where(begins_in(span))).scalars()
-    return events.parts_of(connection, its)
+    return events.parts_of(connection, connection.scalars(select(orders.c.class_id).where(begins_in(span))))
 
 
 def transcoding_s(connection: Connection, span: Span) -> dict[str, float]:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -135,7 +136,7 @@ def _is_claim(fields: Mapping[str, Any]) -> bool:
 
 
 log = logging.getLogger("lectern")
-_WORDS = TypeAdapter(StreamerStatus)
+_words = cache(lambda: TypeAdapter(StreamerStatus))  # made when the first is sent or read: few commands do either
 MOST_BYTES = 512 * 1024
 """Most bytes that are read of a streamer's status: some thousand classes on air take a third of them."""
 
@@ -394,8 +395,7 @@ class Bus:
         The other fields of its last heartbeat stay.
         """
         now, said, _ = await self.heard(key)
-        last = {**said.get(name, {}), "at": now, "gone": True}
-        await self._client.eval(NOTE, 1, key, name, json.dumps(last))
+        await self._client.eval(NOTE, 1, key, name, json.dumps({**said.get(name, {}), "at": now, "gone": True}))
 
     @asking()
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -419,7 +419,7 @@ class Bus:
     async def say(self, key: str, name: str, own: StreamerStatus) -> None:
         """Publish the status of streamer *name*, with the time of the clock that all hosts share."""
         seconds, _ = await self._client.time()
-        body = _WORDS.dump_json(replace(own, at=float(seconds))).decode()
+        body = _words().dump_json(replace(own, at=float(seconds))).decode()
         await self._client.eval(NOTE, 1, f"{key}:words", name, body)
 
     @asking()
@@ -429,7 +429,7 @@ class Bus:
         found: dict[str, StreamerStatus] = {}
         for name, body in sorted(bodies.items()):
             try:
-                word = _WORDS.validate_json(body[:MOST_BYTES])
+                word = _words().validate_json(body[:MOST_BYTES])
             except ValidationError:
                 log.debug("redis: what streamer %s says of itself cannot be read", name)
                 continue  # a newer release says more, or somebody else wrote it: its classes are not heard of
