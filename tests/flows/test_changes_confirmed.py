@@ -29,6 +29,7 @@ from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.hosts import lesson
 from tests.faults.turns import Quiet
+from tests.flows.test_rows_apart import spoil
 from tests.rows import commit
 from tests.waiting import async_wait_until, cancelled
 
@@ -92,6 +93,18 @@ async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: S
         await confirmed(streamer)
     assert reports(streamer) == [0]
     assert len(streamer.acks.ids()) == 1, "it is sent"
+
+
+async def test_a_change_is_reported_beside_one_of_a_class_that_nobody_can_read(streamer: StreamerHost) -> None:
+    """Somebody wrote into its row since; what is in force of it cannot be said, nor that it is over."""
+    with transaction(streamer.engine) as connection:
+        rows.bare(connection, "odd", hosts.now() + 60)
+        rows.bare(connection, "odd^1", hosts.now() + 60, "cancelled")
+        waits = update(classes).where(classes.c.class_id == "odd^1").values(unconfirmed_since=hosts.now())
+        connection.execute(waits)
+    spoil(streamer, "odd")
+    await confirmed(streamer)
+    assert [one["class_id"] for one in rows.said(streamer, "amended")] == [CHANGE]
 
 
 @pytest.mark.parametrize(
