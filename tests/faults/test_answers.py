@@ -487,7 +487,8 @@ class Day:
                 self.streamer_takes(name)
                 self.downloads(name)
                 self.beats(name)
-            wait = sum(look(host.engine, inbox.waiting) for host in (self.teacher, *self.streamers.values()))
+            everybody: list[Host[Any]] = [self.teacher, *self.streamers.values()]
+            wait = sum(look(host.engine, inbox.waiting) for host in everybody)
             if not any(self.links.values()) and not wait and not self.is_transcoding():
                 break
         self.tick()
