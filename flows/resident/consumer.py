@@ -240,9 +240,9 @@ class Consumer:
             claimed: list[InboxMessage] = []
             if not self._claimed[flow] or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
                 claimed = await self._claim(flow)
-            kept, self._claimed[flow] = self._claimed[flow], []
-            known = {message.id for message in kept}  # a message whose lease expired here is claimed twice
-            kept += [message for message in claimed if message.id not in known]
+            # A message whose lease expired here is claimed twice; what had to wait is older than what has come since.
+            both = {message.id: message for message in (*claimed, *self._claimed[flow])}
+            kept, self._claimed[flow] = [both[id_] for id_ in sorted(both)], []
             if not kept:
                 await comes(self._woken[flow], IDLE_S)
             for portion in batches(kept):

@@ -42,8 +42,7 @@ def early_amends(connection: Connection, came: Sequence[Delivery[Amend]]) -> lis
     """The messages that overtook the Prepare of their class, which may wait for its origin, as it is placed now."""
     asked = {delivery.kept.id: delivery.message for delivery in came if isinstance(delivery.message, Amend)}
     coming = inbox.coming(connection, "prepare", {message.class_id for message in asked.values()})
-    known = airings.where(connection, classes.c.class_id.in_(coming))
-    here = {airing.class_id: airing.placement for airing in known}
+    here = {it.class_id: it.placement for it in airings.where(connection, classes.c.class_id.in_(coming))}
     return [id_ for id_, it in asked.items() if it.class_id in coming and here.get(it.class_id, 0) < it.placement]
 
 
@@ -99,7 +98,8 @@ def confirmed(
 
     If it is not known that it airs no others, it may air a class that is not among them at the time of before.
     """
-    waiting = airings.unconfirmed(connection)
+    odd = airings.unreadable(connection)  # of these nothing can be said
+    waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) not in odd]
     classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
         airing, is_aired = classes.get(called(revision.class_id)), False

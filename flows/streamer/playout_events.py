@@ -77,8 +77,8 @@ def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, 
         is_pushed_there = ending.get("push_urls") == its_urls or ending.get("push_urls_hash") == version_of(its_urls)
         is_changed = ending.get("end") == airing.end_time and is_pushed_there
         waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
-        for revision in waiting:
-            change.confirm(changes, revision, airing, is_aired=is_changed)
+        for revision in waiting:  # if nothing was sent, the playout may not have had the class before its end
+            change.confirm(changes, revision, airing, is_aired=is_changed and bool(ending["as_run"]))
         if waiting and not is_changed:  # it was aired as it was before, which its teacher still takes for planned
             airing = replace(airing, end_time=ending.get("end", airing.end_time))
     decide.ended(changes, class_id, airing, account.story_events(connection, class_id, STORY), ending)

@@ -32,7 +32,7 @@ from lectern.errors import Caught, LecternError, TryAgain
 from lectern.i18n import Text, from_pair
 from lectern.media import ffmpeg
 from lectern.model.facts import Airing
-from lectern.model.tables.streamer import as_runs
+from lectern.model.tables.streamer import as_runs, classes
 from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
 from lectern.playout.timetable import NAME
 from lectern.timing import backoff_s, comes
@@ -139,8 +139,8 @@ def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[
 
     The process that took them off the air died before it heard that; one that had come back was sent here before.
     """
-    known = airings.by_id(connection, [one["class_id"] for one in ended])
-    released = {class_id for class_id, airing in known.items() if decide.is_taken(airing)}
+    known = airings.where(connection, classes.c.class_id.in_([one["class_id"] for one in ended]))
+    released = {airing.class_id for airing in known if decide.is_taken(airing)}
     parts = events.parts_of(connection, sorted(released), as_runs)
     begun = {class_id: {part.begins for part in theirs} for class_id, theirs in parts.items()}
     sent = {one["class_id"]: gaps.longest(decide.as_run(one["as_run"]), decide.KEPT) for one in ended}

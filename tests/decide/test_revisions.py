@@ -28,6 +28,7 @@ LIES: str = "http://origin.example/6666_720P.flv"
 OTHER: dict[str, Any] = {"record_id": 7777, "video_url_list": {"720P": "http://origin.example/7777_720P.flv"}}
 TO_MAKE: dict[str, Any] = {"record_id": 7777, "video_url": "http://origin.example/7777.flv"}
 FIRST = "c-1^1"
+BACKUP_URL = "rtmp://backup.example/live/c-1"
 
 
 @pytest.fixture
@@ -432,6 +433,29 @@ def test_the_second_airing_stays_as_its_class_whose_change_is_refused(changes: C
     after = changes.orders["c-1~backup"]
     assert (after.start_time, after.end_time, after.url) == (before.start_time, before.end_time, before.url)
     assert answers(changes) == [("c-1", errors.DISK_FULL.number)]
+
+
+def test_the_second_airing_stays_as_its_class_whose_change_is_prepared_too_late(changes: Changes) -> None:
+    """It would go on for minutes after its class, whose platform was told that it ends as it was booked."""
+    ready(changes, start_time=strategies.NOW - 99, end_time=strategies.NOW + 60, push_url_backup=BACKUP_URL)
+    change(changes, end_time=strategies.NOW + 600)
+    in_force(changes, "c-1~backup^1")
+    changes.now += 56
+    prepared(changes, FIRST)
+    in_force(changes, "c-1~backup^2")
+    assert [changes.orders[one].end_time for one in ("c-1", "c-1~backup")] == [strategies.NOW + 60] * 2
+    assert (answers(changes), told(changes, Alarm)) == ([("c-1", 410)], [])
+
+
+def test_people_hear_that_the_change_of_a_second_airing_is_prepared_too_late(changes: Changes) -> None:
+    """Nobody is answered for it; and it is not changed back, for which it is too late as well."""
+    ready(changes, start_time=strategies.NOW - 99, end_time=strategies.NOW + 60, push_url_backup=BACKUP_URL)
+    change(changes, end_time=strategies.NOW + 600)
+    changes.now += 56
+    for one in (FIRST, "c-1~backup^1"):
+        prepared(changes, one)
+    assert (answers(changes), [one.code for one in told(changes, Alarm)]) == ([("c-1", 410)], [410])
+    assert "c-1~backup^2" not in changes.orders
 
 
 @pytest.mark.parametrize("fields", [OTHER, {"end_time": strategies.NOW + 9000}], ids=["recording", "end"])

@@ -29,6 +29,7 @@ from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.hosts import lesson
 from tests.faults.turns import Quiet
+from tests.flows.test_rows_apart import spoil
 from tests.rows import commit
 from tests.waiting import async_wait_until, cancelled
 
@@ -92,6 +93,18 @@ async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: S
         await confirmed(streamer)
     assert reports(streamer) == [0]
     assert len(streamer.acks.ids()) == 1, "it is sent"
+
+
+async def test_a_change_is_reported_beside_one_of_a_class_that_nobody_can_read(streamer: StreamerHost) -> None:
+    """Somebody wrote into its row since; what is in force of it cannot be said, nor that it is over."""
+    with transaction(streamer.engine) as connection:
+        rows.bare(connection, "odd", hosts.now() + 60)
+        rows.bare(connection, "odd^1", hosts.now() + 60, "cancelled")
+        waits = update(classes).where(classes.c.class_id == "odd^1").values(unconfirmed_since=hosts.now())
+        connection.execute(waits)
+    spoil(streamer, "odd")
+    await confirmed(streamer)
+    assert [one["class_id"] for one in rows.said(streamer, "amended")] == [CHANGE]
 
 
 @pytest.mark.parametrize(
@@ -168,21 +181,33 @@ async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
 
 
 @pytest.mark.parametrize(
-    ("earlier_s", "by", "url", "code"),
+    ("earlier_s", "by", "url", "sent_s", "code"),
     [
-        (0, "event", None, 0),
-        (300, "event", None, 410),
-        (0, "status", None, 0),
-        (0, "status", "rtmp://other.example/live/x", 410),
+        (0, "event", None, 9.0, 0),
+        (300, "event", None, 9.0, 410),
+        (0, "event", None, 0, 410),
+        (0, "status", None, 9.0, 0),
+        (0, "status", "rtmp://other.example/live/x", 9.0, 410),
     ],
 )
 def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, earlier_s: float, by: str, url: str | None, code: int
+    streamer: StreamerHost,
+    monkeypatch: pytest.MonkeyPatch,
+    earlier_s: float,
+    by: str,
+    url: str | None,
+    sent_s: float,
+    code: int,
 ) -> None:
-    """The end of its change has passed, too: the playout says which end it had, and to which URL it was pushed."""
+    """The end of its change has passed, too: the playout says which end it had, and to which URL it was pushed.
+
+    If nothing was sent of it, the playout may not have had it before its end.
+    """
     one = its_class(streamer)
+    part = {"url": 0, "session": 1, "source": "recording", "from": one.start_time, "to": one.start_time + sent_s}
+    part |= {"position_s": 0.0, "sent_s": sent_s, "bytes": 9, "open": False}
     monkeypatch.setattr(time, "time", lambda: one.end_time + 1)
-    sums = {"as_run": [], "sent_s": 0.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 0}
+    sums = {"as_run": [part] if sent_s else [], "sent_s": sent_s, "slate_s": 0.0, "gap_s": 0.0, "sessions": 0}
     told = {**lesson(streamer, one), **sums, "why": "its end has come", "end": one.end_time - earlier_s}
     if by == "status":  # which shows no URL
         del told["push_urls"]

@@ -34,6 +34,7 @@ from lectern.media import ffmpeg
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import PROTOCOL, Client, write_timetable
 from tests import rows
+from tests.flows.test_rows_apart import spoil
 from tests.waiting import async_wait_until, cancelled
 
 START = 0.0
@@ -265,6 +266,17 @@ async def test_each_end_of_a_class_that_was_taken_away_is_told_once(
             await PlayoutSync(streamer)._bring_up_to_date()
         said = [(one["class_id"], one["code"], one["placement"]) for one in rows.said(streamer, "ended")]
         assert said == [("c-1", 411, 3)] * number
+
+
+async def test_the_ends_of_classes_are_heard_beside_one_that_nobody_can_read(
+    streamer: StreamerHost, statuses: list[dict[str, Any]]
+) -> None:
+    """It was aired as it was before somebody wrote into its row, and is over; its playout is followed all the same."""
+    rows.commit(streamer.engine, rows.bare, "odd", START, "on air")
+    spoil(streamer, "odd")
+    statuses[:] = [over(class_id="odd"), aired()]
+    await PlayoutSync(streamer)._bring_up_to_date()
+    assert [(one["class_id"], one["result"]) for one in rows.said(streamer, "ended")] == [("c-1", "success")]
 
 
 async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(

@@ -127,6 +127,20 @@ async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(
         assert [batch.count(2) for batch in slow.batches] == [0, 1]
 
 
+async def test_what_waited_in_the_inbox_is_decided_before_what_has_come_since(teacher: TeacherHost) -> None:
+    """Of two changes of a class the later one is to hold; the earlier may have waited for the booking of its class."""
+    slow = Slow(teacher)
+    intake = Consumer(teacher, cast("Any", slow))
+    intake._left.clear()
+    rows.commit(teacher.engine, inbox.keep, orders("c-1"), 1.0)
+    await intake.commit(orders("c-2"))
+    work = asyncio.create_task(intake._dispatch("booking"))
+    await slow.has(1)
+    slow.go.set()
+    await cancelled(work)
+    assert slow.batches == [[1, 2]]
+
+
 async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_is_searched_for_others(
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,9 +201,8 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
     is_lost = report.cmd == "ended" or (report.cmd == "prepared" and report.result != "success")
     if is_lost or (is_of and report.code == errors.ENDED.number):
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
-        is_second = (revision.revises or "").endswith(BACKUP)
-        changes.refuse(revision, code, report.reason, alarm=is_second)
-        if order is not None and not is_second:
+        changes.refuse(revision, code, report.reason, alarm=(revision.revises or "").endswith(BACKUP))
+        if order is not None:
             _second_follows(changes, order, report.reason)
     elif order is None or order.state not in ON_STREAMER:
         forsake(changes, [revision])
@@ -217,7 +216,7 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
 
 
 def _second_follows(changes: Changes, order: Order, why: str) -> None:
-    """Change the second airing to what its class is, or is to be, if nothing on its way does so.
+    """Change the second airing, if *order* has one, to what its class is, or is to be, if nothing on its way does so.
 
     It may have been changed, and its class's own change refused; or been placed after the change was asked for.
     """
@@ -225,7 +224,8 @@ def _second_follows(changes: Changes, order: Order, why: str) -> None:
     second = placement.secondary_of(_plain(latest))
     if twin is None or second is None or twin.state not in ON_STREAMER or latest.state not in ON_STREAMER:
         return
-    is_late = twin.start_time <= changes.now < second.start_time  # what has begun cannot begin later
+    # What has begun cannot begin later, and what is about to end stays as it is.
+    is_late = twin.start_time <= changes.now < second.start_time or twin.end_time < changes.now + LAST_S
     if not is_late and not is_same(_plain(_latest(changes, twin)), second.under(order.class_id)):
         _revision(changes, twin, second, BookingVerdict(second, BookingState.PLACED, url=latest.url), why)
 
@@ -254,8 +254,9 @@ def _apply(changes: Changes, order: Order, revision: Order) -> None:
     try:
         _refuse_late(changes, order, order.end_time)
     except Refuse as error:
-        changes.refuse(revision, errors.ENDED, error.message)
+        changes.refuse(revision, errors.ENDED, error.message, alarm=order.class_id.endswith(BACKUP))
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
+        _second_follows(changes, order, error.message)
         return
     after = changes.move(revision, BookingState.READY)
     if any(_number(applied.class_id) > _number(revision.class_id) for applied in _applied(changes, order)):
@@ -312,8 +313,7 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     if after.state not in ON_STREAMER:
         return
     placement.add_secondary(changes, after, streamer, revision.url or "", loads)
-    if not after.class_id.endswith(BACKUP):
-        _second_follows(changes, after, Text("by change {number}", number=number))
+    _second_follows(changes, after, Text("by change {number}", number=number))
     if placement.secondary_of(after.payload) is None:  # an empty push_url_backup took it away
         cancel_second(changes, after)
 
