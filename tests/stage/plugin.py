@@ -158,15 +158,17 @@ def needs(items: list[pytest.Item]) -> dict[Path, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The ordinary day first, then the longest files, then stages of modules, then what needs no town.
+    """The ordinary day first, then stages of modules, then what needs no town, and of each the longest files first.
 
     A worker that has begun the last long file works on while the others have nothing left to do. Long is a file whose
-    tests may take longer than others, as their mark `timeout` says, or that has many of them.
+    tests may take longer than others, as their mark `timeout` says, that starts a town of its own, or that has many
+    tests. What needs no town comes late: the town rests meanwhile, and to wake it takes a processor for seconds.
     """
     needed, live = needs(items), Counter(one.path for one in items if marks.is_live(one))
     may_last = {one.path: one.get_closest_marker("timeout") for one in items}
     long = {path: mark.args[0] if mark is not None else 0 for path, mark in may_last.items()}
-    items.sort(key=lambda one: (needed[one.path] != DAY, -long[one.path], needed[one.path], -live[one.path]))
+    own = {one.path: hasattr(getattr(one, "module", None), "Town") for one in items}
+    items.sort(key=lambda one: (needed[one.path], -long[one.path], not own[one.path], -live[one.path]))
 
 
 @pytest.hookimpl(tryfirst=True)
