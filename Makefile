@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz mutants test-rollout-matrix bench catalogues check fmt release clean
+.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz mutants test-rollout-matrix bench catalogues check types lint fmt release clean
 
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
@@ -93,9 +93,15 @@ bench: .venv/.bench ## what is promised, measured beside its peers; ROW=storm on
 	@$(BIN)/python -m benchmarks $(ROW) $(if $(QUICK),--quick)
 
 check: .venv/.built ## format, lint, types, import contracts and playbooks
+	@$(MAKE) --no-print-directory --jobs=2 types lint
+
+# The types take a processor for longer than all else together.
+types: .venv/.built
+	@$(BIN)/mypy
+
+lint: .venv/.built
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict --profile production -q playbooks inventory
 

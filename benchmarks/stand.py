@@ -22,6 +22,7 @@ from town.ports import HOST, free_port
 
 REAL = {
     "SWEEP_INTERVAL_S": "30",
+    "POLL_INTERVAL_S": "1",
     "HEARTBEAT_INTERVAL_S": "5",
     "STREAMER_LOST_AFTER_S": "60",
     "LEASE_S": "45",

@@ -164,9 +164,8 @@ def begin(
     """Renditions that are to be made since a minute, until *in_s* from now; the OSS was asked for *requested* ones."""
     now = time.time()
     url = "http://origin.example/6666.flv"
-    transcodings.begin(connection, [Attempt(*key, attempt, 1, now, by, now + in_s, url) for key in keys], now - 60)
-    for key in keys if requested else ():
-        transcodings.requested(connection, key, now - 60)
+    attempts = [Attempt(*key, attempt, 1, now, by, now + in_s, url) for key in keys]
+    transcodings.begin(connection, attempts, now - 60, requested_at=now - 60 if requested else None)
 
 
 def ended_in(connection: Connection, /, key: RenditionKey, state: RenditionState, now: float, **values: object) -> None:

@@ -32,7 +32,8 @@ def pair(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Datab
     """Two teachers, and the ways of the second one to its servers."""
     url = make_url(postgresql.fresh())
     assert url.port is not None
-    settings = {"TEACHER_DATABASE_URL": url.render_as_string(hide_password=False), "SWEEP_INTERVAL_S": "5"}
+    own = {"SWEEP_INTERVAL_S": "5", "POLL_INTERVAL_S": "1"}  # both are to come for the same runs
+    settings = {"TEACHER_DATABASE_URL": url.render_as_string(hide_password=False), **own}
     with (
         Ways(town, ("teacher2",), postgresql=url.port) as ways,
         staged(town, tmp_path_factory.mktemp("stage"), **settings) as stage,

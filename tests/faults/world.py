@@ -53,6 +53,7 @@ class World:
             "STREAMER_LOST_AFTER_S": str(LOST_S),
             "LEASE_S": str(LEASE_S),
             "HEARTBEAT_INTERVAL_S": "1",
+            "POLL_INTERVAL_S": "1",
             "TRANSCODING_TIME_OUT_S": str(TIME_OUT_S),
             "ECS_HOSTS": "",
             "MAX_ATTEMPTS_A_DAY": "1000",

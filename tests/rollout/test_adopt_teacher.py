@@ -79,8 +79,7 @@ def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
     """A rendition that this program has begun already, and brought to *state*."""
     attempt = Attempt(record_id, P720, 3, 1, NOW - 50, Backend.OSS, NOW + 70, "http://origin.example/first.flv")
     with transaction(engine) as connection:
-        transcodings.begin(connection, [attempt], NOW - 50)
-        transcodings.requested(connection, (record_id, P720), NOW - 50)
+        transcodings.begin(connection, [attempt], NOW - 50, requested_at=NOW - 50)
         if state is not RenditionState.TRANSCODING:
             ended_in(connection, (record_id, P720), state, NOW - 40, deadline=None)
 

@@ -158,19 +158,21 @@ def needs(items: list[pytest.Item]) -> dict[Path, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, then the ordinary day, other long files, stages of modules, and what needs no town.
+    """The longest file first, then the ordinary day, stages of modules, what needs no town; of each the longest first.
 
     A worker that has begun the last long file works on while the others have nothing left to do. Long is a file whose
-    tests may take longer than others, as their marks `timeout` say in sum, or that has many of them.
+    tests may take longer than others, as their marks `timeout` say in sum, that starts a town of its own, or that has
+    many tests. What needs no town comes late: the town rests meanwhile, and to wake it takes a processor for seconds.
     """
     needed, live = needs(items), Counter(one.path for one in items if marks.is_live(one))
     may_last = Counter[Path]()
     for one in items:
         mark = one.get_closest_marker("timeout")
         may_last[one.path] += mark.args[0] if mark is not None else 0
-    day = {path for path, need in needed.items() if need == DAY}
-    first = day.union(path for path, seconds in may_last.most_common(1) if seconds)
-    items.sort(key=lambda one: (one.path not in first, -may_last[one.path], needed[one.path], -live[one.path]))
+    first = {path for path, seconds in may_last.most_common(1) if seconds}
+    own = {one.path: hasattr(getattr(one, "module", None), "Town") for one in items}
+    ranks = {at: (at not in first, need, -may_last[at], not own[at], -live[at]) for at, need in needed.items()}
+    items.sort(key=lambda one: ranks[one.path])
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -27,6 +27,8 @@ from town.sshd import SshServer
 
 T = TypeVar("T")
 RECORDING_S = 30
+LONGEST_S = 400
+"""Of the recording from whose beginning the other long ones are cut."""
 
 
 _monotonic = time.monotonic
@@ -188,13 +190,23 @@ class Town:
     def _master(self, seconds: int) -> Path:
         master = self.folder / ("master.flv" if seconds == RECORDING_S else f"master-{seconds}.flv")
         if not master.exists():
-            way = hashlib.sha256(inspect.getsource(recordings.make).encode()).hexdigest()[:12]
-            name = f"recording-{way}-{seconds}.flv"
-            shutil.copyfile(prefect_database.once(name, lambda to: self._encode(to, seconds)), master)
+            shutil.copyfile(self._made(seconds), master)
         return master
 
-    def _encode(self, to: Path, seconds: int) -> None:
-        self.background.run(recordings.make(self.programs.ffmpeg, to, seconds=seconds, width=480, height=360))
+    def _made(self, seconds: int) -> Path:
+        """The clone's recording of so many seconds; to cut one from a longer one takes a tenth of a second."""
+
+        def make(to: Path) -> None:
+            if seconds == RECORDING_S or seconds >= LONGEST_S:
+                made = recordings.make(self.programs.ffmpeg, to, seconds=seconds, width=480, height=360)
+                self.background.run(made)
+            else:
+                longer = self._made(RECORDING_S if seconds < RECORDING_S else LONGEST_S)
+                cut = ("-i", str(longer), "-t", str(seconds), "-c", "copy")
+                self.background.run(recordings.encode(self.programs.ffmpeg, *cut, to=to))
+
+        way = hashlib.sha256(inspect.getsource(recordings.make).encode()).hexdigest()[:12]
+        return prefect_database.once(f"recording-{way}-{seconds}.flv", make)
 
     def asked(self, path: str, method: str = "GET") -> int:
         return sum(one.path == f"/{path}" and one.method == method for one in list(self.origin.requests))

@@ -187,7 +187,8 @@ def test_each_file_that_a_command_takes_is_named_from_the_folder_that_one_is_in(
 BOOKS = ("README.md", "README.zh.md", "RUNBOOK.md", "RUNBOOK.zh.md")
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = {path.name for folder in ("/usr/bin", "/usr/sbin") for path in Path(folder).iterdir()}
-PROGRAMS |= {"ansible-playbook", "ffprobe", "make", "nc", "prefect", "redis-cli", "supervisorctl", "systemctl"}
+PROGRAMS |= {"ansible-playbook", "curl", "ffplay", "ffprobe", "make", "nc", "prefect", "redis-cli", "ssh", "ssh-keygen"}
+PROGRAMS |= {"ssh-keyscan", "supervisorctl", "systemctl", "wget"}
 
 
 def scripts(name: str) -> Iterator[str]:

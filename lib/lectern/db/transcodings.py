@@ -4,19 +4,22 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from sqlalchemy import Connection, func, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from lectern.db.engine import put_row, rows_of
+from lectern.db.engine import insert_many, put_row, rows_of, update_many
 from lectern.decide.forecast import MEASURED, Transcoding, quick_half_s, transcoded_at
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.model.facts import Attempt, EcsHost, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
+from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import RENDITION_MOVES, Backend, BookingState, RenditionState, Resolution, check_move
 
 _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None}
+_OF_ATTEMPT = ("backend", "attempt", "attempts_today", "attempts_since", "deadline", "source_url")
 
 
 def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Rendition]:
@@ -29,17 +32,19 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
     return {(record, size): Rendition(RenditionState(status), *more) for record, size, status, *more in rows}
 
 
-def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
+def begin(
+    connection: Connection, attempts: Sequence[Attempt], now: float, *, requested_at: float | None = None
+) -> None:
     """Insert rows in state *transcoding* for *attempts*, or set existing rows to it."""
-    there = states(connection, [(attempt.record_id, attempt.resolution) for attempt in attempts])
-    names = ("backend", "attempt", "attempts_today", "attempts_since", "deadline", "source_url")
-    for attempt in attempts:
-        anew = {**_NOT_BEGUN, "status": RenditionState.TRANSCODING, "updated_at": now}
-        anew |= dict.fromkeys(("requested_at", "url", "reason"))
-        values = {**anew, **{name: getattr(attempt, name) for name in names}}
-        if (before := there.get((attempt.record_id, attempt.resolution))) is not None:
-            check_move(RENDITION_MOVES, attempt.stem, before.state, RenditionState.TRANSCODING)
-        put_row(connection, videos, {"record_id": attempt.record_id, "resolution": attempt.resolution}, **values)
+    anew = {**_NOT_BEGUN, "status": RenditionState.TRANSCODING, "updated_at": now, "requested_at": requested_at}
+    names, key = (*anew, "url", "reason", *_OF_ATTEMPT), ("record_id", "resolution")
+    of = attrgetter(*_OF_ATTEMPT, *key)
+    rows = {(one.record_id, one.resolution): (*anew.values(), None, None, *of(one)) for one in attempts}
+    there = states(connection, rows)
+    for its, before in there.items():
+        check_move(RENDITION_MOVES, stem(*its), before.state, RenditionState.TRANSCODING)
+    insert_many(connection, videos, (*names, *key), [row for its, row in rows.items() if its not in there])
+    update_many(connection, videos, (key, ()), names, [rows[its] for its in there])
 
 
 def drop(connection: Connection, key: RenditionKey, why: str, now: float) -> None:
@@ -52,11 +57,6 @@ def fall_back(connection: Connection, key: RenditionKey, now: float) -> None:
     """Note that the ECS transcoder is to make the rendition."""
     anew = {**_NOT_BEGUN, "backend": Backend.ECS, "deadline": now + UNKNOWN_LIMIT_S, "updated_at": now}
     _set(connection, renditions_among([key]), **anew)
-
-
-def requested(connection: Connection, key: RenditionKey, now: float) -> None:
-    """Note that the old program has asked the OSS transcoder for the rendition."""
-    _set(connection, renditions_among([key]), requested_at=now)
 
 
 def retry(connection: Connection, keys: Iterable[RenditionKey], now: float) -> None:

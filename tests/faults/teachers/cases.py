@@ -11,7 +11,7 @@ from tests.faults.points import TEACHERS, Do
 
 By = Literal["channel", "stream"]
 NAMES = ("teacher", "teacher2")
-SETTINGS = {"SWEEP_INTERVAL_S": "30", "STREAMER_LOST_AFTER_S": "60", "LEASE_S": "45"}
+SETTINGS = {"SWEEP_INTERVAL_S": "30", "POLL_INTERVAL_S": "1", "STREAMER_LOST_AFTER_S": "60", "LEASE_S": "45"}
 """Those of the cases; what counts is as an operator has it."""
 
 ADOPTING = "taking over from a dead one"

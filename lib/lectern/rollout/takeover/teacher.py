@@ -279,9 +279,7 @@ def _begin(connection: Connection, sources: Mapping[RenditionKey, str], now: flo
     """Record the old program's transcodings as first attempts of the OSS transcoder, which was asked for them."""
     attempts = [Attempt(*key, 1, 1, now, Backend.OSS, deadline, url) for key, url in sources.items()]
     for first in range(0, len(attempts), _AT_ONCE):
-        transcodings.begin(connection, attempts[first : first + _AT_ONCE], now)
-    for key in sources:
-        transcodings.requested(connection, key, now)
+        transcodings.begin(connection, attempts[first : first + _AT_ONCE], now, requested_at=now)
     detail = Text("the old program asked for it")
     return [Event(msgid("transcoding taken over"), stem=attempt.stem, detail=detail) for attempt in attempts]
 
