@@ -487,8 +487,7 @@ class Day:
                 self.streamer_takes(name)
                 self.downloads(name)
                 self.beats(name)
-            everybody: list[Host[Any]] = [self.teacher, *self.streamers.values()]
-            wait = sum(look(host.engine, inbox.waiting) for host in everybody)
+            wait = sum(look(host.engine, inbox.waiting) for host in (self.teacher, *self.streamers.values()))
             if not any(self.links.values()) and not wait and not self.is_transcoding():
                 break
         self.tick()
