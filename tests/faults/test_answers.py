@@ -53,7 +53,7 @@ from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState, RenditionState, Role
 from lectern.storage.origin import RemoteFile
-from lectern.wire.fields import BACKUP, called, class_of
+from lectern.wire.fields import class_of
 from lectern.wire.messages import (
     TAKE_BACK,
     AiringReport,
@@ -73,8 +73,7 @@ from tests.faults import hosts
 from tests.faults.hosts import lesson, rendition
 from tests.rows import commit, look, unsent
 
-CLASS, SECOND = "c-1", f"c-1{BACKUP}"  # and its second airing
-RECORD, LENGTH_S = 10_001, 600
+CLASS, RECORD, LENGTH_S = "c-1", 10_001, 600
 BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
 """Seconds until a class begins: on air, soon, just inside and just outside of what the playout is told."""
 
@@ -96,10 +95,9 @@ Content = tuple[float, float, str]
 
 @dataclass(frozen=True)
 class Sent:
-    """What a receiver took at one go: from which streamer, of which airing, at which URL, from when until when."""
+    """What a receiver took at one go: from which streamer, at which URL, from when until when."""
 
     name: str
-    class_id: str
     url: str
     begins: float
     ends: float
@@ -148,7 +146,7 @@ class Push:
         row = {"url": self.number, "session": self.as_run.sessions, "source": "recording", "from": begins, "to": until}
         self.as_run.note({**row, "position_s": begins - its.start, "bytes": 1}, until - its.start, self.as_run.bytes)
         self._reached = until
-        self._context.receiver(its.class_id, self.url, begins, until)
+        self._context.receiver(self.url, begins, until)
 
     def change(self, _now: Now) -> None:
         """Nothing more: it goes by the class as it is."""
@@ -193,18 +191,18 @@ class Playout:
             self.worker.tick(Now.read())
             await self.worker.aired.save(everything=True)
 
-    def has(self, class_id: str = CLASS) -> dict[str, Any] | None:
+    def has(self) -> dict[str, Any] | None:
         """The class as it is, or was, aired; while no worker is there, as the next one will air it."""
         if self.worker is not None:
-            known = self.worker.schedule.airings.get(class_id)
+            known = self.worker.schedule.airings.get(CLASS)
             return _lesson(known.entry.lesson) if known is not None else None
         if not self.path.exists():
             return None
         lines = [json.loads(line) for line in timetable.difference(self.path, ()).new]
-        return next((_lesson(timetable.lesson(one)) for one in lines if one["class_id"] == class_id), None)
+        return next((_lesson(timetable.lesson(one)) for one in lines if one["class_id"] == CLASS), None)
 
-    def is_to_air(self, class_id: str = CLASS) -> bool:
-        known = self.worker.schedule.airings.get(class_id) if self.worker is not None else None
+    def is_to_air(self) -> bool:
+        known = self.worker.schedule.airings.get(CLASS) if self.worker is not None else None
         return known is not None and known.entry.ended is None
 
 
@@ -272,9 +270,9 @@ class Day:
     def __init__(self, teacher: TeacherHost, streamers: dict[str, StreamerHost]) -> None:
         self.teacher, self.streamers = teacher, streamers
         self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
-        self.changes, self.cancels, self.failed = 0, 0, False  # whether a download has failed
+        self.changes, self.cancels = 0, 0
         self.answered: list[tuple[str, int]] = []
-        self.events: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        self.events: list[tuple[int, str]] = []
         self.urls: list[tuple[float, str]] = []
         self.sent: list[Sent] = []
         self.wrong: list[str] = []
@@ -305,20 +303,20 @@ class Day:
     def _passes(self, name: str, connection: Connection, row: Any) -> None:
         fields = json.loads(row.body)
         if fields.get("cmd") == "amended" and fields["result"] == "success":
-            self._confirmed(name, called(fields["class_id"]), connection)
+            self._confirmed(name, connection)
         if row.target.startswith("streamer:"):
             self.send(row.target.removeprefix("streamer:"), row.class_id, row.body)
         elif row.target == "streamer_report":
             self.send("teacher", row.class_id, row.body)
         elif row.target == "class_event":
-            self.events[fields["class_id"]].append((fields["seq"], fields["event"]))
+            self.events.append((fields["seq"], fields["event"]))
         elif row.target == "cancel_result":
             self.answered.append((row.target, fields["code"]))
         elif row.target in {"order_result", "change_result"}:
             self.answered.append((row.target, fields["code"]))
             self.urls.append((time.time(), json.loads(self.booked(connection).payload)["push_url"]))
             is_over = fields["code"] == 0 and self.booked(connection).end_time <= time.time()
-            if is_over and (row.target == "order_result" or any(self.unclosed(CLASS))):
+            if is_over and (row.target == "order_result" or any(self.unclosed())):
                 self.wrong.append(f"{row.target}: success was answered after the end of the class")
 
     def _some(
@@ -411,37 +409,36 @@ class Day:
                 remote = RemoteFile("http://origin.example/x", SIZE, None, None)
                 error = Refuse("its end cannot be decoded", BAD_RECORDING)
                 fails = self._chance.random() < 0.1
-                self.failed |= fails
                 way = downloads.failed(stem, error) if fails else downloads.arrived(stem, remote, PROBE)
                 handling.change(connection, host, way)
 
         self.at(host, work)
 
-    def booked(self, connection: Connection, class_id: str = CLASS) -> Any:
-        return connection.execute(select(orders).where(orders.c.class_id == class_id)).one_or_none()
+    def booked(self, connection: Connection) -> Any:
+        return connection.execute(select(orders).where(orders.c.class_id == CLASS)).one()
 
-    def unclosed(self, *class_ids: str) -> Iterator[str]:
-        """The streamers that have one past its end; what they say of it last is what it was when it ended."""
+    def unclosed(self) -> Iterator[str]:
+        """The streamers whose class is past its end; what they say of it last is what it was when it ended."""
         for name, host in self.streamers.items():
-            for known in look(host.engine, airings.by_id, class_ids or [CLASS, SECOND]).values():
-                if known.state in LIVE_AIRINGS and known.end_time <= time.time():
-                    yield name
+            known = look(host.engine, airings.by_id, [CLASS]).get(CLASS)
+            if known is not None and known.state in LIVE_AIRINGS and known.end_time <= time.time():
+                yield name
 
-    def row(self, class_id: str = CLASS) -> Any:
-        return commit(self.teacher.engine, self.booked, class_id)
+    def row(self) -> Any:
+        return commit(self.teacher.engine, self.booked)
 
     def _deliveries(self) -> Sequence[int]:
         """How often each change has come that was not in force yet."""
         of = select(orders.c.deliveries).where(orders.c.revises.is_not(None))
         return commit(self.teacher.engine, lambda connection: connection.execute(of).scalars().all())
 
-    def _confirmed(self, name: str, class_id: str, connection: Connection) -> None:
+    def _confirmed(self, name: str, connection: Connection) -> None:
         """A streamer says that it airs the class as its row is: its playout has it so, or it is not due.
 
         What it said before may be asked for again while its playout was not told for ten minutes.
         """
-        (one,) = airings.by_id(connection, [class_id]).values()
-        has = self.playouts[name].has(class_id)
+        (one,) = airings.by_id(connection, [CLASS]).values()
+        has = self.playouts[name].has()
         if has is None and one.start_time > time.time() + AHEAD_S - 600:
             return
         if has != lesson(self.streamers[name], one) and one.start_time <= time.time() + AHEAD_S:
@@ -459,19 +456,15 @@ class Day:
     def counts(self, part: Sent) -> bool:
         """Whether *part* went to the push URL that was in force then, or that was answered later."""
         before = [url for at, url in self.urls if at <= part.begins]
-        return part.class_id == CLASS and part.url in {
-            *before[-1:],
-            *(url for at, url in self.urls if at > part.begins),
-        }
+        return part.url in {*before[-1:], *(url for at, url in self.urls if at > part.begins)}
 
     def tick(self) -> None:
         for one in self.playouts.values():
             self.runner.run(one.tick())
 
     def moments(self) -> set[float]:
-        workers = [one.worker for one in self.playouts.values() if one.worker is not None]
-        lessons = [one.entry.lesson for worker in workers for one in worker.schedule.airings.values()]
-        return {at for its in lessons for at in (its.start, its.end)}
+        known = [one.worker.schedule.airings.get(CLASS) for one in self.playouts.values() if one.worker is not None]
+        return {at for one in known if one is not None for at in (one.entry.lesson.start, one.entry.lesson.end)}
 
     def all_is_said(self) -> None:
         """Whoever was killed is back, all messages are taken, and each streamer has had its beat."""
@@ -499,21 +492,10 @@ class Day:
         if MAX_DELIVERIES in self._deliveries():  # a change that came still more often gets no more answers
             due = min(due, max(number, MAX_DELIVERIES))
         found = [] if number == due else [f"{self.changes} changes, {number} answers"]
-        rows = [row for row in map(self.row, (CLASS, SECOND)) if row is not None]
-        for row in rows:
-            found += self._misaired(row)
-        for name, host in self.streamers.items():
-            its = {row.class_id for row in rows if name == row.streamer and row.state not in OVER}
-            found += look(host.engine, _misplaced, its)
-        return found + self._apart(*rows)
-
-    def _misaired(self, row: Any) -> list[str]:
-        """What is wrong if the playouts do not have the class of *row* as that is, or another one has it."""
-        found: list[str] = []
+        row = self.row()
         is_due = row.start_time <= time.time() + AHEAD_S and time.time() < row.end_time
         for name, playout in self.playouts.items():
-            has = playout.has(row.class_id) if playout.is_to_air(row.class_id) else None
-            is_its = name == row.streamer and row.state not in OVER
+            has, is_its = playout.has() if playout.is_to_air() else None, name == row.streamer and row.state not in OVER
             url, file = json.loads(row.payload)["push_url"], f"{row.record_id}_720P"
             its = {
                 "start": row.start_time,
@@ -521,26 +503,14 @@ class Day:
                 "file": rendition(self.streamers[name], file),
                 "push_urls": [url],
             }
-            who = f"{row.class_id} is {row.state} on {row.streamer}"
             if has is not None and not is_its:
-                found.append(f"{who}, and the playout of {name} has {has}")
+                found.append(f"the class is {row.state} on {row.streamer}, and the playout of {name} has {has}")
             elif has is None and is_its and row.state == BookingState.READY and is_due:
-                found.append(f"{who}, and the playout of {name} does not know it")
+                found.append(f"the class is ready, and the playout of {name} does not know it")
             elif has is not None and has != its:
-                found.append(f"{row.class_id} is {its}, and the playout of {name} has {has}")
+                found.append(f"the class is {its}, and the playout of {name} has {has}")
+            found += look(self.streamers[name].engine, _misplaced, {CLASS} if is_its else set())
         return found
-
-    def _apart(self, row: Any, second: Any = None) -> list[str]:
-        """What is wrong if the second airing goes on without its class, or as the class is not."""
-        if second is None or second.state in OVER:
-            return []
-        url = json.loads(row.payload).get("push_url_backup")
-        is_well = not self.failed and row.state in {BookingState.PLACED, BookingState.READY}
-        wanted = (*_times(row), row.record_id, url) if is_well else None
-        has = (*_times(second), second.record_id, json.loads(second.payload)["push_url"])
-        if row.state in {BookingState.REFUSED, BookingState.CANCELLED} or wanted not in {None, has}:
-            return [f"the class is {row.state}, {wanted}, and its second airing {second.state}, {has}"]
-        return []
 
 
 def _misplaced(connection: Connection, class_ids: set[str]) -> list[str]:
@@ -620,11 +590,6 @@ class OneClass(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1))
     def push_elsewhere(self, number: int) -> None:
         self._change(push_url=f"rtmp://push.example/live/{number}")
-
-    @rule(name=st.sampled_from(["", "2", "3"]))
-    def push_to_a_second_server(self, name: str) -> None:
-        """Or to none any more."""
-        self._change(push_url_backup=f"rtmp://push.example/live/{name}" if name else "")
 
     @rule(record=st.integers(RECORD, RECORD + 1), is_listed=st.booleans())
     def air_another_recording(self, record: int, *, is_listed: bool) -> None:
@@ -725,13 +690,13 @@ class OneClass(RuleBasedStateMachine):
     @invariant()
     def what_is_sent_is_in_force(self) -> None:
         """While no message and no change of streamer is under way; and never is one class pushed twice."""
-        sent, second = ([one for one in self.day.sent if one.class_id == id_] for id_ in (CLASS, SECOND))
+        sent = self.day.sent
         for one in sent[self.judged :] if self.in_force is not None else []:
             start, end, url = self.in_force or (0.0, 0.0, "")
             assert start <= one.begins <= one.ends <= end, f"{one} is sent, and {self.in_force} is in force"
             assert one.url == url
         self.judged = len(sent)
-        for before, after in (*pairwise(sent), *pairwise(second)):
+        for before, after in pairwise(sent):
             assert before.ends <= after.begins or before.name == after.name, f"pushed twice: {before}, {after}"
 
     def _settled(self) -> None:
@@ -745,17 +710,14 @@ class OneClass(RuleBasedStateMachine):
             self.all_is_said()
             self.nothing_untrue_was_said()
             self.what_is_sent_is_in_force()
-        for _ in range(2):  # an end that was put off is told by the sweep after the one that closes its cancel
-            self.time_passes(200.0)
-            self.all_is_said()
+        self.time_passes(200.0)
+        self.all_is_said()
         row = day.row()
         assert row.state in OVER, f"its end has passed, and it is {row.state}"
-        assert (second := day.row(SECOND)) is None or second.state in OVER
-        for class_id, told in day.events.items():
-            *before, last = [event for _, event in told]
-            assert [seq for seq, _ in told] == list(range(1, len(told) + 1))
-            assert last in {"refused", "ended"}, f"{class_id}: {before}, {last}"
-            assert not {"refused", "ended"} & {*before}, f"{class_id}: {before}, {last}"
+        *before, last = [event for _, event in day.events]
+        assert [seq for seq, _ in day.events] == list(range(1, len(day.events) + 1))
+        assert last in {"refused", "ended"}, f"{row.state}: {before}, {last}"
+        assert not {"refused", "ended"} & {*before}, f"{before}, {last}"
         cancelled = sum(what == "cancel_result" for what, _ in day.answered)
         assert min(day.cancels, MAX_DELIVERIES) <= cancelled <= day.cancels
         booked = [code for what, code in day.answered if what == "order_result"]
