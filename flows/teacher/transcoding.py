@@ -3,8 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -182,6 +182,16 @@ class _Door:
         self.closed_until = 0.0  # if there were too many, monotonic
         self.why = ""  # what went wrong with the last request
         self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
+        self.waiting = 0  # requests that nobody has leased yet
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """A context around the wait of one request, until it is leased."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     @asynccontextmanager
     async def passed(self, host: TeacherHost, thing: str) -> AsyncIterator[None]:
@@ -229,7 +239,7 @@ _again = stamina.AsyncRetryingCaller(attempts=POSTS, timeout=None, wait_initial=
 
 def requests_wait() -> bool:
     """Whether requests wait for their turn here: those of a run are nobody's until then, but not forgotten."""
-    return _door.at_once.locked()
+    return _door.waiting > 0
 
 
 async def _post(host: TeacherHost, due: RenditionRow, owner: str) -> bool:
@@ -240,12 +250,14 @@ async def _post(host: TeacherHost, due: RenditionRow, owner: str) -> bool:
     """
     if (url := host.settings.oss_transcode_url) is None:  # it was set when the request was decided
         raise FallBack("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=due.stem)
-    async with _door.at_once:
-        lease_s = LEASE_S + host.settings.http_timeout_s
-        wanted = due, owner, lease_s, time.time()
-        if host.runs.draining() or not await host.write_tx(transcodings.take_request, *wanted):
-            log.info("%s: is asked for by another run, or by the next process, or is settled", due.stem)
-            return False
+    async with AsyncExitStack() as turn:
+        with _door.waits():
+            await turn.enter_async_context(_door.at_once)
+            lease_s = LEASE_S + host.settings.http_timeout_s
+            wanted = due, owner, lease_s, time.time()
+            if host.runs.draining() or not await host.write_tx(transcodings.take_request, *wanted):
+                log.info("%s: is asked for by another run, or by the next process, or is settled", due.stem)
+                return False
         await shielded(_asked(host, url, due))
     return True
 

@@ -469,6 +469,7 @@ class Day:
     def all_is_said(self) -> None:
         """Whoever was killed is back, all messages are taken, and each streamer has had its beat."""
         busy, self.busy = self.busy, 0.0
+        everyone: list[Host[Any]] = [self.teacher, *self.streamers.values()]
         for one in self.playouts.values():
             if one.worker is None or one.is_deaf:
                 one.start()
@@ -480,7 +481,7 @@ class Day:
                 self.streamer_takes(name)
                 self.downloads(name)
                 self.beats(name)
-            wait = sum(look(host.engine, inbox.waiting) for host in (self.teacher, *self.streamers.values()))
+            wait = any(look(host.engine, inbox.waiting) for host in everyone)
             if not any(self.links.values()) and not wait and not self.is_transcoding():
                 break
         self.tick()

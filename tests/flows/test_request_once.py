@@ -107,6 +107,23 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
         assert connection.execute(select(videos.c.record_id).where(videos.c.requested_at.is_(None))).all() == []
 
 
+async def test_a_request_waits_until_it_is_leased(
+    teacher: TeacherHost, oss: type[SlowOss], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it would look forgotten to a sweep, though it is its turn already."""
+    waits, work = list[bool](), transcodings.take_request
+
+    def take(*given: Any) -> bool:
+        waits.append(transcoding.requests_wait())
+        return work(*given)
+
+    monkeypatch.setattr(transcodings, "take_request", take)
+    oss.meanwhile = lambda: waits.append(transcoding.requests_wait())
+    commit(teacher.engine, begin, KEY)
+    assert (await transcoding.request.fn([(1, "720P")])).is_completed()
+    assert waits == [True, False]
+
+
 def cut_off(step: str, times: int) -> Callable[..., Any]:
     """The *step*, whose transaction is ended with an error the first *times* times, after its work."""
     work, left = getattr(transcodings, step), itertools.repeat(True, times)
