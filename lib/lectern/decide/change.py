@@ -224,9 +224,10 @@ def _second_follows(changes: Changes, order: Order, why: str) -> None:
     second = placement.secondary_of(_plain(latest))
     if twin is None or second is None or twin.state not in ON_STREAMER or latest.state not in ON_STREAMER:
         return
-    # What has begun cannot begin later, and what is about to end stays as it is.
-    is_late = twin.start_time <= changes.now < second.start_time or twin.end_time < changes.now + LAST_S
-    if not is_late and not is_same(_plain(_latest(changes, twin)), second.under(order.class_id)):
+    # What is about to end stays as it is. What has begun follows to a later start, as its class then did, too.
+    if twin.end_time >= changes.now + LAST_S and not is_same(
+        _plain(_latest(changes, twin)), second.under(order.class_id)
+    ):
         _revision(changes, twin, second, BookingVerdict(second, BookingState.PLACED, url=latest.url), why)
 
 
