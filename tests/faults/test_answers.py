@@ -12,7 +12,7 @@ import random
 import tempfile
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Connection, Engine, select
 
 from flows import failures, handling
-from flows.handling import changed
+from flows.handling import Delivery, changed
 from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import Playout as Link
 from flows.streamer import amend, downloads, lease, maintenance, playout_events, playout_sync, prepare
@@ -41,7 +41,6 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.media.probe import Probe
-from lectern.model.facts import InboxMessage
 from lectern.model.plan import MAX_DELIVERIES
 from lectern.model.tables.streamer import files, journal
 from lectern.model.tables.teacher import StreamerRow, orders, videos
@@ -54,15 +53,28 @@ from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import Worker
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState, FileState, RenditionState, Role
 from lectern.storage.origin import RemoteFile
-from lectern.wire.fields import class_of
-from lectern.wire.messages import Amend, Booking, Cancel, Change, Grant, Prepare, Release, Report, TranscodingResult
-from lectern.wire.parser import COMMANDS
+from lectern.wire.fields import BACKUP, called, class_of
+from lectern.wire.messages import (
+    TAKE_BACK,
+    AiringReport,
+    Amend,
+    Booking,
+    Cancel,
+    Change,
+    Grant,
+    Prepare,
+    Release,
+    Report,
+    TranscodingResult,
+)
+from lectern.wire.parser import COMMANDS, PUBLISHED, command_of
 from tests import marks, strategies
 from tests.faults import hosts
 from tests.faults.hosts import lesson, rendition
 from tests.rows import commit, look, unsent
 
-CLASS, RECORD, LENGTH_S = "c-1", 10_001, 600
+CLASS, SECOND = "c-1", f"c-1{BACKUP}"  # and its second airing
+RECORD, LENGTH_S = 10_001, 600
 BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
 """Seconds until a class begins: on air, soon, just inside and just outside of what the playout is told."""
 
@@ -72,15 +84,22 @@ SIZE = 10
 PROBE = Probe(10.0, SIZE, last_second_decodes=True)
 OVER = {*BOOKING_OVER, BookingState.BROKEN}
 
+
+def look_at_none(_: Connection, _came: Sequence[Delivery[Any]]) -> list[int]:
+    """No message of a flow has to wait for one of another flow."""
+    return []
+
+
 Content = tuple[float, float, str]
 """The times and the push URL of a class."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What a receiver took at one go: from which streamer, at which URL, from when until when."""
+    """What a receiver took at one go: from which streamer, of which airing, at which URL, from when until when."""
 
     name: str
+    class_id: str
     url: str
     begins: float
     ends: float
@@ -129,7 +148,7 @@ class Push:
         row = {"url": self.number, "session": self.as_run.sessions, "source": "recording", "from": begins, "to": until}
         self.as_run.note({**row, "position_s": begins - its.start, "bytes": 1}, until - its.start, self.as_run.bytes)
         self._reached = until
-        self._context.receiver(self.url, begins, until)
+        self._context.receiver(its.class_id, self.url, begins, until)
 
     def change(self, _now: Now) -> None:
         """Nothing more: it goes by the class as it is."""
@@ -174,18 +193,18 @@ class Playout:
             self.worker.tick(Now.read())
             await self.worker.aired.save(everything=True)
 
-    def has(self) -> dict[str, Any] | None:
+    def has(self, class_id: str = CLASS) -> dict[str, Any] | None:
         """The class as it is, or was, aired; while no worker is there, as the next one will air it."""
         if self.worker is not None:
-            known = self.worker.schedule.airings.get(CLASS)
+            known = self.worker.schedule.airings.get(class_id)
             return _lesson(known.entry.lesson) if known is not None else None
         if not self.path.exists():
             return None
         lines = [json.loads(line) for line in timetable.difference(self.path, ()).new]
-        return next((_lesson(timetable.lesson(one)) for one in lines if one["class_id"] == CLASS), None)
+        return next((_lesson(timetable.lesson(one)) for one in lines if one["class_id"] == class_id), None)
 
-    def is_to_air(self) -> bool:
-        known = self.worker.schedule.airings.get(CLASS) if self.worker is not None else None
+    def is_to_air(self, class_id: str = CLASS) -> bool:
+        known = self.worker.schedule.airings.get(class_id) if self.worker is not None else None
         return known is not None and known.entry.ended is None
 
 
@@ -253,14 +272,15 @@ class Day:
     def __init__(self, teacher: TeacherHost, streamers: dict[str, StreamerHost]) -> None:
         self.teacher, self.streamers = teacher, streamers
         self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
-        self.changes = 0
+        self.changes, self.cancels, self.failed = 0, 0, False  # whether a download has failed
         self.answered: list[tuple[str, int]] = []
+        self.events: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self.urls: list[tuple[float, str]] = []
         self.sent: list[Sent] = []
         self.wrong: list[str] = []
         self.runner = asyncio.Runner()
         self.playouts, self.residents = {}, {}
-        self._chance = random.Random(0)
+        self._chance, self.busy = random.Random(0), 0.0
         self._read: dict[str, int] = {}
         for name, host in streamers.items():
             self.playouts[name] = Playout(host.settings.playout_dir, name, self.sent)
@@ -285,56 +305,59 @@ class Day:
     def _passes(self, name: str, connection: Connection, row: Any) -> None:
         fields = json.loads(row.body)
         if fields.get("cmd") == "amended" and fields["result"] == "success":
-            self._confirmed(name, connection)
+            self._confirmed(name, called(fields["class_id"]), connection)
         if row.target.startswith("streamer:"):
             self.send(row.target.removeprefix("streamer:"), row.class_id, row.body)
         elif row.target == "streamer_report":
             self.send("teacher", row.class_id, row.body)
+        elif row.target == "class_event":
+            self.events[fields["class_id"]].append((fields["seq"], fields["event"]))
+        elif row.target == "cancel_result":
+            self.answered.append((row.target, fields["code"]))
         elif row.target in {"order_result", "change_result"}:
             self.answered.append((row.target, fields["code"]))
             self.urls.append((time.time(), json.loads(self.booked(connection).payload)["push_url"]))
             is_over = fields["code"] == 0 and self.booked(connection).end_time <= time.time()
-            if is_over and (row.target == "order_result" or any(self.unclosed())):
+            if is_over and (row.target == "order_result" or any(self.unclosed(CLASS))):
                 self.wrong.append(f"{row.target}: success was answered after the end of the class")
 
-    def _taken(self, to: str) -> dict[str, list[str]]:
-        """The next messages to *to*, by their commands: of each class the first of those that wait."""
+    def _some(
+        self, host: Host[Any], flow: str, kinds: tuple[Any, ...], early: Callable[..., Collection[int]] = look_at_none
+    ) -> list[Delivery[Any]]:
+        """Some of the messages that wait for a *flow*: another teacher is at the others, or they wait for an origin."""
+        commands = [name for name, kind in COMMANDS.items() if kind.goes_to == flow]
+        waiting = commit(host.engine, inbox.claim, commands, limit=100, lease_s=0.0, now=hosts.now())
+        came = [handling.came(one, kinds) for one in waiting if self._chance.random() >= self.busy]
+        wait = look(host.engine, early, came)
+        return [one for one in came if one.kept.id not in wait]
+
+    def _arrives(self, to: str, host: Host[Any]) -> None:
+        """The next messages to *to*, of each class the first of those under way, come into its inbox, a few twice."""
         found = [link.popleft() for (who, _), link in self.links.items() if who == to and link]
         self._chance.shuffle(found)
-        by_command: dict[str, list[str]] = defaultdict(list)
-        for body in found:
-            by_command[json.loads(body)["cmd"]].append(body)
-        return by_command
+        ours = [body for body in found if command_of(body) not in PUBLISHED]
+        found += [body for body in ours if self._chance.random() < self.busy / 2]
+        commit(host.engine, inbox.keep, [ReceivedMessage("test", command_of(one), one) for one in found], hosts.now())
 
-    @staticmethod
-    def _kept(connection: Connection, host: Host[Any], bodies: Sequence[str]) -> list[InboxMessage]:
-        arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
-        return inbox.keep_claimed(connection, arrived, hosts.now(), 60) if arrived else []
-
-    def _decides(self, host: Host[Any], bodies: Sequence[str], kinds: tuple[Any, ...], go: Any) -> None:
+    def _decides(self, host: Host[Any], came: Sequence[Delivery[Any]], go: Any) -> None:
         """Decide messages to *host* in one transaction, by *go*."""
-
-        def work(connection: Connection) -> None:
-            came = [handling.came(one, kinds) for one in self._kept(connection, host, bodies)]
-            handling.change(connection, host, partial(handling.of_messages, came, go))
-
-        self.at(host, work)
+        if came:
+            decide = partial(handling.of_messages, came, go)
+            self.at(host, lambda connection: handling.change(connection, host, decide))
 
     # -- the teacher ---------------------------------------------------------------------------------------------------
 
     def teacher_takes(self) -> None:
-        by_flow: dict[str, list[str]] = defaultdict(list)
-        for command, bodies in self._taken("teacher").items():
-            by_flow[COMMANDS[command].goes_to] += bodies
-        flows: list[tuple[str, tuple[Any, ...], Any]] = [
-            ("booking", (Booking, Cancel), partial(bookings.decided_bookings, hosts.ALIVE)),
-            ("change", (Change,), partial(bookings.decided_changes, hosts.ALIVE)),
-            ("settle", (TranscodingResult,), partial(transcoding.decided_results, hosts.ALIVE, {})),
-            ("report", (Report,), partial(bookings.decided_reports, hosts.ALIVE)),
+        self._arrives("teacher", self.teacher)
+        flows: list[tuple[Any, Any]] = [
+            (("booking", (Booking, Cancel)), partial(bookings.decided_bookings, hosts.ALIVE)),
+            (("change", (Change,), bookings.early_changes), partial(bookings.decided_changes, hosts.ALIVE)),
+            (("settle", (TranscodingResult,)), partial(transcoding.decided_results, hosts.ALIVE, {})),
+            (("report", (Report, AiringReport)), partial(bookings.decided_reports, hosts.ALIVE)),
         ]
         self._chance.shuffle(flows)
-        for flow, kinds, go in flows:
-            self._decides(self.teacher, by_flow[flow], kinds, go)
+        for which, go in flows:
+            self._decides(self.teacher, self._some(self.teacher, *which), go)
 
     def is_transcoding(self) -> bool:
         """Whether the transcoder is at a record: its result comes yet."""
@@ -367,20 +390,16 @@ class Day:
     # -- a streamer ----------------------------------------------------------------------------------------------------
 
     def streamer_takes(self, name: str) -> None:
-        host, of = self.streamers[name], self._taken(name)
-        self._decides(host, of["release"], (Release, Grant), lease.release_classes)
-        for cmd in self._chance.sample(["prepare", "amend"], 2):
-            if cmd == "prepare":
-                self.at(host, partial(self._prepare, host, of[cmd]))
+        host = self.streamers[name]
+        self._arrives(name, host)
+        self._decides(host, self._some(host, TAKE_BACK, (Release, Grant)), lease.release_classes)
+        for flow in self._chance.sample(["prepare", "amend"], 2):
+            if flow == "prepare":
+                came, _ = look(host.engine, prepare.with_stems, self._some(host, flow, (Prepare,)))
+                looked = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in prepare.prepares(came)}
+                self._decides(host, came, partial(prepare.decided_classes, looked, {}))
             else:
-                self._decides(host, of[cmd], (Amend,), amend.decided)
-
-    def _prepare(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
-        came = [handling.came(one, (Prepare,)) for one in self._kept(connection, host, bodies)]
-        came, _ = prepare.with_stems(connection, came)
-        looked = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in prepare.prepares(came)}
-        go = partial(prepare.decided_classes, looked, {})
-        handling.change(connection, host, partial(handling.of_messages, came, go))
+                self._decides(host, self._some(host, flow, (Amend,), amend.early_amends), amend.decided)
 
     def downloads(self, name: str) -> None:
         """Its downloads end, a few of them badly."""
@@ -392,36 +411,37 @@ class Day:
                 remote = RemoteFile("http://origin.example/x", SIZE, None, None)
                 error = Refuse("its end cannot be decoded", BAD_RECORDING)
                 fails = self._chance.random() < 0.1
+                self.failed |= fails
                 way = downloads.failed(stem, error) if fails else downloads.arrived(stem, remote, PROBE)
                 handling.change(connection, host, way)
 
         self.at(host, work)
 
-    def booked(self, connection: Connection) -> Any:
-        return connection.execute(select(orders).where(orders.c.class_id == CLASS)).one()
+    def booked(self, connection: Connection, class_id: str = CLASS) -> Any:
+        return connection.execute(select(orders).where(orders.c.class_id == class_id)).one_or_none()
 
-    def unclosed(self) -> Iterator[str]:
-        """The streamers whose class is past its end; what they say of it last is what it was when it ended."""
+    def unclosed(self, *class_ids: str) -> Iterator[str]:
+        """The streamers that have one past its end; what they say of it last is what it was when it ended."""
         for name, host in self.streamers.items():
-            known = look(host.engine, airings.by_id, [CLASS]).get(CLASS)
-            if known is not None and known.state in LIVE_AIRINGS and known.end_time <= time.time():
-                yield name
+            for known in look(host.engine, airings.by_id, class_ids or [CLASS, SECOND]).values():
+                if known.state in LIVE_AIRINGS and known.end_time <= time.time():
+                    yield name
 
-    def row(self) -> Any:
-        return commit(self.teacher.engine, self.booked)
+    def row(self, class_id: str = CLASS) -> Any:
+        return commit(self.teacher.engine, self.booked, class_id)
 
     def _deliveries(self) -> Sequence[int]:
         """How often each change has come that was not in force yet."""
         of = select(orders.c.deliveries).where(orders.c.revises.is_not(None))
         return commit(self.teacher.engine, lambda connection: connection.execute(of).scalars().all())
 
-    def _confirmed(self, name: str, connection: Connection) -> None:
+    def _confirmed(self, name: str, class_id: str, connection: Connection) -> None:
         """A streamer says that it airs the class as its row is: its playout has it so, or it is not due.
 
         What it said before may be asked for again while its playout was not told for ten minutes.
         """
-        (one,) = airings.by_id(connection, [CLASS]).values()
-        has = self.playouts[name].has()
+        (one,) = airings.by_id(connection, [class_id]).values()
+        has = self.playouts[name].has(class_id)
         if has is None and one.start_time > time.time() + AHEAD_S - 600:
             return
         if has != lesson(self.streamers[name], one) and one.start_time <= time.time() + AHEAD_S:
@@ -431,25 +451,32 @@ class Day:
         """One beat of a streamer; one that was taken for lost holds its lease again when it has heard what it lost."""
         with suppress(TryAgain):  # its worker was killed
             self.runner.run(self.residents[name].beat())
-        if not any(link for (who, _), link in self.links.items() if who == name):
+        waits = look(self.streamers[name].engine, inbox.waits, "release")
+        if not waits and not any(link for (who, _), link in self.links.items() if who == name):
             self.playouts[name].is_held = True
         self.at(self.streamers[name], lambda _: None)
 
     def counts(self, part: Sent) -> bool:
         """Whether *part* went to the push URL that was in force then, or that was answered later."""
         before = [url for at, url in self.urls if at <= part.begins]
-        return part.url in {*before[-1:], *(url for at, url in self.urls if at > part.begins)}
+        return part.class_id == CLASS and part.url in {
+            *before[-1:],
+            *(url for at, url in self.urls if at > part.begins),
+        }
 
     def tick(self) -> None:
         for one in self.playouts.values():
             self.runner.run(one.tick())
 
     def moments(self) -> set[float]:
-        known = [one.worker.schedule.airings.get(CLASS) for one in self.playouts.values() if one.worker is not None]
-        return {at for one in known if one is not None for at in (one.entry.lesson.start, one.entry.lesson.end)}
+        workers = [one.worker for one in self.playouts.values() if one.worker is not None]
+        lessons = [one.entry.lesson for worker in workers for one in worker.schedule.airings.values()]
+        return {at for its in lessons for at in (its.start, its.end)}
 
     def all_is_said(self) -> None:
         """Whoever was killed is back, all messages are taken, and each streamer has had its beat."""
+        busy, self.busy = self.busy, 0.0
+        everyone: list[Host[Any]] = [self.teacher, *self.streamers.values()]
         for one in self.playouts.values():
             if one.worker is None or one.is_deaf:
                 one.start()
@@ -461,9 +488,11 @@ class Day:
                 self.streamer_takes(name)
                 self.downloads(name)
                 self.beats(name)
-            if not any(self.links.values()) and not self.is_transcoding():
+            wait = any(look(host.engine, inbox.waiting) for host in everyone)
+            if not any(self.links.values()) and not wait and not self.is_transcoding():
                 break
         self.tick()
+        self.busy = busy
 
     def faults_now(self) -> list[str]:
         """What is not as it was answered, although all is said."""
@@ -471,10 +500,21 @@ class Day:
         if MAX_DELIVERIES in self._deliveries():  # a change that came still more often gets no more answers
             due = min(due, max(number, MAX_DELIVERIES))
         found = [] if number == due else [f"{self.changes} changes, {number} answers"]
-        row = self.row()
+        rows = [row for row in map(self.row, (CLASS, SECOND)) if row is not None]
+        for row in rows:
+            found += self._misaired(row)
+        for name, host in self.streamers.items():
+            its = {row.class_id for row in rows if name == row.streamer and row.state not in OVER}
+            found += look(host.engine, _misplaced, its)
+        return found + self._apart(*rows)
+
+    def _misaired(self, row: Any) -> list[str]:
+        """What is wrong if the playouts do not have the class of *row* as that is, or another one has it."""
+        found: list[str] = []
         is_due = row.start_time <= time.time() + AHEAD_S and time.time() < row.end_time
         for name, playout in self.playouts.items():
-            has, is_its = playout.has() if playout.is_to_air() else None, name == row.streamer and row.state not in OVER
+            has = playout.has(row.class_id) if playout.is_to_air(row.class_id) else None
+            is_its = name == row.streamer and row.state not in OVER
             url, file = json.loads(row.payload)["push_url"], f"{row.record_id}_720P"
             its = {
                 "start": row.start_time,
@@ -482,14 +522,26 @@ class Day:
                 "file": rendition(self.streamers[name], file),
                 "push_urls": [url],
             }
+            who = f"{row.class_id} is {row.state} on {row.streamer}"
             if has is not None and not is_its:
-                found.append(f"the class is {row.state} on {row.streamer}, and the playout of {name} has {has}")
+                found.append(f"{who}, and the playout of {name} has {has}")
             elif has is None and is_its and row.state == BookingState.READY and is_due:
-                found.append(f"the class is ready, and the playout of {name} does not know it")
+                found.append(f"{who}, and the playout of {name} does not know it")
             elif has is not None and has != its:
-                found.append(f"the class is {its}, and the playout of {name} has {has}")
-            found += look(self.streamers[name].engine, _misplaced, {CLASS} if is_its else set())
+                found.append(f"{row.class_id} is {its}, and the playout of {name} has {has}")
         return found
+
+    def _apart(self, row: Any, second: Any = None) -> list[str]:
+        """What is wrong if the second airing goes on without its class, or as the class is not."""
+        if second is None or second.state in OVER:
+            return []
+        url = json.loads(row.payload).get("push_url_backup")
+        is_well = not self.failed and row.state in {BookingState.PLACED, BookingState.READY}
+        wanted = (*_times(row), row.record_id, url) if is_well else None
+        has = (*_times(second), second.record_id, json.loads(second.payload)["push_url"])
+        if row.state in {BookingState.REFUSED, BookingState.CANCELLED} or wanted not in {None, has}:
+            return [f"the class is {row.state}, {wanted}, and its second airing {second.state}, {has}"]
+        return []
 
 
 def _misplaced(connection: Connection, class_ids: set[str]) -> list[str]:
@@ -530,6 +582,7 @@ class OneClass(RuleBasedStateMachine):
             streamers[name] = host
         self.day = Day(hosts.teacher(self._engine("teacher", folder / "teacher.db")), streamers)
         self.stack.callback(self.day.runner.close)
+        self.asked: str | None = None  # the push URL of the last change that names one
         self.in_force: Content | None = None  # from when on all was said, until the next message
         self.judged = 0
 
@@ -546,8 +599,9 @@ class OneClass(RuleBasedStateMachine):
 
     # -- what the platform says ----------------------------------------------------------------------------------------
 
-    @initialize(begins_s=st.sampled_from(BEGINS))
-    def book(self, begins_s: float) -> None:
+    @initialize(begins_s=st.sampled_from(BEGINS), busy=st.sampled_from([0.0, 0.2, 0.5]))
+    def book(self, begins_s: float, busy: float = 0.0) -> None:
+        self.day.busy = busy
         start = self.now + begins_s
         listed = {"720P": f"http://origin.example/{RECORD}_720P.flv"}
         fields: dict[str, Any] = {"record_id": RECORD, "video_url_list": listed}
@@ -567,7 +621,13 @@ class OneClass(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 1))
     def push_elsewhere(self, number: int) -> None:
-        self._change(push_url=f"rtmp://push.example/live/{number}")
+        self.asked = f"rtmp://push.example/live/{number}"
+        self._change(push_url=self.asked)
+
+    @rule(name=st.sampled_from(["", "2", "3"]))
+    def push_to_a_second_server(self, name: str) -> None:
+        """Or to none any more."""
+        self._change(push_url_backup=f"rtmp://push.example/live/{name}" if name else "")
 
     @rule(record=st.integers(RECORD, RECORD + 1), is_listed=st.booleans())
     def air_another_recording(self, record: int, *, is_listed: bool) -> None:
@@ -584,6 +644,7 @@ class OneClass(RuleBasedStateMachine):
     @rule()
     def cancel(self) -> None:
         self.in_force = None
+        self.day.cancels += 1
         self.day.send("teacher", CLASS, Cancel(class_id=CLASS).to_json())
 
     # -- what the hosts do ---------------------------------------------------------------------------------------------
@@ -654,9 +715,9 @@ class OneClass(RuleBasedStateMachine):
         is_open = not any(self.day.unclosed())
         assert not is_open or self.day.faults_now() == []
         row = self.day.row()
-        self.in_force = (
-            None if row.state in OVER or not is_open else (*_times(row), json.loads(row.payload)["push_url"])
-        )
+        url, codes = json.loads(row.payload)["push_url"], [code for what, code in self.day.answered if "change" in what]
+        self.in_force = None if row.state in OVER or not is_open else (*_times(row), url)
+        assert any(codes) or self.in_force is None or self.asked in {None, url}, "not the last change holds"
 
     # -- what must be so -----------------------------------------------------------------------------------------------
 
@@ -667,13 +728,13 @@ class OneClass(RuleBasedStateMachine):
     @invariant()
     def what_is_sent_is_in_force(self) -> None:
         """While no message and no change of streamer is under way; and never is one class pushed twice."""
-        sent = self.day.sent
+        sent, second = ([one for one in self.day.sent if one.class_id == id_] for id_ in (CLASS, SECOND))
         for one in sent[self.judged :] if self.in_force is not None else []:
             start, end, url = self.in_force or (0.0, 0.0, "")
             assert start <= one.begins <= one.ends <= end, f"{one} is sent, and {self.in_force} is in force"
             assert one.url == url
         self.judged = len(sent)
-        for before, after in pairwise(sent):
+        for before, after in (*pairwise(sent), *pairwise(second)):
             assert before.ends <= after.begins or before.name == after.name, f"pushed twice: {before}, {after}"
 
     def _settled(self) -> None:
@@ -687,8 +748,19 @@ class OneClass(RuleBasedStateMachine):
             self.all_is_said()
             self.nothing_untrue_was_said()
             self.what_is_sent_is_in_force()
+        for _ in range(2):  # an end that was put off is told by the sweep after the one that closes its cancel
+            self.time_passes(200.0)
+            self.all_is_said()
         row = day.row()
         assert row.state in OVER, f"its end has passed, and it is {row.state}"
+        assert (second := day.row(SECOND)) is None or second.state in OVER
+        for class_id, told in day.events.items():
+            *before, last = [event for _, event in told]
+            assert [seq for seq, _ in told] == list(range(1, len(told) + 1))
+            assert last in {"refused", "ended"}, f"{class_id}: {before}, {last}"
+            assert not {"refused", "ended"} & {*before}, f"{class_id}: {before}, {last}"
+        cancelled = sum(what == "cancel_result" for what, _ in day.answered)
+        assert min(day.cancels, MAX_DELIVERIES) <= cancelled <= day.cancels
         booked = [code for what, code in day.answered if what == "order_result"]
         assert len(booked) == 1
         start, end = _times(row)
