@@ -12,11 +12,12 @@ from sqlalchemy import Connection
 
 from flows.host import StreamerHost
 from lectern.allowlist import Allowlist
-from lectern.db import cache
+from lectern.db import cache, cache_check
 from lectern.db.engine import transaction
 from lectern.db.writer import write
 from lectern.errors import FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
 from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.streamer import files
 from lectern.states import FileState
 from lectern.storage import cache_dir, oss
 from lectern.storage import origin as origins
@@ -291,3 +292,18 @@ def test_what_becomes_of_a_rendition_in_one_run_is_written_as_one_change(
     write(cited, changes)
     (left,) = cache.by_stem(cited, ["1", "2"]).values()
     assert (left.stem, left.num_cite, left.size_bytes, left.state) == ("1", 1, 20, FileState.DOWNLOADING)
+
+
+def test_a_person_evicts_what_no_class_needs_and_nothing_else(streamer: StreamerHost) -> None:
+    engine, root = streamer.engine, streamer.settings.video_root
+    rows.commit(engine, cache.make_sums, root)
+    kept = {"state": FileState.READY, "size_bytes": 3, "update_time": NOW}
+    rows.put(engine, {files: [{"id": "1", "num_cite": 0} | kept, {"id": "2", "num_cite": 1} | kept]})
+    for stem in ("1", "2"):
+        put(cache_dir.rendition_path(root, stem))
+    assert cache_check.evict(engine, streamer.settings, "1") == 3
+    for stem, why in (("1", "is not in the cache"), ("2", "a booked class needs it")):
+        with pytest.raises(Misuse, match=why):
+            cache_check.evict(engine, streamer.settings, stem)
+    assert rows.look(engine, cache.by_stem, ["1", "2"]).keys() == {"2"}
+    assert [cache_dir.rendition_path(root, one).exists() for one in "12"] == [False, True]
