@@ -1,6 +1,7 @@
 """RTMP: what is composed is parsed again, and a server may form, split and spoil its bytes as it likes."""
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -363,6 +364,17 @@ def test_a_session_is_read_a_little_at_a_time_so_that_the_others_have_their_turn
     with pytest.raises(Broken, match="the server closed"):
         wait_until(session.receive, description="the end is told")
     session.close(politely=False)
+
+
+def test_a_session_that_is_closed_leaves_no_journal_open() -> None:
+    """A worker makes a session for each break of a connection, for weeks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        journal = Journal()
+        session = Session(TARGET, ours, dict, journal=journal)
+        os.fstat(journal.file)
+        session.close(politely=False)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(journal.file)
 
 
 def test_whoever_opens_a_journal_next_reads_what_was_written_last(monkeypatch: pytest.MonkeyPatch) -> None:

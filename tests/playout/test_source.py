@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lectern.playout import demuxer, flv, source
+from lectern.playout import as_run, demuxer, flv, source
 from lectern.playout.as_run import AsRunRows
 from lectern.playout.demuxer import Demuxer, Position, fingerprint, open_at
 from lectern.playout.keyframe_index import HOLE_MS
@@ -303,7 +303,7 @@ def test_the_slate_fills_a_hole_that_is_long_and_the_recording_comes_back_at_its
 def test_a_recording_that_is_opened_late_is_said_to_be_and_sent_from_a_keyframe_that_is_still_to_come(
     tmp_path: Path, is_back: bool
 ) -> None:
-    disk = Held()
+    disk, opened_at, keyframe = Held(), 6900.0 if is_back else 6500.0, 8000 if is_back else 7000
     with feeding(flvs.write(tmp_path / "a.flv", flvs.lesson(20)), disk) as (feed, told):
         feed.open(3000.0)
         look(feed, 3500.0, 0.5)
@@ -317,14 +317,14 @@ def test_a_recording_that_is_opened_late_is_said_to_be_and_sent_from_a_keyframe_
             look(feed, 5100.0, 1)
             assert feed._coming is not None
         disk.go()
-        look(feed, 6500.0, 10)
+        look(feed, opened_at, 10)
         disk.go()
-        look(feed, 6500.0)
+        look(feed, opened_at)
         if is_back:
-            assert (feed.lost is not None, feed.muxer.before_ms) == (True, 7000)
-        look(feed, 7000.0)
+            assert (feed.lost is not None, feed.muxer.before_ms) == (True, keyframe), "the one in 0.1 s is too near"
+        look(feed, keyframe)
         assert (feed.lost, len(told)) == (None, 2)
-        assert shown(feed, 7000.0)[0][0] == 7000
+        assert shown(feed, keyframe)[0][0] == keyframe
 
 
 # The slate, and another recording.
@@ -469,6 +469,21 @@ def test_blocks_grow_while_they_are_used_up_fast_and_not_without_end(
     assert (min(sizes), max(sizes)) == (1, 4)
 
 
+def test_a_read_counts_as_stalled_once_all_that_was_read_is_taken_and_no_longer_than_it_lasts(tmp_path: Path) -> None:
+    pool = Held(lambda work: work is os.pread)
+    reader = Demuxer(flvs.write(tmp_path / "1.flv", flvs.lesson(60, size=2000)), pool, Position())
+    assert reader.peek() is not None
+    late = CLOCK.mono + demuxer.STALL_S + 0.1
+    assert not reader.stalled(late)
+    while reader.peek() is not None:
+        assert not reader.stalled(late)
+        reader.advance()
+    assert [reader.stalled(late - 0.2), reader.stalled(late)] == [False, True]
+    pool.go()
+    assert not reader.stalled(late), "it is there, and need only be taken"
+    reader.close()
+
+
 def test_a_file_that_is_closed_while_it_is_read_is_closed_after_the_read(tmp_path: Path) -> None:
     """A disk that hangs holds it open until the read returns, and no longer: a worker lives for weeks."""
     path, pool = flvs.write(tmp_path / "1.flv", flvs.lesson(60)), Held(lambda work: work is os.pread)
@@ -588,6 +603,17 @@ def test_a_push_counts_its_own_sessions_and_begins_a_row_for_each_source() -> No
         ("slate", 0.0, False),
         ("recording", 0.0, True),
     ]
+
+
+def test_the_first_byte_of_a_class_is_that_of_its_first_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_run, "time", CLOCK)
+    pushed, began = AsRunRows([], 0), CLOCK.wall
+    row = {"url": 0, "source": "slate", "from": 1.0, "to": 1.0, "position_s": 2.0, "bytes": 50}
+    for session in (1, 2):
+        pushed.begin()
+        pushed.note({**row, "session": session}, 1.0, 50)
+        CLOCK.turn(3)
+    assert pushed.first_byte_at == began
 
 
 def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_long_before() -> None:
