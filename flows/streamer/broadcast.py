@@ -88,7 +88,7 @@ PAGE = 200  # number of runs about which Prefect is asked at once, because it re
 
 
 class RunScheduler:
-    """Gives ready classes their runs, the next class first.
+    """Gives classes that are ready, or on air without one, their runs, the next class first.
 
     A run for later costs more than all the rest of a booking. So it is not made while bookings wait for their answers,
     and however many there are, making them takes a third of the server's time.
@@ -124,7 +124,7 @@ class RunScheduler:
                 return False
             began = time.monotonic()
             ready = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
-            if ready is not None and ready.state is AiringState.READY and ready.run_id is None:
+            if ready is not None and ready.state in OPEN and ready.run_id is None:
                 if not await self._made(ready):
                     return False
                 await asyncio.sleep(2 * (time.monotonic() - began))

@@ -415,6 +415,23 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
     assert rounds == ["plan"] * 2, "if Prefect takes 4 s for each, twenty of them do not stand still"
 
 
+async def test_a_class_that_went_on_air_while_prefect_was_away_gets_its_run_when_it_is_back(
+    streamer: StreamerHost,
+) -> None:
+    """Else nobody can watch it there, or cancel it, for as long as it lasts."""
+    add(streamer, "c-1", starts_in_s=1)
+    runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
+    runs.odd = {"c-1": TryAgain("no answer")}
+    assert not await plan.step()
+    on_air = update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.ON_AIR)
+    rows.commit(streamer.engine, Connection.execute, on_air)
+    runs.odd.clear()
+    plan._aside.clear()
+    assert await plan.step()
+    assert [*runs.made] == ["c-1"]
+    assert not await plan.step(), "it has its run"
+
+
 async def test_runs_are_planned_for_their_time_before_bookings_only_those_of_soon(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,9 +252,9 @@ def scheduled(connection: Connection, class_id: str, run_id: str | None) -> None
 def unscheduled(connection: Connection, before: float, limit: int = 1000, but: Collection[str] = ()) -> list[Airing]:
     """The next *limit* classes that are ready since *before* (epoch seconds) and have no run, by their start.
 
-    Leaves out the classes of *but*.
+    Also those that went on air before Prefect took their run. Leaves out the classes of *but*.
     """
-    such = (classes.c.state == AiringState.READY) & classes.c.run_id.is_(None) & NO_REVISION
+    such = classes.c.state.in_((AiringState.READY, AiringState.ON_AIR)) & classes.c.run_id.is_(None) & NO_REVISION
     such &= classes.c.class_id.not_in(list(but)) & (func.coalesce(classes.c.updated_at, 0) <= before)
     return where(connection, such, limit)
 
