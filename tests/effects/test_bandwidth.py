@@ -175,6 +175,23 @@ async def test_the_heartbeat_tells_needs_and_allowances(host: StreamerHost, gove
     assert host.network == Network(push=125_000, download=0, bound=1_048_576)
 
 
+async def test_what_a_class_needs_is_told_as_it_comes_into_sight_also_between_two_reads_of_the_rows(
+    host: StreamerHost, governed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, needs = float(int(time.time())), list[float]()
+    with host.engine.begin() as connection:
+        rows.reserve(connection, host.settings.video_root, "7777", 1_250_000, "http://h/7777.flv", now)
+        coming = rows.prepare("c-1", 7777, now + decide.AHEAD_S + 10, 10)
+        rows.add(connection, coming, AiringState.WAITING, "7777", now)
+    governor = Governor(host)
+    for later_s in (0, 20):
+        clock = SimpleNamespace(time=lambda at=now + later_s: at, monotonic=lambda: 1000.0)
+        monkeypatch.setattr(bandwidth, "time", clock)
+        await governor.step()
+        needs.append(host.network.push)
+    assert needs == [0, 125_000]
+
+
 async def test_what_came_of_a_download_before_a_restart_or_is_being_checked_is_not_to_come_again(
     host: StreamerHost, governed: Callable[[float], None]
 ) -> None:

@@ -197,6 +197,25 @@ async def test_a_host_whose_loop_says_nothing_new_for_long_gets_no_new_class(
     assert called == [thread._wakes]
 
 
+async def test_the_log_says_once_that_a_lease_has_run_out_and_once_that_it_is_held_again(
+    thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lectern")
+    lasts_s = [-1, 5, 5, 0, -1, 5]
+
+    async def beat(_: object) -> float:
+        if not lasts_s:
+            raise asyncio.CancelledError
+        thread._lease = Lease(NOW + lasts_s.pop(0))
+        return 0.0
+
+    monkeypatch.setattr(thread, "_beat", beat)
+    with pytest.raises(asyncio.CancelledError):
+        await thread._keep_beating(cast("Any", None))
+    said = [(record.levelname, record.message.split("lease: ")[-1].split(";")[0]) for record in caplog.records]
+    assert said == [("INFO", "held"), ("ERROR", "has run out"), ("INFO", "held")]
+
+
 async def test_a_loop_of_the_thread_that_is_cancelled_by_nobody_begins_again(
     thread: HeartbeatThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
