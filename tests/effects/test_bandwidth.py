@@ -1,6 +1,7 @@
 """Downloads keep to what the governor lets them have of the network, and what comes is whole all the same."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -158,6 +159,18 @@ async def test_what_may_wait_waits_while_one_is_behind(host: StreamerHost, gover
     host.in_progress.clear()
     await governor.step()
     assert host.shares.rates == {}, "there is nothing to share out"
+
+
+async def test_the_log_has_a_line_when_downloads_begin_to_wait_and_when_they_go_on(
+    host: StreamerHost, governed: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lectern")
+    governor, lines = Governor(host), []
+    for behind_s in (0.0, 0.0, 0.4, 0.4, 0.0):
+        governed(behind_s)
+        await governor.step()
+        lines.append(sum("downloads wait" in one for one in caplog.messages))
+    assert lines == [0, 0, 1, 1, 2]
 
 
 async def test_the_heartbeat_tells_needs_and_allowances(host: StreamerHost, governed: Callable[[float], None]) -> None:
