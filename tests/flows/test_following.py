@@ -134,6 +134,16 @@ async def test_a_class_without_its_recording_is_alarmed_each_time_that_it_lacks_
     assert behind.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 
 
+@pytest.mark.parametrize(("status", "state"), [(off_air(), "ready"), (on_air(), "on air")], ids=["tries", "on air"])
+async def test_a_class_is_on_air_once_its_playout_says_so(
+    streamer: StreamerHost, following: PlayoutEvents, status: dict[str, Any], state: str
+) -> None:
+    """Also if nothing was told meanwhile, as to a process that has just begun."""
+    rows.commit(streamer.engine, Connection.execute, update(classes).values(state="ready"))
+    await following.look_around(START + 20, [status])
+    assert rows.state_of(streamer, "c-1") == state
+
+
 async def test_it_is_alarmed_once_that_a_slate_is_not_sent_after_all(
     streamer: StreamerHost, following: PlayoutEvents
 ) -> None:

@@ -21,7 +21,7 @@ from flows.handling import SWEEP
 from flows.host import StreamerHost
 from flows.playout_link import Watch
 from flows.prefect_api import BackgroundRuns, NewRun
-from flows.streamer import bandwidth, broadcast, downloads, readiness
+from flows.streamer import bandwidth, broadcast, downloads, prepare, readiness
 from flows.streamer.amend import OTHER_TIME
 from flows.streamer.readiness import Readiness
 from lectern import health, i18n
@@ -30,10 +30,12 @@ from lectern.allowlist import Allowlist
 from lectern.db import account, airings, cache, events, metrics
 from lectern.db.engine import reading, transaction
 from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.bandwidth import Download
 from lectern.decide.gaps import LOST_S
 from lectern.errors import TryAgain
 from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Event, Usage
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk
@@ -392,6 +394,32 @@ async def test_what_a_streamer_says_of_itself_does_not_grow_with_the_classes_tha
     rows.commit(streamer.engine, Connection.execute, broken)
     said = rows.look(streamer.engine, readiness.word, streamer.settings, now)
     assert (set(said.checks), set(said.sendings), said.due) == ({"now", "next"}, {"now"}, 1)
+
+
+def test_what_has_come_of_a_download_is_not_kept_free_for_it_once_more(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 100)
+    root = streamer.settings.video_root
+    with transaction(streamer.engine) as connection:
+        cache.make_sums(connection, root)
+        rows.reserve(connection, root, "1", 60, "http://origin.example/1.flv", time.time())
+        changes = StreamerChanges(streamer.settings, time.time())
+        usage, bound, _ = prepare._room(connection, changes, {"1": Download("1", 60, came_bytes=20)}, (), ())
+    assert (usage.size_bytes, bound.max_bytes, bound.by_disk) == (60, 60 + 100 - 40, True)
+
+
+def test_the_story_of_a_class_that_is_not_ready_has_that_once_and_an_alarm_of_its_change(
+    streamer: StreamerHost,
+) -> None:
+    """The class itself is as ready as it was, whatever is said of a change that is prepared."""
+    for class_id in ("c-1", "c-1^1"):
+        add(streamer, class_id)
+    red = [(one, ["no room"]) for one in rows.look(streamer.engine, airings.by_id, ["c-1", "c-1^1"]).values()]
+    changes = StreamerChanges(streamer.settings, time.time())
+    rows.commit(streamer.engine, readiness._told(red, (), time.time()), changes)
+    found = [(one.what, one.class_id) for one in changes.notes]
+    assert found == [(account.NOT_READY, "c-1"), ("alarm", "c-1^1")]
 
 
 async def test_a_class_that_prefect_does_not_take_holds_up_no_other(
