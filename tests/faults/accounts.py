@@ -35,9 +35,6 @@ NOTHING = "nothing to do"
 ENDED_UNHEARD = errors.ENDED.number
 """The code of a cancel that its streamer did not hear before the end of the class: it may have aired it."""
 
-UNTAKEN_S = 60.0
-"""Seconds before its end in which a class can come to a streamer, and be over before Prefect has taken its run."""
-
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 """The states of a run that has told how its class ended."""
 
@@ -92,21 +89,11 @@ class Accounts:
         if state != "cancelled" or end[0].get("code") != ENDED_UNHEARD:
             yield from self._shown_in_prefect(class_id, state)
 
-    def _was_moved_at_its_end(self, class_id: str) -> bool:
-        """Whether a class came to its last streamer so late that it was over before it had a run there."""
-        latest = "select coalesce(max(moved_at), 0) as at from move_list where class_id = ?"
-        (moved,) = self._stage.rows("teacher", latest, class_id)
-        order, no_run = self._stage.order(class_id), "select 1 from class_list where class_id = ? and run_id is null"
-        is_late = moved["at"] > order["end_time"] - UNTAKEN_S
-        return is_late and bool(self._stage.rows(self._who_has(class_id), no_run, class_id))
-
-    def _who_has(self, class_id: str) -> str:
-        name = self._stage.order(class_id).get("streamer")
-        return next(one for one in self._streamers if name in {self._stage.name(one), None})
-
     def runs(self, class_id: str) -> list[tuple[str, str]]:
         """The state and the message of each run of a class on the streamer that has it, oldest first."""
-        runs = self._stage.runs(self._who_has(class_id), "broadcast", tags=[f"class:{class_id}"])
+        tags, name = [f"class:{class_id}"], self._stage.order(class_id).get("streamer")
+        who = next(one for one in self._streamers if name in {self._stage.name(one), None})
+        runs = self._stage.runs(who, "broadcast", tags=tags)
         runs.sort(key=lambda run: str(run["created"]))
         return [(run["state_type"], str((run["state"] or {}).get("message") or "")) for run in runs]
 
@@ -156,8 +143,6 @@ class Accounts:
         ends = {RUN_ENDS.get(state, "COMPLETED")}
         if self._stage.order(class_id).get("code") == errors.NOT_MOVED.number:
             ends.add("CANCELLED")  # it was taken from its streamer, and nobody else could take it
-        if self._was_moved_at_its_end(class_id):
-            ends.add("CANCELLED")  # that it was taken from the streamer before is the last that Prefect took
         if shown and shown[-1] not in ends and told[-1][1] != f"{NOTHING}: {class_id} is {state}":
             yield f"is {state}, and its runs are {told}"
         bar = self._stage.described(f"broadcast-{self._stage.order(class_id).get('streamer')}-{class_id}")
