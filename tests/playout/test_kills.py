@@ -19,6 +19,9 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
+ONE_BATCH_S = 0.6
+"""The end cuts off the batch of which a full socket holds a part: 128 KB, and a picture, at 350 KB a second."""
+
 
 @pytest.mark.parametrize("is_full", [False, True], ids=["a socket that takes all", "a full one"])
 def test_a_death_is_not_noticed(tmp_path: Path, is_full: bool) -> None:
@@ -49,7 +52,9 @@ def test_a_death_is_not_noticed(tmp_path: Path, is_full: bool) -> None:
         packets = session.packets()
         assert len(packets) > count
         assert packets == tags[: len(packets)]
-        assert packets[-1][1] / 1000 > ended["sent_s"] - 0.5, "what is said to be sent has come, to the last packet"
+        (sent,) = ended["as_run"]  # the clock may be ahead of it, where much must be sent again
+        said_s = sent["position_s"] + sent["sent_s"]
+        assert packets[-1][1] / 1000 > said_s - ONE_BATCH_S, "what is said to be sent has come, but for a last batch"
         assert len(session.pong_numbers) > 10
         assert session.pong_numbers == session.ping_numbers[: len(session.pong_numbers)], "each ping has its one pong"
 
