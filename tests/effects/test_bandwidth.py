@@ -171,6 +171,8 @@ async def test_the_log_has_a_line_when_downloads_begin_to_wait_and_when_they_go_
         await governor.step()
         lines.append(sum("downloads wait" in one for one in caplog.messages))
     assert lines == [0, 0, 1, 1, 2]
+    first, _ = (one for one in caplog.messages if "downloads wait" in one)
+    assert first == ("bandwidth: 1 of 1 downloads wait, the others have 25 % of their share; a class is 0.4 s behind")
 
 
 async def test_the_heartbeat_tells_needs_and_allowances(host: StreamerHost, governed: Callable[[float], None]) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest.mock import AsyncMock, call
+from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 import redis
@@ -106,6 +106,25 @@ async def test_a_resident_that_hangs_longer_than_its_lease_cuts_no_class(
             assert session.ended is None
             await async_wait_until(lambda: not beat(client)["full"], description="it takes classes again")
         assert not playout.told("lease_over")
+
+
+async def test_facts_are_read_at_each_beat_and_each_second_while_no_teacher_hears_them(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float]()
+
+    async def soon(_: object, within_s: float) -> None:
+        waits.append(within_s)
+        streamer.control_connected = True
+        if len(waits) == 2:
+            raise EOFError
+
+    monkeypatch.setattr(lease, "_soon", soon)
+    monkeypatch.setattr(lease, "HeartbeatThread", Mock(return_value=Mock(stop=AsyncMock())))
+    streamer.control_connected = False
+    with pytest.raises(EOFError):
+        await renew(streamer, AsyncMock())
+    assert waits == [lease.AGAIN_S, BEAT_S]
 
 
 @pytest.fixture

@@ -420,3 +420,5 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
     size_bytes = cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
     assert used == row(streamer).size_bytes == size_bytes
     assert state(streamer) == "ready"
+    ((took_s, checked_bytes),) = streamer.checks
+    assert (0 < took_s < 60, checked_bytes) == (True, file.stat().st_size)

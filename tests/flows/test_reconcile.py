@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import Connection, select, true, update
@@ -27,6 +28,7 @@ from lectern.errors import TryAgain
 from lectern.media import integrity, probe
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
+from lectern.settings import GIBIBYTE
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk
 from lectern.storage.origin import RemoteFile
@@ -135,6 +137,38 @@ async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
     assert os.strerror(number) in str(line["done"])
 
 
+@pytest.mark.parametrize("becomes", ["forgotten", "another download", "another file"])
+async def test_what_was_found_of_a_file_is_nothing_if_it_is_another_by_then(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    site = put(streamer, "1", master, mtime=1.0)
+
+    async def trouble(_: Path, __: Cached) -> str:
+        with transaction(streamer.engine) as connection:
+            if becomes == "forgotten":
+                connection.execute(files.delete())
+            elif becomes == "another download":
+                connection.execute(update(files).values(state=FileState.DOWNLOADING))
+            else:
+                os.utime(site, (2, 2))
+        return "it is odd"
+
+    monkeypatch.setattr(integrity, "trouble", trouble)
+    (line,) = await maintenance.read_again(streamer)
+    assert (line["done"], site.exists(), aside(streamer)) == ("nothing: it was evicted, or replaced", True, [])
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["it is noted", "it is forgotten"])
+async def test_a_file_that_arrived_is_left_to_whoever_has_noted_it_meanwhile(
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    site = put(streamer, "1", master)
+    monkeypatch.setattr(downloads, "checked", AsyncMock(side_effect=AssertionError("it is not asked for")))
+    if not is_known:
+        commit(streamer.engine, Connection.execute, files.delete())
+    assert await maintenance._take(streamer, "1", site) == "nothing: its download has noted it"
+
+
 @pytest.mark.parametrize("evicted", [False, True])
 async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
     streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
@@ -172,7 +206,10 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     cache_dir.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
     put(streamer, "4", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
     streamer.in_progress.add("4")
+    url = row(streamer).url
     table = await maintenance.reconciled(streamer)
+    assert url
+    assert row(streamer).url == url
     assert ["nothing" in str(one["done"]) for one in table if str(one["what"]).startswith("4")] == [True]
     assert [row(streamer, stem).state for stem in "1234"] == ["ready", *["downloading"] * 3]
     assert [state(streamer, stem) for stem in "1234"] == ["ready", *["waiting"] * 3]
@@ -383,6 +420,13 @@ def test_the_quarantine_is_bounded_by_bytes_and_age(quarantine: Path) -> None:
     assert cache_dir.prune_quarantine(quarantine, 10, time.time()) == []
     assert len(cache_dir.prune_quarantine(quarantine, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)) == 1
     assert cache_dir.quarantined(quarantine) == []
+
+
+async def test_the_quarantine_takes_a_tenth_of_what_the_cache_may(streamer: StreamerHost, quarantine: Path) -> None:
+    its = {"video_root": quarantine, "max_video_size": 2500 / GIBIBYTE}
+    streamer.settings = streamer.settings.model_copy(update=its)
+    await maintenance.prune_quarantine(streamer)
+    assert aside(streamer) == ["2.flv", "3.flv"]
 
 
 async def test_the_quarantine_is_pruned_also_while_no_streamer_is_started(

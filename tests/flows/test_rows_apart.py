@@ -704,13 +704,36 @@ async def test_a_download_that_cannot_be_begun_is_passed_over_and_holds_up_no_ot
     first, second, *others = (one.args[0] for one in take_up.await_args_list)
     assert (first, second, "2" in others) == ("1", "2", False)
     assert 0.05 < waits[1] <= waits[0] <= downloads.AGAIN_S
-    assert waits[2] >= 0.05, "it does not look without a pause"
+    assert 0.05 <= waits[2] < 1, "it does not look without a pause, and soon"
     line._aside.clear()
     streamer.in_progress.add("1")
     waits[:] = [0, 0]
     with pytest.raises(InterruptedError):
         await line.run()
     assert waits[-1] == downloads.LOOK_S
+
+
+@pytest.mark.parametrize("was_busy", [False, True], ids=["its run ended before it was at work", "it was at work"])
+async def test_a_download_that_ended_without_its_file_is_begun_again_after_a_pause(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, was_busy: bool
+) -> None:
+    downloading(streamer, "1")
+    runs, line = cast("Runs", streamer.runs), downloads.DownloadQueue(streamer)
+    line._left = set()
+    await line.step()
+    assert runs.wanted == ["1"]
+    if was_busy:
+        streamer.in_progress.add("1")
+        await line.step()
+        streamer.in_progress.remove("1")
+    else:
+        runs.made.clear()
+    for _ in range(2):
+        await line.step()
+        assert runs.wanted == ["1"], "not at once"
+    line._aside["1"] -= downloads.AGAIN_S
+    await line.step()
+    assert runs.wanted == ["1", "1"]
 
 
 async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streamer: StreamerHost) -> None:

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from lectern.playout import net, worker
+from lectern.playout import demuxer, net, worker
 from lectern.playout.kernel import Now
 from lectern.playout.muxer import BATCH_BYTES
 from lectern.playout.publisher import FIRST_S
@@ -179,6 +179,31 @@ async def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_ses
     assert is_slate or stamps == [flvs.number(one.body) * 40 for one in sounds(session)]
     assert len(airing.told("behind")) == 1
     assert [row["open"] for row in airing.status()["as_run"]] == [False, True]
+
+
+async def test_what_is_late_is_skipped_once_a_second_though_the_disk_hangs_where_it_is_to_go_on(air: Air) -> None:
+    air.receiver.small_buffer(8192)
+    airing = air(tags=flvs.lesson(60, size=8000), duration_s=600.0)
+    await airing.turn(2)
+    airing.pushes[0].feed._pool = Held(lambda work: work is demuxer.open_at)
+    with air.frozen():
+        await airing.until(lambda: airing.told("behind"), within_s=10)
+        await airing.turn(0.5)
+        assert len(airing.told("behind")) == 1
+
+
+async def test_the_kernel_is_asked_once_a_second_how_a_session_is(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, watch = list[float](), OurSession.watch
+
+    def watched(session: OurSession, now: float) -> None:
+        asked.append(now)
+        watch(session, now)
+
+    monkeypatch.setattr(OurSession, "watch", watched)
+    airing = air()
+    await airing.turn(5.5)
+    assert len(asked) >= 4
+    assert all(1 < after - before < 1.1 for before, after in pairwise(asked))
 
 
 async def test_a_server_that_still_speaks_gets_the_last_of_a_class_and_the_goodbye(air: Air) -> None:

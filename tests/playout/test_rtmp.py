@@ -5,18 +5,31 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lectern.playout.kernel import Counts
 from lectern.playout.rtmp import NotRtmp, amf0, chunks, publish, target
 from lectern.playout.rtmp.chunks import Parser, compose
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, PublisherProtocol, Step
-from lectern.playout.session import PORTION_BYTES, TURN_BYTES, VERSION, Broken, Journal, Mark, ReceiveBudget, Session
+from lectern.playout.session import (
+    PORTION_BYTES,
+    TAKEN_S,
+    TURN_BYTES,
+    VERSION,
+    Broken,
+    Journal,
+    Mark,
+    ReceiveBudget,
+    Session,
+)
 from tests.marks import share
 from tests.playout.receiver import refused
 from tests.waiting import wait_until
@@ -94,6 +107,7 @@ def status(code: str, level: str = "status", words: str = "") -> Body:
 
 TARGET = target("rtmp://live.example/app/room?token=1")
 NONCE = bytes(HANDSHAKE_BYTES - 8)
+PLACE = (0, 0, 0, 0, 0, False, 0, 0)
 
 
 def said(*bodies: Body) -> bytes:
@@ -166,6 +180,16 @@ def test_a_message_that_was_composed_is_parsed_again_however_it_is_split(
     data = compose(kind, time, stream, body, chunk_stream=chunk_stream, chunk_bytes=128)
     found = [one for part in split(data, cuts) for one in parser.feed(part)]
     assert found == [(kind, time & 0xFFFFFFFF, stream, body)]
+
+
+def test_a_message_that_is_given_up_is_forgotten_and_the_others_that_are_begun_go_on() -> None:
+    server, parser = Server(), Parser()
+    given_up, kept = (server.message(chunks.DATA, bytes([on]) * 300, on=on) for on in (5, 6))
+    parts = [next(given_up), next(kept), server.whole(chunks.ACKNOWLEDGED, (6).to_bytes(4, "big"), on=PROTOCOL)]
+    parts.append(server.whole(chunks.ABORT, (5).to_bytes(4, "big"), on=PROTOCOL))
+    parts += [*kept, server.whole(chunks.DATA, b"anew" * 100, on=5)]
+    found = [one.body for one in parser.feed(b"".join(parts)) if one.kind == chunks.DATA]
+    assert found == [b"\6" * 300, b"anew" * 100]
 
 
 def test_what_came_is_acknowledged_after_each_window() -> None:
@@ -367,14 +391,62 @@ def test_a_session_is_read_a_little_at_a_time_so_that_the_others_have_their_turn
 
 
 def test_a_session_that_is_closed_leaves_no_journal_open() -> None:
-    """A worker makes a session for each break of a connection, for weeks."""
+    """A worker makes a session for each break of a connection, for weeks; each batch is written, to no disk."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
         journal = Journal()
         session = Session(TARGET, ours, dict, journal=journal)
-        os.fstat(journal.file)
+        assert str(Path(f"/proc/self/fd/{journal.file}").readlink()).startswith("/memfd:")
         session.close(politely=False)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(journal.file)
+
+
+@contextmanager
+def on_air() -> Iterator[tuple[Session, socket.socket]]:
+    """A session that has just come on air, and its server's socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs, _ = listener.accept()
+        with theirs:
+            ours.settimeout(0)
+            session = Session(TARGET, ours, dict, journal=Journal())
+            for came, step in ((WHOLE, Step.READY), (STARTED, Step.LIVE)):
+                theirs.sendall(came)
+                wait_until(lambda: session.receive() or session.step is step, description=step)  # noqa: B023
+                session.flush()
+                if step is Step.READY:
+                    session.publish()
+            session.went_live()
+            yield session, theirs
+            session.close(politely=False)
+
+
+def test_a_ping_that_was_answered_in_the_last_batch_is_not_answered_by_the_next_worker() -> None:
+    with on_air() as (first, theirs):
+        first.batch([], PLACE)
+        for number in (1, 2):
+            theirs.sendall(PING)
+            wait_until(lambda: first.receive() or len(first.publisher.owed) == number * len(PING), description="a pong")  # noqa: B023
+        first.batch([b"media"], PLACE)
+        assert first.journal is not None
+        then, *_ = Session.adopt(TARGET, first.connection, Journal(os.dup(first.journal.file)), dict)
+        assert then.publisher.owed == b""
+        assert then.journal is not None
+        then.journal.close()
+
+
+def test_a_server_that_acknowledges_nothing_is_given_up_though_the_kernel_takes_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a firewall that has forgotten the connection."""
+    with on_air() as (session, _):
+        began, counted = time.monotonic(), Counts(written=500, acknowledged=0, read=0, waits=True)
+        monkeypatch.setattr("lectern.playout.kernel.counts", lambda _: counted)
+        session.watch(began)
+        session.watch(began + TAKEN_S)
+        with pytest.raises(Broken, match="took nothing for 5 s"):
+            session.watch(began + TAKEN_S + 0.1)
+        counted = counted._replace(waits=False)
+        session.watch(began + TAKEN_S + 0.2)
 
 
 def test_whoever_opens_a_journal_next_reads_what_was_written_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,6 +600,29 @@ def test_a_login_not_taken_ends_without_its_secret(user: str, refusal: str, quer
     assert type(caught.value) is NotRtmp
     assert "teacher" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_it_is_the_connection_that_asks_for_a_login_and_nothing_else() -> None:
+    for number, error in ((1, publish.LoginWanted), (4, NotRtmp)):
+        session = PublisherProtocol(target("rtmp://teacher:hunter2@h/app/room"), NONCE)
+        session.receive(SHAKE if number == 1 else SHAKE + said(*CONNECTED))
+        with pytest.raises(NotRtmp) as caught:
+            session.receive(said(command("_error", number, None, {"description": "code=403 need auth; authmod=adobe"})))
+        assert type(caught.value) is error
+
+
+def test_a_session_is_live_once_it_has_asked_to_publish_and_the_server_says_start() -> None:
+    session, steps = PublisherProtocol(TARGET, NONCE), []
+    start, other = STARTED, said(status("NetStream.Play.Reset"))
+    for came in (SHAKE, start, said(*CONNECTED), start, said(*CREATED), start):
+        session.receive(came)
+        steps.append(session.step)
+    assert Step.LIVE not in steps
+    session.publish()
+    for came in (other, start):
+        session.receive(came)
+        steps.append(session.step)
+    assert steps[-2:] == [Step.PUBLISHING, Step.LIVE]
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,12 @@ async def test_long_work_gives_the_loop_its_turn_after_each_slice(monkeypatch: p
     ("class_id", "starts_in_s", "started_in_s", "is_known"),
     [
         *(("aired", 4, 4, True), ("on-air", 4, 4, True), ("other", 4, 4, False), ("aired", 6, 4, False)),
-        *(("on-air", -9, 4, True), ("aired", HOUR_S, HOUR_S, True), ("other", HOUR_S, HOUR_S, False)),
+        *(
+            ("on-air", -9, 4, True),
+            ("on-air", 4, -9, True),
+            ("aired", HOUR_S, HOUR_S, True),
+            ("other", HOUR_S, HOUR_S, False),
+        ),
     ],
 )
 def test_a_worker_that_begins_knows_at_once_what_is_on_air(

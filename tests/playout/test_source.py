@@ -100,10 +100,11 @@ def first_keyframe(feed: Source, position_ms: float) -> int:
     return first.at_ms
 
 
-def broken(number: int) -> bytes:
-    """A recording whose keyframe of that *number* cannot be read."""
-    data = bytearray(flvs.data(flvs.lesson(20)))
-    data[data.index(flvs.key(number, 3000)) - 11] = 99
+def broken(number: int, *, is_end: bool = False) -> bytes:
+    """A recording whose keyframe of that *number* cannot be read, or says another size at its *end*."""
+    data, body = bytearray(flvs.data(flvs.lesson(20))), flvs.key(number, 3000)
+    at = data.index(body)
+    data[at + len(body) + 3 if is_end else at - 11] = 99
     return bytes(data)
 
 
@@ -363,9 +364,10 @@ def test_a_slate_of_a_single_picture_is_sent_twice_a_second(tmp_path: Path) -> N
         assert found == list(range(0, 5000, 500))
 
 
-def test_a_slate_that_is_broken_is_given_up_where_it_cannot_be_read_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_end", [False, True], ids=["at a tag's beginning", "at its end"])
+def test_a_slate_that_is_broken_is_given_up_where_it_cannot_be_read_on(tmp_path: Path, is_end: bool) -> None:
     slate = tmp_path / "slate.flv"
-    slate.write_bytes(broken(25))
+    slate.write_bytes(broken(25, is_end=is_end))
     with feeding(tmp_path / "missing.flv", slate=slate) as (feed, told):
         feed.open(0.0)
         look_until(feed, 0.0, lambda: feed.has_media)
@@ -401,6 +403,8 @@ def test_another_recording_takes_over_whatever_is_sent_or_waited_for(tmp_path: P
         feed.open(3000.0)
         feed.replace(flvs.aired_from(other), 3500.0)
         look_until(feed, 3500.0, lambda: feed.has_media)
+        assert feed.muxer.demuxer is not None
+        assert feed.muxer.demuxer.begins_ms == 3000
     with feeding(path) as (feed, told):
         feed.open(3000.0)
         feed.replace(flvs.aired_from(other), -500.0)
@@ -434,6 +438,20 @@ def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before
         look(feed, 7000.0)
         look_until(feed, 8000.0, lambda: feed.has_media)
         assert len(pool.held) == 1
+
+
+def test_a_recording_is_not_lost_while_more_of_it_is_read(tmp_path: Path) -> None:
+    pool = Held(lambda work: False)
+    with feeding(flvs.write(tmp_path / "a.flv", flvs.lesson(60, size=8000)), pool) as (feed, told):
+        begin(feed)
+        pool.holds = lambda work: work is os.pread
+        while due(feed, 50_000.0):
+            feed.muxer.tags_left = TAGS
+        assert pool.held
+        look(feed, 50_000.0)
+        assert (feed.lost, told) == (None, [])
+        pool.go()
+        assert shown(feed, 50_000.0)
 
 
 # How it is read.
@@ -603,6 +621,18 @@ def test_a_push_counts_its_own_sessions_and_begins_a_row_for_each_source() -> No
         ("slate", 0.0, False),
         ("recording", 0.0, True),
     ]
+
+
+def test_a_row_ends_with_the_last_send_or_with_its_media_if_the_wall_clock_was_set_back_meanwhile() -> None:
+    rows: list[dict[str, Any]] = []
+    pushed = AsRunRows(rows, 0)
+    pushed.begin()
+    row = {"url": 0, "session": 1, "source": "recording", "from": 100.0, "to": 100.0, "position_s": 2.0, "bytes": 50}
+    ends = []
+    for to, last_s in ((100.0, 2.0), (107.5, 8.0), (90.0, 10.0)):
+        pushed.note({**row, "from": to, "to": to}, last_s, 950)
+        ends.append(rows[0]["to"])
+    assert ends == [100.0, 107.5, 108.0]
 
 
 def test_the_first_byte_of_a_class_is_that_of_its_first_session(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 
 from lectern import metrics
 from lectern.cli.playout import app
-from lectern.playout import as_run, control_socket, kernel, net, timetable, worker
+from lectern.playout import as_run, control_socket, kernel, net, schedule, timetable, worker
 from lectern.playout.as_run import AiredClass
 from lectern.playout.kernel import Now
 from lectern.playout.schedule import CANCELLED
@@ -208,6 +209,20 @@ def test_a_timetable_at_which_the_disk_lets_nobody_look_keeps_no_worker_from_its
         assert (playout.hello()["timetable"]["version"], playout.ask("status")["classes"]) == (None, [])
     said = capfd.readouterr().err
     assert (f"{timetable.NAME}: it cannot be read" in said, as_run.AIRED in said) == (True, False)
+
+
+def test_whatever_a_worker_before_left_the_next_one_answers_and_says_what_it_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Inside(tmp_path / "p") as playout:
+        assert playout.ask("status")["classes"] == []
+    said = "not all that the worker before left is known"
+    assert said not in capfd.readouterr().err
+    monkeypatch.setattr(schedule, "entry", Mock(side_effect=RuntimeError("odd")))
+    (tmp_path / "p" / as_run.AIRED).write_text('{"on_air": 0}\n{"it": "was over"}\n')
+    with Inside(tmp_path / "p") as playout:
+        assert playout.ask("status")["classes"] == []
+    assert f"{said}: " in capfd.readouterr().err
 
 
 def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> None:
