@@ -28,6 +28,7 @@ from flows.streamer.playout_events import PlayoutEvents
 from flows.streamer.playout_sync import AHEAD_S, Facts, PlayoutSync, TimetableReader, lesson
 from lectern import errors
 from lectern.allowlist import Allowlist
+from lectern.db import leases
 from lectern.decide.airing import NOT_ON_AIR_S
 from lectern.errors import TryAgain
 from lectern.media import ffmpeg
@@ -300,13 +301,17 @@ async def test_a_playout_that_was_back_and_is_away_again_is_alarmed_again(
     statuses += [on_air(start=START), on_air(class_id="c-2", state="waiting", start=START + 5000)]
     for number in (1, 2):
         streamer.playout.is_away("it was killed")
+        streamer.playout.away_since = time.monotonic() - 30
         await handing._say_away()
         await handing._say_away()
         assert [one["code"] for one in rows.said(streamer)] == [errors.PLAYOUT_AWAY.number] * number
         streamer.playout.client = cast("Client", Told())
         await handing._bring_up_to_date()
-    its = select(journal.events.c.class_id, journal.events.c.detail).where(journal.events.c.what == "playout away")
-    assert rows.look(streamer.engine, Connection.execute, its).all() == [("c-1", "it was killed")]
+    told = journal.events.c
+    its = select(told.class_id, told.detail, told.at).where(told.what == "playout away")
+    (found,) = rows.look(streamer.engine, Connection.execute, its).all()
+    assert found[:2] == ("c-1", "it was killed")
+    assert found.at == pytest.approx(START - 30, abs=10)
 
 
 async def test_a_playout_is_there_once_it_airs_the_timetable_however_much_it_did_meanwhile(
@@ -593,6 +598,26 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     assert alarms(streamer) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "after_s", "is_alarmed"), [("on air", 50, True), ("ready", -1000, False), ("broken", 50, False)]
+)
+async def test_only_a_class_that_should_be_on_air_is_alarmed_if_it_is_not(
+    streamer: StreamerHost,
+    following: PlayoutEvents,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    after_s: float,
+    is_alarmed: bool,
+) -> None:
+    """Before its start it is just being connected, and of one that ended broken people know."""
+    rows.commit(streamer.engine, Connection.execute, update(classes).values(state=state))
+    monkeypatch.setattr(streamer.playout, "held", lambda: True)
+    for later_s in (0, NOT_ON_AIR_S):
+        await following.look_around(START + after_s + later_s, [off_air()])
+    assert any("it is not on air" in one for one in alarms(streamer)) == is_alarmed
+    assert (following._off != {}) == is_alarmed
+
+
 async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, following: PlayoutEvents) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
     for _ in range(2):
@@ -861,7 +886,9 @@ def test_a_class_is_in_the_timetable_until_the_playout_has_told_its_end(
         start = now + starts_in_s
         rows.commit(streamer.engine, rows.bare, class_id, start, was, end_time=start + 60)
     found = rows.look(streamer.engine, TimetableReader(streamer).wanted, now, None, Allowlist(), None)
-    assert list(found.lessons) == ["c-1", "ended", "soon"]
+    assert (list(found.lessons), found.session) == (["c-1", "ended", "soon"], "")
+    rows.commit(streamer.engine, leases.hold, streamer.settings.name, "s0", now)
+    assert rows.look(streamer.engine, TimetableReader(streamer).wanted, now, None, Allowlist(), None).session == "s0"
 
 
 def test_a_class_whose_row_cannot_be_read_stays_in_the_timetable_as_it_was(
