@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -577,6 +577,19 @@ def test_a_worker_goes_on_with_the_slate_of_the_one_before_and_finds_out_what_be
         feed.begin(5100.0)
         look_until(feed, 5100.0, lambda: feed.has_media or feed.wants_file)
         assert feed.has_media is (then == 150)
+
+
+def test_a_worker_goes_on_with_the_slate_though_the_disk_hangs_on_recordings(tmp_path: Path) -> None:
+    slate = flvs.write(tmp_path / "slate.flv", flvs.lesson(4))
+    with feeding(tmp_path / "missing.flv", slate=slate) as (feed, _):
+        feed.open(0.0)
+        look_until(feed, 5000.0, lambda: feed.has_media)
+        feed.begin(5000.0)
+        assert shown(feed, 5080.0)
+        mark, saved, lesson = Mark(0, 0, *feed.muxer.place(), 0, 0.0), feed.muxer.save(), feed.lesson
+    with closing(Source(lesson, Held(), AT_ONCE, lambda *_: None)) as feed:
+        feed.resume(mark, saved, 5120.0)
+        assert shown(feed, 5160.0)
 
 
 def test_a_recording_that_turns_out_to_be_missing_where_the_disk_was_slow_is_wanted(tmp_path: Path) -> None:
