@@ -216,15 +216,18 @@ def test_a_class_whose_download_waits_for_the_night_is_sent_again_seldom_but_oft
     assert told == ["c-2"] * is_due
 
 
-def test_a_silent_streamer_is_told_again_what_it_was_told_last_of_a_change(teacher: TeacherHost) -> None:
+@pytest.mark.parametrize("applied", [["c-2^1"], []], ids=["it applies one already", "its first"])
+def test_a_silent_streamer_is_told_again_what_it_was_told_last_of_a_change(
+    teacher: TeacherHost, applied: list[str]
+) -> None:
     """To prepare the second, and to apply the first, which it has prepared."""
-    for class_id in ("c-2", "c-2^1", "c-2^2"):
+    for class_id in ("c-2", *applied, "c-2^2"):
         placed(teacher, hosts.booking().under(class_id), hosts.ALIVE[0], ready=class_id != "c-2^2")
     commit(teacher.engine, Connection.execute, update(orders).values(updated_at=time.time() - 4000))
     changes = Changes(teacher.settings, time.time())
     commit(teacher.engine, maintenance.overlooked(math.inf), changes)
     assert [one.message.class_id for one in changes.sends if isinstance(one.message, Prepare)] == ["c-2^2"]
-    assert [one.message.revision for one in changes.sends if isinstance(one.message, Amend)] == ["c-2^1"]
+    assert [one.message.revision for one in changes.sends if isinstance(one.message, Amend)] == applied
 
 
 @pytest.mark.parametrize(
