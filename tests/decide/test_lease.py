@@ -84,6 +84,7 @@ def test_a_lease_that_another_session_has_was_taken_unless_that_session_is_ours(
     assert leases.answer("", "mine") is Answer.TAKEN
     assert leases.answer("another", "mine") is Answer.TAKEN
     assert leases.answer("mine", "mine") is Answer.GRANTED
+    assert leases.answer("+of the process before", "mine") is Answer.GRANTED
 
 
 POLICIES = ("ask peers", "stop", "push")

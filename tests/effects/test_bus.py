@@ -216,3 +216,28 @@ async def test_a_session_that_has_lost_its_classes_is_never_granted_again(bus: B
     await bus.grant("streamers", "streamer1", "third")
     assert isinstance(await bus.beat("streamers", "streamer1", "third", {}, CLAIM), dict)
     assert [await bus.lease_of("streamers", name) for name in ("streamer1", "streamer2")] == ["third", None]
+
+
+async def test_of_a_session_that_never_beat_it_is_said_so_unless_the_lease_was_taken(
+    client: redis.Redis, bus: Bus
+) -> None:
+    """Redis had lost the lease, and the process that was granted it anew died before it read of that."""
+
+    async def beat(session: str) -> object:
+        return await bus.beat("streamers", "streamer1", session, {}, CLAIM)
+
+    await bus.grant("streamers", "streamer1", "first")
+    assert isinstance(await beat("first"), dict)
+    client.delete("streamers:lease")
+    await bus.grant("streamers", "streamer1", "unread")
+    assert (await beat("first"), await beat("of a restored database")) == ("+unread", "unread")
+    assert isinstance(await beat("unread"), dict)
+    assert await beat("first") == "unread", "it was first's no more"
+    assert await bus.take("streamers", "streamer1", -1)
+    await bus.grant("streamers", "streamer1", "second")
+    assert await beat("unread") == "second", "its classes may have been moved"
+    client.flushall()
+    await bus.grant("streamers", "streamer1", "second")
+    assert await beat("unread") == "+second"
+    client.hset("streamers", "streamer1", "{")
+    assert await beat("unread") == "second"

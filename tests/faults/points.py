@@ -90,6 +90,7 @@ STREAMER: dict[str, Point] = INTAKE | {
     "airable, not handed to the playout": Point("flows.streamer.playout_sync:PlayoutSync._write", "before"),
     "handed to the playout": Point("flows.streamer.playout_sync:PlayoutSync._write", "after"),
     "released, not committed": Point("lectern.model.streamer_plan:StreamerChanges.uncite", "after"),
+    "lease granted, not held": Point("flows.streamer.lease:hold_granted", "before"),
     "lease held, not said": Point("lectern.db.leases:hold", "after"),
 }
 

@@ -108,3 +108,17 @@ def test_an_error_at_the_start_keeps_no_host_down(faulty_stage: Faulty, on_air: 
     stage.residents["teacher"].wait_for("listens on")  # what is published before that is heard by nobody
     lives_on(stage)
     assert [stage.residents[who].exit_code for who in WHO] == [None, None]
+
+
+def test_a_lease_that_its_process_died_before_holding_takes_no_class_off_the_air(
+    faulty_stage: Faulty, on_air: str
+) -> None:
+    """Redis has lost the lease, and names a session that nobody alive has asked for: nothing was taken by that."""
+    stage, errors, _ = faulty_stage
+    before, dying = stage.pushes(on_air), stage.residents["streamer1"]
+    errors.strike("lease granted, not held", "kill")
+    stage.town.redis.hdel(f"{stage.prefix}:streamers:lease", stage.name("streamer1"))
+    wait_until(lambda: dying.exit_code is not None, timeout_s=60, description="it dies")
+    stage.serve("streamer1")
+    stage.residents["streamer1"].wait_for("lease: held")
+    assert [(one.n, one.ended_at) for one in stage.pushes(on_air)] == [(one.n, None) for one in before]

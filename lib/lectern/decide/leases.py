@@ -34,7 +34,7 @@ class Answer(StrEnum):
     """What Redis says about the lease when a streamer sends its heartbeat."""
 
     OURS = "the lease is ours"
-    GRANTED = "the lease that we asked for is granted, and we have not read the grant yet"
+    GRANTED = "a lease that this streamer asked for is granted, and it has not read the grant yet"
     TAKEN = "the lease was taken from us"
     FORGOTTEN = "Redis knows no lease of ours: it has lost its data"
     NONE = "no answer"
@@ -68,10 +68,13 @@ class Lease:
 
 
 def answer(held_by: str | None, claim: str) -> Answer:
-    """What it means that *held_by* has the lease and the heartbeat's session has not; the streamer asks for *claim*."""
+    """What it means that *held_by* has the lease and the heartbeat's session has not; the streamer asks for *claim*.
+
+    Another session that has not beaten yet (`+SESSION`) was asked for by a process that died before it read the grant.
+    """
     if held_by is None:
         return Answer.FORGOTTEN
-    return Answer.GRANTED if held_by == claim else Answer.TAKEN
+    return Answer.GRANTED if held_by == claim or held_by.startswith("+") else Answer.TAKEN
 
 
 def until(asked_at: float, lease_s: float) -> float:

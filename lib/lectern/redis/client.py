@@ -35,12 +35,19 @@ if holder == ARGV[2] then
   return redis.call('hgetall', KEYS[1])
 end
 if holder ~= '-' .. ARGV[5] then redis.call('hset', KEYS[3], ARGV[1], ARGV[4]) end
+if holder and string.sub(holder, 1, 1) ~= '-' then
+  local beat = redis.call('hget', KEYS[1], ARGV[1])
+  local readable, said = pcall(cjson.decode, beat or '{}')
+  if not beat or readable and type(said) == 'table' and said['session'] == ARGV[2] then return '+' .. holder end
+end
 return holder
 """
 """Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim.
 
 Then it returns who holds the lease: nil if Redis has forgotten it, `-SESSION` if it was taken from that session. That
-session is never granted again: its streamer may know of the grant, but not which classes were moved since.
+session is never granted again: its streamer may know of the grant, but not which classes were moved since. It is
+`+SESSION` if that has not beaten since it was granted, but the streamer's last beat was of its session now: a process
+of it that died before reading the grant had asked for that.
 
 A Redis that has reached its `maxmemory` refuses `HSET`, unless the script has written before. So `HDEL`, which it never
 refuses, comes first: a lease must not run out because others' data fill Redis, and a heartbeat takes the place of one.
@@ -72,7 +79,8 @@ user who may not ask which process it is (`INFO`) has what the note says.
 """
 
 TAKE = f"""{KEPT}
-local readable, said = pcall(cjson.decode, redis.call('hget', KEYS[1], ARGV[1]) or '')
+local beat = redis.call('hget', KEYS[1], ARGV[1]) or ''
+local readable, said = pcall(cjson.decode, beat)
 local heard = readable and type(said) == 'table' and tonumber(said['at']) or since
 local silent_s = math.min(math.abs(now - heard), math.abs(now - since))
 if silent_s <= tonumber(ARGV[2]) then return 0 end
@@ -81,13 +89,15 @@ redis.call('hdel', KEYS[2], ARGV[1])
 if string.sub(holder, 1, 1) ~= '-' then holder = '-' .. holder end
 redis.call('hset', KEYS[2], ARGV[1], holder)
 redis.call('hdel', KEYS[3], ARGV[1])
+if readable then redis.call('hset', KEYS[1], ARGV[1], (string.gsub(beat, '"session"', '"taken"', 1))) end
 return 1
 """
 """Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds.
 
 Redis must have lost none for as long: one that was emptied or started again may have renewed the lease before. The
 mark with the session tells the streamer that its lease was taken; a Redis that has lost its data has none. A claim
-that was sent before goes, too: its session may be the one that has just lost its classes.
+that was sent before goes, too: its session may be the one that has just lost its classes. What the last beat said
+stays, but it is no longer one of the session that it came of.
 """
 
 GRANT = """
@@ -379,9 +389,16 @@ class Bus:
         """Send the heartbeat of streamer *name*, which renews its lease; returns the last heartbeats of all streamers.
 
         If *session* does not hold the lease, only the *claim* to a new one is sent. Then the answer is the session that
-        holds it: `-SESSION` if the lease was taken from that one, None if Redis knows of none.
+        holds it: `-SESSION` if the lease was taken from that one, `+SESSION` if that has not beaten yet, None if Redis
+        knows of none.
         """
-        said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)), str(claim["session"]))
+        said = (
+            name,
+            session,
+            json.dumps({**fields, "session": session}),
+            json.dumps(dict(claim)),
+            str(claim["session"]),
+        )
         found = await self._client.eval(BEAT, 3, *_keys(key), *said)
         if not isinstance(found, list):
             return None if found is None else str(found)
