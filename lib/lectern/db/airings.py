@@ -187,7 +187,12 @@ _CITES = (classes.c.state.in_(LIVE_AIRINGS) | classes.c.state.is_(None)) & class
 
 
 _CITATIONS = select(classes.c.video_id, func.count()).where(_CITES).group_by(classes.c.video_id)
-_CITATIONS_OF = _CITATIONS.where(in_list(classes.c.video_id))
+# Found by their rendition: SQLite would look through all live classes for the state.
+_CITATIONS_OF = (
+    select(classes.c.video_id, func.count().filter(_CITES))
+    .where(in_list(classes.c.video_id))
+    .group_by(classes.c.video_id)
+)
 
 
 def citations(connection: Connection, stems: Iterable[str] | None = None) -> dict[str, int]:

@@ -37,6 +37,9 @@ _IDLE = (
     .order_by(files.c.update_time, files.c.id)
 )
 
+_LEAST_RECENT_FIRST = select(*_COLUMNS).order_by(files.c.update_time, files.c.id)
+_DOWNLOADING = _LEAST_RECENT_FIRST.where(files.c.state == FileState.DOWNLOADING)
+
 
 def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
     """The rows of *stems*."""
@@ -45,8 +48,7 @@ def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Cached]:
     """The rows that fulfil the condition *such*, least recently used first."""
-    wanted = select(*_COLUMNS).where(such).order_by(files.c.update_time, files.c.id)
-    return [_cached(row) for row in connection.execute(wanted)]
+    return [_cached(row) for row in connection.execute(_LEAST_RECENT_FIRST.where(such))]
 
 
 def make_sums(connection: Connection, root: Path) -> None:
@@ -91,7 +93,7 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
 
 def downloading(connection: Connection) -> list[Cached]:
     """The downloads that are under way, or should be."""
-    return where(connection, files.c.state == FileState.DOWNLOADING)
+    return [_cached(row) for row in connection.execute(_DOWNLOADING)]
 
 
 def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:

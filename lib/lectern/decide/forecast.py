@@ -157,7 +157,7 @@ def forecast(asks: Sequence[Ask], under_way: Sequence[Download], capacity: Capac
         take(promised, {})
     if others := [ask for ask in asks if not ask.first]:
         there = _together(under_way, taken)
-        before = _at_the_latest(there, _with(capacity, taken), now)
+        before = _at_the_latest(there, _with(capacity, taken), now) if there else {}
         take(others, {one.stem: one.deadline for one in there if before[one.stem] <= one.deadline})
     found = arrivals(_together(under_way, taken), _with(capacity, taken), now) if taken else {}
     return Forecast({ask.class_id: found[ask.download.stem] for ask in taken}, too_late, harmed)
