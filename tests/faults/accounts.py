@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -37,6 +38,10 @@ ENDED_UNHEARD = errors.ENDED.number
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 """The states of a run that has told how its class ended."""
+
+TOLD_S = 30.0
+"""Seconds after the end of a class within which its runs tell it: they look each 5 s, and where a process has died, the
+next one has to take them up first."""
 
 
 class Accounts:
@@ -97,6 +102,9 @@ class Accounts:
         runs.sort(key=lambda run: str(run["created"]))
         return [(run["state_type"], str((run["state"] or {}).get("message") or "")) for run in runs]
 
+    def _have_ended(self, class_id: str) -> bool:
+        return all(kind in ENDED for kind, _ in self.runs(class_id))
+
     def _get(self, path: str) -> str:
         """What the teacher answers at *path*, which is asked for once; who asks too often has to wait."""
 
@@ -131,6 +139,8 @@ class Accounts:
 
     def _shown_in_prefect(self, class_id: str, state: str) -> Iterator[str]:
         """What its runs say otherwise than the rows: the last one that was not for another time tells its end."""
+        with suppress(AssertionError):  # which runs tell no end is said below
+            wait_until(self._have_ended, class_id, timeout_s=TOLD_S, description=f"the runs of {class_id} have ended")
         told = self.runs(class_id)
         for kind, message in told:
             if kind not in ENDED:
