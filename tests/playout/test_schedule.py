@@ -48,8 +48,8 @@ class Worker:
         self.told: list[dict[str, Any]] = []
         self.pool = pool
         self.path = folder / timetable.NAME
-        context = WorkerContext(pool, pool, self.told.append, lambda _key, _session: None, lambda _: None)
-        self.schedule = Schedule(context)
+        self.context = WorkerContext(pool, pool, self.told.append, lambda _key, _session: None, lambda _: None)
+        self.schedule = Schedule(self.context)
 
     def take(self, *classes: dict[str, Any] | str) -> timetable.TimetableDifference:
         """Write a timetable of *classes*, and take it over; returns how it differed."""
@@ -278,6 +278,23 @@ def test_a_class_ends_with_its_last_push_and_one_at_fault_takes_no_other_along(
     assert worker.active_at(2.9) == {"c"}
     assert worker.active_at(3.1) == set()
     assert player.entry.ended == "its end has come"
+
+
+def test_a_class_is_left_alone_until_one_of_its_pushes_is_due_or_the_lease_is_over(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its URLs is sent in time, and none for a moment after the lease."""
+    _, pushes = on_three_urls(worker)
+    ticked: list[int] = []
+    for number, push in enumerate(pushes):
+        monkeypatch.setattr(push, "tick", lambda _, number=number: ticked.append(number))
+        push.rests_until = at(1 + number).mono
+    worker.active_at(0)
+    for time_s, is_held, due in ((0.1, True, []), (0.2, False, [0, 1, 2]), (0.3, True, []), (1.1, True, [0, 1, 2])):
+        ticked.clear()
+        worker.context.is_held = is_held
+        worker.active_at(time_s)
+        assert ticked == due
 
 
 def test_a_class_that_changes_keeps_the_pushes_that_it_leaves_as_they_are(worker: Worker) -> None:

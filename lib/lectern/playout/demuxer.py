@@ -125,6 +125,7 @@ class Tag(NamedTuple):
     kind: int
     time_ms: int
     body: bytes
+    is_header: bool
     begins: int
     ends: int
 
@@ -223,7 +224,7 @@ class Demuxer:
         tag = self._next
         assert tag is not None
         self._next, self.place, self.last_ms, self.has_begun = None, tag.ends, tag.time_ms, True
-        if flv.is_header(tag.kind, tag.body):
+        if tag.is_header:
             self.headers[tag.kind] = tag.begins, tag.body
 
     def rewind(self) -> None:
@@ -262,7 +263,7 @@ class Demuxer:
         else:
             is_header = flv.is_header(head.kind, body)  # many programs write 0 for its time, wherever it is
             time_ms = (self._unwrap.last if is_header else self._unwrap(head.timestamp)) - self.first
-            self._next = Tag(head.kind, time_ms, body, self.place, self.place + head.whole)
+            self._next = Tag(head.kind, time_ms, body, is_header, self.place, self.place + head.whole)
         if len(self._data) - self._cursor < self._block_bytes // 2 and not self._end_known:
             self._read(self._block_bytes)
 

@@ -15,6 +15,8 @@ class Item(NamedTuple):
     kind: int
     at_ms: int
     body: bytes
+    is_header: bool
+    """Whether it must be sent before those that need it: metadata count, too."""
 
 
 RECORDING, SLATE = 0, 1
@@ -55,21 +57,20 @@ class Muxer:
             at_ms = tag.time_ms + self.shift_ms
             if at_ms > position_ms or demuxer.is_elsewhere:  # the place to begin in another file is not known yet
                 return None
-            if flv.is_header(tag.kind, tag.body):
+            if tag.is_header:
                 is_wanted = self._sent.get(tag.kind) != tag.body
             else:
                 is_awaited = tag.kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(tag.kind, tag.body)
                 is_wanted = at_ms >= self._from_ms and is_awaited
             if is_wanted:
-                return Item(tag.kind, at_ms, tag.body)
+                return Item(tag.kind, at_ms, tag.body, tag.is_header)
             demuxer.advance()
             self.tags_left -= 1
         return None
 
     def advance(self, item: Item) -> bool:
         """The item that was seen last is in the batch; returns whether it changes what `save` gives."""
-        is_header = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
-        if is_header:
+        if item.is_header:
             self._sent[item.kind] = item.body
         if self.queue:
             self.queue.popleft()
@@ -78,9 +79,9 @@ class Muxer:
         self.demuxer.advance()
         self.tags_left -= 1
         self.last_ms = item.at_ms
-        if item.kind == flv.PICTURE and not is_header:
+        if item.kind == flv.PICTURE and not item.is_header:
             self._awaits_key = False
-        return is_header
+        return item.is_header
 
     def behind_ms(self, position_ms: float) -> float:
         """Milliseconds by which the next message is late; 0 if none is due."""
@@ -115,7 +116,7 @@ class Muxer:
             metadata = {} if self.demuxer.metadata is None else {flv.SCRIPT: self.demuxer.metadata}
             needed = {**metadata, **{kind: body for kind, (_, body) in self.demuxer.headers.items()}}
             missing = [kind for kind, body in needed.items() if self._sent.get(kind) != body]
-            self.queue += [Item(kind, int(position_ms), needed[kind]) for kind in missing]
+            self.queue += [Item(kind, int(position_ms), needed[kind], is_header=True) for kind in missing]
 
     def resume(self, demuxer: Demuxer, mark: Mark) -> None:
         """Go on after the batch of *mark*."""

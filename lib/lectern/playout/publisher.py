@@ -110,12 +110,15 @@ class ClassPublisher:
         self.number, self._context = number, context
         self.feed = Source(entry.lesson, context.pool, context.other_pool, self._feed_tells)
         self._session: Session | None = None
+        self._session_number = 0  # 0 if there is none
         self._key = ""
         self._connecting: asyncio.Task[None] | None = None
         self._opened = False
         self._zero: float | None = None
         self._base_ms = 0  # the position in the class at which the session's own time begins
-        self._watched_at = self._skipped_at = self._rests_until = 0.0
+        self._watched_at = self._skipped_at = 0.0
+        self.rests_until = 0.0
+        """By time.monotonic: until then nothing is due, while the lease is held."""
         self._lead_s = LEAD_S * (1 - context.chance.random() * 2 / 3)
 
     @property
@@ -136,7 +139,7 @@ class ClassPublisher:
 
     def tick(self, now: Now) -> str | None:
         """Do what is due; returns the reason once the push is over, else None."""
-        if now.mono < self._rests_until and self._context.is_held:
+        if now.mono < self.rests_until and self._context.is_held:
             return None
         position_ms = self.position_ms(now)
         if position_ms >= (self.entry.lesson.end - self.entry.lesson.start) * 1000:
@@ -206,11 +209,6 @@ class ClassPublisher:
 
     # -- its session ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _session_number(self) -> int:
-        """The number of the session, 0 if there is none."""
-        return int(self._key.partition("\n")[0]) if self._session is not None else 0
-
     def _connect(self, login: str = "") -> None:
         self._connecting = asyncio.get_running_loop().create_task(self._connected(login))
 
@@ -234,7 +232,7 @@ class ClassPublisher:
 
     def _attach(self, key: str, session: Session) -> None:
         """Go on with a session: a new one, or that of a worker that died."""
-        self._key, self._session = key, session
+        self._key, self._session, self._session_number = key, session, int(key.partition("\n")[0])
         asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
 
     def _readable(self, session: Session) -> None:
@@ -324,7 +322,7 @@ class ClassPublisher:
             if size:
                 self._sent(session, now, size, source)
             if size < BATCH_BYTES:
-                self._rests_until = now.mono + SPACING_S if size and session.is_clear else 0.0
+                self.rests_until = now.mono + SPACING_S if size and session.is_clear else 0.0
                 return
 
     def _send(self, session: Session, position_ms: float) -> int:
@@ -374,7 +372,7 @@ class ClassPublisher:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        session, self._session = self._session, None
+        session, self._session, self._session_number = self._session, None, 0
         if session is not None:
             asyncio.get_running_loop().remove_reader(session.connection)
             session.close(politely=politely)

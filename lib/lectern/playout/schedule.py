@@ -31,7 +31,7 @@ class ClassPlayer:
     def __init__(self, entry: AiredClass, context: WorkerContext) -> None:
         self.entry = entry
         self._context = context
-        self._rests_until = 0.0
+        self._rests_until = self._due_at = 0.0
         self._pushes: dict[str, ClassPublisher] = {}
         self._is_made = False  # a class far ahead has no pushes yet: there may be thousands
         for row in entry.as_run:
@@ -55,6 +55,10 @@ class ClassPlayer:
             return "ended"
         return min((push.shown_state for push in self._pushes.values()), key=_RANK.index, default="waiting")
 
+    def has_sent(self, now: Now) -> bool:
+        """Whether all that is due is sent, so that a tick at *now* would do nothing."""
+        return now.mono < self._due_at and self._context.is_held
+
     def is_early(self, now: Now) -> bool:
         """Whether its time has not come; a class on air goes on by time.monotonic, though the wall clock be set."""
         begins_in_s = self.entry.lesson.start - LEAD_S - now.wall
@@ -77,6 +81,7 @@ class ClassPlayer:
             elif why is not None:
                 over = over or why
                 push.end()
+        self._due_at = min((push.rests_until for push in self._pushes.values() if push.state != "ended"), default=0.0)
         if over is not None and all(publisher.state == "ended" for publisher in self._pushes.values()):
             self.end(over, now)
 
@@ -87,7 +92,8 @@ class ClassPlayer:
     def change(self, lesson: ScheduledClass, now: Now) -> None:
         """Take over the changed class; the sessions that it leaves valid go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
-        self._rests_until, self._is_made = 0.0, False
+        self._rests_until = self._due_at = 0.0
+        self._is_made = False
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
         for url, push in list(self._pushes.items()):
@@ -331,6 +337,8 @@ class Schedule:
             if class_id not in self.over and (airing := self.airings.get(class_id)) is not None:
                 self.active[class_id] = airing
         for class_id, airing in list(self.active.items()):
+            if airing.has_sent(now):
+                continue
             if airing.is_early(now):  # the wall clock was set back, or its start was moved
                 airing.withdraw()
                 del self.active[class_id]
