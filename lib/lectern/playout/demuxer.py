@@ -200,6 +200,11 @@ class Demuxer:
 
     def peek(self) -> Tag | None:
         """The next tag; None while it is being read, at the end, and if the file is at fault."""
+        if self._next is None:
+            self._parse()
+        return self._next
+
+    def _parse(self) -> None:
         for _ in range(SKIPPED_TAGS):
             if self._next is not None or not self.ready() or self.ended or self.fault:
                 break
@@ -217,7 +222,6 @@ class Demuxer:
                 self.ended = True
                 break
             self._take(head, begins)
-        return self._next
 
     def advance(self) -> None:
         """Go on to the tag after the next, which the caller has taken."""

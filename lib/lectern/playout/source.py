@@ -193,11 +193,11 @@ class Source:
         A hole after which the recording cannot be begun is lost only once: its end is awaited, whatever is sent.
         """
         tag = demuxer.peek()
-        if tag is None or not demuxer.has_begun or tag.time_ms == self._hole_ms:
+        if tag is None or tag.time_ms - position_ms < FROM_THE_START_MS:  # which is so at nearly each tick
             return 0
         last_ms = max(demuxer.last_ms, demuxer.begins_ms, self.muxer.last_ms)
-        left_ms = tag.time_ms - position_ms
-        if tag.time_ms - last_ms <= HOLE_MS or position_ms < last_ms or left_ms < FROM_THE_START_MS:
+        is_awaited = not demuxer.has_begun or tag.time_ms == self._hole_ms
+        if is_awaited or tag.time_ms - last_ms <= HOLE_MS or position_ms < last_ms:
             return 0
         self._hole_ms = tag.time_ms
         return tag.time_ms - last_ms
