@@ -89,10 +89,7 @@ def _told_otherwise(play: Play) -> Iterator[str]:
             yield from (f"{class_id}: {differs}" for differs in accounts.differ(class_id, state))
             pushes = [push for some in play.pushes(one) for push in some]
             forgotten_s = FORGOTTEN_S * len(pushes[1:])
-            # A change that was asked for before its start can move that while it is on air: what was sent till then is
-            # none of it any more.
-            early_s = sum(max(order["start_time"] - push.first_media_at, 0.0) for push in pushes if push.first_media_at)
-            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(pushes) - early_s
+            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(pushes, order["start_time"])
             late = "select id from inbox_list where command = 'ended' and body like ? and received_at > ?"
             waited_s = its[-1]["at"] - min(order["end_time"], order["updated_at"])
             if waited_s >= ENDS_AFTER_S and stage.rows("teacher", late, f'%"{class_id}"%', its[-1]["at"]):
@@ -101,9 +98,16 @@ def _told_otherwise(play: Play) -> Iterator[str]:
                 yield f"{class_id}: {sent_s:.1f} s were told as sent, its receiver took {taken_s:.1f} s"
 
 
-def taken_s_of(pushes: list[Publish]) -> float:
-    """Seconds of media that a receiver took, without what a push that fell behind has left out."""
-    return seconds(pushes) - sum(one.largest_step_ms / 1000 for one in pushes if one.largest_step_ms > 1000)
+def taken_s_of(pushes: list[Publish], start: float) -> float:
+    """Seconds of media that a receiver took from *start* on, without what a push that fell behind has left out.
+
+    A change that was asked for before its start can move that while it is on air: what was sent till then is none of
+    the class any more.
+    """
+    left_out_s = sum(one.largest_step_ms / 1000 for one in pushes if one.largest_step_ms > 1000)
+    times = [(one.first_media_at, one.last_media_at) for one in pushes]
+    early_s = sum(max(min(last, start) - first, 0.0) for first, last in times if first is not None and last is not None)
+    return seconds(pushes) - left_out_s - early_s
 
 
 def _was_cancelled(play: Play, class_id: str, said: Sequence[tuple[str, int]]) -> bool:
