@@ -24,7 +24,6 @@ from flows.streamer import bandwidth, prepare
 from flows.streamer.prepare import follow
 from lectern import errors, rendition_ids
 from lectern.db import airings, cache
-from lectern.decide import airing
 from lectern.decide import readiness as decide
 from lectern.decide.bandwidth import Bounds, Turn, turns
 from lectern.errors import LecternError, Refuse, TryAgain
@@ -314,7 +313,10 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
 
 @decision
 def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, probed: Probe) -> None:
-    """Note that a download is in its place: its classes become ready, but for those that have ended."""
+    """Note that a download is in its place: its classes become ready.
+
+    Those that have ended do not: their playout reports it, with what it has sent of them, if only their slate.
+    """
     row = cache.by_stem(connection, [stem])[stem]
     if row.state is not FileState.DOWNLOADING:
         return  # a start, or a person who reconciled, has noted it before
@@ -323,8 +325,6 @@ def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote:
     for class_ in airings.citing(connection, stem, {AiringState.WAITING}):
         if class_.end_time > changes.now:
             changes.report("prepared", changes.move(class_, AiringState.READY), message=msgid("downloaded"))
-        elif not class_.lost:  # how much of a class was aired that had its file before, the playout reports
-            airing.close_late(changes, class_)
     size = Text("{size:size}, {length_s:.1f} s", size=probed.size_bytes, length_s=probed.duration_s)
     changes.note("downloaded", detail=size, stem=stem)
 

@@ -24,7 +24,7 @@ from lectern.i18n import Text
 from lectern.media import integrity, probe
 from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.states import AiringState, FileState
+from lectern.states import FileState
 from lectern.storage import cache_dir
 from lectern.storage.cache_dir import FoundFile
 from lectern.storage.origin import RemoteFile
@@ -63,16 +63,13 @@ async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | 
 
     None while the playout is away, or refuses to say it, and is still waited for.
     """
+    root = host.settings.video_root
     try:
         statuses = (await host.playout.ask("status", class_id=airing.class_id))["classes"]
     except TryAgain:
         return None if time.time() - airing.end_time < UNKNOWN_S else playout_events.closing_of_late(airing.class_id)
-    is_told = (
-        bool(statuses)
-        and statuses[0]["state"] == "ended"
-        and playout_events.is_of_row(host.settings.video_root, airing, statuses[0], time.time())
-    )
-    if is_told and (airing.lost or airing.state is not AiringState.WAITING):
+    is_of_row = playout_events.is_of_row
+    if statuses and statuses[0]["state"] == "ended" and is_of_row(root, airing, statuses[0], time.time()):
         return playout_events.closing_of(airing.class_id, statuses[0])
     return playout_events.closing_of_late(airing.class_id, is_known=not statuses)
 

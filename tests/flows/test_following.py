@@ -680,6 +680,28 @@ async def test_a_class_past_its_end_is_closed_as_its_playout_says(
     assert says in " ".join(one["message"] for one in rows.said(streamer, "ended", "prepared"))
 
 
+@pytest.mark.parametrize("is_swept", [False, True])
+async def test_what_was_sent_of_a_class_whose_recording_never_came_is_told_with_its_refusal(
+    streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch, is_swept: bool
+) -> None:
+    """It was moved here while it was on air: the account of its streamers together has its slate, too."""
+    monkeypatch.setattr(time, "time", lambda: START + 2800)
+    slate_rows = [one | {"source": "slate"} for one in aired()["as_run"]]
+    ending = aired() | {"as_run": slate_rows}
+
+    async def ask(*_: object, **__: object) -> dict[str, Any]:
+        return {"classes": [ending]}
+
+    rows.commit(streamer.engine, Connection.execute, update(classes).values(state="waiting"))
+    monkeypatch.setattr(streamer.playout, "ask", ask)
+    if is_swept:
+        await maintenance._sweep(streamer, dry_run=False)
+    await following.take(ending)
+    (report,) = rows.said(streamer, "prepared", "ended")
+    assert (report["code"], rows.state_of(streamer, "c-1")) == (errors.ENDED.number, "refused")
+    assert [(part["source"], part["sent_s"]) for part in report["as_run"]] == [("slate", 2700.0)]
+
+
 async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(
     streamer: StreamerHost, following: PlayoutEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
