@@ -19,7 +19,7 @@ SUMS_S = 1.0
 """Seconds by which what was told as sent, and what the receiver took, may differ."""
 
 FORGOTTEN_S = 3.0
-"""Seconds of a push that a playout may not have written down when it is killed: the push counts as shorter."""
+"""Seconds of a push that a playout may not have written down when it is killed: one that breaks off is shorter."""
 
 
 @dataclass
@@ -88,7 +88,8 @@ def _told_otherwise(play: Play) -> Iterator[str]:
         if state in OVER and its and its[-1]["event"] == "ended":
             yield from (f"{class_id}: {differs}" for differs in accounts.differ(class_id, state))
             pushes = [push for some in play.pushes(one) for push in some]
-            forgotten_s = FORGOTTEN_S * len(pushes[1:])
+            until = min(order["end_time"], order["updated_at"]) - SUMS_S
+            forgotten_s = FORGOTTEN_S * sum((push.last_media_at or until) < until for push in pushes)
             sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(pushes, order["start_time"])
             late = "select id from inbox_list where command = 'ended' and body like ? and received_at > ?"
             waited_s = its[-1]["at"] - min(order["end_time"], order["updated_at"])
