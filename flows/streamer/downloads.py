@@ -315,7 +315,7 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
 def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, probed: Probe) -> None:
     """Note that a download is in its place: its classes become ready.
 
-    Those that have ended do not: their playout reports it, with what it has sent of them, if only their slate.
+    Those that have ended do not: they are closed by their playout's report, which may have their slate, or a sweep.
     """
     row = cache.by_stem(connection, [stem])[stem]
     if row.state is not FileState.DOWNLOADING:
