@@ -29,8 +29,8 @@ from flows.streamer.playout_sync import AHEAD_S, Facts, PlayoutSync, TimetableRe
 from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.db import leases
-from lectern.decide.airing import NOT_ON_AIR_S
-from lectern.errors import TryAgain
+from lectern.decide.airing import CANCELLED, NOT_ON_AIR_S
+from lectern.errors import ErrorCode, TryAgain
 from lectern.media import ffmpeg
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.playout.control_socket import PROTOCOL, Client, write_timetable
@@ -261,22 +261,28 @@ def statuses(streamer: StreamerHost, timetable: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "was", [{"state": "cancelled"}, {"state": "refused", "code": 411}], ids=["on air", "file lost"]
+    ("was", "cmd", "code"),
+    [
+        ({"state": "cancelled"}, "ended", errors.CANCELLED),
+        ({"state": "refused", "code": 411}, "ended", errors.CANCELLED),
+        ({"state": "refused", "code": 318}, "prepared", errors.DOWNLOAD_FAILED),
+    ],
+    ids=["on air", "file lost", "slate until its download failed"],
 )
 async def test_each_end_of_a_class_that_was_taken_away_is_told_once(
-    streamer: StreamerHost, statuses: list[dict[str, Any]], was: dict[str, object]
+    streamer: StreamerHost, statuses: list[dict[str, Any]], was: dict[str, object], cmd: str, code: ErrorCode
 ) -> None:
     """Though nobody heard it: the process died then, and the next one asks the playout. The class had come back."""
     rows.commit(streamer.engine, Connection.execute, update(classes).values(**was, placement=3))
     rows.commit(streamer.engine, rows.bare, "never sent", START, "cancelled")
-    whole = aired()
+    whole = {**aired(), "why": str(CANCELLED)}
     for number, later_s in enumerate((0, 1000), 1):
         part = whole["as_run"][0] | {"from": START + later_s}
         statuses[:] = [{**whole, "as_run": [part]}, over(class_id="never sent"), over(class_id="another's")]
         for _ in range(2):
             await PlayoutSync(streamer)._bring_up_to_date()
-        said = [(one["class_id"], one["code"], one["placement"]) for one in rows.said(streamer, "ended")]
-        assert said == [("c-1", 411, 3)] * number
+        said = [(one["class_id"], one["code"], one["placement"]) for one in rows.said(streamer, cmd)]
+        assert said == [("c-1", code.number, 3)] * number
 
 
 async def test_the_ends_of_classes_are_heard_beside_one_that_nobody_can_read(

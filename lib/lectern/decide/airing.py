@@ -159,6 +159,11 @@ def ended(
         told = Text("what was sent before it was cancelled")
         changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
     why = spoken(ending)["why"]
+    if airing.state is AiringState.REFUSED and not is_taken(airing) and parts and why == CANCELLED:
+        code = errors.CODES.get(airing.code or 0, errors.DOWNLOAD_FAILED)
+        changes.report(
+            "prepared", airing, code, airing.message or "", parts_told, events
+        )  # until then it had its slate
     if why == CANCELLED and airing.end_time <= changes.now:
         why = Text("its end has come")  # its playout stood still then, and its line was taken out meanwhile
     if airing.state not in LIVE_AIRINGS or why == CANCELLED:
