@@ -1,4 +1,7 @@
-"""The runs that watch classes: made for their times, they show how it goes, and a cancelled one ends its class."""
+"""The runs that watch classes: made for their times, they show how it goes, and a cancelled one ends its class.
+
+A class that ended before Prefect took its run gets it afterwards, so that its end is shown.
+"""
 
 import asyncio
 import time
@@ -15,7 +18,7 @@ from flows.streamer import lease, playout_events
 from flows.streamer.amend import OTHER_TIME
 from lectern import errors, rendition_ids
 from lectern.db import airings, inbox
-from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.airing import AIRED, RUN_AHEAD_S
 from lectern.errors import Caught, TryAgain
 from lectern.model.facts import Airing
 from lectern.states import AiringState
@@ -23,6 +26,7 @@ from lectern.timing import comes
 
 LOOK_EVERY_S = 5.0  # seconds between two looks of a run at its class
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
+_ENDED = AIRED | {AiringState.BROKEN}
 
 
 @flow(name="broadcast", persist_result=False, result_storage=NOWHERE)
@@ -30,16 +34,21 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Watch one class to its end: the playout airs it, whether or not this run is there."""
     host: StreamerHost = current.get()
     airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
-    if airing is None or airing.state not in OPEN or class_id in host.playout.watches:
+    if airing is None or class_id in host.playout.watches or not (airing.state in OPEN or _has_ended(airing)):
         return Completed(message=f"nothing to do: {class_id} is {airing.state if airing else 'not known'}")
-    if dry_run:
+    if dry_run and airing.state in OPEN:
         return Completed(message=f"dry run: would watch {airing.stem} at {time.ctime(airing.start_time)}")
-    over = await watch(host, airing)
+    over = await watch(host, airing) if airing.state in OPEN else airing
     if over.state is AiringState.CANCELLED:
         return Cancelled(message=f"{class_id}: was taken back")
-    if over.state is AiringState.BROKEN:
+    if over.state is AiringState.BROKEN or over.code == errors.ENDED.number:
         return Failed(message=f"{class_id}: {over.message}")
     return Completed(message=f"{over.state}: {over.message}" if over.message else str(over.state))
+
+
+def _has_ended(airing: Airing) -> bool:
+    """Whether it is known how a class ended; also that its rendition came too late, so that it was not aired."""
+    return airing.state in _ENDED or airing.code == errors.ENDED.number
 
 
 async def watch(host: StreamerHost, airing: Airing) -> Airing:
@@ -84,11 +93,14 @@ CALM_S = 5.0  # seconds after which a ready class that does not begin soon gets 
 AGAIN_S = 15.0
 """Seconds after which a class is retried whose run could not be made; until then the others have their turn."""
 
+SHOWN_S = 3600.0
+"""Seconds after its end for which a class without a run may still get one, which tells how it ended."""
+
 PAGE = 200  # number of runs about which Prefect is asked at once, because it returns no more than that
 
 
 class RunScheduler:
-    """Gives classes that are ready, or on air without one, their runs, the next class first.
+    """Gives classes that are ready, on air without one, or have ended without one, their runs, the next class first.
 
     A run for later costs more than all the rest of a booking. So it is not made while bookings wait for their answers,
     and however many there are, making them takes a third of the server's time.
@@ -117,14 +129,17 @@ class RunScheduler:
             host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
             if not await self._made(airing):
                 return False
-        later = [] if at_once else await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
+        later: list[Airing] = []
+        if not at_once:
+            ended = await host.read_tx(airings.ended_unscheduled, now - SHOWN_S, now, PLANNED, aside)
+            later = ended or await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
         for class_id in [airing.class_id for airing in later]:
             host.watchdog.beat("plan")
             if host.unplanned.is_set() or await host.read_tx(inbox.waits, "prepare"):
                 return False
             began = time.monotonic()
             ready = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
-            if ready is not None and ready.state in OPEN and ready.run_id is None:
+            if ready is not None and (ready.state in OPEN or _has_ended(ready)) and ready.run_id is None:
                 if not await self._made(ready):
                     return False
                 await asyncio.sleep(2 * (time.monotonic() - began))

@@ -413,6 +413,8 @@ AIRED: list[tuple[Callable[[Connection], object], object]] = [
     (lambda c: airings.unscheduled(c, NOW - 100), ["ended", "later"]),
     (lambda c: airings.unscheduled(c, NOW - 99, 2), ["ended", "dark"]),
     (lambda c: airings.unscheduled(c, NOW - 99, 2, ["dark"]), ["ended", "later"]),
+    (lambda c: airings.ended_unscheduled(c, NOW - 1, NOW, 9), ["done"]),
+    (lambda c: airings.ended_unscheduled(c, NOW, NOW, 9) + airings.ended_unscheduled(c, 0, NOW - 1, 9, ["done"]), []),
     (lambda c: [*airings.planned(c).items()], [("r-w", "whole"), ("r-b", "begun"), ("r-u", "unlooked")]),
     (lambda c: airings.needed_at(c, "123"), {"1": NOW - 1800, "2": NOW + 300}),
     (lambda c: [one.stem for one in airings.needed(c, NOW)], ["1", "1", "2", "2", "1", "5", "3"]),

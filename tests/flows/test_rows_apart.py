@@ -24,7 +24,7 @@ from flows.prefect_api import BackgroundRuns, NewRun
 from flows.streamer import bandwidth, broadcast, downloads, prepare, readiness
 from flows.streamer.amend import OTHER_TIME
 from flows.streamer.readiness import Readiness
-from lectern import health, i18n
+from lectern import errors, health, i18n
 from lectern import metrics as all_metrics
 from lectern.allowlist import Allowlist
 from lectern.db import account, airings, cache, events, metrics
@@ -513,8 +513,46 @@ async def test_a_run_shows_how_far_its_class_is_until_it_is_over(
     rows.commit(streamer.engine, Connection.execute, over)
     ended = await running
     assert (ended.type.name, ended.message, streamer.playout.watches) == (kind, said, {})
-    for one, known in ((again, "waiting"), (await broadcast.broadcast.fn("c-1"), after or "not known")):
-        assert (one.type.name, one.message) == ("COMPLETED", f"nothing to do: c-1 is {known}")
+    assert (again.type.name, again.message) == ("COMPLETED", "nothing to do: c-1 is waiting")
+    late = await broadcast.broadcast.fn("c-1")
+    has_ended = after in {"aired", "aired with gaps", "broken"}
+    nothing = ("COMPLETED", f"nothing to do: c-1 is {after or 'not known'}")
+    assert (late.type.name, late.message) == ((kind, said) if has_ended else nothing)
+
+
+async def test_a_class_that_ended_before_prefect_took_its_run_is_shown_with_its_end(streamer: StreamerHost) -> None:
+    """Else the runs would say nothing of it, or that it was cancelled, by the run that it had before it was moved."""
+    hall.current.set(streamer)
+    ends: dict[str, dict[str, Any]] = {
+        "aired": {"state": "aired"},
+        "gaps": {"state": "aired with gaps", "message": "it was cut"},
+        "broken": {"state": "broken", "message": "nobody took it"},
+        "moved": {"state": "refused", "code": errors.ENDED.number, "placement": 2, "message": "it came too late"},
+        "never-promised": {"state": "refused", "code": errors.ENDED.number, "placement": 1},
+        "moved-on": {"state": "cancelled", "placement": 2},
+        "shown": {"state": "aired", "run_id": "r-1"},
+        "long-ago": {"state": "aired"},
+        "to-come": {"state": "broken"},
+    }
+    ended_s, now = {"long-ago": broadcast.SHOWN_S + 60, "to-come": -60}, time.time()
+    for class_id, its in ends.items():
+        add(streamer, class_id, starts_in_s=-6000, end_time=now - ended_s.get(class_id, 60))
+        row = update(classes).where(classes.c.class_id == class_id).values(its)
+        rows.commit(streamer.engine, Connection.execute, row)
+    add(streamer, "soon", starts_in_s=30)
+    runs, plan = cast("Runs", streamer.runs), broadcast.RunScheduler(streamer)
+    assert await plan.step()
+    assert [*runs.made] == ["soon"], "a class that may yet be watched goes before them"
+    assert await plan.step()
+    assert {*runs.made} == {"soon", "aired", "gaps", "broken", "moved"}
+    assert not await plan.step()
+    told = [await broadcast.broadcast.fn(class_id) for class_id in ("aired", "gaps", "broken", "moved")]
+    assert [(one.type.name, one.message) for one in told] == [
+        ("COMPLETED", "aired"),
+        ("COMPLETED", "aired with gaps: it was cut"),
+        ("FAILED", "broken: nobody took it"),
+        ("FAILED", "moved: it came too late"),
+    ]
 
 
 async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, case, exists, func, literal_column, select, update
 
+from lectern import errors
 from lectern.db import cache, events
 from lectern.db.cache import HERE
 from lectern.db.engine import bind_list, in_list
@@ -262,6 +263,19 @@ def unscheduled(connection: Connection, before: float, limit: int = 1000, but: C
     such = classes.c.state.in_((AiringState.READY, AiringState.ON_AIR)) & classes.c.run_id.is_(None) & NO_REVISION
     such &= classes.c.class_id.not_in(list(but)) & (func.coalesce(classes.c.updated_at, 0) <= before)
     return where(connection, such, limit)
+
+
+_ENDED = classes.c.state.in_((AiringState.AIRED, AiringState.AIRED_WITH_GAPS, AiringState.BROKEN)) | (
+    (classes.c.code == errors.ENDED.number) & (classes.c.placement > 1)  # it was promised, and moved here in vain
+)
+
+
+def ended_unscheduled(
+    connection: Connection, since: float, until: float, limit: int, but: Collection[str] = ()
+) -> list[Airing]:
+    """The first *limit* classes that ended between *since* and *until* (epoch seconds) before they had a run."""
+    such = tasks.c.end_time.between(since, until) & classes.c.run_id.is_(None) & NO_REVISION & _ENDED
+    return where(connection, such & classes.c.class_id.not_in(list(but)), limit)
 
 
 def planned(connection: Connection) -> dict[str, str]:
