@@ -71,7 +71,7 @@ def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, 
     airing, root = airings.by_id(connection, [class_id]).get(class_id), changes.settings.video_root
     if airing is not None:
         # Of one that was taken away, a change on its way matters no more.
-        if not decide.is_taken(airing) and not is_of_row(root, airing, ending, changes.now):
+        if airing.state not in decide.OFF and not is_of_row(root, airing, ending, changes.now):
             return
         its_urls = scheduled(root, airing)["push_urls"]  # a status has only their hash, because a URL holds a key
         is_pushed_there = ending.get("push_urls") == its_urls or ending.get("push_urls_hash") == version_of(its_urls)

@@ -35,7 +35,6 @@ from lectern.model.facts import Airing
 from lectern.model.tables.streamer import as_runs, classes
 from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
 from lectern.playout.timetable import NAME
-from lectern.states import AiringState
 from lectern.timing import backoff_s, comes
 
 AHEAD_S = 2 * 3600.0
@@ -141,7 +140,7 @@ def _unheard(connection: Connection, ended: Sequence[Mapping[str, Any]]) -> set[
     The process that took them off the air died before it heard that; one that had come back was sent here before.
     """
     known = airings.where(connection, classes.c.class_id.in_([one["class_id"] for one in ended]))
-    released = {airing.class_id for airing in known if airing.state in {AiringState.CANCELLED, AiringState.REFUSED}}
+    released = {airing.class_id for airing in known if airing.state in decide.OFF}
     parts = events.parts_of(connection, sorted(released), as_runs)
     begun = {class_id: {part.begins for part in theirs} for class_id, theirs in parts.items()}
     sent = {one["class_id"]: gaps.longest(decide.as_run(one["as_run"]), decide.KEPT) for one in ended}

@@ -152,7 +152,7 @@ RELEASED: dict[str, tuple[Airing | None, int | None, float, AiringState | None, 
     "it was moved": (READY, 2, 500, AiringState.CANCELLED, None, False),
     "it is back since": (READY, 1, 500, AiringState.READY, None, False),
     "it was refused, and never promised": (REFUSED, 2, 500, AiringState.REFUSED, 318, False),
-    "it was promised, and lost": (replace(REFUSED, lost=True), 2, 500, AiringState.REFUSED, OFF, False),
+    "it was promised, and lost": (replace(REFUSED, lost=True), 2, 500, AiringState.REFUSED, 318, False),
 }
 
 
@@ -171,23 +171,24 @@ def test_a_release_takes_a_class_off_and_is_reported_when_nothing_more_of_it_is_
 
 
 @pytest.mark.parametrize(
-    ("one", "parts", "at_s", "is_told"),
+    ("one", "parts", "at_s", "said"),
     [
-        (as_it_was(AiringState.CANCELLED), [], -1, False),
-        (as_it_was(AiringState.CANCELLED), [], 0, True),
-        (as_it_was(AiringState.CANCELLED), [row(0, 5)], -1, True),
-        (replace(REFUSED, code=OFF), [], 9, True),
-        (REFUSED, [], 9, False),
-        (as_it_was(AIRED, code=OFF), [], 9, False),
-        (ON_AIR, [row(0, 5)], 9, False),
+        (as_it_was(AiringState.CANCELLED), [], -1, []),
+        (as_it_was(AiringState.CANCELLED), [], 0, [("ended", OFF)]),
+        (as_it_was(AiringState.CANCELLED), [row(0, 5)], -1, [("ended", OFF)]),
+        (REFUSED, [row(0, 5)], 9, [("prepared", 318)]),
+        (replace(REFUSED, code=errors.ENDED.number), [row(0, 5)], 9, []),  # it was told so with them
+        (REFUSED, [], 9, []),
+        (as_it_was(AIRED, code=OFF), [], 9, []),
+        (ON_AIR, [row(0, 5)], 9, []),
     ],
 )
 def test_what_was_sent_before_a_class_was_taken_is_told_and_ended_by_who_took_it(
-    one: Airing, parts: list[dict[str, Any]], at_s: float, is_told: bool
+    one: Airing, parts: list[dict[str, Any]], at_s: float, said: list[tuple[str, int]]
 ) -> None:
     changes = StreamerChanges(SETTINGS, START + at_s)
     airing.ended(changes, "c-1", one, (), {"as_run": parts, "why": airing.CANCELLED})
-    assert (reports(changes), changes.moved) == ([("ended", OFF)] * is_told, [])
+    assert (reports(changes), changes.moved) == (said, [])
     assert [len(its) for _, _, its in changes.sent] == [len(parts)]
 
 

@@ -264,10 +264,9 @@ def statuses(streamer: StreamerHost, timetable: Path, monkeypatch: pytest.Monkey
     ("was", "cmd", "code"),
     [
         ({"state": "cancelled"}, "ended", errors.CANCELLED),
-        ({"state": "refused", "code": 411}, "ended", errors.CANCELLED),
         ({"state": "refused", "code": 318}, "prepared", errors.DOWNLOAD_FAILED),
     ],
-    ids=["on air", "file lost", "slate until its download failed"],
+    ids=["on air", "its download failed"],
 )
 async def test_each_end_of_a_class_that_was_taken_away_is_told_once(
     streamer: StreamerHost, statuses: list[dict[str, Any]], was: dict[str, object], cmd: str, code: ErrorCode

@@ -136,7 +136,8 @@ KEPT = 1_000
 """Number of parts of a class that its streamer keeps: a class whose receiver takes nothing gets a new one every 5 s."""
 
 AIRED = frozenset({AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
-OVER = AIRED | {AiringState.REFUSED, AiringState.CANCELLED}
+OFF = frozenset({AiringState.REFUSED, AiringState.CANCELLED})
+"""States of a class that is not aired here, or no more; what was sent of it all the same is told when that ends."""
 
 
 def ended(
@@ -155,15 +156,13 @@ def ended(
     if airing is None:
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
-    if is_taken(airing) and (parts or airing.start_time <= changes.now):  # see `release`
+    if airing.state is AiringState.CANCELLED and (parts or airing.start_time <= changes.now):  # see `release`
         told = Text("what was sent before it was cancelled")
         changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
-    why = spoken(ending)["why"]
-    if airing.state is AiringState.REFUSED and not is_taken(airing) and parts and why == CANCELLED:
+    elif airing.state is AiringState.REFUSED and parts and airing.code != errors.ENDED.number:  # see `_refuse_over`
         code = errors.CODES.get(airing.code or 0, errors.DOWNLOAD_FAILED)
-        changes.report(
-            "prepared", airing, code, airing.message or "", parts_told, events
-        )  # until then it had its slate
+        changes.report("prepared", airing, code, airing.message or "", parts_told, events)
+    why = spoken(ending)["why"]
     if why == CANCELLED and airing.end_time <= changes.now:
         why = Text("its end has come")  # its playout stood still then, and its line was taken out meanwhile
     if airing.state not in LIVE_AIRINGS or why == CANCELLED:
@@ -181,12 +180,6 @@ def ended(
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
     close(changes, airing, state, joined((sent.sentence(), why)), parts_told, events)
-
-
-def is_taken(airing: Airing) -> bool:
-    """Whether a class was taken from this streamer: also one that it had refused, because its file was lost."""
-    was_refused = airing.state is AiringState.REFUSED and airing.code == errors.CANCELLED.number
-    return airing.state is AiringState.CANCELLED or was_refused
 
 
 def _promised(changes: StreamerChanges, airing: Airing) -> Airing:
@@ -259,10 +252,8 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release, ba
         barred[message.class_id] = max(up_to, barred.get(message.class_id, 0))
         changes.bar(message.class_id, barred[message.class_id])
     elif message.placement is None or message.placement >= known.placement:
-        if known.state in OVER:
-            was_promised = known.lost and known.state is AiringState.REFUSED
-            code = errors.CANCELLED.number if was_promised else known.code  # see `is_taken`
-            after = changes.become(known, {}, lost=False, code=code)  # it is no longer waited for here
+        if known.state in AIRED | OFF:
+            after = changes.become(known, {}, lost=False)  # it is no longer waited for here
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)
