@@ -182,7 +182,8 @@ async def after_failure(
         return
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
     again = stamina.AsyncRetryingCaller(RELEASE_ATTEMPTS, timeout=None, wait_initial=FIRST_S, wait_max=MOST_S)
-    await again(OperationalError, host.write_tx, _put_off, ids, time.time() + pause_s)
+    until = time.time() + pause_s
+    await again(OperationalError, host.write_tx, lambda rows: inbox.put_off(rows, inbox.unhandled(rows, ids), until))
 
 
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
@@ -221,10 +222,6 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
     except DBAPIError:
         return True
     return False
-
-
-def _put_off(connection: Connection, ids: Sequence[int], until: float) -> None:
-    inbox.put_off(connection, inbox.unhandled(connection, ids), until)
 
 
 async def failed(host: Host[Any], ids: Sequence[int], flow: str | None = None, why: str = "") -> None:

@@ -26,7 +26,6 @@ from lectern.timing import comes
 
 LOOK_EVERY_S = 5.0  # seconds between two looks of a run at its class
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
-_ENDED = AIRED | {AiringState.BROKEN}
 
 
 @flow(name="broadcast", persist_result=False, result_storage=NOWHERE)
@@ -48,7 +47,7 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
 
 def _has_ended(airing: Airing) -> bool:
     """Whether it is known how a class ended; also that its rendition came too late, so that it was not aired."""
-    return airing.state in _ENDED or airing.code == errors.ENDED.number
+    return airing.state in AIRED | {AiringState.BROKEN} or airing.code == errors.ENDED.number
 
 
 async def watch(host: StreamerHost, airing: Airing) -> Airing:
@@ -93,9 +92,7 @@ CALM_S = 5.0  # seconds after which a ready class that does not begin soon gets 
 AGAIN_S = 15.0
 """Seconds after which a class is retried whose run could not be made; until then the others have their turn."""
 
-SHOWN_S = 3600.0
-"""Seconds after its end for which a class without a run may still get one, which tells how it ended."""
-
+SHOWN_S = 3600.0  # seconds after its end for which a class may still get its run, which tells how it ended
 PAGE = 200  # number of runs about which Prefect is asked at once, because it returns no more than that
 
 
@@ -131,7 +128,7 @@ class RunScheduler:
                 return False
         later: list[Airing] = []
         if not at_once:
-            ended = await host.read_tx(airings.ended_unscheduled, now - SHOWN_S, now, PLANNED, aside)
+            ended = await host.read_tx(airings.unshown, now - SHOWN_S, now, PLANNED, aside)
             later = ended or await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
         for class_id in [airing.class_id for airing in later]:
             host.watchdog.beat("plan")
@@ -147,19 +144,17 @@ class RunScheduler:
 
     async def _made(self, airing: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
-        run_id = ""
         with Caught() as failed:
             run_id = str(await self._create(airing))
+        if failed.error is None:
+            await self._host.write_tx(airings.scheduled, airing.class_id, run_id)
+            return True
+        self._aside[airing.class_id] = time.time() + AGAIN_S
         if isinstance(failed.error, TryAgain):
             log.warning("%s: its broadcast cannot be scheduled, soon again: %s", airing.class_id, failed.error)
-            self._aside[airing.class_id] = time.time() + AGAIN_S
             return False
-        if failed.error is not None:  # the others get their runs
-            log.error("%s: no run can be made for it; it is aired without one", airing.class_id, exc_info=failed.error)
-            self._aside[airing.class_id] = time.time() + AGAIN_S
-            return True
-        await self._host.write_tx(airings.scheduled, airing.class_id, run_id)
-        return True
+        log.error("%s: no run can be made for it; it is aired without one", airing.class_id, exc_info=failed.error)
+        return True  # the others get their runs
 
     async def _create(self, airing: Airing) -> Begun:
         host = self._host

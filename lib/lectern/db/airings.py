@@ -265,16 +265,11 @@ def unscheduled(connection: Connection, before: float, limit: int = 1000, but: C
     return where(connection, such, limit)
 
 
-_ENDED = classes.c.state.in_((AiringState.AIRED, AiringState.AIRED_WITH_GAPS, AiringState.BROKEN)) | (
-    (classes.c.code == errors.ENDED.number) & (classes.c.placement > 1)  # it was promised, and moved here in vain
-)
-
-
-def ended_unscheduled(
-    connection: Connection, since: float, until: float, limit: int, but: Collection[str] = ()
-) -> list[Airing]:
+def unshown(connection: Connection, since: float, until: float, limit: int, but: Collection[str]) -> list[Airing]:
     """The first *limit* classes that ended between *since* and *until* (epoch seconds) before they had a run."""
-    such = tasks.c.end_time.between(since, until) & classes.c.run_id.is_(None) & NO_REVISION & _ENDED
+    ended = classes.c.state.in_((AiringState.AIRED, AiringState.AIRED_WITH_GAPS, AiringState.BROKEN))
+    vain = (classes.c.code == errors.ENDED.number) & (classes.c.placement > 1)  # promised, and moved in vain
+    such = tasks.c.end_time.between(since, until) & classes.c.run_id.is_(None) & NO_REVISION & (ended | vain)
     return where(connection, such & classes.c.class_id.not_in(list(but)), limit)
 
 

@@ -106,7 +106,8 @@ class SqliteFile:
         with _in_words(self.file), closing(open_to_read(self.file)) as connection:
             place = ":memory:" if copied is None else f"{copied.as_uri()}?mode=ro&immutable=1"
             connection.execute("ATTACH ? AS copied", [place])
-            for name in _tables(connection):
+            named = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+            for (name,) in connection.execute(named).fetchall():
                 yield from ((name, row) for row in _new(connection, name))
 
     def refuse_company(self) -> None:
@@ -174,7 +175,8 @@ def _put(copied: Path, file: Path, owner: files.Owner) -> None:
 
 def _new(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
     """The rows of *table* that the attached copy lacks: all of them if it has no such table."""
-    here, before = (_columns(connection, schema, table) for schema in ("main", "copied"))
+    named = "SELECT name FROM pragma_table_xinfo(?, ?)"
+    here, before = ([row[0] for row in connection.execute(named, [table, schema])] for schema in ("main", "copied"))
     among = f"SELECT {', '.join(map(quoted, here))} FROM main.{quoted(table)} AS new"  # noqa: S608 (quoted)
     if before:
         same = " AND ".join(f"new.{quoted(column)} IS old.{quoted(column)}" for column in here if column in before)
@@ -182,15 +184,6 @@ def _new(connection: sqlite3.Connection, table: str) -> Iterator[Row]:
     for row in connection.execute(among):
         pairs = zip(here, row, strict=True)
         yield {name: {"base64": b64encode(it).decode()} if isinstance(it, bytes) else it for name, it in pairs}
-
-
-def _tables(connection: sqlite3.Connection) -> list[str]:
-    names = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
-    return [row[0] for row in connection.execute(names)]
-
-
-def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[str]:
-    return [row[0] for row in connection.execute("SELECT name FROM pragma_table_xinfo(?, ?)", [table, schema])]
 
 
 @contextmanager
