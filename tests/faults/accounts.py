@@ -27,7 +27,7 @@ OUTCOMES: Mapping[str, set[str]] = {
 }
 """What the platform is told of the end of a class, by its state."""
 
-RUN_ENDS = {"broken": "FAILED", "cancelled": "CANCELLED"}
+RUN_ENDS = {"broken": "FAILED", "refused": "FAILED", "cancelled": "CANCELLED"}
 """The state of the run of a class, by how the class ended; COMPLETED for the others."""
 
 NOTHING = "nothing to do"
@@ -92,7 +92,16 @@ class Accounts:
         if (end := self.events(class_id)[-1:]) and end[0].get("outcome") not in OUTCOMES[state]:
             yield f"is {state}, and the platform was told {end}"
         if state != "cancelled" or end[0].get("code") != ENDED_UNHEARD:
-            yield from self._shown_in_prefect(class_id, state)
+            yield from self._shown_in_prefect(class_id, self._on_its_streamer(class_id, state))
+
+    def _on_its_streamer(self, class_id: str, state: str) -> str:
+        """How a class ended on its streamer: not as its teacher's *state* if it heard of the cancel after its end."""
+        order = self._stage.order(class_id)
+        heard = "select max(at) as at from event_list where class_id = ? and what = 'cancel confirmed'"
+        if state != "cancelled" or (self._stage.rows("teacher", heard, class_id)[0]["at"] or 0) <= order["end_time"]:
+            return state
+        who = next(one for one in self._streamers if order.get("streamer") == self._stage.name(one))
+        return str(self._stage.airing(who, class_id).get("state", state))
 
     def runs(self, class_id: str) -> list[tuple[str, str]]:
         """The state and the message of each run of a class on the streamer that has it, oldest first."""
