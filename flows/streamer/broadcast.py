@@ -18,7 +18,7 @@ from flows.streamer import lease, playout_events
 from flows.streamer.amend import OTHER_TIME
 from lectern import errors, rendition_ids
 from lectern.db import airings, inbox
-from lectern.decide.airing import AIRED, RUN_AHEAD_S
+from lectern.decide.airing import RUN_AHEAD_S
 from lectern.errors import Caught, TryAgain
 from lectern.model.facts import Airing
 from lectern.states import AiringState
@@ -33,21 +33,21 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Watch one class to its end: the playout airs it, whether or not this run is there."""
     host: StreamerHost = current.get()
     airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
-    if airing is None or class_id in host.playout.watches or not (airing.state in OPEN or _has_ended(airing)):
+    if airing is None or class_id in host.playout.watches or not (airing.state in OPEN or _is_not_aired(airing)):
         return Completed(message=f"nothing to do: {class_id} is {airing.state if airing else 'not known'}")
     if dry_run and airing.state in OPEN:
         return Completed(message=f"dry run: would watch {airing.stem} at {time.ctime(airing.start_time)}")
     over = await watch(host, airing) if airing.state in OPEN else airing
     if over.state is AiringState.CANCELLED:
         return Cancelled(message=f"{class_id}: was taken back")
-    if over.state is AiringState.BROKEN or over.code == errors.ENDED.number:
+    if _is_not_aired(over):
         return Failed(message=f"{class_id}: {over.message}")
     return Completed(message=f"{over.state}: {over.message}" if over.message else str(over.state))
 
 
-def _has_ended(airing: Airing) -> bool:
-    """Whether it is known how a class ended; also that its rendition came too late, so that it was not aired."""
-    return airing.state in AIRED | {AiringState.BROKEN} or airing.code == errors.ENDED.number
+def _is_not_aired(airing: Airing) -> bool:
+    """Whether it is known that a class was not aired; also one whose rendition came too late."""
+    return airing.state is AiringState.BROKEN or airing.code == errors.ENDED.number
 
 
 async def watch(host: StreamerHost, airing: Airing) -> Airing:
@@ -126,7 +126,7 @@ class RunScheduler:
             host.watchdog.beat("plan")  # a slow Prefect takes seconds for each run
             if not await self._made(airing):
                 return False
-        later: list[Airing] = []
+        later, ended = list[Airing](), list[Airing]()
         if not at_once:
             ended = await host.read_tx(airings.unshown, now - SHOWN_S, now, PLANNED, aside)
             later = ended or await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
@@ -136,7 +136,7 @@ class RunScheduler:
                 return False
             began = time.monotonic()
             ready = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
-            if ready is not None and (ready.state in OPEN or _has_ended(ready)) and ready.run_id is None:
+            if ready is not None and (ready.state in OPEN or ended) and ready.run_id is None:
                 if not await self._made(ready):
                     return False
                 await asyncio.sleep(2 * (time.monotonic() - began))
