@@ -1,7 +1,4 @@
-"""The runs that watch classes: made for their times, they show how it goes, and a cancelled one ends its class.
-
-A class that ended before Prefect took its run gets it afterwards, so that its end is shown.
-"""
+"""The runs that watch classes: made for their times, they show how it goes, and a cancelled one ends its class."""
 
 import asyncio
 import time
@@ -35,8 +32,9 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
     if airing is None or class_id in host.playout.watches or not (airing.state in OPEN or _is_not_aired(airing)):
         return Completed(message=f"nothing to do: {class_id} is {airing.state if airing else 'not known'}")
-    if dry_run and airing.state in OPEN:
-        return Completed(message=f"dry run: would watch {airing.stem} at {time.ctime(airing.start_time)}")
+    if dry_run:
+        watches = f"watch {airing.stem} at {time.ctime(airing.start_time)}"
+        return Completed(message=f"dry run: would {watches if airing.state in OPEN else 'say that it was not aired'}")
     over = await watch(host, airing) if airing.state in OPEN else airing
     if over.state is AiringState.CANCELLED:
         return Cancelled(message=f"{class_id}: was taken back")
@@ -46,7 +44,7 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
 
 
 def _is_not_aired(airing: Airing) -> bool:
-    """Whether it is known that a class was not aired; also one whose rendition came too late."""
+    """Whether a class is known as broken, or its rendition came after its end."""
     return airing.state is AiringState.BROKEN or airing.code == errors.ENDED.number
 
 

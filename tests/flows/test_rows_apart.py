@@ -517,6 +517,8 @@ async def test_a_run_shows_how_far_its_class_is_until_it_is_over(
     late = await broadcast.broadcast.fn("c-1")
     nothing = ("COMPLETED", f"nothing to do: c-1 is {after or 'not known'}")
     assert (late.type.name, late.message) == ((kind, said) if after == "broken" else nothing)
+    dry = await broadcast.broadcast.fn("c-1", dry_run=True)
+    assert (dry.type.name, "dry run" in (dry.message or "")) == ("COMPLETED", after == "broken")
 
 
 async def test_a_class_that_ended_before_prefect_took_its_run_is_shown_with_its_end(streamer: StreamerHost) -> None:
