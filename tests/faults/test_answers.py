@@ -171,12 +171,12 @@ class Playout:
     def start(self) -> None:
         """Start a worker as the holder does: it goes on by what lies on the disk."""
         worker, nothing = Worker.__new__(Worker), hosts.NOBODY
-        worker.context = WorkerContext(nothing, nothing, self._tell, keep=nothing, drop=nothing)
+        worker.context = WorkerContext(nothing, nothing, self._tell, nothing, nothing, held=lambda: self.is_held)
         worker.context.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
         worker.schedule, worker.path, self.events = Schedule(worker.context), self.path, []
         worker.aired = AiredFile(self.path.with_name(as_run.AIRED), worker.schedule)
         worker.aired.saved._is_synced = False  # no power is cut here
-        worker.shared = SimpleNamespace(held=lambda: self.is_held, tick=int, lease_until=0.0)  # type: ignore[assignment]
+        worker.shared = SimpleNamespace(tick=int, lease_until=0.0)  # type: ignore[assignment]
         worker.pipe = SimpleNamespace(flush=int)  # type: ignore[assignment]
         worker.terms = SimpleNamespace(holder=1)  # type: ignore[assignment]
         worker.upgrading, worker.taken_over, worker._taking = None, None, None

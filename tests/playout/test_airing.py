@@ -260,6 +260,24 @@ async def test_without_a_lease_nothing_is_sent_until_it_is_held(air: Air) -> Non
     assert airing.told("broke_off") == []
 
 
+async def test_a_host_that_is_frozen_within_a_tick_sends_nothing_more_if_its_lease_is_over_when_it_thaws(
+    air: Air,
+) -> None:
+    """Another streamer may have taken the class over meanwhile."""
+    airing, lease = air(), {"is_over": False}
+    airing.context.held = lambda: not lease["is_over"]
+    await airing.until(lambda: airing.told("on_air"))
+    (ours,) = airing.sessions.values()
+    written = ours.written
+    lease["is_over"] = True  # after the tick began
+    airing.clock.turn(0.1)
+    airing.player.tick(Now.read())
+    assert (ours.written, ours.is_clear) == (written, False), "there was something to send"
+    airing.context.is_held = airing.context.held()
+    await airing.seen(lambda: airing.told("fenced"))
+    assert air.receiver.session("c1", has=lambda one: one.ended).ended != "eof"
+
+
 class Killed(BaseException):
     """The worker ends at this instruction."""
 

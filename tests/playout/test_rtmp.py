@@ -375,7 +375,7 @@ def test_a_session_is_read_a_little_at_a_time_so_that_the_others_have_their_turn
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
     ours.settimeout(0)
-    session = Session(TARGET, ours, dict)
+    session = Session(TARGET, ours, dict, lambda: True)
     session.publisher.step = Step.CONNECTING
     theirs.sendall(ACKNOWLEDGEMENT * 4000)
     turns = taken = 0
@@ -394,7 +394,7 @@ def test_a_session_that_is_closed_leaves_no_journal_open() -> None:
     """A worker makes a session for each break of a connection, for weeks; each batch is written, to no disk."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
         journal = Journal()
-        session = Session(TARGET, ours, dict, journal=journal)
+        session = Session(TARGET, ours, dict, lambda: True, journal=journal)
         assert str(Path(f"/proc/self/fd/{journal.file}").readlink()).startswith("/memfd:")
         session.close(politely=False)
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -408,7 +408,7 @@ def on_air() -> Iterator[tuple[Session, socket.socket]]:
         theirs, _ = listener.accept()
         with theirs:
             ours.settimeout(0)
-            session = Session(TARGET, ours, dict, journal=Journal())
+            session = Session(TARGET, ours, dict, lambda: True, journal=Journal())
             for came, step in ((WHOLE, Step.READY), (STARTED, Step.LIVE)):
                 theirs.sendall(came)
                 wait_until(lambda: session.receive() or session.step is step, description=step)  # noqa: B023
@@ -428,7 +428,7 @@ def test_a_ping_that_was_answered_in_the_last_batch_is_not_answered_by_the_next_
             wait_until(lambda: first.receive() or len(first.publisher.owed) == number * len(PING), description="a pong")  # noqa: B023
         first.batch([b"media"], PLACE)
         assert first.journal is not None
-        then, *_ = Session.adopt(TARGET, first.connection, Journal(os.dup(first.journal.file)), dict)
+        then, *_ = Session.adopt(TARGET, first.connection, Journal(os.dup(first.journal.file)), dict, lambda: True)
         assert then.publisher.owed == b""
         assert then.journal is not None
         then.journal.close()

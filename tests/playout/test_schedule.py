@@ -48,7 +48,7 @@ class Worker:
         self.told: list[dict[str, Any]] = []
         self.pool = pool
         self.path = folder / timetable.NAME
-        self.context = WorkerContext(pool, pool, self.told.append, lambda _key, _session: None, lambda _: None)
+        self.context = WorkerContext(pool, pool, self.told.append, lambda _key, _session: None, lambda _: None, bool)
         self.schedule = Schedule(self.context)
 
     def take(self, *classes: dict[str, Any] | str) -> timetable.TimetableDifference:

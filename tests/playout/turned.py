@@ -94,7 +94,7 @@ class Airing:
         start = clock.wall + starts_in_s
         self.lesson = ScheduledClass("c1", str(file), urls, start, start + length_s, **more)
         keep, drop = self.sessions.__setitem__, self.sessions.__delitem__
-        self.context = WorkerContext(AT_ONCE, AT_ONCE, self.events.append, keep, drop, is_held=True)
+        self.context = WorkerContext(AT_ONCE, AT_ONCE, self.events.append, keep, drop, lambda: True, is_held=True)
         self.context.chance = random.Random(7)
         self.player = ClassPlayer(AiredClass(self.lesson), self.context)
 

@@ -33,11 +33,13 @@ class WorkerContext:
     tell: Callable[[dict[str, Any]], None]
     keep: Callable[[str, Session], None]
     drop: Callable[[str], None]
+    held: Callable[[], bool]
+    """Whether the lease allows sending at this instant."""
     handle: Callable[[int], None] = lambda _session: None
     """Called with the number of the session that is handled next."""
     ca_file: str | None = None
     is_held: bool = False
-    """Whether the lease allows sending in this tick."""
+    """Whether it did when this tick began."""
     sent_bytes: int = 0
     """Bytes of media that were sent since the worker began."""
     reconnects: int = 0
@@ -194,7 +196,7 @@ class ClassPublisher:
 
         Returns when that worker has sent last, by time.monotonic.
         """
-        session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
+        session, mark, saved = Session.adopt(self.target, connection, journal, self._notes, self._context.held)
         zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRunRows(self.entry.as_run, self.number)
         sent_at = now.wall - (now.mono - mark.sent_at)
         as_run.resume(saved, NAMES[mark.source], mark.last_ms / 1000, session.offset, sent_at)
@@ -219,7 +221,7 @@ class ClassPublisher:
             buffer_bytes = self.feed.bytes_a_second(lesson.duration_s or lesson.end - lesson.start)
             trusted = self._context.trusted if self.target.secure else None
             connection = await net.connect(self.target, buffer_bytes, trusted, lesson.networks)
-            session = Session(self.target, connection, self._notes, login)
+            session = Session(self.target, connection, self._notes, self._context.held, login)
             self._attach(f"{time.monotonic_ns()}\n{lesson.class_id}\n{self.url}", session)
             self._context.keep(self._key, session)
             if not login:  # with it, the session goes on for which the server asked for it

@@ -30,6 +30,7 @@ _HEAD = struct.Struct("=IQI")
 """Checksum of what follows, a number that grows with each write, size of the body."""
 _MARK = struct.Struct("=QIBIQqq?qqQd")
 
+Notes = Callable[[], dict[str, Any]]
 Place = tuple[int, int, int, int, int, bool, int, int]
 """*source* to *last_ms* of a mark."""
 
@@ -164,13 +165,14 @@ class ReceiveBudget:
 
 
 class Session:
-    """Bytes between a `PublisherProtocol` and a connection; *notes* gives what else its journal must keep."""
+    """Bytes between a `PublisherProtocol` and a connection, while *held*; *notes* is what else its journal keeps."""
 
     def __init__(
         self,
         target: Target,
         connection: socket.socket,
-        notes: Callable[[], dict[str, Any]],
+        notes: Notes,
+        held: Callable[[], bool],
         login: str = "",
         journal: Journal | None = None,
     ) -> None:
@@ -178,7 +180,7 @@ class Session:
         self.connection = connection
         self.journal = journal
         self.written = 0
-        self._notes = notes
+        self._notes, self._held = notes, held
         self._rest = memoryview(b"")
         self._owed = self._paid = 0
         self._intake = ReceiveBudget()
@@ -189,7 +191,7 @@ class Session:
 
     @classmethod
     def adopt(
-        cls, target: Target, connection: socket.socket, journal: Journal, notes: Callable[[], dict[str, Any]]
+        cls, target: Target, connection: socket.socket, journal: Journal, notes: Notes, held: Callable[[], bool]
     ) -> tuple["Session", Mark, dict[str, Any]]:
         """Go on with the session of a dead worker; raises Broken if that cannot be done to the byte."""
         counted = kernel.counts(connection)
@@ -201,7 +203,7 @@ class Session:
         sent = counted.written - mark.offset
         if not 0 <= sent <= len(body) or len(body) < mark.size:
             raise Broken(sentence("the session's journal does not fit what was sent"))
-        self = cls(target, connection, notes, journal=journal)
+        self = cls(target, connection, notes, held, journal=journal)
         self.publisher = PublisherProtocol.load(target, saved["publisher"])
         self.written, self._rest, self._deadline = counted.written, memoryview(body)[sent:], None
         self._owed, self._paid = saved["owed"], mark.paid
@@ -271,7 +273,7 @@ class Session:
         """Send the rest of the last batch; before media, also the answers owed to the server. Raises Broken."""
         if self.step is not Step.LIVE and self.publisher.owed:
             self._rest = memoryview(bytes(self._rest) + self.publisher.take())
-        if not self._rest:
+        if not self._rest or not self._held():  # the host may have been frozen since its tick began
             return
         try:
             sent = net.send(self.connection, self._rest)
@@ -296,7 +298,7 @@ class Session:
     def close(self, *, politely: bool) -> None:
         """Close the session with a goodbye, or by a reset, which also drops what the kernel has not sent yet."""
         is_waited_for = False
-        try:
+        with suppress(Broken, OSError):  # it was broken already
             if not politely:
                 kernel.reset(self.connection)
             else:
@@ -306,18 +308,14 @@ class Session:
                     self.flush()
                 self.connection.shutdown(socket.SHUT_WR)
                 is_waited_for = True
-        except (Broken, OSError):
-            pass  # it was broken already
-        finally:
-            if is_waited_for:
-                closing = asyncio.get_running_loop().create_task(_closed(self.connection))
-                _closing.add(closing)
-                closing.add_done_callback(_closing.discard)
-                closing.add_done_callback(lambda _: self.connection.close())
-            else:
-                self.connection.close()
-            if self.journal is not None:
-                self.journal.close()
+        if is_waited_for:
+            closing = asyncio.get_running_loop().create_task(_closed(self.connection))
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
+        else:
+            self.connection.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def _receive(self) -> int:
         """Take one portion; returns what it counts for, 0 if nothing is left. Raises Broken, NotRtmp, OSError."""
@@ -341,12 +339,12 @@ _closing: set[asyncio.Task[None]] = set()
 
 
 async def _closed(connection: socket.socket) -> None:
-    """Wait until the peer of *connection* has closed it, for CLOSE_S at most.
+    """Close *connection* when its peer has closed it, after CLOSE_S at most.
 
     If it were closed with something unread, or something came after it, the kernel would reset it, and what is not sent
     yet would be lost.
     """
-    with suppress(OSError):
+    with connection, suppress(OSError):
         async with asyncio.timeout(CLOSE_S):
             while net.receive(connection, PORTION_BYTES) != b"":
                 await net.until_ready(connection)

@@ -36,7 +36,7 @@ async def connect_refusal(
             connection = await net.connect(target, net.MIN_BUFFER_BYTES, trusted, networks)
         except (OSError, ValueError) as error:
             return net.words(error)
-        session = Session(target, connection, dict, login)
+        session = Session(target, connection, dict, lambda: True, login)
         try:
             waits_unseen = False
             while not session.publisher.is_connected:
@@ -114,6 +114,7 @@ class Worker:
             tell=self._control.tell,
             keep=self._keep,
             drop=lambda key: self.pipe.say("over", key=key),
+            held=self.shared.held,
             handle=self.shared.handle,
             ca_file=terms.ca_file,
         )
@@ -155,7 +156,7 @@ class Worker:
 
     def tick(self, now: Now) -> None:
         """Do what is due for all classes."""
-        was_held, self.context.is_held = self.context.is_held, self.shared.held()
+        was_held, self.context.is_held = self.context.is_held, self.context.held()
         self.schedule.tick(now)
         if was_held and not self.context.is_held:
             self.context.tell({"event": "lease_over", "at": now.wall})
