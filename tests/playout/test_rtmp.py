@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -573,7 +573,7 @@ def test_a_login_is_answered_as_it_is_asked_for(method: str) -> None:
     for _ in range(2):
         refusal = refused(f"live{query}", method, "teacher", "hunter2")
         assert refusal is not None
-        query = publish.wanted(found, refusal, query, "01234567").query
+        query = publish.wanted(replace(found, query=query), refusal, "01234567").query
         assert "hunter2" not in query
     assert refused(f"live{query}", method, "teacher", "hunter2") is None
 
@@ -596,7 +596,7 @@ def test_a_login_is_answered_as_it_is_asked_for(method: str) -> None:
 )
 def test_a_login_not_taken_ends_without_its_secret(user: str, refusal: str, query: str, words: str) -> None:
     with pytest.raises(NotRtmp, match=words) as caught:
-        publish.wanted(target(f"rtmp://{user}h/live/room"), refusal, query, "01234567")
+        publish.wanted(replace(target(f"rtmp://{user}h/live/room"), query=query), refusal, "01234567")
     assert type(caught.value) is NotRtmp
     assert "teacher" not in str(caught.value)
     assert "hunter2" not in str(caught.value)

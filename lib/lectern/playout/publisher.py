@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -221,7 +221,7 @@ class ClassPublisher:
             buffer_bytes = self.feed.bytes_a_second(lesson.duration_s or lesson.end - lesson.start)
             trusted = self._context.trusted if self.target.secure else None
             connection = await net.connect(self.target, buffer_bytes, trusted, lesson.networks)
-            session = Session(self.target, connection, self._notes, self._context.held, login)
+            session = Session(replace(self.target, query=login), connection, self._notes, self._context.held)
             self._attach(f"{time.monotonic_ns()}\n{lesson.class_id}\n{self.url}", session)
             self._context.keep(self._key, session)
             if not login:  # with it, the session goes on for which the server asked for it

@@ -173,10 +173,9 @@ class Session:
         connection: socket.socket,
         notes: Notes,
         held: Callable[[], bool],
-        login: str = "",
         journal: Journal | None = None,
     ) -> None:
-        self.publisher = PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8), login)
+        self.publisher = PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8))
         self.connection = connection
         self.journal = journal
         self.written = 0

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,12 @@ async def connect_refusal(
     target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
 ) -> str | None:
     """Why the server refuses a connection to the application of *target*; None if it accepts. Nothing is published."""
-    login = ""
     while True:
         try:
             connection = await net.connect(target, net.MIN_BUFFER_BYTES, trusted, networks)
         except (OSError, ValueError) as error:
             return net.words(error)
-        session = Session(target, connection, dict, lambda: True, login)
+        session = Session(target, connection, dict, lambda: True)
         try:
             waits_unseen = False
             while not session.publisher.is_connected:
@@ -48,7 +47,7 @@ async def connect_refusal(
         except Broken as error:
             if error.login is None:
                 return str(error)
-            login = error.login  # of which a server can want two, and no more
+            target = replace(target, query=error.login)  # of which a server can want two, and no more
         else:
             return None
         finally:

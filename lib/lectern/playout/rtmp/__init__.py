@@ -25,6 +25,8 @@ class Target:
     tc_url: str
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+    query: str = field(default="", repr=False)
+    """The login for which the server asked when it refused the connection before."""
 
     @property
     def shown(self) -> str:

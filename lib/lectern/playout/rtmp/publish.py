@@ -24,14 +24,14 @@ class LoginWanted(NotRtmp):
         self.query = query
 
 
-def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
-    """What the connection after a *refusal* of the one with *query* must carry; *nonce* is random.
+def wanted(target: Target, refusal: str, nonce: str) -> LoginWanted:
+    """What the connection after a *refusal* of the one to *target* must carry; *nonce* is random.
 
     Raises NotRtmp in words that name neither user nor password if there is nothing that would be taken.
     """
     if not target.user or not target.password:
         raise NotRtmp(sentence("the server asks for a user and password, and the push URL has none"))
-    if "reason=authfailed" in refusal or "reason=nosuchuser" in refusal or "&response=" in query:
+    if "reason=authfailed" in refusal or "reason=nosuchuser" in refusal or "&response=" in target.query:
         raise NotRtmp(sentence("the server does not take the user and password of the push URL"))
     method = ADOBE if ADOBE in refusal else LIMELIGHT
     _, is_challenge, rest = refusal.partition("?reason=needauth")
@@ -48,7 +48,7 @@ def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
             response = _hex(f"{user}:{theirs}:{_COUNT}:{nonce}:auth:{publish}")
             answer = f"&nonce={theirs}&cnonce={nonce}&nc={_COUNT}&response={response}"
         return LoginWanted(f"?{method}&user={target.user}{answer}")
-    if query:
+    if target.query:
         raise NotRtmp(sentence("the server asks for a login again, and gives nothing to answer"))
     return LoginWanted(f"?{method}&user={target.user}")
 
@@ -88,16 +88,13 @@ class Step(StrEnum):
 
 
 class PublisherProtocol:
-    """Drives a session to `READY`, after `publish` to `LIVE`; `owed` is what must be sent meanwhile.
+    """Drives a session to `READY`, after `publish` to `LIVE`; `owed` is what must be sent meanwhile."""
 
-    *query* is the login for which the server asked when it refused the connection before.
-    """
-
-    def __init__(self, target: Target, nonce: bytes, query: str = "") -> None:
+    def __init__(self, target: Target, nonce: bytes) -> None:
         self.step = Step.SHAKING
         self.is_connected = False
         self.owed = b"\x03" + bytes(8) + nonce
-        self._target, self._query = target, query
+        self._target = target
         self._shake: bytes = b""
         self._parser = Parser()
         self._stream = 0
@@ -170,11 +167,11 @@ class PublisherProtocol:
         rest, self._shake = self._shake[1 + 2 * HANDSHAKE_BYTES :], b""
         self.step = Step.CONNECTING
         about = {
-            "app": self._target.app + self._query,
+            "app": self._target.app + self._target.query,
             "type": "nonprivate",
             "flashVer": "FMLE/3.0 (compatible; lectern)",
         }
-        self._command("connect", _CONNECT, {**about, "tcUrl": self._target.tc_url + self._query})
+        self._command("connect", _CONNECT, {**about, "tcUrl": self._target.tc_url + self._target.query})
         return rest
 
     def _handle(self, message: ChunkMessage) -> None:
@@ -208,7 +205,7 @@ class PublisherProtocol:
         elif name == "_error" and number in (_CONNECT, _CREATE, _PUBLISH):
             refusal = str(_fields(values).get("description"))[:1000]
             if number == _CONNECT and (ADOBE in refusal or LIMELIGHT in refusal):
-                raise wanted(self._target, refusal, self._query, secrets.token_hex(4))
+                raise wanted(self._target, refusal, secrets.token_hex(4))
             raise NotRtmp(self._words(values))
         elif name == "onStatus":
             status = _fields(values)
