@@ -401,7 +401,7 @@ async def _look(name: str, address: str) -> Peers:
 
 GRANT_AGAIN_S = 1.0  # seconds until a grant that waits for a failed release, or for the playout, is retried
 OFF_AIR_S = 5.0  # seconds in which the playout must confirm that it has left the released classes
-WHY = "the class was cancelled"
+WHY = "this streamer does not air the class any more"
 
 
 async def end_pushes(host: StreamerHost, released: Sequence[Airing]) -> bool:
